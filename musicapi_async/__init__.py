@@ -1,0 +1,1 @@
+"""musicapi_async."""

@@ -1,0 +1,48 @@
+"""One clock for everything that waits: polls, paces, deadlines, the sandbox.
+
+A `Clock` counts *API seconds*. With `speed=1` they are real seconds; the sandbox and the clients that it
+hands out share a faster clock, so that a song of two minutes takes two seconds while every interval keeps
+its proportion to every other and no code path differs. Time comes from the running event loop, so a loop
+with virtual time (`musicapi_async.testing.virtual`) makes everything here instant and exact.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Final
+
+import anyio
+
+
+class Clock:
+    """A monotonic clock that may run faster than real time.
+
+    `speed` is the number of API seconds in a real one; it must be positive and finite.
+    """
+
+    __slots__ = ("speed",)
+
+    def __init__(self, speed: float = 1.0) -> None:
+        if not (speed > 0 and math.isfinite(speed)):
+            raise ValueError(f"speed must be positive and finite, got {speed!r}")
+        self.speed: Final = float(speed)
+
+    def now(self) -> float:
+        """Seconds on the monotonic clock of the running event loop."""
+        return anyio.current_time() * self.speed
+
+    def time(self) -> float:
+        """Seconds since 1970, for people and files, never for measuring."""
+        return time.time()
+
+    def real(self, seconds: float) -> float:
+        """How many real seconds `seconds` of this clock take; infinity stays infinity."""
+        return seconds / self.speed
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for `seconds` of this clock; zero and less only yield to other tasks."""
+        await anyio.sleep(max(0.0, seconds) / self.speed)
+
+    def __repr__(self) -> str:
+        return f"Clock(speed={self.speed:g})"
