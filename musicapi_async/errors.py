@@ -1,0 +1,449 @@
+"""The exception tree, on one screen. Fields first, text second; every error pickles.
+
+```
+MusicAPIError
+    RequestValidationError (also ValueError)     refused here, nothing was sent
+    OutcomeUnknownError                          a paid call whose outcome nobody knows; its cause says why
+    JobKeyConflictError                          the same job key with another request
+    APIConnectionError
+        ConnectFailedError                       DNS, refused, TLS: nothing was sent
+        RequestTimeoutError (also TimeoutError)  no answer in time
+        ConnectionLostError                      dropped after sending began
+    InvalidResponseError                         an answer that cannot be understood
+    APIStatusError                               the service said no
+        BadRequestError
+            StepFailedError                      one step of upload-extend, upload-cover or sample
+        AuthenticationError
+        PermissionDeniedError
+            InsufficientCreditsError
+            SubscriptionRequiredError
+            ContentModerationError
+        NotFoundError
+        EndpointRetiredError
+        RateLimitedError
+        ServerError
+            UpstreamError
+    TaskError
+        TaskFailedError                          the generation failed; `refunded` is what the service reports
+        TaskTimeoutError (also TimeoutError)     we stopped waiting; the task goes on and is paid for
+    DownloadError
+    WebhookVerificationError
+```
+
+`str(error)` says three things: what happened, whether money moved, and what to do next. No text ever holds
+the API key or a webhook secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, Self
+
+TEXT_LIMIT: Final = 500
+"""Characters of a reply that an error text repeats; the whole body stays on the error."""
+
+
+def _rebuild(
+    cls: type[MusicAPIError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
+) -> MusicAPIError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    error.__cause__ = cause
+    return error
+
+
+class MusicAPIError(Exception):
+    """The root of every error that this package raises on purpose.
+
+    `message` is what happened, `hint` what to do next, `call` the call that it happened to (such as
+    `POST /sonic/create`), `task_id` the task concerned where there is one.
+    `may_have_been_charged` is True when credits may have been spent and nobody here can tell.
+    """
+
+    default_hint: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        call: str = "",
+        task_id: str | None = None,
+        family: str | None = None,
+        may_have_been_charged: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+        self.call = call
+        self.task_id = task_id
+        self.family = family
+        self.may_have_been_charged = may_have_been_charged
+
+    @property
+    def money(self) -> str:
+        """One sentence on the credits: were any spent?"""
+        if self.may_have_been_charged:
+            return "The account may have been charged."
+        if self.task_id:
+            return f"Task {self.task_id} is already paid for."
+        return "Nothing was charged." if self.call.startswith("POST") else ""
+
+    def _what(self) -> str:
+        return f"{self.call}: {self.message}" if self.call else self.message
+
+    def __str__(self) -> str:
+        parts = (self._what().rstrip(), self.money, self.hint)
+        return " ".join(part if part[-1] in ".!?" else part + "." for part in parts if part)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__.copy(), self.__cause__)
+
+    def about(self, *, task_id: str | None, family: str | None) -> Self:
+        """Note the task that this error happened to, unless one is noted; returns the error."""
+        self.task_id = self.task_id or task_id
+        self.family = self.family or family
+        return self
+
+
+class RequestValidationError(MusicAPIError, ValueError):
+    """A request that the API would refuse, refused here: nothing was sent, nothing was charged.
+
+    `field` is the argument, `limit` the rule that it breaks, `value` a short picture of what was given;
+    `violations` lists all of them when there are several.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        limit: str = "",
+        value: str = "",
+        violations: Sequence[Violation] = (),
+        call: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, call=call, hint=hint)
+        self.field = field
+        self.limit = limit
+        self.value = value
+        self.violations = tuple(violations)
+
+    @property
+    def money(self) -> str:
+        return "Nothing was sent, nothing was charged."
+
+
+class Violation:
+    """One rule that a request breaks: `field`, `limit`, and `value`, a short picture of what was given."""
+
+    __slots__ = ("field", "limit", "value")
+
+    def __init__(self, field: str, limit: str, value: str) -> None:
+        self.field = field
+        self.limit = limit
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.limit}" + (f", got {self.value}" if self.value else "")
+
+    def __repr__(self) -> str:
+        return f"Violation({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Violation) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+class OutcomeUnknownError(MusicAPIError):
+    """A paid call was sent and its outcome is unknown: it may have been carried out and charged.
+
+    It is never repeated for you. `__cause__` is the precise error. `job_key` is set when the call had one.
+    """
+
+    default_hint = (
+        "Do not simply call again: compare client.credits() with the balance before, "
+        "and look for the result in the dashboard first."
+    )
+
+    def __init__(self, message: str, *, job_key: str | None = None, **fields: Any) -> None:
+        fields.setdefault("may_have_been_charged", True)
+        super().__init__(message, **fields)
+        self.job_key = job_key
+
+
+class JobKeyConflictError(MusicAPIError):
+    """A job key that was used before, now with another request. `difference` names the fields that differ."""
+
+    default_hint = "Use another key, or send the request that the key was first used with."
+
+    def __init__(
+        self, message: str, *, job_key: str = "", difference: Sequence[str] = (), **fields: Any
+    ) -> None:
+        super().__init__(message, **fields)
+        self.job_key = job_key
+        self.difference = tuple(difference)
+
+    @property
+    def money(self) -> str:
+        return "Nothing was sent, nothing was charged."
+
+
+class APIConnectionError(MusicAPIError):
+    """No usable answer came. `sent` tells whether the request left: True, False, or None for unknown."""
+
+    default_hint = "Check the network; free calls may simply be repeated."
+
+    def __init__(self, message: str, *, sent: bool | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.sent = sent
+
+
+class ConnectFailedError(APIConnectionError):
+    """No connection: DNS, refused, TLS, or no free slot in the pool in time. Nothing was sent."""
+
+    default_hint = "Nothing was sent, so the call may be repeated once the network is back."
+
+
+class RequestTimeoutError(APIConnectionError, TimeoutError):
+    """No answer within the time allowed."""
+
+    default_hint = "Raise attempt_timeout or deadline with client.with_options(...)."
+
+
+class ConnectionLostError(APIConnectionError):
+    """The connection dropped after sending began."""
+
+
+class InvalidResponseError(MusicAPIError):
+    """An answer that cannot be understood: not JSON, too large, or without the one field that matters.
+
+    `status` is the HTTP status, `body` the decoded body or its first bytes.
+    """
+
+    default_hint = "Keep `body` for the vendor's support."
+
+    def __init__(self, message: str, *, status: int = 200, body: Any = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.status = status
+        self.body = body
+
+
+class APIStatusError(MusicAPIError):
+    """The service answered with an error.
+
+    `status` HTTP status (or the `code` of a body that contradicts a 200), `type` and `code` the body's own
+    words, `body` the parsed or raw body, `headers` (lower-case names), `request_id` for support,
+    `retry_after` seconds if the service said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        type: str | None = None,
+        code: str | int | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, **fields)
+        self.status = status
+        self.type = type
+        self.code = code
+        self.body = body
+        self.headers = dict(headers or {})
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def _what(self) -> str:
+        facts = [f"HTTP {self.status}"]
+        if self.type:
+            facts.append(f"type {self.type}")
+        if self.request_id:
+            facts.append(f"request id {self.request_id}")
+        return f"{super()._what().rstrip('.')} ({', '.join(facts)})"
+
+
+class BadRequestError(APIStatusError):
+    """400, 405, 415, 422 and other 4xx: the request was refused and not charged."""
+
+    default_hint = "Mend the request; the text names the field."
+
+
+class StepFailedError(BadRequestError):
+    """A step of upload-extend, upload-cover or sample failed.
+
+    `failed_step` is its name, `steps` all that the service told, `clip_id` the uploaded clip if that step
+    was reached: it can still be used with extend_upload_music or cover_upload_music.
+    """
+
+    default_hint = "If `clip_id` is set, the upload worked: go on from that clip instead of uploading again."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        failed_step: str | None = None,
+        steps: Mapping[str, Any] | None = None,
+        clip_id: str | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, **fields)
+        self.failed_step = failed_step
+        self.steps = dict(steps or {})
+        self.clip_id = clip_id
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key is missing, malformed, wrong, expired, or bound to other IP addresses."""
+
+    default_hint = "Check MUSICAPI_KEY (without 'Bearer ') and that the key belongs to this host."
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: refused for a reason that the text tells."""
+
+
+class InsufficientCreditsError(PermissionDeniedError):
+    """402 or 403: not enough credits."""
+
+    default_hint = "Buy credits or lower the number of calls; `await client.credits()` shows the balance."
+
+
+class SubscriptionRequiredError(PermissionDeniedError):
+    """403: no active subscription."""
+
+    default_hint = "Renew the subscription in the dashboard."
+
+
+class ContentModerationError(PermissionDeniedError):
+    """403: the lyrics or the description were refused (format, copyright, artist names, ...)."""
+
+    default_hint = "Change the text that the message quotes."
+
+
+class NotFoundError(APIStatusError):
+    """404, or 400 'task not found': unknown task, clip or path; purged source."""
+
+    default_hint = "Check the id, the family, and that the key belongs to the account that made it."
+
+
+class EndpointRetiredError(APIStatusError):
+    """410: the endpoint or task type was retired. `replacement` names what to use instead, if known."""
+
+    def __init__(self, message: str, *, replacement: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.replacement = replacement
+        if replacement:
+            self.hint = f"Use {replacement} instead."
+
+
+class RateLimitedError(APIStatusError):
+    """429, or Nuro's 403 "QPS limit" and "Queue is full": too many requests; refused, not charged."""
+
+    default_hint = "Lower the pace of the client (`pace=`), or raise `retries`."
+
+
+class ServerError(APIStatusError):
+    """5xx: the service failed."""
+
+    default_hint = "Free calls may be repeated later."
+
+
+class UpstreamError(ServerError):
+    """502, 503, 504: the provider behind the service failed, timed out or is under maintenance."""
+
+
+class TaskError(MusicAPIError):
+    """Something about a task that was accepted and paid for. `task_id` and `family` are always set."""
+
+
+class TaskFailedError(TaskError):
+    """The generation failed.
+
+    `refunded` is what the service reports of the credits (None: it does not say; only the balance proves
+    it), `clips` the clips as far as they came, `type` the service's word, `body` the last reply.
+    """
+
+    default_hint = "A new create is a new charge."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str | None = None,
+        refunded: bool | None = None,
+        clips: Sequence[Any] = (),
+        body: Any = None,
+        http_status: int | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, **fields)
+        self.type = type
+        self.refunded = refunded
+        self.clips = tuple(clips)
+        self.body = body
+        self.http_status = http_status
+
+    def _what(self) -> str:
+        return f"Task {self.task_id} failed: {self.message}"
+
+    @property
+    def money(self) -> str:
+        if self.refunded:
+            return "The service reports that the credits were returned."
+        if self.refunded is None:
+            return "Whether the credits were returned is not said; compare client.credits()."
+        return "The service reports that the credits were not returned."
+
+
+class TaskTimeoutError(TaskError, TimeoutError):
+    """We stopped waiting. The task was paid for, may still finish, and can be waited for again.
+
+    `elapsed` is the time waited in seconds, `last_body` the last reply (None if there was none).
+    """
+
+    def __init__(
+        self, message: str, *, elapsed: float = 0.0, last_body: Any = None, kind: str = "", **fields: Any
+    ) -> None:
+        super().__init__(message, **fields)
+        self.elapsed = elapsed
+        self.last_body = last_body
+        self.kind = kind
+        if not self.hint:
+            kind_argument = f", kind={kind!r}" if kind else ""
+            self.hint = (
+                f"Resume with client.task({self.family!r}, {self.task_id!r}{kind_argument}).wait(); "
+                "a new create would be paid for again."
+            )
+
+
+class DownloadError(MusicAPIError):
+    """A file could not be fetched or written. Nothing stays under the final name. `url`, `path`, `status`."""
+
+    default_hint = "The clip is paid for and stays available for a while: download again."
+
+    def __init__(
+        self, message: str, *, url: str = "", path: str = "", status: int | None = None, **fields: Any
+    ) -> None:
+        super().__init__(message, **fields)
+        self.url = url
+        self.path = path
+        self.status = status
+
+    @property
+    def money(self) -> str:
+        return ""
+
+
+class WebhookVerificationError(MusicAPIError):
+    """A webhook that must not be believed: header missing or malformed, bad signature, stale, not JSON."""
+
+    default_hint = "Answer 400 and do not act on it."
