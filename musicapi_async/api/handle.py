@@ -1,0 +1,150 @@
+"""The handle of a task: ids and what the submit told, and the ways to wait. It holds no connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from .results import Result, TaskUpdate, Until
+from .values import mapping_or_empty, text_or_none
+
+R_co = TypeVar("R_co", bound=Result, covariant=True)
+
+TOKEN_MARK: Final = "musicapi"
+
+
+class TaskRef(msgspec.Struct, frozen=True):
+    """What identifies a task for ever: family ('sonic'), task id, and kind (the operation that made it).
+
+    `submitted_at` is the Unix time of the submit, 0 if it is not known.
+    """
+
+    family: str
+    task_id: str
+    kind: str = ""
+    submitted_at: float = 0.0
+
+    @property
+    def token(self) -> str:
+        """One line to store; `client.task(token)` makes a handle of it in any process."""
+        parts = (self.family, self.kind, f"{self.submitted_at:.0f}", self.task_id)
+        return ":".join((TOKEN_MARK, *(quote(part, safe="") for part in parts)))
+
+    @classmethod
+    def parse(cls, token: str) -> TaskRef | None:
+        """Read a token, or give None when it is none."""
+        parts = token.split(":")
+        if len(parts) != 5 or parts[0] != TOKEN_MARK:
+            return None
+        family, kind, submitted, task_id = (unquote(part) for part in parts[1:])
+        try:
+            at = float(submitted)
+        except ValueError:
+            return None
+        return cls(family, task_id, kind, at) if family and task_id and 0 <= at < 1e11 else None
+
+
+class Watcher(Protocol):
+    """What a handle needs of the one that watches tasks."""
+
+    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> Result:
+        """Wait until the task has ended as `until` says."""
+        ...
+
+    def updates(self, ref: TaskRef, timeout: float | None) -> AsyncIterator[TaskUpdate]:
+        """Every change of the task until its end."""
+        ...
+
+    async def refresh(self, ref: TaskRef) -> TaskUpdate:
+        """Look once, now."""
+        ...
+
+
+class Task(Generic[R_co]):
+    """A generation that was accepted and paid for.
+
+    `task_id` and `family` are all that is needed to come back to it later, from any process:
+    `client.task(family, task_id)`, or `client.task(token)`. Losing the handle loses nothing.
+    `warning` and `steps` are what the submit reply told beside the id, `raw` is that reply.
+    """
+
+    __slots__ = ("_watcher", "job_key", "raw", "ref")
+
+    def __init__(self, ref: TaskRef, watcher: Watcher, raw: Any = None, job_key: str | None = None) -> None:
+        self.ref = ref
+        self.raw = raw
+        self.job_key = job_key
+        self._watcher = watcher
+
+    @property
+    def task_id(self) -> str:
+        """The service's id of the task, an opaque string."""
+        return self.ref.task_id
+
+    @property
+    def family(self) -> str:
+        """The family that polls it, such as 'sonic'."""
+        return self.ref.family
+
+    @property
+    def kind(self) -> str:
+        """The operation that made it, such as 'create_music'; '' if the handle was rebuilt without it."""
+        return self.ref.kind
+
+    @property
+    def token(self) -> str:
+        """One line to store; `client.task(token)` makes this handle again."""
+        return self.ref.token
+
+    @property
+    def warning(self) -> str | None:
+        """A remark of the service on the submit, such as create_voice's on durability."""
+        return text_or_none(mapping_or_empty(self.raw).get("warning"))
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """The steps of upload_extend, upload_cover and sample as told by the submit reply."""
+        return mapping_or_empty(mapping_or_empty(self.raw).get("steps"))
+
+    @property
+    def uploaded_clip_id(self) -> str | None:
+        """The clip that the upload step made, where there was one."""
+        return text_or_none(mapping_or_empty(self.steps.get("upload")).get("clip_id"))
+
+    async def wait(self, *, timeout: float | None = None, until: Until = "all") -> R_co:
+        """Wait for the task. Free: polls cost nothing; may be called any number of times, also at once.
+
+        `timeout` in seconds (default by family, 900 for songs); `until` 'all' clips terminal (default),
+        'first' succeeded clip, or 'stream': the first clip with any audio.
+        Returns the result; some clips may have failed (`clips.failed`, `clips.require_all()`).
+        Raises `TaskFailedError` if all failed, `TaskTimeoutError` if time ran out (the task goes on and can
+        be waited for again), `AuthenticationError`, `NotFoundError`, `EndpointRetiredError`.
+        """
+        return cast("R_co", await self._watcher.wait(self.ref, until, timeout))
+
+    def updates(self, *, timeout: float | None = None) -> AsyncIterator[TaskUpdate]:
+        """Each change of the task: pending, running (stream links), then the end. Free.
+
+        The last update has `result` or `error` set; a failed task is an update, not an exception. Raises
+        `TaskTimeoutError` when time runs out, and the errors that end a wait otherwise.
+        """
+        return self._watcher.updates(self.ref, timeout)
+
+    async def refresh(self) -> TaskUpdate:
+        """Look once, now, and return what is there. Free."""
+        return await self._watcher.refresh(self.ref)
+
+    def __repr__(self) -> str:
+        kind = f", kind={self.kind!r}" if self.kind else ""
+        return f"Task({self.family!r}, {self.task_id!r}{kind})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Task):
+            return NotImplemented
+        return self.family == other.family and self.task_id == other.task_id
+
+    def __hash__(self) -> int:
+        return hash((self.family, self.task_id))

@@ -1,0 +1,52 @@
+"""What direct calls answer. Each reply reads itself from a body and names what it cannot do without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from .results import Item
+from .values import finite, mapping_or_empty
+
+
+class Reply(Item, kw_only=True):
+    """The base of direct replies. `raw` is the whole body; `needs` names the fields that must be there.
+
+    A field is looked for at the top level of the body first, then under `data`.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
+        """Read a body; None when a field that it needs is missing or empty."""
+        data = mapping_or_empty(body.get("data"))
+        reply = cls.read({**data, **{key: value for key, value in body.items() if value is not None}})
+        reply.raw = dict(body)
+        missing = [name for name in cls.needs if getattr(reply, name) in (None, "")]
+        return None if missing else reply
+
+
+class Persona(Reply, kw_only=True):
+    """A persona: `persona_id` is what `persona_music` takes."""
+
+    needs: ClassVar[tuple[str, ...]] = ("persona_id",)
+
+    persona_id: str = ""
+    name: str | None = None
+
+
+class Credits(Reply, kw_only=True):
+    """The account's balance: `credits` of the subscription period, `extra_credits` bought, `total`."""
+
+    credits: float = 0.0
+    extra_credits: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.credits = finite(self.credits) or 0.0
+        self.extra_credits = finite(self.extra_credits) or 0.0
+
+    @property
+    def total(self) -> float:
+        """All credits that can be spent."""
+        return self.credits + self.extra_credits

@@ -1,0 +1,176 @@
+"""Requests: msgspec Structs whose fields carry their limits and their help text.
+
+A request is checked here, before it costs a round trip: `violations` names every field that breaks a limit.
+`body` is what goes on the wire. Neither touches the network, so both are tested as plain functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final, cast, get_type_hints
+
+import msgspec
+
+from ..errors import RequestValidationError, Violation
+
+LOCAL: Final = "local"
+"""`Meta(extra={LOCAL: True})` marks a field that steers this client and is never sent."""
+
+SECRET: Final = frozenset({"webhook_secret"})
+"""Fields whose value appears in no error text and no repr."""
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """The base of all requests. Subclasses add fields, and rules over several fields in `rules`."""
+
+    def rules(self) -> Iterator[Violation]:
+        """Rules over several fields; single fields carry their limits themselves."""
+        yield from ()
+
+    def __repr__(self) -> str:
+        shown: list[str] = []
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None:
+                shown.append(f"{name}={'...' if name in SECRET else picture(value)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class FieldInfo(msgspec.Struct, frozen=True):
+    """A field of a request: its type, its limit in words, its help text, and whether it is sent."""
+
+    name: str
+    hint: Any
+    required: bool
+    default: Any
+    limit: str
+    description: str
+    local: bool
+    type: msgspec.inspect.Type
+
+
+@cache
+def fields(cls: type[Request]) -> tuple[FieldInfo, ...]:
+    """The fields of a request class, from its annotations; the one source of help, checks and options."""
+    hints = get_type_hints(cls, include_extras=True)
+    info = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(cls))
+    found: list[FieldInfo] = []
+    for field in info.fields:
+        description, extra = _described(field.type)
+        found.append(
+            FieldInfo(
+                name=field.name,
+                hint=hints[field.name],
+                required=field.required,
+                default=None if field.default is msgspec.NODEFAULT else field.default,
+                limit=limit_of(field.type),
+                description=description,
+                local=bool(extra.get(LOCAL)),
+                type=field.type,
+            )
+        )
+    return tuple(found)
+
+
+def _described(kind: msgspec.inspect.Type) -> tuple[str, dict[str, Any]]:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        told = cast("dict[str, Any]", kind.extra_json_schema or {})
+        return told.get("description", ""), cast("dict[str, Any]", kind.extra or {})
+    if isinstance(kind, msgspec.inspect.UnionType):
+        for member in kind.types:
+            if isinstance(member, msgspec.inspect.Metadata):
+                return _described(member)
+    return "", {}
+
+
+def limit_of(kind: msgspec.inspect.Type) -> str:
+    """The limit of a type in words, such as 'text of at most 80 characters'."""
+    inspect = msgspec.inspect
+    match kind:
+        case inspect.Metadata():
+            return limit_of(kind.type)
+        case inspect.UnionType():
+            known = [limit_of(member) for member in kind.types if not isinstance(member, inspect.NoneType)]
+            return " or ".join(dict.fromkeys(known))
+        case inspect.StrType():
+            if kind.max_length is not None:
+                return f"text of at most {kind.max_length} characters"
+            return "text, not empty" if kind.min_length else "text"
+        case inspect.BoolType():
+            return "True or False"
+        case inspect.IntType() | inspect.FloatType():
+            noun = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+            low, high = kind.ge, kind.le
+            if low is not None and high is not None:
+                return f"{noun} from {low:g} to {high:g}"
+            return f"{noun} of at least {low:g}" if low is not None else noun
+        case inspect.ListType():
+            low, high = kind.min_length, kind.max_length
+            item = limit_of(kind.item_type)
+            if low is not None and low == high:
+                return f"a list of exactly {low}, each {item}"
+            return f"a list of at most {high}, each {item}" if high is not None else f"a list, each {item}"
+        case inspect.StructType():
+            return "an object"
+        case _:
+            return "a JSON value"
+
+
+def picture(value: object) -> str:
+    """A short picture of a value for an error text: long text by its length, never whole."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 40 else f"{len(value)} characters"
+    if isinstance(value, list | tuple):
+        return f"{len(cast('list[object]', value))} items"
+    if isinstance(value, bool | int | float) or value is None:
+        return repr(value)
+    return type(value).__name__
+
+
+def violations(request: Request) -> list[Violation]:
+    """Every rule that `request` breaks: first field by field, then those over several fields."""
+    found: list[Violation] = []
+    for field in fields(type(request)):
+        value = getattr(request, field.name)
+        if value is None and not field.required:
+            continue
+        if value == "" and not field.required:
+            continue  # an empty optional text is left out, as if it were not given
+        if not _fits(value, field.hint):
+            shown = "a secret" if field.name in SECRET else picture(value)
+            found.append(Violation(field.name, field.limit, shown))
+    if not found:
+        found.extend(request.rules())
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    try:
+        msgspec.convert(value, hint)
+        if isinstance(value, str):
+            value.encode()  # a lone surrogate cannot be sent
+        elif isinstance(value, list | tuple):
+            msgspec.json.encode(value)
+    except (msgspec.ValidationError, UnicodeError, TypeError):
+        return False
+    return True
+
+
+def refuse(found: list[Violation], call: str) -> RequestValidationError:
+    """The error for `found`, which must not be empty."""
+    first = found[0]
+    text = "; ".join(str(violation) for violation in found)
+    return RequestValidationError(
+        text, field=first.field, limit=first.limit, value=first.value, violations=found, call=call
+    )
+
+
+def body(request: Request) -> dict[str, Any]:
+    """The JSON object to send: None and empty text are left out, and so are fields that only steer us."""
+    local = {field.name for field in fields(type(request)) if field.local}
+    built = cast("dict[str, Any]", msgspec.to_builtins(request))
+    return {name: value for name, value in built.items() if value not in (None, "") and name not in local}

@@ -1,0 +1,454 @@
+"""What a task gives: clips, pairs, stems, a voice; and what one look at a task shows.
+
+Every class keeps the reply as it came in `raw`. Fields that the service leaves out, or sends in another
+type, are None; unknown state words stay readable and never count as an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Literal, Self, cast, overload
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ..errors import MusicAPIError, TaskFailedError
+from .values import RAW_NAME, finite, lenient, list_or_empty, mapping_or_empty, text_or_none
+
+STREAM_HOST: Final = "audiopipe.suno.ai"
+"""Host of early audio: a stream while the clip is running, never a file (tasks.md section 4)."""
+
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+
+Until = Literal["all", "first", "stream"]
+"""When a wait ends: all clips terminal, the first succeeded clip, or the first audio of any kind."""
+
+
+class Item(msgspec.Struct, kw_only=True):
+    """Anything read from a reply; `raw` is the mapping that it was read from."""
+
+    raw: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name=RAW_NAME)
+
+    @classmethod
+    def read(cls, mapping: Mapping[str, Any]) -> Self:
+        """Read one JSON object; fields that do not fit are left at their defaults."""
+        item = lenient(cls, mapping)
+        item.raw = dict(mapping)
+        return item
+
+
+class Clip(Item, kw_only=True):
+    """One song of a task. Clips of a task finish at different times.
+
+    `state` is 'pending', 'running', 'succeeded', 'failed', or a word that is not known yet; `duration` is
+    in seconds; `audio_url` is whatever the service sent: use `stream_url` for early audio and `final_url`
+    for the file.
+    """
+
+    clip_id: str = ""
+    state: str = ""
+    title: str | None = None
+    tags: str | None = None
+    lyrics: str | None = None
+    image_url: str | None = None
+    audio_url: str | None = None
+    video_url: str | None = None
+    wav_url: str | None = None
+    created_at: str | None = None
+    gpt_description_prompt: str | None = None
+    duration: float | None = None
+    negative_tags: str | None = None
+    style_weight: float | None = None
+    weirdness_constraint: float | None = None
+    mv: str | None = None
+    sound: str | None = None
+    seed: str | int | None = None
+    stem_type: str | None = None
+    error: str | None = None
+    error_message: str | None = None
+
+    def __post_init__(self) -> None:
+        self.duration = finite(self.duration)
+
+    @property
+    def is_succeeded(self) -> bool:
+        """Finished well. An item without a state has, once it has a link."""
+        if self.state:
+            return self.state.lower() == SUCCEEDED
+        return bool(self.audio_url or self.wav_url or self.video_url)
+
+    @property
+    def is_failed(self) -> bool:
+        """Failed for good; `failure` tells why."""
+        return self.state.lower() == FAILED
+
+    @property
+    def is_terminal(self) -> bool:
+        """Succeeded or failed; every other word means that it goes on."""
+        return self.is_succeeded or self.is_failed
+
+    @property
+    def failure(self) -> str | None:
+        """The service's text for a failed clip."""
+        return self.error_message or self.error
+
+    @property
+    def stream_url(self) -> str | None:
+        """Early audio to listen to (about 20 s after submit), not a file; None once there is a file."""
+        return None if self.final_url else self.audio_url or None
+
+    @property
+    def final_url(self) -> str | None:
+        """The finished file's link, or None: never a stream, never made up."""
+        if not self.is_succeeded:
+            return None
+        url = self.audio_url or self.wav_url
+        return url if url and not _is_stream(url) else None
+
+    @property
+    def created(self) -> datetime | None:
+        """`created_at` as a time with zone, or None if it is missing or malformed."""
+        try:
+            return datetime.fromisoformat(self.created_at) if self.created_at else None
+        except ValueError:
+            return None
+
+    @classmethod
+    def from_studio(cls, song: Mapping[str, Any]) -> Clip:
+        """A Studio song in the names of the other families."""
+        tags = song.get("tags")
+        clip = cls.read(
+            {
+                **song,
+                "clip_id": song.get("id"),
+                "audio_url": song.get("song_path"),
+                "image_url": song.get("image_path"),
+                "tags": ", ".join(map(str, list_or_empty(tags))) or tags,
+                "state": SUCCEEDED if song.get("song_path") else "running",
+            }
+        )
+        clip.raw = dict(song)
+        return clip
+
+
+def _is_stream(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname == STREAM_HOST
+    except ValueError:
+        return True
+
+
+class Stem(Clip, kw_only=True):
+    """One part of a song: a clip whose file holds that part alone. `name` is lower case, such as 'vocals'."""
+
+    name: str = ""
+
+
+class Pair(msgspec.Struct, kw_only=True):
+    """A part and the full song that it was joined into. `full` is None while joining, or when that failed."""
+
+    part: Clip
+    full: Clip | None = None
+    kind: str = ""
+    raw: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+
+    @property
+    def deliverable(self) -> Clip:
+        """The full song if there is one, else the part."""
+        return self.full or self.part
+
+    @property
+    def is_failed(self) -> bool:
+        """The part or the join failed."""
+        return self.part.is_failed or (self.full is not None and self.full.is_failed)
+
+    @property
+    def is_succeeded(self) -> bool:
+        """The full song is there."""
+        return self.full is not None and self.full.is_succeeded
+
+    @property
+    def is_terminal(self) -> bool:
+        """Nothing more will come."""
+        return self.is_failed or self.is_succeeded
+
+
+class Result:
+    """What a finished task gave. `status` is 'succeeded' or 'partial'; `raw` is the whole reply."""
+
+    __slots__ = ("family", "raw", "task_id")
+
+    def __init__(self, raw: Any = None, *, task_id: str = "", family: str = "") -> None:
+        self.raw = raw
+        self.task_id = task_id
+        self.family = family
+
+    @property
+    def status(self) -> str:
+        """'succeeded', or 'partial' when some clips failed."""
+        return SUCCEEDED
+
+    @property
+    def clips(self) -> Clips:
+        """The clips of the result; empty for results that have none."""
+        return Clips((), self.raw, task_id=self.task_id, family=self.family)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Result) and type(other) is type(self) and self.raw == other.raw
+
+    __hash__ = object.__hash__
+
+
+class Clips(Result, Sequence[Clip]):
+    """The clips of a task, a sequence; usually two, but never count on it."""
+
+    __slots__ = ("items",)
+
+    def __init__(
+        self, items: Sequence[Clip] = (), raw: Any = None, *, task_id: str = "", family: str = ""
+    ) -> None:
+        super().__init__(raw, task_id=task_id, family=family)
+        self.items = tuple(items)
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Clip]: ...
+    def __getitem__(self, index: int | slice) -> Clip | Sequence[Clip]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.items)
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{clip.clip_id or '?'}: {clip.state or '?'}" for clip in self.items)
+        return f"{type(self).__name__}({states})"
+
+    @property
+    def clips(self) -> Clips:
+        """Itself."""
+        return self
+
+    @property
+    def status(self) -> str:
+        """'succeeded', or 'partial' when some clips failed."""
+        return "partial" if self.failed else SUCCEEDED
+
+    @property
+    def succeeded(self) -> list[Clip]:
+        """The clips that finished well."""
+        return [clip for clip in self.items if clip.is_succeeded]
+
+    @property
+    def failed(self) -> list[Clip]:
+        """The clips that failed."""
+        return [clip for clip in self.items if clip.is_failed]
+
+    def require_all(self) -> Self:
+        """Raise `TaskFailedError` if any clip failed, else return self."""
+        if self.failed:
+            reason = self.failed[0].failure or "no reason given"
+            raise TaskFailedError(
+                f"{len(self.failed)} of {len(self)} clips failed: {reason}",
+                clips=self.items,
+                body=self.raw,
+                task_id=self.task_id,
+                family=self.family,
+            )
+        return self
+
+
+class Stems(Clips):
+    """The parts of a song by name. The service decides how many: 2 to 24 were seen.
+
+    `stems["vocals"]` or `stems[0]`; iterating gives `Stem`s in the service's order.
+    """
+
+    __slots__ = ()
+
+    @property
+    def by_name(self) -> dict[str, Stem]:
+        """The parts by lower-case name; a name that comes twice gets ' 2', ' 3', ..."""
+        named: dict[str, Stem] = {}
+        for stem in self.stems:
+            name, count = stem.name, 2
+            while name in named:
+                name, count = f"{stem.name} {count}", count + 1
+            named[name] = stem
+        return named
+
+    @property
+    def stems(self) -> list[Stem]:
+        """The parts in the service's order."""
+        return [item for item in self.items if isinstance(item, Stem)]
+
+    @classmethod
+    def of(cls, clips: Clips) -> Stems:
+        """Name the clips: by `stem_type`, else by the text after the title's last dash, else by index."""
+        named = [_stem(clip, index) for index, clip in enumerate(clips)]
+        return cls(named, clips.raw, task_id=clips.task_id, family=clips.family)
+
+
+def _stem(clip: Clip, index: int) -> Stem:
+    name = clip.stem_type or ""
+    if not name and clip.title and "-" in clip.title:
+        name = clip.title.rpartition("-")[2]
+    stem = Stem.read(clip.raw)
+    stem.name = name.strip().lower() or str(index)
+    return stem
+
+
+class ConcatPairs(Clips):
+    """Parts and the full songs joined from them (`auto_concat=True`); as a sequence, the deliverables."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(
+        self, pairs: Sequence[Pair] = (), raw: Any = None, *, task_id: str = "", family: str = ""
+    ) -> None:
+        super().__init__([pair.deliverable for pair in pairs], raw, task_id=task_id, family=family)
+        self.pairs = tuple(pairs)
+
+    @property
+    def status(self) -> str:
+        """'succeeded', or 'partial' when some pairs failed."""
+        return "partial" if any(pair.is_failed for pair in self.pairs) else SUCCEEDED
+
+    @property
+    def succeeded(self) -> list[Clip]:
+        """The full songs that are there."""
+        return [pair.deliverable for pair in self.pairs if pair.is_succeeded]
+
+    @property
+    def failed(self) -> list[Clip]:
+        """The deliverables of the pairs that failed."""
+        return [pair.deliverable for pair in self.pairs if pair.is_failed]
+
+
+class Voice(Result):
+    """A voice made from audio: `persona_id` for persona_music; `name` may be missing."""
+
+    __slots__ = ("name", "persona_id")
+
+    def __init__(
+        self,
+        persona_id: str = "",
+        name: str | None = None,
+        raw: Any = None,
+        *,
+        task_id: str = "",
+        family: str = "",
+    ) -> None:
+        super().__init__(raw, task_id=task_id, family=family)
+        self.persona_id = persona_id
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Voice(persona_id={self.persona_id!r}, name={self.name!r})"
+
+
+class TaskUpdate:
+    """One look at a task.
+
+    `state` is 'pending' (nothing to show yet), 'running' (some clips are there), 'succeeded', 'partial' or
+    'failed'; `clips` the clips as they are now; `result` is set once the task ended well, `error` once it
+    failed; `raw` is the reply; `seen_at` the age of the task in seconds at the look.
+    """
+
+    __slots__ = ("clips", "error", "family", "raw", "result", "seen_at", "state", "task_id")
+
+    def __init__(
+        self,
+        state: str,
+        *,
+        task_id: str = "",
+        family: str = "",
+        clips: Clips | None = None,
+        result: Result | None = None,
+        error: MusicAPIError | None = None,
+        raw: Any = None,
+        seen_at: float = 0.0,
+    ) -> None:
+        self.state = state
+        self.task_id = task_id
+        self.family = family
+        self.clips = clips if clips is not None else Clips((), raw, task_id=task_id, family=family)
+        self.result = result
+        self.error = error
+        self.raw = raw
+        self.seen_at = seen_at
+
+    @property
+    def is_terminal(self) -> bool:
+        """Nothing more will come."""
+        return self.result is not None or self.error is not None
+
+    @property
+    def progress(self) -> float | None:
+        """Share done from 0 to 1 where the service tells (Nuro, Studio), else None."""
+        body = mapping_or_empty(self.raw)
+        value = body.get("progress", mapping_or_empty(body.get("data")).get("progress"))
+        try:
+            share = float(str(value).rstrip("%")) / 100
+        except ValueError:
+            return None
+        return share if 0 <= share <= 1 else None
+
+    def __repr__(self) -> str:
+        return f"TaskUpdate({self.state!r}, task_id={self.task_id!r}, clips={self.clips!r})"
+
+    def fingerprint(self) -> tuple[Any, ...]:
+        """What a caller would notice: two looks with the same fingerprint show nothing new."""
+        return (
+            self.state,
+            tuple((clip.clip_id, clip.state, clip.audio_url) for clip in self.clips),
+            self.progress,
+        )
+
+
+def read_clips(items: Sequence[Any], raw: Any, *, task_id: str, family: str) -> Clips:
+    """A list of JSON objects as clips; what is no object is kept in `raw` only."""
+    found = [Clip.read(cast("dict[str, Any]", item)) for item in items if isinstance(item, dict)]
+    return Clips(found, raw, task_id=task_id, family=family)
+
+
+PART_NAMES: Final = ("extended", "replaced", "covered")
+"""Keys under which a pair holds its part; the full song stands beside it under 'full'."""
+
+
+def is_pair(item: Any) -> bool:
+    """Whether a JSON value is a part with its full song."""
+    return isinstance(item, dict) and ("full" in item or any(name in item for name in PART_NAMES[:2]))
+
+
+def read_pairs(items: Sequence[Any], raw: Any, *, task_id: str, family: str) -> ConcatPairs:
+    """A list of `{"extended" or "replaced": clip, "full": clip or null}` as pairs."""
+    pairs: list[Pair] = []
+    for item in items:
+        if not is_pair(item):
+            continue
+        mapping = cast("dict[str, Any]", item)
+        kind = next((name for name in PART_NAMES if isinstance(mapping.get(name), dict)), "")
+        full = mapping.get("full")
+        pairs.append(
+            Pair(
+                part=Clip.read(mapping_or_empty(mapping.get(kind))),
+                full=Clip.read(cast("dict[str, Any]", full)) if isinstance(full, dict) and full else None,
+                kind=kind,
+                raw=mapping,
+            )
+        )
+    return ConcatPairs(pairs, raw, task_id=task_id, family=family)
+
+
+def read_voice(data: Mapping[str, Any], raw: Any, *, task_id: str, family: str) -> Voice | None:
+    """A created voice, or None while there is no persona id."""
+    persona_id = text_or_none(data.get("persona_id"))
+    if persona_id is None:
+        return None
+    return Voice(persona_id, text_or_none(data.get("name")), raw, task_id=task_id, family=family)
