@@ -13,7 +13,7 @@ from .values import mapping_or_empty, text_or_none
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
-TOKEN_MARK: Final = "musicapi"
+TOKEN_MARK: Final = "musicapi"  # noqa: S105 - the first word of a resume token, no secret
 
 
 class TaskRef(msgspec.Struct, frozen=True):

@@ -52,9 +52,8 @@ class Hooked(Request, kw_only=True):
 
     def rules(self) -> Iterator[Violation]:
         """A webhook must be https, except to this machine itself, where a sandbox delivers it."""
-        if self.webhook_url:
-            if not _reachable(self.webhook_url):
-                yield Violation("webhook_url", "an https address", picture(self.webhook_url))
+        if self.webhook_url and not _reachable(self.webhook_url):
+            yield Violation("webhook_url", "an https address", picture(self.webhook_url))
 
 
 def _reachable(url: str) -> bool:

@@ -8,7 +8,7 @@ and the raw mapping stays beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, cast, get_type_hints
 
@@ -157,7 +157,7 @@ def mapping_or_empty(value: Any) -> dict[str, Any]:
 
 def list_or_empty(value: Any) -> list[Any]:
     """`value` if it is a JSON array, else an empty one."""
-    return cast("list[Any]", value) if isinstance(value, list) else []
+    return list(cast("Sequence[Any]", value)) if isinstance(value, list) else []
 
 
 def text_or_none(value: Any) -> str | None:
