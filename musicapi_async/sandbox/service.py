@@ -12,10 +12,9 @@ from typing import Final
 
 from .account import Account
 from .choices import Choices, Durations
-from .faults import Fault, Faults
+from .faults import Faults
 from .journal import Entry, Journal
-from .recipes import Recipe
-from .refusal import Refusal, invalid, not_found
+from .refusal import Refusal, in_form, invalid, not_found
 from .validation import ID, Form
 from .works import NEVER, Clip, Family, Persona, Shape, Shelf, Vox, Work
 
@@ -124,7 +123,6 @@ class Call:
     form: Form
     entry: Entry
     now: float
-    fate: Fault | None = None
     parts: tuple[float, float] = (0.0, 0.0)
 
     def pay(self, operation: str, *, form: str = "") -> None:
@@ -178,9 +176,10 @@ class Call:
         return work
 
     def _doom(self, work: Work) -> None:
-        fate = self.fate
+        fate = self.service.faults.pick("task", self.entry.method, self.entry.path)
         if fate is None:
             return
+        self.entry.fault = self.entry.fault or fate.name
         items = list(work.items())
         match fate.name:
             case "fail":
@@ -205,10 +204,6 @@ class Call:
             case _:
                 pass
 
-    def new_clip(self, recipe: Recipe, **fields: object) -> Clip:
-        """A clip that is not yet part of a task."""
-        return Clip(self.service.new_id(), recipe, created=self.now, **fields)  # pyright: ignore[reportArgumentType]  # ty
-
 
 def submitted(call: Call, work: Work, **more: object) -> Reply:
     """The submit reply, in the form of the choice."""
@@ -221,6 +216,4 @@ def submitted(call: Call, work: Work, **more: object) -> Reply:
 
 def refused(refusal: Refusal, choices: Choices) -> Reply:
     """A refusal as a reply, its body in the form of the choice."""
-    from .refusal import in_form
-
     return Reply(in_form(refusal, choices.error), refusal.status, refusal.headers)

@@ -44,6 +44,8 @@ class Clip:
     file_at: float = 0.0
     failed: bool = False
     stem: str = ""
+    stem_names: tuple[str, ...] = ()
+    """Which of the twelve stems are heard in this one; none in a silent second take."""
     stem_source: Clip | None = None
     extends: tuple[Recipe, float] | None = None
     """What this clip continues and from which second on: concat needs it."""
