@@ -77,7 +77,7 @@ class Account:
     def __init__(
         self,
         api_key: str,
-        credits: float,  # noqa: A002 the API's own word
+        credits: float,
         extra_credits: float,
         prices: Mapping[str, float] | None = None,
     ) -> None:

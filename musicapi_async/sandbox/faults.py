@@ -161,11 +161,11 @@ class Faults:
         for scope in ("request", "task", "webhook"):
             chances = [rate for fault, rate in self._rates.items() if fault.scope == scope]
             if any(not 0 <= rate <= 1 for rate in chances) or sum(chances) > 1 + 1e-9:
-                raise ValueError(f"the rates of {scope} faults must be 0-1 and add up to at most 1: {chances}")
+                raise ValueError(
+                    f"the rates of {scope} faults must be 0-1 and add up to at most 1: {chances}"
+                )
 
-    def on(
-        self, method: str, path: str, fault: Fault, *, times: int | None = 1, after: int = 0
-    ) -> Faults:
+    def on(self, method: str, path: str, fault: Fault, *, times: int | None = 1, after: int = 0) -> Faults:
         """Strike the next `times` requests (None: all) that match, letting `after` of them pass first.
 
         `path` is below `/api/v1` (or `/media/...`) and may hold `*`. For webhooks the method is `WEBHOOK`

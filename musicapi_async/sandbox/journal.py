@@ -111,7 +111,7 @@ class Journal(Sequence[Entry]):
         kind: str | None = None,
         task_id: str | None = None,
     ) -> list[Entry]:
-        """The requests that match; `path` is below `/api/v1` and may end with `*`. Deliveries are left out."""
+        """The requests that match; `path` is below `/api/v1`, may end with `*`. No deliveries."""
 
         def fits(entry: Entry) -> bool:
             return (

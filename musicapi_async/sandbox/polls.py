@@ -15,7 +15,11 @@ CLIP_FAILURE: Final = "generation failed"
 def unknown_task(service: Service, family: str) -> Refusal:
     """An id that no task of the family has."""
     if family == "nuro":
-        body: dict[str, object] = {"type": "not_found", "message": "Task not found", "refund_processed": False}
+        body: dict[str, object] = {
+            "type": "not_found",
+            "message": "Task not found",
+            "refund_processed": False,
+        }
         return Refusal(404, body)
     if family == "studio":
         return Refusal(400, {"code": "error", "message": "Task not found"})
@@ -118,7 +122,9 @@ def sonic_data(service: Service, work: Work, now: float, *, chirp: bool = False)
     return [sonic_clip(service, work, clip, now, chirp=chirp) for clip in work.clips]
 
 
-def sonic_clip(service: Service, work: Work, clip: Clip, now: float, *, chirp: bool = False) -> dict[str, object]:
+def sonic_clip(
+    service: Service, work: Work, clip: Clip, now: float, *, chirp: bool = False
+) -> dict[str, object]:
     """One clip in the live form."""
     choices = service.choices
     state = clip.state(now)
@@ -178,7 +184,9 @@ def producer(service: Service, work: Work, now: float) -> Reply:
         return failure(work, "failed-500")
     if now >= work.failed_at:
         return failure(work, work.failure)
-    if now < work.ready_at or (now < work.ends and (work.shape != "clips" or service.choices.running == "hidden")):
+    if now < work.ready_at or (
+        now < work.ends and (work.shape != "clips" or service.choices.running == "hidden")
+    ):
         return Reply({"code": 202, "type": "not_ready", "error": NOT_READY}, 202)
     return _found(producer_data(service, work, now))
 
@@ -305,7 +313,9 @@ def studio(service: Service, work: Work, now: float) -> Reply:
         "start_time": int(epoch + work.ready_at) if begun else 0,
         "finish_time": int(epoch + work.ends) if done and not failed else 0,
         "progress": "100%" if done else f"{int(share * 100) if begun else 0}%",
-        "data": {"songs": [_studio_song(service, clip) for clip in work.clips]} if done and not failed else None,
+        "data": {"songs": [_studio_song(service, clip) for clip in work.clips]}
+        if done and not failed
+        else None,
     }
     return Reply({"code": "success", "message": "", "data": data})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from .recipes import Recipe, score_of
@@ -31,14 +32,8 @@ FOREIGN: Final = "synth"
 
 def require() -> None:
     """Raise ImportError with the way out when the extra is not installed."""
-    try:
-        import mido
-        import mutagen
-        import numpy
-        import soundfile  # pyright: ignore[reportMissingTypeStubs]
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-    del mido, mutagen, numpy, soundfile
+    if any(find_spec(name) is None for name in ("numpy", "soundfile", "mutagen", "mido")):
+        raise ImportError(MISSING)
 
 
 def press(clip: Clip, ending: str) -> bytes:
@@ -78,13 +73,13 @@ def sound_of(recipe: Recipe, stems: tuple[str, ...] | None = None) -> Audio:
 
 
 def stem_groups(kind: str, count: int) -> list[tuple[str, tuple[str, ...]]]:
-    """Names of stems and what is heard in each. `basic` is 2 or 4 of them, `full` 12, or 24 with second takes."""
+    """Names of stems and what is heard in each: `basic` 2 or 4, `full` 12, or 24 with second takes."""
     if kind == "basic" and count == 2:
         return [("vocals", SINGERS), ("instrumental", tuple(s for s in STEMS if s not in SINGERS))]
     if kind == "basic":
         rest = tuple(s for s in STEMS if s not in (*SINGERS, "drums", "percussion", "bass"))
         return [("vocals", SINGERS), ("drums", ("drums", "percussion")), ("bass", ("bass",)), ("other", rest)]
-    single = [(stem, (stem,)) for stem in STEMS]
+    single: list[tuple[str, tuple[str, ...]]] = [(stem, (stem,)) for stem in STEMS]
     return single + [(f"{stem} 2", ()) for stem in STEMS] if count == 24 else single
 
 

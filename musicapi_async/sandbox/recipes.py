@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, assert_never
+from typing import Final, Literal
 
 import msgspec
 
@@ -88,10 +88,8 @@ def score_of(recipe: Recipe) -> Score:
             return remaster(scores[0], recipe.brief.seed)
         case "sing":
             return sing_over(scores[0], recipe.brief, recipe.start, recipe.end)
-        case "accompany":
+        case _:
             return accompany_score(scores[0], recipe.brief)
-        case unknown:  # pragma: no cover
-            assert_never(unknown)
 
 
 def composed(brief: Brief, *, longest: float, seconds: float | None = None) -> Recipe:
@@ -140,6 +138,12 @@ def _shallow(recipe: Recipe) -> Recipe:
     depth = 1 + max(source.depth for source in recipe.sources)
     if depth <= DEEPEST:
         return Recipe(
-            recipe.how, recipe.brief, recipe.sources, recipe.start, recipe.end, length=recipe.length, depth=depth
+            recipe.how,
+            recipe.brief,
+            recipe.sources,
+            recipe.start,
+            recipe.end,
+            length=recipe.length,
+            depth=depth,
         )
     return Recipe("compose", recipe.brief, fixed=score_of(recipe), length=recipe.length)

@@ -18,9 +18,7 @@ NOT_READY: Final = "Task is still processing. Please wait a few seconds and try 
 class Refusal(Exception):
     """An HTTP answer that ends a request early: `status`, a JSON `body`, extra `headers`."""
 
-    def __init__(
-        self, status: int, body: dict[str, object], headers: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, body: dict[str, object], headers: dict[str, str] | None = None) -> None:
         super().__init__(status, body)
         self.status = status
         self.body = body

@@ -12,7 +12,7 @@ import logging
 import math
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -62,9 +62,9 @@ class Sandbox:
     music. `credits`, `extra_credits` are the balances; `prices` overrides single rows of the price table.
     `create_limit` is (creates, per seconds), such as (1, 3.0), or None for no limit; `jitter` is the
     tolerance in real milliseconds. `choices` answers what the contract leaves open, `faults` breaks things,
-    `durations` says how long tasks take. `longest` is the seconds of the longest song that it makes of its own
-    accord. `journal_size`, `works` and `media_bytes` bound the memory. With `remote` it also fetches uploads
-    from, and delivers webhooks to, other machines; otherwise only this one.
+    `durations` says how long tasks take. `longest` is the seconds of the longest song that it makes when
+    not asked for a length. `journal_size`, `works` and `media_bytes` bound the memory. With `remote` it also
+    fetches uploads from, and delivers webhooks to, other machines; otherwise only this one.
 
     Costs nothing, needs no network. Files need the extra: `pip install 'musicapi-async[sandbox]'`.
 
@@ -83,7 +83,7 @@ class Sandbox:
         host: str = "127.0.0.1",
         speed: float = 1.0,
         seed: int = 0,
-        credits: float = 1000.0,  # noqa: A002 the API's own word
+        credits: float = 1000.0,
         extra_credits: float = 0.0,
         api_key: str = "sandbox-key",
         create_limit: tuple[int, float] | None = None,
@@ -179,7 +179,7 @@ class Sandbox:
             await self.stop()
 
     @asynccontextmanager
-    async def unreachable(self) -> AsyncIterator[None]:
+    async def unreachable(self) -> AsyncGenerator[None]:
         """While inside, the port is closed and every connection is cut: clients get "connection refused"."""
         if self._site is None or self._runner is None:
             raise RuntimeError("the sandbox is not running")
@@ -266,7 +266,9 @@ class Sandbox:
             if fault is not None and not fault.taken:
                 response = await strike(request, fault, None, self.clock, self._stopping)
             else:
-                response = await (self._api(request, path, entry) if api else self._media.serve(request, path))
+                response = await (
+                    self._api(request, path, entry) if api else self._media.serve(request, path)
+                )
                 if fault is not None:
                     response = await strike(request, fault, response, self.clock, self._stopping)
         except Exception:
@@ -371,4 +373,3 @@ def _response(reply: Reply, entry: Entry) -> web.Response:
         charset="utf-8",
         headers={"X-Request-Id": entry.request_id, **reply.headers},
     )
-

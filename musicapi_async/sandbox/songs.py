@@ -48,7 +48,7 @@ def read_song(
     lengthy: bool = False,
     lenient: bool = False,
 ) -> Song:
-    """Read and check the fields of a song. `lenient` lets the mode and the text of custom mode be left out."""
+    """Read and check the fields of a song. `lenient` lets mode and custom text be left out."""
     form, choices = call.form, call.service.choices
     mv, limits = model(form, also=also, chirp=choices.chirp_models)
     custom = form.flag("custom_mode", needed=modes and not lenient)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .choices import DAY
-from .recipes import composed, continued, joined, made
+from .recipes import How, composed, continued, joined, made
 from .refusal import invalid
 from .service import Call, Reply, submitted
 from .songs import Song, read_song, variants
@@ -148,7 +148,7 @@ def _rework(call: Call, kind: str) -> list[Clip]:
     until = source.recipe.duration if end is None else end
     if kind == "add_vocals":
         return variants(call, song, lambda b: made("sing", b, source.recipe, start=start, end=until))
-    how = "remaster" if kind == "remaster" else "accompany"
+    how: How = "remaster" if kind == "remaster" else "accompany"
     return variants(call, song, lambda b: made(how, b, source.recipe), inherits=source)
 
 
@@ -160,7 +160,9 @@ def source_clip(call: Call, kind: str) -> Clip:
         if kind in UPLOADS and not clip.uploaded:
             raise invalid(f"The 'continue_clip_id' field should be an uploaded clip when task_type = {kind}.")
         if kind in ("extend_music", "cover_music") and clip.uploaded:
-            raise invalid(f"The 'continue_clip_id' field should not be an uploaded clip when task_type = {kind}.")
+            raise invalid(
+                f"The 'continue_clip_id' field should not be an uploaded clip when task_type = {kind}."
+            )
     return clip
 
 
@@ -206,4 +208,3 @@ def persona(call: Call) -> Reply:
         persona_id, Persona(persona_id, name, styles or clip.tags, voice, brief.vocal_gender)
     )
     return Reply({"code": 200, "persona_id": persona_id, "message": "success"})
-

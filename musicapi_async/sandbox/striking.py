@@ -33,7 +33,7 @@ async def strike(
     clock: Clock,
     stopping: asyncio.Event,
 ) -> web.StreamResponse:
-    """Answer `request` as `fault` wants; `response` is what it would have been, None when it was not taken."""
+    """Answer `request` as `fault` wants; `response` is the true answer, None if it was not taken."""
     match fault.name:
         case "refuse":
             _cut(request, reset=False)

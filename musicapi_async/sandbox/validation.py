@@ -63,16 +63,15 @@ _STALE: Final = {
     "description": "The description character length should be less than 200.",
 }
 
-_BANNED: Final = (
-    (("prompt", "lyrics", "infill_lyrics"), "example phrase", "The lyrics contain copyrighted content: '{}'. "
-     "Please use original lyrics."),
-    (("prompt", "lyrics", "infill_lyrics"), "example obscenity", "The lyrics contain inappropriate content: '{}'."),
-    (("gpt_description_prompt", "tags", "sound"), "example name", "The song description contains artist names: "
-     "'{}' which is not allowed."),
-    (("gpt_description_prompt", "tags", "sound"), "example producer", "The song description contains producer "
-     "tags: '{}' which is not allowed."),
-    (("gpt_description_prompt", "description"), "example review", "The song description needs moderation review."),
-)  # fmt: skip
+_LYRICS: Final = ("prompt", "lyrics", "infill_lyrics")
+_WISHES: Final = ("gpt_description_prompt", "tags", "sound", "description")
+_DENIED: Final = (
+    (_LYRICS, "example phrase", "The lyrics contain copyrighted content: '{}'. Please use original lyrics."),
+    (_LYRICS, "example obscenity", "The lyrics contain inappropriate content: '{}'."),
+    (_WISHES, "example name", "The song description contains artist names: '{}' which is not allowed."),
+    (_WISHES, "example producer", "The song description contains producer tags: '{}' which is not allowed."),
+    (_WISHES, "example review", "The song description needs moderation review."),
+)
 """What the sandbox's moderation refuses, with the texts of errors.md 3; the words are examples only."""
 
 _NUMBER: Final = re.compile(r"-?\d{1,12}(\.\d{1,6})?")
@@ -130,13 +129,15 @@ class Form:
     def flag(self, name: str, *, needed: bool = False) -> bool | None:
         """A JSON boolean."""
         value = self.get(name)
-        if value is None and not needed and not self._body.get(name) == "":
+        if value is None and not needed and self._body.get(name) != "":
             return None
         if not isinstance(value, bool):
             raise invalid(f"The '{name}' field should be boolean.")
         return value
 
-    def number(self, name: str, *, needed: bool = False, least: float = 0.0, most: float = math.inf) -> float | None:
+    def number(
+        self, name: str, *, needed: bool = False, least: float = 0.0, most: float = math.inf
+    ) -> float | None:
         """A JSON number within bounds."""
         value = self.get(name)
         if value is None:
@@ -146,7 +147,11 @@ class Form:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise invalid(f"The '{name}' field should be a number.")
         if not least <= value <= most:
-            span = f"between {least:g} and {most:g}" if most < math.inf else f"greater than or equal to {least:g}"
+            span = (
+                f"between {least:g} and {most:g}"
+                if most < math.inf
+                else f"greater than or equal to {least:g}"
+            )
             raise invalid(f"The '{name}' field should be a number {span}.")
         return float(value)
 
@@ -209,7 +214,7 @@ class Form:
 
     def moderate(self) -> None:
         """Refuse what moderation refuses; asked last, as moderation reads only valid requests."""
-        for names, phrase, text in _BANNED:
+        for names, phrase, text in _DENIED:
             for name in names:
                 value = self.get(name)
                 if isinstance(value, str) and phrase in value.lower():
