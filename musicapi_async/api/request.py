@@ -77,7 +77,8 @@ def fields(cls: type[Request]) -> tuple[FieldInfo, ...]:
 def _described(kind: msgspec.inspect.Type) -> tuple[str, dict[str, Any]]:
     if isinstance(kind, msgspec.inspect.Metadata):
         meta = cast("Any", kind)  # msgspec types both dictionaries without their keys
-        return (meta.extra_json_schema or {}).get("description", ""), meta.extra or {}
+        told = cast("dict[str, Any]", meta.extra_json_schema or {})
+        return told.get("description", ""), cast("dict[str, Any]", meta.extra or {})
     if isinstance(kind, msgspec.inspect.UnionType):
         for member in kind.types:
             if isinstance(member, msgspec.inspect.Metadata):
