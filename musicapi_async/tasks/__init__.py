@@ -1,0 +1,1 @@
+"""Waiting for tasks: handles, the waiter and the schedule of its looks."""
