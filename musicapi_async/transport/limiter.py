@@ -282,10 +282,15 @@ class _LaneState:
         # Less than a second says how large a burst was, not how many were sent per second.
         return len(recent) / max(now - recent[0], 1.0)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a refusal still holds the rate down."""
+        return self._rate is not None
+
     def succeeded(self, now: float) -> None:
-        if self._rate is None:
-            return
         with self._lock:
+            if self._rate is None:
+                return
             # Idle time proves nothing: at most the time that one start takes at this rate is rewarded.
             seconds = min(now - self._raised_at, max(1.0, 1 / self._rate))
             self._raised_at = now
@@ -376,7 +381,9 @@ class MemoryLimiter:
 
     def succeeded(self, lane: str) -> None:
         """Let the rate of `lane` recover; free when it was never cut."""
-        self._lane(lane).succeeded(self._clock.now())
+        state = self._lane(lane)
+        if state.is_cut:
+            state.succeeded(self._clock.now())
 
     async def reserve_task(self) -> Place:
         """Wait, first come first served, for a place among the tasks in flight.
