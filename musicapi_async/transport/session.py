@@ -307,5 +307,5 @@ async def within(seconds: float | None, clock: Clock, out: Outgoing, work: Await
         return await work
     assert scope.cancelled_caught
     raise RequestTimeoutError(
-        f"the deadline of {seconds:g} s passed", sent=True if out.left else False, call=out.call
+        f"the deadline of {seconds:g} s passed", sent=bool(out.left), call=out.call
     )
