@@ -7,6 +7,7 @@ type, are None; unknown state words stay readable and never count as an end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from typing import Any, Final, Literal, Self, cast, overload
 from urllib.parse import urlsplit
@@ -403,6 +404,20 @@ class TaskUpdate:
     def is_terminal(self) -> bool:
         """Nothing more will come."""
         return self.result is not None or self.error is not None
+
+    def outcome(self) -> Result:
+        """The result, or the clips so far; raises the error of a failed task."""
+        if self.error is not None:
+            raise copy(self.error)  # a copy for each caller, whose traceback is its own
+        return self.result if self.result is not None else self.clips
+
+    def satisfies(self, until: Until) -> bool:
+        """Whether a wait that ends as `until` says has ended with this look."""
+        if self.is_terminal:
+            return True
+        if until == "first":
+            return any(clip.is_succeeded for clip in self.clips)
+        return until == "stream" and any(clip.audio_url for clip in self.clips)
 
     @property
     def progress(self) -> float | None:
