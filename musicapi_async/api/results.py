@@ -369,6 +369,28 @@ class Voice(Result):
         return f"Voice(persona_id={self.persona_id!r}, name={self.name!r})"
 
 
+class WrittenLyrics(Result):
+    """Lyrics that the service wrote as a task: `title` and `lyrics`."""
+
+    __slots__ = ("lyrics", "title")
+
+    def __init__(
+        self,
+        title: str | None = None,
+        lyrics: str = "",
+        raw: Any = None,
+        *,
+        task_id: str = "",
+        family: str = "",
+    ) -> None:
+        super().__init__(raw, task_id=task_id, family=family)
+        self.title = title
+        self.lyrics = lyrics
+
+    def __repr__(self) -> str:
+        return f"WrittenLyrics(title={self.title!r}, {len(self.lyrics)} characters)"
+
+
 class TaskUpdate:
     """One look at a task.
 

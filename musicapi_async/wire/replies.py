@@ -172,7 +172,9 @@ def failed_step(fields: Mapping[str, Any]) -> str | None:
     if named or task_id_in(fields):
         return named
     steps = mapping_or_empty(fields.get("steps"))
-    return next((name for name, step in steps.items() if mapping_or_empty(step).get("success") is False), None)
+    return next(
+        (name for name, step in steps.items() if mapping_or_empty(step).get("success") is False), None
+    )
 
 
 def task_id_in(fields: Mapping[str, Any]) -> str | None:
