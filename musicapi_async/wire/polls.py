@@ -131,7 +131,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return self.error is not None or (self.update is not None and self.update.is_terminal)
 
 
-# --- one answer by itself ----------------------------------------------------------------------------------
+# --- one answer by itself --------------------------------------------------------------------------------
 
 
 def read_poll(status: int, headers: Mapping[str, str], raw: bytes, *, ref: TaskRef, polled: Polled) -> Seen:
@@ -431,7 +431,7 @@ def _shows_file(clip: Clip) -> bool:
     return clip.is_succeeded and ("state" not in clip.raw and not clip.audio_url)
 
 
-# --- what follows from it ------------------------------------------------------------------------------------
+# --- what follows from it --------------------------------------------------------------------------------
 
 
 def decide(seen: Seen, memory: Memory | None, *, age: float, own: bool, now: float) -> Verdict:

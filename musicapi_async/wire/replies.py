@@ -6,6 +6,7 @@ that the caller came for. The rules are those of errors.md sections 1 to 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -35,6 +36,7 @@ from ..errors import (
     UpstreamError,
 )
 from .codec import MalformedBody, decode, excerpt, one_line
+from .retry import Failure, parse_retry_after
 
 R = TypeVar("R", bound=Reply)
 
@@ -69,7 +71,12 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     @property
     def fields(self) -> dict[str, Any]:
         """The body if it is a JSON object, else an empty one."""
-        return mapping_or_empty(self.body) if self.json else {}
+        return mapping_or_empty(self.body)
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the body is a JSON object."""
+        return self.json and isinstance(self.body, dict)
 
     @property
     def ok(self) -> bool:
@@ -110,7 +117,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     @property
     def retry_after(self) -> float | None:
         """Seconds that the service asks to wait, if it does."""
-        return _seconds_to_wait(self.headers.get("retry-after"), self.headers.get("date"))
+        return parse_retry_after(self.headers.get("retry-after"), _date(self.headers))
 
 
 def answer(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
@@ -122,18 +129,12 @@ def answer(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
         return Answer(status, named, excerpt(raw), json=False)
 
 
-def _seconds_to_wait(value: str | None, date: str | None) -> float | None:
-    """Retry-After: seconds, or a date, which counts from the answer's own Date."""
-    if value is None:
-        return None
-    seconds = number(value)
-    if seconds is not None:
-        return float(max(0, seconds))
+def _date(headers: Mapping[str, str]) -> float:
+    """The answer's own date: what a Retry-After date counts from, where no clock is at hand."""
     try:
-        ends, begins = parsedate_to_datetime(value), parsedate_to_datetime(date or "")
-        return max(0.0, (ends - begins).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return None
+        return parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return math.inf
 
 
 def number(value: Any) -> int | None:
@@ -298,6 +299,24 @@ def _holds(text: str, words: tuple[str, ...]) -> bool:
     return any(word in text for word in words)
 
 
+def failure_of(status: int, raw: bytes) -> Failure | None:
+    """How an answer failed, for the decision whether to send again; None if it did not."""
+    found = answer(status, {}, raw)
+    code = found.code
+    if found.ok:
+        if not found.json and status != 202:
+            return Failure.INVALID_REPLY
+        if code is None or code < 400:
+            return None
+        status = code
+    kind = _class(status, found.type, found.text.lower())
+    if kind is RateLimitedError:
+        return Failure.RATE_LIMITED
+    if issubclass(kind, ServerError):
+        return Failure.SERVER_ERROR
+    return Failure.REFUSED
+
+
 # --- results ----------------------------------------------------------------------------------------------
 
 
@@ -360,7 +379,7 @@ def read_direct(
     if not found.ok or (found.code or 0) >= 400:
         raise error_of(found, call=call, family=family, replacement=operation.replacement)
     reader = cast("type[Reply]", operation.reply)
-    reply = reader.from_body(found.fields) if found.json and isinstance(found.body, dict) else None
+    reply = reader.from_body(found.fields) if found.is_object else None
     if operation.repeat is not None:
         empty = operation.repeat.on == "empty" and reply is not None and reply.is_empty
         if found.not_ready or empty:
