@@ -22,6 +22,8 @@ STREAM_HOST: Final = "audiopipe.suno.ai"
 
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
+UNKNOWN: Final = "unknown"
+"""State of a clip whose `state` is there but is no word: it is not taken for an end."""
 
 Until = Literal["all", "first", "stream"]
 """When a wait ends: all clips terminal, the first succeeded clip, or the first audio of any kind."""
@@ -72,13 +74,27 @@ class Clip(Item, kw_only=True):
 
     def __post_init__(self) -> None:
         self.duration = finite(self.duration)
+        self.style_weight = finite(self.style_weight)
+        self.weirdness_constraint = finite(self.weirdness_constraint)
+
+    @classmethod
+    def read(cls, mapping: Mapping[str, Any]) -> Self:
+        """Read one JSON object; empty links count as missing, a state that is no word as unknown."""
+        clip = super().read(mapping)
+        if not clip.state and "state" in mapping:
+            clip.state = UNKNOWN
+        clip.audio_url = clip.audio_url or None
+        clip.wav_url = clip.wav_url or None
+        clip.video_url = clip.video_url or None
+        clip.image_url = clip.image_url or None
+        return clip
 
     @property
     def is_succeeded(self) -> bool:
-        """Finished well. An item without a state has, once it has a link."""
+        """Finished well. An item without a state has, once it has the link of a file."""
         if self.state:
             return self.state.lower() == SUCCEEDED
-        return bool(self.audio_url or self.wav_url or self.video_url)
+        return any(_is_file(url) for url in (self.audio_url, self.wav_url, self.video_url))
 
     @property
     def is_failed(self) -> bool:
@@ -105,8 +121,7 @@ class Clip(Item, kw_only=True):
         """The finished file's link, or None: never a stream, never made up."""
         if not self.is_succeeded:
             return None
-        url = self.audio_url or self.wav_url
-        return url if url and not _is_stream(url) else None
+        return next((url for url in (self.audio_url, self.wav_url) if _is_file(url)), None)
 
     @property
     def created(self) -> datetime | None:
@@ -134,11 +149,12 @@ class Clip(Item, kw_only=True):
         return clip
 
 
-def _is_stream(url: str) -> bool:
+def _is_file(url: str | None) -> bool:
     try:
-        return urlsplit(url).hostname == STREAM_HOST
+        parts = urlsplit(url or "")
+        return parts.scheme in {"http", "https"} and parts.hostname not in {None, STREAM_HOST}
     except ValueError:
-        return True
+        return False
 
 
 class Stem(Clip, kw_only=True):
@@ -351,6 +367,28 @@ class Voice(Result):
 
     def __repr__(self) -> str:
         return f"Voice(persona_id={self.persona_id!r}, name={self.name!r})"
+
+
+class WrittenLyrics(Result):
+    """Lyrics that the service wrote as a task: `title` and `lyrics`."""
+
+    __slots__ = ("lyrics", "title")
+
+    def __init__(
+        self,
+        title: str | None = None,
+        lyrics: str = "",
+        raw: Any = None,
+        *,
+        task_id: str = "",
+        family: str = "",
+    ) -> None:
+        super().__init__(raw, task_id=task_id, family=family)
+        self.title = title
+        self.lyrics = lyrics
+
+    def __repr__(self) -> str:
+        return f"WrittenLyrics(title={self.title!r}, {len(self.lyrics)} characters)"
 
 
 class TaskUpdate:
