@@ -168,7 +168,7 @@ class Session:
         policy = retry.RetryPolicy(
             retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
         )
-        attempt = 0
+        attempt = 1
         while True:
             error: APIConnectionError | None = None
             reply: Incoming | None = None
@@ -199,9 +199,7 @@ class Session:
                     raise error
                 return cast("Incoming", reply)
             attempt += 1
-            log.info(
-                "%s: %s, attempt %d follows in %.1f s", out.call, failure.name.lower(), attempt + 1, wait
-            )
+            log.info("%s: %s; attempt %d follows in %.1f s", out.call, failure, attempt, wait)
             out.left = False
             await self._clock.sleep(wait)
 
