@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import random
-import sys
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -211,7 +211,7 @@ class MusicAPI:
         ended: list[R | Exception] = []
         for task in asked:
             try:
-                ended.append(cast("R", await task.wait(until=until)))
+                ended.append(await task.wait(until=until))
             except Exception as error:
                 if not return_exceptions and not isinstance(error, MusicAPIError):
                     raise
@@ -464,7 +464,7 @@ class _Bound:
         self._warn(operation)
         runtime = await self._core.runtime()
         if operation.polled is not None:
-            ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.kind)
+            ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
             return await runtime.refresh(ref, self._options)
         return await runtime.caller.call(operation, request, self._options)
 
@@ -493,11 +493,11 @@ def _limiter(pace: str | Pace | None, in_flight: int | None, clock: Clock) -> Ra
 
 def _outside_line() -> str:
     """The line that made the client: the first frame outside this package."""
-    frame = sys._getframe(1)
     package = __name__.rpartition(".")[0]
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package + "."):
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(package + "."):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "an unknown line"
 
 
 __all__ = ["MusicAPI"]

@@ -289,7 +289,7 @@ class TaskWaiter:
         now = self._clock.now()
         if slot is None:
             polled = self._polled_of(ref)
-            kind = ".".join(part for part in (ref.family, ref.kind, ref.model) if part)
+            kind = f"{ref.family}/{ref.kind} {ref.model}".rstrip(" /")
             slot = self._slots[ref.family, ref.task_id] = Slot(ref, polled, kind, now - self._age(ref))
             slot.listeners = listener
             first = polled.first if listener.eager else self._policy.first(kind)
@@ -441,7 +441,7 @@ class _Waiting:
     __slots__ = ("future", "until")
 
     def __init__(self, until: Until) -> None:
-        self.until = until
+        self.until: Until = until
         self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
 
     @property

@@ -11,16 +11,15 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import anyio
 import msgspec
 
 from ..api.handle import Task, TaskRef, Watcher
-from ..api.operation import Operation, Polled, Repeat
-from ..api.replies import Reply
-from ..api.request import SECRET, Request, body, fields, refuse, violations
+from ..api.operation import Operation, Polled
+from ..api.request import SECRET, Request, body, refuse, violations
 from ..clock import Clock
 from ..config import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options
 from ..errors import (
@@ -40,8 +39,6 @@ log: Final = logging.getLogger("musicapi_async")
 
 CLOSE_GRACE: Final = 5.0
 """Real seconds that closing waits for the answers of paid calls that are under way."""
-
-R = TypeVar("R")
 
 
 class ApiCaller:
@@ -84,7 +81,7 @@ class ApiCaller:
             log.info("%s accepted: %s", out.call, ref.token)
             return Task(ref, watcher, accepted.raw, options.job_key)
 
-        return await self._paid(out, options, operation, fly)
+        return cast("Task[Any]", await self._paid(out, options, operation, fly))
 
     async def call(self, operation: Operation[Any, Any], request: Request, options: Options) -> Any:
         """Send a direct call and return its reply; where it has to be repeated while preparing, do so."""
@@ -95,9 +92,11 @@ class ApiCaller:
             while True:
                 reply = await self._session.send(out, options)
                 read = replies.read_direct(reply.status, reply.headers, reply.raw, operation, call=out.call)
-                repeat = _repeat(operation.repeat, request, read)
-                if repeat is None:
+                if not isinstance(read, replies.Pending):
                     return read
+                repeat = operation.repeat
+                if repeat is None or not getattr(request, "wait", True):
+                    return read.reply if read.reply is not None else operation.reply()
                 if self._clock.now() - started + repeat.every > repeat.deadline:
                     raise RequestTimeoutError(
                         f"still being prepared after {repeat.deadline:g} s",
@@ -105,7 +104,7 @@ class ApiCaller:
                         call=out.call,
                         hint="Call again later: the work goes on at the service.",
                     )
-                await self._clock.sleep(repeat.every)
+                await self._clock.sleep(max(repeat.every, read.retry_after or 0.0))
 
         if out.kind == "get":
             return await self._within(out, options, fly)
@@ -125,7 +124,7 @@ class ApiCaller:
 
         async def fly() -> Any:
             reply = await self._session.send(out, options)
-            return replies.read_any(reply.status, reply.headers, reply.raw, call=out.call)
+            return _read_any(reply, out)
 
         if out.kind == "get":
             return await self._within(out, options, fly)
@@ -224,6 +223,18 @@ class ApiCaller:
         )
 
 
+def _read_any(reply: Incoming, out: Outgoing) -> Any:
+    """The decoded body of an untyped call, or the error that it tells of."""
+    found = replies.answer(reply.status, reply.headers, reply.raw)
+    if not found.ok or (found.code or 0) >= 400:
+        raise replies.error_of(found, call=out.call)
+    if not found.json:
+        raise InvalidResponseError(
+            f"the answer is not JSON: {found.body}", status=found.status, body=found.body, call=out.call
+        )
+    return found.body
+
+
 def _report(out: Outgoing, flight: asyncio.Task[Any]) -> None:
     """The answer to a call whose caller has gone."""
     if flight.cancelled():
@@ -234,13 +245,6 @@ def _report(out: Outgoing, flight: asyncio.Task[Any]) -> None:
         result = flight.result()
         told = result.ref.token if isinstance(result, Task) else "done"
         log.warning("%s: its caller was cancelled; it was accepted and goes on: %s", out.call, told)
-
-
-def _repeat(repeat: Repeat | None, request: Request, read: Any) -> Repeat | None:
-    """The rule to repeat by, if the reply is not ready and the caller wants to wait for it."""
-    if repeat is None or not getattr(request, "wait", True):
-        return None
-    return repeat if isinstance(read, Reply) and read.is_pending else None
 
 
 def _outgoing(
@@ -320,5 +324,3 @@ def _encode_any(json: object, call: str) -> bytes:
         return msgspec.json.encode(json)
     except (TypeError, ValueError, RecursionError) as error:
         raise RequestValidationError(f"json: cannot be sent as JSON: {error}", call=call) from error
-
-

@@ -81,7 +81,7 @@ def extension_of(url: str) -> str:
     return suffix if re.fullmatch(r"[a-z0-9]{2,4}", suffix) else ""
 
 
-class _Again(Exception):  # noqa: N818 - carries a passing failure to the loop that repeats
+class _Again(Exception):
     def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
         self.status = status

@@ -15,9 +15,8 @@ import msgspec
 from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate
-from ..errors import APIConnectionError, MusicAPIError
-from .looks import Look
-from .looks import Seen as Seen
+from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
+from .looks import Look, Seen
 from .replies import Answer, answer
 
 ROW_OF_FAILURES: Final = 5
@@ -82,7 +81,7 @@ def read_payload(body: Any, *, ref: TaskRef, polled: Polled) -> Seen:
     return Look(Answer(200, {}, body, json=True), ref, polled).judge()
 
 
-def unanswered(error: APIConnectionError, *, ref: TaskRef) -> Seen:
+def unanswered(error: APIConnectionError | InvalidResponseError, *, ref: TaskRef) -> Seen:
     """A poll that brought no answer: transient (R10)."""
     return Seen(phase="transient", error=error.about(task_id=ref.task_id, family=ref.family))
 
