@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote
 
@@ -19,13 +20,16 @@ TOKEN_MARK: Final = "musicapi"  # noqa: S105 - the first word of a resume token,
 class TaskRef(msgspec.Struct, frozen=True):
     """What identifies a task for ever: family ('sonic'), task id, and kind (the operation that made it).
 
-    `submitted_at` is the Unix time of the submit, 0 if it is not known.
+    `submitted_at` is the Unix time of the submit, 0 if it is not known; `model` the model asked for; `own`
+    whether this process submitted it.
     """
 
     family: str
     task_id: str
     kind: str = ""
     submitted_at: float = 0.0
+    model: str = ""
+    own: bool = False
 
     @property
     def token(self) -> str:
@@ -50,11 +54,11 @@ class TaskRef(msgspec.Struct, frozen=True):
 class Watcher(Protocol):
     """What a handle needs of the one that watches tasks."""
 
-    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> Result:
+    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
         """Wait until the task has ended as `until` says."""
         ...
 
-    def updates(self, ref: TaskRef, timeout: float | None) -> AsyncIterator[TaskUpdate]:
+    def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         """Every change of the task until its end."""
         ...
 
@@ -68,15 +72,18 @@ class Task(Generic[R_co]):
 
     `task_id` and `family` are all that is needed to come back to it later, from any process:
     `client.task(family, task_id)`, or `client.task(token)`. Losing the handle loses nothing.
-    `warning` and `steps` are what the submit reply told beside the id, `raw` is that reply.
+    `warning` and `steps` are what the submit reply told beside the id, `raw` is that reply; `last` is what
+    this handle saw last. Once the task has ended, waiting again answers at once from `last`.
     """
 
-    __slots__ = ("_watcher", "job_key", "raw", "ref")
+    __slots__ = ("_stopped", "_watcher", "job_key", "last", "raw", "ref")
 
     def __init__(self, ref: TaskRef, watcher: Watcher, raw: Any = None, job_key: str | None = None) -> None:
         self.ref = ref
         self.raw = raw
         self.job_key = job_key
+        self.last: TaskUpdate | None = None
+        self._stopped: Exception | None = None
         self._watcher = watcher
 
     @property
@@ -123,19 +130,38 @@ class Task(Generic[R_co]):
         Raises `TaskFailedError` if all failed, `TaskTimeoutError` if time ran out (the task goes on and can
         be waited for again), `AuthenticationError`, `NotFoundError`, `EndpointRetiredError`.
         """
-        return cast("R_co", await self._watcher.wait(self.ref, until, timeout))
+        if self._stopped is not None:
+            error, self._stopped = self._stopped, None
+            raise error
+        if self.last is None or not self.last.is_terminal:
+            self.last = await self._watcher.wait(self.ref, until, timeout)
+        return cast("R_co", self.last.outcome())
 
-    def updates(self, *, timeout: float | None = None) -> AsyncIterator[TaskUpdate]:
+    async def updates(self, *, timeout: float | None = None) -> AsyncGenerator[TaskUpdate, None]:
         """Each change of the task: pending, running (stream links), then the end. Free.
 
         The last update has `result` or `error` set; a failed task is an update, not an exception. Raises
         `TaskTimeoutError` when time runs out, and the errors that end a wait otherwise.
         """
-        return self._watcher.updates(self.ref, timeout)
+        async with aclosing(self._watcher.updates(self.ref, timeout)) as updates:
+            async for update in updates:
+                self.last = update
+                yield update
 
     async def refresh(self) -> TaskUpdate:
         """Look once, now, and return what is there. Free."""
-        return await self._watcher.refresh(self.ref)
+        self.last = await self._watcher.refresh(self.ref)
+        return self.last
+
+    def settle(self, outcome: TaskUpdate | Exception) -> None:
+        """Note how a wait for many tasks ended for this one: the next `wait` answers with it.
+
+        An error that ended the wait but not the task is raised once; waiting after that resumes.
+        """
+        if isinstance(outcome, Exception):
+            self._stopped = outcome
+        else:
+            self.last = outcome
 
     def __repr__(self) -> str:
         kind = f", kind={self.kind!r}" if self.kind else ""

@@ -97,6 +97,7 @@ class Operation(Generic[P, R]):
         resend: bool = False,
         attempt_timeout: float | None = None,
         repeat: Repeat | None = None,
+        uncharged: tuple[int, ...] = (),
         replacement: str | None = None,
     ) -> None:
         self.path: Final = path
@@ -109,6 +110,7 @@ class Operation(Generic[P, R]):
         self.resend: Final = resend
         self.attempt_timeout: Final = attempt_timeout
         self.repeat: Final = repeat
+        self.uncharged: Final = uncharged
         self.replacement: Final = replacement
         self.name = ""
         self.family: type[Family] = Family
@@ -262,9 +264,13 @@ def calls(
     attempt_timeout: float | None = None,
     repeat: Repeat | None = None,
     polled: Polled | None = None,
+    uncharged: tuple[int, ...] = (),
     replacement: str | None = None,
 ) -> Operation[P, R]:
-    """Declare a direct call. `charges=False` or `resend=True` allow it to be repeated after failures."""
+    """Declare a direct call. `charges=False` or `resend=True` allow it to be repeated after failures.
+
+    `uncharged` are 5xx statuses that are documented to cost nothing, so that their outcome is known.
+    """
     return Operation(
         path,
         request,
@@ -276,5 +282,6 @@ def calls(
         attempt_timeout=attempt_timeout,
         repeat=repeat,
         polled=polled,
+        uncharged=uncharged,
         replacement=replacement,
     )

@@ -20,11 +20,17 @@ class Reply(Item, kw_only=True):
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Self | None:
         """Read a body; None when a field that it needs is missing or empty."""
-        data = mapping_or_empty(body.get("data"))
-        reply = cls.read({**data, **{key: value for key, value in body.items() if value is not None}})
+        given = {key: value for key, value in body.items() if value not in (None, "")}
+        reply = cls.read({**mapping_or_empty(body.get("data")), **given})
         reply.raw = dict(body)
         missing = [name for name in cls.needs if getattr(reply, name) in (None, "")]
         return None if missing else reply
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing of what was asked for came."""
+        named = (name for name in self.__struct_fields__ if name != "raw")
+        return all(getattr(self, name) in (None, "", [], {}) for name in named)
 
 
 class Persona(Reply, kw_only=True):

@@ -76,9 +76,9 @@ def fields(cls: type[Request]) -> tuple[FieldInfo, ...]:
 
 def _described(kind: msgspec.inspect.Type) -> tuple[str, dict[str, Any]]:
     if isinstance(kind, msgspec.inspect.Metadata):
-        told: dict[str, Any] = kind.extra_json_schema or {}  # pyright: ignore[reportUnknownMemberType]
-        extra: dict[str, Any] = kind.extra or {}  # pyright: ignore[reportUnknownMemberType]
-        return told.get("description", ""), extra
+        meta = cast("Any", kind)  # msgspec types both dictionaries without their keys
+        told = cast("dict[str, Any]", meta.extra_json_schema or {})
+        return told.get("description", ""), cast("dict[str, Any]", meta.extra or {})
     if isinstance(kind, msgspec.inspect.UnionType):
         for member in kind.types:
             if isinstance(member, msgspec.inspect.Metadata):

@@ -7,6 +7,7 @@ type, are None; unknown state words stay readable and never count as an end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from typing import Any, Final, Literal, Self, cast, overload
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ STREAM_HOST: Final = "audiopipe.suno.ai"
 
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
+UNKNOWN: Final = "unknown"
+"""State of a clip whose `state` is there but is no word: it is not taken for an end."""
 
 Until = Literal["all", "first", "stream"]
 """When a wait ends: all clips terminal, the first succeeded clip, or the first audio of any kind."""
@@ -71,13 +74,27 @@ class Clip(Item, kw_only=True):
 
     def __post_init__(self) -> None:
         self.duration = finite(self.duration)
+        self.style_weight = finite(self.style_weight)
+        self.weirdness_constraint = finite(self.weirdness_constraint)
+
+    @classmethod
+    def read(cls, mapping: Mapping[str, Any]) -> Self:
+        """Read one JSON object; empty links count as missing, a state that is no word as unknown."""
+        clip = super().read(mapping)
+        if not clip.state and "state" in mapping:
+            clip.state = UNKNOWN
+        clip.audio_url = clip.audio_url or None
+        clip.wav_url = clip.wav_url or None
+        clip.video_url = clip.video_url or None
+        clip.image_url = clip.image_url or None
+        return clip
 
     @property
     def is_succeeded(self) -> bool:
-        """Finished well. An item without a state has, once it has a link."""
+        """Finished well. An item without a state has, once it has the link of a file."""
         if self.state:
             return self.state.lower() == SUCCEEDED
-        return bool(self.audio_url or self.wav_url or self.video_url)
+        return any(_is_file(url) for url in (self.audio_url, self.wav_url, self.video_url))
 
     @property
     def is_failed(self) -> bool:
@@ -104,8 +121,7 @@ class Clip(Item, kw_only=True):
         """The finished file's link, or None: never a stream, never made up."""
         if not self.is_succeeded:
             return None
-        url = self.audio_url or self.wav_url
-        return url if url and not _is_stream(url) else None
+        return next((url for url in (self.audio_url, self.wav_url) if _is_file(url)), None)
 
     @property
     def created(self) -> datetime | None:
@@ -133,11 +149,12 @@ class Clip(Item, kw_only=True):
         return clip
 
 
-def _is_stream(url: str) -> bool:
+def _is_file(url: str | None) -> bool:
     try:
-        return urlsplit(url).hostname == STREAM_HOST
+        parts = urlsplit(url or "")
+        return parts.scheme in {"http", "https"} and parts.hostname not in {None, STREAM_HOST}
     except ValueError:
-        return True
+        return False
 
 
 class Stem(Clip, kw_only=True):
@@ -352,6 +369,28 @@ class Voice(Result):
         return f"Voice(persona_id={self.persona_id!r}, name={self.name!r})"
 
 
+class WrittenLyrics(Result):
+    """Lyrics that the service wrote as a task: `title` and `lyrics`."""
+
+    __slots__ = ("lyrics", "title")
+
+    def __init__(
+        self,
+        title: str | None = None,
+        lyrics: str = "",
+        raw: Any = None,
+        *,
+        task_id: str = "",
+        family: str = "",
+    ) -> None:
+        super().__init__(raw, task_id=task_id, family=family)
+        self.title = title
+        self.lyrics = lyrics
+
+    def __repr__(self) -> str:
+        return f"WrittenLyrics(title={self.title!r}, {len(self.lyrics)} characters)"
+
+
 class TaskUpdate:
     """One look at a task.
 
@@ -387,6 +426,20 @@ class TaskUpdate:
     def is_terminal(self) -> bool:
         """Nothing more will come."""
         return self.result is not None or self.error is not None
+
+    def outcome(self) -> Result:
+        """The result, or the clips so far; raises the error of a failed task."""
+        if self.error is not None:
+            raise copy(self.error)  # a copy for each caller, whose traceback is its own
+        return self.result if self.result is not None else self.clips
+
+    def satisfies(self, until: Until) -> bool:
+        """Whether a wait that ends as `until` says has ended with this look."""
+        if self.is_terminal:
+            return True
+        if until == "first":
+            return any(clip.is_succeeded for clip in self.clips)
+        return until == "stream" and any(clip.audio_url for clip in self.clips)
 
     @property
     def progress(self) -> float | None:

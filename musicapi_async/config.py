@@ -1,0 +1,112 @@
+"""Settings: from arguments, then from the environment, checked once at construction."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .errors import RequestValidationError
+
+DEFAULT_BASE_URL: Final = "https://api.musicapi.ai/api/v1"
+KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
+URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
+
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for DNS, TCP and TLS of one attempt (errors.md section 6)."""
+ATTEMPT_TIMEOUT: Final = 60.0
+"""Seconds without a byte before an attempt is given up (errors.md section 6)."""
+POLL_TIMEOUT: Final = 30.0
+"""The same for polls (errors.md section 6)."""
+BODY_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of a reply that are read at most; a poll of 24 stems is below 50 kB."""
+
+Validation = Literal["error", "warn", "off"]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are made; `client.with_options(...)` changes them for a view of the client.
+
+    `attempt_timeout` seconds without a byte for one attempt (None: the documented time of each endpoint),
+    `deadline` seconds for a whole call with its repeats and waits for the pace (None: none), `retries` after
+    the first attempt, `validate` 'error', 'warn' or 'off' for the local checks, `job_key` makes a create
+    idempotent, `extra_body` fields that are added to the JSON body as they are, `resend_creates_on_5xx`
+    repeats a paid call after a 5xx, which may pay twice.
+    """
+
+    attempt_timeout: float | None = None
+    deadline: float | None = None
+    retries: int = 3
+    validate: Validation = "error"
+    job_key: str | None = None
+    extra_body: Mapping[str, object] | None = None
+    resend_creates_on_5xx: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("attempt_timeout", "deadline"):
+            value = getattr(self, name)
+            if value is not None:
+                check_seconds(name, value)
+        if isinstance(self.retries, bool) or not 0 <= self.retries <= 100:
+            raise _bad("retries", "a whole number from 0 to 100", repr(self.retries))
+        if self.validate not in ("error", "warn", "off"):
+            raise _bad("validate", "'error', 'warn' or 'off'", repr(self.validate))
+        if self.job_key is not None and not self.job_key.strip():
+            raise _bad("job_key", "text, not empty", repr(self.job_key))
+
+
+def check_seconds(name: str, value: float) -> float:
+    """`value` if it is a positive finite number of seconds, else `RequestValidationError`."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value <= 0
+    ):
+        raise _bad(name, "a positive number of seconds", repr(value))
+    return float(value)
+
+
+def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The API key: the argument, else MUSICAPI_KEY, else MUSICAPI_API_KEY.
+
+    Raises `RequestValidationError` if there is none, or if it begins with 'Bearer ' or holds white space
+    or characters that no header takes. The text never shows the key.
+    """
+    key = given
+    if key is None:
+        key = next((environment[name] for name in KEY_VARIABLES if environment.get(name)), None)
+    if not key:
+        raise RequestValidationError(
+            "no API key: pass api_key=... or set MUSICAPI_KEY",
+            field="api_key",
+            hint="Without an account, try `musicapi demo` or musicapi_async.sandbox.Sandbox.",
+        )
+    if key.lower().startswith("bearer "):
+        raise _bad("api_key", "the key alone, without the leading 'Bearer '", "")
+    if any(character.isspace() for character in key) or not key.isascii() or not key.isprintable():
+        raise _bad("api_key", "printable ASCII without white space", "")
+    return key
+
+
+def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a trailing slash."""
+    url = (given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = good and not (parts.query or parts.fragment or parts.username or parts.password)
+    except ValueError:
+        good = False
+    if not good:
+        raise _bad("base_url", "an http or https address such as " + DEFAULT_BASE_URL, "")
+    return url
+
+
+def _bad(field: str, limit: str, value: str) -> RequestValidationError:
+    text = f"{field}: {limit}" + (f", got {value}" if value else "")
+    return RequestValidationError(text, field=field, limit=limit, value=value)

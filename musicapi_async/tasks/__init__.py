@@ -1,0 +1,1 @@
+"""Waiting: one scheduler for all tasks, and the schedule it follows."""

@@ -1,0 +1,487 @@
+"""One scheduler for every task that anybody waits for.
+
+Why not one loop per task
+-------------------------
+A sleeping asyncio task costs 1.5 kB and a timer of its own; thousands of them wake the loop one by one. Here
+a waiting task is a slot and an entry in a heap of due times. One timer of the loop is set to the earliest
+entry; when it fires, everything that is due is polled by a bounded number of short-lived workers, first due
+first served. Any number of callers may wait for a task: they share its slot and each poll.
+
+Who decides what
+----------------
+When to look is the policy's business (`schedule`), what an answer means is `wire.polls`', how it is fetched
+is the function that is handed in. What is left here: slots, due times, and telling the listeners. Nothing
+here knows HTTP, so the whole runs in virtual time in the tests.
+
+A wait never loses a task: every error that ends a wait carries the task id, a time-out says how to resume,
+and a slot whose last listener has gone is forgotten without touching the task at the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from copy import copy
+from typing import Final, Protocol, TypeVar
+
+import anyio
+
+from ..api.handle import Task, TaskRef
+from ..api.operation import Polled
+from ..api.results import Result, TaskUpdate, Until
+from ..clock import Clock
+from ..config import check_seconds
+from ..errors import RequestValidationError, TaskError, TaskTimeoutError
+from ..wire import polls, retry
+from .schedule import PollPolicy
+
+log: Final = logging.getLogger("musicapi_async")
+
+SLACK: Final = 0.005
+"""Real seconds within which due times are served by one wake-up (PERFORMANCE: waking for each is dear)."""
+CONCURRENCY: Final = 64
+"""Polls under way at once; as many as the connection pool keeps."""
+
+Look = Callable[[TaskRef, Polled], Awaitable[polls.Seen]]
+Key = tuple[str, str]
+R = TypeVar("R", bound=Result)
+NEVER: Final = float("inf")
+JITTER: Final = 0.1
+"""Share by which an interval varies, so that many clients do not look in step."""
+
+
+class Listener(Protocol):
+    """Somebody who waits for a task."""
+
+    @property
+    def eager(self) -> bool:
+        """Wants early audio: look at the documented interval instead of when it pays."""
+        ...
+
+    def notify(self, slot: Slot, update: TaskUpdate) -> None:
+        """A look has shown `update`."""
+        ...
+
+    def fail(self, slot: Slot, error: Exception) -> None:
+        """The wait has ended with `error`, and it is no failure of the generation."""
+        ...
+
+
+class Slot:
+    """A task that is waited for. Small on purpose: a hundred thousand of them are 20 MB."""
+
+    __slots__ = ("born", "busy", "due", "kind", "last", "listeners", "looked", "memory", "polled", "ref")
+
+    def __init__(self, ref: TaskRef, polled: Polled, kind: str, born: float) -> None:
+        self.ref = ref
+        self.polled = polled
+        self.kind = kind
+        self.born = born
+        self.due = 0.0
+        self.looked: float | None = None
+        self.busy = False
+        self.memory: polls.Memory | None = None
+        self.last: TaskUpdate | None = None
+        self.listeners: Listener | list[Listener] | None = None
+
+    @property
+    def key(self) -> Key:
+        """Family and task id."""
+        return (self.ref.family, self.ref.task_id)
+
+    def each(self) -> tuple[Listener, ...]:
+        """The listeners; one alone is kept without a list around it."""
+        if self.listeners is None:
+            return ()
+        return tuple(self.listeners) if isinstance(self.listeners, list) else (self.listeners,)
+
+    def add(self, listener: Listener) -> None:
+        """One more listener."""
+        if self.listeners is None:
+            self.listeners = listener
+        else:
+            self.listeners = [*self.each(), listener]
+
+    def remove(self, listener: Listener) -> None:
+        """A listener has gone."""
+        rest = [other for other in self.each() if other is not listener]
+        self.listeners = None if not rest else rest[0] if len(rest) == 1 else rest
+
+
+class TaskWaiter:
+    """Watches tasks for one event loop; see the module's text.
+
+    `look` polls a task once and gives failures as values; `policy` says when to look; `polled_of` finds
+    how tasks of a family and kind are polled; `ended` is told of each task that ended.
+    """
+
+    def __init__(
+        self,
+        look: Look,
+        policy: PollPolicy,
+        clock: Clock,
+        rng: random.Random,
+        polled_of: Callable[[TaskRef], Polled],
+        *,
+        concurrency: int = CONCURRENCY,
+        ended: Callable[[TaskRef, TaskUpdate], None] | None = None,
+    ) -> None:
+        self._look: Final = look
+        self._policy: Final = policy
+        self._clock: Final = clock
+        self._rng: Final = rng
+        self._polled_of: Final = polled_of
+        self._concurrency: Final = concurrency
+        self._ended: Final = ended
+        self._slots: Final[dict[tuple[str, str], Slot]] = {}
+        self._heap: Final[list[tuple[float, int, Slot]]] = []
+        self._order: Final = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
+        self._workers: Final[set[asyncio.Task[None]]] = set()
+        self._closed = False
+
+    # --- what callers want ---------------------------------------------------------------------------
+
+    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
+        """Wait for one task; see `Task.wait`."""
+        check_until(until)
+        limit = self._limit(ref, timeout)
+        started = self._clock.now()
+        waiting = _Waiting(until)
+        slot = self._watch(ref, waiting)
+        try:
+            with anyio.move_on_after(self._clock.real(limit)):
+                return await waiting.future
+            raise self._timed_out(slot, self._clock.now() - started)
+        finally:
+            self._leave(slot, waiting)
+
+    async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
+        """Every change of one task; see `Task.updates`. No scope is held across a yield."""
+        limit = self._limit(ref, timeout)
+        started = self._clock.now()
+        stream = _Queue(eager=True)
+        slot = self._watch(ref, stream)
+        try:
+            update = slot.last or TaskUpdate("pending", task_id=ref.task_id, family=ref.family)
+            shown = update.fingerprint()
+            if slot.last is None:
+                yield update
+            while not update.is_terminal:
+                rest = limit - (self._clock.now() - started)
+                outcome: TaskUpdate | Exception | None = None
+                with anyio.move_on_after(self._clock.real(max(rest, 0.0))):
+                    _, outcome = await stream.next()
+                if outcome is None:
+                    raise self._timed_out(slot, self._clock.now() - started)
+                if isinstance(outcome, Exception):
+                    raise copy(outcome)
+                update = outcome
+                if update.is_terminal or update.fingerprint() != shown:
+                    shown = update.fingerprint()
+                    yield update
+        finally:
+            self._leave(slot, stream)
+
+    async def wait_each(
+        self, tasks: Sequence[Task[R]], until: Until, timeout: float | None
+    ) -> AsyncGenerator[tuple[Task[R], TaskUpdate | Exception], None]:
+        """The tasks in the order in which they end, each with its last update or the error of its wait.
+
+        One queue listens for all of them: a waiting task costs its slot and no future. Each task has its
+        family's deadline, or all of them `timeout`; one whose time is over comes with `TaskTimeoutError`.
+        """
+        check_until(until)
+        ended = _Queue(eager=until == "stream", until=until)
+        started = self._clock.now()
+        waiting: dict[Key, list[Task[R]]] = {}
+        for task in tasks:
+            waiting.setdefault((task.family, task.task_id), []).append(task)
+        limits = sorted(
+            ((self._limit(same[0].ref, timeout), key) for key, same in waiting.items()), reverse=True
+        )
+        slots: dict[Key, Slot] = {}
+        try:
+            for key, same in waiting.items():
+                slots[key] = self._watch(same[0].ref, ended)
+            while waiting:
+                while limits[-1][1] not in waiting:
+                    limits.pop()
+                rest = limits[-1][0] - (self._clock.now() - started)
+                key, outcome = limits[-1][1], None
+                with anyio.move_on_after(self._clock.real(max(rest, 0.0))):
+                    key, outcome = await ended.next()
+                if key not in waiting:
+                    continue  # it had ended before
+                if outcome is None:
+                    outcome = self._timed_out(slots[key], self._clock.now() - started)
+                self._leave(slots.pop(key), ended)
+                for task in waiting.pop(key):
+                    yield task, outcome
+        finally:
+            for slot in slots.values():
+                self._leave(slot, ended)
+
+    def deliver(self, family: str, task_id: str, seen: polls.Seen) -> bool:
+        """An answer that came from outside, such as a webhook: as if it had been polled.
+
+        Returns whether anybody was waiting. The first terminal answer wins; later ones change nothing.
+        """
+        slot = self._slots.get((family, task_id))
+        if slot is None:
+            return False
+        self._apply(slot, seen)
+        return True
+
+    @property
+    def watched(self) -> int:
+        """How many tasks are waited for now."""
+        return len(self._slots)
+
+    async def aclose(self) -> None:
+        """Stop watching. Who still waits gets a `TaskError` that says how to resume; the tasks go on."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for slot in list(self._slots.values()):
+            self._fail(slot, _closed(slot.ref, "the client was closed while waiting"))
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        self._heap.clear()
+
+    # --- slots and due times ---------------------------------------------------------------------------
+
+    def _limit(self, ref: TaskRef, timeout: float | None) -> float:
+        return self._polled_of(ref).deadline if timeout is None else check_seconds("timeout", timeout)
+
+    def _age(self, ref: TaskRef) -> float:
+        """Seconds since the submit; 0 if that is unknown or in the future, as after a clock was set back."""
+        if not ref.submitted_at:
+            return 0.0
+        return max(0.0, (self._clock.time() - ref.submitted_at) * self._clock.speed)
+
+    def _timed_out(self, slot: Slot, elapsed: float) -> TaskTimeoutError:
+        ref = slot.ref
+        state = slot.last.state if slot.last else "not seen yet"
+        return TaskTimeoutError(
+            f"task {ref.task_id} is still running after {elapsed:.0f} s of waiting (last state: {state})",
+            elapsed=elapsed,
+            last_body=slot.last.raw if slot.last else None,
+            task_id=ref.task_id,
+            family=ref.family,
+            kind=ref.kind,
+        )
+
+    def _watch(self, ref: TaskRef, listener: Listener) -> Slot:
+        if self._closed:
+            raise _closed(ref, "the client is closed")
+        slot = self._slots.get((ref.family, ref.task_id))
+        now = self._clock.now()
+        if slot is None:
+            polled = self._polled_of(ref)
+            kind = f"{ref.family}/{ref.kind} {ref.model}".rstrip(" /")
+            slot = self._slots[ref.family, ref.task_id] = Slot(ref, polled, kind, now - self._age(ref))
+            slot.listeners = listener
+            first = polled.first if listener.eager else self._policy.first(kind)
+            # A task that another process submitted may be done already: look at once.
+            self._schedule(slot, max(now, slot.born + first) if ref.own else now)
+            return slot
+        slot.add(listener)
+        if listener.eager and not slot.busy:
+            seen_at = slot.born if slot.looked is None else slot.born + slot.looked
+            soon = max(now, seen_at + (slot.polled.first if slot.looked is None else slot.polled.interval))
+            if soon < slot.due:
+                self._schedule(slot, soon)
+        if slot.last is not None:
+            listener.notify(slot, slot.last)
+        return slot
+
+    def _leave(self, slot: Slot, listener: Listener) -> None:
+        slot.remove(listener)
+        if slot.listeners is None:
+            self._forget(slot)
+
+    def _forget(self, slot: Slot) -> None:
+        """Drop a slot; its entry in the heap is passed over when its time comes."""
+        slot.due = NEVER
+        if self._slots.get(slot.key) is slot:
+            del self._slots[slot.key]
+
+    def _schedule(self, slot: Slot, due: float) -> None:
+        slot.due = due
+        heapq.heappush(self._heap, (due, next(self._order), slot))
+        if len(self._workers) < self._concurrency:
+            self._arm(due)
+
+    def _arm(self, due: float) -> None:
+        slack = self._clock.speed * SLACK
+        if self._timer is not None:
+            if self._timer_due <= due + slack:
+                return
+            self._timer.cancel()
+        self._timer_due = due
+        delay = max(self._clock.real(due - self._clock.now()), SLACK)
+        # An empty context: the scheduler outlives the request that happened to start it.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(delay, self._wake, context=contextvars.Context())
+
+    def _wake(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while len(self._workers) < self._concurrency and (slot := self._take()) is not None:
+            worker = loop.create_task(self._work(slot))
+            self._workers.add(worker)
+            worker.add_done_callback(self._worker_gone)
+        if self._heap and len(self._workers) < self._concurrency:
+            self._arm(self._heap[0][0])
+
+    def _worker_gone(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if self._heap and not self._closed:
+            self._arm(self._heap[0][0])
+
+    def _take(self) -> Slot | None:
+        """The slot that is due first, or None if none is due; entries that were overtaken are dropped."""
+        horizon = self._clock.now() + self._clock.speed * SLACK
+        while self._heap and self._heap[0][0] <= horizon:
+            due, _, slot = heapq.heappop(self._heap)
+            if slot.due == due and not slot.busy:
+                slot.busy = True
+                slot.due = NEVER
+                return slot
+        return None
+
+    async def _work(self, slot: Slot | None) -> None:
+        while slot is not None:
+            try:
+                seen = await self._look(slot.ref, slot.polled)
+            except Exception as error:
+                slot.busy = False
+                log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
+                self._fail(slot, error)
+            else:
+                slot.busy = False
+                if self._slots.get(slot.key) is slot:
+                    self._apply(slot, seen)
+            slot = self._take()
+
+    def _apply(self, slot: Slot, seen: polls.Seen) -> None:
+        now = self._clock.now()
+        age = now - slot.born
+        verdict = polls.decide(seen, slot.memory, age=age, own=slot.ref.own, now=now)
+        slot.memory = verdict.memory
+        update = verdict.update
+        if verdict.error is not None:
+            self._fail(slot, verdict.error)
+            return
+        if update is not None:
+            update.seen_at = age
+            if update.is_terminal:
+                self._end(slot, update, age)
+                return
+            self._policy.observed(slot.kind, False, slot.looked, age)
+            slot.looked = age
+            slot.last = update
+            for listener in slot.each():
+                listener.notify(slot, update)
+        if not slot.busy:
+            self._schedule(slot, slot.born + self._next_look(slot, verdict, age))
+
+    def _next_look(self, slot: Slot, verdict: polls.Verdict, age: float) -> float:
+        if verdict.failures:
+            return age + retry.poll_pause(verdict.failures, self._rng)
+        due = self._policy.next(slot.kind, age)
+        if any(listener.eager for listener in slot.each()):
+            due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._rng))
+        return max(due, age + verdict.after)
+
+    def _end(self, slot: Slot, update: TaskUpdate, age: float) -> None:
+        if update.result is not None:
+            self._policy.observed(slot.kind, True, slot.looked, age)
+        slot.last = update
+        self._forget(slot)
+        for listener in slot.each():
+            listener.notify(slot, update)
+        if self._ended is not None:
+            self._ended(slot.ref, update)
+
+    def _fail(self, slot: Slot, error: Exception) -> None:
+        self._forget(slot)
+        for listener in slot.each():
+            listener.fail(slot, error)
+
+
+def _closed(ref: TaskRef, what: str) -> TaskError:
+    hint = f"The task goes on; resume with client.task({ref.token!r}).wait() on an open client."
+    return TaskError(what, task_id=ref.task_id, family=ref.family, hint=hint)
+
+
+def check_until(until: Until) -> None:
+    """Refuse a word that no wait could end with."""
+    if until not in ("all", "first", "stream"):
+        limit = "'all', 'first' or 'stream'"
+        raise RequestValidationError(
+            f"until: {limit}, got {until!r}", field="until", limit=limit, value=repr(until)
+        )
+
+
+class _Waiting:
+    """One caller of `wait`."""
+
+    __slots__ = ("future", "until")
+
+    def __init__(self, until: Until) -> None:
+        self.until: Until = until
+        self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
+
+    @property
+    def eager(self) -> bool:
+        return self.until == "stream"
+
+    def notify(self, slot: Slot, update: TaskUpdate) -> None:
+        if update.satisfies(self.until) and not self.future.done():
+            self.future.set_result(update)
+
+    def fail(self, slot: Slot, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(copy(error))
+
+
+class _Queue:
+    """One caller of `updates`, or of a wait for many tasks: keeps what it is told until it is fetched."""
+
+    __slots__ = ("_arrived", "_items", "eager", "until")
+
+    def __init__(self, *, eager: bool, until: Until | None = None) -> None:
+        self.eager = eager
+        self.until: Until | None = until
+        self._items: deque[tuple[Key, TaskUpdate | Exception]] = deque()
+        self._arrived: asyncio.Future[None] | None = None
+
+    def notify(self, slot: Slot, update: TaskUpdate) -> None:
+        if self.until is None or update.satisfies(self.until):
+            self._put(slot.key, update)
+
+    def fail(self, slot: Slot, error: Exception) -> None:
+        self._put(slot.key, error)
+
+    def _put(self, key: Key, item: TaskUpdate | Exception) -> None:
+        self._items.append((key, item))
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    async def next(self) -> tuple[Key, TaskUpdate | Exception]:
+        while not self._items:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        return self._items.popleft()

@@ -1,0 +1,1 @@
+"""Fixtures and time for the tests of programs that use musicapi_async."""

@@ -1,0 +1,171 @@
+"""An asyncio event loop on which waiting takes no time.
+
+A program that waits minutes for a song spends them in timers. On a `VirtualTimeLoop` nothing ever sleeps:
+whenever all tasks wait, the clock of the loop jumps to the next timer. Hours pass in milliseconds, and
+the order of events and the measured intervals are exact, because no scheduling delay is in them.
+
+Real sockets work, such as a test server in the same loop: before each jump the loop looks for real input,
+for `IO_GRACE` if any socket is registered, and it does not jump while a worker thread is known to be busy.
+A peer in another process lives in real time, however, and a virtual minute may pass before it answers.
+
+If nothing can ever happen again (no timer, no callback, no socket, no thread), a normal loop would hang;
+this one raises `DeadlockError`.
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+
+    anyio.run(main, backend_options={"loop_factory": VirtualTimeLoop})
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio", {"loop_factory": VirtualTimeLoop}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import selectors
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+
+import anyio.to_thread
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+IO_GRACE: Final = 0.001
+"""Real seconds in which a socket may speak before time jumps. Loopback delivers in about 0.05 ms."""
+
+THREAD_GRACE: Final = 0.005
+"""The same when other threads live whose work this loop cannot see."""
+
+SILENCE: Final = 5.0
+"""Real seconds without any event after which a loop that has only sockets or idle threads left gives up."""
+
+PATIENCE: Final = 30.0
+"""The same while a worker thread is known to be busy."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class DeadlockError(RuntimeError):
+    """Every task waits, and nothing is left that could wake one."""
+
+
+class _JumpingSelector(selectors.BaseSelector):
+    """Asks the real selector first, and lets time jump when there is nothing to read."""
+
+    def __init__(self) -> None:
+        self._real: Final = selectors.DefaultSelector()
+        self.jump: Callable[[float], None] = lambda _seconds: None
+        self.busy: Callable[[], bool] = lambda: False
+
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        return self._real.unregister(fileobj)
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real.modify(fileobj, events, data)
+
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
+        return self._real.get_map()
+
+    def close(self) -> None:
+        self._real.close()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = self._real.select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        since = time.monotonic()
+        while not ready and ((busy := self.busy()) or timeout is None):
+            if not self._could_be_woken() or time.monotonic() - since > (PATIENCE if busy else SILENCE):
+                raise DeadlockError(
+                    f"a worker thread did not finish within {PATIENCE:g} real seconds"
+                    if busy
+                    else "every task waits and nothing can wake one: no timer is set, "
+                    "and no socket or thread speaks"
+                )
+            ready = self._real.select(0.05)
+        if not ready and timeout is not None:
+            grace = self._grace()
+            ready = self._real.select(grace) if grace else []
+            if not ready:
+                self.jump(timeout)
+        return ready
+
+    def _has_sockets(self) -> bool:
+        # One entry is the pipe through which other threads wake the loop.
+        return len(self._real.get_map()) > 1
+
+    def _could_be_woken(self) -> bool:
+        return self._has_sockets() or threading.active_count() > 1
+
+    def _grace(self) -> float:
+        if threading.active_count() > 1:
+            return THREAD_GRACE
+        return IO_GRACE if self._has_sockets() else 0.0
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """A selector event loop whose `time()` starts at `start` and jumps from timer to timer.
+
+    Pass the `time()` of an earlier loop as `start` (with `functools.partial`) to go on where that one ended.
+    """
+
+    def __init__(self, start: float = 0.0) -> None:
+        selector = _JumpingSelector()
+        self._virtual_now = float(start)
+        self._executor_jobs = 0
+        super().__init__(selector)
+        selector.jump = self._jump
+        selector.busy = self._threads_are_busy
+
+    def time(self) -> float:
+        """Virtual seconds; only waiting makes them pass."""
+        return self._virtual_now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As in any loop, but a timer at infinity is not set: the loop would jump towards it for ever."""
+        if when == math.inf:
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        return super().call_at(when, callback, *args, context=context)
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """As in any loop; time stands still until the job is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self._executor_jobs += 1
+        future.add_done_callback(self._executor_job_done)
+        return future
+
+    def _executor_job_done(self, _future: asyncio.Future[Any]) -> None:
+        self._executor_jobs -= 1
+
+    def _jump(self, seconds: float) -> None:
+        self._virtual_now += seconds
+
+    def _threads_are_busy(self) -> bool:
+        if self._executor_jobs:
+            return True
+        if threading.active_count() == 1:
+            return False
+        try:
+            return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
+        except RuntimeError:  # anyio has not seen this loop
+            return False

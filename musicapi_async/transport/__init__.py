@@ -1,0 +1,1 @@
+"""Everything that touches the network: sessions, attempts, pacing and downloads."""

@@ -1,0 +1,473 @@
+"""Keeping under the account's limits: one limiter for everything that a client sends.
+
+What the limits are
+-------------------
+The service documents one number: standard accounts may send one creating request per 3 seconds. Nothing is
+documented about requests at once, about polling, or about what happens to a request above the limit; rate
+headers and `Retry-After` were never reported. Two refusals are known besides HTTP 429: a 403 that says
+"QPS limit" and one that says "Queue is full". So one limit is known and has to be kept exactly, and the
+others, if they exist, can only be learned by hitting them.
+
+Lanes
+-----
+Requests queue in lanes: `submit` (creates, which charge), `poll` (is it done?), `call` (direct tools and
+the balance) and `media` (downloads). A lane has its own queue, its own places and its own pace, and nothing
+is shared between lanes. That is the fairness between them: a thousand queued creates do not delay one poll,
+and a slow download does not delay a create. Within a lane it is first come, first served.
+
+Why a sliding window
+--------------------
+A token bucket, the usual choice, lets almost twice the allowed number through in a window that begins
+while the bucket is full. Here the times of the last `count` starts are kept, and the next start waits until
+the oldest of them is a period ago: no window of a period holds more than `count` starts, wherever it
+begins, and under load every window is full. The server counts arrivals, not starts. A request that is sent
+3.000 s after another may arrive 2.999 s after it, so the period is stretched by `GUARD`.
+
+A start is counted at the moment when the waiter runs again, not when a timer wakes it: a busy event loop
+makes starts later, never closer.
+
+A start that was granted stays counted, even if the request then could not connect. That it was not sent is
+known only after a connect time-out that is longer than the documented period, when there is nothing left
+to give back; and while connecting fails, what is short is not the limit.
+
+Additive increase, multiplicative decrease
+------------------------------------------
+A refusal says that the limit is lower than was believed. `pause()` then stops the whole lane for the given
+time (all callers, not only the one that was refused: a thousand waiters that back off each on their own
+collect several hundred times as many refusals) and cuts the rate to `CUT` of what it was, at most once per
+`CUT_INTERVAL`, because requests that were under way together are refused together. While a lane is cut, its
+starts are spread evenly, since a burst that is allowed by the window may be what the server refused. Each
+success then adds `RECOVERY` per second of the rate at which the refusal came. A lane with a configured
+pace returns to it and never exceeds it. A lane without one has no pace at all until a refusal teaches it
+one: it begins with the rate of its last seconds, and grows only while the pace holds somebody back, for a
+rate that nobody used proves nothing.
+
+Simulated against a limit of 5 per second that is halved for some minutes, this uses 99 % of the limit and
+is refused 0.015 to 0.03 times per accepted call.
+
+Loops, threads, cancellation
+----------------------------
+A limiter may be created outside any loop and used by one loop after the other. Queues and places belong to
+a loop, as their waiters do; the history of starts belongs to the account, so a second `asyncio.run` does
+not begin with a fresh allowance. Two loops in two threads share the history safely, without an order
+between their queues. A cancelled waiter leaves the queue at once and costs nobody a start. No cancel scope
+is involved, so a slot may be left in another task than it was entered in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import re
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType, TracebackType
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from musicapi_async.clock import Clock
+
+GUARD: Final = 0.0125
+"""Share by which a period is stretched: 37 ms for creates, more than the jitter of a kept-alive connection.
+The price is 1.2 % of the allowed rate."""
+
+CUT: Final = 0.8
+"""Factor on the rate after a refusal; measured with `RECOVERY`, see the simulation above."""
+
+CUT_INTERVAL: Final = 1.0
+"""Seconds in which refusals count as one."""
+
+RECOVERY: Final = 0.02
+"""Share of the rate at the last cut that is added per second of success."""
+
+SLOWEST: Final = 1 / 60
+"""Starts per second below which no refusal cuts: one try a minute finds out that the limit is back."""
+
+LONGEST_PAUSE: Final = 3600.0
+"""Seconds; a longer `Retry-After` is a broken header, and one request an hour does no harm."""
+
+RATE_WINDOW: Final = 10.0
+"""Seconds of starts from which a lane without a pace takes its first rate."""
+
+REMEMBERED_STARTS: Final = 1024
+"""Starts that a lane without a pace remembers; bounds its memory."""
+
+ROUNDING: Final = 1e-6
+"""Seconds that floating-point clocks may be off; far below `GUARD` of the shortest period."""
+
+NEW_CLOCK: Final = 1.0
+"""Seconds that a start may lie ahead of now before it is taken for one of another clock. Clocks of two
+threads differ by microseconds; a virtual loop begins at zero."""
+
+SHORTEST_PERIOD: Final = 0.001
+LONGEST_PERIOD: Final = 86_400.0
+LARGEST_COUNT: Final = 100_000
+
+_PACE: Final = re.compile(r"([0-9]{1,6})\s*/\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)?\s*(ms|s|min|m|h)")
+_UNITS: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0})
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """At most `count` starts in any window of `period` seconds."""
+
+    count: int
+    period: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= LARGEST_COUNT:
+            raise ValueError(f"pace: count must be 1 to {LARGEST_COUNT}, got {self.count!r}")
+        if not SHORTEST_PERIOD <= self.period <= LONGEST_PERIOD:
+            raise ValueError(
+                f"pace: period must be {SHORTEST_PERIOD} to {LONGEST_PERIOD:g} s, got {self.period!r}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Pace:
+        """Read `"20/10s"`, `"1/3s"`, `"5/s"`, `"100/min"`; units are ms, s, m or min, h.
+
+        Raises `ValueError` for anything else.
+        """
+        match = _PACE.fullmatch(text.strip()) if len(text) <= 40 else None
+        if match is None:
+            raise ValueError(f'pace: expected something like "20/10s", got {text[:40]!r}')
+        count, period, unit = match.groups()
+        return cls(int(count), float(period or 1) * _UNITS[unit])
+
+    @property
+    def rate(self) -> float:
+        """Starts per second in the long run."""
+        return self.count / self.period
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.period:g}s"
+
+
+class LaneLimits(msgspec.Struct, frozen=True):
+    """How many requests of a lane may be under way at once, and how many may start per time (None: any)."""
+
+    concurrency: int
+    pace: Pace | None = None
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"lane: concurrency must be at least 1, got {self.concurrency!r}")
+
+
+DEFAULT_LANES: Final[Mapping[str, LaneLimits]] = MappingProxyType(
+    {
+        # The pace is the documented create rate of standard accounts. A create answers within seconds, so
+        # 16 places are never what slows it; they bound what a stuck server can pile up.
+        "submit": LaneLimits(16, Pace(1, 3.0)),
+        # As many places as the connection pool has: a queue here is cheaper than one in the pool.
+        "poll": LaneLimits(64),
+        "call": LaneLimits(16),
+        "media": LaneLimits(4),
+    }
+)
+
+
+class Place(Protocol):
+    """A place among the tasks in flight."""
+
+    def release(self) -> None:
+        """Give the place back; a second time does nothing."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Decides when a request may start. `MemoryLimiter` serves one process."""
+
+    def slot(self, lane: str) -> AbstractAsyncContextManager[None]:
+        """Wait, first come first served, for a place and a start; hold the place until exit.
+
+        One start is counted on entry, whatever happens inside.
+        """
+        ...
+
+    def pause(self, lane: str, seconds: float) -> None:
+        """A request was refused for its rate: nothing of the lane starts for `seconds`, then fewer do."""
+        ...
+
+    def succeeded(self, lane: str) -> None:
+        """A request was not refused: let the pace of the lane recover a little."""
+        ...
+
+    async def reserve_task(self) -> Place:
+        """Wait for a place among the tasks in flight; release it when the task is terminal."""
+        ...
+
+
+class _LaneState:
+    """When may the next request of a lane start? Pure arithmetic on the times that it is given."""
+
+    __slots__ = (
+        "_cut_at",
+        "_held_back",
+        "_lock",
+        "_pace",
+        "_paused_until",
+        "_raised_at",
+        "_rate",
+        "_starts",
+        "_step",
+    )
+
+    def __init__(self, pace: Pace | None) -> None:
+        self._pace: Final = pace
+        self._lock: Final = threading.Lock()
+        self._starts: Final[deque[float]] = deque(maxlen=pace.count if pace else REMEMBERED_STARTS)
+        self._paused_until = -math.inf
+        self._rate: float | None = None  # starts per second after a refusal; None: as configured
+        self._step = 0.0
+        self._cut_at = -math.inf
+        self._raised_at = -math.inf
+        self._held_back = False
+
+    def claim(self, now: float) -> float:
+        """Count a start now and return 0, or return the seconds after which to ask again."""
+        with self._lock:
+            if self._starts and self._starts[-1] > now + NEW_CLOCK:
+                self._begin_anew(now)
+            wait = self._earliest(now) - now
+            if wait > ROUNDING:
+                return wait
+            self._starts.append(now)
+            return 0.0
+
+    def _begin_anew(self, now: float) -> None:
+        """The clock starts again, as that of a new virtual loop: what it counted before is as of now."""
+        starts = [min(start, now) for start in self._starts]
+        self._starts.clear()
+        self._starts.extend(starts)
+        self._paused_until = min(self._paused_until, now)
+        self._cut_at = min(self._cut_at, now)
+        self._raised_at = min(self._raised_at, now)
+
+    def _earliest(self, now: float) -> float:
+        earliest = self._paused_until
+        if self._starts:
+            if self._pace is not None and len(self._starts) == self._pace.count:
+                earliest = max(earliest, self._starts[0] + self._pace.period * (1 + GUARD))
+            if self._rate is not None:
+                spread = self._starts[-1] + 1 / self._rate
+                self._held_back = self._held_back or spread > max(earliest, now)
+                earliest = max(earliest, spread)
+        return earliest
+
+    def pause(self, now: float, seconds: float) -> None:
+        seconds = min(seconds, LONGEST_PAUSE) if seconds > 0 else 0.0
+        with self._lock:
+            self._paused_until = max(self._paused_until, now + seconds)
+            if now - self._cut_at < CUT_INTERVAL:
+                return
+            rate = self._present_rate(now)
+            self._step = rate * RECOVERY
+            self._rate = max(rate * CUT, min(rate, SLOWEST))
+            self._cut_at = self._raised_at = now
+            self._held_back = False
+
+    def _present_rate(self, now: float) -> float:
+        if self._rate is not None:
+            return self._rate
+        if self._pace is not None:
+            return self._pace.rate
+        recent = [start for start in self._starts if now - start <= RATE_WINDOW]
+        if not recent:
+            return 1.0
+        # Less than a second says how large a burst was, not how many were sent per second.
+        return len(recent) / max(now - recent[0], 1.0)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a refusal still holds the rate down."""
+        return self._rate is not None
+
+    def succeeded(self, now: float) -> None:
+        with self._lock:
+            if self._rate is None:
+                return
+            # Idle time proves nothing: at most the time that one start takes at this rate is rewarded.
+            seconds = min(now - self._raised_at, max(1.0, 1 / self._rate))
+            self._raised_at = now
+            if self._pace is None:
+                if self._held_back:
+                    self._rate += self._step * seconds
+                self._held_back = False
+                return
+            self._rate += self._step * seconds
+            if self._rate >= self._pace.rate:
+                self._rate = None
+
+
+class _Gate:
+    """The queue and the places of a lane in one event loop."""
+
+    __slots__ = ("places", "turn")
+
+    def __init__(self, concurrency: int) -> None:
+        self.turn: Final = asyncio.Lock()  # first come, first served; only its holder looks at the rest
+        self.places: Final = asyncio.Semaphore(concurrency)
+
+
+class _Slot:
+    """The context manager of `MemoryLimiter.slot`; a class, because a generator costs each poll 2 µs more."""
+
+    __slots__ = ("_clock", "_gate", "_lane")
+
+    def __init__(self, lane: _LaneState, gate: _Gate, clock: Clock) -> None:
+        self._lane: Final = lane
+        self._gate: Final = gate
+        self._clock: Final = clock
+
+    async def __aenter__(self) -> None:
+        async with self._gate.turn:
+            await self._gate.places.acquire()
+            try:
+                while (wait := self._lane.claim(self._clock.now())) > 0:
+                    await self._clock.sleep(wait)
+            except BaseException:
+                self._gate.places.release()
+                raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._gate.places.release()
+
+
+class MemoryLimiter:
+    """A `RateLimiter` for one process.
+
+    `lanes` are added to `DEFAULT_LANES` and replace those of the same name. `in_flight` caps the tasks that
+    are submitted but not terminal (None: no cap). Raises `ValueError` for an `in_flight` below 1.
+
+        limiter = MemoryLimiter({"submit": LaneLimits(16, Pace.parse("20/10s"))})
+        async with limiter.slot("submit"):
+            ...  # send the request
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[str, LaneLimits] = DEFAULT_LANES,
+        clock: Clock | None = None,
+        *,
+        in_flight: int | None = None,
+    ) -> None:
+        if in_flight is not None and in_flight < 1:
+            raise ValueError(f"in_flight must be at least 1 or None, got {in_flight!r}")
+        self._clock: Final = clock or Clock()
+        self._limits: Final = {**DEFAULT_LANES, **lanes}
+        self._lanes: Final = {name: _LaneState(limits.pace) for name, limits in self._limits.items()}
+        self._gates: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Gate]]] = (
+            WeakKeyDictionary()
+        )
+        self._in_flight: Final = None if in_flight is None else _InFlight(in_flight)
+
+    def slot(self, lane: str) -> AbstractAsyncContextManager[None]:
+        """Wait for a place and a start in `lane`; see `RateLimiter.slot`. Needs a running loop."""
+        return _Slot(self._lane(lane), self._gate(lane), self._clock)
+
+    def pause(self, lane: str, seconds: float) -> None:
+        """A refusal: stop `lane` for `seconds`, capped at `LONGEST_PAUSE`, and cut its rate.
+
+        Not a number and negative values count as 0. A running pause is never shortened.
+        """
+        self._lane(lane).pause(self._clock.now(), seconds)
+
+    def succeeded(self, lane: str) -> None:
+        """Let the rate of `lane` recover; free when it was never cut."""
+        state = self._lane(lane)
+        if state.is_cut:
+            state.succeeded(self._clock.now())
+
+    async def reserve_task(self) -> Place:
+        """Wait, first come first served, for a place among the tasks in flight.
+
+        Without a cap it returns at once. The place may be released in another task, loop or thread.
+        """
+        return _FREE if self._in_flight is None else await self._in_flight.reserve()
+
+    def _lane(self, lane: str) -> _LaneState:
+        state = self._lanes.get(lane)
+        if state is None:
+            raise ValueError(f"unknown lane {lane!r}; there are {', '.join(self._lanes)}")
+        return state
+
+    def _gate(self, lane: str) -> _Gate:
+        gates = self._gates.setdefault(asyncio.get_running_loop(), {})
+        gate = gates.get(lane)
+        if gate is None:
+            gate = gates[lane] = _Gate(self._limits[lane].concurrency)
+        return gate
+
+
+class _FreePlace:
+    """The place of a limiter without a cap."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+_FREE: Final = _FreePlace()
+
+
+class _InFlight:
+    """Counts tasks in flight across event loops: a task outlives the loop that submitted it."""
+
+    def __init__(self, cap: int) -> None:
+        self._lock: Final = threading.Lock()
+        self._free = cap
+        self._waiters: Final[deque[asyncio.Future[None]]] = deque()
+
+    async def reserve(self) -> Place:
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return _TaskPlace(self)
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            with self._lock, contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
+            if waiter.done() and not waiter.cancelled():
+                self.give_back()  # the place came in the moment of the cancellation
+            raise
+        return _TaskPlace(self)
+
+    def give_back(self) -> None:
+        """Hand a place to the first waiter that still waits, or count it as free."""
+        with self._lock:
+            while self._waiters:
+                waiter = self._waiters.popleft()
+                loop = waiter.get_loop()
+                if waiter.done() or loop.is_closed():
+                    continue
+                loop.call_soon_threadsafe(self._hand_over, waiter)
+                return
+            self._free += 1
+
+    def _hand_over(self, waiter: asyncio.Future[None]) -> None:
+        if waiter.done():
+            self.give_back()
+        else:
+            waiter.set_result(None)
+
+
+class _TaskPlace:
+    __slots__ = ("_in_flight",)
+
+    def __init__(self, in_flight: _InFlight) -> None:
+        self._in_flight: _InFlight | None = in_flight
+
+    def release(self) -> None:
+        """Give the place back; a second time does nothing."""
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is not None:
+            in_flight.give_back()

@@ -1,0 +1,296 @@
+"""HTTP: one attempt, the attempt loop, and the sessions of a loop.
+
+Three aiohttp sessions, opened when first needed, one set per event loop and process:
+
+- *api* for polls and free calls, on kept-alive connections. aiohttp's default keep-alive of 15 s is just
+  the interval of polls, so a lone waiter would shake hands for every poll: 75 s here.
+- *create* for calls that charge, each on a fresh connection. On a reused one the server may have closed
+  its end a moment ago; aiohttp then reports a lost connection although nothing arrived, and a paid call
+  would be called ambiguous for nothing.
+- *media* for downloads. It never carries the key.
+
+None keeps cookies or follows redirects to another place with the key. The body is read whole, up to a limit,
+within the time-outs; its content type is not trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final, Literal, cast
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from .._version import __version__
+from ..clock import Clock
+from ..config import ATTEMPT_TIMEOUT, BODY_LIMIT, CONNECT_TIMEOUT, Options
+from ..errors import (
+    APIConnectionError,
+    ConnectFailedError,
+    ConnectionLostError,
+    InvalidResponseError,
+    RequestTimeoutError,
+)
+from ..wire import replies, retry
+from .limiter import RateLimiter
+
+log: Final = logging.getLogger("musicapi_async")
+
+POOL: Final = 64
+"""Connections kept; the limiter's lanes queue in front of it (PERFORMANCE: a pool queue gives 1 s tails)."""
+KEEP_ALIVE: Final = 75.0
+"""Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
+USER_AGENT: Final = f"musicapi-async/{__version__}"
+
+Kind = Literal["get", "create", "repeatable"]
+
+
+class Outgoing(msgspec.Struct, kw_only=True):
+    """A request as it leaves. `left` turns True once its bytes may be on the way."""
+
+    method: str
+    path: str
+    call: str
+    kind: Kind
+    lane: str
+    params: Mapping[str, str] | None = None
+    body: bytes | None = None
+    attempt_timeout: float = ATTEMPT_TIMEOUT
+    secrets: tuple[str, ...] = ()
+    left: bool = False
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """An answer: status, headers with lower-case names, and the whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    raw: bytes
+
+
+def fill_path(path: str, values: Mapping[str, Any]) -> str:
+    """`/sonic/task/{task_id}` with the id percent-encoded, whatever characters it has."""
+    for name, value in values.items():
+        mark = "{" + name + "}"
+        if mark in path:
+            text = quote(str(value), safe="")
+            path = path.replace(mark, text if text.strip(".") else text.replace(".", "%2E"))
+    return path
+
+
+async def _mark_left(
+    _session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceRequestHeadersSentParams
+) -> None:
+    if isinstance(context.trace_request_ctx, Outgoing):
+        context.trace_request_ctx.left = True
+
+
+class Session:
+    """The connections of one event loop, and the rules by which a request is repeated."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        limiter: RateLimiter,
+        clock: Clock,
+        rng: random.Random,
+        given: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        body_limit: int = BODY_LIMIT,
+    ) -> None:
+        self._headers: Final = {
+            "Authorization": f"Bearer {api_key}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+        }
+        self._post_headers: Final = {**self._headers, "Content-Type": "application/json"}
+        self._key: Final = api_key
+        self._base: Final = base_url
+        self._limiter: Final = limiter
+        self._clock: Final = clock
+        self._rng: Final = rng
+        self._given: Final = given
+        self._proxy: Final = proxy
+        self._trust_env: Final = trust_env
+        self._body_limit: Final = body_limit
+        self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
+        self._urls: Final[dict[str, URL]] = {}
+
+    def _session(self, name: str) -> aiohttp.ClientSession:
+        if self._given is not None and name != "media":
+            return self._given
+        session = self._opened.get(name)
+        if session is None:
+            connector = (
+                aiohttp.TCPConnector(limit=POOL, force_close=True)
+                if name == "create"
+                else aiohttp.TCPConnector(limit=POOL, keepalive_timeout=KEEP_ALIVE)
+            )
+            traces: list[aiohttp.TraceConfig] = []
+            if name == "create":
+                trace = aiohttp.TraceConfig()
+                trace.on_request_headers_sent.append(_mark_left)
+                traces.append(trace)
+            session = self._opened[name] = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=CONNECT_TIMEOUT, sock_read=ATTEMPT_TIMEOUT
+                ),
+                trust_env=self._trust_env,
+                proxy=self._proxy,
+                trace_configs=traces,
+                headers={"User-Agent": USER_AGENT},
+            )
+        return session
+
+    def _url(self, path: str) -> URL:
+        return URL(self._base + path, encoded=True)
+
+    async def send(self, out: Outgoing, options: Options) -> Incoming:
+        """Send, repeat as the rules allow, and return the last answer, whatever its status.
+
+        Raises `ConnectFailedError`, `RequestTimeoutError`, `ConnectionLostError` (their `sent` tells whether
+        the request may have left), `InvalidResponseError` for a body over the limit.
+        """
+        policy = retry.RetryPolicy(
+            retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
+        )
+        attempt = 1
+        while True:
+            error: APIConnectionError | None = None
+            reply: Incoming | None = None
+            retry_after: float | None = None
+            async with self._limiter.slot(out.lane):
+                try:
+                    reply = await self.attempt(out)
+                except APIConnectionError as caught:
+                    error = caught
+            if reply is None:
+                failure = (
+                    retry.Failure.NOT_SENT
+                    if error is not None and error.sent is False
+                    else retry.Failure.SENT_UNKNOWN
+                )
+            else:
+                found = replies.failure_of(reply.status, reply.raw)
+                if found is None:
+                    self._limiter.succeeded(out.lane)
+                    return reply
+                failure = found
+                retry_after = retry.parse_retry_after(reply.headers.get("retry-after"), self._clock.time())
+            wait = retry.decide(out.kind, failure, attempt, retry_after, policy, self._rng)
+            if failure is retry.Failure.RATE_LIMITED:
+                self._limiter.pause(out.lane, wait or retry_after or 0.0)
+            if wait is None:
+                if error is not None:
+                    raise error
+                return cast("Incoming", reply)
+            attempt += 1
+            log.info("%s: %s; attempt %d follows in %.1f s", out.call, failure, attempt, wait)
+            out.left = False
+            await self._clock.sleep(wait)
+
+    async def attempt(self, out: Outgoing) -> Incoming:
+        """One attempt. Everything that aiohttp raises is mapped here, around the reading of the body too."""
+        session = self._session("create" if out.kind == "create" else "api")
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT, sock_read=out.attempt_timeout
+        )
+        out.left = self._given is not None
+        try:
+            async with session.request(
+                out.method,
+                self._url(out.path),
+                params=out.params,
+                data=out.body,
+                headers=self._headers if out.body is None else self._post_headers,
+                allow_redirects=False,
+                timeout=timeout,
+                trace_request_ctx=out,
+            ) as response:
+                raw = await _read(response, self._body_limit, out)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                if response.status >= 400:
+                    raw = self._without_secrets(raw, out)
+                return Incoming(response.status, headers, raw)
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            raise ConnectFailedError(
+                f"no connection to {URL(self._base).host}: {_reason(error)}", sent=False, call=out.call
+            ) from error
+        except aiohttp.ClientHttpProxyError as error:
+            raise ConnectFailedError(
+                f"the proxy refused: HTTP {error.status}", sent=False, call=out.call
+            ) from error
+        except TimeoutError as error:
+            raise RequestTimeoutError(
+                f"no answer within {out.attempt_timeout:g} s", sent=True, call=out.call
+            ) from error
+        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+            sent = None if out.left or out.kind != "create" else False
+            if sent is False:
+                raise ConnectFailedError(
+                    f"the connection failed before anything was sent: {_reason(error)}",
+                    sent=False,
+                    call=out.call,
+                ) from error
+            raise ConnectionLostError(
+                f"the connection dropped: {_reason(error)}", sent=sent, call=out.call
+            ) from error
+
+    def _without_secrets(self, raw: bytes, out: Outgoing) -> bytes:
+        for secret in (self._key, *out.secrets):
+            raw = raw.replace(secret.encode(), b"[hidden]")
+        return raw
+
+    @contextlib.asynccontextmanager
+    async def media(
+        self, url: str, headers: Mapping[str, str], read_timeout: float
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Open a media link, following redirects, without the key."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
+        async with self._session("media").get(
+            url, headers=dict(headers), timeout=timeout, allow_redirects=True, max_redirects=5
+        ) as response:
+            yield response
+
+    async def aclose(self) -> None:
+        """Close what was opened here; a given session stays open."""
+        for session in self._opened.values():
+            await session.close()
+        if self._opened:
+            # One turn of the loop lets the transports finish, so that nothing warns about them.
+            await asyncio.sleep(0)
+        self._opened.clear()
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise InvalidResponseError(
+                f"the answer is larger than {limit} bytes",
+                status=response.status,
+                body=parts[0][:500],
+                call=out.call,
+                may_have_been_charged=out.kind == "create",
+            )
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

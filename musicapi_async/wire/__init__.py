@@ -1,0 +1,1 @@
+"""Pure rules of the wire: no I/O and no clock."""

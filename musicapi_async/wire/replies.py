@@ -1,0 +1,410 @@
+"""Reading the answer to a call: the error in it, the task that was accepted, or the direct result.
+
+An answer is read leniently and judged strictly: what it lacks is left empty, but success needs the one key
+that the caller came for. The rules are those of errors.md sections 1 to 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from ..api.families import FAMILIES
+from ..api.operation import Operation
+from ..api.replies import Reply
+from ..api.values import mapping_or_empty, text_or_none
+from ..errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ContentModerationError,
+    EndpointRetiredError,
+    InsufficientCreditsError,
+    InvalidResponseError,
+    MusicAPIError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    StepFailedError,
+    SubscriptionRequiredError,
+    UpstreamError,
+)
+from .codec import MalformedBody, decode, excerpt, one_line
+from .retry import Failure, parse_retry_after
+
+R = TypeVar("R", bound=Reply)
+
+REQUEST_ID_HEADERS: Final = ("x-request-id", "x-vercel-id", "cf-ray")
+"""Headers that may hold an id for support, best first (errors.md section 1)."""
+
+TEXT_KEYS: Final = ("error", "message", "detail")
+"""Keys that may hold the text of an error, best first (errors.md section 1)."""
+
+OUT_OF_CREDITS: Final = ("credits are not enough", "insufficient credit", "not enough credit")
+TOO_FAST: Final = ("qps limit", "queue is full")
+MODERATED: Final = (
+    "lyrics format",
+    "copyright",
+    "inappropriate",
+    "moderation",
+    "artist name",
+    "producer tag",
+)
+"""Words that split a 403, lower case (errors.md section 3; the order of the rows is kept in `_denied`)."""
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """An HTTP answer with its body decoded: `body` is the JSON value, or the first characters if `json`
+    is False. `headers` have lower-case names."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+    json: bool
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body if it is a JSON object, else an empty one."""
+        return mapping_or_empty(self.body)
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the body is a JSON object."""
+        return self.json and isinstance(self.body, dict)
+
+    @property
+    def ok(self) -> bool:
+        """HTTP 2xx, whatever the body says."""
+        return 200 <= self.status < 300
+
+    @property
+    def code(self) -> int | None:
+        """The body's own `code` as a number, if it is one: `404`, `"404"`, `404.0`."""
+        return number(self.fields.get("code"))
+
+    @property
+    def type(self) -> str:
+        """The body's `type` in lower case, or nothing."""
+        return (text_or_none(self.fields.get("type")) or "").strip().lower()
+
+    @property
+    def text(self) -> str:
+        """What the service says about an error, in one line."""
+        return one_line(error_text(self.fields) or self._plain)
+
+    @property
+    def _plain(self) -> str:
+        if not self.json and self.body:
+            return str(self.body)
+        if self.body not in (None, "", {}, []):
+            return excerpt(msgspec.json.encode(self.body))
+        try:
+            return HTTPStatus(self.status).phrase
+        except ValueError:
+            return f"HTTP {self.status}"
+
+    @property
+    def not_ready(self) -> bool:
+        """A 2xx that only says 'ask again': HTTP 202, `type` 'not_ready', or `code` 202 (tasks.md R1)."""
+        return self.status == 202 or (self.ok and (self.type == "not_ready" or self.code == 202))
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the service asks to wait, if it does."""
+        return parse_retry_after(self.headers.get("retry-after"), _date(self.headers))
+
+
+def answer(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
+    """Decode an answer; never raises."""
+    named = {str(name).lower(): str(value) for name, value in headers.items()}
+    try:
+        return Answer(status, named, decode(raw), json=True)
+    except MalformedBody:
+        return Answer(status, named, excerpt(raw), json=False)
+
+
+def _date(headers: Mapping[str, str]) -> float:
+    """The answer's own date: what a Retry-After date counts from, where no clock is at hand."""
+    try:
+        return parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return math.inf
+
+
+def number(value: Any) -> int | None:
+    """A whole number, also as text, or None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
+        return int(value)
+    return None
+
+
+def error_text(fields: Mapping[str, Any]) -> str | None:
+    """The text of an error: `error`, `message` or `detail`, else the failed step's own."""
+    for key in TEXT_KEYS:
+        found = _text_of(fields.get(key))
+        if found:
+            return found
+    step = mapping_or_empty(mapping_or_empty(fields.get("steps")).get(failed_step(fields) or ""))
+    return _text_of(step.get("error")) or _text_of(step.get("message"))
+
+
+def _text_of(value: Any) -> str | None:
+    if isinstance(value, dict) and value:
+        told = cast("dict[str, Any]", value)
+        return text_or_none(told.get("message")) or msgspec.json.encode(told).decode()
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def failed_step(fields: Mapping[str, Any]) -> str | None:
+    """The step that a reply of upload-extend, upload-cover or sample reports as failed."""
+    named = text_or_none(fields.get("failed_step"))
+    if named or task_id_in(fields):
+        return named
+    steps = mapping_or_empty(fields.get("steps"))
+    return next(
+        (name for name, step in steps.items() if mapping_or_empty(step).get("success") is False), None
+    )
+
+
+def task_id_in(fields: Mapping[str, Any]) -> str | None:
+    """The task id of a submit reply: `task_id`, else `data.task_id`, else `data` itself if it is text."""
+    data = fields.get("data")
+    candidates = (fields.get("task_id"), mapping_or_empty(data).get("task_id"), data)
+    return next(filter(None, map(_identifier, candidates)), None)
+
+
+def _identifier(value: Any) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return (value.strip() or None) if isinstance(value, str) else None
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+def error_from(
+    status: int,
+    headers: Mapping[str, str],
+    raw: bytes,
+    *,
+    call: str,
+    task_id: str | None = None,
+    family: str | None = None,
+    replacement: str | None = None,
+) -> APIStatusError:
+    """The error that an answer tells of; `replacement` is what to use instead of a retired endpoint."""
+    found = answer(status, headers, raw)
+    return error_of(found, call=call, task_id=task_id, family=family, replacement=replacement)
+
+
+def error_of(
+    found: Answer,
+    *,
+    call: str,
+    task_id: str | None = None,
+    family: str | None = None,
+    replacement: str | None = None,
+) -> APIStatusError:
+    """As `error_from`, from an answer that is decoded. A `code` of 400 or more in a 2xx is its status."""
+    code = found.code
+    status = code if found.ok and code is not None and code >= 400 else found.status
+    body = found.fields
+    word = text_or_none(body.get("type")) or (None if body.get("type") is None else str(body["type"]))
+    told: dict[str, Any] = {
+        "status": status,
+        "type": word,
+        "code": _code(body.get("code")),
+        "body": found.body,
+        "headers": found.headers,
+        "request_id": next(filter(None, map(found.headers.get, REQUEST_ID_HEADERS)), None),
+        "retry_after": found.retry_after,
+        "call": call,
+        "task_id": task_id,
+        "family": family,
+        # A failure of the service may have come after the charge (errors.md section 6).
+        "may_have_been_charged": status >= 500 and call.startswith("POST") and task_id is None,
+    }
+    step = failed_step(body)
+    if step is not None:
+        return _step_failed(found, step, told)
+    kind = _class(status, found.type, found.text.lower())
+    if kind is EndpointRetiredError:
+        known = FAMILIES.get(family or "")
+        told["replacement"] = replacement or (known.replacement if known else None)
+    return kind(found.text, **told)
+
+
+def _code(value: Any) -> str | int | None:
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _step_failed(found: Answer, step: str, told: dict[str, Any]) -> StepFailedError:
+    steps = mapping_or_empty(found.fields.get("steps"))
+    upload = mapping_or_empty(steps.get("upload"))
+    text = found.text
+    reason = _text_of(mapping_or_empty(steps.get(step)).get("error"))
+    if reason and reason not in text:
+        text = one_line(f"{text}: {reason}")
+    clip_id = text_or_none(upload.get("clip_id"))
+    return StepFailedError(text, failed_step=step, steps=steps, clip_id=clip_id, **told)
+
+
+def _class(status: int, word: str, text: str) -> type[APIStatusError]:
+    match status:
+        case 400 if "task not found" in text:
+            return NotFoundError
+        case 401:
+            return AuthenticationError
+        case 402 | 403:
+            return _denied(status, word, text)
+        case 404:
+            return NotFoundError
+        case 410:
+            return EndpointRetiredError
+        case 429:
+            return RateLimitedError
+        case 502 | 503 | 504:
+            return UpstreamError
+        case _ if status >= 500:
+            return ServerError
+        case _ if status >= 400:
+            return BadRequestError
+        case _:
+            return APIStatusError
+
+
+def _denied(status: int, word: str, text: str) -> type[APIStatusError]:
+    if status == 402 or word == "insufficient_credits" or _holds(text, OUT_OF_CREDITS):
+        return InsufficientCreditsError
+    if _holds(text, TOO_FAST):
+        return RateLimitedError
+    if "subscription" in text:
+        return SubscriptionRequiredError
+    return ContentModerationError if _holds(text, MODERATED) else PermissionDeniedError
+
+
+def _holds(text: str, words: tuple[str, ...]) -> bool:
+    return any(word in text for word in words)
+
+
+def failure_of(status: int, raw: bytes) -> Failure | None:
+    """How an answer failed, for the decision whether to send again; None if it did not."""
+    found = answer(status, {}, raw)
+    code = found.code
+    if found.ok:
+        if not found.json and status != 202:
+            return Failure.INVALID_REPLY
+        if code is None or code < 400:
+            return None
+        status = code
+    kind = _class(status, found.type, found.text.lower())
+    if kind is RateLimitedError:
+        return Failure.RATE_LIMITED
+    if issubclass(kind, ServerError):
+        return Failure.SERVER_ERROR
+    return Failure.REFUSED
+
+
+# --- results ----------------------------------------------------------------------------------------------
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A create that was taken: `task_id`, and the whole reply in `raw`."""
+
+    task_id: str
+    raw: Any
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A direct call whose result is being prepared: ask again, not before `retry_after` seconds if set.
+
+    `reply` is the answer as far as it can be read, for callers who do not wait; None if it cannot.
+    """
+
+    raw: Any
+    retry_after: float | None = None
+    reply: Reply | None = None
+
+
+def read_submit(
+    status: int,
+    headers: Mapping[str, str],
+    raw: bytes,
+    *,
+    call: str,
+    family: str | None = None,
+    replacement: str | None = None,
+) -> Accepted:
+    """The task that a create gave.
+
+    Raises the error that the reply tells of, and `InvalidResponseError` (`may_have_been_charged=True`) for a
+    2xx without a task id. An id that comes with an error is kept on the error.
+    """
+    found = answer(status, headers, raw)
+    if not found.ok or (found.code or 0) >= 400 or failed_step(found.fields):
+        named = _identifier(found.fields.get("task_id"))
+        raise error_of(found, call=call, task_id=named, family=family, replacement=replacement)
+    task_id = task_id_in(found.fields)
+    if task_id is None:
+        raise _without_result(found, "a task id", call=call, family=family, charges=True)
+    return Accepted(task_id, found.body)
+
+
+def read_direct(
+    status: int,
+    headers: Mapping[str, str],
+    raw: bytes,
+    operation: Operation[Any, Any],
+    call: str | None = None,
+) -> Reply | Pending:
+    """The reply of a direct call, or `Pending` where the operation says that such calls are repeated.
+
+    Raises the error that the reply tells of, and `InvalidResponseError` for a 2xx without the result.
+    """
+    found = answer(status, headers, raw)
+    call = call or operation.call_name
+    family = operation.family.word or None
+    if not found.ok or (found.code or 0) >= 400:
+        raise error_of(found, call=call, family=family, replacement=operation.replacement)
+    reader = cast("type[Reply]", operation.reply)
+    reply = reader.from_body(found.fields) if found.is_object else None
+    if operation.repeat is not None:
+        empty = operation.repeat.on == "empty" and reply is not None and reply.is_empty
+        if found.not_ready or empty:
+            return Pending(found.body, found.retry_after, reply)
+    if reply is None or (_text_of(found.fields.get("error")) and reply.is_empty):
+        what = " or ".join(reader.needs) or "a result"
+        raise _without_result(found, what, call=call, family=family, charges=operation.charges)
+    return reply
+
+
+def _without_result(
+    found: Answer, what: str, *, call: str, family: str | None, charges: bool
+) -> MusicAPIError:
+    """The error for a 2xx that lacks `what`: the service's own words, else 'cannot be understood'."""
+    if _text_of(found.fields.get("error")):
+        return error_of(found, call=call, family=family)
+    told = f"the answer is not JSON: {found.body}" if not found.json else f"the answer holds no {what}"
+    said = error_text(found.fields)
+    if said and said != "success":
+        told = f"{told} (it says: {one_line(said)})"
+    return InvalidResponseError(
+        told.replace("no a ", "no "),
+        status=found.status,
+        body=found.body,
+        call=call,
+        family=family,
+        may_have_been_charged=charges,
+    )

@@ -1,0 +1,132 @@
+"""The event loop on which waiting takes no time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from musicapi_async.clock import Clock
+from musicapi_async.testing.virtual import DeadlockError, VirtualTimeLoop
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main)
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})])
+async def test_a_week_of_timers_is_exact(anyio_backend: object) -> None:
+    """As a backend of anyio's pytest plugin the loop sleeps a week at once, to the exact second."""
+    begun = asyncio.get_running_loop().time()
+    for _ in range(7):
+        await anyio.sleep(86_400)
+    assert asyncio.get_running_loop().time() - begun == 7 * 86_400
+
+
+def test_anyio_run_takes_it_as_loop_factory() -> None:
+    """`anyio.run` accepts the loop, and anyio's deadlines fire at their virtual time."""
+
+    async def main() -> float:
+        with anyio.move_on_after(900):
+            await anyio.sleep(math.inf)
+        return anyio.current_time()
+
+    assert anyio.run(main, backend_options={"loop_factory": VirtualTimeLoop}) == 900
+
+
+def test_timers_fire_in_their_order() -> None:
+    """Tasks wake in the order of their due times, whatever the order of their creation."""
+
+    async def main() -> list[tuple[float, float]]:
+        woken: list[tuple[float, float]] = []
+
+        async def sleeper(seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            woken.append((seconds, asyncio.get_running_loop().time()))
+
+        await asyncio.gather(*(sleeper(seconds) for seconds in (5.0, 0.25, 3600.0, 1e-9, 7.5)))
+        return woken
+
+    assert run(main()) == [(s, pytest.approx(s)) for s in (1e-9, 0.25, 5.0, 7.5, 3600.0)]
+
+
+def test_a_faster_clock_takes_less_virtual_time() -> None:
+    """A clock at speed 60 sleeps a minute of its own in a second of the loop."""
+
+    async def main() -> tuple[float, float]:
+        clock = Clock(60)
+        await clock.sleep(60)
+        return clock.now(), asyncio.get_running_loop().time()
+
+    assert run(main()) == (60, 1)
+
+
+def test_real_sockets_answer_before_time_jumps() -> None:
+    """An exchange over loopback ends before a timer of a millisecond that was set at the same time."""
+
+    async def main() -> tuple[bytes, float]:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write((await reader.readline()).upper())
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            async with asyncio.timeout(0.001):
+                writer.write(b"hello\n")
+                reply = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            await asyncio.sleep(600)
+            return reply, asyncio.get_running_loop().time()
+
+    reply, now = run(main())
+    assert reply == b"HELLO\n"
+    assert now == pytest.approx(600, abs=0.01)
+
+
+@pytest.mark.parametrize("pool", ["anyio", "asyncio"])
+def test_time_stands_still_while_a_thread_works(pool: str) -> None:
+    """A job in a worker thread ends before a long timer, though the timer takes no real time."""
+
+    async def main() -> list[str]:
+        ended: list[str] = []
+
+        async def job() -> None:
+            if pool == "anyio":
+                await anyio.to_thread.run_sync(time.sleep, 0.03)
+            else:
+                await asyncio.to_thread(time.sleep, 0.03)
+            ended.append("job")
+
+        async def timer() -> None:
+            await asyncio.sleep(3600)
+            ended.append("timer")
+
+        await asyncio.gather(timer(), job())
+        return ended
+
+    assert run(main()) == ["job", "timer"]
+
+
+@pytest.mark.parametrize("wait", [asyncio.Event().wait, partial(asyncio.sleep, math.inf)])
+def test_a_deadlock_is_an_error(wait: Any) -> None:
+    """When nothing can ever wake a task the loop says so instead of hanging."""
+    with pytest.raises(DeadlockError, match="nothing can wake"):
+        run(wait())
+
+
+def test_a_second_loop_can_go_on_where_the_first_ended() -> None:
+    """`start` sets the clock of a new loop."""
+    with asyncio.Runner(loop_factory=partial(VirtualTimeLoop, 1234.5)) as runner:
+        runner.run(asyncio.sleep(1))
+        assert runner.get_loop().time() == 1235.5

@@ -1,0 +1,189 @@
+"""Retry: what may be sent again, after how long, and what a server may ask for."""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from musicapi_async.wire.retry import (
+    RETRY_AFTER_LONGEST,
+    Failure,
+    MethodKind,
+    RetryPolicy,
+    decide,
+    delays,
+    equal_jitter,
+    full_jitter,
+    parse_retry_after,
+    spread,
+)
+
+KINDS: list[MethodKind] = ["get", "create", "repeatable"]
+NOW = 1_800_000_000.0
+
+kinds = st.sampled_from(KINDS)
+failures = st.sampled_from(list(Failure))
+rngs = st.integers().map(Random)
+
+
+@pytest.mark.parametrize(
+    ("failure", "get", "create", "repeatable"),
+    [
+        (Failure.NOT_SENT, True, True, True),
+        (Failure.SENT_UNKNOWN, True, False, True),
+        (Failure.RATE_LIMITED, True, True, True),
+        (Failure.SERVER_ERROR, True, False, False),
+        (Failure.INVALID_REPLY, True, False, False),
+        (Failure.REFUSED, False, False, False),
+    ],
+)
+def test_what_may_be_sent_again(failure: Failure, get: bool, create: bool, repeatable: bool) -> None:
+    """A create is repeated only when it was not sent or was refused for its rate."""
+    answers = [decide(kind, failure, 1, None, RetryPolicy(), Random(0)) is not None for kind in KINDS]
+    assert answers == [get, create, repeatable]
+
+
+@given(kinds, st.text(), st.integers(1, 3), rngs)
+def test_an_unknown_failure_is_never_repeated(
+    kind: MethodKind, failure: str, attempt: int, rng: Random
+) -> None:
+    """A word that nobody knows is no proof that nothing was charged."""
+    if failure not in list(Failure):
+        assert decide(kind, failure, attempt, None, RetryPolicy(), rng) is None
+
+
+def test_creates_after_a_5xx_are_an_explicit_choice() -> None:
+    """Only the policy that says so repeats a create after a server error, and nothing else changes."""
+    daring = RetryPolicy(resend_creates_on_5xx=True)
+    assert decide("create", Failure.SERVER_ERROR, 1, None, daring, Random(0)) is not None
+    assert decide("create", Failure.SENT_UNKNOWN, 1, None, daring, Random(0)) is None
+    assert decide("create", Failure.INVALID_REPLY, 1, None, daring, Random(0)) is None
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_attempts_end(retries: int) -> None:
+    """After as many repeats as the policy allows there is none."""
+    policy = RetryPolicy(retries=retries)
+    waits = [decide("get", Failure.NOT_SENT, n, None, policy, Random(n)) for n in range(1, 6)]
+    assert [wait is not None for wait in waits] == [n <= retries for n in range(1, 6)]
+
+
+@given(st.integers(1, 10**9), rngs)
+def test_waits_double_up_to_the_cap(attempt: int, rng: Random) -> None:
+    """The wait lies between half and all of 1, 2, 4, 8, 8, … seconds."""
+    wait = decide("get", Failure.SERVER_ERROR, attempt, None, RetryPolicy(retries=10**9), rng)
+    nominal = min(2.0 ** min(attempt - 1, 10), 8.0)
+    assert wait is not None
+    assert nominal / 2 <= wait <= nominal
+
+
+@given(kinds, failures, st.integers(1, 3), st.floats(0, 60), rngs)
+def test_retry_after_is_a_floor(
+    kind: MethodKind, failure: Failure, attempt: int, retry_after: float, rng: Random
+) -> None:
+    """No jitter undercuts what the server asked for."""
+    wait = decide(kind, failure, attempt, retry_after, RetryPolicy(), rng)
+    assert wait is None or wait >= retry_after
+
+
+def test_a_retry_after_beyond_the_cap_is_not_waited_for() -> None:
+    """More than a minute is the caller's decision."""
+    assert decide("get", Failure.RATE_LIMITED, 1, 60.0, RetryPolicy(), Random(0)) == 60
+    assert decide("get", Failure.RATE_LIMITED, 1, 60.1, RetryPolicy(), Random(0)) is None
+    assert decide("get", Failure.RATE_LIMITED, 1, float("inf"), RetryPolicy(), Random(0)) is None
+
+
+@pytest.mark.parametrize("retry_after", [float("nan"), -3.0, 0.0])
+def test_a_retry_after_without_sense_is_ignored(retry_after: float) -> None:
+    """The wait is then the same as without it."""
+    waits = [
+        decide("get", Failure.RATE_LIMITED, 2, hint, RetryPolicy(), Random(7)) for hint in (retry_after, None)
+    ]
+    assert waits[0] == waits[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"retries": -1}, {"base": 0.0}, {"base": 9.0}, {"cap": float("inf")}, {"retry_after_cap": float("nan")}],
+)
+def test_impossible_policies_are_refused(settings: dict[str, Any]) -> None:
+    """A policy is checked where it is made."""
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        RetryPolicy(**settings)
+
+
+def test_delays_are_numbers_from_the_first() -> None:
+    """The value that only starts backoff's generator does not come through."""
+    assert list(itertools.islice(delays(), 6)) == [1, 2, 4, 8, 8, 8]
+    assert list(itertools.islice(delays(0.5, 3), 5)) == [0.5, 1, 2, 3, 3]
+
+
+@given(st.floats(0.001, 1e6), rngs)
+def test_jitter_stays_in_its_bounds(value: float, rng: Random) -> None:
+    """Equal jitter waits at least half, a spread of a tenth stays within it, and none is ever 0."""
+    assert value / 2 <= equal_jitter(value, rng) <= value
+    assert 0 < full_jitter(value, rng) <= value
+    assert value * 0.9 * (1 - 1e-9) <= spread(value, 0.1, rng) <= value * 1.1 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
+def test_a_spread_that_could_reach_zero_is_refused(fraction: float) -> None:
+    """The fraction is at least 0 and below 1."""
+    with pytest.raises(ValueError, match="fraction"):
+        spread(10, fraction, Random(0))
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("0.4", 0.4),
+        ("Fri, 15 Jan 2027 08:01:00 GMT", 60.0),
+        ("Fri, 15 Jan 2027 08:01:00 -0000", 60.0),
+        ("Fri, 15 Jan 2027 09:01:00 +0100", 60.0),
+        ("Friday, 15-Jan-27 08:01:00 GMT", 60.0),
+        ("Thu, 14 Jan 2027 08:00:00 GMT", 0.0),
+        ("9" * 60, RETRY_AFTER_LONGEST),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", RETRY_AFTER_LONGEST),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str, seconds: float) -> None:
+    """Both forms of the header are understood; a date in the past means now."""
+    assert parse_retry_after(header, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "-5",
+        "nan",
+        "inf",
+        "1e9",
+        "0x10",
+        "١٢",
+        "soon",
+        "1" * 10_000,
+        "Fri, 99 Foo 2027 99:99:99 GMT",
+    ],
+)
+def test_a_retry_after_that_says_nothing_is_none(header: str | None) -> None:
+    """Hostile and senseless values are as if the header were missing."""
+    assert parse_retry_after(header, NOW) is None
+
+
+@given(st.text(max_size=80) | st.from_regex(r"\A\w{3}, \d+ \w{3} \d{1,6} \d+:\d+:\d+ [+\-\w]{1,6}\Z"))
+@example("Mon, 1 Jan 0001 00:00:00 +2359")
+@example("1 Jan 99999999999 0:0:0")
+def test_no_retry_after_raises(header: str) -> None:
+    """Whatever the header holds, the answer is None or a finite number that is not negative."""
+    seconds = parse_retry_after(header, NOW)
+    assert seconds is None or 0 <= seconds <= RETRY_AFTER_LONGEST
