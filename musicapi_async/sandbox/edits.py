@@ -9,7 +9,7 @@ from .pressing import stem_groups
 from .recipes import made
 from .refusal import invalid
 from .service import Call, Reply, submitted
-from .songs import read_song, variants
+from .songs import read_song, sung, variants
 from .validation import SHORT_TAGS
 from .works import Clip
 
@@ -68,13 +68,14 @@ def replace_section(call: Call) -> Reply:
 
 
 def _section(call: Call, full: Clip, start: float, end: float) -> Clip:
+    section = made("cut", full.recipe.brief, full.recipe, start=start, end=end)
     return Clip(
         call.service.new_id(),
-        made("cut", full.recipe.brief, full.recipe, start=start, end=end),
+        section,
         mv=full.mv,
         title=full.title,
         tags=full.tags,
-        lyrics=full.lyrics,
+        lyrics=sung(section),
         negative_tags=full.negative_tags,
         style_weight=full.style_weight,
         weirdness=full.weirdness,

@@ -81,14 +81,14 @@ def _recipe(call: Call, kind: str, brief: Brief, length: float | None) -> Recipe
     if kind == "create_music":
         if form.get("sound") is None and form.get("lyrics") is None and form.get("lyrics_text") is None:
             raise invalid("The 'sound' or 'lyrics' field is required.")
-        return composed(brief, longest=longest, seconds=length or USUAL)
+        return composed(brief, longest=longest, seconds=length or min(USUAL, longest))
     why = f"task_type = {kind}"
     source = call.service.clip(form.clip_id("clip_id", why), call.now).recipe
     start = form.number("starts_at")
     start = form.number("starts") if start is None else start
     if kind.startswith("extend_"):
         at = min(source.duration if start is None else start, source.duration)
-        part = continued(source, at, brief, longest=longest, seconds=length or USUAL)
+        part = continued(source, at, brief, longest=longest, seconds=length or min(USUAL, longest))
         return joined(source, at, part)
     if kind.startswith("cover_"):
         form.needed("instruction", why)

@@ -125,9 +125,9 @@ def heard(recipe: Recipe, stems: tuple[str, ...] | None = None) -> Score:
 
 
 def composed(brief: Brief, *, longest: float, seconds: float | None = None) -> Recipe:
-    """A new song: as long as asked for, else as its words need, at most `longest` seconds."""
-    length = natural_duration(brief) if seconds is None else seconds
-    brief = msgspec.structs.replace(brief, duration=bounded_duration(min(length, longest)))
+    """A new song: as long as asked for, else as its words need, then at most `longest` seconds."""
+    length = min(natural_duration(brief), longest) if seconds is None else float(seconds)
+    brief = msgspec.structs.replace(brief, duration=bounded_duration(length))
     return Recipe("compose", brief, length=brief.duration)
 
 
@@ -136,9 +136,9 @@ def continued(
 ) -> Recipe:
     """The new part of an extension."""
     at = min(max(at, 0.0), source.duration)
-    length = natural_duration(brief) if seconds is None else seconds
+    length = min(natural_duration(brief), longest) if seconds is None else float(seconds)
     room = max(MAX_DURATION - at, 1.0)
-    brief = msgspec.structs.replace(brief, duration=bounded_duration(min(length, longest, room)))
+    brief = msgspec.structs.replace(brief, duration=bounded_duration(min(length, room)))
     return _shallow(Recipe("continue", brief, (source,), at, length=brief.duration))
 
 

@@ -122,6 +122,7 @@ class Sandbox:
             choices=choices if choices is not None else Choices(),
             durations=durations if durations is not None else Durations(),
             now=self.now,
+            sleep=self.clock.sleep,
             epoch=0.0,
             seed=seed,
             works=works,

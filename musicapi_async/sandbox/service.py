@@ -6,7 +6,7 @@ import math
 import random
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -48,6 +48,7 @@ class Service:
         choices: Choices,
         durations: Durations,
         now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
         epoch: float,
         seed: int,
         works: int,
@@ -61,6 +62,7 @@ class Service:
         self.choices = choices
         self.durations: Final = durations
         self.now: Final = now
+        self.sleep: Final = sleep
         self.epoch = epoch
         self.longest: Final = longest
         self.outside: Final = outside

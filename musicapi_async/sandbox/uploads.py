@@ -42,6 +42,8 @@ async def imported(call: Call, url: str) -> Clip:
         raise Refusal(500, {"type": "internal_error", "error": str(error)}) from None
     except ValueError as error:
         raise invalid(TOO_LONG if "at most" in str(error) else NOT_AUDIO) from None
+    await call.service.sleep(call.service.durations.upload)
+    call.now = call.service.now()
     brief = Brief(seed=seed, title="Upload", duration=duration)
     clip = Clip(
         call.service.new_id(),
@@ -49,9 +51,9 @@ async def imported(call: Call, url: str) -> Clip:
         mv="sonic-v6",
         title="Upload",
         uploaded=True,
-        created=call.service.now(),
-        ends=call.service.now(),
-        file_at=call.service.now(),
+        created=call.now,
+        ends=call.now,
+        file_at=call.now,
     )
     return call.service.clips.put(clip.clip_id, clip)
 
@@ -73,7 +75,7 @@ async def upload(call: Call) -> Reply:
         body["data"] = {"clip_id": clip.clip_id}
     else:
         body["clip_id"] = clip.clip_id
-    return Reply(body, pause=service.durations.upload)
+    return Reply(body)
 
 
 async def riffusion_upload(call: Call) -> Reply:
@@ -82,8 +84,7 @@ async def riffusion_upload(call: Call) -> Reply:
     call.afford("riffusion_upload")
     clip = await imported(call, url)
     call.pay("riffusion_upload")
-    body = {"code": 200, "clip_id": clip.clip_id, "message": "success"}
-    return Reply(body, pause=call.service.durations.upload)
+    return Reply({"code": 200, "clip_id": clip.clip_id, "message": "success"})
 
 
 async def producer_upload(call: Call) -> Reply:
@@ -234,17 +235,14 @@ def _failed(call: Call, step: str, steps: dict[str, object]) -> Reply:
 
 
 def _stepped(call: Call, work: Work, source: Clip, step: str) -> Reply:
-    form, pause = call.service.choices.steps, call.service.durations.upload
+    form = call.service.choices.steps
     first: dict[str, object] = {"clip_id": source.clip_id}
     if form == "short":
-        return Reply({"task_id": work.task_id, "steps": {"upload": first, step: {}}}, pause=pause)
+        return Reply({"task_id": work.task_id, "steps": {"upload": first, step: {}}})
     if form == "none":
-        reply = submitted(call, work)
-        reply.pause = pause
-        return reply
+        return submitted(call, work)
     steps = {
         "upload": {"success": True, **first},
         step: {"success": True, "task_id": work.task_id},
     }
-    body = {"code": 200, "message": "success", "task_id": work.task_id, "steps": steps}
-    return Reply(body, pause=pause)
+    return Reply({"code": 200, "message": "success", "task_id": work.task_id, "steps": steps})
