@@ -169,18 +169,21 @@ PITCH_NAMES: Final = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb"
 """The twelve pitch classes by name, C first."""
 
 
+_SHAPES: Final[dict[tuple[int, ...], str]] = {
+    (4, 7): "",
+    (3, 7): "m",
+    (3, 6): "dim",
+    (4, 7, 11): "maj7",
+    (4, 7, 10): "7",
+    (3, 7, 10): "m7",
+    (3, 6, 10): "m7b5",
+}
+"""Names of chords by their intervals above the root."""
+
+
 def _chord_name(chord: tuple[int, ...]) -> str:
     shape = tuple((pitch - chord[0]) % 12 for pitch in chord[1:])
-    suffix = {
-        (4, 7): "",
-        (3, 7): "m",
-        (3, 6): "dim",
-        (4, 7, 11): "maj7",
-        (4, 7, 10): "7",
-        (3, 7, 10): "m7",
-        (3, 6, 10): "m7b5",
-    }
-    return PITCH_NAMES[chord[0] % 12] + suffix.get(shape, "")
+    return PITCH_NAMES[chord[0] % 12] + _SHAPES.get(shape, "")
 
 
 def bounded_duration(seconds: float) -> float:

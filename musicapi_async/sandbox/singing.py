@@ -12,7 +12,7 @@ import msgspec
 
 from musicapi_async.sandbox.score import Bar, Note, Word
 
-__all__ = ["Verse", "read_lyrics", "scale_pitch", "section_kind", "sing", "syllables"]
+__all__ = ["Verse", "Voice", "contour", "read_lyrics", "scale_pitch", "section_kind", "sing", "syllables"]
 
 _LONGEST_TEXT: Final = 12_000
 """Characters of lyrics that are read; the API's own limit is 5,000."""
@@ -35,6 +35,14 @@ class Verse(msgspec.Struct):
     name: str
     kind: str
     lines: list[list[str]]
+
+
+class Voice(msgspec.Struct, frozen=True):
+    """What a singer sings in: the key's tonic and mode, and the pitch in the middle of the range."""
+
+    tonic: int
+    mode: str
+    centre: int
 
 
 def section_kind(name: str) -> str:
@@ -114,9 +122,10 @@ def nearest_degree(tonic: int, mode: str, pitch: int) -> int:
 
 
 def contour(
-    tonic: int, mode: str, bars: Sequence[Bar], times: Sequence[float], centre: int, draw: random.Random
-):
+    key: tuple[int, str], bars: Sequence[Bar], times: Sequence[float], centre: int, draw: random.Random
+) -> list[int]:
     """A melody for notes that start at `times`: a walk on the scale that meets the chord on long steps."""
+    tonic, mode = key
     home = nearest_degree(tonic, mode, centre)
     degree = home + draw.choice((-2, 0, 0, 1, 2))
     pitches: list[int] = []
@@ -137,20 +146,16 @@ def contour(
 
 
 def sing(
-    line: Sequence[str],
-    start: float,
-    beats: float,
-    beat: float,
-    bars: Sequence[Bar],
-    key: tuple[int, str],
-    centre: int,
-    draw: random.Random,
+    line: Sequence[str], time: tuple[float, float], bars: Sequence[Bar], voice: Voice, draw: random.Random
 ) -> tuple[list[Word], list[Note]]:
-    """Words and notes of one line that has `beats` beats of `beat` seconds from `start` seconds on.
+    """Words and notes of one line in `time`, its start and end in seconds, over `bars`.
 
     Syllables fall on eighths or sixteenths where there is room and are packed evenly where there is none;
     the last one is held, and a breath is left before the next line.
     """
+    start = time[0]
+    beat = (bars[0].end - bars[0].start) / bars[0].beats
+    beats = (time[1] - start) / beat
     sung = [syllables(word) for word in line]
     count = sum(map(len, sung))
     room = beats * 0.875
@@ -169,7 +174,7 @@ def sing(
         words.append(Word(word, round(first, 4), round(start + position * step * beat, 4)))
     held = min(room, count * step + 1.0) * beat
     words[-1] = Word(words[-1].text, words[-1].start, round(start + held, 4))
-    pitches = contour(key[0], key[1], bars, starts, centre, draw)
+    pitches = contour((voice.tonic, voice.mode), bars, starts, voice.centre, draw)
     ends = [*starts[1:], start + held]
     notes: list[Note] = []
     for index, (a, b) in enumerate(zip(starts, ends, strict=True)):
