@@ -12,4 +12,5 @@ def dice(*purpose: object) -> random.Random:
 
     One pair per decision: a decision more or less in one place then changes nothing in another.
     """
-    return random.Random(":".join(map(str, purpose)))  # noqa: S311 - music, not secrets
+    text = ":".join(map(str, purpose))
+    return random.Random(text.encode("utf-8", "surrogatepass"))  # noqa: S311 - music, not secrets

@@ -20,6 +20,9 @@ _LONGEST_TEXT: Final = 12_000
 _LONGEST_LINE: Final = 12
 """Words that are sung as one line; a longer line is sung as several."""
 
+_PAUSE: Final = 0.06
+"""Seconds of silence before a new word, so that one hears where it begins."""
+
 _SCALES: Final = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 
 _TOKEN: Final = re.compile(
@@ -177,9 +180,9 @@ def sing(
     pitches = contour((voice.tonic, voice.mode), bars, starts, voice.centre, draw)
     ends = [*starts[1:], start + held]
     notes: list[Note] = []
+    onsets = {word.start for word in words}
     for index, (a, b) in enumerate(zip(starts, ends, strict=True)):
+        pause = min(_PAUSE, (b - a) * 0.3) if index + 1 == count or round(b, 4) in onsets else 0.0
         accent = 0.85 if index == 0 else 0.62 + 0.2 * draw.random()
-        notes.append(
-            Note(pitches[index], round(a, 4), round(a + (b - a) * 0.9, 4), round(accent, 3), texts[index])
-        )
+        notes.append(Note(pitches[index], round(a, 4), round(b - pause, 4), round(accent, 3), texts[index]))
     return words, notes

@@ -209,8 +209,8 @@ class Bank:
         )
         f = 440.0 * 2 ** ((pitch - 69) / 12)
         consonant, vowel = (syllable[:-1][:1], syllable[-1:]) if syllable else ("", "a")
-        release = 0.05
-        t = _time(seconds + release)
+        release = 0.04
+        t = _time(seconds)
         sway = depth * np.clip((t - 0.12) * 5, 0, 1) * np.sin(2 * np.pi * rate * t)
         scoop = -0.02 * np.exp(-t * 40)
         phase = f * t + np.cumsum(_f32(sway + scoop), dtype=np.float64) * (f / RATE)

@@ -271,8 +271,8 @@ def test_the_natural_duration_leaves_room_for_all_words():
 
 TEXT = st.text(max_size=120) | st.lists(
     st.sampled_from(
-        ["[Verse]\n", "[Chorus]", "[", "]", "la ", "雨の日\n", "grüße ", "\n", "(ooh) ", "…", "🎵", "120 bpm", "no drums",
-         "waltz", "metal ", "ambient", "in A minor ", "\x00", "ﬁ", "٣"]
+        ["[Verse]\n", "[Chorus]", "[", "]", "la ", "雨の日\n", "grüße ", "\n", "(ooh) ", "…", "🎵", "120 bpm",
+         "no drums", "waltz", "metal ", "ambient", "in A minor ", "\x00", "ﬁ", "٣"]
     ),
     max_size=30,
 ).map("".join)  # fmt: skip
