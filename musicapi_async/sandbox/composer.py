@@ -87,12 +87,14 @@ def style_of(brief: Brief, continues: Score | None) -> Style:
     )
 
 
-def text_of(brief: Brief) -> str:
+def text_of(brief: Brief, continues: Score | None = None) -> str:
     """The words to sing: the brief's, or ones written for its description; a marker if there are none."""
     if brief.instrumental:
         return INSTRUMENTAL
     if brief.lyrics is not None and brief.lyrics.strip():
         return brief.lyrics
+    if continues is not None and continues.lyrics == INSTRUMENTAL and not brief.description:
+        return INSTRUMENTAL
     return write_lyrics(brief.description or brief.title or brief.tags, brief.seed)[0][1]
 
 
@@ -112,7 +114,7 @@ def write(
     brief: Brief, style: Style, continues: Score | None, progression: tuple[int, ...] | None = None
 ) -> Score:
     duration = bounded_duration(brief.duration)
-    text = text_of(brief)
+    text = text_of(brief, continues)
     verses = read_lyrics(text) if text != INSTRUMENTAL else []
     if brief.voice_seed is None and continues is not None:
         voice_seed, gender = continues.voice_seed, brief.vocal_gender or continues.vocal_gender

@@ -1,4 +1,4 @@
-"""Files of music: MP3, WAV, MIDI and PNG bytes, and what an uploaded file holds. Needs the `sandbox` extra.
+"""Files of music: MP3, WAV and MIDI bytes, and what an uploaded file holds. Needs the `sandbox` extra.
 
 There is no encoder for m4a here; where the API serves m4a (Producer), the sandbox serves MP3 under `.mp3`.
 """
@@ -43,7 +43,10 @@ _BLOCK: Final = 1 << 18
 
 
 class AudioInfo(msgspec.Struct, frozen=True):
-    """What an audio file holds. `seed` follows from its bytes, to compose something in its stead."""
+    """What an audio file holds. `seed` follows from its bytes.
+
+    Uploads are not transcribed: `compose(Brief(seed=info.seed, duration=info.duration))` stands in for one.
+    """
 
     duration: float
     sample_rate: int
@@ -58,7 +61,7 @@ def to_mp3(
     """A stereo 48 kHz MP3 with ID3 title, artist, genre (`tags`), lyrics and cover.
 
     Nearly all its time is LAME's: 7 ms per second of music with `lameenc` installed, which can be told to be
-    quick, else 35 ms with the one inside libsndfile, which cannot. Both release the interpreter lock.
+    quick, else 30 ms with the one inside libsndfile, which cannot. Both release the interpreter lock.
     """
     encoder = lameenc()
     frames = mp3_by_soundfile(array) if encoder is None else mp3_by_lameenc(encoder.Encoder(), array)

@@ -32,8 +32,8 @@ _DESK: Final[dict[str, tuple[float, float, float]]] = {
     # stem: (level, place from -1 left to 1 right, echo)
     "vocals": (0.85, 0.0, 0.22), "backing vocals": (0.35, 0.25, 0.3), "drums": (0.75, 0.0, 0.0),
     "bass": (0.62, 0.0, 0.0), "guitar": (0.2, -0.4, 0.1), "keyboard": (0.22, 0.35, 0.12),
-    "percussion": (0.45, 0.5, 0.0), "strings": (0.16, -0.25, 0.2), "synth": (0.17, 0.2, 0.25),
-    "fx": (0.35, 0.0, 0.0), "brass": (0.2, 0.45, 0.15), "woodwinds": (0.3, -0.5, 0.25),
+    "percussion": (0.9, 0.5, 0.0), "strings": (0.16, -0.25, 0.2), "synth": (0.17, 0.2, 0.25),
+    "fx": (0.5, 0.0, 0.0), "brass": (0.2, 0.45, 0.15), "woodwinds": (0.3, -0.5, 0.25),
 }  # fmt: skip
 
 _ECHOES: Final = ((0.031, 0.5, 0), (0.047, 0.45, 1), (0.113, 0.3, 0), (0.139, 0.28, 1), (0.251, 0.15, 0))
@@ -143,5 +143,5 @@ class Mix:
 
 
 def render(score: Score) -> Mix:
-    """The sound of `score`; equal scores give equal samples. Takes about 4 ms per second of music."""
+    """The sound of `score`; equal scores give equal samples. Takes 2 to 5 ms per second of music."""
     return Mix(score)

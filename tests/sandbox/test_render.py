@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from musicapi_async.sandbox.render import SAMPLE_RATE, Audio, Mix, render
-from musicapi_async.sandbox.synth import STEMS, Brief, compose, join, window
+from musicapi_async.sandbox.style import INSTRUMENTS
+from musicapi_async.sandbox.synth import STEMS, Brief, Note, Part, compose, join, window
 
 BRIEF = Brief(
     seed=3,
@@ -118,3 +119,16 @@ def test_a_joined_score_sounds_like_its_pieces():
     scale = level(b) / level(a)
     assert len(render(full).audio) == 9 * SAMPLE_RATE
     assert level(b - a * np.float32(scale)) < 0.01 * level(b)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in INSTRUMENTS if INSTRUMENTS[name].sound not in {"drums", "riser"}]
+)
+def test_instruments_are_in_tune(name: str):
+    """An A is 440 Hz (or an overtone of it) on every pitched instrument, within a quarter of a semitone."""
+    instrument = INSTRUMENTS[name]
+    part = Part(name, instrument.stem, 0, instrument.sound, 1, (Note(69, 0.0, 2.0, 0.8),))
+    audio = render(msgspec.structs.replace(compose(Brief(duration=2)), parts=(part,))).audio[:, 0]
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
+    strongest = float(np.argmax(spectrum)) / 2
+    assert strongest / 440 == pytest.approx(round(strongest / 440), rel=0.015)

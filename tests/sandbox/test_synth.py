@@ -182,6 +182,14 @@ def test_an_extension_continues_in_key_tempo_and_voice():
     ]
 
 
+def test_an_instrumental_is_continued_without_words():
+    """Nobody starts to sing in an extension or a repair unless words are given."""
+    bare = compose(msgspec.structs.replace(SONG, instrumental=True))
+    assert synth.continue_score(bare, 20, Brief(seed=2, duration=20)).words == ()
+    assert synth.replace(bare, 20, 30, Brief(seed=2)).lyrics == "[Instrumental]"
+    assert synth.continue_score(bare, 20, Brief(seed=2, lyrics="Now sing", duration=20)).words
+
+
 def test_joining_pieces_of_two_tempos_keeps_both():
     """A tempo map grows at the seam, and the longer stretch names the tempo."""
     fast = compose(Brief(seed=1, tags="160 bpm", duration=20))
@@ -205,6 +213,7 @@ def test_replacing_a_section_leaves_the_rest_alone():
     assert [w for w in repaired.words if w.start < 20] == [w for w in song.words if w.start < 20]
     assert "different" in "".join(word.text for word in repaired.words if 20 <= word.start < 30)
     assert repaired.parts != song.parts
+    assert "different\n" in repaired.lyrics
 
 
 def test_a_cover_keeps_the_melody_and_words_in_another_style():
