@@ -121,7 +121,7 @@ class Bank:
 
     def _organ(self, f: float, seconds: float, shade: float) -> Wave:
         t = _time(seconds + 0.06)
-        phase = t * f + 0.0015 * f * np.sin(2 * np.pi * 6.2 * t) / 6.2
+        phase = f * t + _vibrato(f, t, 6.2, 0.004)
         return _held(self._cycle(f, phase, ("organ", 0.0)) * (0.7 * shade), seconds, 0.012, 0.06)
 
     def _strings(self, f: float, seconds: float, shade: float) -> Wave:
@@ -149,13 +149,13 @@ class Bank:
 
     def _flute(self, f: float, seconds: float, shade: float) -> Wave:
         t = _time(seconds + 0.08)
-        phase = f * t + 0.004 * f / 5.3 * np.sin(2 * np.pi * 5.3 * t) * np.minimum(t * 3, 1)
+        phase = f * t + _vibrato(f, t, 5.3, 0.006)
         breath = self._hiss(len(t)) * 0.03
         return _held(self._cycle(f, phase, ("flute", 0.0)) * (0.8 * shade) + breath, seconds, 0.05, 0.08)
 
     def _reed(self, f: float, seconds: float, shade: float) -> Wave:
         t = _time(seconds + 0.08)
-        phase = f * t + 0.005 * f / 5 * np.sin(2 * np.pi * 5 * t) * np.minimum(t * 3, 1)
+        phase = f * t + _vibrato(f, t, 5.0, 0.007)
         return _held(self._cycle(f, phase, ("reed", round(shade, 1))) * 0.7, seconds, 0.03, 0.08)
 
     def _riser(self, seconds: float) -> Wave:
@@ -277,6 +277,11 @@ def _table(partials: npt.NDArray[np.float64]) -> Wave:
     spectrum[1 : len(partials) + 1] = partials * np.exp(-0.5j * np.pi * (np.arange(len(partials)) % 3))
     cycle = np.fft.irfft(spectrum)
     return _f32(cycle * (0.35 / max(float(np.sqrt(np.mean(cycle**2))), 1e-12)))
+
+
+def _vibrato(f: float, t: npt.NDArray[np.float64], rate: float, depth: float) -> npt.NDArray[np.float64]:
+    """What a pitch that sways by `depth` of itself, `rate` times a second, adds to its phase in cycles."""
+    return np.asarray(depth * f / (2 * np.pi * rate) * np.sin(2 * np.pi * rate * t) * np.minimum(t * 3, 1))
 
 
 def _time(seconds: float) -> npt.NDArray[np.float64]:
