@@ -34,13 +34,13 @@ async def right_calls(client: MusicAPI) -> None:
 
 
 async def wrong_calls(client: MusicAPI) -> None:
-    await client.sonic.create_music(mv="sonic-v6", promt="misspelt")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    await client.sonic.create_music(prompt="mv is missing")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    await client.sonic.create_music("sonic-v6")  # type: ignore[call-arg,misc]  # pyright: ignore[reportCallIssue]
-    await client.sonic.create_music(mv=5, prompt="la")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await client.sonic.create_music(mv="sonic-v6", make_instrumental="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await client.sonic.extend_music(continue_clip_id="clip", mv="sonic-v6")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    await client.sonic.create_persona(name="name")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.sonic.create_music(mv="sonic-v6", promt="misspelt")  # type: ignore[call-arg]
+    await client.sonic.create_music(prompt="mv is missing")  # type: ignore[call-arg]
+    await client.sonic.create_music("sonic-v6")  # type: ignore[call-arg]
+    await client.sonic.create_music(mv=5, prompt="la")  # type: ignore[arg-type]
+    await client.sonic.create_music(mv="sonic-v6", make_instrumental="yes")  # type: ignore[arg-type]
+    await client.sonic.extend_music(continue_clip_id="clip", mv="sonic-v6")  # type: ignore[call-arg]
+    await client.sonic.create_persona(name="name")  # type: ignore[call-arg]
     task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
-    await task.wait(until="done")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await client.wait_all(task)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await task.wait(until="done")  # type: ignore[arg-type]
+    await client.wait_all(task)  # type: ignore[call-overload]
