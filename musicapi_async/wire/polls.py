@@ -16,9 +16,10 @@ from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate
 from ..errors import APIConnectionError, MusicAPIError
-from .looks import Look
-from .looks import Seen as Seen
+from .looks import Look, Seen
 from .replies import Answer, answer
+
+__all__ = ["Memory", "Seen", "Verdict", "decide", "read_payload", "read_poll", "unanswered"]
 
 ROW_OF_FAILURES: Final = 5
 """Transient failures in a row that end a wait (R10)."""
