@@ -1,1 +1,99 @@
-"""musicapi_async."""
+"""musicapi_async: an asyncio-first SDK for the MusicAPI.ai REST API.
+
+```python
+import asyncio
+from musicapi_async import MusicAPI
+
+
+async def main() -> None:
+    async with MusicAPI() as client:  # MUSICAPI_KEY
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="warm lo-fi, rainy")
+        clips = await task.wait()
+        await client.download(clips, "out/")
+
+
+asyncio.run(main())
+```
+"""
+
+from ._version import __version__
+from .api.handle import Task, TaskRef
+from .api.replies import Credits, Persona
+from .api.results import Clip, Clips, ConcatPairs, Pair, Result, Stem, Stems, TaskUpdate, Voice
+from .client import MusicAPI
+from .clock import Clock
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConnectFailedError,
+    ConnectionLostError,
+    ContentModerationError,
+    DownloadError,
+    EndpointRetiredError,
+    InsufficientCreditsError,
+    InvalidResponseError,
+    JobKeyConflictError,
+    MusicAPIError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RequestTimeoutError,
+    RequestValidationError,
+    ServerError,
+    StepFailedError,
+    SubscriptionRequiredError,
+    TaskError,
+    TaskFailedError,
+    TaskTimeoutError,
+    UpstreamError,
+    WebhookVerificationError,
+)
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "AuthenticationError",
+    "BadRequestError",
+    "Clip",
+    "Clips",
+    "Clock",
+    "ConcatPairs",
+    "ConnectFailedError",
+    "ConnectionLostError",
+    "ContentModerationError",
+    "Credits",
+    "DownloadError",
+    "EndpointRetiredError",
+    "InsufficientCreditsError",
+    "InvalidResponseError",
+    "JobKeyConflictError",
+    "MusicAPI",
+    "MusicAPIError",
+    "NotFoundError",
+    "OutcomeUnknownError",
+    "Pair",
+    "PermissionDeniedError",
+    "Persona",
+    "RateLimitedError",
+    "RequestTimeoutError",
+    "RequestValidationError",
+    "Result",
+    "ServerError",
+    "Stem",
+    "Stems",
+    "StepFailedError",
+    "SubscriptionRequiredError",
+    "Task",
+    "TaskError",
+    "TaskFailedError",
+    "TaskRef",
+    "TaskTimeoutError",
+    "TaskUpdate",
+    "UpstreamError",
+    "Voice",
+    "WebhookVerificationError",
+    "__version__",
+]

@@ -76,13 +76,14 @@ class Task(Generic[R_co]):
     this handle saw last. Once the task has ended, waiting again answers at once from `last`.
     """
 
-    __slots__ = ("_watcher", "job_key", "last", "raw", "ref")
+    __slots__ = ("_stopped", "_watcher", "job_key", "last", "raw", "ref")
 
     def __init__(self, ref: TaskRef, watcher: Watcher, raw: Any = None, job_key: str | None = None) -> None:
         self.ref = ref
         self.raw = raw
         self.job_key = job_key
         self.last: TaskUpdate | None = None
+        self._stopped: Exception | None = None
         self._watcher = watcher
 
     @property
@@ -129,6 +130,9 @@ class Task(Generic[R_co]):
         Raises `TaskFailedError` if all failed, `TaskTimeoutError` if time ran out (the task goes on and can
         be waited for again), `AuthenticationError`, `NotFoundError`, `EndpointRetiredError`.
         """
+        if self._stopped is not None:
+            error, self._stopped = self._stopped, None
+            raise error
         if self.last is None or not self.last.is_terminal:
             self.last = await self._watcher.wait(self.ref, until, timeout)
         return cast("R_co", self.last.outcome())
@@ -148,6 +152,16 @@ class Task(Generic[R_co]):
         """Look once, now, and return what is there. Free."""
         self.last = await self._watcher.refresh(self.ref)
         return self.last
+
+    def settle(self, outcome: TaskUpdate | Exception) -> None:
+        """Note how a wait for many tasks ended for this one: the next `wait` answers with it.
+
+        An error that ended the wait but not the task is raised once; waiting after that resumes.
+        """
+        if isinstance(outcome, Exception):
+            self._stopped = outcome
+        else:
+            self.last = outcome
 
     def __repr__(self) -> str:
         kind = f", kind={self.kind!r}" if self.kind else ""

@@ -185,11 +185,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, float) and not math.isfinite(value):
         return False
     try:
-        msgspec.convert(value, hint)
         if isinstance(value, str):
             value.encode()  # a lone surrogate cannot be sent
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple | dict):
             msgspec.json.encode(value)
+            value = msgspec.to_builtins(value)  # a Struct in it is checked as what is sent
+        msgspec.convert(value, hint)
     except (msgspec.ValidationError, UnicodeError, TypeError):
         return False
     return True

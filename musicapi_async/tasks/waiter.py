@@ -28,7 +28,7 @@ import random
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from copy import copy
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 
@@ -39,6 +39,7 @@ from ..clock import Clock
 from ..config import check_seconds
 from ..errors import RequestValidationError, TaskError, TaskTimeoutError
 from ..wire import polls, retry
+from ..wire.looks import Seen
 from .schedule import PollPolicy
 
 log: Final = logging.getLogger("musicapi_async")
@@ -48,10 +49,9 @@ SLACK: Final = 0.005
 CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
-Look = Callable[[TaskRef, Polled], Awaitable[polls.Seen]]
+Look = Callable[[TaskRef, Polled], Awaitable[Seen]]
 Key = tuple[str, str]
 R = TypeVar("R", bound=Result)
-T = TypeVar("T")
 NEVER: Final = float("inf")
 JITTER: Final = 0.1
 """Share by which an interval varies, so that many clients do not look in step."""
@@ -168,21 +168,23 @@ class TaskWaiter:
         """Every change of one task; see `Task.updates`. No scope is held across a yield."""
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        stream = _Queue[TaskUpdate](until="all", eager=True, shape=lambda _slot, update: update)
+        stream = _Queue(eager=True)
         slot = self._watch(ref, stream)
         try:
-            update: TaskUpdate | None = slot.last
-            if update is None:
-                update = TaskUpdate("pending", task_id=ref.task_id, family=ref.family)
-                yield update
+            update = slot.last or TaskUpdate("pending", task_id=ref.task_id, family=ref.family)
             shown = update.fingerprint()
+            if slot.last is None:
+                yield update
             while not update.is_terminal:
                 rest = limit - (self._clock.now() - started)
-                update = None
+                outcome: TaskUpdate | Exception | None = None
                 with anyio.move_on_after(self._clock.real(max(rest, 0.0))):
-                    update = await stream.next()
-                if update is None:
+                    _, outcome = await stream.next()
+                if outcome is None:
                     raise self._timed_out(slot, self._clock.now() - started)
+                if isinstance(outcome, Exception):
+                    raise copy(outcome)
+                update = outcome
                 if update.is_terminal or update.fingerprint() != shown:
                     shown = update.fingerprint()
                     yield update
@@ -198,9 +200,7 @@ class TaskWaiter:
         family's deadline, or all of them `timeout`; one whose time is over comes with `TaskTimeoutError`.
         """
         check_until(until)
-        ended = _Queue[tuple[Key, TaskUpdate]](
-            until=until, eager=until == "stream", shape=lambda slot, update: (slot.key, update)
-        )
+        ended = _Queue(eager=until == "stream", until=until)
         started = self._clock.now()
         waiting: dict[Key, list[Task[R]]] = {}
         for task in tasks:
@@ -216,13 +216,11 @@ class TaskWaiter:
                 while limits[-1][1] not in waiting:
                     limits.pop()
                 rest = limits[-1][0] - (self._clock.now() - started)
-                outcome: TaskUpdate | Exception | None = None
-                key = limits[-1][1]
+                key, outcome = limits[-1][1], None
                 with anyio.move_on_after(self._clock.real(max(rest, 0.0))):
-                    try:
-                        key, outcome = await ended.next()
-                    except _WaitEnded as stop:
-                        key, outcome = stop.key, stop.error
+                    key, outcome = await ended.next()
+                if key not in waiting:
+                    continue  # it had ended before
                 if outcome is None:
                     outcome = self._timed_out(slots[key], self._clock.now() - started)
                 self._leave(slots.pop(key), ended)
@@ -232,7 +230,7 @@ class TaskWaiter:
             for slot in slots.values():
                 self._leave(slot, ended)
 
-    def deliver(self, family: str, task_id: str, seen: polls.Seen) -> bool:
+    def deliver(self, family: str, task_id: str, seen: Seen) -> bool:
         """An answer that came from outside, such as a webhook: as if it had been polled.
 
         Returns whether anybody was waiting. The first terminal answer wins; later ones change nothing.
@@ -292,7 +290,7 @@ class TaskWaiter:
         now = self._clock.now()
         if slot is None:
             polled = self._polled_of(ref)
-            kind = ".".join(part for part in (ref.family, ref.kind, ref.model) if part)
+            kind = f"{ref.family}/{ref.kind} {ref.model}".rstrip(" /")
             slot = self._slots[ref.family, ref.task_id] = Slot(ref, polled, kind, now - self._age(ref))
             slot.listeners = listener
             first = polled.first if listener.eager else self._policy.first(kind)
@@ -378,7 +376,7 @@ class TaskWaiter:
                     self._apply(slot, seen)
             slot = self._take()
 
-    def _apply(self, slot: Slot, seen: polls.Seen) -> None:
+    def _apply(self, slot: Slot, seen: Seen) -> None:
         now = self._clock.now()
         age = now - slot.born
         verdict = polls.decide(seen, slot.memory, age=age, own=slot.ref.own, now=now)
@@ -444,7 +442,7 @@ class _Waiting:
     __slots__ = ("future", "until")
 
     def __init__(self, until: Until) -> None:
-        self.until = until
+        self.until: Until = until
         self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
 
     @property
@@ -460,41 +458,31 @@ class _Waiting:
             self.future.set_exception(copy(error))
 
 
-class _WaitEnded(Exception):
-    def __init__(self, key: Key, error: Exception) -> None:
-        super().__init__(key)
-        self.key = key
-        self.error = error
-
-
-class _Queue(Generic[T]):
+class _Queue:
     """One caller of `updates`, or of a wait for many tasks: keeps what it is told until it is fetched."""
 
-    __slots__ = ("_arrived", "_items", "_shape", "eager", "until")
+    __slots__ = ("_arrived", "_items", "eager", "until")
 
-    def __init__(self, *, until: Until, eager: bool, shape: Callable[[Slot, TaskUpdate], T]) -> None:
-        self.until = until
+    def __init__(self, *, eager: bool, until: Until | None = None) -> None:
         self.eager = eager
-        self._shape = shape
-        self._items: deque[T | _WaitEnded] = deque()
+        self.until: Until | None = until
+        self._items: deque[tuple[Key, TaskUpdate | Exception]] = deque()
         self._arrived: asyncio.Future[None] | None = None
 
     def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        self._put(self._shape(slot, update))
+        if self.until is None or update.satisfies(self.until):
+            self._put(slot.key, update)
 
     def fail(self, slot: Slot, error: Exception) -> None:
-        self._put(_WaitEnded(slot.key, error))
+        self._put(slot.key, error)
 
-    def _put(self, item: T | _WaitEnded) -> None:
-        self._items.append(item)
+    def _put(self, key: Key, item: TaskUpdate | Exception) -> None:
+        self._items.append((key, item))
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def next(self) -> T:
+    async def next(self) -> tuple[Key, TaskUpdate | Exception]:
         while not self._items:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
-        item = self._items.popleft()
-        if isinstance(item, _WaitEnded):
-            raise item
-        return item
+        return self._items.popleft()

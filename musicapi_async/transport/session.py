@@ -20,12 +20,11 @@ import contextlib
 import logging
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, Literal, cast
 from urllib.parse import quote
 
 import aiohttp
-import anyio
 import msgspec
 from yarl import URL
 
@@ -138,7 +137,7 @@ class Session:
                 if name == "create"
                 else aiohttp.TCPConnector(limit=POOL, keepalive_timeout=KEEP_ALIVE)
             )
-            traces: list[aiohttp.TraceConfig[Any]] = []
+            traces: list[aiohttp.TraceConfig] = []
             if name == "create":
                 trace = aiohttp.TraceConfig()
                 trace.on_request_headers_sent.append(_mark_left)
@@ -168,7 +167,7 @@ class Session:
         policy = retry.RetryPolicy(
             retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
         )
-        attempt = 0
+        attempt = 1
         while True:
             error: APIConnectionError | None = None
             reply: Incoming | None = None
@@ -199,9 +198,7 @@ class Session:
                     raise error
                 return cast("Incoming", reply)
             attempt += 1
-            log.info(
-                "%s: %s, attempt %d follows in %.1f s", out.call, failure.name.lower(), attempt + 1, wait
-            )
+            log.info("%s: %s; attempt %d follows in %.1f s", out.call, failure, attempt, wait)
             out.left = False
             await self._clock.sleep(wait)
 
@@ -260,7 +257,7 @@ class Session:
     @contextlib.asynccontextmanager
     async def media(
         self, url: str, headers: Mapping[str, str], read_timeout: float
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Open a media link, following redirects, without the key."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
         async with self._session("media").get(
@@ -297,15 +294,3 @@ async def _read(response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> 
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-async def within(seconds: float | None, clock: Clock, out: Outgoing, work: Awaitable[Incoming]) -> Incoming:
-    """Await `work` within `seconds` (None: without limit), outside all its attempts and sleeps."""
-    if seconds is None:
-        return await work
-    with anyio.move_on_after(clock.real(seconds)) as scope:
-        return await work
-    assert scope.cancelled_caught
-    raise RequestTimeoutError(
-        f"the deadline of {seconds:g} s passed", sent=True if out.left else False, call=out.call
-    )

@@ -15,7 +15,7 @@ import msgspec
 from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate
-from ..errors import APIConnectionError, MusicAPIError
+from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen
 from .replies import Answer, answer
 
@@ -83,7 +83,7 @@ def read_payload(body: Any, *, ref: TaskRef, polled: Polled) -> Seen:
     return Look(Answer(200, {}, body, json=True), ref, polled).judge()
 
 
-def unanswered(error: APIConnectionError, *, ref: TaskRef) -> Seen:
+def unanswered(error: APIConnectionError | InvalidResponseError, *, ref: TaskRef) -> Seen:
     """A poll that brought no answer: transient (R10)."""
     return Seen(phase="transient", error=error.about(task_id=ref.task_id, family=ref.family))
 

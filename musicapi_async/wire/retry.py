@@ -176,3 +176,15 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return min(max(seconds, 0.0), RETRY_AFTER_LONGEST) if math.isfinite(seconds) else None
+
+
+POLL_PAUSE_FIRST: Final = 2.0
+POLL_PAUSE_LONGEST: Final = 60.0
+"""Seconds; four pauses of 2, 8, 32 and 60 s bridge a break of the network of more than a minute."""
+
+
+def poll_pause(failures: int, rng: Random) -> float:
+    """Seconds before a task is looked at again after `failures` transient failures in a row (1 or more)."""
+    growing = backoff.expo(base=4, factor=POLL_PAUSE_FIRST, max_value=POLL_PAUSE_LONGEST)
+    values = (value for value in growing if value is not None)  # pyright: ignore[reportUnnecessaryComparison]
+    return equal_jitter(next(islice(values, min(max(failures, 1), 10) - 1, None)), rng)

@@ -1,0 +1,503 @@
+"""`MusicAPI`: builds the parts, hands them to each other, and owns their lifetime."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import random
+import warnings
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
+
+import msgspec
+
+from .api.account import Account
+from .api.handle import Task, TaskRef
+from .api.operation import Operation
+from .api.replies import Credits
+from .api.request import Request
+from .api.results import Clip, Clips, Result, TaskUpdate, Until
+from .api.sonic import Sonic
+from .clock import Clock
+from .config import Options, find_base_url, find_key
+from .errors import MusicAPIError, RequestValidationError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from .runtime import Runtime
+    from .tasks.schedule import PollPolicy
+    from .transport.limiter import Pace, RateLimiter
+
+R = TypeVar("R", bound=Result)
+
+
+class MusicAPI:
+    """A client of one host and one account.
+
+    ```python
+    async with MusicAPI() as client:
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="warm lo-fi, rainy")
+        clips = await task.wait()
+        await client.download(clips, "out/")
+    ```
+
+    It may be made outside a loop and used in one loop after the other. Without `async with`, end with
+    `await client.aclose()`.
+
+    `api_key`: else MUSICAPI_KEY or MUSICAPI_API_KEY. `base_url`: else MUSICAPI_BASE_URL, else the service.
+    `pace`: creates per time, such as '1/3s' (the documented limit, default) or '20/10s'; None: no limit.
+    `in_flight`: most tasks submitted and not yet ended (None: no cap). `attempt_timeout`, `deadline`,
+    `retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.tasks.schedule`.
+    `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
+    used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
+    `sonic_word`: 'suno' on sister hosts that want it in the paths. `clock`, `rng`: for tests.
+
+    Raises `RequestValidationError` for a missing or malformed key, address or option.
+    """
+
+    sonic: Sonic
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        pace: str | Pace | None = "1/3s",
+        in_flight: int | None = None,
+        attempt_timeout: float | None = None,
+        deadline: float | None = None,
+        retries: int = 3,
+        validate: str = "error",
+        polling: PollPolicy | None = None,
+        limiter: RateLimiter | None = None,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        sonic_word: str = "sonic",
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        options = Options(
+            attempt_timeout=attempt_timeout,
+            deadline=deadline,
+            retries=retries,
+            validate=cast("Any", validate),
+        )
+        self._attach(
+            _Core(
+                api_key=find_key(api_key),
+                base_url=find_base_url(base_url),
+                pace=pace,
+                in_flight=in_flight,
+                polling=polling,
+                limiter=limiter,
+                session=session,
+                proxy=proxy,
+                trust_env=trust_env,
+                sonic_word=sonic_word,
+                clock=clock or Clock(),
+                rng=rng or random.Random(),  # noqa: S311 - jitter, not secrets
+            ),
+            options,
+        )
+
+    def _attach(self, core: _Core, options: Options) -> None:
+        self._core = core
+        self._options = options
+        caller = _Bound(core, options)
+        self.sonic = Sonic(caller)
+        self._account = Account(caller)
+
+    # --- calls ---------------------------------------------------------------------------------------------
+
+    async def credits(self) -> Credits:
+        """The balance of the account. Free, may be called often. Raises `AuthenticationError`."""
+        return await self._account.credits()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        params: Mapping[str, object] | None = None,
+    ) -> Any:
+        """Call any path below the base URL, with the same key, limits and errors; returns the decoded JSON.
+
+        For what is not typed here, such as `/sonic/batch`. A GET is free and repeated after passing
+        failures; anything else is taken to cost credits and is sent at most once.
+        """
+        runtime = await self._core.runtime()
+        return await runtime.caller.request(method, path, self._options, json=json, params=params)
+
+    async def create_many(
+        self, create: Any, requests: Iterable[Mapping[str, Any]]
+    ) -> list[Task[Any] | MusicAPIError]:
+        """Submit many creates under the pace: `await client.create_many(client.sonic.create_music, rows)`.
+
+        Each costs credits. Returns, in the order of `requests`, the task or the error of each: an error of
+        one loses none of the others.
+        """
+        sent = [create(**request) for request in requests]
+        ended = await asyncio.gather(*sent, return_exceptions=True)
+        for one in ended:
+            if isinstance(one, BaseException) and not isinstance(one, MusicAPIError):
+                raise one
+        return cast("list[Task[Any] | MusicAPIError]", ended)
+
+    # --- tasks ---------------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, token: str, /) -> Task[Clips]: ...
+    @overload
+    def task(
+        self, family: str, task_id: str, *, kind: str = "", submitted_at: float = 0.0
+    ) -> Task[Clips]: ...
+    def task(
+        self, family: str, task_id: str | None = None, *, kind: str = "", submitted_at: float = 0.0
+    ) -> Task[Clips]:
+        """The handle of a task that was submitted before, by anybody: `client.task("sonic", task_id)`, or
+        `client.task(token)` with a `Task.token`. Sends nothing.
+
+        `kind` is the operation that made it (needed only to read stems by name), `submitted_at` its Unix
+        time.
+        """
+        if task_id is None:
+            ref = TaskRef.parse(family)
+            if ref is None:
+                raise RequestValidationError(
+                    "token: a Task.token, or pass family and task_id", field="token", limit="a Task.token"
+                )
+        else:
+            if not task_id or not family:
+                raise RequestValidationError("task_id: text, not empty", field="task_id")
+            ref = TaskRef(family, task_id, kind, submitted_at)
+        return Task(ref, _Watching(self._core, self._options))
+
+    @overload
+    async def wait_all(
+        self, tasks: Iterable[Task[R]], *, timeout: float | None = None, until: Until = "all"
+    ) -> list[R]: ...
+    @overload
+    async def wait_all(
+        self,
+        tasks: Iterable[Task[R]],
+        *,
+        timeout: float | None = None,
+        until: Until = "all",
+        return_exceptions: bool,
+    ) -> list[R | Exception]: ...
+    async def wait_all(
+        self,
+        tasks: Iterable[Task[R]],
+        *,
+        timeout: float | None = None,
+        until: Until = "all",
+        return_exceptions: bool = False,
+    ) -> list[R] | list[R | Exception]:
+        """Wait for all tasks; returns their results in order. Free.
+
+        `timeout` in seconds for all of them (default: each family's own). All are waited for even if one
+        fails; then the first error is raised, while every result stays on its handle (`task.last`). With
+        `return_exceptions=True` errors stand in the list instead.
+        """
+        asked = list(tasks)
+        async for _ in self.as_completed(asked, timeout=timeout, until=until):
+            pass
+        ended: list[R | Exception] = []
+        for task in asked:
+            try:
+                ended.append(await task.wait(until=until))
+            except Exception as error:
+                if not return_exceptions and not isinstance(error, MusicAPIError):
+                    raise
+                ended.append(error)
+        if not return_exceptions:
+            for outcome in ended:
+                if isinstance(outcome, Exception):
+                    raise outcome
+        return ended
+
+    async def as_completed(
+        self, tasks: Iterable[Task[R]], *, timeout: float | None = None, until: Until = "all"
+    ) -> AsyncGenerator[Task[R], None]:
+        """The tasks in the order in which they end; `await task.wait()` then answers at once. Free.
+
+        ```python
+        async for task in client.as_completed(tasks):
+            clips = await task.wait()  # the result, or the task's own error
+        ```
+        """
+        asked = list(tasks)
+        runtime = await self._core.runtime()
+        done = [task for task in asked if task.last is not None and task.last.is_terminal]
+        for task in done:
+            yield task
+        waiting = [task for task in asked if task not in done]
+        async for task, outcome in runtime.waiter.wait_each(waiting, until, timeout):
+            task.settle(outcome)
+            yield task
+
+    # --- files ---------------------------------------------------------------------------------------------
+
+    async def download(
+        self,
+        clips: Clip | Sequence[Clip] | Result,
+        folder: str | os.PathLike[str],
+        *,
+        name: str = "{title} {clip_id}",
+    ) -> list[Path]:
+        """Fetch the finished files of clips into `folder` (made if missing); returns the paths. Free.
+
+        `name` is the pattern of the file names without extension; fields: title, clip_id, index, name (of
+        a stem). Each file appears under its name only when it is whole and has been checked; one that is
+        already there whole is not fetched again. Clips that failed are passed over. The key is never sent.
+        Raises `DownloadError`.
+        """
+        runtime = await self._core.runtime()
+        asked = [clips] if isinstance(clips, Clip) else clips.clips if isinstance(clips, Result) else clips
+        return await runtime.downloader.fetch_all(list(asked), Path(folder), name)
+
+    # --- options and lifetime ------------------------------------------------------------------------------
+
+    def with_options(self, **changes: Any) -> MusicAPI:
+        """A view of this client with other options; it shares session, limiter and waiter. Cheap.
+
+        `attempt_timeout` seconds without a byte for one attempt, `deadline` seconds for a whole call,
+        `retries` after the first attempt, `validate` 'error', 'warn' or 'off', `extra_body` fields added to
+        the JSON body, `resend_creates_on_5xx` True to repeat paid calls after a 5xx (may pay twice).
+        """
+        known = set(Options.__struct_fields__)
+        for name in changes:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; there are {', '.join(sorted(known))}")
+        view = MusicAPI.__new__(type(self))
+        view._attach(self._core, msgspec.structs.replace(self._options, **changes))
+        return view
+
+    @property
+    def base_url(self) -> str:
+        """The address that calls go to."""
+        return self._core.base_url
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that all waiting goes by."""
+        return self._core.clock
+
+    async def __aenter__(self) -> Self:
+        self._core.closed = False
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("MusicAPI is async-only: use `async with MusicAPI() as client:`")
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def aclose(self) -> None:
+        """Close the connections. Tasks go on at the service; who still waits here is told how to resume."""
+        await self._core.aclose()
+
+    def __repr__(self) -> str:
+        return f"MusicAPI(base_url={self.base_url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client holds a key and connections and is not pickled: make one per process")
+
+
+class _Core:
+    """What all views of a client share."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        pace: str | Pace | None,
+        in_flight: int | None,
+        polling: PollPolicy | None,
+        limiter: RateLimiter | None,
+        session: aiohttp.ClientSession | None,
+        proxy: str | None,
+        trust_env: bool,
+        sonic_word: str,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self.base_url: Final = base_url
+        self.clock: Final = clock
+        self.closed = False
+        self.warned_families: Final[set[str]] = set()
+        self._made_at: Final = _outside_line()
+        self._api_key: Final = api_key
+        self._session: Final = session
+        self._proxy: Final = proxy
+        self._trust_env: Final = trust_env
+        self._sonic_word: Final = sonic_word
+        self._rng: Final = rng
+        self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
+        self._polling = polling
+        self._runtimes: Final[list[Runtime]] = []
+
+    async def runtime(self) -> Runtime:
+        """The parts for the running loop, opened now if this is the first call in it."""
+        if self.closed:
+            raise MusicAPIError(
+                "the client is closed", hint="Open it again with `async with client:`, or make a new one."
+            )
+        loop = asyncio.get_running_loop()
+        process = os.getpid()
+        for runtime in self._runtimes:
+            if runtime.loop is loop and runtime.process == process and not runtime.closed:
+                return runtime
+        self._runtimes[:] = [
+            known
+            for known in self._runtimes
+            if known.process == process and not known.closed and not known.loop.is_closed()
+        ]
+        opened = self._open()
+        self._runtimes.append(opened)
+        await opened.keep()
+        return opened
+
+    def _open(self) -> Runtime:
+        from .runtime import Runtime
+        from .tasks.schedule import Learned
+        from .transport.session import Session
+
+        if self._polling is None:
+            self._polling = Learned(rng=self._rng)
+        return Runtime(
+            session=Session(
+                api_key=self._api_key,
+                base_url=self.base_url,
+                limiter=self._limiter,
+                clock=self.clock,
+                rng=self._rng,
+                given=self._session,
+                proxy=self._proxy,
+                trust_env=self._trust_env,
+            ),
+            limiter=self._limiter,
+            policy=self._polling,
+            clock=self.clock,
+            rng=self._rng,
+            path_of=self._path_of,
+        )
+
+    def _path_of(self, path: str) -> str:
+        if self._sonic_word == "sonic" or not path.startswith("/sonic/"):
+            return path
+        if path == "/sonic/task/{task_id}":
+            return f"/{self._sonic_word}/clip/{{task_id}}"
+        return f"/{self._sonic_word}/{path.removeprefix('/sonic/')}"
+
+    async def aclose(self) -> None:
+        """Close what this loop has open."""
+        self.closed = True
+        loop = asyncio.get_running_loop()
+        for runtime in [known for known in self._runtimes if known.loop is loop]:
+            await runtime.aclose()
+            self._runtimes.remove(runtime)
+        self._runtimes[:] = [known for known in self._runtimes if not known.loop.is_closed()]
+
+    def __del__(self) -> None:
+        if getattr(self, "closed", True) or not self._runtimes or self._runtimes[0].process != os.getpid():
+            return
+        warnings.warn(
+            f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "
+            "or `await client.aclose()`",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
+
+
+class _Watching:
+    """What a handle sees of the client: whatever loop it is used in."""
+
+    __slots__ = ("_core", "_options")
+
+    def __init__(self, core: _Core, options: Options) -> None:
+        self._core = core
+        self._options = options
+
+    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
+        runtime = await self._core.runtime()
+        return await runtime.waiter.wait(ref, until, timeout)
+
+    async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
+        runtime = await self._core.runtime()
+        async for update in runtime.waiter.updates(ref, timeout):
+            yield update
+
+    async def refresh(self, ref: TaskRef) -> TaskUpdate:
+        runtime = await self._core.runtime()
+        return await runtime.refresh(ref, self._options)
+
+
+class _Bound:
+    """What the families see of the client: a caller with its options."""
+
+    __slots__ = ("_core", "_options", "_watching")
+
+    def __init__(self, core: _Core, options: Options) -> None:
+        self._core = core
+        self._options = options
+        self._watching = _Watching(core, options)
+
+    async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
+        self._warn(operation)
+        runtime = await self._core.runtime()
+        return await runtime.caller.submit(operation, request, self._options, self._watching)
+
+    async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
+        self._warn(operation)
+        runtime = await self._core.runtime()
+        if operation.polled is not None:
+            ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
+            return await runtime.refresh(ref, self._options)
+        return await runtime.caller.call(operation, request, self._options)
+
+    def _warn(self, operation: Operation[Any, Any]) -> None:
+        family = operation.family
+        if family.replacement is None or family.word in self._core.warned_families:
+            return
+        self._core.warned_families.add(family.word)
+        warnings.warn(
+            f"{family.word} is deprecated by the service; it recommends {family.replacement}",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+
+
+def _limiter(pace: str | Pace | None, in_flight: int | None, clock: Clock) -> RateLimiter:
+    from .transport.limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter, Pace
+
+    try:
+        allowed = Pace.parse(pace) if isinstance(pace, str) else pace
+        submit = LaneLimits(DEFAULT_LANES["submit"].concurrency, allowed)
+        return MemoryLimiter({"submit": submit}, clock, in_flight=in_flight)
+    except (ValueError, TypeError) as error:
+        raise RequestValidationError(str(error), field="pace") from error
+
+
+def _outside_line() -> str:
+    """The line that made the client: the first frame outside this package."""
+    package = __name__.rpartition(".")[0]
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(package + "."):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "an unknown line"
+
+
+__all__ = ["MusicAPI"]

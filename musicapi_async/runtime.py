@@ -1,0 +1,107 @@
+"""What belongs to one event loop of a client: connections, caller, waiter. Opened by the first call in it.
+
+aiohttp, and with it half of the import time, is loaded only when this module is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
+
+from .api.families import polled_as
+from .api.handle import TaskRef
+from .api.operation import Polled
+from .api.results import TaskUpdate
+from .clock import Clock
+from .config import Options
+from .errors import RequestValidationError
+from .tasks.schedule import PollPolicy
+from .tasks.waiter import TaskWaiter
+from .transport.caller import ApiCaller
+from .transport.download import Downloader
+from .transport.limiter import RateLimiter
+from .transport.session import Session
+from .wire.looks import Seen
+
+ONCE: Final = Options(retries=0)
+"""A poll of the waiter is one attempt: it has rules of its own for what follows a failure."""
+
+
+def polled_of(ref: TaskRef) -> Polled:
+    """How the task is polled; `RequestValidationError` for a family that has no tasks."""
+    polled = polled_as(ref.family, ref.kind)
+    if polled is None:
+        raise RequestValidationError(
+            f"family: one whose tasks can be polled, such as 'sonic', got {ref.family!r}",
+            field="family",
+            value=repr(ref.family),
+        )
+    return polled
+
+
+class Runtime:
+    """The parts of a client in one event loop and process."""
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        limiter: RateLimiter,
+        policy: PollPolicy,
+        clock: Clock,
+        rng: random.Random,
+        path_of: Callable[[str], str],
+    ) -> None:
+        self.loop: Final = asyncio.get_running_loop()
+        self.process: Final = os.getpid()
+        self.session: Final = session
+        self.caller: Final = ApiCaller(session, limiter, clock, path_of)
+        self.waiter: Final = TaskWaiter(
+            self._look, policy, clock, rng, polled_of=polled_of, ended=self._ended
+        )
+        self.downloader: Final = Downloader(session, limiter, clock, rng)
+        self.closed = False
+        self.keeper: AsyncGenerator[None, None] | None = None
+
+    async def _look(self, ref: TaskRef, polled: Polled) -> Seen:
+        return await self.caller.look(ref, polled, ONCE)
+
+    def _ended(self, ref: TaskRef, _update: TaskUpdate) -> None:
+        self.caller.task_ended(ref.family, ref.task_id)
+
+    async def refresh(self, ref: TaskRef, options: Options) -> TaskUpdate:
+        """Look at a task once, with the repeats of any free call."""
+        seen = await self.caller.look(ref, polled_of(ref), options)
+        if seen.update is None:
+            raise seen.error or AssertionError("a look without an update has an error")
+        return seen.update
+
+    async def keep(self) -> None:
+        """Have the loop close this when it shuts down, so that a forgotten client leaves no connection.
+
+        `asyncio.run` finishes all asynchronous generators before it closes the loop; this one waits for it.
+        """
+        self.keeper = _close_at_end(self)
+        await anext(self.keeper)
+
+    async def aclose(self) -> None:
+        """Stop waiting, let paid calls under way finish for a moment, close the connections."""
+        if self.closed:
+            return
+        self.closed = True
+        await self.waiter.aclose()
+        await self.caller.aclose()
+        await self.session.aclose()
+        if self.keeper is not None:
+            await self.keeper.aclose()
+
+
+async def _close_at_end(runtime: Runtime) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        runtime.keeper = None  # a generator cannot close itself while it runs
+        await runtime.aclose()

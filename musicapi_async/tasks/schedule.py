@@ -1,0 +1,317 @@
+"""When to look whether a task is done: polling policies behind one protocol.
+
+A task takes one to four minutes, a look costs a poll of everybody's rate limit, and a late look costs the
+caller's time. `Learned`, the default, learns how long each kind of task takes and looks when a look first
+pays. The fixed policies are for comparison, for tests and for those who want a plain rule. Exponential
+backoff, the obvious choice, is the worst of all: its intervals grow just when the task is likely to be
+done. It belongs to errors.
+
+All ages and intervals are in seconds since the submit. Policies know no clock and hold no task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from random import Random
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, Protocol
+
+import msgspec
+
+from musicapi_async.tasks.hazard import BINS, Hazard
+from musicapi_async.wire.retry import equal_jitter, full_jitter, spread
+
+PRICE: Final = 2.0
+"""Seconds of lateness that one poll is worth: with it the learned times need as many polls as a fixed
+interval of 24 s, and are about 30 % less late (benchmarks/polling_policy.py)."""
+
+LONGEST_GAP: Final = 60.0
+"""No gap is longer, however unlikely an end is: what was learned may be out of date."""
+
+JITTER: Final = 0.1
+"""Give or take, so that tasks of one burst do not stay in step; costs nothing measurable."""
+
+MOST_KINDS: Final = 256
+"""Kinds of which something is remembered; a kind takes about 1 kB."""
+
+LONGEST_KIND: Final = 200
+"""Characters that tell kinds apart; model names come from outside."""
+
+MOST_EVENTS: Final = 1e6
+MOST_EXPOSURE: Final = 1e9
+"""Bounds of a saved bin, in tasks and in seconds; forgetting keeps both far below."""
+
+OLDEST: Final = 1e6
+"""Age beyond which nothing is learned: such a task was resumed, or its clock is wrong."""
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """What is known about a kind of task before any was seen.
+
+    `first` and `interval` are floors: no look before the age `first`, none sooner than `interval` after
+    another. `deadline` is the age at which to give up by default. By `quick` 5 % of such tasks are
+    finished, by `slow` 95 %.
+    """
+
+    first: float
+    interval: float
+    deadline: float
+    quick: float = 30.0
+    slow: float = 240.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.first < math.inf and 0 < self.interval <= LONGEST_GAP and self.deadline > 0):
+            raise ValueError(
+                f"timing: needs first >= 0, 0 < interval <= {LONGEST_GAP:g} and deadline > 0, got "
+                f"{self.first!r}, {self.interval!r} and {self.deadline!r}"
+            )
+        if not 0 < self.quick < self.slow < math.inf:
+            raise ValueError(f"timing: needs 0 < quick < slow, got {self.quick!r} and {self.slow!r}")
+
+
+TIMINGS: Final[Mapping[str, Timing]] = MappingProxyType(
+    {
+        # first, interval, deadline: the contract's table of defaults; quick and slow: reported durations,
+        # a little widened (songs 1 to 4 min, Producer 30 to 60 s, its downloads 5 to 15 s, Nuro 37 to 69 s).
+        "sonic": Timing(15, 15, 900),
+        "suno": Timing(15, 15, 900),
+        "sonic/stems": Timing(15, 15, 1800),
+        "sonic/create-voice": Timing(10, 15, 900),
+        "suno/make-lyrics": Timing(3, 5, 180, 3, 30),
+        "producer": Timing(10, 8, 600, 20, 90),
+        "producer/download": Timing(10, 8, 600, 4, 30),
+        "nuro": Timing(10, 10, 600, 30, 90),
+        "riffusion": Timing(15, 15, 900),
+        "studio": Timing(15, 15, 900),
+    }
+)
+
+DEFAULT_TIMING: Final = TIMINGS["sonic"]
+
+
+def timing_of(kind: str, timings: Mapping[str, Timing] = TIMINGS) -> Timing:
+    """The timing of the longest beginning of `kind` that is listed: `"sonic/stems/full sonic-v6"` falls back
+    to `"sonic/stems/full"`, `"sonic/stems"` and `"sonic"`, and at last to `DEFAULT_TIMING`."""
+    name = kind.strip("/")
+    while name:
+        if name in timings:
+            return timings[name]
+        name = name[: max(name.rfind("/"), name.rfind(" "), 0)]
+    return DEFAULT_TIMING
+
+
+class PollPolicy(Protocol):
+    """Decides when to look. `kind` groups tasks that take about equally long: endpoint and model."""
+
+    def first(self, kind: str) -> float:
+        """The age of the first look."""
+        ...
+
+    def next(self, kind: str, age: float) -> float:
+        """The age of the next look, given that the task was unfinished at `age`; always above `age`."""
+        ...
+
+    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
+        """A look at `age` (or a webhook) found the task finished or not; the one before was at `last_age`."""
+        ...
+
+
+class _KindState(msgspec.Struct, frozen=True):
+    events: Annotated[
+        list[Annotated[float, msgspec.Meta(ge=0, le=MOST_EVENTS)]], msgspec.Meta(max_length=BINS)
+    ]
+    exposure: Annotated[
+        list[Annotated[float, msgspec.Meta(ge=0, le=MOST_EXPOSURE)]], msgspec.Meta(max_length=BINS)
+    ]
+
+
+class _LearnedState(msgspec.Struct, frozen=True):
+    version: Literal[1]
+    kinds: Annotated[
+        dict[Annotated[str, msgspec.Meta(max_length=LONGEST_KIND)], _KindState],
+        msgspec.Meta(max_length=MOST_KINDS),
+    ]
+
+
+class Learned:
+    """Looks when a look first pays, by what was learned about each kind of task; see `tasks/hazard.py`.
+
+    Before anything was learned, songs are looked at about 45, 63, 79, 95 and 111 s after the submit. A look
+    takes about 10 µs and a kind about 1 kB. With `rng`, gaps are jittered by 10 %, never below the floor.
+    """
+
+    def __init__(
+        self,
+        timings: Mapping[str, Timing] = TIMINGS,
+        *,
+        price: float = PRICE,
+        rng: Random | None = None,
+    ) -> None:
+        if not (price > 0 and math.isfinite(price)):
+            raise ValueError(f"price must be positive and finite, got {price!r}")
+        self._timings: Final = timings
+        self._price: Final = price
+        self._rng: Final = rng
+        self._kinds: dict[str, tuple[Timing, Hazard]] = {}
+
+    def first(self, kind: str) -> float:
+        """The age of the first look: when it first pays, not before the floor of the kind."""
+        timing, hazard = self._kind(kind)
+        return self._jittered(
+            0.0, hazard.next_look(0.0, self._price, timing.first, LONGEST_GAP), timing.first
+        )
+
+    def next(self, kind: str, age: float) -> float:
+        """The age of the next look, between the kind's interval and a minute after `age`."""
+        timing, hazard = self._kind(kind)
+        interval = timing.interval
+        return self._jittered(age, hazard.next_look(age, self._price, interval, LONGEST_GAP), interval)
+
+    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
+        """Learn from a look, or from a webhook as a look that found the task finished.
+
+        Ages that are negative, not finite or beyond `OLDEST` teach nothing.
+        """
+        begin = 0.0 if last_age is None else last_age
+        if not 0 <= age <= OLDEST or math.isnan(begin):
+            return
+        begin = min(max(begin, 0.0), age)
+        _, hazard = self._kind(kind)
+        if finished:
+            hazard.finished(begin, age)
+        else:
+            hazard.unfinished(begin, age)
+
+    def save(self) -> dict[str, Any]:
+        """What was learned, as a dict that `json.dumps` takes."""
+        return {
+            "version": 1,
+            "kinds": {
+                kind: {
+                    "events": [round(min(value, MOST_EVENTS), 6) for value in hazard.events],
+                    "exposure": [round(min(value, MOST_EXPOSURE), 3) for value in hazard.exposure],
+                }
+                for kind, (_, hazard) in self._kinds.items()
+            },
+        }
+
+    def load(self, state: object) -> None:
+        """Go on from what `save` returned; replaces what was learned so far.
+
+        Raises `ValueError`, and changes nothing, if `state` is anything else; the text says what and where.
+        """
+        try:
+            learned = msgspec.convert(state, _LearnedState)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise ValueError(f"not the state of a polling policy: {error}") from error
+        kinds: dict[str, tuple[Timing, Hazard]] = {}
+        for kind, values in learned.kinds.items():
+            if not len(values.events) == len(values.exposure) == BINS:
+                raise ValueError(f"not the state of a polling policy: {kind!r} needs {BINS} bins")
+            if not all(map(math.isfinite, [*values.events, *values.exposure])):
+                raise ValueError(
+                    f"not the state of a polling policy: {kind!r} holds a value that is no number"
+                )
+            timing, hazard = self._new(kind)
+            hazard.events, hazard.exposure = values.events, values.exposure
+            kinds[kind] = timing, hazard
+        self._kinds = kinds
+
+    def _kind(self, kind: str) -> tuple[Timing, Hazard]:
+        kind = kind[:LONGEST_KIND]
+        known = self._kinds.get(kind)
+        if known is None:
+            if len(self._kinds) >= MOST_KINDS:
+                del self._kinds[next(iter(self._kinds))]
+            known = self._kinds[kind] = self._new(kind)
+        return known
+
+    def _new(self, kind: str) -> tuple[Timing, Hazard]:
+        timing = timing_of(kind, self._timings)
+        return timing, Hazard(timing.quick, timing.slow)
+
+    def _jittered(self, age: float, look: float, floor: float) -> float:
+        if self._rng is None:
+            return look
+        return age + max(spread(look - age, JITTER, self._rng), floor)
+
+
+class _Unlearning:
+    """The part of a policy that learns nothing."""
+
+    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
+        """Learns nothing."""
+
+
+class FirstThenFixed(_Unlearning):
+    """The first look at age `first`, then one every `interval` seconds; with `rng` jittered by 10 %."""
+
+    def __init__(self, first: float, interval: float, *, rng: Random | None = None) -> None:
+        if not (0 < first < math.inf and 0 < interval < math.inf):
+            raise ValueError(
+                f"first and interval must be positive and finite, got {first!r} and {interval!r}"
+            )
+        self._first: Final = first
+        self._interval: Final = interval
+        self._rng: Final = rng
+
+    def first(self, kind: str) -> float:
+        """The age of the first look."""
+        return self._jittered(self._first)
+
+    def next(self, kind: str, age: float) -> float:
+        """One interval later."""
+        return age + self._jittered(self._interval)
+
+    def _jittered(self, interval: float) -> float:
+        return interval if self._rng is None else spread(interval, JITTER, self._rng)
+
+
+class Fixed(FirstThenFixed):
+    """A look every `interval` seconds; with `rng` jittered by 10 %."""
+
+    def __init__(self, interval: float, *, rng: Random | None = None) -> None:
+        super().__init__(interval, interval, rng=rng)
+
+
+class Exponential(_Unlearning):
+    """Gaps of `base`, 2 `base`, 4 `base`, … up to `cap` seconds; for comparison.
+
+    As a policy sees no count of looks, the gap follows from the age, which is `base` less than the next gap
+    when gaps double. `jitter` is that of backoff libraries: `"full"` draws from 0 to the gap, `"equal"`
+    from half of it; both need `rng`.
+    """
+
+    SHORTEST: Final = 0.1
+
+    def __init__(
+        self,
+        base: float,
+        cap: float,
+        jitter: Literal["none", "equal", "full"] = "none",
+        *,
+        rng: Random | None = None,
+    ) -> None:
+        if not 0 < base <= cap < math.inf:
+            raise ValueError(f"needs 0 < base <= cap, finite, got {base!r} and {cap!r}")
+        if jitter != "none" and rng is None:
+            raise ValueError(f"jitter {jitter!r} needs rng")
+        self._base: Final = base
+        self._cap: Final = cap
+        self._jitter: Final = jitter
+        self._rng: Final = rng
+        self._mean: Final = {"none": 1.0, "equal": 0.75, "full": 0.5}[jitter]
+
+    def first(self, kind: str) -> float:
+        """The first gap."""
+        return self._gap(self._base)
+
+    def next(self, kind: str, age: float) -> float:
+        """The next gap, about as long as the age."""
+        return age + self._gap(min(age / self._mean + self._base, self._cap))
+
+    def _gap(self, gap: float) -> float:
+        if self._rng is not None and self._jitter != "none":
+            gap = (full_jitter if self._jitter == "full" else equal_jitter)(gap, self._rng)
+        return max(gap, self.SHORTEST)

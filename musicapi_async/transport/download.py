@@ -1,0 +1,315 @@
+"""Fetch finished files: whole or not at all under their name, checked, resumed, and never with the key.
+
+A clip that has succeeded may not be on the CDN yet, so first refusals are expected and waited out. HEAD is
+not dependable on these hosts, so the file is simply fetched. What arrives is written to `<name>.part`,
+checked (length, first bytes), synced, and then renamed; a later call goes on from the `.part`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import string
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import anyio
+import anyio.to_thread
+
+from ..api.results import Clip, Stem
+from ..clock import Clock
+from ..errors import DownloadError, RequestValidationError
+from ..wire import retry
+from .limiter import RateLimiter
+from .session import Session
+
+TRIES: Final = 6
+"""The first and five more over about a minute, while the CDN catches up (tasks.md section 4)."""
+FIRST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 30.0
+CHUNK: Final = 256 * 1024
+"""Bytes written at once; 16 KiB chunks write at a fifth of the speed (measured)."""
+READ_TIMEOUT: Final = 60.0
+SIZE_LIMIT: Final = 1024**3
+"""Bytes; a song of eight minutes as WAV is 90 MB."""
+NAME_BYTES: Final = 150
+"""Bytes of a file name without its extension; file systems allow 255."""
+
+RETRIED: Final = frozenset({403, 404, 408, 425, 429, 500, 502, 503, 504})
+
+MAGIC: Final = (
+    (0, b"ID3", "mp3"),
+    (8, b"WAVE", "wav"),
+    (0, b"OggS", "ogg"),
+    (0, b"fLaC", "flac"),
+    (4, b"ftyp", "m4a"),
+    (0, b"MThd", "mid"),
+)
+EXTENSIONS: Final = tuple(dict.fromkeys(extension for _, _, extension in MAGIC))
+RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+UNSAFE: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+TEXT: Final = frozenset({9, 10, 13, *range(32, 127)})
+
+
+def safe_name(text: str, limit: int = NAME_BYTES) -> str:
+    """`text` as a file name that every common file system takes; '' if nothing is left of it."""
+    visible = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c)[0] != "C")
+    name = " ".join(UNSAFE.sub(" ", visible).split())
+    name = name.encode("utf-8", "ignore")[:limit].decode("utf-8", "ignore").strip(" .")
+    return f"_{name}" if RESERVED.fullmatch(name) else name
+
+
+def kind_of(head: bytes) -> str | None:
+    """The extension that the first bytes speak for; None for text, HTML and JSON; '' for unknown data."""
+    for offset, mark, extension in MAGIC:
+        if head[offset : offset + len(mark)] == mark:
+            return extension
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
+        return "mp3"
+    return None if TEXT.issuperset(head[:64]) or head.lstrip()[:1] in (b"<", b"{", b"[") else ""
+
+
+def extension_of(url: str) -> str:
+    """The extension in a link's path, if it is a short plain one."""
+    suffix = Path(urlsplit(url).path).suffix.lower().lstrip(".")
+    return suffix if re.fullmatch(r"[a-z0-9]{2,4}", suffix) else ""
+
+
+class _Again(Exception):
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Downloader:
+    """Fetches files over the media session of an event loop."""
+
+    def __init__(self, session: Session, limiter: RateLimiter, clock: Clock, rng: random.Random) -> None:
+        self._session: Final = session
+        self._limiter: Final = limiter
+        self._clock: Final = clock
+        self._rng: Final = rng
+        self._locks: Final[dict[Path, asyncio.Lock]] = {}
+
+    async def fetch_all(self, clips: Sequence[Clip], folder: Path, pattern: str) -> list[Path]:
+        """Fetch the files of `clips` at once, as many as the lane allows; the paths in their order.
+
+        All are tried; then the first error is raised, with every whole file in place.
+        """
+        check_pattern(pattern)
+        wanted: list[tuple[str, Path]] = []
+        taken: set[str] = set()
+        for index, clip in enumerate(clips):
+            if clip.is_failed:
+                continue
+            if clip.final_url is None:
+                raise DownloadError(
+                    f"clip {clip.clip_id or index} has no file (state {clip.state or 'unknown'})",
+                    hint="Wait for the task first; a stream is not a file.",
+                )
+            wanted.append((clip.final_url, folder / _name(clip, index, pattern, taken)))
+        done = await asyncio.gather(*(self.fetch(url, path) for url, path in wanted), return_exceptions=True)
+        paths: list[Path] = []
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            paths.append(outcome)
+        return paths
+
+    async def fetch(self, url: str, path: Path) -> Path:
+        """Fetch `url` to `path` plus the extension that its content speaks for; returns the whole path."""
+        if _scheme(url) not in ("http", "https"):
+            raise DownloadError(f"not an http link: {url[:200]!r}", url=url)
+        lock = self._locks.setdefault(path, asyncio.Lock())
+        try:
+            async with lock, self._limiter.slot("media"):
+                return await self._fetch(url, path)
+        except OSError as error:
+            raise DownloadError(
+                f"could not write {error.filename or path}: {error.strerror or error}",
+                url=url,
+                path=str(path),
+                hint="Mend the folder or the disk and download again; that costs nothing.",
+            ) from error
+        finally:
+            if not lock.locked():
+                self._locks.pop(path, None)
+
+    async def _fetch(self, url: str, path: Path) -> Path:
+        there = await anyio.to_thread.run_sync(_whole_file, path)
+        if there is not None:
+            return there
+        pauses = retry.delays(FIRST_PAUSE, LONGEST_PAUSE)
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._attempt(url, path)
+            except _Again as again:
+                if tries == TRIES:
+                    raise DownloadError(
+                        f"could not fetch {url.partition('?')[0]} in {TRIES} tries: {again}",
+                        url=url,
+                        path=str(path),
+                        status=again.status,
+                    ) from again
+                await self._clock.sleep(retry.spread(next(pauses), 0.1, self._rng))
+
+    async def _attempt(self, url: str, path: Path) -> Path:
+        part = path.with_name(path.name + ".part")
+        have = await anyio.to_thread.run_sync(_size_of_part, part)
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+        try:
+            async with self._session.media(url, headers, READ_TIMEOUT) as response:
+                if response.status == 416:  # what we have is no beginning of this file
+                    await anyio.to_thread.run_sync(_drop, part)
+                    raise _Again("the server cannot go on where the last download stopped", 416)
+                have, total = _accept(response, have, url)
+                file = await anyio.to_thread.run_sync(_reopen, part, have)
+                try:
+                    await self._copy(response, file, have, total, url)
+                finally:
+                    await anyio.to_thread.run_sync(_sync_and_close, file)
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise DownloadError(f"not a link that can be fetched: {url[:200]!r}", url=url) from error
+        except aiohttp.ClientError as error:
+            raise _Again(str(error) or type(error).__name__) from error
+        except TimeoutError as error:
+            raise _Again(f"nothing came for {READ_TIMEOUT:g} s") from error
+        return await anyio.to_thread.run_sync(_finish, part, path, url)
+
+    async def _copy(
+        self, response: aiohttp.ClientResponse, file: BinaryIO, have: int, total: int | None, url: str
+    ) -> None:
+        size = have
+        limit = SIZE_LIMIT if total is None else min(total, SIZE_LIMIT)
+        held = bytearray()
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                raise DownloadError(f"more than {limit} bytes came", url=url)
+            held += chunk
+            if len(held) >= CHUNK:
+                await anyio.to_thread.run_sync(file.write, bytes(held))
+                held.clear()
+        await anyio.to_thread.run_sync(file.write, bytes(held))
+        if total is not None and size < total:
+            raise _Again(f"only {size} of {total} bytes came")
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""
+
+
+def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> tuple[int, int | None]:
+    """From which byte on the answer is written, and how long the whole file is, if that is said."""
+    status = response.status
+    if status == 206:
+        said = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15}|\*)", said)
+        if match is None or int(match[1]) != have:
+            raise _Again("the server sent another part than asked for", status)
+        return have, None if match[2] == "*" else int(match[2])
+    if status == 200:
+        length = response.content_length
+        if length is not None and length > SIZE_LIMIT:
+            raise DownloadError(f"the file has {length} bytes, more than {SIZE_LIMIT}", url=url, status=200)
+        return 0, length
+    if status in RETRIED:
+        raise _Again(f"HTTP {status}", status)
+    raise DownloadError(f"HTTP {status} for {url.partition('?')[0]}", url=url, status=status)
+
+
+def _size_of_part(part: Path) -> int:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+
+
+def _reopen(part: Path, have: int) -> BinaryIO:
+    file = part.open("r+b" if have else "wb")
+    file.seek(have)
+    file.truncate()
+    return file
+
+
+def _sync_and_close(file: BinaryIO) -> None:
+    with file:
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _finish(part: Path, path: Path, url: str) -> Path:
+    """Check the whole `.part` and give it its name."""
+    with part.open("rb") as file:
+        head = file.read(512)
+    kind = kind_of(head)
+    if kind is None:
+        part.unlink(missing_ok=True)
+        raise _Again("no audio came, but text" if head else "an empty file came")
+    final = path.with_name(f"{path.name}.{kind or extension_of(url) or 'bin'}")
+    os.replace(part, final)
+    _sync_folder(final.parent)
+    return final
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _whole_file(path: Path) -> Path | None:
+    """The finished file of an earlier download, if there is one."""
+    for extension in EXTENSIONS:
+        final = path.with_name(f"{path.name}.{extension}")
+        if final.is_file() and final.stat().st_size:
+            return final
+    return None
+
+
+FIELDS: Final = ("title", "clip_id", "index", "name")
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse a name pattern with unknown fields, or one that would leave the folder."""
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+    except ValueError:
+        names = {""}
+    if not pattern.strip() or not names.issubset(FIELDS) or re.search(r"[/\\]", pattern):
+        raise RequestValidationError(
+            f"name: a pattern with the fields {', '.join(FIELDS)} and without '/', got {pattern!r}",
+            field="name",
+            value=repr(pattern),
+        )
+
+
+def _name(clip: Clip, index: int, pattern: str, taken: set[str]) -> str:
+    text = pattern.format(
+        title=safe_name(clip.title or "", 90),
+        clip_id=safe_name(clip.clip_id, 60),
+        index=index,
+        name=safe_name(clip.name if isinstance(clip, Stem) else "", 60),
+    )
+    stem = safe_name(text) or f"clip {index}"
+    name, count = stem, 2
+    while name.casefold() in taken:
+        name, count = f"{stem} {count}", count + 1
+    taken.add(name.casefold())
+    return name
