@@ -37,8 +37,8 @@ time (all callers, not only the one that was refused: a thousand waiters that ba
 collect several hundred times as many refusals) and cuts the rate to `CUT` of what it was, at most once per
 `CUT_INTERVAL`, because requests that were under way together are refused together. While a lane is cut, its
 starts are spread evenly, since a burst that is allowed by the window may be what the server refused. Each
-success then adds `RECOVERY` per second of the rate at which the refusal came. A lane with a configured
-pace returns to it and never exceeds it. A lane without one has no pace at all until a refusal teaches it
+success then adds `RECOVERY` per second of the configured rate, or of the rate at which the refusal came. A
+lane with a configured pace returns to it and never exceeds it. A lane without one has no pace at all until a refusal teaches it
 one: it begins with the rate of its last seconds, and grows only while the pace holds somebody back, for a
 rate that nobody used proves nothing.
 
@@ -83,7 +83,7 @@ CUT_INTERVAL: Final = 1.0
 """Seconds in which refusals count as one."""
 
 RECOVERY: Final = 0.02
-"""Share of the rate at the last cut that is added per second of success."""
+"""Share of the configured rate, or else of the rate at the last cut, added per second of success."""
 
 SLOWEST: Final = 1 / 60
 """Starts per second below which no refusal cuts: one try a minute finds out that the limit is back."""
@@ -266,7 +266,7 @@ class _LaneState:
             if now - self._cut_at < CUT_INTERVAL:
                 return
             rate = self._present_rate(now)
-            self._step = rate * RECOVERY
+            self._step = (self._pace.rate if self._pace is not None else rate) * RECOVERY
             self._rate = max(rate * CUT, min(rate, SLOWEST))
             self._cut_at = self._raised_at = now
             self._held_back = False
