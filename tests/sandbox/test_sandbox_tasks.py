@@ -118,7 +118,9 @@ async def test_failure_forms(start, form, status, word):
     api.sandbox.faults.on("POST", "/sonic/create", Fault.fail(form))
     task_id = await api.submit()
     assert api.sandbox.balance == 80
-    got, body = await api.until(f"/sonic/task/{task_id}", lambda _, b: b.get("type") not in (None, "not_ready"))
+    got, body = await api.until(
+        f"/sonic/task/{task_id}", lambda _, b: b.get("type") not in (None, "not_ready")
+    )
     assert (got, body["type"]) == (status, word)
     assert body.get("already_refunded") is (True if form == "api-error-refunded" else None)
     assert api.sandbox.balance == 100

@@ -171,7 +171,9 @@ async def test_until_first_ends_with_the_first_succeeded_clip() -> None:
     """One of two clips is enough."""
     service = Service(Clock())
     service.answers = lambda ref, age: (
-        (200, {"data": [clip("succeeded", FILE), {"clip_id": "c2", "state": "running"}]}) if age > 50 else None
+        (200, {"data": [clip("succeeded", FILE), {"clip_id": "c2", "state": "running"}]})
+        if age > 50
+        else None
     )
     update = await make(service).wait(service.ref("t"), "first", None)
     assert [c.state for c in update.clips] == ["succeeded", "running"]

@@ -11,7 +11,9 @@ from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Task, TaskUp
 
 
 async def right_calls(client: MusicAPI) -> None:
-    task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="calm", title="A", duration=60)
+    task = await client.sonic.create_music(
+        mv="sonic-v6", gpt_description_prompt="calm", title="A", duration=60
+    )
     assert_type(task, Task[Clips])
     clips = await task.wait(timeout=60, until="first")
     assert_type(clips, Clips)
