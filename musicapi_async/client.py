@@ -432,7 +432,8 @@ class _Core:
         self._runtimes[:] = [known for known in self._runtimes if not known.loop.is_closed()]
 
     def __del__(self) -> None:
-        if getattr(self, "closed", True) or not self._runtimes or self._runtimes[0].process != os.getpid():
+        runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused
+        if self.closed or not runtimes or runtimes[0].process != os.getpid():
             return
         warnings.warn(
             f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "
