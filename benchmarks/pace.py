@@ -22,6 +22,7 @@ from musicapi_async.wire.retry import Failure, RetryPolicy, decide
 CREATES = 2000
 LATENCY = 0.03
 ANSWER = 0.4
+WAITERS = 1000
 
 
 @dataclass
@@ -99,6 +100,63 @@ async def creates(pace: Pace, share: float, seed: int) -> Outcome:
     )
 
 
+@dataclass
+class Unknown:
+    """What a lane without a configured pace made of a limit that nobody told it."""
+
+    used: float
+    refusals: float
+    first: int
+
+
+async def unknown_limit(per_second: float, seed: int) -> Unknown:
+    """`WAITERS` callers poll without end for 20 minutes; in the second five the limit is halved."""
+    rng = Random(seed)
+    loop = asyncio.get_running_loop()
+    limiter = MemoryLimiter({"poll": LaneLimits(64)})
+    policy = RetryPolicy()
+    tokens, filled, begun = per_second, loop.time(), loop.time()
+    allowed = 0.0
+    accepted = refused = first = 0
+
+    def admit() -> bool:
+        nonlocal tokens, filled, allowed
+        now = loop.time()
+        rate = per_second / 2 if 300 <= now - begun < 600 else per_second
+        allowed += (now - filled) * rate
+        tokens = min(tokens + (now - filled) * rate, max(rate, 1.0))
+        filled = now
+        if tokens < 1:
+            return False
+        tokens -= 1
+        return True
+
+    async def caller() -> None:
+        nonlocal accepted, refused, first
+        while True:
+            async with limiter.slot("poll"):
+                await asyncio.sleep(rng.uniform(0.02, 0.08))
+                if done := admit():
+                    accepted += 1
+                else:
+                    refused += 1
+                    first += loop.time() - begun < 60
+            if done:
+                limiter.succeeded("poll")
+            else:
+                # Nobody said how long to wait: stop the lane for a moment, the cut does the rest.
+                limiter.pause(
+                    "poll", 0.5 * (decide("get", Failure.RATE_LIMITED, 1, None, policy, rng) or 0.0)
+                )
+
+    callers = [asyncio.create_task(caller()) for _ in range(WAITERS)]
+    await asyncio.sleep(1200)
+    for task in callers:
+        task.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    return Unknown(accepted / allowed, refused / accepted, first)
+
+
 def largest_window(times: list[float], period: float) -> int:
     """The largest number of times in any half-open window of a period."""
     times = sorted(times)
@@ -143,6 +201,16 @@ def main() -> None:
             ),
             rows,
         )
+    unknown: list[tuple[str, float, float, int]] = []
+    for per_second in (1.0, 5.0, 20.0):
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            learned = runner.run(unknown_limit(per_second, options.seed))
+        unknown.append((f"{per_second:g} per second", learned.used, learned.refusals, learned.first))
+    report.table(
+        f"A limit that nobody told: {WAITERS:,} callers for 20 minutes, the limit halved in the second five",
+        ("true limit", "use of the limit", "refusals per accepted call", "refusals in the first minute"),
+        unknown,
+    )
     report.write(options.out)
 
 

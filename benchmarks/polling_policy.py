@@ -200,6 +200,20 @@ def main() -> None:
     plot(options.out / "polling_policy.svg", charts)
 
 
+# Label, kind of dot, and where the label stands (left -8, centred 0, right 8; lines below the dot).
+LABELS = {
+    "clairvoyant": ("clairvoyant", "p", 8, 4),
+    OPTIMUM: ("optimum", "o", -8, 4),
+    LEARNED: ("learned", "l", 0, -8),
+    "first 45 s, then every 15 s": ("first 45 s, then 15 s", "p", 0, 16),
+    "every 15 s": ("every 15 s", "p", 8, -4),
+    "every 20 s": ("every 20 s", "p", 8, -4),
+    "every 30 s": ("every 30 s", "p", 8, -4),
+    "expo 2 to 30 s, no jitter": ("expo, no jitter", "p", 0, -8),
+    "expo 2 to 30 s, full jitter": ("expo, full jitter", "p", 0, -8),
+}
+
+
 def plot(path: Path, charts: list[tuple[Durations, dict[str, Outcome], list[Outcome]]]) -> None:
     """Mean lateness over polls per task; down and to the left is better."""
     width, height, margin = 460, 340, 50
@@ -225,24 +239,19 @@ def plot(path: Path, charts: list[tuple[Durations, dict[str, Outcome], list[Outc
             parts.append(f'<text x="{x(0) - 6:.1f}" y="{y(tick) + 4:.1f}" class="e">{tick}</text>')
         parts.append(f'<text x="{x(most_polls / 2):.1f}" y="{y(0) + 30:.1f}" class="m">polls per task</text>')
         parts.append(f'<text x="{x(0) - 6:.1f}" y="{y(most_late) - 5:.1f}" class="e">late, s</text>')
-        line = " ".join(f"{x(o.polls):.1f},{y(o.late):.1f}" for o in curve if o.polls <= most_polls)
+        line = " ".join(
+            f"{x(o.polls):.1f},{y(o.late):.1f}"
+            for o in curve
+            if o.polls <= most_polls and o.late <= most_late
+        )
         parts.append(f'<polyline points="{line}" class="f"/>')
-        for name, o in results.items():
-            if (
-                o.polls > most_polls
-                or o.late > most_late
-                or "as many" in name
-                or "no jitter" in name.partition("gap")[2]
-            ):
-                continue
-            kind = "o" if name == OPTIMUM else "l" if name.startswith("learned") else "p"
-            label = {OPTIMUM: "optimum", LEARNED: "learned"}.get(
-                name, name.replace("expo 2 to 30 s, ", "expo, ")
-            )
-            below = 14 if name == OPTIMUM else -6
-            parts.append(f'<circle cx="{x(o.polls):.1f}" cy="{y(o.late):.1f}" r="4" class="{kind}"/>')
+        for name, (label, kind, side, below) in LABELS.items():
+            o = results[name]
+            at, up = x(o.polls), y(o.late)
+            anchor = {-8: "e", 0: "m"}.get(side, "")
+            parts.append(f'<circle cx="{at:.1f}" cy="{up:.1f}" r="4" class="{kind}"/>')
             parts.append(
-                f'<text x="{x(o.polls) + 6:.1f}" y="{y(o.late) + below:.1f}" class="s">{escape(label)}</text>'
+                f'<text x="{at + side:.1f}" y="{up + below:.1f}" class="s {anchor}">{escape(label)}</text>'
             )
     rows = (len(charts) + columns - 1) // columns
     style = (
