@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 from collections.abc import Callable, MutableSequence
 from typing import Final
 
@@ -34,6 +35,11 @@ FORMATS: Final = ("mp3", "wav")
 
 _BIT_RATE: Final = 128
 """Kilobits per second of an MP3: what streaming services send."""
+
+_FRAME_BYTES: Final = 144 * _BIT_RATE * 1000 // SAMPLE_RATE
+_FRAME_SAMPLES: Final = 1152
+_ENCODER_DELAY: Final = 576
+"""Bytes and samples of an MP3 frame at this rate, and the samples that LAME puts before the first."""
 
 _TICKS: Final = 960
 """MIDI ticks per beat: half a millisecond at 120 bpm."""
@@ -86,7 +92,23 @@ def mp3_by_lameenc(encoder: Encoder, array: Audio) -> bytes:
     encoder.set_in_sample_rate(SAMPLE_RATE)
     encoder.set_bit_rate(_BIT_RATE)
     encoder.set_quality(7)
-    return bytes(encoder.encode(_pcm(array).tobytes()) + encoder.flush())
+    frames = bytes(encoder.encode(_pcm(array).tobytes()) + encoder.flush())
+    return info_frame(frames, len(array)) + frames
+
+
+def info_frame(frames: bytes, samples: int) -> bytes:
+    """The silent first frame that tells a player the exact length, which `lameenc` leaves out.
+
+    It holds the number of frames and bytes, and the samples of delay and padding to cut off. Without it
+    players guess the length from the file's size and take the cover for a quarter of a second of music.
+    """
+    count, size = len(frames) // _FRAME_BYTES, len(frames)
+    padding = max(count * _FRAME_SAMPLES - _ENCODER_DELAY - samples, 0)
+    gap = (_ENCODER_DELAY << 12 | min(padding, 0xFFF)).to_bytes(3, "big")
+    header = frames[:4] + bytes(32)  # as the first frame, and an empty side information
+    xing = b"Info" + struct.pack(">III", 3, count + 1, size + _FRAME_BYTES)
+    lame = b"LAME3.100" + bytes(12) + gap + bytes(12)
+    return (header + xing + lame).ljust(_FRAME_BYTES, b"\0")
 
 
 def mp3_by_soundfile(array: Audio) -> bytes:
