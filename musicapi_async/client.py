@@ -116,7 +116,8 @@ class MusicAPI:
                 trust_env=trust_env,
                 sonic_word=sonic_word,
                 clock=clock or Clock(),
-                rng=rng or random.Random(),  # noqa: S311 - jitter, not secrets
+                rng=rng or random.Random(),
+                attempt_timeout=attempt_timeout,
             ),
             options,
         )
@@ -353,7 +354,9 @@ class _Core:
         sonic_word: str,
         clock: Clock,
         rng: random.Random,
+        attempt_timeout: float | None,
     ) -> None:
+        self._attempt_timeout: Final = attempt_timeout
         self.base_url: Final = base_url
         self.clock: Final = clock
         self.closed = False
@@ -413,6 +416,7 @@ class _Core:
             clock=self.clock,
             rng=self._rng,
             path_of=self._path_of,
+            attempt_timeout=self._attempt_timeout,
         )
 
     def _path_of(self, path: str) -> str:
@@ -440,7 +444,6 @@ class _Core:
             "or `await client.aclose()`",
             ResourceWarning,
             stacklevel=2,
-            source=self,
         )
 
 
