@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -118,6 +118,10 @@ def lines_of(words: Sequence[Word], *, sections: bool = False) -> list[Line]:
     return lines
 
 
+LATEST: Final = 100 * 3600.0 - 0.01
+"""Seconds; the hours of a subtitle have two digits, and times come from outside."""
+
+
 def lrc(lines: Sequence[Line]) -> str:
     """Lines as an LRC file; minutes go beyond 59."""
     return "".join(f"[{_lrc_time(line.start)}]{line.text}\n" for line in lines)
@@ -133,11 +137,11 @@ def srt(lines: Sequence[Line]) -> str:
 
 
 def _lrc_time(seconds: float) -> str:
-    hundredths = round(seconds * 100)
+    hundredths = round(min(seconds, LATEST) * 100)
     return f"{hundredths // 6000:02d}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
 
 
 def _srt_time(seconds: float) -> str:
-    thousandths = round(seconds * 1000)
+    thousandths = round(min(seconds, LATEST) * 1000)
     whole = thousandths // 1000
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{thousandths % 1000:03d}"
