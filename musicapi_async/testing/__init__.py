@@ -1,1 +1,1 @@
-"""For tests of code that uses this package: a pytest plugin, and an event loop on which waiting takes no time."""
+"""For tests of code that uses this package: a pytest plugin, and an event loop on which waiting is instant."""
