@@ -61,14 +61,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_seconds(name: str, value: float) -> float:
     """`value` if it is a positive finite number of seconds, else `RequestValidationError`."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if not _is_positive(value):
         raise _bad(name, "a positive number of seconds", repr(value))
     return float(value)
+
+
+def _is_positive(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    )
 
 
 def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> str:

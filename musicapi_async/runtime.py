@@ -24,7 +24,7 @@ from .transport.caller import ApiCaller
 from .transport.download import Downloader
 from .transport.limiter import RateLimiter
 from .transport.session import Session
-from .wire.polls import Seen
+from .wire.looks import Seen
 
 ONCE: Final = Options(retries=0)
 """A poll of the waiter is one attempt: it has rules of its own for what follows a failure."""

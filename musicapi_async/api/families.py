@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from typing import Final
 
 from .account import Account
+from .nuro import Nuro
 from .operation import Family, Polled
+from .producer import Producer
+from .riffusion import Riffusion
 from .sonic import Sonic
+from .studio import Studio
+from .suno import Suno
 
-FAMILIES: Final[Mapping[str, type[Family]]] = {family.word: family for family in (Sonic, Account)}
+FAMILIES: Final[Mapping[str, type[Family]]] = {
+    family.word: family for family in (Sonic, Suno, Producer, Nuro, Riffusion, Studio, Account)
+}
 """Every family by its word; the word stands in paths, in handles and in resume tokens."""
 
 

@@ -39,6 +39,7 @@ from ..clock import Clock
 from ..config import check_seconds
 from ..errors import RequestValidationError, TaskError, TaskTimeoutError
 from ..wire import polls, retry
+from ..wire.looks import Seen
 from .schedule import PollPolicy
 
 log: Final = logging.getLogger("musicapi_async")
@@ -48,7 +49,7 @@ SLACK: Final = 0.005
 CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
-Look = Callable[[TaskRef, Polled], Awaitable[polls.Seen]]
+Look = Callable[[TaskRef, Polled], Awaitable[Seen]]
 Key = tuple[str, str]
 R = TypeVar("R", bound=Result)
 NEVER: Final = float("inf")
@@ -229,7 +230,7 @@ class TaskWaiter:
             for slot in slots.values():
                 self._leave(slot, ended)
 
-    def deliver(self, family: str, task_id: str, seen: polls.Seen) -> bool:
+    def deliver(self, family: str, task_id: str, seen: Seen) -> bool:
         """An answer that came from outside, such as a webhook: as if it had been polled.
 
         Returns whether anybody was waiting. The first terminal answer wins; later ones change nothing.
@@ -375,7 +376,7 @@ class TaskWaiter:
                     self._apply(slot, seen)
             slot = self._take()
 
-    def _apply(self, slot: Slot, seen: polls.Seen) -> None:
+    def _apply(self, slot: Slot, seen: Seen) -> None:
         now = self._clock.now()
         age = now - slot.born
         verdict = polls.decide(seen, slot.memory, age=age, own=slot.ref.own, now=now)

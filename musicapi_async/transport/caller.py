@@ -32,6 +32,7 @@ from ..errors import (
     ServerError,
 )
 from ..wire import codec, polls, replies
+from ..wire.looks import Seen
 from .limiter import Place, RateLimiter
 from .session import Incoming, Kind, Outgoing, Session, fill_path
 
@@ -130,7 +131,7 @@ class ApiCaller:
             return await self._within(out, options, fly)
         return await self._paid(out, options, None, fly)
 
-    async def look(self, ref: TaskRef, polled: Polled, options: Options) -> polls.Seen:
+    async def look(self, ref: TaskRef, polled: Polled, options: Options) -> Seen:
         """Poll a task once; a failure to get an answer is a value, too. Free."""
         out = Outgoing(
             method="GET",
