@@ -1,0 +1,74 @@
+"""Follow tasks to their end, tell of every change, fetch their files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..api.handle import Task
+from ..api.results import Result, Until
+from ..errors import MusicAPIError, TaskFailedError
+from .invocation import Invocation
+from .reporting import Row
+
+if TYPE_CHECKING:
+    from ..client import MusicAPI
+
+T = TypeVar("T")
+
+
+async def follow(
+    invocation: Invocation,
+    client: MusicAPI,
+    task: Task[Any],
+    row: Row,
+    *,
+    timeout: float | None = None,
+    until: Until = "all",
+    folder: Path | None = None,
+    pattern: str = "{title} {clip_id}",
+) -> MusicAPIError | None:
+    """Wait for a task and fetch its files if a folder is given; returns the error that it ended with."""
+    try:
+        result = await end_of(task, row, timeout=timeout, until=until)
+        if task.last is not None and task.last.is_terminal:
+            invocation.ended(task)
+        row.ended(task, result)
+        if folder is not None:
+            # Before the end of the task only whole clips are fetched; after it, one without a file is an error.
+            files = result if until == "all" else [clip for clip in result.clips if clip.final_url]
+            row.saved(task, await client.download(files, folder, name=pattern))
+    except MusicAPIError as error:
+        if isinstance(error, TaskFailedError):
+            invocation.ended(task)
+        row.failed(task, error)
+        return error
+    return None
+
+
+async def end_of(
+    task: Task[Any], row: Row, *, timeout: float | None = None, until: Until = "all"
+) -> Result:
+    """Tell every change to `row` until the task has ended as `until` says; returns what it gave."""
+    async with aclosing(task.updates(timeout=timeout)) as updates:
+        async for update in updates:
+            row.saw(task, update)
+            if update.satisfies(until):
+                return update.outcome()
+    raise AssertionError("updates end with the end of the task or with an error")
+
+
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all at once; the first exception ends the others and comes out as itself, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+    return [one.result() for one in running]
