@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from .account import Account
@@ -20,6 +21,7 @@ FAMILIES: Final[Mapping[str, type[Family]]] = {
 """Every family by its word; the word stands in paths, in handles and in resume tokens."""
 
 
+@lru_cache(maxsize=256)
 def polled_as(family: str, kind: str = "") -> Polled | None:
     """How tasks of `family` that the operation `kind` made are polled; None if nothing there is polled.
 
