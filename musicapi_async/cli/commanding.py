@@ -88,5 +88,5 @@ def kebab(name: str) -> str:
 
 def first_sentence(text: str) -> str:
     """The first sentence of a docstring, on one line."""
-    joined = " ".join(text.split())
+    joined = " ".join(text.replace("`", "").split())
     return joined.partition(". ")[0].partition(": ")[0].rstrip(".") + "." if joined else ""

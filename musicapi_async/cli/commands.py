@@ -98,7 +98,7 @@ async def _follow_all(
     help="All clips ended, the first finished clip, or the first audio of any kind.",
 )
 def wait_command(tasks: tuple[str, ...], family: str, timeout: float | None, until: str) -> None:
-    """Wait for tasks that were submitted before, by anybody. Free; may be repeated at any time."""
+    """Wait for tasks that were submitted before. Free; may be repeated at any time."""
     refs = refs_of(tasks, family)
     run(lambda invocation: _follow_all(invocation, refs, timeout=timeout, until=cast("Until", until)))
 
@@ -124,7 +124,7 @@ def wait_command(tasks: tuple[str, ...], family: str, timeout: float | None, unt
 def download_command(
     tasks: tuple[str, ...], family: str, timeout: float | None, out: Path, name: str
 ) -> None:
-    """Fetch the files of tasks; waits for those that have not ended. Free. Whole files are not fetched
+    """Fetch the files of tasks. Free. Waits for tasks that have not ended. Whole files are not fetched
     again, and an interrupted download goes on where it stopped."""
     refs = refs_of(tasks, family)
     run(lambda invocation: _follow_all(invocation, refs, timeout=timeout, folder=out, pattern=name))
@@ -155,9 +155,12 @@ def task_command(tasks: tuple[str, ...], family: str) -> None:
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    pairs = dict(text.partition("=")[::2] for text in value)
-    if any("=" not in text for text in value):
-        raise click.BadParameter("needs the form NAME=VALUE", ctx, param)
+    pairs: dict[str, str] = {}
+    for text in value:
+        name, sign, given = text.partition("=")
+        if not sign:
+            raise click.BadParameter("needs the form NAME=VALUE", ctx, param)
+        pairs[name] = given
     return pairs
 
 
@@ -166,11 +169,17 @@ def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 @click.argument("path")
 @click.option("--json", "body", type=Json(), metavar="JSON", help="The body: JSON, @file, or @-.")
 @click.option(
-    "--param", "params", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="Of the query; repeatable."
+    "--param",
+    "params",
+    multiple=True,
+    callback=_pairs,
+    metavar="NAME=VALUE",
+    help="Of the query; repeatable.",
 )
 def request_command(method: str, path: str, body: Any, params: dict[str, str]) -> None:
-    """Call any path below the base URL, such as GET /get-credits, and print the JSON that it answers.
+    """Call any path and print the JSON that it answers.
 
+    The path is below the base URL, such as /get-credits.
     A GET is free and repeated after passing failures; anything else is taken to charge credits and is sent
     at most once.
     """

@@ -61,13 +61,13 @@ from musicapi_async import MusicAPI
 
 async def main():
     async with MusicAPI() as client:
-        make, mv = client.sonic, "sonic-v6"
-        rain = await make.create_music(mv=mv, gpt_description_prompt="lo-fi")
-        own = await make.create_music(mv=mv, tags="folk", prompt="Float on")
+        api, mv = client.sonic, "sonic-v6"
+        rain = await api.create_music(mv=mv, gpt_description_prompt="lo-fi")
+        own = await api.create_music(mv=mv, tags="folk", prompt="Float on")
         clips = await rain.wait()
-        voice = await make.create_persona(name="Rain", clip_id=clips[0].clip_id)
+        voice = await api.create_persona(name="Rain", clip_id=clips[0].clip_id)
         ask = {"persona_id": voice.persona_id, "prompt": "Keep them near"}
-        more = await make.persona_music(mv=mv, **ask)
+        more = await api.persona_music(mv=mv, **ask)
         for task in (rain, own, more):
             await client.download(await task.wait(), "songs")
 
@@ -95,13 +95,19 @@ class Song:
     help="Folder for the songs.",
 )
 @click.option(
-    "--speed", type=float, default=SPEED, show_default=True, callback=seconds, help="Times as fast as the service."
+    "--speed",
+    type=float,
+    default=SPEED,
+    show_default=True,
+    callback=seconds,
+    help="Times as fast as the service.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another number, another demo.")
 def demo_command(out: Path, speed: float, seed: int) -> None:
-    """Make three songs and a persona right now: no account, no network, no cost.
+    """Make three songs right now, without account, network or cost.
 
-    A sandbox in this process speaks the same API as the service, only faster, and makes real audio.
+    Two songs at once, a persona from the first of them, and a song with that persona. A sandbox in this
+    process speaks the same API as the service, only faster, and makes real audio.
     """
     if any(find_spec(name) is None for name in MUSIC_LIBRARIES):
         raise click.UsageError("The demo makes real audio: pip install 'musicapi-async[cli,sandbox]'")
@@ -218,7 +224,6 @@ def _show_table(songs: Sequence[Song]) -> None:
 
 
 def _summary(persona: Persona, before: float, after: float, took: float, speed: float) -> list[str]:
-    program = [f"  {line}".rstrip() for line in PROGRAM.splitlines()]
     return [
         f"Persona  {PERSONA} ({persona.persona_id})",
         f"Cost     {before - after:g} of the sandbox's {before:g} credits; nothing real was charged.",
@@ -226,8 +231,8 @@ def _summary(persona: Persona, before: float, after: float, took: float, speed: 
         "",
         "The same as a program:",
         "",
-        *program,
+        *PROGRAM.splitlines(),
         "",
-        "With a real key:     export MUSICAPI_KEY=...      and run it.",
-        "Without an account:  musicapi sandbox             and export what it prints.",
+        "With a real key:     export MUSICAPI_KEY=...  and run it.",
+        "Without an account:  musicapi sandbox         and export what it prints.",
     ]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..api.handle import Task
 from ..api.results import Result, Until
@@ -38,7 +38,7 @@ async def follow(
             invocation.ended(task)
         row.ended(task, result)
         if folder is not None:
-            # Before the end of the task only whole clips are fetched; after it, one without a file is an error.
+            # Before the end only whole clips are fetched; after it, a clip without a file is an error.
             files = result if until == "all" else [clip for clip in result.clips if clip.final_url]
             row.saved(task, await client.download(files, folder, name=pattern))
     except MusicAPIError as error:
@@ -49,9 +49,7 @@ async def follow(
     return None
 
 
-async def end_of(
-    task: Task[Any], row: Row, *, timeout: float | None = None, until: Until = "all"
-) -> Result:
+async def end_of(task: Task[Any], row: Row, *, timeout: float | None = None, until: Until = "all") -> Result:
     """Tell every change to `row` until the task has ended as `until` says; returns what it gave."""
     async with aclosing(task.updates(timeout=timeout)) as updates:
         async for update in updates:
@@ -67,8 +65,11 @@ async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(one) for one in work]
     except BaseExceptionGroup as group:
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
+        raise _first(group) from None
     return [one.result() for one in running]
+
+
+def _first(error: BaseException) -> BaseException:
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error

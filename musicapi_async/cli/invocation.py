@@ -66,7 +66,9 @@ class Invocation:
 
         client = MusicAPI(self._key(), base_url=self.base_url, clock=Clock(self.clock_speed))
         if self.clock_speed != 1 and not _is_local(client.base_url):
-            raise click.UsageError("--clock-speed (MUSICAPI_CLOCK_SPEED) is for a sandbox on this machine only.")
+            raise click.UsageError(
+                "--clock-speed (MUSICAPI_CLOCK_SPEED) is for a sandbox on this machine only."
+            )
         return client
 
     def _key(self) -> str | None:
@@ -145,7 +147,7 @@ class Invocation:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (OSError, ValueError, AttributeError):
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives until exit
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - lives until exit
         try:
             self.tell_resume()
         except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from io import TextIOWrapper
 from typing import Final
 
 NEEDED: Final = ("click", "rich")
@@ -16,7 +17,7 @@ def main() -> None:
         sys.stderr.write("The musicapi command needs an extra: pip install 'musicapi-async[cli]'\n")
         raise SystemExit(2)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a title that the terminal cannot show is no error
     from .root import root
 

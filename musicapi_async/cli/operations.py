@@ -16,7 +16,7 @@ from ..api.results import TaskUpdate
 from .commanding import Command, first_sentence, kebab, run, seconds
 from .following import follow
 from .invocation import Invocation
-from .options_of import argument_fields, fields_given, parameters_of
+from .options_of import argument_fields, fields_given, parameters_of, spoken
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -53,11 +53,11 @@ class OperationCommand(Command):
         cost = "Charges credits." if operation.charges else "Free."
         if operation.charges and not operation.resend:
             cost += " Sent at most once."
-        paragraphs = [self._about.replace("`", ""), f"{operation.call_name}. {cost}"]
+        paragraphs = [spoken(self._about, operation), f"{operation.call_name}. {cost}"]
         replacement = _replacement(operation)
         if replacement is not None:
             paragraphs.append(f"Deprecated by the service; it recommends {replacement}.")
-        rows = [(one.name.upper(), f"{one.description} ({one.limit})") for one in argument_fields(operation)]
+        rows = [(one.name.upper(), spoken(one.description, operation)) for one in argument_fields(operation)]
         for text in paragraphs:
             formatter.write_paragraph()
             with formatter.indentation():
@@ -82,8 +82,11 @@ class OperationCommand(Command):
             chosen = wait if wait is not None else bool(folder or timeout) or not invocation.is_json
             async with invocation.client() as client:
                 if not self.operation.submits:
-                    return await _call(invocation, client, self.operation, values)
-                return await _submit(invocation, client, self.operation, values, chosen, folder, timeout)
+                    await _call(invocation, client, self.operation, values)
+                    return None
+                return await _submit(
+                    invocation, client, self.operation, values, wait=chosen, folder=folder, timeout=timeout
+                )
 
         run(work)
 
@@ -91,7 +94,9 @@ class OperationCommand(Command):
 def _waiting_options() -> list[click.Parameter]:
     return [
         click.Option(
-            ["--wait/--no-wait"], default=None, help="Wait for the end. Default: yes, with bars, on a terminal."
+            ["--wait/--no-wait"],
+            default=None,
+            help="Wait for the end. Default: yes, with bars, on a terminal.",
         ),
         click.Option(
             ["--download"],
@@ -135,6 +140,7 @@ async def _submit(
     client: MusicAPI,
     operation: Operation[Any, Any],
     values: Mapping[str, Any],
+    *,
     wait: bool,
     folder: Path | None,
     timeout: float | None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 import msgspec
@@ -20,7 +22,13 @@ PLAIN_LIMITS: Final = frozenset({"text", "text, not empty", "True or False", "a 
 """Limits that the type shown beside an option tells already."""
 
 
-class Text(click.ParamType):
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]  # generic for type checkers only: older releases of click are not
+else:
+    ParamType = click.ParamType
+
+
+class Text(ParamType):
     """Text as it is, `@file` for the text in a file, `@-` for standard input, `@@...` for a leading '@'."""
 
     name = "text"
@@ -35,7 +43,7 @@ class Text(click.ParamType):
     def read(self, name: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text of the file `name`, or of standard input if it is '-'."""
         if name == "-":
-            data = click.get_binary_stream("stdin").read(FILE_LIMIT + 1)
+            data = sys.stdin.buffer.read(FILE_LIMIT + 1)
         else:
             try:
                 with Path(name).open("rb") as file:
@@ -127,17 +135,19 @@ def parameters_of(operation: Operation[Any, Any]) -> list[click.Parameter]:
         found.append(click.Option([flag_of(field.name), "also_" + dest_of(field.name)], hidden=True))
     options = [field for field in operation.fields if field not in arguments]
     options.sort(key=lambda field: (not field.required, field.name.startswith("webhook_")))
-    found += [_option(field) for field in options]
+    found += [_option(field, operation) for field in options]
     return found
 
 
-def _option(field: FieldInfo) -> click.Option:
+def _option(field: FieldInfo, operation: Operation[Any, Any]) -> click.Option:
     dest, flag, kind = dest_of(field.name), flag_of(field.name), _core(field.type)
-    told = [field.description] if field.description else []
+    told = [spoken(field.description, operation)] if field.description else []
     if field.limit and field.limit not in PLAIN_LIMITS:
-        told.append(f"({field.limit})")
+        limit = re.sub(r"^(text of|a number|a whole number) ", "", field.limit)
+        told.append(f"({limit})")
     if field.default is not None:
-        told.append(f"[default: {field.default}]")
+        default = {True: "yes", False: "no"}.get(field.default, field.default)
+        told.append(f"[default: {default}]")
     text = " ".join(told)
     if isinstance(kind, msgspec.inspect.BoolType):
         off = f"--no-{flag[2:]}"
@@ -160,7 +170,7 @@ def _core(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
     return kind
 
 
-def type_of(kind: msgspec.inspect.Type) -> click.ParamType:
+def type_of(kind: msgspec.inspect.Type) -> ParamType:
     """The click type for a declared type."""
     match _core(kind):
         case msgspec.inspect.StrType():
@@ -173,6 +183,12 @@ def type_of(kind: msgspec.inspect.Type) -> click.ParamType:
             return Scalar()
         case _:
             return Json()
+
+
+def spoken(text: str, operation: Operation[Any, Any]) -> str:
+    """A docstring for the terminal: quoted fields of the request by their option, other quotes dropped."""
+    names = {field.name for field in operation.fields}
+    return re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
 
 
 def fields_given(operation: Operation[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +209,7 @@ def fields_given(operation: Operation[Any, Any], given: Mapping[str, Any]) -> di
                 raise click.UsageError(f"'{field.name.upper()}' was given twice.")
             value = also if value is None else value
         if isinstance(value, tuple):
-            value = list(value) or None
+            value = list(cast("tuple[Any, ...]", value)) or None
         if value is not None:
             values[field.name] = value
     return values

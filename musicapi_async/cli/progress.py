@@ -57,8 +57,6 @@ def share_done(age: float) -> float:
 
 
 class _Share(ProgressColumn):
-    max_refresh = 0.1
-
     def render(self, task: RichTask) -> ProgressBar:
         """The bar itself."""
         bar: Bar = task.fields["bar"]
@@ -73,8 +71,6 @@ class _Share(ProgressColumn):
 
 
 class _Words(ProgressColumn):
-    max_refresh = 0.1
-
     def __init__(self, field: str, width: int, justify: Any = "left") -> None:
         super().__init__(Column(width=width, no_wrap=True, overflow="ellipsis", justify=justify))
         self._field = field

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import click
 import msgspec
@@ -19,6 +19,7 @@ import msgspec
 from ..api.handle import Task
 from ..api.replies import Credits
 from ..api.results import Clip, Clips, ConcatPairs, Result, Stem, TaskUpdate
+from ..api.values import RAW_NAME, list_or_empty
 from ..errors import MusicAPIError, TaskFailedError
 from .complaint import resume_command, what_happened
 from .visible import visible
@@ -225,8 +226,9 @@ def reply_fields(reply: Any) -> dict[str, Any]:
 
 def _without_raw(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_raw(one) for key, one in value.items() if key != "<raw>"}  # type: ignore[misc]
-    return [_without_raw(one) for one in value] if isinstance(value, list) else value  # type: ignore[misc]
+        mapping = cast("dict[str, Any]", value)
+        return {key: _without_raw(one) for key, one in mapping.items() if key != RAW_NAME}
+    return [_without_raw(one) for one in list_or_empty(value)] if isinstance(value, list) else value
 
 
 # --- text --------------------------------------------------------------------------------------------------
@@ -283,7 +285,7 @@ class TextReporter:
         return TextRow(self._bars.bar(label), self._endings)
 
     @contextmanager
-    def following(self, speed: float, *, summary: bool = True) -> Iterator[None]:
+    def following(self, speed: float, *, summary: bool = True) -> Generator[None]:
         """Show the bars; print what the tasks gave when they are done, or as far as they came."""
         from .progress import Bars
 
@@ -320,7 +322,9 @@ class TextReporter:
                 continue
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             shown = visible(f"{value:g}" if isinstance(value, float) else shown, lines=True)
-            click.echo(f"{click.style(name, bold=True)}  {shown}" if "\n" not in shown else f"{name}\n{shown}")
+            click.echo(
+                f"{click.style(name, bold=True)}  {shown}" if "\n" not in shown else f"{name}\n{shown}"
+            )
 
     def body(self, body: Any) -> None:
         """Indented JSON."""
@@ -353,7 +357,9 @@ def result_lines(result: Result) -> list[str]:
         lines.append(f"  clip   {visible(clip.clip_id)}")
         link = clip.final_url or clip.stream_url
         if link:
-            lines.append(f"  {'file ' if clip.final_url else 'stream'} {' ' if clip.final_url else ''}{visible(link)}")
+            lines.append(
+                f"  {'file ' if clip.final_url else 'stream'} {' ' if clip.final_url else ''}{visible(link)}"
+            )
     if not isinstance(result, Clips):
         for name in type(result).__slots__:
             value = getattr(result, name)

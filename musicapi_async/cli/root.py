@@ -71,7 +71,7 @@ class Root(click.Group):
         families = [(name, one) for name, one in self.commands.items() if isinstance(one, click.Group)]
         for title, rows in (("Commands", own), ("All operations, by family", families)):
             with formatter.section(title):
-                formatter.write_dl([(name, one.get_short_help_str(60)) for name, one in rows])
+                formatter.write_dl([(name, one.get_short_help_str(64)) for name, one in rows])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The exit codes."""

@@ -30,7 +30,12 @@ def _limit(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one."
 )
 @click.option(
-    "--speed", type=float, default=1.0, show_default=True, callback=seconds, help="Times as fast as the service."
+    "--speed",
+    type=float,
+    default=1.0,
+    show_default=True,
+    callback=seconds,
+    help="Times as fast as the service.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides ids, durations and music.")
 @click.option(
