@@ -14,6 +14,7 @@ from ..errors import (
     DownloadError,
     InsufficientCreditsError,
     MusicAPIError,
+    NotFoundError,
     OutcomeUnknownError,
     RateLimitedError,
     RequestTimeoutError,
@@ -21,6 +22,7 @@ from ..errors import (
     TaskFailedError,
     TaskTimeoutError,
 )
+from .lines import write_json
 from .visible import visible
 
 NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
@@ -64,6 +66,8 @@ def what_happened(error: MusicAPIError) -> str:
 
 def money(error: MusicAPIError) -> str:
     """Whether credits were spent, in terms of the command."""
+    if isinstance(error, NotFoundError) and error.task_id:
+        return ""  # whether such a task was ever paid for is just what nobody knows
     return error.money.replace("client.credits()", "`musicapi credits`")
 
 
@@ -89,8 +93,6 @@ def error_fields(error: MusicAPIError, code: int) -> dict[str, Any]:
 def complain(error: MusicAPIError, code: int, *, as_json: bool) -> None:
     """Write an error to standard error."""
     if as_json:
-        from .reporting import write_json
-
         write_json(error_fields(error, code), err=True)
         return
     facts = what_happened(error)
@@ -116,6 +118,6 @@ def wrapped(text: str, first: int = 0) -> str:
     return filled.lstrip()
 
 
-def resume_command(tokens: Sequence[str]) -> str:
-    """A command line to copy that waits for tasks; one token per line, because they are long."""
-    return " \\\n".join(["  musicapi wait", *(f"    {token}" for token in tokens)])
+def resume_command(words: Sequence[str], command: str = "wait") -> str:
+    """A command line to copy; one word per line, because tokens are long."""
+    return " \\\n".join([f"  musicapi {command}", *(f"    {word}" for word in words)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..api.handle import Task
 from ..api.results import Result, Until
-from ..errors import MusicAPIError, TaskFailedError
+from ..errors import MusicAPIError, NotFoundError, TaskFailedError
 from .invocation import Invocation
 from .reporting import Row
 
@@ -32,6 +32,8 @@ async def follow(
     pattern: str = "{title} {clip_id}",
 ) -> MusicAPIError | None:
     """Wait for a task and fetch its files if a folder is given; returns the error that it ended with."""
+    if folder is not None:
+        invocation.fetching(task, folder)
     try:
         result = await end_of(task, row, timeout=timeout, until=until)
         if task.last is not None and task.last.is_terminal:
@@ -40,10 +42,13 @@ async def follow(
         if folder is not None:
             # Before the end only whole clips are fetched; after it, a clip without a file is an error.
             files = result if until == "all" else [clip for clip in result.clips if clip.final_url]
-            row.saved(task, await client.download(files, folder, name=pattern))
+            paths = await client.download(files, folder, name=pattern)
+            invocation.fetched(task)
+            row.saved(task, paths)
     except MusicAPIError as error:
-        if isinstance(error, TaskFailedError):
+        if isinstance(error, TaskFailedError | NotFoundError):
             invocation.ended(task)
+            invocation.fetched(task)
         row.failed(task, error)
         return error
     return None

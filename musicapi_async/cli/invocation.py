@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..api.handle import Task, TaskRef
 from ..errors import MusicAPIError
 from . import exits
 from .complaint import complain, resume_command
+from .lines import write_json
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -36,6 +38,8 @@ class Invocation:
         self.resumable = True
         """False in the demo, whose tasks end with it."""
         self._going_on: dict[str, TaskRef] = {}
+        self._unsaved: dict[str, TaskRef] = {}
+        self._folder = Path()
         self._reporter: Reporter | None = None
 
     @property
@@ -94,6 +98,15 @@ class Invocation:
         """The task has come to its end."""
         self._going_on.pop(task.task_id, None)
 
+    def fetching(self, task: Task[Any], folder: Path) -> None:
+        """From now on its files are wanted; they are not there yet."""
+        self._unsaved[task.task_id] = task.ref
+        self._folder = folder
+
+    def fetched(self, task: Task[Any]) -> None:
+        """Its files are on disk."""
+        self._unsaved.pop(task.task_id, None)
+
     def noticed(self, token: object) -> None:
         """A token that the library logged: the task of a call whose caller was interrupted."""
         ref = TaskRef.parse(token) if isinstance(token, str) else None
@@ -104,6 +117,12 @@ class Invocation:
     def going_on(self) -> list[str]:
         """The tokens of the tasks that go on."""
         return [ref.token for ref in self._going_on.values()] if self.resumable else []
+
+    @property
+    def not_downloaded(self) -> list[str]:
+        """The tokens of the tasks that have ended and whose files were not all fetched."""
+        refs = self._unsaved.values() if self.resumable else ()
+        return [ref.token for ref in refs if ref.task_id not in self._going_on]
 
     # --- the end -------------------------------------------------------------------------------------------
 
@@ -119,28 +138,37 @@ class Invocation:
     def interrupted(self) -> int:
         """Tell what goes on after Ctrl-C; returns the exit code."""
         if self.errors_as_json:
-            from .reporting import write_json
-
-            fields = {"event": "interrupted", "exit_code": exits.INTERRUPTED, "tasks": self.going_on}
-            write_json(fields, err=True)
+            fields = {"exit_code": exits.INTERRUPTED, **self._left_behind()}
+            write_json({"event": "interrupted", **fields}, err=True)
+        elif not self.resumable:
+            click.echo(
+                "Interrupted. The sandbox has ended with its tasks; nothing real was charged.", err=True
+            )
         else:
             click.echo("Interrupted.", err=True)
             self.tell_resume()
         return exits.INTERRUPTED
 
     def tell_resume(self) -> None:
-        """Print how to come back to the tasks that go on; they are paid for."""
-        tokens = self.going_on
-        if not tokens:
+        """Print how to come back to the tasks that go on, and to files that were not fetched."""
+        left = self._left_behind()
+        if not any(left.values()):
             return
         if self.errors_as_json:
-            from .reporting import write_json
-
-            write_json({"event": "going_on", "tasks": tokens}, err=True)
+            write_json({"event": "going_on", **left}, err=True)
             return
-        what = "1 task goes on and is" if len(tokens) == 1 else f"{len(tokens)} tasks go on and are"
-        click.echo(f"{what} paid for. Come back with:", err=True)
-        click.echo(resume_command(tokens), err=True)
+        tokens = left["tasks"]
+        if tokens:
+            what = "1 task goes on and is" if len(tokens) == 1 else f"{len(tokens)} tasks go on and are"
+            click.echo(f"{what} paid for. Come back, free of charge, with:", err=True)
+            click.echo(resume_command(tokens), err=True)
+        if left["not_downloaded"]:
+            click.echo("Not all files were fetched. Go on, free of charge, with:", err=True)
+            words = [f"--out {shlex.quote(str(self._folder))}", *left["not_downloaded"]]
+            click.echo(resume_command(words, "download"), err=True)
+
+    def _left_behind(self) -> dict[str, list[str]]:
+        return {"tasks": self.going_on, "not_downloaded": self.not_downloaded}
 
     def broken_pipe(self) -> int:
         """The reader has gone: nothing more is written, not even at exit. Returns the exit code."""
@@ -172,8 +200,6 @@ class LogHandler(logging.Handler):
             for value in args:
                 self._invocation.noticed(value)
         if self._invocation.errors_as_json:
-            from .reporting import write_json
-
             write_json({"event": "log", "level": record.levelname.lower(), "message": message}, err=True)
         else:
             click.echo(f"{record.levelname.lower()}: {message}", err=True)

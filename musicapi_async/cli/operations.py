@@ -12,6 +12,7 @@ import click
 from ..api.families import FAMILIES
 from ..api.handle import TaskRef
 from ..api.operation import Family, Operation
+from ..api.request import refuse, violations
 from ..api.results import TaskUpdate
 from .commanding import Command, first_sentence, kebab, run, seconds
 from .following import follow
@@ -74,6 +75,9 @@ class OperationCommand(Command):
 
     def _invoke(self, **given: Any) -> None:
         values = fields_given(self.operation, given)
+        found = violations(self.operation.request(**values))
+        if found:
+            raise refuse(found, self.operation.call_name)
         wait, folder, timeout = given.get("wait"), given.get("download"), given.get("timeout")
         if wait is False and (folder is not None or timeout is not None):
             raise click.UsageError("--no-wait excludes --download and --timeout.")

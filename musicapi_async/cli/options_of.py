@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -157,7 +157,7 @@ def _option(field: FieldInfo, operation: Operation[Any, Any]) -> click.Option:
         text += " Repeat the option for each."
         return click.Option([flag, dest], type=each, multiple=True, help=text, required=field.required)
     param_type = Secret() if field.name in SECRET else type_of(field.type)
-    return click.Option([flag, dest], type=param_type, default=None, help=text, required=field.required)
+    return click.Option([flag, dest], type=param_type, help=text, required=field.required)
 
 
 def _core(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
@@ -208,8 +208,10 @@ def fields_given(operation: Operation[Any, Any], given: Mapping[str, Any]) -> di
             if value is not None and also is not None:
                 raise click.UsageError(f"'{field.name.upper()}' was given twice.")
             value = also if value is None else value
-        if isinstance(value, tuple):
-            value = list(cast("tuple[Any, ...]", value)) or None
+        if isinstance(_core(field.type), msgspec.inspect.ListType) and value is not None:
+            value = [*value] or None
         if value is not None:
             values[field.name] = value
+        elif field.required:
+            raise click.UsageError(f"Missing option '{flag_of(field.name)}'.")
     return values

@@ -6,7 +6,6 @@ Both reporters are told the same things in the same order. A `Row` stands for on
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +21,7 @@ from ..api.results import Clip, Clips, ConcatPairs, Result, Stem, TaskUpdate
 from ..api.values import RAW_NAME, list_or_empty
 from ..errors import MusicAPIError, TaskFailedError
 from .complaint import resume_command, what_happened
+from .lines import write_json
 from .visible import visible
 
 if TYPE_CHECKING:
@@ -98,17 +98,6 @@ class Reporter(Protocol):
 
 
 # --- JSON lines --------------------------------------------------------------------------------------------
-
-
-def write_json(fields: Mapping[str, Any], *, err: bool = False) -> None:
-    """One line of JSON, at once. Only ASCII, so that no encoding and no terminal can spoil it."""
-    stream = sys.stderr if err else sys.stdout
-    stream.write(json.dumps(fields, default=_plain) + "\n")
-    stream.flush()
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else msgspec.to_builtins(value)
 
 
 def task_fields(task: Task[Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from .commands import (
 )
 from .demo import demo_command
 from .invocation import Invocation, LogHandler
+from .lines import write_json
 from .operations import family_groups, shortcut
 from .serve import sandbox_command
 
@@ -82,8 +83,6 @@ class Root(click.Group):
 
 
 def _usage(error: click.UsageError) -> int:
-    from .reporting import write_json
-
     told = {"type": "UsageError", "message": error.format_message(), "exit_code": exits.REFUSED_HERE}
     write_json({"event": "error", **told}, err=True)
     return exits.REFUSED_HERE
