@@ -8,6 +8,7 @@ import os
 import random
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
@@ -263,9 +264,10 @@ class MusicAPI:
         for task in done:
             yield task
         waiting = [task for task in asked if task not in done]
-        async for task, outcome in runtime.waiter.wait_each(waiting, until, timeout):
-            task.settle(outcome)
-            yield task
+        async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
+            async for task, outcome in ended:
+                task.settle(outcome)
+                yield task
 
     # --- files ---------------------------------------------------------------------------------------------
 
@@ -467,8 +469,9 @@ class _Watching:
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         runtime = await self._core.runtime()
-        async for update in runtime.waiter.updates(ref, timeout):
-            yield update
+        async with aclosing(runtime.waiter.updates(ref, timeout)) as updates:
+            async for update in updates:
+                yield update
 
     async def refresh(self, ref: TaskRef) -> TaskUpdate:
         runtime = await self._core.runtime()
