@@ -53,15 +53,16 @@ ID: Final = 200
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
-_STALE: Final = {
-    "prompt": "The prompt character length should be less than 3000.",
-    "lyrics": "The prompt character length should be less than 3000.",
-    "gpt_description_prompt": "The 'gpt_description_prompt' character length should be less than 200.",
-    "tags": "The tags character length should be less than 200.",
-    "title": "The title character length should be less than 80.",
-    "name": "The name character length should be less than 80.",
-    "description": "The description character length should be less than 200.",
+_STALE: Final[Mapping[tuple[str, int], str]] = {
+    ("prompt", 5000): "The prompt character length should be less than 3000.",
+    ("gpt_description_prompt", 400): (
+        "The 'gpt_description_prompt' character length should be less than 200."
+    ),
+    ("tags", 1000): "The tags character length should be less than 200.",
+    ("name", 79): "The name character length should be less than 80.",
+    ("description", 199): "The description character length should be less than 200.",
 }
+"""Texts that do not name their limit: known to be stale, or "less than" a limit that is itself refused."""
 
 _LYRICS: Final = ("prompt", "lyrics", "infill_lyrics")
 _WISHES: Final = ("gpt_description_prompt", "tags", "sound", "description")
@@ -112,7 +113,8 @@ class Form:
         if not isinstance(value, str):
             raise invalid(f"The '{name}' field should be string.")
         if most is not None and len(value) > most:
-            raise invalid(_STALE.get(name, f"The {name} character length should be less than {most}."))
+            text = f"The {name} character length should be less than {most}."
+            raise invalid(_STALE.get((name, most), text))
         return value
 
     def needed(self, name: str, why: str = "", most: int | None = None) -> str:
@@ -208,9 +210,20 @@ class Form:
         secret = self.text("webhook_secret")
         if url is None:
             return None
-        if not _is_web(url) or (urlsplit(url).scheme != "https" and urlsplit(url).hostname not in LOOPBACK):
+        if not _is_hook(url):
             raise invalid("The 'webhook_url' field should be a valid https URL.")
         return url, secret or ""
+
+    def callback(self) -> str | None:
+        """`callback_url` of an upload; https, or http to this machine."""
+        url = self.text("callback_url", WEBHOOK_URL)
+        if url is not None and not _is_hook(url):
+            raise invalid("The 'callback_url' field should be a valid https URL.")
+        return url
+
+    def moderate_wish(self, name: str) -> None:
+        """Refuse the description of a lyrics call that moderation refuses."""
+        Form({"description": self.get(name)}).moderate()
 
     def moderate(self) -> None:
         """Refuse what moderation refuses; asked last, as moderation reads only valid requests."""
@@ -234,6 +247,10 @@ def _is_web(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False
+
+
+def _is_hook(url: str) -> bool:
+    return _is_web(url) and (urlsplit(url).scheme == "https" or urlsplit(url).hostname in LOOPBACK)
 
 
 def model(form: Form, *, also: tuple[str, ...] = (), chirp: bool = False) -> tuple[str, ModelLimits]:
