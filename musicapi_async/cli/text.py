@@ -13,6 +13,7 @@ import click
 
 from ..api.handle import Task
 from ..api.results import Clips, Result, Stem, TaskUpdate
+from ..api.values import list_or_empty, mapping_or_empty
 from ..errors import MusicAPIError, TaskFailedError
 from .complaint import resume_command
 from .lines import reply_fields
@@ -105,15 +106,9 @@ class TextReporter:
             click.echo(line)
 
     def reply(self, operation: str, reply: Any) -> None:
-        """One line per field."""
-        for name, value in reply_fields(reply).items():
-            if value in (None, "", [], {}):
-                continue
-            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            shown = visible(f"{value:g}" if isinstance(value, float) else shown, lines=True)
-            click.echo(
-                f"{click.style(name, bold=True)}  {shown}" if "\n" not in shown else f"{name}\n{shown}"
-            )
+        """One line per field, a block for long text and for lists of objects."""
+        for line in value_lines(reply_fields(reply)):
+            click.echo(line)
 
     def body(self, body: Any) -> None:
         """Indented JSON."""
@@ -123,6 +118,42 @@ class TextReporter:
         """The text; the fields are for programs."""
         for line in text:
             click.echo(line)
+
+
+def value_lines(fields: Mapping[str, Any]) -> list[str]:
+    """The fields of a reply in lines; what is empty is left out."""
+    lines: list[str] = []
+    for name, value in fields.items():
+        if value in (None, "", [], {}):
+            continue
+        label = click.style(name, bold=True)
+        rows = [mapping_or_empty(one) for one in list_or_empty(value) if isinstance(one, dict)]
+        if rows:
+            lines.append(label)
+            for row in rows:
+                block = _row_lines(row)
+                lines += [f"  {line}".rstrip() for line in block] + ([""] if len(block) > 1 else [])
+        elif isinstance(value, dict):
+            lines += [label, *(f"  {line}" for line in value_lines(mapping_or_empty(value)))]
+        else:
+            text = _scalar(value)
+            lines += [label, *text.splitlines()] if "\n" in text else [f"{label}  {text}"]
+    return lines
+
+
+def _row_lines(row: dict[str, Any]) -> list[str]:
+    plain = all(not isinstance(value, dict | list) and "\n" not in _scalar(value) for value in row.values())
+    if not plain:
+        return value_lines(row)
+    return ["  ".join(f"{name} {_scalar(value)}" for name, value in row.items() if value not in (None, ""))]
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_scalar(one) for one in list_or_empty(value))
+    if isinstance(value, str):
+        return visible(value, lines=True)
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def clock_text(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from musicapi_async.cli import exits
 from musicapi_async.cli.commands import refs_of
 from musicapi_async.cli.complaint import error_fields
 from musicapi_async.cli.progress import share_done
+from musicapi_async.cli.text import value_lines
 from musicapi_async.cli.visible import visible
 
 ERRORS = [
@@ -71,6 +73,17 @@ def test_a_bar_only_grows_and_never_claims_the_end(one: float, other: float) -> 
     """It is full only when the task has ended."""
     low, high = sorted((one, other))
     assert 0 <= share_done(low) <= share_done(high) < 1
+
+
+def test_replies_read_well() -> None:
+    """Flat objects take a line each, long text keeps its lines, empty fields are left out."""
+    words = [{"word": "la", "start_s": 4.0678}, {"word": "li", "start_s": 5.0}]
+    lyrics = [{"title": "Cat", "lyrics": "one\ntwo"}]
+    shown = value_lines({"bpm": 118.0, "key": None, "tags": ["a", "b"], "words": words, "results": lyrics})
+    plain = [click.unstyle(line) for line in shown]
+    assert plain[:2] == ["bpm  118", "tags  a, b"]
+    assert plain[2:5] == ["words", "  word la  start_s 4.0678", "  word li  start_s 5"]
+    assert plain[5:] == ["results", "  title  Cat", "  lyrics", "  one", "  two", ""]
 
 
 def test_tokens_and_ids_are_both_taken_each_once() -> None:
