@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -59,6 +59,10 @@ class Word(Item, kw_only=True):
         self.start_s = finite(self.start_s)
         self.end_s = finite(self.end_s)
         self.p_align = finite(self.p_align)
+
+
+LONGEST: Final = 359_999.0
+"""Seconds of 99:59:59, the last time that a subtitle can name; a later one is shown there."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -133,11 +137,11 @@ def srt(lines: Sequence[Line]) -> str:
 
 
 def _lrc_time(seconds: float) -> str:
-    hundredths = round(seconds * 100)
+    hundredths = round(min(seconds, LONGEST) * 100)
     return f"{hundredths // 6000:02d}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
 
 
 def _srt_time(seconds: float) -> str:
-    thousandths = round(seconds * 1000)
+    thousandths = round(min(seconds, LONGEST) * 1000)
     whole = thousandths // 1000
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{thousandths % 1000:03d}"
