@@ -16,11 +16,16 @@ import msgspec
 
 from .api.account import Account
 from .api.handle import Task, TaskRef
+from .api.nuro import Nuro
 from .api.operation import Operation
+from .api.producer import Producer
 from .api.replies import Credits
 from .api.request import Request
 from .api.results import Clip, Clips, Result, TaskUpdate, Until
+from .api.riffusion import Riffusion
 from .api.sonic import Sonic
+from .api.studio import Studio
+from .api.suno import Suno
 from .clock import Clock
 from .config import Options, find_base_url, find_key
 from .errors import MusicAPIError, RequestValidationError
@@ -60,6 +65,17 @@ class MusicAPI:
     """
 
     sonic: Sonic
+    """Songs, personas, voices, stems, files and tools."""
+    suno: Suno
+    """The same service under its other word, legacy lyrics, share links."""
+    producer: Producer
+    """Short tracks."""
+    nuro: Nuro
+    """Deprecated by the service."""
+    riffusion: Riffusion
+    """Deprecated by the service."""
+    studio: Studio
+    """Unavailable at the service."""
 
     def __init__(
         self,
@@ -110,6 +126,11 @@ class MusicAPI:
         self._options = options
         caller = _Bound(core, options)
         self.sonic = Sonic(caller)
+        self.suno = Suno(caller)
+        self.producer = Producer(caller)
+        self.nuro = Nuro(caller)
+        self.riffusion = Riffusion(caller)
+        self.studio = Studio(caller)
         self._account = Account(caller)
 
     # --- calls ---------------------------------------------------------------------------------------------
@@ -411,7 +432,8 @@ class _Core:
         self._runtimes[:] = [known for known in self._runtimes if not known.loop.is_closed()]
 
     def __del__(self) -> None:
-        if getattr(self, "closed", True) or not self._runtimes or self._runtimes[0].process != os.getpid():
+        runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused
+        if self.closed or not runtimes or runtimes[0].process != os.getpid():
             return
         warnings.warn(
             f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "

@@ -189,7 +189,8 @@ class Look:
         """An uploaded clip has neither state nor link: its id is the result."""
         if not clip.clip_id or "state" in clip.raw:
             return False
-        return self.ref.kind == "upload" or (not self.ref.kind and clip.raw.keys() == {"clip_id"})
+        unsaid = self.ref.kind in {"", "get_music"}
+        return self.ref.kind == "upload" or (unsaid and clip.raw.keys() == {"clip_id"})
 
     def _ended(self, clips: Clips, *, failed: bool) -> Seen:
         if not failed:
