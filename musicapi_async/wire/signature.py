@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
-from hashlib import sha256
 from typing import Final
 
 PREFIX: Final = "sha256="
