@@ -3,7 +3,7 @@
 ```python
 client = MusicAPI(webhooks=Webhooks(url="https://example.com/hooks/musicapi", secret=secret))
 ...
-event = await client.webhooks.handle(request.headers, raw)  # in the view that serves that address
+event = await client.webhooks.handle(request.headers, raw, url=str(request.url))  # in that view
 ```
 
 `verify` alone needs no client.
@@ -12,12 +12,15 @@ event = await client.webhooks.handle(request.headers, raw)  # in the view that s
 from ..errors import WebhookVerificationError
 from ..wire.signature import sign, sign_body
 from .events import BODY_LIMIT, TOLERANCE, Event, parse, verify
+from .inbox import Inbox, Webhooks
 
 __all__ = [
     "BODY_LIMIT",
     "TOLERANCE",
     "Event",
+    "Inbox",
     "WebhookVerificationError",
+    "Webhooks",
     "parse",
     "sign",
     "sign_body",
