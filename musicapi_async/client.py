@@ -122,7 +122,8 @@ class MusicAPI:
                 webhooks=webhooks,
                 sonic_word=sonic_word,
                 clock=clock or Clock(),
-                rng=rng or random.Random(),  # noqa: S311 - jitter, not secrets
+                rng=rng or random.Random(),
+                attempt_timeout=attempt_timeout,
             ),
             options,
         )
@@ -367,7 +368,9 @@ class _Core:
         sonic_word: str,
         clock: Clock,
         rng: random.Random,
+        attempt_timeout: float | None,
     ) -> None:
+        self._attempt_timeout: Final = attempt_timeout
         self.base_url: Final = base_url
         self.clock: Final = clock
         self.closed = False
@@ -428,6 +431,7 @@ class _Core:
             clock=self.clock,
             rng=self._rng,
             path_of=self._path_of,
+            attempt_timeout=self._attempt_timeout,
         )
 
     def _path_of(self, path: str) -> str:
@@ -476,7 +480,6 @@ class _Core:
             "or `await client.aclose()`",
             ResourceWarning,
             stacklevel=2,
-            source=self,
         )
 
 

@@ -95,26 +95,25 @@ class AlignedLyrics(Reply, kw_only=True):
 def lines_of(words: Sequence[Word], *, sections: bool = False) -> list[Line]:
     """Join words to lines at their line breaks. Times never run backwards; missing ones are filled in."""
     lines: list[Line] = []
-    text, start, clock = "", None, 0.0
+    text, start, end, clock = "", 0.0, 0.0, 0.0
 
     def finish() -> None:
-        nonlocal text, start
+        nonlocal text
         line = " ".join(text.split())
         is_section = line.startswith("[") and line.endswith("]")
         if line and (sections or not is_section):
-            begin = clock if start is None else start
-            lines.append(Line(line, begin, max(begin, clock)))
-        text, start = "", None
+            lines.append(Line(line, start, end))
+        text = ""
 
     for word in words:
+        begin = max(clock, word.start_s or 0.0)
+        clock = max(begin, word.end_s or 0.0)
         for number, part in enumerate(word.word.split("\n")):
             if number:
                 finish()
-            text += part
             if part.strip():
-                if start is None:
-                    start = max(clock, word.start_s or 0.0)
-                clock = max(clock, word.start_s or 0.0, word.end_s or 0.0)
+                start, end = start if text.strip() else begin, clock
+            text += part
     finish()
     return lines
 

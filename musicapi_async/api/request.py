@@ -191,7 +191,7 @@ def _fits(value: Any, hint: Any) -> bool:
             msgspec.json.encode(value)
             value = msgspec.to_builtins(value)  # a Struct in it is checked as what is sent
         msgspec.convert(value, hint)
-    except (msgspec.ValidationError, UnicodeError, TypeError):
+    except (msgspec.ValidationError, UnicodeError, TypeError, RecursionError):
         return False
     return True
 

@@ -382,13 +382,13 @@ def read_direct(
         raise error_of(found, call=call, family=family, replacement=operation.replacement)
     reader = cast("type[Reply]", operation.reply)
     reply = reader.from_body(found.fields) if found.is_object else None
-    if operation.repeat is not None:
-        empty = operation.repeat.on == "empty" and reply is not None and reply.is_empty
-        if found.not_ready or empty:
-            return Pending(found.body, found.retry_after, reply)
+    if operation.repeat is not None and found.not_ready:
+        return Pending(found.body, found.retry_after, reply)
     if reply is None or (_text_of(found.fields.get("error")) and reply.is_empty):
         what = " or ".join(reader.needs) or "a result"
         raise _without_result(found, what, call=call, family=family, charges=operation.charges)
+    if operation.repeat is not None and operation.repeat.on == "empty" and reply.is_empty:
+        return Pending(found.body, found.retry_after, reply)
     return reply
 
 

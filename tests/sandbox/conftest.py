@@ -18,7 +18,7 @@ SONG = {
     "mv": "sonic-v6",
     "title": "Rainy Evening",
     "tags": "pop, dreamy",
-    "prompt": "[Verse]\nRain on the window\nLight in the hall\n[Chorus]\nStay for the evening\nStay for it all",
+    "prompt": "[Verse]\nRain on the window\nLight in the hall\n[Chorus]\nStay for the evening\nStay here",
     "use_suno_cdn": False,
 }
 
