@@ -522,7 +522,7 @@ class _Bound:
         ordered, options = self._core.order(request, self._options)
         task = await runtime.caller.submit(operation, ordered, options, self._watching)
         if ordered is not request:
-            task.ref = msgspec.structs.replace(task.ref, hooked=True)
+            runtime.waiter.expect(task.family, task.task_id)
         return task
 
     async def call(self, operation: Operation[Any, Any], request: Request) -> Any:

@@ -21,7 +21,7 @@ class TaskRef(msgspec.Struct, frozen=True):
     """What identifies a task for ever: family ('sonic'), task id, and kind (the operation that made it).
 
     `submitted_at` is the Unix time of the submit, 0 if it is not known; `model` the model asked for; `own`
-    whether this process submitted it; `hooked` whether this client's webhook is told of its end.
+    whether this process submitted it.
     """
 
     family: str
@@ -30,7 +30,6 @@ class TaskRef(msgspec.Struct, frozen=True):
     submitted_at: float = 0.0
     model: str = ""
     own: bool = False
-    hooked: bool = False
 
     @property
     def token(self) -> str:

@@ -25,6 +25,9 @@ receiver and one repetition."""
 REMEMBERED: Final = 256
 """Ended tasks whose bodies are kept for a wait that starts later; 10 kB each, usually."""
 
+EXPECTED: Final = 10_000
+"""Tasks of which it is known that a webhook will tell, 200 bytes each; older ones are polled as usual."""
+
 Key = tuple[str, str]
 
 
@@ -36,8 +39,23 @@ class Deliveries:
         self._clock: Final = clock
         self._stopped: Final = stopped
         self._remembered: Final = remembered
+        self._expected: Final[OrderedDict[Key, None]] = OrderedDict()
         self._bodies: Final[OrderedDict[Key, tuple[Any, bool]]] = OrderedDict()
         self._doubt: asyncio.TimerHandle | None = None
+
+    def expect(self, key: Key) -> None:
+        """A webhook will tell of this task."""
+        self._expected[key] = None
+        while len(self._expected) > EXPECTED:
+            self._expected.popitem(last=False)
+
+    def expects(self, key: Key) -> bool:
+        """Whether a webhook will tell of this task."""
+        return key in self._expected
+
+    def ended(self, key: Key) -> bool:
+        """Nothing more will come of this task; returns whether something was to come."""
+        return self._expected.pop(key, self) is None
 
     def heard(self) -> None:
         """A webhook has come: they do come."""

@@ -231,6 +231,10 @@ class TaskWaiter:
             for slot in slots.values():
                 self._leave(slot, ended)
 
+    def expect(self, family: str, task_id: str) -> None:
+        """A webhook will tell of this task: look at it only as a safety net."""
+        self._deliveries.expect((family, task_id))
+
     def deliver(self, family: str, task_id: str, body: Any) -> bool:
         """The body of a webhook about a task: as if it had been polled.
 
@@ -241,6 +245,7 @@ class TaskWaiter:
         slot = self._slots.get((family, task_id))
         if slot is not None:
             seen = polls.read_payload(body, ref=slot.ref, polled=slot.polled)
+            self._deliveries.expect(slot.key)  # one that told of the beginning will tell of the end
             if not _steps_back(slot.last, seen.update):
                 self._apply(slot, seen, told=True)
             return True
@@ -310,9 +315,9 @@ class TaskWaiter:
                 return slot
             first = polled.first if listener.eager else self._policy.first(kind)
             if self._is_told(slot):
-                first = _slow(slot)
-            # A task that another process submitted may be done already: look at once.
-            self._schedule(slot, max(now, slot.born + first) if ref.own else now)
+                self._schedule(slot, max(now, slot.born + _slow(slot)))
+            else:  # a task that another process submitted may be done already: look at once
+                self._schedule(slot, max(now, slot.born + first) if ref.own else now)
             return slot
         slot.add(listener)
         if listener.eager and not slot.busy and not self._is_told(slot):
@@ -337,14 +342,14 @@ class TaskWaiter:
 
     def _is_told(self, slot: Slot) -> bool:
         """Whether a webhook will tell of the end, so that looking is only the safety net."""
-        return slot.ref.hooked and not self._deliveries.silent
+        return self._deliveries.expects(slot.key) and not self._deliveries.silent
 
     def _hurry(self) -> None:
         """Webhooks have stopped: look at the tasks that relied on them as at any other."""
         log.warning("webhooks have stopped coming: polling at the usual times until the next one")
         now = self._clock.now()
         for slot in self._slots.values():
-            if slot.ref.hooked and not slot.busy:
+            if self._deliveries.expects(slot.key) and not slot.busy:
                 age = now - slot.born
                 due = slot.born + max(self._policy.first(slot.kind), age)
                 self._schedule(slot, min(slot.due, due + self._rng.uniform(0, slot.polled.interval)))
@@ -447,9 +452,10 @@ class TaskWaiter:
             self._policy.observed(slot.kind, True, age if told else slot.looked, age)
         slot.last = update
         self._forget(slot)
-        if told or slot.ref.hooked:
+        expected = self._deliveries.ended(slot.key)
+        if told or expected:
             self._deliveries.keep(slot.key, update.raw, ended=True)
-        if slot.ref.hooked and not told:
+        if expected and not told:
             self._deliveries.missed()
         for listener in slot.each():
             listener.notify(slot, update)

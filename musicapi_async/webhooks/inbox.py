@@ -140,8 +140,7 @@ class Inbox:
         job_key = job_key_of(url)
         if job_key is not None:
             event = msgspec.structs.replace(event, job_key=job_key)
-        # The signature covers neither the id nor the address: a replay under another id has its signature.
-        marks = (f"id {event.dedupe_key}", f"signature {event.signature}")
+        marks = _marks(event)
         if any(mark in self._handled for mark in marks):
             return msgspec.structs.replace(event, is_duplicate=True)
         if job_key is not None and event.task_id and event.family:
@@ -154,12 +153,22 @@ class Inbox:
             self._handled.put(mark, True)
         return event
 
+    def forget(self, event: Event) -> None:
+        """Take the next delivery of `event` for a new one, because what you did with this one failed."""
+        for mark in _marks(event):
+            self._handled.drop(mark)
+
     def task_of(self, job_key: str) -> TaskRef | None:
         """The task that a call with this job key made, if a webhook has told.
 
         After an `OutcomeUnknownError`: `client.task(ref.family, ref.task_id)` for what it gives.
         """
         return self._jobs.get(job_key)
+
+
+def _marks(event: Event) -> tuple[str, str]:
+    """The signature covers neither the id nor the address: a replay under another id has its signature."""
+    return f"id {event.dedupe_key}", f"signature {event.signature}"
 
 
 def job_key_of(url: str) -> str | None:
@@ -191,6 +200,9 @@ class _Recent(Generic[V]):
         self._items[_digest(key)] = value
         while len(self._items) > self._size:
             self._items.popitem(last=False)
+
+    def drop(self, key: str) -> None:
+        self._items.pop(_digest(key), None)
 
 
 def _digest(key: str) -> bytes:

@@ -69,7 +69,8 @@ class Service:
         if hooked:
             asyncio.get_running_loop().call_later(min(20, seconds / 2), self.tell, task_id, "running")
             asyncio.get_running_loop().call_later(seconds + 0.5, self.tell, task_id, "succeeded")
-        return TaskRef("sonic", task_id, "create_music", self.clock.time(), own=True, hooked=hooked)
+            self.waiter.expect("sonic", task_id)
+        return TaskRef("sonic", task_id, "create_music", self.clock.time(), own=True)
 
     def tell(self, task_id: str, state: str) -> None:
         if not self.lost:
@@ -232,6 +233,24 @@ async def test_every_listener_is_shown_the_present_state_first() -> None:
     assert await first == ["pending", "running", "succeeded"]
     assert await second == ["running", "succeeded"]
     assert sum(service.looks.values()) == 0
+
+
+async def test_a_resumed_task_whose_stream_was_told_waits_for_its_end_to_be_told() -> None:
+    """Another process submitted it: one look at once, and none more after a webhook has come."""
+    service = Service()
+    own = service.submit("t", 200)
+    resumed = TaskRef("sonic", "t", "create_music", own.submitted_at)
+    other = Service()
+    other.looks, other.ends = service.looks, service.ends
+    waiting = asyncio.create_task(other.wait(resumed))
+    await asyncio.sleep(10)
+    other.waiter.deliver("sonic", "t", body("running"))
+    await asyncio.sleep(185)
+    assert service.looks["t"] == 1
+    await asyncio.sleep(6)
+    other.waiter.deliver("sonic", "t", body("succeeded"))
+    assert (await waiting).result is not None
+    assert service.looks["t"] == 1
 
 
 async def test_closing_leaves_no_alarm_behind() -> None:
