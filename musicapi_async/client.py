@@ -9,6 +9,7 @@ import random
 import uuid
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -63,7 +64,8 @@ class MusicAPI:
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
     `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
-    `sonic_word`: 'suno' on sister hosts that want it in the paths. `clock`, `rng`: for tests.
+    `sonic_word`: 'suno' on sister hosts that want it in the paths. `close_with_loop`: connections end with
+    their event loop, and a client that is not closed by hand is no mistake. `clock`, `rng`: for tests.
 
     Raises `RequestValidationError` for a missing or malformed key, address or option.
     """
@@ -99,6 +101,7 @@ class MusicAPI:
         trust_env: bool = False,
         webhooks: Webhooks | None = None,
         sonic_word: str = "sonic",
+        close_with_loop: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -121,6 +124,7 @@ class MusicAPI:
                 trust_env=trust_env,
                 webhooks=webhooks,
                 sonic_word=sonic_word,
+                close_with_loop=close_with_loop,
                 clock=clock or Clock(),
                 rng=rng or random.Random(),
                 attempt_timeout=attempt_timeout,
@@ -266,9 +270,10 @@ class MusicAPI:
         for task in done:
             yield task
         waiting = [task for task in asked if task not in done]
-        async for task, outcome in runtime.waiter.wait_each(waiting, until, timeout):
-            task.settle(outcome)
-            yield task
+        async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
+            async for task, outcome in ended:
+                task.settle(outcome)
+                yield task
 
     # --- files ---------------------------------------------------------------------------------------------
 
@@ -366,6 +371,7 @@ class _Core:
         trust_env: bool,
         webhooks: Webhooks | None,
         sonic_word: str,
+        close_with_loop: bool,
         clock: Clock,
         rng: random.Random,
         attempt_timeout: float | None,
@@ -374,6 +380,7 @@ class _Core:
         self.base_url: Final = base_url
         self.clock: Final = clock
         self.closed = False
+        self._close_with_loop: Final = close_with_loop
         self.warned_families: Final[set[str]] = set()
         self._made_at: Final = _outside_line()
         self._api_key: Final = api_key
@@ -473,7 +480,7 @@ class _Core:
 
     def __del__(self) -> None:
         runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused
-        if self.closed or not runtimes or runtimes[0].process != os.getpid():
+        if self.closed or self._close_with_loop or not runtimes or runtimes[0].process != os.getpid():
             return
         warnings.warn(
             f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "
@@ -498,8 +505,9 @@ class _Watching:
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         runtime = await self._core.runtime()
-        async for update in runtime.waiter.updates(ref, timeout):
-            yield update
+        async with aclosing(runtime.waiter.updates(ref, timeout)) as updates:
+            async for update in updates:
+                yield update
 
     async def refresh(self, ref: TaskRef) -> TaskUpdate:
         runtime = await self._core.runtime()
@@ -539,7 +547,7 @@ class _Bound:
             return
         self._core.warned_families.add(family.word)
         warnings.warn(
-            f"{family.word} is deprecated by the service; it recommends {family.replacement}",
+            f"{family.word} is deprecated by the service; use {family.replacement} instead",
             DeprecationWarning,
             stacklevel=4,
         )

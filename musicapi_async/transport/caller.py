@@ -11,7 +11,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -24,6 +24,7 @@ from ..clock import Clock
 from ..config import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options
 from ..errors import (
     APIConnectionError,
+    ConnectionLostError,
     InvalidResponseError,
     MusicAPIError,
     OutcomeUnknownError,
@@ -33,7 +34,8 @@ from ..errors import (
 )
 from ..wire import codec, polls, replies
 from ..wire.looks import Seen
-from .limiter import Place, RateLimiter
+from .in_flight import Place
+from .limiter import RateLimiter
 from .session import Incoming, Kind, Outgoing, Session, fill_path
 
 log: Final = logging.getLogger("musicapi_async")
@@ -65,7 +67,14 @@ class ApiCaller:
             place = await self._limiter.reserve_task()
             try:
                 reply = await self._session.send(out, options)
-                accepted = replies.read_submit(reply.status, reply.headers, reply.raw, call=out.call)
+                accepted = replies.read_submit(
+                    reply.status,
+                    reply.headers,
+                    reply.raw,
+                    call=out.call,
+                    family=operation.family.word,
+                    replacement=operation.replacement,
+                )
             except BaseException:
                 place.release()
                 raise
@@ -98,14 +107,16 @@ class ApiCaller:
                 repeat = operation.repeat
                 if repeat is None or not getattr(request, "wait", True):
                     return read.reply if read.reply is not None else operation.reply()
-                if self._clock.now() - started + repeat.every > repeat.deadline:
+                pause = max(repeat.every, read.retry_after or 0.0)
+                if self._clock.now() - started + pause > repeat.deadline:
                     raise RequestTimeoutError(
                         f"still being prepared after {repeat.deadline:g} s",
                         sent=True,
                         call=out.call,
                         hint="Call again later: the work goes on at the service.",
                     )
-                await self._clock.sleep(max(repeat.every, read.retry_after or 0.0))
+                out.left = False  # nothing is under way while it is being prepared
+                await self._clock.sleep(pause)
 
         if out.kind == "get":
             return await self._within(out, options, fly)
@@ -170,14 +181,15 @@ class ApiCaller:
         operation: Operation[Any, Any] | None,
         fly: Callable[[], Any],
     ) -> Any:
-        flight: asyncio.Task[Any] = asyncio.ensure_future(
-            self._known(out, options, operation, self._within(out, options, fly))
-        )
+        flight: asyncio.Task[Any] = asyncio.ensure_future(self._known(out, options, operation, fly))
         self._flights.add(flight)
         flight.add_done_callback(self._flights.discard)
         try:
             return await asyncio.shield(flight)
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if flight.cancelled() and not (task and task.cancelling()):
+                self._give_up(out, options)
             if out.left and not flight.done():
                 log.warning("%s: cancelled after it was sent; its answer is still awaited", out.call)
                 flight.add_done_callback(lambda done: _report(out, done))
@@ -195,11 +207,15 @@ class ApiCaller:
         )
 
     async def _known(
-        self, out: Outgoing, options: Options, operation: Operation[Any, Any] | None, work: Any
+        self,
+        out: Outgoing,
+        options: Options,
+        operation: Operation[Any, Any] | None,
+        fly: Callable[[], Any],
     ) -> Any:
-        """Await a paid call; an end that leaves its outcome open becomes `OutcomeUnknownError`."""
+        """Carry out a paid call; an end that leaves its outcome open becomes `OutcomeUnknownError`."""
         try:
-            return await work
+            return await self._within(out, options, fly)
         except APIConnectionError as error:
             if error.sent is False:
                 raise
@@ -211,6 +227,13 @@ class ApiCaller:
             raise self._unknown(out, options, error) from error
         except InvalidResponseError as error:
             raise self._unknown(out, options, error) from error
+
+    def _give_up(self, out: Outgoing, options: Options) -> NoReturn:
+        """The client was closed while a paid call was under way: its caller must hear of it."""
+        if not out.left:
+            raise APIConnectionError("the client was closed before it was sent", sent=False, call=out.call)
+        lost = ConnectionLostError("the client was closed before the answer came", sent=True, call=out.call)
+        raise self._unknown(out, options, lost) from lost
 
     def _unknown(self, out: Outgoing, options: Options, error: MusicAPIError) -> MusicAPIError:
         if out.kind != "create":

@@ -101,7 +101,9 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     @property
     def _plain(self) -> str:
         if not self.json and self.body:
-            return str(self.body)
+            text = str(self.body)
+            page = text.lstrip().lower().startswith(("<!doctype", "<html", "<head", "<?xml"))
+            return "a page of HTML instead of an answer" if page else text
         if self.body not in (None, "", {}, []):
             return excerpt(msgspec.json.encode(self.body))
         try:

@@ -21,6 +21,11 @@ import asyncio, gc, os, signal, sys, threading
 from musicapi_async import MusicAPI
 from musicapi_async.sandbox import Sandbox
 
+async def interrupt_once_sent(sandbox):
+    while not sandbox.journal.creates:
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
 class Elsewhere:
     # A sandbox in a loop of its own, as a service in another place would be.
     def __enter__(self):
@@ -69,8 +74,6 @@ def test_one_client_in_two_loops_in_a_row_made_outside_any() -> None:
         """,
         "-W",
         "error",
-        "-X",
-        "dev",
     )
     assert done.stdout.split() == ["succeeded", "succeeded"]
     assert done.stderr == ""
@@ -105,8 +108,6 @@ def test_without_async_with_aclose_is_enough() -> None:
         """,
         "-W",
         "error",
-        "-X",
-        "dev",
     )
     assert (done.stdout.strip(), done.stderr) == ("1000.0", "")
 
@@ -138,7 +139,7 @@ def test_forgetting_to_close_warns_once_and_names_the_line() -> None:
 
 def test_a_client_that_was_never_used_need_not_be_closed() -> None:
     """Nothing was opened, so nothing warns."""
-    done = run("MusicAPI('key'); gc.collect()", "-W", "error", "-X", "dev")
+    done = run("MusicAPI('key'); gc.collect()", "-W", "error")
     assert done.stderr == ""
 
 
@@ -159,7 +160,7 @@ def test_ctrl_c_in_the_middle_of_a_create_still_learns_the_task_id() -> None:
             sandbox.faults.on("POST", "/sonic/create", Fault.slow(100))  # half a real second
             async def main():
                 async with MusicAPI(sandbox.api_key, base_url=sandbox.base_url, clock=sandbox.clock) as client:
-                    asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGINT)
+                    interrupting = asyncio.create_task(interrupt_once_sent(sandbox))
                     await client.sonic.create_music(mv="sonic-v6", prompt="la")
             try:
                 asyncio.run(main())
@@ -193,8 +194,6 @@ def test_ctrl_c_in_the_middle_of_a_wait_ends_promptly_and_quietly() -> None:
         """,
         "-W",
         "error",
-        "-X",
-        "dev",
     )
     assert (done.stdout.strip(), done.stderr) == ("interrupted", "")
 
@@ -283,3 +282,49 @@ def test_no_trace_of_the_key_in_logs_or_reprs(caplog: pytest.LogCaptureFixture) 
     assert "key-that-nobody-may-see" not in text
     assert "hush-hush-hush" not in text
 
+
+def test_closing_the_client_while_a_create_is_under_way_tells_its_caller() -> None:
+    """The caller gets an error that says whether money may have moved, not a cancellation."""
+
+    async def main() -> None:
+        from musicapi_async import APIConnectionError, OutcomeUnknownError
+        from musicapi_async.sandbox import Fault
+        from musicapi_async.transport import caller
+
+        async with Sandbox(speed=50) as sandbox:
+            sandbox.faults.on("POST", "/sonic/create", Fault.slow(400))
+            client = sandbox.client(pace="1/1h")
+            under_way = asyncio.create_task(client.sonic.create_music(mv="sonic-v6", prompt="la"))
+            queued = asyncio.create_task(client.sonic.create_music(mv="sonic-v6", prompt="lo"))
+            while not sandbox.journal.creates:  # noqa: ASYNC110 - the sandbox has no event for it
+                await asyncio.sleep(0.01)
+            await client.aclose()
+            assert caller.CLOSE_GRACE < 400 / 50
+            with pytest.raises(OutcomeUnknownError, match="may have been charged"):
+                await under_way
+            with pytest.raises(APIConnectionError) as caught:
+                await queued
+            assert caught.value.sent is False
+
+    asyncio.run(main())
+
+
+def test_a_create_that_is_cancelled_at_once_sends_nothing_and_warns_of_nothing() -> None:
+    """Cancelled before its first step, a create leaves no coroutine behind."""
+    done = run(
+        """
+        with Elsewhere() as sandbox:
+            async def main():
+                async with MusicAPI(sandbox.api_key, base_url=sandbox.base_url) as client:
+                    create = asyncio.create_task(client.sonic.create_music(mv="sonic-v6", prompt="la"))
+                    for _ in range(3):
+                        await asyncio.sleep(0)
+                    create.cancel()
+                    await asyncio.gather(create, return_exceptions=True)
+            asyncio.run(main())
+            print(len(sandbox.journal.creates))
+        """,
+        "-W",
+        "error",
+    )
+    assert done.stderr == ""
