@@ -144,7 +144,7 @@ class Sandbox:
             self._loop = asyncio.get_running_loop()
             self._origin = self.clock.now()
             self.service.epoch = self.clock.time()
-        self._stopping.clear()
+        self._stopping = asyncio.Event()
         server = web.Server(
             self._serve, access_log=None, logger=_http_log, lingering_time=1.0, keepalive_timeout=75.0
         )
