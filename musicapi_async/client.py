@@ -59,7 +59,8 @@ class MusicAPI:
     `retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.tasks.schedule`.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
-    `sonic_word`: 'suno' on sister hosts that want it in the paths. `clock`, `rng`: for tests.
+    `sonic_word`: 'suno' on sister hosts that want it in the paths. `close_with_loop`: connections end with
+    their event loop, and a client that is not closed by hand is no mistake. `clock`, `rng`: for tests.
 
     Raises `RequestValidationError` for a missing or malformed key, address or option.
     """
@@ -94,6 +95,7 @@ class MusicAPI:
         proxy: str | None = None,
         trust_env: bool = False,
         sonic_word: str = "sonic",
+        close_with_loop: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -115,6 +117,7 @@ class MusicAPI:
                 proxy=proxy,
                 trust_env=trust_env,
                 sonic_word=sonic_word,
+                close_with_loop=close_with_loop,
                 clock=clock or Clock(),
                 rng=rng or random.Random(),
                 attempt_timeout=attempt_timeout,
@@ -352,6 +355,7 @@ class _Core:
         proxy: str | None,
         trust_env: bool,
         sonic_word: str,
+        close_with_loop: bool,
         clock: Clock,
         rng: random.Random,
         attempt_timeout: float | None,
@@ -360,6 +364,7 @@ class _Core:
         self.base_url: Final = base_url
         self.clock: Final = clock
         self.closed = False
+        self._close_with_loop: Final = close_with_loop
         self.warned_families: Final[set[str]] = set()
         self._made_at: Final = _outside_line()
         self._api_key: Final = api_key
@@ -437,7 +442,7 @@ class _Core:
 
     def __del__(self) -> None:
         runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused
-        if self.closed or not runtimes or runtimes[0].process != os.getpid():
+        if self.closed or self._close_with_loop or not runtimes or runtimes[0].process != os.getpid():
             return
         warnings.warn(
             f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "

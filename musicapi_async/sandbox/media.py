@@ -37,7 +37,9 @@ class MediaHost:
         async with self._making.setdefault(key, anyio.Lock()):
             data = self._files.get(key)
             if data is None:
-                data = await anyio.to_thread.run_sync(press, clip, ending, limiter=self._limit)
+                data = await anyio.to_thread.run_sync(
+                    press, clip, ending, limiter=self._limit, abandon_on_cancel=True
+                )
                 self._keep(key, data)
             self._files.move_to_end(key)
         self._making.pop(key, None)
