@@ -7,7 +7,7 @@ import inspect
 import os
 import random
 import warnings
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
@@ -21,7 +21,7 @@ from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
 from .api.request import Request
-from .api.results import Clip, Clips, Result, TaskUpdate, Until
+from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
 from .api.studio import Studio
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from .runtime import Runtime
     from .tasks.schedule import PollPolicy
+    from .transport.download import Fetchable
     from .transport.limiter import Pace, RateLimiter
 
 R = TypeVar("R", bound=Result)
@@ -271,21 +272,23 @@ class MusicAPI:
 
     async def download(
         self,
-        clips: Clip | Sequence[Clip] | Result,
+        files: Fetchable,
         folder: str | os.PathLike[str],
         *,
         name: str = "{title} {clip_id}",
     ) -> list[Path]:
-        """Fetch the finished files of clips into `folder` (made if missing); returns the paths. Free.
+        """Fetch finished files into `folder` (made if missing); returns the paths. Free.
 
-        `name` is the pattern of the file names without extension; fields: title, clip_id, index, name (of
-        a stem). Each file appears under its name only when it is whole and has been checked; one that is
+        `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
+        `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
+        title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and has been checked; one that is
         already there whole is not fetched again. Clips that failed are passed over. The key is never sent.
         Raises `DownloadError`.
         """
+        from .transport.download import links_of
+
         runtime = await self._core.runtime()
-        asked = [clips] if isinstance(clips, Clip) else clips.clips if isinstance(clips, Result) else clips
-        return await runtime.downloader.fetch_all(list(asked), Path(folder), name)
+        return await runtime.downloader.fetch_all(links_of(files), Path(folder), name)
 
     # --- options and lifetime ------------------------------------------------------------------------------
 
@@ -308,6 +311,11 @@ class MusicAPI:
     def base_url(self) -> str:
         """The address that calls go to."""
         return self._core.base_url
+
+    @property
+    def options(self) -> Options:
+        """The options of this view; `with_options` makes another."""
+        return self._options
 
     @property
     def clock(self) -> Clock:
