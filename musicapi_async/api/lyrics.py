@@ -61,10 +61,6 @@ class Word(Item, kw_only=True):
         self.p_align = finite(self.p_align)
 
 
-LONGEST: Final = 359_999.0
-"""Seconds of 99:59:59, the last time that a subtitle can name; a later one is shown there."""
-
-
 class Line(msgspec.Struct, frozen=True):
     """A line of lyrics with its times in seconds."""
 
@@ -136,12 +132,16 @@ def srt(lines: Sequence[Line]) -> str:
     return "\n".join(cues)
 
 
+LATEST: Final = 359_999.0
+"""Seconds, 99:59:59: later times, which no song has, are shown as this."""
+
+
 def _lrc_time(seconds: float) -> str:
-    hundredths = round(min(seconds, LONGEST) * 100)
+    hundredths = round(min(seconds, LATEST) * 100)
     return f"{hundredths // 6000:02d}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
 
 
 def _srt_time(seconds: float) -> str:
-    thousandths = round(min(seconds, LONGEST) * 1000)
+    thousandths = round(min(seconds, LATEST) * 1000)
     whole = thousandths // 1000
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{thousandths % 1000:03d}"

@@ -109,5 +109,3 @@ async def test_a_voice_from_audio_of_the_sandbox_itself() -> None:
         assert isinstance(voice, Voice)
         song = await client.sonic.persona_music(persona_id=voice.persona_id, mv="sonic-v6", prompt=LYRICS)
         assert (await song.wait()).status == "succeeded"
-
-
