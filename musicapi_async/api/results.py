@@ -300,12 +300,12 @@ class Stems(Clips):
     __slots__ = ()
 
     @overload
-    def __getitem__(self, index: int) -> Stem: ...
-    @overload
-    def __getitem__(self, index: str) -> Stem: ...
+    def __getitem__(self, index: int) -> Clip: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Clip]: ...
-    def __getitem__(self, index: int | str | slice) -> Clip | Sequence[Clip]:
+    @overload
+    def __getitem__(self, index: str) -> Stem: ...
+    def __getitem__(self, index: int | slice | str) -> Clip | Sequence[Clip]:
         return self.by_name[index] if isinstance(index, str) else self.items[index]
 
     @property
