@@ -290,8 +290,8 @@ class MusicAPI:
         `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
         `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
         title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and
-        has been checked; one that is already there whole is not fetched again. Clips that failed are passed over. The key is never sent.
-        Raises `DownloadError`.
+        has been checked; one that is already there whole is not fetched again. Clips that failed are passed
+        over. The key is never sent. Raises `DownloadError`.
         """
         from .transport.download import links_of
 
