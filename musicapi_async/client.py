@@ -6,8 +6,11 @@ import asyncio
 import inspect
 import os
 import random
+import uuid
 import warnings
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
@@ -21,7 +24,7 @@ from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
 from .api.request import Request
-from .api.results import Clip, Clips, Result, TaskUpdate, Until
+from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
 from .api.studio import Studio
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
 
     from .runtime import Runtime
     from .tasks.schedule import PollPolicy
+    from .transport.download import Fetchable
     from .transport.limiter import Pace, RateLimiter
+    from .webhooks import Event, Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
 
@@ -59,7 +64,9 @@ class MusicAPI:
     `retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.tasks.schedule`.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
-    `sonic_word`: 'suno' on sister hosts that want it in the paths. `clock`, `rng`: for tests.
+    `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
+    `sonic_word`: 'suno' on sister hosts that want it in the paths. `close_with_loop`: connections end with
+    their event loop, and a client that is not closed by hand is no mistake. `clock`, `rng`: for tests.
 
     Raises `RequestValidationError` for a missing or malformed key, address or option.
     """
@@ -93,7 +100,9 @@ class MusicAPI:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
+        webhooks: Webhooks | None = None,
         sonic_word: str = "sonic",
+        close_with_loop: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -114,7 +123,9 @@ class MusicAPI:
                 session=session,
                 proxy=proxy,
                 trust_env=trust_env,
+                webhooks=webhooks,
                 sonic_word=sonic_word,
+                close_with_loop=close_with_loop,
                 clock=clock or Clock(),
                 rng=rng or random.Random(),
                 attempt_timeout=attempt_timeout,
@@ -260,29 +271,32 @@ class MusicAPI:
         for task in done:
             yield task
         waiting = [task for task in asked if task not in done]
-        async for task, outcome in runtime.waiter.wait_each(waiting, until, timeout):
-            task.settle(outcome)
-            yield task
+        async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
+            async for task, outcome in ended:
+                task.settle(outcome)
+                yield task
 
     # --- files ---------------------------------------------------------------------------------------------
 
     async def download(
         self,
-        clips: Clip | Sequence[Clip] | Result,
+        files: Fetchable,
         folder: str | os.PathLike[str],
         *,
         name: str = "{title} {clip_id}",
     ) -> list[Path]:
-        """Fetch the finished files of clips into `folder` (made if missing); returns the paths. Free.
+        """Fetch finished files into `folder` (made if missing); returns the paths. Free.
 
-        `name` is the pattern of the file names without extension; fields: title, clip_id, index, name (of
-        a stem). Each file appears under its name only when it is whole and has been checked; one that is
-        already there whole is not fetched again. Clips that failed are passed over. The key is never sent.
-        Raises `DownloadError`.
+        `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
+        `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
+        title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and
+        has been checked; one that is already there whole is not fetched again. Clips that failed are passed
+        over. The key is never sent. Raises `DownloadError`.
         """
+        from .transport.download import links_of
+
         runtime = await self._core.runtime()
-        asked = [clips] if isinstance(clips, Clip) else clips.clips if isinstance(clips, Result) else clips
-        return await runtime.downloader.fetch_all(list(asked), Path(folder), name)
+        return await runtime.downloader.fetch_all(links_of(files), Path(folder), name)
 
     # --- options and lifetime ------------------------------------------------------------------------------
 
@@ -305,6 +319,18 @@ class MusicAPI:
     def base_url(self) -> str:
         """The address that calls go to."""
         return self._core.base_url
+
+    @property
+    def webhooks(self) -> Inbox:
+        """Where webhooks go in: `await client.webhooks.handle(headers, raw, url=...)` in the view that gets
+        them finishes the waits. Tasks that a webhook will tell of are polled only as a safety net.
+        """
+        return self._core.inbox
+
+    @property
+    def options(self) -> Options:
+        """The options of this view; `with_options` makes another."""
+        return self._options
 
     @property
     def clock(self) -> Clock:
@@ -351,7 +377,9 @@ class _Core:
         session: aiohttp.ClientSession | None,
         proxy: str | None,
         trust_env: bool,
+        webhooks: Webhooks | None,
         sonic_word: str,
+        close_with_loop: bool,
         clock: Clock,
         rng: random.Random,
         attempt_timeout: float | None,
@@ -360,6 +388,7 @@ class _Core:
         self.base_url: Final = base_url
         self.clock: Final = clock
         self.closed = False
+        self._close_with_loop: Final = close_with_loop
         self.warned_families: Final[set[str]] = set()
         self._made_at: Final = _outside_line()
         self._api_key: Final = api_key
@@ -371,6 +400,7 @@ class _Core:
         self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
+        self.webhooks: Final = webhooks
 
     async def runtime(self) -> Runtime:
         """The parts for the running loop, opened now if this is the first call in it."""
@@ -426,6 +456,27 @@ class _Core:
             return f"/{self._sonic_word}/clip/{{task_id}}"
         return f"/{self._sonic_word}/{path.removeprefix('/sonic/')}"
 
+    @cached_property
+    def inbox(self) -> Inbox:
+        """Takes webhooks and hands them to the waits of the running loop."""
+        from .webhooks import Inbox
+
+        return Inbox(self.webhooks, self._deliver)
+
+    def order(self, request: Request, options: Options) -> tuple[Request, Options]:
+        """The request with its webhook, if there shall be one, and options with the job key in it."""
+        if self.webhooks is None:
+            return request, options
+        key = options.job_key or str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        ordered = self.webhooks.order(request, key)
+        return ordered, options if ordered is request else msgspec.structs.replace(options, job_key=key)
+
+    def _deliver(self, event: Event) -> None:
+        loop = asyncio.get_running_loop()
+        for runtime in self._runtimes:
+            if runtime.loop is loop and not runtime.closed:
+                runtime.deliver(event.family, event.task_id, event.raw)
+
     async def aclose(self) -> None:
         """Close what this loop has open."""
         self.closed = True
@@ -437,7 +488,7 @@ class _Core:
 
     def __del__(self) -> None:
         runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused
-        if self.closed or not runtimes or runtimes[0].process != os.getpid():
+        if self.closed or self._close_with_loop or not runtimes or runtimes[0].process != os.getpid():
             return
         warnings.warn(
             f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "
@@ -462,8 +513,9 @@ class _Watching:
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         runtime = await self._core.runtime()
-        async for update in runtime.waiter.updates(ref, timeout):
-            yield update
+        async with aclosing(runtime.waiter.updates(ref, timeout)) as updates:
+            async for update in updates:
+                yield update
 
     async def refresh(self, ref: TaskRef) -> TaskUpdate:
         runtime = await self._core.runtime()
@@ -483,7 +535,11 @@ class _Bound:
     async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
         self._warn(operation)
         runtime = await self._core.runtime()
-        return await runtime.caller.submit(operation, request, self._options, self._watching)
+        ordered, options = self._core.order(request, self._options)
+        task = await runtime.caller.submit(operation, ordered, options, self._watching)
+        if ordered is not request:
+            runtime.waiter.expect(task.family, task.task_id)
+        return task
 
     async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
         self._warn(operation)

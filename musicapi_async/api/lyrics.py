@@ -118,10 +118,6 @@ def lines_of(words: Sequence[Word], *, sections: bool = False) -> list[Line]:
     return lines
 
 
-LATEST: Final = 100 * 3600.0 - 0.01
-"""Seconds; the hours of a subtitle have two digits, and times come from outside."""
-
-
 def lrc(lines: Sequence[Line]) -> str:
     """Lines as an LRC file; minutes go beyond 59."""
     return "".join(f"[{_lrc_time(line.start)}]{line.text}\n" for line in lines)
@@ -134,6 +130,10 @@ def srt(lines: Sequence[Line]) -> str:
         end = line.end if number + 1 == len(lines) else min(line.end, lines[number + 1].start)
         cues.append(f"{number + 1}\n{_srt_time(line.start)} --> {_srt_time(end)}\n{line.text}\n")
     return "\n".join(cues)
+
+
+LATEST: Final = 359_999.0
+"""Seconds, 99:59:59: later times, which no song has, are shown as this."""
 
 
 def _lrc_time(seconds: float) -> str:

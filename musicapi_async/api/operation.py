@@ -120,8 +120,9 @@ class Operation(Generic[P, R]):
         self.family: type[Family] = Family
 
     def __set_name__(self, owner: type[Family], name: str) -> None:
-        self.name = name
-        self.family = owner
+        if not self.name:  # an alias in another class does not rename it
+            self.name = name
+            self.family = owner
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...

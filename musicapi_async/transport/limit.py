@@ -45,6 +45,7 @@ class Limit:
 
     def __init__(self, line: _Line) -> None:
         self._line = line
+        self.due = 0.0
         self.passed = False
 
     def __enter__(self) -> None:

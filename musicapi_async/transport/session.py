@@ -197,7 +197,8 @@ class Session:
             )
             wait = retry.decide(out.kind, failure, attempt, retry_after, policy, self._rng)
             if failure is retry.Failure.RATE_LIMITED:
-                self._limiter.pause(out.lane, wait or retry_after or 0.0)
+                # No header stops the lane for longer than a retry would obey it.
+                self._limiter.pause(out.lane, wait or min(retry_after or 0.0, policy.retry_after_cap))
             if wait is None:
                 if error is not None:
                     raise error

@@ -94,7 +94,9 @@ class Answer:
     @property
     def _plain(self) -> str:
         if not self.json and self.body:
-            return str(self.body)
+            text = str(self.body)
+            page = text.lstrip().lower().startswith(("<!doctype", "<html", "<head", "<?xml"))
+            return "a page of HTML instead of an answer" if page else text
         if self.body not in (None, "", {}, []):
             return excerpt(msgspec.json.encode(self.body))
         try:

@@ -238,8 +238,7 @@ def test_a_mangled_submit_reply_is_a_task_or_one_of_our_errors(raw: bytes, statu
         return
     assert 200 <= status < 300
     assert accepted.raw == body
-    written = json.dumps(accepted.task_id)[1:-1]  # as it stands inside a JSON text
-    assert written in json.dumps(body) or accepted.task_id.strip() in raw.decode(errors="replace")
+    assert json.dumps(accepted.task_id)[1:-1] in json.dumps(body)
 
 
 @settings(max_examples=400, deadline=None)
