@@ -8,7 +8,7 @@ Lines marked as errors must be reported: an ignore that is not needed is itself 
 from pathlib import Path
 from typing import assert_type
 
-from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Stem, Stem, Task, TaskUpdate, chains
+from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Stem, Task, TaskUpdate, chains
 
 
 async def right_calls(client: MusicAPI) -> None:
