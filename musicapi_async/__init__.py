@@ -51,6 +51,7 @@ from .errors import (
     UpstreamError,
     WebhookVerificationError,
 )
+from .webhooks import Webhooks
 
 __all__ = [
     "APIConnectionError",
@@ -95,5 +96,6 @@ __all__ = [
     "UpstreamError",
     "Voice",
     "WebhookVerificationError",
+    "Webhooks",
     "__version__",
 ]

@@ -6,8 +6,11 @@ import asyncio
 import inspect
 import os
 import random
+import uuid
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from .tasks.schedule import PollPolicy
     from .transport.download import Fetchable
     from .transport.limiter import Pace, RateLimiter
+    from .webhooks import Event, Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
 
@@ -60,6 +64,7 @@ class MusicAPI:
     `retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.tasks.schedule`.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
+    `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
     `sonic_word`: 'suno' on sister hosts that want it in the paths. `close_with_loop`: connections end with
     their event loop, and a client that is not closed by hand is no mistake. `clock`, `rng`: for tests.
 
@@ -95,6 +100,7 @@ class MusicAPI:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
+        webhooks: Webhooks | None = None,
         sonic_word: str = "sonic",
         close_with_loop: bool = False,
         clock: Clock | None = None,
@@ -117,6 +123,7 @@ class MusicAPI:
                 session=session,
                 proxy=proxy,
                 trust_env=trust_env,
+                webhooks=webhooks,
                 sonic_word=sonic_word,
                 close_with_loop=close_with_loop,
                 clock=clock or Clock(),
@@ -264,9 +271,10 @@ class MusicAPI:
         for task in done:
             yield task
         waiting = [task for task in asked if task not in done]
-        async for task, outcome in runtime.waiter.wait_each(waiting, until, timeout):
-            task.settle(outcome)
-            yield task
+        async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
+            async for task, outcome in ended:
+                task.settle(outcome)
+                yield task
 
     # --- files ---------------------------------------------------------------------------------------------
 
@@ -311,6 +319,13 @@ class MusicAPI:
     def base_url(self) -> str:
         """The address that calls go to."""
         return self._core.base_url
+
+    @property
+    def webhooks(self) -> Inbox:
+        """Where webhooks go in: `await client.webhooks.handle(headers, raw, url=...)` in the view that gets
+        them finishes the waits. Tasks that a webhook will tell of are polled only as a safety net.
+        """
+        return self._core.inbox
 
     @property
     def options(self) -> Options:
@@ -362,6 +377,7 @@ class _Core:
         session: aiohttp.ClientSession | None,
         proxy: str | None,
         trust_env: bool,
+        webhooks: Webhooks | None,
         sonic_word: str,
         close_with_loop: bool,
         clock: Clock,
@@ -384,6 +400,7 @@ class _Core:
         self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
+        self.webhooks: Final = webhooks
 
     async def runtime(self) -> Runtime:
         """The parts for the running loop, opened now if this is the first call in it."""
@@ -439,6 +456,27 @@ class _Core:
             return f"/{self._sonic_word}/clip/{{task_id}}"
         return f"/{self._sonic_word}/{path.removeprefix('/sonic/')}"
 
+    @cached_property
+    def inbox(self) -> Inbox:
+        """Takes webhooks and hands them to the waits of the running loop."""
+        from .webhooks import Inbox
+
+        return Inbox(self.webhooks, self._deliver)
+
+    def order(self, request: Request, options: Options) -> tuple[Request, Options]:
+        """The request with its webhook, if there shall be one, and options with the job key in it."""
+        if self.webhooks is None:
+            return request, options
+        key = options.job_key or str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        ordered = self.webhooks.order(request, key)
+        return ordered, options if ordered is request else msgspec.structs.replace(options, job_key=key)
+
+    def _deliver(self, event: Event) -> None:
+        loop = asyncio.get_running_loop()
+        for runtime in self._runtimes:
+            if runtime.loop is loop and not runtime.closed:
+                runtime.deliver(event.family, event.task_id, event.raw)
+
     async def aclose(self) -> None:
         """Close what this loop has open."""
         self.closed = True
@@ -475,8 +513,9 @@ class _Watching:
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         runtime = await self._core.runtime()
-        async for update in runtime.waiter.updates(ref, timeout):
-            yield update
+        async with aclosing(runtime.waiter.updates(ref, timeout)) as updates:
+            async for update in updates:
+                yield update
 
     async def refresh(self, ref: TaskRef) -> TaskUpdate:
         runtime = await self._core.runtime()
@@ -496,7 +535,11 @@ class _Bound:
     async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
         self._warn(operation)
         runtime = await self._core.runtime()
-        return await runtime.caller.submit(operation, request, self._options, self._watching)
+        ordered, options = self._core.order(request, self._options)
+        task = await runtime.caller.submit(operation, ordered, options, self._watching)
+        if ordered is not request:
+            runtime.waiter.expect(task.family, task.task_id)
+        return task
 
     async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
         self._warn(operation)

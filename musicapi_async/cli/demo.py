@@ -19,7 +19,8 @@ from . import exits
 from .commanding import Command, run, seconds
 from .following import end_of, together
 from .invocation import Invocation
-from .reporting import Row, clock_text
+from .reporting import Row
+from .text import clock_text
 from .visible import visible
 
 if TYPE_CHECKING:

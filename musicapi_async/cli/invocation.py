@@ -16,7 +16,7 @@ from ..api.handle import Task, TaskRef
 from ..errors import MusicAPIError
 from . import exits
 from .complaint import complain, resume_command
-from .lines import write_json
+from .lines import JsonReporter, write_json
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -56,7 +56,7 @@ class Invocation:
     def reporter(self) -> Reporter:
         """The writer of all output."""
         if self._reporter is None:
-            from .reporting import JsonReporter, TextReporter
+            from .text import TextReporter
 
             self._reporter = JsonReporter() if self.is_json else TextReporter()
         return self._reporter

@@ -11,7 +11,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -24,6 +24,7 @@ from ..clock import Clock
 from ..config import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options
 from ..errors import (
     APIConnectionError,
+    ConnectionLostError,
     InvalidResponseError,
     MusicAPIError,
     OutcomeUnknownError,
@@ -35,7 +36,7 @@ from ..wire import codec, polls, replies
 from ..wire.looks import Seen
 from .in_flight import Place
 from .limiter import RateLimiter
-from .session import Incoming, Kind, Outgoing, Session, fill_path
+from .session import Kind, Outgoing, Session, fill_path
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -67,9 +68,7 @@ class ApiCaller:
             try:
                 reply = await self._session.send(out, options)
                 accepted = replies.read_submit(
-                    reply.status,
-                    reply.headers,
-                    reply.raw,
+                    reply,
                     call=out.call,
                     family=operation.family.word,
                     replacement=operation.replacement,
@@ -100,7 +99,7 @@ class ApiCaller:
             started = self._clock.now()
             while True:
                 reply = await self._session.send(out, options)
-                read = replies.read_direct(reply.status, reply.headers, reply.raw, operation, call=out.call)
+                read = replies.read_direct(reply, operation, call=out.call)
                 if not isinstance(read, replies.Pending):
                     return read
                 repeat = operation.repeat
@@ -114,6 +113,7 @@ class ApiCaller:
                         call=out.call,
                         hint="Call again later: the work goes on at the service.",
                     )
+                out.left = False  # nothing is under way while it is being prepared
                 await self._clock.sleep(pause)
 
         if out.kind == "get":
@@ -154,7 +154,7 @@ class ApiCaller:
             reply = await self._session.send(out, options)
         except (APIConnectionError, InvalidResponseError) as error:
             return polls.unanswered(error, ref=ref)
-        return polls.read_poll(reply.status, reply.headers, reply.raw, ref=ref, polled=polled)
+        return polls.read_poll(reply, ref=ref, polled=polled)
 
     def task_ended(self, family: str, task_id: str) -> None:
         """Free the place that the task held among the tasks in flight."""
@@ -179,14 +179,15 @@ class ApiCaller:
         operation: Operation[Any, Any] | None,
         fly: Callable[[], Any],
     ) -> Any:
-        flight: asyncio.Task[Any] = asyncio.ensure_future(
-            self._known(out, options, operation, self._within(out, options, fly))
-        )
+        flight: asyncio.Task[Any] = asyncio.ensure_future(self._known(out, options, operation, fly))
         self._flights.add(flight)
         flight.add_done_callback(self._flights.discard)
         try:
             return await asyncio.shield(flight)
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if flight.cancelled() and not (task and task.cancelling()):
+                self._give_up(out, options)
             if out.left and not flight.done():
                 log.warning("%s: cancelled after it was sent; its answer is still awaited", out.call)
                 flight.add_done_callback(lambda done: _report(out, done))
@@ -204,11 +205,15 @@ class ApiCaller:
         )
 
     async def _known(
-        self, out: Outgoing, options: Options, operation: Operation[Any, Any] | None, work: Any
+        self,
+        out: Outgoing,
+        options: Options,
+        operation: Operation[Any, Any] | None,
+        fly: Callable[[], Any],
     ) -> Any:
-        """Await a paid call; an end that leaves its outcome open becomes `OutcomeUnknownError`."""
+        """Carry out a paid call; an end that leaves its outcome open becomes `OutcomeUnknownError`."""
         try:
-            return await work
+            return await self._within(out, options, fly)
         except APIConnectionError as error:
             if error.sent is False:
                 raise
@@ -220,6 +225,13 @@ class ApiCaller:
             raise self._unknown(out, options, error) from error
         except InvalidResponseError as error:
             raise self._unknown(out, options, error) from error
+
+    def _give_up(self, out: Outgoing, options: Options) -> NoReturn:
+        """The client was closed while a paid call was under way: its caller must hear of it."""
+        if not out.left:
+            raise APIConnectionError("the client was closed before it was sent", sent=False, call=out.call)
+        lost = ConnectionLostError("the client was closed before the answer came", sent=True, call=out.call)
+        raise self._unknown(out, options, lost) from lost
 
     def _unknown(self, out: Outgoing, options: Options, error: MusicAPIError) -> MusicAPIError:
         if out.kind != "create":
@@ -233,9 +245,8 @@ class ApiCaller:
         )
 
 
-def _read_any(reply: Incoming, out: Outgoing) -> Any:
+def _read_any(found: replies.Answer, out: Outgoing) -> Any:
     """The decoded body of an untyped call, or the error that it tells of."""
-    found = replies.answer(reply.status, reply.headers, reply.raw)
     if not found.ok or (found.code or 0) >= 400:
         raise replies.error_of(found, call=out.call)
     if not found.json:

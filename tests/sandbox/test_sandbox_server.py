@@ -20,6 +20,12 @@ from musicapi_async.sandbox import Sandbox
 SONG = {"custom_mode": False, "mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Stopping is measured in real time."""
+    return "asyncio"
+
+
 def test_misuse_is_explained():
     """`with` instead of `async with`, and asking for the address before the start."""
     sandbox = Sandbox()

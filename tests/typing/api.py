@@ -36,7 +36,7 @@ async def right_calls(client: MusicAPI) -> None:
     assert_type(client.with_options(deadline=5.0), MusicAPI)
     stems = await (await client.sonic.stems_basic("clip")).wait()
     assert_type(stems["vocals"], Stem)
-    assert_type(stems[0], Clip)
+    assert_type(stems[0], Stem)
     for files in (
         clips,
         clips[0],
