@@ -545,6 +545,9 @@ class _Bound:
         self._warn(operation)
         runtime = await self._core.runtime()
         if operation.polled is not None:
+            from .transport.caller import check
+
+            check(request, operation.call_name, self._options, stacklevel=4)
             ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
             return await runtime.refresh(ref, self._options)
         return await runtime.caller.call(operation, request, self._options)

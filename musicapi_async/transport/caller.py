@@ -268,16 +268,22 @@ def _report(out: Outgoing, flight: asyncio.Task[Any]) -> None:
         log.warning("%s: its caller was cancelled; it was accepted and goes on: %s", out.call, told)
 
 
+def check(request: Request, call: str, options: Options, *, stacklevel: int) -> None:
+    """Refuse a request that breaks a rule, or warn at the line that awaits the operation, as was asked."""
+    if options.validate == "off":
+        return
+    found = violations(request)
+    if found and options.validate == "error":
+        raise refuse(found, call)
+    for violation in found:
+        warnings.warn(f"{call}: {violation}", stacklevel=stacklevel)
+
+
 def _outgoing(
     operation: Operation[Any, Any], request: Request, options: Options, path_of: Callable[[str], str]
 ) -> Outgoing:
     call = operation.call_name
-    if options.validate != "off":
-        found = violations(request)
-        if found and options.validate == "error":
-            raise refuse(found, call)
-        for violation in found:
-            warnings.warn(f"{call}: {violation}", stacklevel=5)  # the line that awaits the operation
+    check(request, call, options, stacklevel=6)
     values = body(request)
     path = fill_path(path_of(operation.path), values)
     data: bytes | None = None
