@@ -160,7 +160,8 @@ async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None])
 
 async def _end_streams(app: web.Application) -> None:
     """Before the app waits for its handlers: browsers reconnect to the next process."""
-    for pumping in list(app[_STREAMS]):
+    streams = app[_STREAMS]
+    for pumping in list(streams):
         pumping.cancel()
 
 
