@@ -29,6 +29,8 @@ from .records import Record, Records
 log: Final = logging.getLogger("musicapi_async.examples")
 
 MODEL: Final = "sonic-v6"
+REVISION: Final = 18
+"""Digits that no revision reaches; longer ones are somebody's invention."""
 RECONNECT: Final = 1000
 """Milliseconds after which a browser comes back after a restart."""
 
@@ -81,7 +83,8 @@ class Studio:
     async def feed(self, last_event_id: str | None) -> AsyncGenerator[bytes, None]:
         """All songs and personas, then every change, as server-sent events; from where the browser was."""
         epoch, _, revision = (last_event_id or "").partition(".")
-        seen = int(revision) if epoch == self._records.epoch and revision.isdecimal() else 0
+        known = epoch == self._records.epoch and revision.isdecimal() and len(revision) < REVISION
+        seen = int(revision) if known else 0
         yield event({}, name="hello", retry=RECONNECT)
         while True:
             changed = self._changed
