@@ -8,7 +8,7 @@ import os
 import random
 import uuid
 import warnings
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
 from .api.request import Request
-from .api.results import Clip, Clips, Result, TaskUpdate, Until
+from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
 from .api.studio import Studio
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from .runtime import Runtime
     from .tasks.schedule import PollPolicy
+    from .transport.download import Fetchable
     from .transport.limiter import Pace, RateLimiter
     from .webhooks import Event, Inbox, Webhooks
 
@@ -279,21 +280,23 @@ class MusicAPI:
 
     async def download(
         self,
-        clips: Clip | Sequence[Clip] | Result,
+        files: Fetchable,
         folder: str | os.PathLike[str],
         *,
         name: str = "{title} {clip_id}",
     ) -> list[Path]:
-        """Fetch the finished files of clips into `folder` (made if missing); returns the paths. Free.
+        """Fetch finished files into `folder` (made if missing); returns the paths. Free.
 
-        `name` is the pattern of the file names without extension; fields: title, clip_id, index, name (of
-        a stem). Each file appears under its name only when it is whole and has been checked; one that is
-        already there whole is not fetched again. Clips that failed are passed over. The key is never sent.
-        Raises `DownloadError`.
+        `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
+        `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
+        title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and
+        has been checked; one that is already there whole is not fetched again. Clips that failed are passed
+        over. The key is never sent. Raises `DownloadError`.
         """
+        from .transport.download import links_of
+
         runtime = await self._core.runtime()
-        asked = [clips] if isinstance(clips, Clip) else clips.clips if isinstance(clips, Result) else clips
-        return await runtime.downloader.fetch_all(list(asked), Path(folder), name)
+        return await runtime.downloader.fetch_all(links_of(files), Path(folder), name)
 
     # --- options and lifetime ------------------------------------------------------------------------------
 
@@ -323,6 +326,11 @@ class MusicAPI:
         them finishes the waits. Tasks that a webhook will tell of are polled only as a safety net.
         """
         return self._core.inbox
+
+    @property
+    def options(self) -> Options:
+        """The options of this view; `with_options` makes another."""
+        return self._options
 
     @property
     def clock(self) -> Clock:

@@ -46,7 +46,7 @@ class _Streams(set[asyncio.Task[None]]):
     """The event streams that are open."""
 
 
-_STREAMS: Final = web.AppKey("musicapi_async.streams", _Streams)
+_STREAMS: Final[web.AppKey[_Streams]] = web.AppKey("musicapi_async.streams", _Streams)
 
 GONE: Final = 1.0
 """Real seconds within which a browser that has gone is noticed; aiohttp does not tell a running handler."""

@@ -36,7 +36,7 @@ from ..wire import codec, polls, replies
 from ..wire.looks import Seen
 from .in_flight import Place
 from .limiter import RateLimiter
-from .session import Incoming, Kind, Outgoing, Session, fill_path
+from .session import Kind, Outgoing, Session, fill_path
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -68,9 +68,7 @@ class ApiCaller:
             try:
                 reply = await self._session.send(out, options)
                 accepted = replies.read_submit(
-                    reply.status,
-                    reply.headers,
-                    reply.raw,
+                    reply,
                     call=out.call,
                     family=operation.family.word,
                     replacement=operation.replacement,
@@ -101,7 +99,7 @@ class ApiCaller:
             started = self._clock.now()
             while True:
                 reply = await self._session.send(out, options)
-                read = replies.read_direct(reply.status, reply.headers, reply.raw, operation, call=out.call)
+                read = replies.read_direct(reply, operation, call=out.call)
                 if not isinstance(read, replies.Pending):
                     return read
                 repeat = operation.repeat
@@ -156,7 +154,7 @@ class ApiCaller:
             reply = await self._session.send(out, options)
         except (APIConnectionError, InvalidResponseError) as error:
             return polls.unanswered(error, ref=ref)
-        return polls.read_poll(reply.status, reply.headers, reply.raw, ref=ref, polled=polled)
+        return polls.read_poll(reply, ref=ref, polled=polled)
 
     def task_ended(self, family: str, task_id: str) -> None:
         """Free the place that the task held among the tasks in flight."""
@@ -247,9 +245,8 @@ class ApiCaller:
         )
 
 
-def _read_any(reply: Incoming, out: Outgoing) -> Any:
+def _read_any(found: replies.Answer, out: Outgoing) -> Any:
     """The decoded body of an untyped call, or the error that it tells of."""
-    found = replies.answer(reply.status, reply.headers, reply.raw)
     if not found.ok or (found.code or 0) >= 400:
         raise replies.error_of(found, call=out.call)
     if not found.json:

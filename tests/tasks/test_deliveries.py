@@ -21,6 +21,7 @@ from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.polls import read_poll
+from musicapi_async.wire.replies import answer
 
 STREAM = "https://audiopipe.suno.ai/?item_id=c1"
 FILE = "https://cdn1.suno.ai/c1.mp3"
@@ -80,7 +81,7 @@ class Service:
         self.looks[ref.task_id] += 1
         state = "succeeded" if self.clock.now() >= self.ends[ref.task_id] else "running"
         raw = msgspec.json.encode(body(state))
-        return read_poll(200, {}, raw, ref=ref, polled=polled)
+        return read_poll(answer(200, {}, raw), ref=ref, polled=polled)
 
     async def wait(self, ref: TaskRef) -> TaskUpdate:
         update = await self.waiter.wait(ref, "all", None)

@@ -27,6 +27,7 @@ from musicapi_async.errors import (
 from musicapi_async.tasks.schedule import Fixed
 from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.wire import replies
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.polls import read_poll, unanswered
 
@@ -71,7 +72,7 @@ class Service:
         if isinstance(answer, Exception):
             raise answer
         status, body = answer
-        return read_poll(status, {}, msgspec.json.encode(body), ref=ref, polled=polled)
+        return read_poll(replies.answer(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
 
     def normal(self, age: float) -> tuple[int, Any]:
         if age < self.stream_after:
