@@ -303,7 +303,7 @@ class MusicAPI:
     def with_options(self, **changes: Any) -> MusicAPI:
         """A view of this client with other options; it shares session, limiter and waiter. Cheap.
 
-        `attempt_timeout` seconds without a byte for one attempt, `deadline` seconds for a whole call,
+        `attempt_timeout` seconds for one attempt, `deadline` seconds for a whole call,
         `retries` after the first attempt, `validate` 'error', 'warn' or 'off', `extra_body` fields added to
         the JSON body, `resend_creates_on_5xx` True to repeat paid calls after a 5xx (may pay twice).
         """

@@ -19,7 +19,7 @@ URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for DNS, TCP and TLS of one attempt (errors.md section 6)."""
 ATTEMPT_TIMEOUT: Final = 60.0
-"""Seconds without a byte before an attempt is given up (errors.md section 6)."""
+"""Seconds after which an attempt is given up (errors.md section 6)."""
 POLL_TIMEOUT: Final = 30.0
 """The same for polls (errors.md section 6)."""
 BODY_LIMIT: Final = 16 * 1024 * 1024
@@ -31,7 +31,7 @@ Validation = Literal["error", "warn", "off"]
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How calls are made; `client.with_options(...)` changes them for a view of the client.
 
-    `attempt_timeout` seconds without a byte for one attempt (None: the documented time of each endpoint),
+    `attempt_timeout` seconds for one attempt (None: the documented time of each endpoint),
     `deadline` seconds for a whole call with its repeats and waits for the pace (None: none), `retries` after
     the first attempt, `validate` 'error', 'warn' or 'off' for the local checks, `job_key` makes a create
     idempotent, `extra_body` fields that are added to the JSON body as they are, `resend_creates_on_5xx`

@@ -36,7 +36,7 @@ from ..wire import codec, polls, replies
 from ..wire.looks import Seen
 from .in_flight import Place
 from .limiter import RateLimiter
-from .session import Kind, Outgoing, Session, fill_path
+from .session import Kind, Outgoing, Session, fill_path, poll_path
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -144,7 +144,7 @@ class ApiCaller:
         """Poll a task once; a failure to get an answer is a value, too. Free."""
         out = Outgoing(
             method="GET",
-            path=fill_path(self._path_of(polled.path), {"task_id": ref.task_id}),
+            path=poll_path(self._path_of(polled.path), ref.task_id),
             call=f"GET {polled.path}",
             kind="get",
             lane="poll",
