@@ -1,0 +1,178 @@
+"""Everything that reached the sandbox, in order: what was asked, what was answered, what it cost.
+
+Tests and users ask it the questions that matter: how many creates, at what pace, was anything paid twice.
+It is bounded: the oldest entries go first, and the bodies of old entries go before the entries themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, overload
+
+import msgspec
+
+BODY_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of request bodies that a journal keeps; a policy of this package."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request to the sandbox, or one delivery of a webhook by it.
+
+    `at` is in API seconds since the sandbox started. `status` 0 means that no answer was given. `charge` is
+    what the request cost when it was taken; `refunded` becomes True when that was given back. `key_sent`
+    tells whether an API key came with it (for media it must not). `fault` names the fault that struck.
+    """
+
+    at: float
+    method: str
+    path: str
+    kind: str
+    raw: bytes = b""
+    status: int = 0
+    task_id: str = ""
+    charge: float = 0.0
+    refunded: bool = False
+    key_sent: bool = False
+    fault: str = ""
+    request_id: str = ""
+
+    @property
+    def body(self) -> object:
+        """The request's JSON, or None when there was none that could be read."""
+        try:
+            return msgspec.json.decode(self.raw) if self.raw else None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+
+class Journal(Sequence[Entry]):
+    """The entries, oldest first, at most `size` of them."""
+
+    def __init__(self, size: int = 100_000) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        self._entries: deque[Entry] = deque(maxlen=size)
+        self._bodied: deque[Entry] = deque()
+        self._bytes = 0
+        self.dropped = 0
+        """How many entries were forgotten to stay within the size."""
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
+        if isinstance(index, slice):
+            return list(self._entries)[index]
+        return self._entries[index]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(tuple(self._entries))
+
+    def __repr__(self) -> str:
+        return f"<Journal: {len(self)} entries, {len(self.creates)} creates, {self.charges:g} credits>"
+
+    def add(self, entry: Entry) -> Entry:
+        """Append an entry, forgetting the oldest when the journal is full."""
+        if len(self._entries) == self._entries.maxlen:
+            self.dropped += 1
+        self._entries.append(entry)
+        return entry
+
+    def keep(self, entry: Entry, raw: bytes) -> None:
+        """Keep the body of an entry; bodies of older ones are dropped above `BODY_BYTES`."""
+        entry.raw = raw
+        if raw:
+            self._bodied.append(entry)
+            self._bytes += len(raw)
+        while self._bodied and (self._bytes > BODY_BYTES or len(self._bodied) > len(self._entries)):
+            oldest = self._bodied.popleft()
+            self._bytes -= len(oldest.raw)
+            oldest.raw = b""
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._bodied.clear()
+        self._bytes = self.dropped = 0
+
+    def requests(
+        self,
+        path: str | None = None,
+        method: str | None = None,
+        *,
+        kind: str | None = None,
+        task_id: str | None = None,
+    ) -> list[Entry]:
+        """The requests that match; `path` is below `/api/v1`, may end with `*`. No deliveries."""
+
+        def fits(entry: Entry) -> bool:
+            return (
+                (entry.kind != "webhook" or kind == "webhook")
+                and (method is None or entry.method == method.upper())
+                and (kind is None or entry.kind == kind)
+                and (task_id is None or entry.task_id == task_id)
+                and (
+                    path is None
+                    or entry.path == path
+                    or (path.endswith("*") and entry.path.startswith(path[:-1]))
+                )
+            )
+
+        return [entry for entry in self if fits(entry)]
+
+    @property
+    def creates(self) -> list[Entry]:
+        """Every task-creating POST that arrived, whatever became of it."""
+        return [entry for entry in self if entry.kind == "create"]
+
+    @property
+    def polls(self) -> list[Entry]:
+        """Every look at a task."""
+        return [entry for entry in self if entry.kind == "poll"]
+
+    @property
+    def webhooks(self) -> list[Entry]:
+        """Every delivery that was tried."""
+        return [entry for entry in self if entry.kind == "webhook"]
+
+    @property
+    def charges(self) -> float:
+        """Credits taken, without what was given back since."""
+        return sum(entry.charge for entry in self if not entry.refunded)
+
+    def charged_twice(self) -> list[list[Entry]]:
+        """Groups of charged requests to one path with one body; give each song of a test its own title.
+
+        A charge that was given back does not count: paying again for it is right.
+        """
+        groups: dict[tuple[str, bytes], list[Entry]] = {}
+        for entry in self:
+            if entry.charge > 0 and not entry.refunded and entry.kind in ("create", "direct"):
+                groups.setdefault((entry.path, entry.raw), []).append(entry)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def peak(self, period: float) -> int:
+        """The most creates that arrived within any `period` API seconds."""
+        times = sorted(entry.at for entry in self.creates)
+        most = first = 0
+        for last, at in enumerate(times):
+            while at - times[first] >= period:
+                first += 1
+            most = max(most, last - first + 1)
+        return most
+
+    def pace(self) -> list[float]:
+        """API seconds between each create and the next."""
+        return [later - earlier for earlier, later in itertools.pairwise(e.at for e in self.creates)]
+
+    def tally(self) -> Counter[str]:
+        """How many entries there are of each kind."""
+        return Counter(entry.kind for entry in self)
