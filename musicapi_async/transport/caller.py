@@ -10,15 +10,16 @@ import asyncio
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import anyio
 import msgspec
 
 from ..api.handle import Task, TaskRef, Watcher
 from ..api.operation import Operation, Polled
+from ..api.replies import Credits
 from ..api.request import SECRET, Request, body, refuse, violations
 from ..clock import Clock
 from ..config import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options
@@ -34,9 +35,15 @@ from ..errors import (
 from ..wire import codec, polls, replies
 from ..wire.looks import Seen
 from .limiter import Place, RateLimiter
+from .recording import Earlier, Recorder, Recording
 from .session import Incoming, Kind, Outgoing, Session, fill_path
 
 log: Final = logging.getLogger("musicapi_async")
+
+Keep = Callable[[Recording, Any], Awaitable[None]]
+"""Writes down the result of a paid call."""
+Again = Callable[[Recording, Earlier], Any]
+"""Makes the result of a paid call of what its job key gave before."""
 
 CLOSE_GRACE: Final = 5.0
 """Real seconds that closing waits for the answers of paid calls that are under way."""
@@ -56,10 +63,16 @@ class ApiCaller:
         self._places: Final[dict[tuple[str, str], Place]] = {}
 
     async def submit(
-        self, operation: Operation[Any, Any], request: Request, options: Options, watcher: Watcher
+        self,
+        operation: Operation[Any, Any],
+        request: Request,
+        options: Options,
+        watcher: Watcher,
+        recorder: Recorder,
     ) -> Task[Any]:
-        """Send a create and return the handle of its task."""
+        """Send a create and return the handle of its task, or of the one that its job key stands for."""
         out = _outgoing(operation, request, options, self._path_of)
+        _record(out, options, recorder, operation)
 
         async def fly() -> Task[Any]:
             place = await self._limiter.reserve_task()
@@ -82,13 +95,26 @@ class ApiCaller:
             log.info("%s accepted: %s", out.call, ref.token)
             return Task(ref, watcher, accepted.raw, options.job_key)
 
-        return cast("Task[Any]", await self._paid(out, options, operation, fly))
+        async def keep(recording: Recording, task: Task[Any]) -> None:
+            task.job_key = recording.key
+            await recording.accepted(task.ref, task.raw)
 
-    async def call(self, operation: Operation[Any, Any], request: Request, options: Options) -> Any:
+        def again(recording: Recording, earlier: Earlier) -> Task[Any]:
+            assert earlier.task is not None  # a request that makes tasks is not equal to one that does not
+            return Task(earlier.task, watcher, earlier.reply, recording.key)
+
+        return cast("Task[Any]", await self._paid(out, options, operation, fly, keep=keep, again=again))
+
+    async def call(
+        self, operation: Operation[Any, Any], request: Request, options: Options, recorder: Recorder
+    ) -> Any:
         """Send a direct call and return its reply; where it has to be repeated while preparing, do so."""
         out = _outgoing(operation, request, options, self._path_of)
+        _record(out, options, recorder, operation)
+        whole = True
 
         async def fly() -> Any:
+            nonlocal whole
             started = self._clock.now()
             while True:
                 reply = await self._session.send(out, options)
@@ -97,6 +123,7 @@ class ApiCaller:
                     return read
                 repeat = operation.repeat
                 if repeat is None or not getattr(request, "wait", True):
+                    whole = False
                     return read.reply if read.reply is not None else operation.reply()
                 if self._clock.now() - started + repeat.every > repeat.deadline:
                     raise RequestTimeoutError(
@@ -107,29 +134,43 @@ class ApiCaller:
                     )
                 await self._clock.sleep(max(repeat.every, read.retry_after or 0.0))
 
+        async def keep(recording: Recording, reply: Any) -> None:
+            await (recording.answered(reply.raw) if whole else recording.dropped())
+
+        def again(_recording: Recording, earlier: Earlier) -> Any:
+            return replies.read_direct(200, {}, _encode_any(earlier.reply, out.call), operation, out.call)
+
         if out.kind == "get":
             return await self._within(out, options, fly)
-        return await self._paid(out, options, operation, fly)
+        return await self._paid(out, options, operation, fly, keep=keep, again=again)
 
     async def request(
         self,
         method: str,
         path: str,
         options: Options,
+        recorder: Recorder,
         *,
         json: object = None,
         params: Mapping[str, object] | None = None,
     ) -> Any:
         """Any call that is not typed; see `MusicAPI.request`."""
         out = _raw(method, path, options, json, params)
+        _record(out, options, recorder)
 
         async def fly() -> Any:
             reply = await self._session.send(out, options)
             return _read_any(reply, out)
 
+        async def keep(recording: Recording, reply: Any) -> None:
+            await recording.answered(reply)
+
+        def again(_recording: Recording, earlier: Earlier) -> Any:
+            return earlier.reply
+
         if out.kind == "get":
             return await self._within(out, options, fly)
-        return await self._paid(out, options, None, fly)
+        return await self._paid(out, options, None, fly, keep=keep, again=again)
 
     async def look(self, ref: TaskRef, polled: Polled, options: Options) -> Seen:
         """Poll a task once; a failure to get an answer is a value, too. Free."""
@@ -169,9 +210,12 @@ class ApiCaller:
         options: Options,
         operation: Operation[Any, Any] | None,
         fly: Callable[[], Any],
+        *,
+        keep: Keep,
+        again: Again,
     ) -> Any:
         flight: asyncio.Task[Any] = asyncio.ensure_future(
-            self._known(out, options, operation, self._within(out, options, fly))
+            self._recorded(out, options, operation, fly, keep=keep, again=again)
         )
         self._flights.add(flight)
         flight.add_done_callback(self._flights.discard)
@@ -184,6 +228,64 @@ class ApiCaller:
             else:
                 flight.cancel()
             raise
+
+    async def _recorded(
+        self,
+        out: Outgoing,
+        options: Options,
+        operation: Operation[Any, Any] | None,
+        fly: Callable[[], Any],
+        *,
+        keep: Keep,
+        again: Again,
+    ) -> Any:
+        """A paid call under its job key: what the key was used for before, or sent and written down."""
+        recording = out.recording
+        if recording is None:
+            return await self._known(out, options, operation, self._within(out, options, fly))
+
+        async def begin_and_fly() -> Any:
+            earlier = await recording.begin()
+            if earlier is not None:
+                return earlier
+            if options.check_balance:
+                recording.balanced(await self._balance())
+            return await fly()
+
+        try:
+            result = await self._known(out, options, operation, self._within(out, options, begin_and_fly))
+        except BaseException as error:
+            await self._undone(out, options, recording, error)
+            raise
+        if isinstance(result, Earlier):
+            return again(recording, result)
+        await keep(recording, result)
+        return result
+
+    async def _undone(
+        self, out: Outgoing, options: Options, recording: Recording, error: BaseException
+    ) -> None:
+        """Write down how a paid call ended that gave no result."""
+        if isinstance(error, OutcomeUnknownError):
+            error.job_key = recording.key
+            balance = await self._balance() if options.check_balance else None
+            await recording.unknown(str(error.__cause__ or error.message), balance)
+        elif out.left and out.kind == "create" and not isinstance(error, MusicAPIError):
+            await recording.unknown("given up before its answer was read", None)
+        else:
+            await recording.dropped()
+
+    async def _balance(self) -> float | None:
+        """The credits, or None if they cannot be had; evidence only."""
+        out = Outgoing(method="GET", path="/get-credits", call="GET /get-credits", kind="get", lane="call")
+        try:
+            reply = await self._session.send(out, Options(retries=1))
+            found = replies.answer(reply.status, reply.headers, reply.raw)
+        except MusicAPIError as error:
+            log.info("the balance could not be read: %s", error)
+            return None
+        known = Credits.from_body(found.fields) if found.ok and found.is_object else None
+        return known.total if known is not None else None
 
     async def _within(self, out: Outgoing, options: Options, fly: Callable[[], Any]) -> Any:
         if options.deadline is None:
@@ -234,6 +336,20 @@ def _read_any(reply: Incoming, out: Outgoing) -> Any:
             f"the answer is not JSON: {found.body}", status=found.status, body=found.body, call=out.call
         )
     return found.body
+
+
+def _record(
+    out: Outgoing, options: Options, recorder: Recorder, operation: Operation[Any, Any] | None = None
+) -> None:
+    """Have a call written down that costs credits, or that has a job key."""
+    if out.kind == "create" or (out.kind == "repeatable" and options.job_key is not None):
+        out.recording = recorder.record(
+            options.job_key,
+            f"{out.call}?{urlencode(out.params)}" if out.params else out.call,
+            out.body or b"",
+            operation.family.word if operation is not None else "",
+            operation.name if operation is not None else "",
+        )
 
 
 def _report(out: Outgoing, flight: asyncio.Task[Any]) -> None:
