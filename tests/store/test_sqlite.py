@@ -241,7 +241,8 @@ except JobStoreError as error:
 async def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
     """Where the file may not grow, the change fails, and all that was reported as kept is there."""
     path = tmp_path / "jobs.sqlite"
-    ended = subprocess.run(
+    ended = await asyncio.to_thread(
+        subprocess.run,
         [sys.executable, "-c", LIMITED, str(path), "full"], capture_output=True, text=True, check=True
     )
     lines = ended.stdout.splitlines()
@@ -270,7 +271,8 @@ async def test_a_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) 
         if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
             parent.chmod(0o755)
     try:
-        ended = subprocess.run(
+        ended = await asyncio.to_thread(
+        subprocess.run,
             [sys.executable, "-c", LIMITED, str(path), "read-only"],
             capture_output=True,
             text=True,
