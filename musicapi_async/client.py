@@ -17,11 +17,16 @@ import msgspec
 from .api.account import Account
 from .api.families import FAMILIES
 from .api.handle import Task, TaskRef
+from .api.nuro import Nuro
 from .api.operation import Operation
+from .api.producer import Producer
 from .api.replies import Credits
 from .api.request import Request
 from .api.results import Clip, Clips, Result, TaskUpdate, Until
+from .api.riffusion import Riffusion
 from .api.sonic import Sonic
+from .api.studio import Studio
+from .api.suno import Suno
 from .clock import Clock
 from .config import Options, find_base_url, find_key
 from .errors import MusicAPIError, RequestValidationError
@@ -68,6 +73,17 @@ class MusicAPI:
     """
 
     sonic: Sonic
+    """Songs, personas, voices, stems, files and tools."""
+    suno: Suno
+    """The same service under its other word, legacy lyrics, share links."""
+    producer: Producer
+    """Short tracks."""
+    nuro: Nuro
+    """Deprecated by the service."""
+    riffusion: Riffusion
+    """Deprecated by the service."""
+    studio: Studio
+    """Unavailable at the service."""
 
     def __init__(
         self,
@@ -108,7 +124,8 @@ class MusicAPI:
             trust_env=trust_env,
             sonic_word=sonic_word,
             clock=clock or Clock(),
-            rng=rng or random.Random(),  # noqa: S311 - jitter, not secrets
+            rng=rng or random.Random(),
+            attempt_timeout=attempt_timeout,
         )
         self._attach(core, options, core.ledger(store))
 
@@ -118,6 +135,11 @@ class MusicAPI:
         self._ledger = ledger
         caller = _Bound(core, options, ledger)
         self.sonic = Sonic(caller)
+        self.suno = Suno(caller)
+        self.producer = Producer(caller)
+        self.nuro = Nuro(caller)
+        self.riffusion = Riffusion(caller)
+        self.studio = Studio(caller)
         self._account = Account(caller)
 
     # --- calls ---------------------------------------------------------------------------------------------
@@ -418,7 +440,9 @@ class _Core:
         sonic_word: str,
         clock: Clock,
         rng: random.Random,
+        attempt_timeout: float | None,
     ) -> None:
+        self._attempt_timeout: Final = attempt_timeout
         self.base_url: Final = base_url
         self.clock: Final = clock
         self.closed = False
@@ -482,6 +506,7 @@ class _Core:
             clock=self.clock,
             rng=self._rng,
             path_of=self._path_of,
+            attempt_timeout=self._attempt_timeout,
         )
 
     def _path_of(self, path: str) -> str:
@@ -501,14 +526,14 @@ class _Core:
         self._runtimes[:] = [known for known in self._runtimes if not known.loop.is_closed()]
 
     def __del__(self) -> None:
-        if getattr(self, "closed", True) or not self._runtimes or self._runtimes[0].process != os.getpid():
+        runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused
+        if self.closed or not runtimes or runtimes[0].process != os.getpid():
             return
         warnings.warn(
             f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "
             "or `await client.aclose()`",
             ResourceWarning,
             stacklevel=2,
-            source=self,
         )
 
 

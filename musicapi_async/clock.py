@@ -8,6 +8,7 @@ with virtual time (`musicapi_async.testing.virtual`) makes everything here insta
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from typing import Final
@@ -30,7 +31,7 @@ class Clock:
 
     def now(self) -> float:
         """Seconds on the monotonic clock of the running event loop."""
-        return anyio.current_time() * self.speed
+        return asyncio.get_running_loop().time() * self.speed
 
     def time(self) -> float:
         """Seconds since 1970, for people and files, never for measuring."""

@@ -27,10 +27,6 @@ from .transport.limiter import RateLimiter
 from .transport.session import Session
 from .wire.looks import Seen
 
-ONCE: Final = Options(retries=0)
-"""A poll of the waiter is one attempt: it has rules of its own for what follows a failure."""
-
-
 def polled_of(ref: TaskRef) -> Polled:
     """How the task is polled; `RequestValidationError` for a family that has no tasks."""
     polled = polled_as(ref.family, ref.kind)
@@ -55,7 +51,10 @@ class Runtime:
         clock: Clock,
         rng: random.Random,
         path_of: Callable[[str], str],
+        attempt_timeout: float | None = None,
     ) -> None:
+        # A poll of the waiter is one attempt: it has rules of its own for what follows a failure.
+        self._once: Final = Options(retries=0, attempt_timeout=attempt_timeout)
         self.loop: Final = asyncio.get_running_loop()
         self.process: Final = os.getpid()
         self.session: Final = session
@@ -70,7 +69,7 @@ class Runtime:
         self.keeper: AsyncGenerator[None, None] | None = None
 
     async def _look(self, ref: TaskRef, polled: Polled) -> Seen:
-        return await self.caller.look(ref, polled, ONCE)
+        return await self.caller.look(ref, polled, self._once)
 
     def _ended(self, ref: TaskRef, update: TaskUpdate) -> None:
         self.caller.task_ended(ref.family, ref.task_id)

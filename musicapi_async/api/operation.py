@@ -175,8 +175,9 @@ class Operation(Generic[P, R]):
             lines.append(f"    {field.name} ({kind}, {need}): {told}")
         returns = f"Task[{self.reply.__name__}]" if self.submits else self.reply.__name__
         lines += ["", f"Returns `{returns}`.", "", _RAISES]
-        if self.replacement:
-            lines += ["", f"Deprecated by the service; it recommends {self.replacement}."]
+        instead = self.replacement or self.family.replacement
+        if instead:
+            lines += ["", f"Deprecated by the service; use {instead} instead."]
         return "\n".join(lines)
 
     def _sending(self) -> str:
@@ -216,7 +217,7 @@ class Family:
 
     word: ClassVar[str] = ""
     replacement: ClassVar[str | None] = None
-    """What the service recommends instead of a deprecated family; None for a live one."""
+    """What to use instead of a deprecated family; None for a live one."""
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller

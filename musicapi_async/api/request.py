@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final, cast, get_type_hints
+from typing import Annotated, Any, Final, cast, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from ..errors import RequestValidationError, Violation
+from .values import WebhookSecret, WebhookUrl
 
 LOCAL: Final = "local"
 """`Meta(extra={LOCAL: True})` marks a field that steers this client and is never sent."""
@@ -36,6 +39,37 @@ class Request(msgspec.Struct, kw_only=True):
             if value is not None:
                 shown.append(f"{name}={'...' if name in SECRET else picture(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Hooked(Request, kw_only=True):
+    """A request whose result can be told to a webhook."""
+
+    webhook_url: WebhookUrl | None = None
+    webhook_secret: WebhookSecret | None = None
+
+    def rules(self) -> Iterator[Violation]:
+        """A webhook must be https, except to this machine itself, where a sandbox delivers it."""
+        if self.webhook_url and not _reachable(self.webhook_url):
+            yield Violation("webhook_url", "an https address", picture(self.webhook_url))
+
+
+def _reachable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (
+            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        )
+    except ValueError:
+        return False
+
+
+class GetMusic(Request):
+    """Look at a task once, as it is now. A task that failed gives an update with `error` set."""
+
+    task_id: Annotated[str, Meta(min_length=1, description="Task id, from any create of the family.")]
 
 
 class FieldInfo(msgspec.Struct, frozen=True):
@@ -151,12 +185,13 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, float) and not math.isfinite(value):
         return False
     try:
-        msgspec.convert(value, hint)
         if isinstance(value, str):
             value.encode()  # a lone surrogate cannot be sent
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple | dict):
             msgspec.json.encode(value)
-    except (msgspec.ValidationError, UnicodeError, TypeError):
+            value = msgspec.to_builtins(value)  # a Struct in it is checked as what is sent
+        msgspec.convert(value, hint)
+    except (msgspec.ValidationError, UnicodeError, TypeError, RecursionError):
         return False
     return True
 
@@ -175,3 +210,18 @@ def body(request: Request) -> dict[str, Any]:
     local = {field.name for field in fields(type(request)) if field.local}
     built = cast("dict[str, Any]", msgspec.to_builtins(request))
     return {name: value for name, value in built.items() if value not in (None, "") and name not in local}
+
+
+def window(start: float | None, end: float | None, first: str, last: str) -> Iterator[Violation]:
+    """Two bounds in seconds: both or neither, the end after the start."""
+    if (start is None) != (end is None):
+        missing = first if start is None else last
+        yield Violation(missing, f"{first} and {last} belong together", "only one of them")
+    else:
+        yield from in_order(start, end, first, last)
+
+
+def in_order(start: float | None, end: float | None, first: str, last: str) -> Iterator[Violation]:
+    """Two bounds in seconds that may come alone: the end after the start."""
+    if start is not None and end is not None and end <= start:
+        yield Violation(last, f"a number greater than {first}", f"{end:g} after {start:g}")

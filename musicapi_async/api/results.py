@@ -29,6 +29,12 @@ Until = Literal["all", "first", "stream"]
 """When a wait ends: all clips terminal, the first succeeded clip, or the first audio of any kind."""
 
 
+def _short(value: object) -> str:
+    """Long text, such as lyrics, by its beginning."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
+
+
 class Item(msgspec.Struct, kw_only=True):
     """Anything read from a reply; `raw` is the mapping that it was read from."""
 
@@ -40,6 +46,11 @@ class Item(msgspec.Struct, kw_only=True):
         item = lenient(cls, mapping)
         item.raw = dict(mapping)
         return item
+
+    def __repr__(self) -> str:
+        told = ((name, getattr(self, name)) for name in self.__struct_fields__ if name != "raw")
+        shown = ", ".join(f"{name}={_short(value)}" for name, value in told if value not in (None, ""))
+        return f"{type(self).__name__}({shown})"
 
 
 class Clip(Item, kw_only=True):

@@ -20,6 +20,8 @@ PRICES: Final[Mapping[str, float]] = {
     "concat": 2,
     "rework": 15,
     "upload": 2,
+    "upload_extend": 15,
+    "upload_cover": 15,
     "mashup": 15,
     "sample": 15,
     "replace_section": 15,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from musicapi_async.sandbox.chance import dice
 from musicapi_async.sandbox.score import Bar, Note, Part
 from musicapi_async.sandbox.style import INSTRUMENTS, Instrument, Style
 
@@ -83,7 +85,8 @@ _COMPING: Final[dict[str, tuple[tuple[float, float], ...]]] = {
 """Where the chords of keyboard and guitar fall in a bar: (beat, length in beats)."""
 
 _ENERGY: Final = {
-    "intro": 0.45, "verse": 0.62, "pre-chorus": 0.75, "chorus": 1.0, "bridge": 0.6, "solo": 0.85, "outro": 0.5,
+    "intro": 0.45, "verse": 0.62, "pre-chorus": 0.75, "chorus": 1.0, "bridge": 0.6, "solo": 0.85,
+    "outro": 0.5,
 }  # fmt: skip
 """How much of the band plays, by section; an instrument joins above its own threshold below."""
 
@@ -92,7 +95,10 @@ _JOINS_AT: Final = {
     "synth": 0.3, "brass": 0.8, "woodwinds": 0.8, "fx": 0.0,
 }  # fmt: skip
 
-_Player = Callable[[Bar, float, Style, random.Random, int], list[tuple[float, float, int, float]]]
+_Figure = list[tuple[float, float, int, float]]
+"""What is played in a bar: (beat, length in beats, pitch, velocity)."""
+
+_Player = Callable[[Bar, float, Style, random.Random, int], _Figure]
 
 
 def voicing(chord: tuple[int, ...], low: int) -> list[int]:
@@ -100,7 +106,7 @@ def voicing(chord: tuple[int, ...], low: int) -> list[int]:
     return sorted(low + (pitch - low) % 12 for pitch in chord)
 
 
-def _drums(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _drums(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     hits = [(beat, 0.1, pitch, velocity) for beat, pitch, velocity in _GROOVES[style.groove]]
     if energy < 0.6:
         hits = [hit for hit in hits if hit[2] != _SNARE or hit[0] >= 2]
@@ -112,7 +118,7 @@ def _drums(bar: Bar, energy: float, style: Style, draw: random.Random, index: in
     return hits
 
 
-def _percussion(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _percussion(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     if style.groove in {"march", "waltz", "none"}:
         return [(0.0, 0.1, _TOM, 0.7), (bar.beats - 1, 0.1, _TAMBOURINE, 0.4)]
     eighths = int(bar.beats * 2)
@@ -120,7 +126,7 @@ def _percussion(bar: Bar, energy: float, style: Style, draw: random.Random, inde
     return hits + [(beat, 0.1, _TAMBOURINE, 0.5) for beat in (1.0, 3.0)]
 
 
-def _bass(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _bass(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     root = 28 + (bar.chord[0] - 28) % 12
     third = (bar.chord[1] - bar.chord[0]) % 12
     lines = _BASS_LINES[style.groove]
@@ -129,13 +135,13 @@ def _bass(bar: Bar, energy: float, style: Style, draw: random.Random, index: int
     return [(beat, length, root + (third if up == 4 else up), 0.8) for beat, length, up in lines]
 
 
-def _chords(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _chords(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     pitches = voicing(bar.chord, 53)
     comping = _COMPING[style.groove] if energy > 0.5 else ((0.0, bar.beats * 0.95),)
     return [(beat, length, pitch, 0.5 + 0.2 * energy) for beat, length in comping for pitch in pitches]
 
 
-def _guitar(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _guitar(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     pitches = voicing(bar.chord, 47)
     if "Distortion Guitar" in style.instruments:
         power = [40 + (bar.chord[0] - 40) % 12 + up for up in (0, 7, 12)]
@@ -151,12 +157,12 @@ def _guitar(bar: Bar, energy: float, style: Style, draw: random.Random, index: i
     return [(b + 0.015 * j, n, p, 0.65) for b, n in strums for j, p in enumerate(pitches)]
 
 
-def _strings(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _strings(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     low = 60 if energy < 0.9 else 64
     return [(0.0, bar.beats, pitch, 0.4 + 0.2 * energy) for pitch in voicing(bar.chord, low)]
 
 
-def _synth(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _synth(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     if "Synth Pluck" not in style.instruments:
         return [(0.0, bar.beats, pitch, 0.5) for pitch in voicing(bar.chord, 55)]
     tones = voicing(bar.chord, 64)
@@ -166,11 +172,11 @@ def _synth(bar: Bar, energy: float, style: Style, draw: random.Random, index: in
     ]
 
 
-def _pad(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _pad(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     return [(0.0, bar.beats, pitch, 0.45) for pitch in voicing(bar.chord, 55)]
 
 
-def _brass(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _brass(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     tones = voicing(bar.chord, 55)
     if style.groove in {"march", "none"}:
         return [(0.0, bar.beats * 0.9, pitch, 0.7) for pitch in tones]
@@ -178,7 +184,7 @@ def _brass(bar: Bar, energy: float, style: Style, draw: random.Random, index: in
     return [(beat, length, pitch, 0.75) for beat, length in stabs for pitch in tones]
 
 
-def _woodwinds(bar: Bar, energy: float, style: Style, draw: random.Random, index: int):
+def _woodwinds(bar: Bar, energy: float, style: Style, draw: random.Random, index: int) -> _Figure:
     if index % 2 == 0:
         return []
     tones = voicing(bar.chord, 72)
@@ -204,7 +210,7 @@ def accompany(style: Style, bars: Sequence[Bar], seed: int, colour: int) -> list
     parts: list[Part] = []
     for name in style.instruments:
         instrument = INSTRUMENTS[name]
-        draw = random.Random(f"arrangement:{seed}:{name}")
+        draw = dice("arrangement", seed, name)
         notes = _riser(bars) if instrument.stem == "fx" else _play(instrument.name, style, bars, draw)
         if notes:
             parts.append(
@@ -258,7 +264,7 @@ def _play(name: str, style: Style, bars: Sequence[Bar], draw: random.Random) -> 
 
 
 def _without_overlaps(notes: list[Note]) -> list[Note]:
-    """Notes in order, each ended before its own pitch begins again, since an instrument has each pitch once."""
+    """Notes in order, each ended before its own pitch begins again: an instrument has each once."""
     following: dict[int, float] = {}
     kept: list[Note] = []
     for note in sorted(notes, key=lambda note: (note.start, note.pitch), reverse=True):
@@ -269,7 +275,7 @@ def _without_overlaps(notes: list[Note]) -> list[Note]:
     return kept[::-1]
 
 
-def _final(stem: str, bar: Bar, figure: list[tuple[float, float, int, float]]):
+def _final(stem: str, bar: Bar, figure: _Figure) -> _Figure:
     """The last bar: drums end on one stroke, everybody else holds the chord."""
     if stem in {"drums", "percussion"}:
         return [(0.0, 0.1, _KICK, 0.9), (0.0, 0.1, _CRASH, 0.7)] if stem == "drums" else figure[:1]
@@ -281,6 +287,6 @@ def _riser(bars: Sequence[Bar]) -> list[Note]:
     """A sweep through the bar before every chorus."""
     return [
         Note(72, round(before.start, 4), round(before.end, 4), 0.5)
-        for before, after in zip(bars, bars[1:], strict=False)
+        for before, after in itertools.pairwise(bars)
         if after.section == "chorus" and before.section != "chorus"
     ]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from musicapi_async.sandbox.arrangement import accompany, lead_instrument
+from musicapi_async.sandbox.chance import dice
 from musicapi_async.sandbox.form import Stretch, bars_of, plan, sections_of
 from musicapi_async.sandbox.lyricist import lyrics as write_lyrics
 from musicapi_async.sandbox.score import Bar, Brief, Note, Part, Score, Tempo, Word, bounded_duration, ordered
-from musicapi_async.sandbox.singing import contour, read_lyrics, scale_pitch, sing
+from musicapi_async.sandbox.singing import Voice, contour, read_lyrics, scale_pitch, sing
 from musicapi_async.sandbox.style import Instrument, Style, read_style
 
 __all__ = [
@@ -60,7 +60,7 @@ def natural_duration(brief: Brief) -> float:
     bar = style.beats * 60 / style.bpm
     lines = 0 if text == INSTRUMENTAL else sum(len(verse.lines) for verse in read_lyrics(text))
     if not lines:
-        return round(random.Random(f"length:{brief.seed}").uniform(60, 150), 2)
+        return round(dice("length", brief.seed).uniform(60, 150), 2)
     per_line = 2 if bar < 3.2 else 1
     return round(min(max((lines * per_line + 8) * bar, 20.0), 240.0), 2)
 
@@ -87,12 +87,14 @@ def style_of(brief: Brief, continues: Score | None) -> Style:
     )
 
 
-def text_of(brief: Brief) -> str:
+def text_of(brief: Brief, continues: Score | None = None) -> str:
     """The words to sing: the brief's, or ones written for its description; a marker if there are none."""
     if brief.instrumental:
         return INSTRUMENTAL
     if brief.lyrics is not None and brief.lyrics.strip():
         return brief.lyrics
+    if continues is not None and continues.lyrics == INSTRUMENTAL and not brief.description:
+        return INSTRUMENTAL
     return write_lyrics(brief.description or brief.title or brief.tags, brief.seed)[0][1]
 
 
@@ -101,7 +103,7 @@ def voice_seed_of(brief: Brief) -> int:
 
 
 def gender_of(voice_seed: int) -> Literal["f", "m"]:
-    return "f" if random.Random(f"gender:{voice_seed}").random() < 0.5 else "m"
+    return "f" if dice("gender", voice_seed).random() < 0.5 else "m"
 
 
 def voice_part(colour: int, notes: Sequence[Note]) -> Part:
@@ -112,7 +114,7 @@ def write(
     brief: Brief, style: Style, continues: Score | None, progression: tuple[int, ...] | None = None
 ) -> Score:
     duration = bounded_duration(brief.duration)
-    text = text_of(brief)
+    text = text_of(brief, continues)
     verses = read_lyrics(text) if text != INSTRUMENTAL else []
     if brief.voice_seed is None and continues is not None:
         voice_seed, gender = continues.voice_seed, brief.vocal_gender or continues.vocal_gender
@@ -167,10 +169,9 @@ def _melodies(
             length = min(stretch.per_line * style.beats, (bars[-1].end - start) / beat)
             if length <= 0.5:
                 break
-            draw = random.Random(f"melody:{seed}:{kind}:{index % 4}")
-            sung = sing(
-                line, start, length, beat, bars[at : at + size], (style.tonic, style.mode), height, draw
-            )
+            draw = dice("melody", seed, kind, index % 4)
+            voice = Voice(style.tonic, style.mode, height)
+            sung = sing(line, (start, start + length * beat), bars[at : at + size], voice, draw)
             words += sung[0]
             notes += sung[1]
             if kind == "chorus":
@@ -188,7 +189,7 @@ def _third_above(style: Style, pitch: int) -> int:
 
 
 def _lead(stretches: list[Stretch], bars: list[Bar], style: Style, seed: int, *, alone: bool) -> Part | None:
-    """The instrument that plays the tune where nobody sings: in breaks, or everywhere if there is no singer."""
+    """The instrument that plays the tune where nobody sings: in breaks, everywhere without a singer."""
     instrument = lead_instrument(style)
     if instrument is None:
         return None
@@ -198,10 +199,10 @@ def _lead(stretches: list[Stretch], bars: list[Bar], style: Style, seed: int, *,
     for index, bar in enumerate(bars):
         if bar.section not in kinds:
             continue
-        draw = random.Random(f"lead:{seed}:{bar.section}:{index % 4}")
+        draw = dice("lead", seed, bar.section, index % 4)
         beats = [position for position in draw.choice(_RHYTHMS) if position < bar.beats - 0.1]
         starts = [bar.start + position * beat for position in beats]
-        pitches = contour(style.tonic, style.mode, [bar], starts, 74, draw)
+        pitches = contour((style.tonic, style.mode), [bar], starts, 74, draw)
         for a, b, pitch in zip(starts, [*starts[1:], bar.end], pitches, strict=True):
             notes.append(Note(pitch, round(a, 4), round(a + (b - a) * 0.92, 4), 0.7))
     if not notes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import struct
 import zlib
 from typing import Final
 
 import numpy as np
 
+from musicapi_async.sandbox.chance import dice
 from musicapi_async.sandbox.score import Brief
 from musicapi_async.sandbox.style import read_style
 
@@ -27,27 +27,28 @@ def cover(brief: Brief) -> bytes:
     Minor keys are cold and dark, major ones warm and bright; the more energy, the steeper the hills.
     """
     style = read_style(brief.tags, brief.description or "", brief.negative_tags, brief.seed)
-    draw = random.Random(f"cover:{brief.seed}:{brief.title[:200]!r}:{style.genre}")
+    draw = dice("cover", brief.seed, brief.title[:200], style.genre)
     minor = style.mode == "minor"
     hue = draw.uniform(190, 290) if minor else draw.uniform(-10, 60)
     top = _rgb(hue, 0.6, 0.18 if minor else 0.45)
     bottom = _rgb(hue + draw.uniform(25, 70), 0.7, 0.45 if minor else 0.75)
     palette = [_between(top, bottom, i / (_SHADES - 1)) for i in range(_SHADES)]
 
-    y, x = np.mgrid[0:_SIZE, 0:_SIZE] / _SIZE
+    steps = np.arange(_SIZE) / _SIZE
+    x, y = np.meshgrid(steps, steps)
     picture = np.minimum((y * _SHADES).astype(np.uint8), _SHADES - 1)
 
-    palette += [_rgb(hue + 40, 0.35, 0.9 - 0.08 * ring) for ring in range(3)]
-    middle, height, radius = draw.uniform(0.25, 0.75), draw.uniform(0.2, 0.45), draw.uniform(0.08, 0.16)
-    distance = np.hypot(x - middle, y - height)
-    for ring in (2, 1, 0):
-        picture[distance < radius * (1 + 0.35 * ring)] = _SHADES + ring
     if minor:
         palette.append((235, 235, 245))
         for _ in range(draw.randrange(30, 70)):
             at, up = draw.randrange(_SIZE - 2), draw.randrange(_SIZE // 2)
             picture[up : up + 2, at : at + 2] = len(palette) - 1
 
+    palette += [_rgb(hue + 40, 0.35, 0.9 - 0.08 * ring) for ring in range(3)]
+    middle, height, radius = draw.uniform(0.25, 0.75), draw.uniform(0.2, 0.45), draw.uniform(0.08, 0.16)
+    distance = np.hypot(x - middle, y - height)
+    for ring in (2, 1, 0):
+        picture[distance < radius * (1 + 0.35 * ring)] = len(palette) - 3 + ring
     hills = 3 + round(3 * style.energy)
     for hill in range(hills):
         palette.append(_rgb(hue + 20 * hill, 0.45, (0.34 if minor else 0.5) * (1 - hill / (hills + 1))))
@@ -56,7 +57,9 @@ def cover(brief: Brief) -> bytes:
             (draw.uniform(1, 3) * 2.5**n, draw.uniform(0, 6.3), 0.06 * style.energy / 1.9**n)
             for n in range(3)
         ]
-        line = base + sum(size * np.sin(x[0] * pace + shift) for pace, shift, size in waves)
+        line = np.full(_SIZE, base)
+        for pace, shift, height in waves:
+            line += height * np.sin(steps * pace + shift)
         picture[y > line[None, :]] = len(palette) - 1
     return _png(picture, palette)
 

@@ -1,4 +1,4 @@
-"""Files of music: MP3, WAV, MIDI and PNG bytes, and what an uploaded file holds. Needs the `sandbox` extra.
+"""Files of music: MP3, WAV and MIDI bytes, and what an uploaded file holds. Needs the `sandbox` extra.
 
 There is no encoder for m4a here; where the API serves m4a (Producer), the sandbox serves MP3 under `.mp3`.
 """
@@ -6,17 +6,15 @@ There is no encoder for m4a here; where the API serves m4a (Producer), the sandb
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import io
-from typing import Final, Protocol, cast
+import struct
+from collections.abc import Callable, MutableSequence
+from typing import Final
 
-import mido
 import msgspec
 import numpy as np
-import soundfile
-from mutagen.id3 import APIC, ID3, TCON, TIT2, TPE1, USLT
 
+from musicapi_async.sandbox.libraries import Encoder, MidiMessage, SoundFile, id3, lameenc, mido, soundfile
 from musicapi_async.sandbox.render import SAMPLE_RATE, Audio
 from musicapi_async.sandbox.score import MAX_DURATION, Part, Score, Tempo
 
@@ -38,6 +36,11 @@ FORMATS: Final = ("mp3", "wav")
 _BIT_RATE: Final = 128
 """Kilobits per second of an MP3: what streaming services send."""
 
+_FRAME_BYTES: Final = 144 * _BIT_RATE * 1000 // SAMPLE_RATE
+_FRAME_SAMPLES: Final = 1152
+_ENCODER_DELAY: Final = 576
+"""Bytes and samples of an MP3 frame at this rate, and the samples that LAME puts before the first."""
+
 _TICKS: Final = 960
 """MIDI ticks per beat: half a millisecond at 120 bpm."""
 
@@ -46,7 +49,10 @@ _BLOCK: Final = 1 << 18
 
 
 class AudioInfo(msgspec.Struct, frozen=True):
-    """What an audio file holds. `seed` follows from its bytes, to compose something in its stead."""
+    """What an audio file holds. `seed` follows from its bytes.
+
+    Uploads are not transcribed: `compose(Brief(seed=info.seed, duration=info.duration))` stands in for one.
+    """
 
     duration: float
     sample_rate: int
@@ -55,56 +61,59 @@ class AudioInfo(msgspec.Struct, frozen=True):
     seed: int
 
 
-class _Lame(Protocol):
-    def silence(self) -> None: ...
-    def set_channels(self, channels: int) -> None: ...
-    def set_in_sample_rate(self, rate: int) -> None: ...
-    def set_bit_rate(self, kilobits: int) -> None: ...
-    def set_quality(self, quality: int) -> None: ...
-    def encode(self, pcm: bytes) -> bytearray: ...
-    def flush(self) -> bytearray: ...
-
-
-class _LameModule(Protocol):
-    def Encoder(self) -> _Lame: ...
-
-
 def to_mp3(
     array: Audio, *, title: str, artist: str, tags: str, lyrics: str, cover_png: bytes | None = None
 ) -> bytes:
     """A stereo 48 kHz MP3 with ID3 title, artist, genre (`tags`), lyrics and cover.
 
     Nearly all its time is LAME's: 7 ms per second of music with `lameenc` installed, which can be told to be
-    quick, else 35 ms with the one inside libsndfile, which cannot. Both release the interpreter lock.
+    quick, else 30 ms with the one inside libsndfile, which cannot. Both release the interpreter lock.
     """
-    frames = _mp3_by_lameenc(array) if importlib.util.find_spec("lameenc") else _mp3_by_soundfile(array)
-    header = ID3()
-    header.add(TIT2(encoding=3, text=[_text(title)]))
-    header.add(TPE1(encoding=3, text=[_text(artist)]))
+    encoder = lameenc()
+    frames = mp3_by_soundfile(array) if encoder is None else mp3_by_lameenc(encoder.Encoder(), array)
+    tag = id3()
+    header = tag.ID3()
+    header.add(tag.TIT2(encoding=3, text=[_text(title)]))
+    header.add(tag.TPE1(encoding=3, text=[_text(artist)]))
     if tags:
-        header.add(TCON(encoding=3, text=[_text(tags)]))
+        header.add(tag.TCON(encoding=3, text=[_text(tags)]))
     if lyrics:
-        header.add(USLT(encoding=3, lang="und", desc="", text=_text(lyrics)))
+        header.add(tag.USLT(encoding=3, lang="und", desc="", text=_text(lyrics)))
     if cover_png is not None:
-        header.add(APIC(encoding=3, mime="image/png", type=3, desc="Cover", data=cover_png))
+        header.add(tag.APIC(encoding=3, mime="image/png", type=3, desc="Cover", data=cover_png))
     buffer = io.BytesIO(frames)
     header.save(buffer, v2_version=4, padding=lambda _: 0)
     return buffer.getvalue()
 
 
-def _mp3_by_lameenc(array: Audio) -> bytes:
-    encoder = cast("_LameModule", importlib.import_module("lameenc")).Encoder()
+def mp3_by_lameenc(encoder: Encoder, array: Audio) -> bytes:
     encoder.silence()
     encoder.set_channels(2)
     encoder.set_in_sample_rate(SAMPLE_RATE)
     encoder.set_bit_rate(_BIT_RATE)
     encoder.set_quality(7)
-    return bytes(encoder.encode(_pcm(array).tobytes()) + encoder.flush())
+    frames = bytes(encoder.encode(_pcm(array).tobytes()) + encoder.flush())
+    return info_frame(frames, len(array)) + frames
 
 
-def _mp3_by_soundfile(array: Audio) -> bytes:
+def info_frame(frames: bytes, samples: int) -> bytes:
+    """The silent first frame that tells a player the exact length, which `lameenc` leaves out.
+
+    It holds the number of frames and bytes, and the samples of delay and padding to cut off. Without it
+    players guess the length from the file's size and take the cover for a quarter of a second of music.
+    """
+    count, size = len(frames) // _FRAME_BYTES, len(frames)
+    padding = max(count * _FRAME_SAMPLES - _ENCODER_DELAY - samples, 0)
+    gap = (_ENCODER_DELAY << 12 | min(padding, 0xFFF)).to_bytes(3, "big")
+    header = frames[:4] + bytes(32)  # as the first frame, and an empty side information
+    xing = b"Info" + struct.pack(">III", 3, count + 1, size + _FRAME_BYTES)
+    lame = b"LAME3.100" + bytes(12) + gap + bytes(12)
+    return (header + xing + lame).ljust(_FRAME_BYTES, b"\0")
+
+
+def mp3_by_soundfile(array: Audio) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(
+    soundfile().write(
         buffer, array, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III",
         bitrate_mode="VARIABLE", compression_level=0.8,
     )  # fmt: skip
@@ -114,23 +123,23 @@ def _mp3_by_soundfile(array: Audio) -> bytes:
 def to_wav(array: Audio) -> bytes:
     """A stereo 48 kHz WAV of 16 bits, 192 kB per second."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, _pcm(array), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    soundfile().write(buffer, _pcm(array), SAMPLE_RATE, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
 
 
 def to_midi(score: Score) -> bytes:
     """A MIDI file of the notes as they are heard: one track per part, tempo map and lyrics in the first."""
     ticks = _ticker(score.tempos)
-    file = mido.MidiFile(type=1, ticks_per_beat=_TICKS, charset="utf-8")
-    meta: list[tuple[int, int, mido.Message | mido.MetaMessage]] = [
-        (0, 0, mido.MetaMessage("track_name", name=_text(score.title)[:120]))
+    file = mido().MidiFile(type=1, ticks_per_beat=_TICKS, charset="utf-8")
+    meta: list[tuple[int, int, MidiMessage]] = [
+        (0, 0, mido().MetaMessage("track_name", name=_text(score.title)[:120]))
     ]
     meta += [
-        (ticks(tempo.start), 1, mido.MetaMessage("set_tempo", tempo=_microseconds(tempo.bpm)))
+        (ticks(tempo.start), 1, mido().MetaMessage("set_tempo", tempo=_microseconds(tempo.bpm)))
         for tempo in score.tempos
     ]
     meta += [
-        (ticks(word.start), 2, mido.MetaMessage("lyrics", text=_text(word.text))) for word in score.words
+        (ticks(word.start), 2, mido().MetaMessage("lyrics", text=_text(word.text))) for word in score.words
     ]
     file.tracks.append(_track(meta, ticks(score.duration)))
     melodic = 0
@@ -147,35 +156,29 @@ def to_midi(score: Score) -> bytes:
     return buffer.getvalue()
 
 
-def _events(
-    part: Part, channel: int, ticks: _Ticker
-) -> list[tuple[int, int, mido.Message | mido.MetaMessage]]:
-    events: list[tuple[int, int, mido.Message | mido.MetaMessage]] = [
-        (0, 0, mido.MetaMessage("track_name", name=part.name)),
-        (0, 1, mido.Message("program_change", channel=channel, program=part.program)),
+def _events(part: Part, channel: int, ticks: Callable[[float], int]) -> list[tuple[int, int, MidiMessage]]:
+    events: list[tuple[int, int, MidiMessage]] = [
+        (0, 0, mido().MetaMessage("track_name", name=part.name)),
+        (0, 1, mido().Message("program_change", channel=channel, program=part.program)),
     ]
     for note in part.notes:
         loud = min(max(round(note.velocity * 127), 1), 127)
         begin = ticks(note.start)
         end = max(ticks(note.end), begin + 1)
-        events.append((begin, 3, mido.Message("note_on", channel=channel, note=note.pitch, velocity=loud)))
-        events.append((end, 2, mido.Message("note_off", channel=channel, note=note.pitch, velocity=0)))
+        events.append((begin, 3, mido().Message("note_on", channel=channel, note=note.pitch, velocity=loud)))
+        events.append((end, 2, mido().Message("note_off", channel=channel, note=note.pitch, velocity=0)))
     return events
 
 
-def _track(events: list[tuple[int, int, mido.Message | mido.MetaMessage]], end: int) -> mido.MidiTrack:
+def _track(events: list[tuple[int, int, MidiMessage]], end: int) -> MutableSequence[MidiMessage]:
     """A track of (tick, rank within the tick, message)."""
-    track = mido.MidiTrack()
+    track = mido().MidiTrack()
     now = 0
     for tick, _, message in sorted(events, key=lambda event: event[:2]):
         track.append(message.copy(time=tick - now))
         now = tick
-    track.append(mido.MetaMessage("end_of_track", time=max(0, end - now)))
+    track.append(mido().MetaMessage("end_of_track", time=max(0, end - now)))
     return track
-
-
-class _Ticker(Protocol):
-    def __call__(self, seconds: float) -> int: ...
 
 
 def _microseconds(bpm: float) -> int:
@@ -183,7 +186,7 @@ def _microseconds(bpm: float) -> int:
     return min(max(round(60_000_000 / bpm), 1), (1 << 24) - 1)
 
 
-def _ticker(tempos: tuple[Tempo, ...]) -> _Ticker:
+def _ticker(tempos: tuple[Tempo, ...]) -> Callable[[float], int]:
     marks: list[tuple[float, float, float]] = []
     tick = 0.0
     for index, tempo in enumerate(tempos):
@@ -239,7 +242,7 @@ def read_audio(data: bytes) -> Audio:
                     break
                 left -= len(block)
                 blocks.append(np.ascontiguousarray(block[:, [0, min(1, info.channels - 1)]]))
-        except soundfile.LibsndfileError as error:
+        except soundfile().SoundFileError as error:
             raise ValueError(f"the audio file breaks off: {error}") from error
     sound = np.nan_to_num(np.concatenate(blocks)) if blocks else np.zeros((0, 2), np.float32)
     if info.sample_rate == SAMPLE_RATE or not len(sound):
@@ -249,17 +252,17 @@ def read_audio(data: bytes) -> Audio:
     return np.stack([np.interp(wanted, source, side) for side in sound.T], axis=1).astype(np.float32)
 
 
-def _opened(data: bytes) -> soundfile.SoundFile:
+def _opened(data: bytes) -> SoundFile:
     try:
-        return soundfile.SoundFile(io.BytesIO(data))
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        return soundfile().SoundFile(io.BytesIO(data))
+    except (soundfile().SoundFileError, RuntimeError, TypeError) as error:
         start = data[:8].hex(" ") or "nothing"
         raise ValueError(
             f"not an audio file that can be read: {len(data)} bytes that begin with {start}"
         ) from error
 
 
-def _info(file: soundfile.SoundFile, data: bytes) -> AudioInfo:
+def _info(file: SoundFile, data: bytes) -> AudioInfo:
     duration = file.frames / file.samplerate if file.samplerate > 0 else 0.0
     if duration <= 0:
         raise ValueError("the audio file is empty")

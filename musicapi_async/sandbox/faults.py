@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar, Final, Literal
 
-Scope = Literal["request", "task", "webhook"]
+Scope = Literal["request", "task", "step", "webhook"]
 
 _REASONS: Final = {
     429: '{"type":"rate_limited","error":"Too many requests."}',
@@ -113,6 +113,11 @@ class Fault:
         return Fault("odd_state", "task", True, text=word)
 
     @staticmethod
+    def fail_step() -> Fault:
+        """upload-extend, upload-cover, sample: the upload succeeds, the second step fails, free of charge."""
+        return Fault("fail_step", "step", True)
+
+    @staticmethod
     def late(seconds: float) -> Fault:
         """Webhook: delivered `seconds` later than due."""
         return Fault("late", "webhook", True, seconds=seconds)
@@ -158,7 +163,7 @@ class Faults:
         self._draw = random.Random(f"faults:{seed}")
         self._rates = dict(rates or {})
         self._scripts: list[_Script] = []
-        for scope in ("request", "task", "webhook"):
+        for scope in ("request", "task", "step", "webhook"):
             chances = [rate for fault, rate in self._rates.items() if fault.scope == scope]
             if any(not 0 <= rate <= 1 for rate in chances) or sum(chances) > 1 + 1e-9:
                 raise ValueError(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from typing import Final
 
 import msgspec
 
+from musicapi_async.sandbox.chance import dice
 from musicapi_async.sandbox.score import Bar, Section
 from musicapi_async.sandbox.singing import Verse, scale_pitch, section_kind
 from musicapi_async.sandbox.style import Style
 
 __all__ = ["Stretch", "bars_of", "plan", "sections_of"]
 
-_PROGRESSIONS: Final = {
+_PROGRESSIONS: Final[dict[str, tuple[tuple[int, ...], ...]]] = {
     "major": ((0, 4, 5, 3), (0, 5, 3, 4), (3, 0, 4, 5), (0, 3, 4, 3), (0, 2, 3, 4), (5, 3, 0, 4)),
     "minor": ((0, 5, 2, 6), (0, 3, 5, 4), (0, 6, 5, 6), (0, 2, 6, 3), (0, 3, 0, 6), (5, 6, 0, 0)),
     "jazz": ((1, 4, 0, 5), (0, 5, 1, 4), (2, 5, 1, 4), (0, 3, 1, 4)),
@@ -92,7 +92,7 @@ def bars_of(
 
     `progression`, scale degrees of four bars, replaces the drawn ones of verse and chorus.
     """
-    draw = random.Random(f"harmony:{seed}:{style.mode}")
+    draw = dice("harmony", seed, style.mode)
     choices = _PROGRESSIONS["jazz" if style.sevenths and style.swing > 0.5 else style.mode]
     by_kind = {kind: draw.choice(choices) for kind in ("verse", "chorus", "bridge")}
     if progression is not None:
@@ -110,7 +110,8 @@ def bars_of(
         chord = tuple(scale_pitch(style.tonic, style.mode, degree + step, 0) % 12 for step in steps)
         start = number * seconds
         end = duration if last else start + seconds
-        bars.append(Bar(start, end, (end - start) / seconds * style.beats, chord, kind))
+        beats = (end - start) / seconds * style.beats if last else float(style.beats)
+        bars.append(Bar(start, end, beats, chord, kind))
     return bars
 
 

@@ -39,6 +39,8 @@ class Entry:
     key_sent: bool = False
     fault: str = ""
     request_id: str = ""
+    event: str = ""
+    """Of a delivery: `song.completed`, ..."""
 
     @property
     def body(self) -> object:

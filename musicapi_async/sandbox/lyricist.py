@@ -6,31 +6,55 @@ import random
 import re
 from typing import Final
 
+from musicapi_async.sandbox.chance import dice
+
 __all__ = ["lyrics", "upsample_tags"]
 
 _READ: Final = 400
 """Characters of a description that are looked at: the longest that the API takes."""
 
 _COMMON: Final = frozenset(
-    ["a", "an", "the", "and", "or", "of", "in", "on", "at", "to", "for", "with", "about", "song", "songs", "music", "track", "make", "write", "me", "my", "your", "our", "their", "i", "you", "he", "she", "it", "we", "they", "is", "are", "was", "were", "be", "been", "this", "that", "these", "those", "some", "any", "very", "so", "from", "by", "as", "into", "like", "please", "upbeat", "slow", "fast", "sad", "happy", "pop", "rock", "jazz", "style", "vocal", "vocals", "female", "male", "instrumental"]
+    word
+    for line in (
+        "a an the and or of in on at to for with about from by as into like any very so some please",
+        "i you he she it we they my your our their me this that these those is are was were be been",
+        "song songs music track make write upbeat slow fast sad happy pop rock jazz style",
+        "vocal vocals female male instrumental",
+    )
+    for word in line.split()
 )
+"""Words of a description that are no subject to sing about."""
+
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 _VERSE: Final = (
-    "I found the {a} in the early light", "We left the {b} behind us tonight", "Every road leads back to the {a}",
-    "There is a whisper of {b} in the air", "I count the hours by the {a} alone", "The {b} is calling, calling me home",
-    "Carry the {a} like a flame in the cold", "Stories of {b} that were never told",
-    "I hear the {a} through an open door", "You were the {b} I was waiting for",
-    "Paint me the {a} on an empty wall", "I hear you, {b}, I hear you call",
-)  # fmt: skip
+    "I found the {a} in the early light",
+    "We left the {b} behind us tonight",
+    "Every road leads back to the {a}",
+    "There is a whisper of {b} in the air",
+    "I count the hours by the {a} alone",
+    "The {b} is calling, calling me home",
+    "Carry the {a} like a flame in the cold",
+    "Stories of {b} that were never told",
+    "I hear the {a} through an open door",
+    "You were the {b} I was waiting for",
+    "Paint me the {a} on an empty wall",
+    "I hear you, {b}, I hear you call",
+)
 _CHORUS: Final = (
-    "Oh, {a}, stay with me tonight", "Hold on to the {b}, hold on to the light", "{A}, {a}, never let it go",
-    "Sing for the {b}, sing it soft and slow", "We are the {a}, we are the flame", "Nothing but {b} will ever be the same",
-)  # fmt: skip
+    "Oh, {a}, stay with me tonight",
+    "Hold on to the {b}, hold on to the light",
+    "{A}, {a}, never let it go",
+    "Sing for the {b}, sing it soft and slow",
+    "We are the {a}, we are the flame",
+    "Nothing but {b} will ever be the same",
+)
 _BRIDGE: Final = (
-    "And if the {a} should fade away", "I will remember the {b} of today", "Turn it around, let the {a} begin",
+    "And if the {a} should fade away",
+    "I will remember the {b} of today",
+    "Turn it around, let the {a} begin",
     "Open the window and let the {b} in",
-)  # fmt: skip
+)
 _TITLES: Final = (
     "{A} Tonight",
     "The {A} and the {B}",
@@ -66,14 +90,12 @@ def lyrics(description: str, seed: int) -> list[tuple[str, str]]:
     words with a refrain on "la", so that the text stays in its language.
     """
     topics = _topics(description)
-    return [
-        _song(topics, random.Random(f"lyrics:{seed}:{variant}:{description[:_READ]}")) for variant in (0, 1)
-    ]
+    return [_song(topics, dice("lyrics", seed, variant, description[:_READ])) for variant in (0, 1)]
 
 
 def upsample_tags(tags: str, seed: int) -> str:
     """Fuller tags: the given ones, what their words suggest, and two or three details drawn by `seed`."""
-    draw = random.Random(f"tags:{seed}:{tags[:1000]}")
+    draw = dice("tags", seed, tags[:1000])
     given = tags.strip().strip(",")[:1000]
     words = set(_WORD.findall(given.lower())) | set(given.lower().split())
     suggested = [sounds for word, sounds in _SOUNDS.items() if word in words]

@@ -173,7 +173,7 @@ def seconds(duration: float, form: str) -> str | float | int:
     """A duration as text ("104.88"), number or whole number."""
     if form == "integer":
         return round(duration)
-    return f"{duration:.2f}".rstrip("0").rstrip(".") if form == "text" else round(duration, 2)
+    return f"{duration:.2f}".rstrip("0").rstrip(".") if form == "text" else round(float(duration), 2)
 
 
 def producer(service: Service, work: Work, now: float) -> Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from .recipes import Recipe, score_of
+from .recipes import Recipe, heard, score_of
 from .synth import STEMS
 from .works import Clip
 
@@ -44,7 +44,7 @@ def press(clip: Clip, ending: str) -> bytes:
     if ending == "png":
         return cover.cover(clip.recipe.brief)
     if ending == "mid":
-        return encode.to_midi(score_of(clip.recipe))
+        return encode.to_midi(heard(clip.recipe, clip.stem_names if clip.stem else None))
     sound = sound_of((clip.stem_source or clip).recipe, clip.stem_names if clip.stem else None)
     if ending == "wav":
         return encode.to_wav(sound)
@@ -62,12 +62,14 @@ def sound_of(recipe: Recipe, stems: tuple[str, ...] | None = None) -> Audio:
     """The sound of a recipe, or of some of its stems; all twelve sum to the whole."""
     from . import encode, render
 
-    if recipe.how == "upload" and recipe.audio:
-        sound = encode.read_audio(recipe.audio)
+    if recipe.how == "upload" and recipe.tape is not None and recipe.tape.data:
+        sound = encode.read_audio(recipe.tape.data)
         return sound if stems is None or FOREIGN in stems else sound * 0
     if recipe.how == "join" and recipe.uploaded:
         first, second = recipe.sources
         return encode.splice(sound_of(first, stems), recipe.start, sound_of(second, stems))
+    if recipe.how == "cut" and recipe.uploaded:
+        return encode.cut(sound_of(recipe.sources[0], stems), recipe.start, recipe.end)
     mix = render.render(score_of(recipe))
     return mix.audio if stems is None else mix.group(stems)
 

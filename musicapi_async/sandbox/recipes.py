@@ -26,7 +26,17 @@ from .synth import (
 )
 
 How = Literal[
-    "compose", "continue", "join", "cover", "mash", "replace", "remaster", "sing", "accompany", "upload"
+    "compose",
+    "continue",
+    "join",
+    "cover",
+    "mash",
+    "replace",
+    "remaster",
+    "sing",
+    "accompany",
+    "cut",
+    "upload",
 ]
 
 REMEMBERED: Final = 48
@@ -36,12 +46,19 @@ DEEPEST: Final = 30
 """Generations of recipes above which a score is written at once instead of being kept as a recipe."""
 
 
+@dataclass(slots=True, eq=False)
+class Tape:
+    """The bytes of an uploaded file; emptied when the sandbox needs the room."""
+
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Recipe:
     """What a piece of music is made of. `start` and `end` are seconds of the first source.
 
-    `duration` is the length in seconds. `audio` holds the bytes of an uploaded file; `fixed` a score that
-    was written once and for all.
+    `duration` is the length in seconds. `tape` holds an uploaded file; `fixed` a score that was written once
+    and for all.
     """
 
     how: How
@@ -49,7 +66,7 @@ class Recipe:
     sources: tuple[Recipe, ...] = ()
     start: float = 0.0
     end: float = 0.0
-    audio: bytes = b""
+    tape: Tape | None = None
     fixed: Score | None = None
     depth: int = 0
     length: float | None = None
@@ -62,7 +79,7 @@ class Recipe:
     @property
     def uploaded(self) -> bool:
         """Whether real uploaded sound is part of this clip."""
-        return self.how == "upload" or (self.how == "join" and any(s.uploaded for s in self.sources))
+        return self.how == "upload" or (self.how in ("join", "cut") and any(s.uploaded for s in self.sources))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -86,16 +103,31 @@ def score_of(recipe: Recipe) -> Score:
             return replace(scores[0], recipe.start, recipe.end, recipe.brief)
         case "remaster":
             return remaster(scores[0], recipe.brief.seed)
+        case "cut":
+            return window(scores[0], recipe.start, recipe.end)
         case "sing":
             return sing_over(scores[0], recipe.brief, recipe.start, recipe.end)
         case _:
             return accompany_score(scores[0], recipe.brief)
 
 
+def heard(recipe: Recipe, stems: tuple[str, ...] | None = None) -> Score:
+    """The notes that are really heard: none where uploaded sound plays; of some stems only."""
+    if recipe.uploaded and recipe.how == "join":
+        score = join(heard(recipe.sources[0]), recipe.start, heard(recipe.sources[1]))
+    elif recipe.uploaded and recipe.how == "cut":
+        score = window(heard(recipe.sources[0]), recipe.start, recipe.end)
+    else:
+        score = score_of(recipe)
+    parts = () if recipe.how == "upload" else score.parts
+    kept = parts if stems is None else tuple(part for part in parts if part.stem in stems)
+    return msgspec.structs.replace(score, parts=kept)
+
+
 def composed(brief: Brief, *, longest: float, seconds: float | None = None) -> Recipe:
-    """A new song: as long as asked for, else as its words need, at most `longest` seconds."""
-    length = natural_duration(brief) if seconds is None else seconds
-    brief = msgspec.structs.replace(brief, duration=bounded_duration(min(length, longest)))
+    """A new song: as long as asked for, else as its words need, then at most `longest` seconds."""
+    length = min(natural_duration(brief), longest) if seconds is None else float(seconds)
+    brief = msgspec.structs.replace(brief, duration=bounded_duration(length))
     return Recipe("compose", brief, length=brief.duration)
 
 
@@ -104,9 +136,9 @@ def continued(
 ) -> Recipe:
     """The new part of an extension."""
     at = min(max(at, 0.0), source.duration)
-    length = natural_duration(brief) if seconds is None else seconds
+    length = min(natural_duration(brief), longest) if seconds is None else float(seconds)
     room = max(MAX_DURATION - at, 1.0)
-    brief = msgspec.structs.replace(brief, duration=bounded_duration(min(length, longest, room)))
+    brief = msgspec.structs.replace(brief, duration=bounded_duration(min(length, room)))
     return _shallow(Recipe("continue", brief, (source,), at, length=brief.duration))
 
 
@@ -122,16 +154,19 @@ def made(how: How, brief: Brief, *sources: Recipe, start: float = 0.0, end: floa
     if how == "mash":
         brief = msgspec.structs.replace(brief, duration=bounded_duration(sources[0].duration))
         return _shallow(Recipe(how, brief, sources, start, end, length=brief.duration))
+    if how == "cut":
+        end = min(end, sources[0].duration)
+        return _shallow(Recipe(how, brief, sources, start, end, length=max(end - start, 0.0)))
     same_length = how in ("replace", "remaster", "sing", "accompany")
     return _shallow(
         Recipe(how, brief, sources, start, end, length=sources[0].duration if same_length else None)
     )
 
 
-def uploaded(brief: Brief, duration: float, audio: bytes) -> Recipe:
+def uploaded(brief: Brief, duration: float, tape: Tape) -> Recipe:
     """An imported file; what is composed in its stead when it is worked on follows from its bytes."""
     brief = msgspec.structs.replace(brief, duration=bounded_duration(duration))
-    return Recipe("upload", brief, audio=audio, length=duration)
+    return Recipe("upload", brief, tape=tape, length=duration)
 
 
 def _shallow(recipe: Recipe) -> Recipe:

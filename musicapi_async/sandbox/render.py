@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicapi_async.sandbox.score import STEMS, Score
-from musicapi_async.sandbox.timbre import RATE, Bank
+from musicapi_async.sandbox.timbre import RATE, Bank, Wave
 
 __all__ = ["SAMPLE_RATE", "Audio", "Mix", "render"]
 
@@ -32,8 +32,8 @@ _DESK: Final[dict[str, tuple[float, float, float]]] = {
     # stem: (level, place from -1 left to 1 right, echo)
     "vocals": (0.85, 0.0, 0.22), "backing vocals": (0.35, 0.25, 0.3), "drums": (0.75, 0.0, 0.0),
     "bass": (0.62, 0.0, 0.0), "guitar": (0.2, -0.4, 0.1), "keyboard": (0.22, 0.35, 0.12),
-    "percussion": (0.45, 0.5, 0.0), "strings": (0.16, -0.25, 0.2), "synth": (0.17, 0.2, 0.25),
-    "fx": (0.35, 0.0, 0.0), "brass": (0.2, 0.45, 0.15), "woodwinds": (0.3, -0.5, 0.25),
+    "percussion": (0.9, 0.5, 0.0), "strings": (0.16, -0.25, 0.2), "synth": (0.17, 0.2, 0.25),
+    "fx": (0.5, 0.0, 0.0), "brass": (0.2, 0.45, 0.15), "woodwinds": (0.3, -0.5, 0.25),
 }  # fmt: skip
 
 _ECHOES: Final = ((0.031, 0.5, 0), (0.047, 0.45, 1), (0.113, 0.3, 0), (0.139, 0.28, 1), (0.251, 0.15, 0))
@@ -88,7 +88,7 @@ class Mix:
             "instrumental": self.group(name for name in STEMS if name not in singers),
         }
 
-    def _desk(self, names: Iterable[str]) -> tuple[Audio, Audio]:
+    def _desk(self, names: Iterable[str]) -> tuple[Wave, Wave]:
         """Left and right at `RATE` of these stems, placed and echoed."""
         count = (self._samples + 1) // 2
         sides = np.zeros(count, np.float32), np.zeros(count, np.float32)
@@ -97,38 +97,37 @@ class Mix:
             if (dry := self._dry(name, count)) is None:
                 continue
             dry *= np.float32(level)
-            for side, sign in zip(sides, (-1, 1), strict=True):
-                side += dry * np.float32(np.cos((1 + sign * -place) * np.pi / 4) * np.sqrt(2))
+            for index, angle in enumerate((1 + place, 1 - place)):
+                sides[index][:] += dry * np.float32(np.cos(angle * np.pi / 4) * np.sqrt(2))
             for seconds, share, side in _ECHOES if echo else ():
                 late = round(seconds * RATE)
                 if late < count:
                     sides[side][late:] += dry[: count - late] * np.float32(share * echo)
         fade = min(round(_FADE * RATE), count)
-        for side in sides:
-            side[count - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+        for channel in sides:
+            channel[count - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
         return sides
 
-    def _dry(self, name: str, count: int) -> Audio | None:
+    def _dry(self, name: str, count: int) -> Wave | None:
         parts = [part for part in self.score.parts if part.stem == name and part.notes]
         if not parts:
             return None
         line = np.zeros(count, np.float32)
         note = self._bank.note
         for part in parts:
-            for pitch, start, end, velocity, syllable in (
-                (n.pitch, n.start, n.end, n.velocity, n.syllable) for n in part.notes
-            ):
-                at = round(start * RATE)
-                wave = note(part.sound, pitch, end - start, part.colour, syllable)
+            for played in part.notes:
+                at = round(played.start * RATE)
+                length = played.end - played.start
+                wave = note(part.sound, played.pitch, length, part.colour, played.syllable)
                 room = count - at
                 if room <= 0:
                     continue
                 if len(wave) > room:
                     wave = wave[:room]
-                line[at : at + len(wave)] += wave * np.float32(velocity)
+                line[at : at + len(wave)] += wave * np.float32(played.velocity)
         return line
 
-    def _raised(self, sides: tuple[Audio, Audio]) -> Audio:
+    def _raised(self, sides: tuple[Wave, Wave]) -> Audio:
         """Both sides brought from `RATE` to twice the rate and interleaved."""
         count = len(sides[0])
         stereo = np.zeros((count * 2, 2), np.float32)
@@ -144,5 +143,5 @@ class Mix:
 
 
 def render(score: Score) -> Mix:
-    """The sound of `score`; equal scores give equal samples. Takes about 4 ms per second of music."""
+    """The sound of `score`; equal scores give equal samples. Takes 2 to 5 ms per second of music."""
     return Mix(score)

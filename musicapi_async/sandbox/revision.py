@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 
 import msgspec
 
 from musicapi_async.sandbox.arrangement import accompany, lead_instrument
+from musicapi_async.sandbox.chance import dice
 from musicapi_async.sandbox.composer import (
     CENTRE,
     INSTRUMENTAL,
@@ -33,7 +33,7 @@ from musicapi_async.sandbox.score import (
     rescaled,
     window,
 )
-from musicapi_async.sandbox.singing import read_lyrics, scale_pitch, sing
+from musicapi_async.sandbox.singing import Voice, read_lyrics, scale_pitch, sing
 from musicapi_async.sandbox.style import Style
 
 
@@ -128,7 +128,7 @@ def mash(first: Score, second: Score, brief: Brief) -> Score:
 
 def remaster(score: Score, seed: int) -> Score:
     """The same music with a fresh tone: other instrument colours and slightly other dynamics."""
-    draw = random.Random(f"remaster:{seed}")
+    draw = dice("remaster", seed)
     parts: list[Part] = []
     for part in score.parts:
         gain = draw.uniform(0.85, 1.1)
@@ -154,10 +154,9 @@ def sing_over(score: Score, brief: Brief, start: float = 0.0, end: float = math.
         stride = next((n for n in (2, 1) if len(lines) * n <= len(bars)), 1)
         for index, line in enumerate(lines[: len(bars) // stride]):
             here = bars[index * stride : (index + 1) * stride]
-            beat = (here[0].end - here[0].start) / here[0].beats
-            draw = random.Random(f"melody:{brief.seed}:{index % 4}")
-            sung = sing(line, here[0].start, (here[-1].end - here[0].start) / beat, beat, here,
-                        (score.tonic, score.mode), CENTRE[gender], draw)  # fmt: skip
+            draw = dice("melody", brief.seed, index % 4)
+            voice = Voice(score.tonic, score.mode, CENTRE[gender])
+            sung = sing(line, (here[0].start, here[-1].end), here, voice, draw)
             words += sung[0]
             notes += sung[1]
     band = [part for part in score.parts if part.stem not in {"vocals", "backing vocals"}]

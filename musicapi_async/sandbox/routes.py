@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, NamedTuple
 
-from . import sonic
+from . import edits, older, producer, sonic, tools, uploads
 from .service import Call, Reply
 
 Kind = Literal["create", "direct", "free"]
@@ -20,9 +20,37 @@ class Endpoint(NamedTuple):
 
 POSTS: Final[dict[str, Endpoint]] = {
     "/sonic/create": Endpoint("create", sonic.create),
-    "/suno/create": Endpoint("create", sonic.create),
     "/sonic/persona": Endpoint("direct", sonic.persona),
+    "/sonic/create-voice": Endpoint("create", uploads.create_voice),
+    "/sonic/upload": Endpoint("direct", uploads.upload),
+    "/sonic/upload-extend": Endpoint("create", uploads.upload_extend),
+    "/sonic/upload-cover": Endpoint("create", uploads.upload_cover),
+    "/sonic/sample": Endpoint("create", uploads.sample),
+    "/sonic/mashup": Endpoint("create", edits.mashup),
+    "/sonic/replace-section": Endpoint("create", edits.replace_section),
+    "/sonic/stems/basic": Endpoint("create", edits.stems_basic),
+    "/sonic/stems/full": Endpoint("create", edits.stems_full),
+    "/sonic/wav": Endpoint("direct", tools.wav),
+    "/sonic/midi": Endpoint("direct", tools.midi),
+    "/sonic/bpm": Endpoint("direct", tools.bpm),
+    "/sonic/vox": Endpoint("direct", tools.vox),
+    "/sonic/aligned-lyrics": Endpoint("direct", tools.aligned_lyrics),
+    "/sonic/upsample-tags": Endpoint("direct", tools.upsample),
+    "/sonic/lyrics": Endpoint("direct", tools.lyrics),
+    "/sonic/download": Endpoint("direct", tools.download),
+    "/sonic/batch": Endpoint("create", tools.batch),
+    "/suno/create": Endpoint("create", sonic.create),
+    "/suno/make-lyrics": Endpoint("create", tools.make_lyrics),
+    "/suno/get-song": Endpoint("direct", tools.get_song),
+    "/producer/create": Endpoint("create", producer.create),
+    "/producer/upload": Endpoint("create", uploads.producer_upload),
+    "/producer/download": Endpoint("create", producer.download),
+    "/nuro/create": Endpoint("create", older.nuro),
+    "/riffusion/create": Endpoint("create", older.riffusion),
+    "/riffusion/upload": Endpoint("direct", uploads.riffusion_upload),
+    "/studio/create": Endpoint("create", older.studio),
 }
+"""Every POST of the API."""
 
 POLLS: Final[dict[str, str]] = {
     "/sonic/task": "sonic",

@@ -169,18 +169,21 @@ PITCH_NAMES: Final = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb"
 """The twelve pitch classes by name, C first."""
 
 
+_SHAPES: Final[dict[tuple[int, ...], str]] = {
+    (4, 7): "",
+    (3, 7): "m",
+    (3, 6): "dim",
+    (4, 7, 11): "maj7",
+    (4, 7, 10): "7",
+    (3, 7, 10): "m7",
+    (3, 6, 10): "m7b5",
+}
+"""Names of chords by their intervals above the root."""
+
+
 def _chord_name(chord: tuple[int, ...]) -> str:
     shape = tuple((pitch - chord[0]) % 12 for pitch in chord[1:])
-    suffix = {
-        (4, 7): "",
-        (3, 7): "m",
-        (3, 6): "dim",
-        (4, 7, 11): "maj7",
-        (4, 7, 10): "7",
-        (3, 7, 10): "m7",
-        (3, 6, 10): "m7b5",
-    }
-    return PITCH_NAMES[chord[0] % 12] + suffix.get(shape, "")
+    return PITCH_NAMES[chord[0] % 12] + _SHAPES.get(shape, "")
 
 
 def bounded_duration(seconds: float) -> float:
@@ -252,7 +255,7 @@ def join(first: Score, at: float, second: Score) -> Score:
         tempos=_merged(head.tempos + tail.tempos) if offset > 0 else tail.tempos,
         bars=head.bars + tail.bars,
         sections=head.sections + tail.sections,
-        words=head.words + tail.words,
+        words=_line_ended(head.words) + tail.words if tail.words else head.words,
         parts=ordered(parts.values()),
     )
 
@@ -290,6 +293,13 @@ def _moved(score: Score, by: float) -> Score:
         words=tuple(Word(word.text, word.start + by, word.end + by) for word in score.words),
         parts=tuple(msgspec.structs.replace(part, notes=notes(part)) for part in score.parts),
     )
+
+
+def _line_ended(words: tuple[Word, ...]) -> tuple[Word, ...]:
+    """`words` with white space behind the last one, so that what follows is not glued to it."""
+    if not words or words[-1].text[-1:].isspace():
+        return words
+    return (*words[:-1], msgspec.structs.replace(words[-1], text=words[-1].text + "\n"))
 
 
 def _identity(part: Part) -> tuple[str, str, str, int]:

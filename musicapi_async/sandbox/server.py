@@ -23,14 +23,18 @@ from aiohttp import http_exceptions, web
 from ..clock import Clock
 from .account import Account, CreateLimit
 from .choices import Choices, Durations
+from .deliveries import Deliveries
 from .faults import Faults
 from .journal import Entry, Journal
 from .media import MediaHost
+from .older import nuro_form
+from .outside import Outside
 from .polls import look
 from .refusal import Refusal, invalid
 from .routes import POLLS, POSTS
 from .service import Call, Reply, Service, refused
 from .striking import GONE, strike
+from .tools import batch_refusal
 from .validation import Form, read_body
 
 if TYPE_CHECKING:
@@ -118,13 +122,17 @@ class Sandbox:
             choices=choices if choices is not None else Choices(),
             durations=durations if durations is not None else Durations(),
             now=self.now,
+            sleep=self.clock.sleep,
             epoch=0.0,
             seed=seed,
             works=works,
             longest=longest,
-            remote=remote,
+            outside=Outside(remote=remote),
+            audio_bytes=media_bytes,
         )
         self._media = MediaHost(self.service, media_bytes)
+        self._deliveries = Deliveries(self.service, self.clock)
+        self.service.on_work = self._deliveries.watch
 
     # --- life ---
 
@@ -156,6 +164,8 @@ class Sandbox:
         self._stopping.set()
         if runner is not None:
             await runner.cleanup()
+        await self._deliveries.close()
+        await self.service.outside.close()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -287,6 +297,8 @@ class Sandbox:
             reply = await self._answer(request, path, entry)
         except Refusal as refusal:
             reply = refused(refusal, self.choices)
+            if path.startswith("/nuro/"):
+                reply.body = nuro_form(refusal)
         if reply.pause > 0:
             await self.clock.sleep(reply.pause)
         return _response(reply, entry)
@@ -313,7 +325,7 @@ class Sandbox:
         if path == "/get-credits":
             return Reply(self.account.body(now))
         if path == "/sonic/batch":
-            return batch(self.choices)
+            raise batch_refusal(self.choices.batch)
         prefix, _, task_id = path.rpartition("/")
         if path in POLLS or not task_id:
             raise invalid("missing task id.")
@@ -333,13 +345,6 @@ class Sandbox:
         elif self.choices.retry_after == "date":
             headers["Retry-After"] = formatdate(math.ceil(self.clock.time() + wait), usegmt=True)
         raise Refusal(429, {"type": "rate_limited", "error": "Too many requests."}, headers)
-
-
-def batch(choices: Choices) -> Reply:
-    """`/sonic/batch`: its bodies are unknown, so it is refused, one way or the other."""
-    text = "The sandbox does not know the bodies of /sonic/batch: they are not documented."
-    kind = "validation_error" if choices.batch == 400 else "not_implemented"
-    return Reply({"type": kind, "error": text}, choices.batch)
 
 
 def _kind(method: str, path: str) -> str:

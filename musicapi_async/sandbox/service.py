@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -14,6 +15,8 @@ from .account import Account
 from .choices import Choices, Durations
 from .faults import Faults
 from .journal import Entry, Journal
+from .outside import Outside
+from .recipes import Tape
 from .refusal import Refusal, in_form, invalid, not_found
 from .validation import ID, Form
 from .works import NEVER, Clip, Family, Persona, Shape, Shelf, Vox, Work
@@ -45,11 +48,13 @@ class Service:
         choices: Choices,
         durations: Durations,
         now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
         epoch: float,
         seed: int,
         works: int,
         longest: float,
-        remote: bool,
+        outside: Outside,
+        audio_bytes: int,
     ) -> None:
         self.account: Final = account
         self.journal: Final = journal
@@ -57,9 +62,12 @@ class Service:
         self.choices = choices
         self.durations: Final = durations
         self.now: Final = now
+        self.sleep: Final = sleep
         self.epoch = epoch
         self.longest: Final = longest
-        self.remote: Final = remote
+        self.outside: Final = outside
+        self._audio_bytes: Final = audio_bytes
+        self._tapes: deque[Tape] = deque()
         self.origin = ""
         self.draw: Final = random.Random(f"sandbox:{seed}")
         self.works: Final[Shelf[Work]] = Shelf(works)
@@ -70,6 +78,14 @@ class Service:
         """When something that takes a while (midi, files) was asked for first, or a price was paid once."""
         self.on_work: Callable[[Work], None] = _ignore
         """Called for every task with a webhook."""
+
+    def keep_audio(self, data: bytes) -> Tape:
+        """Keep an uploaded file; the oldest are emptied beyond the room for them."""
+        tape = Tape(data)
+        self._tapes.append(tape)
+        while sum(len(kept.data) for kept in self._tapes) > self._audio_bytes and len(self._tapes) > 1:
+            self._tapes.popleft().data = b""
+        return tape
 
     def new_id(self) -> str:
         """A UUID that follows from the seed."""
@@ -124,6 +140,10 @@ class Call:
     entry: Entry
     now: float
     parts: tuple[float, float] = (0.0, 0.0)
+
+    def afford(self, operation: str, *, form: str = "") -> None:
+        """Refuse if the balance is too low now; charges nothing."""
+        self.service.account.check(operation, self.now, form or self.service.choices.no_credits)
 
     def pay(self, operation: str, *, form: str = "") -> None:
         """Refuse if the balance is too low, else charge."""
@@ -190,8 +210,12 @@ class Call:
                 self.service.account.refund_at(work.failed_at, self.parts, self.entry)
                 work.refunded = True
             case "partial":
-                for clip in items[-1:]:
+                for clip in items[-1:] if work.clips else ():
                     clip.failed, clip.file_at = True, NEVER
+                for part, full in work.pairs[-1:]:
+                    part.failed, part.file_at = True, NEVER
+                    full.failed, full.ends, full.file_at = True, NEVER, NEVER
+                work.ends = max(clip.ends for clip in items if clip.ends < NEVER)
             case "stuck":
                 work.ends = NEVER
                 for clip in items:

@@ -12,13 +12,16 @@ import msgspec
 
 from musicapi_async.sandbox.score import Bar, Note, Word
 
-__all__ = ["Verse", "read_lyrics", "scale_pitch", "section_kind", "sing", "syllables"]
+__all__ = ["Verse", "Voice", "contour", "read_lyrics", "scale_pitch", "section_kind", "sing", "syllables"]
 
 _LONGEST_TEXT: Final = 12_000
 """Characters of lyrics that are read; the API's own limit is 5,000."""
 
 _LONGEST_LINE: Final = 12
 """Words that are sung as one line; a longer line is sung as several."""
+
+_PAUSE: Final = 0.06
+"""Seconds of silence before a new word, so that one hears where it begins."""
 
 _SCALES: Final = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 
@@ -35,6 +38,14 @@ class Verse(msgspec.Struct):
     name: str
     kind: str
     lines: list[list[str]]
+
+
+class Voice(msgspec.Struct, frozen=True):
+    """What a singer sings in: the key's tonic and mode, and the pitch in the middle of the range."""
+
+    tonic: int
+    mode: str
+    centre: int
 
 
 def section_kind(name: str) -> str:
@@ -114,9 +125,10 @@ def nearest_degree(tonic: int, mode: str, pitch: int) -> int:
 
 
 def contour(
-    tonic: int, mode: str, bars: Sequence[Bar], times: Sequence[float], centre: int, draw: random.Random
-):
+    key: tuple[int, str], bars: Sequence[Bar], times: Sequence[float], centre: int, draw: random.Random
+) -> list[int]:
     """A melody for notes that start at `times`: a walk on the scale that meets the chord on long steps."""
+    tonic, mode = key
     home = nearest_degree(tonic, mode, centre)
     degree = home + draw.choice((-2, 0, 0, 1, 2))
     pitches: list[int] = []
@@ -137,20 +149,16 @@ def contour(
 
 
 def sing(
-    line: Sequence[str],
-    start: float,
-    beats: float,
-    beat: float,
-    bars: Sequence[Bar],
-    key: tuple[int, str],
-    centre: int,
-    draw: random.Random,
+    line: Sequence[str], time: tuple[float, float], bars: Sequence[Bar], voice: Voice, draw: random.Random
 ) -> tuple[list[Word], list[Note]]:
-    """Words and notes of one line that has `beats` beats of `beat` seconds from `start` seconds on.
+    """Words and notes of one line in `time`, its start and end in seconds, over `bars`.
 
     Syllables fall on eighths or sixteenths where there is room and are packed evenly where there is none;
     the last one is held, and a breath is left before the next line.
     """
+    start = time[0]
+    beat = (bars[0].end - bars[0].start) / bars[0].beats
+    beats = (time[1] - start) / beat
     sung = [syllables(word) for word in line]
     count = sum(map(len, sung))
     room = beats * 0.875
@@ -169,12 +177,12 @@ def sing(
         words.append(Word(word, round(first, 4), round(start + position * step * beat, 4)))
     held = min(room, count * step + 1.0) * beat
     words[-1] = Word(words[-1].text, words[-1].start, round(start + held, 4))
-    pitches = contour(key[0], key[1], bars, starts, centre, draw)
+    pitches = contour((voice.tonic, voice.mode), bars, starts, voice.centre, draw)
     ends = [*starts[1:], start + held]
     notes: list[Note] = []
+    onsets = {word.start for word in words}
     for index, (a, b) in enumerate(zip(starts, ends, strict=True)):
+        pause = min(_PAUSE, (b - a) * 0.3) if index + 1 == count or round(b, 4) in onsets else 0.0
         accent = 0.85 if index == 0 else 0.62 + 0.2 * draw.random()
-        notes.append(
-            Note(pitches[index], round(a, 4), round(a + (b - a) * 0.9, 4), round(accent, 3), texts[index])
-        )
+        notes.append(Note(pitches[index], round(a, 4), round(b - pause, 4), round(accent, 3), texts[index]))
     return words, notes

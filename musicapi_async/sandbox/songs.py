@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from .recipes import Recipe
+from .recipes import Recipe, score_of
 from .refusal import invalid
 from .service import Call
 from .style import read_style
@@ -17,6 +17,10 @@ from .works import Clip, Persona
 
 VARIANTS: Final = 2
 """Clips of a create (seen)."""
+
+
+REWORKED: Final = frozenset({"cover", "mash", "replace", "remaster", "sing", "accompany", "cut"})
+"""Recipes whose words are known only from their score."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -136,18 +140,19 @@ def variants(
     clips: list[Clip] = []
     for _ in range(count):
         brief = brief_of(song, call.service.new_seed(), words_seed, persona)
-        title = brief.title or _first_line(brief.lyrics or "") or "Untitled"
+        recipe = make(brief)
+        given = brief.title or (inherits.title if inherits is not None else "")
+        title = given or _first_line(brief.lyrics or "") or "Untitled"
         tags = brief.tags or read_style("", brief.description or "", brief.negative_tags, brief.seed).genre
-        lyrics = INSTRUMENTAL if brief.instrumental else brief.lyrics or ""
+        lyrics = sung(recipe) if recipe.how in REWORKED else shown_lyrics(brief)
         if rewritten and song.title and song.description:
             title = write_lyrics(song.description, words_seed)[0][0]
         if inherits is not None and song.prompt is None and song.description is None:
-            title, lyrics = song.title or inherits.title, inherits.lyrics
             tags = song.tags or inherits.tags
         clips.append(
             Clip(
                 call.service.new_id(),
-                make(brief),
+                recipe,
                 mv=song.mv,
                 title=title,
                 tags=tags,
@@ -159,6 +164,19 @@ def variants(
             )
         )
     return clips
+
+
+def shown_lyrics(brief: Brief) -> str:
+    """The lyrics of a composed clip: its text, or the marker of a piece without singing."""
+    return INSTRUMENTAL if brief.instrumental else brief.lyrics or ""
+
+
+def sung(recipe: Recipe) -> str:
+    """The lyrics of a clip whose words come from other clips."""
+    score = score_of(recipe)
+    if recipe.how == "cut":
+        return "".join(word.text for word in score.words).strip() or INSTRUMENTAL
+    return score.lyrics if score.words else INSTRUMENTAL
 
 
 def _first_line(lyrics: str) -> str:

@@ -7,14 +7,15 @@ an envelope; a render keeps the notes it has made, since music repeats itself.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RATE", "Bank"]
+from musicapi_async.sandbox.chance import dice
+
+__all__ = ["RATE", "Bank", "Wave"]
 
 Wave = npt.NDArray[np.float32]
 
@@ -42,6 +43,23 @@ class Bank:
         self._tables: dict[tuple[object, ...], Wave] = {}
         self._noise = np.random.default_rng(7).standard_normal(RATE * 2).astype(np.float32)
         self._male = male
+        self._players: dict[str, Callable[[float, float, float], Wave]] = {
+            "piano": self._piano,
+            "guitar": self._guitar,
+            "electric": self._electric,
+            "upright": self._upright,
+            "bass": self._bass,
+            "synthbass": self._synthbass,
+            "distortion": self._distortion,
+            "epiano": self._epiano,
+            "organ": self._organ,
+            "strings": self._strings,
+            "pad": self._pad,
+            "pluck": self._pluck,
+            "brass": self._brass,
+            "flute": self._flute,
+            "reed": self._reed,
+        }
 
     def note(self, sound: str, pitch: int, seconds: float, colour: int, syllable: str) -> Wave:
         """The waveform of a note held for `seconds`, with its release; about 1 loud."""
@@ -59,9 +77,8 @@ class Bank:
             return self._sung(pitch, seconds, colour, syllable, choir=sound == "choir")
         if sound == "riser":
             return self._riser(seconds)
-        shade = 0.85 + 0.3 * random.Random(f"{sound}:{colour}").random()
-        player: Callable[[float, float, float], Wave] = _PLAYERS[sound].__get__(self)
-        return player(440.0 * 2 ** ((pitch - 69) / 12), seconds, shade)
+        shade = 0.85 + 0.3 * dice(sound, colour).random()
+        return self._players[sound](440.0 * 2 ** ((pitch - 69) / 12), seconds, shade)
 
     # Pitched instruments: (frequency in hertz, seconds held, shade of the timbre around 1) -> waveform.
 
@@ -79,7 +96,7 @@ class Bank:
         return self._struck(f, seconds, 1.0 / shade, 9.0, 2.2)
 
     def _electric(self, f: float, seconds: float, shade: float) -> Wave:
-        return np.tanh(self._struck(f, seconds, 1.1 / shade, 4.0, 1.2) * 1.8) * np.float32(0.7)
+        return _f32(np.tanh(self._struck(f, seconds, 1.1 / shade, 4.0, 1.2) * 1.8) * 0.7)
 
     def _upright(self, f: float, seconds: float, shade: float) -> Wave:
         return self._struck(f, seconds, 1.6 / shade, 12.0, 2.6)
@@ -104,7 +121,7 @@ class Bank:
 
     def _organ(self, f: float, seconds: float, shade: float) -> Wave:
         t = _time(seconds + 0.06)
-        phase = t * f + 0.0015 * f * np.sin(2 * np.pi * 6.2 * t) / 6.2
+        phase = f * t + _vibrato(f, t, 6.2, 0.004)
         return _held(self._cycle(f, phase, ("organ", 0.0)) * (0.7 * shade), seconds, 0.012, 0.06)
 
     def _strings(self, f: float, seconds: float, shade: float) -> Wave:
@@ -132,13 +149,13 @@ class Bank:
 
     def _flute(self, f: float, seconds: float, shade: float) -> Wave:
         t = _time(seconds + 0.08)
-        phase = f * t + 0.004 * f / 5.3 * np.sin(2 * np.pi * 5.3 * t) * np.minimum(t * 3, 1)
+        phase = f * t + _vibrato(f, t, 5.3, 0.006)
         breath = self._hiss(len(t)) * 0.03
         return _held(self._cycle(f, phase, ("flute", 0.0)) * (0.8 * shade) + breath, seconds, 0.05, 0.08)
 
     def _reed(self, f: float, seconds: float, shade: float) -> Wave:
         t = _time(seconds + 0.08)
-        phase = f * t + 0.005 * f / 5 * np.sin(2 * np.pi * 5 * t) * np.minimum(t * 3, 1)
+        phase = f * t + _vibrato(f, t, 5.0, 0.007)
         return _held(self._cycle(f, phase, ("reed", round(shade, 1))) * 0.7, seconds, 0.03, 0.08)
 
     def _riser(self, seconds: float) -> Wave:
@@ -182,7 +199,7 @@ class Bank:
 
     def _sung(self, pitch: int, seconds: float, colour: int, syllable: str, *, choir: bool) -> Wave:
         """A syllable: its consonant at the very start, then its vowel until the end of the note."""
-        draw = random.Random(f"voice:{colour}")
+        draw = dice("voice", colour)
         size = draw.uniform(0.93, 1.07) * (0.84 if self._male else 1.0)
         tilt, rate, depth, air = (
             draw.uniform(0.7, 1.3),
@@ -192,8 +209,8 @@ class Bank:
         )
         f = 440.0 * 2 ** ((pitch - 69) / 12)
         consonant, vowel = (syllable[:-1][:1], syllable[-1:]) if syllable else ("", "a")
-        release = 0.05
-        t = _time(seconds + release)
+        release = 0.04
+        t = _time(seconds)
         sway = depth * np.clip((t - 0.12) * 5, 0, 1) * np.sin(2 * np.pi * rate * t)
         scoop = -0.02 * np.exp(-t * 40)
         phase = f * t + np.cumsum(_f32(sway + scoop), dtype=np.float64) * (f / RATE)
@@ -208,16 +225,16 @@ class Bank:
         if consonant and consonant in "mnlrwy":
             hum = self._cycle(f, phase, ("voice", "m", round(size, 3), round(tilt, 2)))
             opened = np.clip((t - 0.03) / 0.05, 0, 1)
-            wave = hum * (1 - opened) * 0.8 + wave * opened
+            wave = _f32(hum * (1 - opened) * 0.8 + wave * opened)
             attack = 0.008
-        wave = _held(wave + breath, seconds, 0.05 if choir else attack, release)
+        sung = _held(wave + breath, seconds, 0.05 if choir else attack, release)
         burst = {"s": (0.075, 30), "z": (0.06, 30), "c": (0.05, 50), "x": (0.06, 40), "f": (0.06, 40),
                  "h": (0.06, 40), "v": (0.04, 50), "j": (0.05, 50)}.get(consonant, (0.02, 150))  # fmt: skip
         if consonant in set("szcxfhvjtkpbdgq") and not choir:
-            count = min(round(burst[0] * RATE), len(wave))
+            count = min(round(burst[0] * RATE), len(sung))
             shape = np.exp(-t[:count] * burst[1]) * (0.12 if consonant in "hfv" else 0.25)
-            wave[:count] += self._hiss(count) * _f32(shape)
-        return wave
+            sung[:count] += self._hiss(count) * _f32(shape)
+        return sung
 
     # One cycle of a timbre, read at a pitch.
 
@@ -228,26 +245,8 @@ class Bank:
         table = self._tables.get(key)
         if table is None:
             table = self._tables[key] = _table(_partials(timbre, top, f))
-        return table[(phase * _TABLE).astype(np.int64) & (_TABLE - 1)]
-
-
-_PLAYERS: Final = {
-    "piano": Bank._piano,
-    "guitar": Bank._guitar,
-    "electric": Bank._electric,
-    "upright": Bank._upright,
-    "bass": Bank._bass,
-    "synthbass": Bank._synthbass,
-    "distortion": Bank._distortion,
-    "epiano": Bank._epiano,
-    "organ": Bank._organ,
-    "strings": Bank._strings,
-    "pad": Bank._pad,
-    "pluck": Bank._pluck,
-    "brass": Bank._brass,
-    "flute": Bank._flute,
-    "reed": Bank._reed,
-}
+        at = (phase * _TABLE).astype(np.int64) & (_TABLE - 1)
+        return _f32(table.take(at))
 
 
 def _partials(timbre: tuple[object, ...], top: int, f: float) -> npt.NDArray[np.float64]:
@@ -255,9 +254,9 @@ def _partials(timbre: tuple[object, ...], top: int, f: float) -> npt.NDArray[np.
     k = np.arange(1, top + 1, dtype=np.float64)
     match timbre:
         case ("organ", _):
-            return np.isin(k, (1, 2, 3, 4, 6, 8)) / k**0.6
+            return np.asarray(np.isin(k, (1, 2, 3, 4, 6, 8)) / k**0.6)
         case ("flute", _):
-            return np.where(k <= 4, (0.25 ** (k - 1)), 0.0)
+            return np.asarray(np.where(k <= 4, 0.25 ** (k - 1), 0.0))
         case ("reed", float(shade)):
             return np.where(k % 2 == 1, 1.0, 0.45) / k ** (0.9 / shade)
         case ("voice", str(vowel), float(size), float(tilt)):
@@ -278,6 +277,11 @@ def _table(partials: npt.NDArray[np.float64]) -> Wave:
     spectrum[1 : len(partials) + 1] = partials * np.exp(-0.5j * np.pi * (np.arange(len(partials)) % 3))
     cycle = np.fft.irfft(spectrum)
     return _f32(cycle * (0.35 / max(float(np.sqrt(np.mean(cycle**2))), 1e-12)))
+
+
+def _vibrato(f: float, t: npt.NDArray[np.float64], rate: float, depth: float) -> npt.NDArray[np.float64]:
+    """What a pitch that sways by `depth` of itself, `rate` times a second, adds to its phase in cycles."""
+    return np.asarray(depth * f / (2 * np.pi * rate) * np.sin(2 * np.pi * rate * t) * np.minimum(t * 3, 1))
 
 
 def _time(seconds: float) -> npt.NDArray[np.float64]:

@@ -208,9 +208,20 @@ class Form:
         secret = self.text("webhook_secret")
         if url is None:
             return None
-        if not _is_web(url) or (urlsplit(url).scheme != "https" and urlsplit(url).hostname not in LOOPBACK):
+        if not _is_hook(url):
             raise invalid("The 'webhook_url' field should be a valid https URL.")
         return url, secret or ""
+
+    def callback(self) -> str | None:
+        """`callback_url` of an upload; https, or http to this machine."""
+        url = self.text("callback_url", WEBHOOK_URL)
+        if url is not None and not _is_hook(url):
+            raise invalid("The 'callback_url' field should be a valid https URL.")
+        return url
+
+    def moderate_wish(self, name: str) -> None:
+        """Refuse the description of a lyrics call that moderation refuses."""
+        Form({"description": self.get(name)}).moderate()
 
     def moderate(self) -> None:
         """Refuse what moderation refuses; asked last, as moderation reads only valid requests."""
@@ -234,6 +245,10 @@ def _is_web(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False
+
+
+def _is_hook(url: str) -> bool:
+    return _is_web(url) and (urlsplit(url).scheme == "https" or urlsplit(url).hostname in LOOPBACK)
 
 
 def model(form: Form, *, also: tuple[str, ...] = (), chirp: bool = False) -> tuple[str, ModelLimits]:

@@ -33,6 +33,7 @@ from concurrent.futures import Executor
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
+import anyio
 import anyio.to_thread
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class _JumpingSelector(selectors.BaseSelector):
         self._real: Final = selectors.DefaultSelector()
         self.jump: Callable[[float], None] = lambda _seconds: None
         self.busy: Callable[[], bool] = lambda: False
+        self.first_thread: Callable[[], bool] = lambda: False
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.register(fileobj, events, data)
@@ -84,6 +86,8 @@ class _JumpingSelector(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._real.select(0)
         if ready or (timeout is not None and timeout <= 0):
+            return ready
+        if threading.active_count() > 1 and self.first_thread():
             return ready
         since = time.monotonic()
         while not ready and ((busy := self.busy()) or timeout is None):
@@ -125,9 +129,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector = _JumpingSelector()
         self._virtual_now = float(start)
         self._executor_jobs = 0
+        self._thread_limiter: anyio.CapacityLimiter | None = None
         super().__init__(selector)
         selector.jump = self._jump
         selector.busy = self._threads_are_busy
+        selector.first_thread = self._find_thread_limiter
 
     def time(self) -> float:
         """Virtual seconds; only waiting makes them pass."""
@@ -161,11 +167,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._virtual_now += seconds
 
     def _threads_are_busy(self) -> bool:
-        if self._executor_jobs:
-            return True
-        if threading.active_count() == 1:
+        return self._executor_jobs > 0 or (
+            self._thread_limiter is not None and self._thread_limiter.borrowed_tokens > 0
+        )
+
+    def _find_thread_limiter(self) -> bool:
+        """Ask anyio, once, for what counts its busy threads; only a task may ask."""
+        if self._thread_limiter is not None:
             return False
-        try:
-            return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
-        except RuntimeError:  # anyio has not seen this loop
-            return False
+
+        async def find() -> None:
+            self._thread_limiter = anyio.to_thread.current_default_thread_limiter()
+
+        # It has no await, so it ends in this turn of the loop, and nobody needs to hold it.
+        self.create_task(find())
+        return True

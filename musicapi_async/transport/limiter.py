@@ -37,13 +37,14 @@ time (all callers, not only the one that was refused: a thousand waiters that ba
 collect several hundred times as many refusals) and cuts the rate to `CUT` of what it was, at most once per
 `CUT_INTERVAL`, because requests that were under way together are refused together. While a lane is cut, its
 starts are spread evenly, since a burst that is allowed by the window may be what the server refused. Each
-success then adds `RECOVERY` per second of the rate at which the refusal came. A lane with a configured
-pace returns to it and never exceeds it. A lane without one has no pace at all until a refusal teaches it
-one: it begins with the rate of its last seconds, and grows only while the pace holds somebody back, for a
-rate that nobody used proves nothing.
+success then adds `RECOVERY` per second of the configured rate, or of the rate at which the refusal came. A
+lane with a configured pace returns to it and never exceeds it. A lane without one has no pace at all until
+a refusal teaches it one: it begins with the rate of its last seconds, and grows only while the pace holds
+somebody back, for a rate that nobody used proves nothing.
 
-Simulated against a limit of 5 per second that is halved for some minutes, this uses 99 % of the limit and
-is refused 0.015 to 0.03 times per accepted call.
+Simulated against a limit of 5 per second that nobody told and that is halved for five minutes, this uses
+99 % of the limit and is refused about 0.04 times per accepted call, half of that in the first minute, in
+which the limit is found (benchmarks/pace.py).
 
 Loops, threads, cancellation
 ----------------------------
@@ -57,7 +58,6 @@ is involved, so a slot may be left in another task than it was entered in.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import re
 import threading
@@ -71,6 +71,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from musicapi_async.clock import Clock
+from musicapi_async.transport.in_flight import FREE, InFlight, Place
 
 GUARD: Final = 0.0125
 """Share by which a period is stretched: 37 ms for creates, more than the jitter of a kept-alive connection.
@@ -83,7 +84,7 @@ CUT_INTERVAL: Final = 1.0
 """Seconds in which refusals count as one."""
 
 RECOVERY: Final = 0.02
-"""Share of the rate at the last cut that is added per second of success."""
+"""Share of the configured rate, or else of the rate at the last cut, added per second of success."""
 
 SLOWEST: Final = 1 / 60
 """Starts per second below which no refusal cuts: one try a minute finds out that the limit is back."""
@@ -169,14 +170,6 @@ DEFAULT_LANES: Final[Mapping[str, LaneLimits]] = MappingProxyType(
         "media": LaneLimits(4),
     }
 )
-
-
-class Place(Protocol):
-    """A place among the tasks in flight."""
-
-    def release(self) -> None:
-        """Give the place back; a second time does nothing."""
-        ...
 
 
 class RateLimiter(Protocol):
@@ -266,7 +259,7 @@ class _LaneState:
             if now - self._cut_at < CUT_INTERVAL:
                 return
             rate = self._present_rate(now)
-            self._step = rate * RECOVERY
+            self._step = (self._pace.rate if self._pace is not None else rate) * RECOVERY
             self._rate = max(rate * CUT, min(rate, SLOWEST))
             self._cut_at = self._raised_at = now
             self._held_back = False
@@ -366,7 +359,7 @@ class MemoryLimiter:
         self._gates: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Gate]]] = (
             WeakKeyDictionary()
         )
-        self._in_flight: Final = None if in_flight is None else _InFlight(in_flight)
+        self._in_flight: Final = None if in_flight is None else InFlight(in_flight)
 
     def slot(self, lane: str) -> AbstractAsyncContextManager[None]:
         """Wait for a place and a start in `lane`; see `RateLimiter.slot`. Needs a running loop."""
@@ -390,7 +383,7 @@ class MemoryLimiter:
 
         Without a cap it returns at once. The place may be released in another task, loop or thread.
         """
-        return _FREE if self._in_flight is None else await self._in_flight.reserve()
+        return FREE if self._in_flight is None else await self._in_flight.reserve()
 
     def _lane(self, lane: str) -> _LaneState:
         state = self._lanes.get(lane)
@@ -404,70 +397,3 @@ class MemoryLimiter:
         if gate is None:
             gate = gates[lane] = _Gate(self._limits[lane].concurrency)
         return gate
-
-
-class _FreePlace:
-    """The place of a limiter without a cap."""
-
-    def release(self) -> None:
-        """Nothing is held."""
-
-
-_FREE: Final = _FreePlace()
-
-
-class _InFlight:
-    """Counts tasks in flight across event loops: a task outlives the loop that submitted it."""
-
-    def __init__(self, cap: int) -> None:
-        self._lock: Final = threading.Lock()
-        self._free = cap
-        self._waiters: Final[deque[asyncio.Future[None]]] = deque()
-
-    async def reserve(self) -> Place:
-        with self._lock:
-            if self._free > 0:
-                self._free -= 1
-                return _TaskPlace(self)
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-        try:
-            await waiter
-        except BaseException:
-            with self._lock, contextlib.suppress(ValueError):
-                self._waiters.remove(waiter)
-            if waiter.done() and not waiter.cancelled():
-                self.give_back()  # the place came in the moment of the cancellation
-            raise
-        return _TaskPlace(self)
-
-    def give_back(self) -> None:
-        """Hand a place to the first waiter that still waits, or count it as free."""
-        with self._lock:
-            while self._waiters:
-                waiter = self._waiters.popleft()
-                loop = waiter.get_loop()
-                if waiter.done() or loop.is_closed():
-                    continue
-                loop.call_soon_threadsafe(self._hand_over, waiter)
-                return
-            self._free += 1
-
-    def _hand_over(self, waiter: asyncio.Future[None]) -> None:
-        if waiter.done():
-            self.give_back()
-        else:
-            waiter.set_result(None)
-
-
-class _TaskPlace:
-    __slots__ = ("_in_flight",)
-
-    def __init__(self, in_flight: _InFlight) -> None:
-        self._in_flight: _InFlight | None = in_flight
-
-    def release(self) -> None:
-        """Give the place back; a second time does nothing."""
-        in_flight, self._in_flight = self._in_flight, None
-        if in_flight is not None:
-            in_flight.give_back()

@@ -48,6 +48,8 @@ POOL: Final = 64
 """Connections kept; the limiter's lanes queue in front of it (PERFORMANCE: a pool queue gives 1 s tails)."""
 KEEP_ALIVE: Final = 75.0
 """Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
+SOCKET_FLOOR: Final = 2.0
+"""Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 USER_AGENT: Final = f"musicapi-async/{__version__}"
 
 Kind = Literal["get", "create", "repeatable"]
@@ -214,7 +216,7 @@ class Session:
         """One attempt. Everything that aiohttp raises is mapped here, around the reading of the body too."""
         session = self._session("create" if out.kind == "create" else "api")
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT, sock_read=out.attempt_timeout
+            total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._socket_seconds(out.attempt_timeout)
         )
         out.left = self._given is not None
         try:
@@ -256,6 +258,10 @@ class Session:
             raise ConnectionLostError(
                 f"the connection dropped: {_reason(error)}", sent=sent, call=out.call
             ) from error
+
+    def _socket_seconds(self, seconds: float) -> float:
+        """A time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
+        return max(self._clock.real(seconds), min(seconds, SOCKET_FLOOR))
 
     def _without_secrets(self, raw: bytes, out: Outgoing) -> bytes:
         for secret in (self._key, *out.secrets):

@@ -42,5 +42,7 @@ def excerpt(raw: bytes) -> str:
 
 def one_line(text: str) -> str:
     """`text` cut to `TEXT_LIMIT` characters, white space joined and control characters left out."""
-    words = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * TEXT_LIMIT]).split()
-    return " ".join(words)[:TEXT_LIMIT]
+    text = text[: 4 * TEXT_LIMIT]
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(text.split())[:TEXT_LIMIT]

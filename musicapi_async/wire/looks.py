@@ -83,18 +83,19 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 class Look:
     """One answer to a poll and the rules R1 to R13 over it; `judge` applies them. It never raises."""
 
-    __slots__ = ("body", "found", "polled", "ref")
+    __slots__ = ("body", "found", "polled", "ref", "type")
 
     def __init__(self, found: Answer, ref: TaskRef, polled: Polled) -> None:
         self.found = found
         self.ref = ref
         self.polled = polled
         self.body = found.fields
+        self.type = found.type
 
     def judge(self) -> Seen:
         """What the answer says by itself."""
         found = self.found
-        says_failed = found.type == "failed" or self.body.get("status") == "FAILED"
+        says_failed = self.type == "failed" or self.body.get("status") == "FAILED"
         if found.not_ready and not (found.status == 202 and says_failed):  # R1
             return self._going("pending")
         seen = self._by_status(found.status, says_failed)
@@ -102,7 +103,7 @@ class Look:
             seen = self._by_status(found.code or 0, says_failed)
         if seen is not None:
             return seen
-        if not found.type and "data" not in self.body and "status" not in self.body and self._says_error:
+        if not self.type and "data" not in self.body and "status" not in self.body and self._says_error:
             return self._transient()  # R12
         return self._by_shape()
 
@@ -113,14 +114,16 @@ class Look:
     def _by_status(self, status: int, says_failed: bool) -> Seen | None:
         """R2 to R10; None where the body decides."""
         found, ok = self.found, 200 <= status < 300
-        text = found.text.lower()
         flagged = any(self.body.get(flag) is not None for flag in REFUND_FLAGS)
+        if ok and found.json and not flagged and not self.type:
+            return self._failed() if says_failed else None  # R3, or the usual answer
+        text = found.text.lower()
         limited = any(word in text for word in LIMITS_NOT_FAILURES)
-        if flagged and found.type in TASK_WORDS and not limited:  # R2
+        if flagged and self.type in TASK_WORDS and not limited:  # R2
             return self._failed()
-        if says_failed or (ok and found.type in FAILED_IN_2XX):  # R3
+        if says_failed or (ok and self.type in FAILED_IN_2XX):  # R3
             return self._failed()
-        if not ok and (found.type in {"timeout", "api_error"} or _task_failed(status, text)):  # R4
+        if not ok and (self.type in {"timeout", "api_error"} or _task_failed(status, text)):  # R4
             return self._failed(sure="refund" in text)
         match status:
             case 429:  # R7
@@ -189,7 +192,8 @@ class Look:
         """An uploaded clip has neither state nor link: its id is the result."""
         if not clip.clip_id or "state" in clip.raw:
             return False
-        return self.ref.kind == "upload" or (not self.ref.kind and clip.raw.keys() == {"clip_id"})
+        unsaid = self.ref.kind in {"", "get_music"}
+        return self.ref.kind == "upload" or (unsaid and clip.raw.keys() == {"clip_id"})
 
     def _ended(self, clips: Clips, *, failed: bool) -> Seen:
         if not failed:
@@ -318,7 +322,7 @@ class Look:
         seen = Seen(phase="failed", update=self._update("failed", clips, error=error), error=error)
         if sure:
             return seen
-        mark = zlib.crc32(f"{self.found.status} {self.found.type} {self.found.text}".encode())
+        mark = zlib.crc32(f"{self.found.status} {self.type} {self.found.text}".encode())
         return msgspec.structs.replace(_doubted(seen, "again"), mark=mark)
 
     def _refunded(self, text: str) -> bool | None:

@@ -19,6 +19,8 @@ from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen
 from .replies import Answer, answer
 
+__all__ = ["Memory", "Seen", "Verdict", "decide", "read_payload", "read_poll", "unanswered"]
+
 ROW_OF_FAILURES: Final = 5
 """Transient failures in a row that end a wait (R10)."""
 MISSING_GRACE: Final = 60.0

@@ -241,7 +241,7 @@ def error_of(
         return _step_failed(found, step, told)
     kind = _class(status, found.type, found.text.lower())
     if kind is EndpointRetiredError:
-        known = FAMILIES.get(family or "")
+        known = FAMILIES.get(family or call.partition(" /")[2].partition("/")[0])
         told["replacement"] = replacement or (known.replacement if known else None)
     return kind(found.text, **told)
 
@@ -258,6 +258,8 @@ def _step_failed(found: Answer, step: str, told: dict[str, Any]) -> StepFailedEr
     if reason and reason not in text:
         text = one_line(f"{text}: {reason}")
     clip_id = text_or_none(upload.get("clip_id"))
+    # An upload that worked before a later step failed may have been charged by itself.
+    told["may_have_been_charged"] = told["may_have_been_charged"] or clip_id is not None
     return StepFailedError(text, failed_step=step, steps=steps, clip_id=clip_id, **told)
 
 
@@ -380,13 +382,13 @@ def read_direct(
         raise error_of(found, call=call, family=family, replacement=operation.replacement)
     reader = cast("type[Reply]", operation.reply)
     reply = reader.from_body(found.fields) if found.is_object else None
-    if operation.repeat is not None:
-        empty = operation.repeat.on == "empty" and reply is not None and reply.is_empty
-        if found.not_ready or empty:
-            return Pending(found.body, found.retry_after, reply)
+    if operation.repeat is not None and found.not_ready:
+        return Pending(found.body, found.retry_after, reply)
     if reply is None or (_text_of(found.fields.get("error")) and reply.is_empty):
         what = " or ".join(reader.needs) or "a result"
         raise _without_result(found, what, call=call, family=family, charges=operation.charges)
+    if operation.repeat is not None and operation.repeat.on == "empty" and reply.is_empty:
+        return Pending(found.body, found.retry_after, reply)
     return reply
 
 

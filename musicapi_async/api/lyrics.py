@@ -1,0 +1,143 @@
+"""Lyrics: versions to choose from, and lyrics aligned with time, with their export as subtitles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from .replies import Reply, find, read_items
+from .results import Item
+from .values import finite
+
+
+class Lyrics(Item, kw_only=True):
+    """One version: `title` and `lyrics`, with [Verse], [Chorus], ... marks."""
+
+    title: str | None = None
+    lyrics: str = ""
+
+
+class LyricsDrafts(Reply, kw_only=True):
+    """The versions that the service wrote, a sequence of `Lyrics`; normally two, perhaps none."""
+
+    results: list[Lyrics] = msgspec.field(default_factory=list[Lyrics])
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
+        """Read a body; None without a list of results."""
+        found = find(body, "results")
+        return cls(results=read_items(Lyrics, found), raw=dict(body)) if isinstance(found, list) else None
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __bool__(self) -> bool:
+        return bool(self.results)
+
+    def __getitem__(self, index: int) -> Lyrics:
+        return self.results[index]
+
+    def __iter__(self) -> Iterator[Lyrics]:
+        return iter(self.results)
+
+
+class Word(Item, kw_only=True):
+    """A word and when it is sung: `start_s` and `end_s` in seconds, `p_align` the trust in it, 0 to 1.
+
+    `word` may hold line breaks and section marks: they are the layout of the lyrics.
+    """
+
+    word: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+    p_align: float | None = None
+    success: bool | None = None
+
+    def __post_init__(self) -> None:
+        self.start_s = finite(self.start_s)
+        self.end_s = finite(self.end_s)
+        self.p_align = finite(self.p_align)
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line of lyrics with its times in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+class AlignedLyrics(Reply, kw_only=True):
+    """The lyrics word by word with times, in `words`; empty if there are none yet."""
+
+    words: list[Word] = msgspec.field(default_factory=list[Word])
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
+        """Read a body; nothing in it is needed."""
+        return cls(words=read_items(Word, find(body, "alignment")), raw=dict(body))
+
+    def lines(self, *, sections: bool = False) -> list[Line]:
+        """The lines with their times; `sections=True` keeps marks such as [Verse]."""
+        return lines_of(self.words, sections=sections)
+
+    def lrc(self) -> str:
+        """The lyrics as an LRC file: `[01:02.34]a line`."""
+        return lrc(self.lines())
+
+    def srt(self) -> str:
+        """The lyrics as SubRip subtitles."""
+        return srt(self.lines())
+
+
+def lines_of(words: Sequence[Word], *, sections: bool = False) -> list[Line]:
+    """Join words to lines at their line breaks. Times never run backwards; missing ones are filled in."""
+    lines: list[Line] = []
+    text, start, end, clock = "", 0.0, 0.0, 0.0
+
+    def finish() -> None:
+        nonlocal text
+        line = " ".join(text.split())
+        is_section = line.startswith("[") and line.endswith("]")
+        if line and (sections or not is_section):
+            lines.append(Line(line, start, end))
+        text = ""
+
+    for word in words:
+        begin = max(clock, word.start_s or 0.0)
+        clock = max(begin, word.end_s or 0.0)
+        for number, part in enumerate(word.word.split("\n")):
+            if number:
+                finish()
+            if part.strip():
+                start, end = start if text.strip() else begin, clock
+            text += part
+    finish()
+    return lines
+
+
+def lrc(lines: Sequence[Line]) -> str:
+    """Lines as an LRC file; minutes go beyond 59."""
+    return "".join(f"[{_lrc_time(line.start)}]{line.text}\n" for line in lines)
+
+
+def srt(lines: Sequence[Line]) -> str:
+    """Lines as SubRip subtitles: each shown until it ends, and never beyond the start of the next."""
+    cues: list[str] = []
+    for number, line in enumerate(lines):
+        end = line.end if number + 1 == len(lines) else min(line.end, lines[number + 1].start)
+        cues.append(f"{number + 1}\n{_srt_time(line.start)} --> {_srt_time(end)}\n{line.text}\n")
+    return "\n".join(cues)
+
+
+def _lrc_time(seconds: float) -> str:
+    hundredths = round(seconds * 100)
+    return f"{hundredths // 6000:02d}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
+
+
+def _srt_time(seconds: float) -> str:
+    thousandths = round(seconds * 1000)
+    whole = thousandths // 1000
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{thousandths % 1000:03d}"

@@ -1,0 +1,277 @@
+"""The deprecated families: Nuro, Riffusion, Studio. Live here by default, so that they can be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, cast
+
+from .recipes import Recipe, composed, continued, joined, made
+from .refusal import Refusal, invalid, retired
+from .service import Call, Reply, submitted
+from .synth import INSTRUMENTAL, Brief
+from .synth import lyrics as write_lyrics
+from .validation import TITLE
+from .works import Clip
+
+FUZZ: Final = ("FUZZ-1.1 Pro", "FUZZ-1.1", "FUZZ-1.0 Pro", "FUZZ-1.0")
+RIFFUSION_TYPES: Final = frozenset(
+    {
+        "create_music",
+        "extend_music",
+        "extend_upload_music",
+        "cover_music",
+        "cover_upload_music",
+        "replace_music",
+        "replace_upload_music",
+        "swap_music_sound",
+        "swap_upload_music_sound",
+        "swap_music_vocals",
+        "swap_upload_music_vocals",
+    }
+)
+STUDIO_SECONDS: Final = {"studio130-v1.5": 130.0, "studio32-v1.5": 32.0}
+SEGMENTS: Final = frozenset({"intro", "verse", "chorus", "inst", "bridge", "outro"})
+
+
+def nuro(call: Call) -> Reply:
+    """`POST /nuro/create`: a vocal song or background music."""
+    if call.service.choices.nuro == "retired":
+        raise retired()
+    form, service = call.form, call.service
+    kind = form.text("type")
+    if kind is None and form.get("lyrics") is not None:
+        kind = "vocal"
+    if kind not in ("vocal", "bgm"):
+        raise invalid("The 'type' field should be one of 'vocal', 'bgm'.")
+    webhook = form.webhook()
+    brief, extra = _nuro_vocal(call) if kind == "vocal" else _nuro_bgm(call)
+    form.moderate()
+    call.pay("nuro")
+    recipe = composed(brief, longest=max(service.longest, 1.0), seconds=brief.duration)
+    lyrics = INSTRUMENTAL if brief.instrumental else brief.lyrics or ""
+    clip = Clip(service.new_id(), recipe, title="Nuro", tags=brief.tags, lyrics=lyrics, extra=extra)
+    return submitted(call, call.order("nuro", kind, service.durations.nuro, [clip], webhook=webhook))
+
+
+def _nuro_vocal(call: Call) -> tuple[Brief, dict[str, object]]:
+    form = call.form
+    lyrics = form.needed("lyrics", most=2000)
+    texts = {name: form.text(name, 100) for name in ("genre", "mood", "gender", "timbre")}
+    if texts["gender"] not in (None, "Female", "Male"):
+        raise invalid("The 'gender' field should be one of 'Female', 'Male'.")
+    seconds = form.whole("duration", 30, 240)
+    extra = {
+        "genre": texts["genre"] or "Pop",
+        "mood": texts["mood"] or "Happy",
+        "gender": texts["gender"] or "Female",
+        "timbre": texts["timbre"] or "Warm",
+    }
+    brief = Brief(
+        seed=call.service.new_seed(),
+        tags=f"{extra['genre']}, {extra['mood']}",
+        lyrics=lyrics,
+        vocal_gender="m" if extra["gender"] == "Male" else "f",
+        duration=float(seconds or 60),
+    )
+    return brief, dict[str, object](extra)
+
+
+def _nuro_bgm(call: Call) -> tuple[Brief, dict[str, object]]:
+    form = call.form
+    newer = (form.text("version") or "v1.0") == "v2.0"
+    description = form.needed("description", most=199 if newer else 2000)
+    lists = {name: form.words(name, 5) or [] for name in ("genre", "mood", "instrument", "theme")}
+    seconds = form.whole("duration", 30 if newer else 1, 120 if newer else 60)
+    segments = form.get("segments")
+    if newer and segments is not None:
+        seconds = _segments(segments)
+    brief = Brief(
+        seed=call.service.new_seed(),
+        tags=", ".join(word for words in lists.values() for word in words),
+        description=description,
+        instrumental=True,
+        duration=float(seconds or 60),
+    )
+    extra: dict[str, object] = {"genre": ", ".join(lists["genre"]), "mood": ", ".join(lists["mood"])}
+    return brief, extra
+
+
+def _segments(value: object) -> int:
+    """The whole duration of `segments`: 5-120 s each, 30-120 s together."""
+    wrong = invalid("The 'segments' field is invalid.")
+    if not isinstance(value, list) or not value:
+        raise wrong
+    total = 0
+    for item in cast("list[object]", value):
+        if not isinstance(item, dict):
+            raise wrong
+        segment = cast("dict[str, object]", item)
+        seconds = segment.get("duration")
+        if segment.get("name") not in SEGMENTS or isinstance(seconds, bool) or not isinstance(seconds, int):
+            raise wrong
+        if not 5 <= seconds <= 120:
+            raise wrong
+        total += seconds
+    if not 30 <= total <= 120:
+        raise wrong
+    return total
+
+
+def riffusion(call: Call) -> Reply:
+    """`POST /riffusion/create`: eleven task types, two songs."""
+    if call.service.choices.riffusion == "retired":
+        raise retired()
+    form, service = call.form, call.service
+    kind = form.text("task_type") or "create_music"
+    if kind not in RIFFUSION_TYPES:
+        raise invalid("The 'task_type' field is invalid.")
+    mv = form.text("mv") or FUZZ[0]
+    if mv not in FUZZ:
+        raise invalid(f"The 'mv' field is invalid. The model should be one of {', '.join(FUZZ)}.")
+    custom, quiet = form.flag("custom_mode"), form.flag("make_instrumental") or False
+    lyrics, sound = form.text("lyrics", 3000), form.text("sound", 200)
+    prompt, title = form.text("prompt", 200), form.text("title", TITLE)
+    variation = form.weight("vocal_variation")
+    if kind == "create_music" and custom is False and prompt is None:
+        raise invalid("The 'prompt' field is required when custom_mode = false.")
+    if kind == "create_music" and custom and lyrics is None and not quiet:
+        raise invalid("The 'lyrics' field is required when custom_mode = true.")
+    seed = service.new_seed()
+    written = write_lyrics(prompt or sound or "music", seed)[0]
+    text = lyrics or (None if quiet else written[1])
+
+    def brief() -> Brief:
+        return Brief(
+            seed=service.new_seed(), title=title or "", tags=sound or "", lyrics=text, description=prompt,
+            instrumental=quiet,
+        )  # fmt: skip
+
+    recipes = [_riffusion_recipe(call, kind, brief()) for _ in range(2)]
+    form.moderate()
+    call.pay("riffusion")
+    clips = [
+        Clip(
+            service.new_id(),
+            recipe,
+            mv=mv,
+            title=title or written[0],
+            tags=sound or "",
+            lyrics=INSTRUMENTAL if quiet else text or "",
+            extra={"sound": sound, "vocal_variation": variation},
+        )
+        for recipe in recipes
+    ]
+    return submitted(call, call.order("riffusion", kind, service.durations.riffusion, clips))
+
+
+def _riffusion_recipe(call: Call, kind: str, brief: Brief) -> Recipe:
+    form, longest = call.form, call.service.longest
+    if kind == "create_music":
+        return composed(brief, longest=longest)
+    why = f"task_type = {kind}"
+    source = call.service.clip(form.clip_id("continue_clip_id", why), call.now).recipe
+    if kind.startswith("extend_"):
+        at = form.number("continue_at")
+        at = min(source.duration if at is None else at, source.duration)
+        return joined(source, at, continued(source, at, brief, longest=longest))
+    if kind.startswith("replace_"):
+        start = form.number("replace_start_time", needed=True) or 0.0
+        end = form.number("replace_end_time", needed=True) or 0.0
+        if end <= start:
+            raise invalid("The 'replace_end_time' field should be greater than 'replace_start_time'.")
+        return made("replace", brief, source, start=start, end=end)
+    if kind.endswith("_vocals"):
+        return made("sing", brief, source, end=source.duration)
+    return made("accompany" if kind.endswith("_sound") else "cover", brief, source)
+
+
+def studio(call: Call) -> Reply:
+    """`POST /studio/create`: two songs; the id stands in `data` itself."""
+    choices = call.service.choices
+    if choices.studio == "retired":
+        raise retired()
+    form, service = call.form, call.service
+    prompt, kind = form.needed("prompt", most=2000), form.needed("lyrics_type")
+    if kind not in ("user", "generate", "instrumental"):
+        raise invalid("The 'lyrics_type' field should be one of 'user', 'generate', 'instrumental'.")
+    lyrics = form.text("lyrics", 1000)
+    if kind == "user" and lyrics is None:
+        raise invalid("The 'lyrics' field is required when lyrics_type = user.")
+    model = form.needed("model_type")
+    if model not in STUDIO_SECONDS:
+        raise invalid(f"The 'model_type' field should be one of {', '.join(STUDIO_SECONDS)}.")
+    for name in ("prompt_strength", "clarity_strength", "lyrics_strength", "generation_quality"):
+        if form.weight(name) is None:
+            raise invalid(f"The '{name}' field is required.")
+    for name in _SHARES:
+        form.weight(name)
+    form.text("negative_prompt", 2000)
+    form.flag("bypass_prompt_optimization")
+    seed = form.number("seed", least=-1)
+    source = _studio_source(call)
+    drawn = service.new_seed()
+    title, written = write_lyrics(prompt, drawn)[0]
+    text = {"user": lyrics, "generate": written}.get(kind)
+    seconds = min(STUDIO_SECONDS[model], service.longest)
+    clips: list[Clip] = []
+    for number in range(2):
+        own = service.new_seed() if seed is None or seed < 0 else int(seed) % (1 << 31) + number
+        brief = Brief(seed=own, title=title, tags=prompt, lyrics=text, instrumental=kind == "instrumental")
+        if source is None:
+            recipe = composed(brief, longest=seconds, seconds=seconds)
+        else:
+            base, at = source.recipe, source.recipe.duration
+            recipe = joined(base, at, continued(base, at, brief, longest=seconds, seconds=seconds))
+        shown = INSTRUMENTAL if kind == "instrumental" else text or ""
+        clips.append(
+            Clip(
+                service.new_id(),
+                recipe,
+                mv=model,
+                title=title,
+                tags=prompt,
+                lyrics=shown,
+                extra={"prompt": prompt},
+            )
+        )
+    form.moderate()
+    call.pay("studio")
+    work = call.order("studio", kind, service.durations.studio, clips)
+    if choices.studio_code == "200":
+        return Reply({"code": "200", "data": work.task_id})
+    return Reply({"code": "success", "data": work.task_id, "message": ""})
+
+
+_SHARES: Final[Sequence[str]] = (
+    "song_section_start",
+    "song_section_end",
+    "lyrics_placement_start",
+    "lyrics_placement_end",
+)
+
+
+def _studio_source(call: Call) -> Clip | None:
+    config = call.form.get("config")
+    wrong = invalid("The 'config' field is invalid.")
+    if not isinstance(config, dict):
+        raise wrong
+    settings = cast("dict[str, object]", config)
+    mode = settings.get("mode")
+    if mode == "regular":
+        return None
+    source = settings.get("source")
+    if mode not in ("precede", "continuation") or not isinstance(source, dict):
+        raise wrong
+    song_id = cast("dict[str, object]", source).get("song_id")
+    if not isinstance(song_id, str):
+        raise wrong
+    return call.service.clip(song_id, call.now)
+
+
+def nuro_form(refusal: Refusal) -> dict[str, object]:
+    """A refusal in Nuro's own form: `message` instead of `error`, and `refund_processed`."""
+    words = {400: "bad_request", 403: "forbidden", 404: "not_found"}
+    kind, text = words.get(refusal.status), refusal.body.get("error")
+    if kind is None or text is None:
+        return refusal.body
+    return {"type": kind, "message": text, "refund_processed": False}

@@ -1,0 +1,238 @@
+"""Sonic's direct calls: what can be known or made of a clip at once (sonic.md 12 to 19, 22)."""
+
+from __future__ import annotations
+
+import zlib
+
+from .recipes import composed, heard, score_of
+from .refusal import Refusal, invalid, not_found, not_ready
+from .service import Call, Reply
+from .synth import Brief, Score, upsample_tags
+from .synth import lyrics as write_lyrics
+from .validation import LYRICS_DESCRIPTION
+from .works import Clip, Vox
+
+FORMATS = ("mp3", "wav")
+"""What download can make; m4a is known to the service but not to the sandbox."""
+
+LONGEST_VOX = 30.0
+
+
+def _found(data: object) -> dict[str, object]:
+    return {"code": 200, "message": "success", "data": data}
+
+
+def wav(call: Call) -> Reply:
+    """`POST /sonic/wav`: a link; no `code` in the answer."""
+    clip = call.service.clip(call.form.clip_id("clip_id"), call.now)
+    call.pay("wav")
+    return Reply({"message": "success", "data": {"wav_url": call.service.media(f"{clip.clip_id}.wav")}})
+
+
+def midi(call: Call) -> Reply:
+    """`POST /sonic/midi`: 202 while it is being built, then the notes that are heard."""
+    service = call.service
+    clip = service.clip(call.form.clip_id("clip_id"), call.now)
+    key = f"midi:{clip.clip_id}"
+    asked = service.asked.get(key)
+    if asked is None or service.choices.midi_repeats == "charged":
+        call.pay("midi")
+    if asked is None:
+        asked = service.asked.put(key, call.now)
+    if call.now < asked + service.durations.midi:
+        raise not_ready("MIDI is still being built.")
+    score = heard_by(clip)
+    instruments = [
+        {
+            "name": part.name,
+            "notes": [
+                {
+                    "pitch": note.pitch,
+                    "start": round(note.start, 5),
+                    "end": round(note.end, 5),
+                    "velocity": round(note.velocity, 3),
+                }
+                for note in part.notes
+            ],
+        }
+        for part in score.parts
+        if part.notes
+    ]
+    link = service.media(f"{clip.clip_id}.mid")
+    return Reply(_found({"midi_url": link, "instruments": instruments}))
+
+
+def heard_by(clip: Clip) -> Score:
+    """The notes that are heard in a clip, of a stem only its own."""
+    return heard(clip.recipe, clip.stem_names if clip.stem else None)
+
+
+def bpm(call: Call) -> Reply:
+    """`POST /sonic/bpm`: the true tempo."""
+    clip = call.service.clip(call.form.clip_id("clip_id"), call.now)
+    call.pay("bpm")
+    score = score_of(clip.recipe)
+    ends = [tempo.start for tempo in score.tempos[1:]] + [max(score.duration, 1e-9)]
+    spans = [max(end - tempo.start, 0.0) for tempo, end in zip(score.tempos, ends, strict=True)]
+    average = sum(t.bpm * span for t, span in zip(score.tempos, spans, strict=True)) / max(sum(spans), 1e-9)
+    rates = [tempo.bpm for tempo in score.tempos]
+    data = {"avg_bpm": round(average, 2), "max_bpm": round(max(rates), 2), "min_bpm": round(min(rates), 2)}
+    return Reply(_found(data))
+
+
+def vox(call: Call) -> Reply:
+    """`POST /sonic/vox`: a segment of the voice, for personas."""
+    form, service = call.form, call.service
+    start, end = form.number("vocal_start_s"), form.number("vocal_end_s")
+    if (start is None) != (end is None):
+        raise invalid("The 'vocal_start_s' and 'vocal_end_s' fields should be given together.")
+    clip = service.clip(form.clip_id("clip_id"), call.now)
+    first = 0.0 if start is None else start
+    last = min(LONGEST_VOX, clip.recipe.duration) if end is None else end
+    if not first < last or last - first > LONGEST_VOX:
+        raise invalid("The vocal segment should be at most 30 seconds long, its end after its start.")
+    call.pay("vox")
+    segment = Vox(service.new_id(), clip.clip_id, first, last)
+    service.voxes.put(segment.vox_audio_id, segment)
+    return Reply(
+        _found(
+            {
+                "vox_audio_id": segment.vox_audio_id,
+                "status": "ready",
+                "source_clip_id": clip.clip_id,
+                "vocal_start_s": first,
+                "vocal_end_s": last,
+                "wave_response": {},
+            }
+        )
+    )
+
+
+def aligned_lyrics(call: Call) -> Reply:
+    """`POST /sonic/aligned-lyrics`: the sung words in time; the first call per clip costs."""
+    service = call.service
+    text = "clip not found or has no lyrics"
+    clip = service.clip(call.form.clip_id("clip_id"), call.now, text=text)
+    fresh = clip.uploaded and call.now < clip.ends + service.durations.alignment
+    words = () if fresh else score_of(clip.recipe).words
+    if not words and not fresh:
+        raise not_found(text)
+    key = f"aligned:{clip.clip_id}"
+    if key not in service.asked:
+        call.pay("aligned_lyrics")
+        service.asked.put(key, call.now)
+    alignment = [
+        {
+            "word": word.text,
+            "start_s": round(word.start, 5),
+            "end_s": round(word.end, 5),
+            "p_align": 0.9 + zlib.crc32(word.text.encode()) % 100 / 1000,
+            "success": True,
+        }
+        for word in words
+    ]
+    return Reply(_found({"alignment": alignment}))
+
+
+def upsample(call: Call) -> Reply:
+    """`POST /sonic/upsample-tags`: fuller tags."""
+    tags = call.form.needed("tags", most=1000)
+    call.pay("upsample_tags")
+    data = {"upsampled_tags": upsample_tags(tags, call.service.new_seed())}
+    return Reply(data if call.service.choices.upsampled == "flat" else _found(data))
+
+
+def lyrics(call: Call) -> Reply:
+    """`POST /sonic/lyrics`: candidates at once."""
+    description = _lyrics_wish(call, "description")
+    call.pay("lyrics")
+    songs = write_lyrics(description, call.service.new_seed())[: call.service.choices.lyrics]
+    results = [{"title": title, "lyrics": text} for title, text in songs]
+    body = {"code": 200, "results": results, "message": "success"}
+    return Reply(body, pause=call.service.durations.lyrics)
+
+
+def _lyrics_wish(call: Call, name: str) -> str:
+    wish = call.form.text(name)
+    if wish is None:
+        raise invalid(f"{name} is required.")
+    if len(wish) > LYRICS_DESCRIPTION:
+        raise invalid(f"The {name} character length should be less than 120.")
+    call.form.moderate_wish(name)
+    return wish
+
+
+def make_lyrics(call: Call) -> Reply:
+    """`POST /suno/make-lyrics`: the legacy task; its id stands under `data`."""
+    wish = _lyrics_wish(call, "prompt")
+    call.pay("lyrics")
+    work = call.order("lyrics", "make-lyrics", call.service.durations.lyrics_task, shape="lyrics")
+    title, text = write_lyrics(wish, call.service.new_seed())[0]
+    work.result = {
+        "task_id": work.task_id,
+        "status": "complete",
+        "title": title,
+        "text": text,
+        "input": wish,
+        "metadata": {},
+    }
+    return Reply({"code": 200, "data": {"task_id": work.task_id}, "message": "success"})
+
+
+def get_song(call: Call) -> Reply:
+    """`POST /suno/get-song`: metadata of a share link; the sandbox makes up a song that follows from it."""
+    service = call.service
+    link = call.form.source_url("share_link")
+    call.pay("song_metadata")
+    clip_id = link.rpartition("/")[2]
+    clip = service.clips.get(clip_id)
+    if clip is None:
+        seed = zlib.crc32(link.encode())
+        title, text = write_lyrics(link.rpartition("/")[2] or "song", seed)[0]
+        brief = Brief(seed=seed, title=title, lyrics=text)
+        clip = Clip(service.new_id(), composed(brief, longest=service.longest), title=title, tags="pop")
+        service.clips.put(clip.clip_id, clip)
+    return Reply(
+        {
+            "audio_url": service.media(f"{clip.clip_id}.mp3"),
+            "video_url": service.media(f"{clip.clip_id}.mp4"),
+            "cover_image": service.media(f"image_{clip.clip_id}.png"),
+            "song_title": clip.title,
+            "song_author": "Sandbox",
+            "music_styles": clip.tags,
+        }
+    )
+
+
+def download(call: Call) -> Reply:
+    """`POST /sonic/download`: 202 while files are prepared, then links; one price whatever the formats."""
+    form, service = call.form, call.service
+    clip_id, formats = form.clip_id("clip_id"), form.words("formats", 10)
+    if not formats:
+        raise invalid("The 'formats' field is required.")
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise invalid(f"The 'formats' field is invalid. The sandbox makes {', '.join(FORMATS)}.")
+    clip = service.clip(clip_id, call.now, text="Source no longer available.")
+    key = f"files:{clip.clip_id}:{','.join(sorted(set(formats)))}"
+    asked = service.asked.get(key)
+    if asked is None or asked < 0:
+        call.pay("download")
+    if asked is None:
+        asked = service.asked.put(key, call.now)
+    if asked >= 0 and call.now < asked + service.durations.files:
+        raise not_ready("Files are being prepared.")
+    service.asked.put(key, -1.0)
+    files = [{"format": name, "url": service.media(f"{clip.clip_id}.{name}")} for name in formats]
+    return Reply(_found({"files": files}))
+
+
+def batch(call: Call) -> Reply:
+    """`POST /sonic/batch`: nobody knows its bodies, so it is refused."""
+    raise batch_refusal(call.service.choices.batch)
+
+
+def batch_refusal(status: int) -> Refusal:
+    """400 or 501, by choice."""
+    text = "The sandbox does not know the bodies of /sonic/batch: they are not documented."
+    return Refusal(status, {"type": "bad_request" if status == 400 else "not_implemented", "error": text})

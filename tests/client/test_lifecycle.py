@@ -1,0 +1,285 @@
+"""Lives of a client: loops in a row, no `async with`, forgetting to close, forks, Ctrl-C; each as a user would.
+
+What shows only at the end of a process runs in one of its own, with every warning an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from musicapi_async import MusicAPI, MusicAPIError, RequestValidationError
+from musicapi_async.sandbox import Sandbox
+
+PRELUDE = """
+import asyncio, gc, os, signal, sys, threading
+from musicapi_async import MusicAPI
+from musicapi_async.sandbox import Sandbox
+
+class Elsewhere:
+    # A sandbox in a loop of its own, as a service in another place would be.
+    def __enter__(self):
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.sandbox = Sandbox(speed=200, seed=1)
+        asyncio.run_coroutine_threadsafe(self.sandbox.start(), self.loop).result()
+        return self.sandbox
+    def __exit__(self, *_):
+        asyncio.run_coroutine_threadsafe(self.sandbox.stop(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+"""
+
+
+def run(script: str, *flags: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    code = PRELUDE + textwrap.dedent(script)
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def test_one_client_in_two_loops_in_a_row_made_outside_any() -> None:
+    """The second asyncio.run opens connections of its own; nothing warns, and the pace carries over."""
+    done = run(
+        """
+        with Elsewhere() as sandbox:
+            client = MusicAPI(sandbox.api_key, base_url=sandbox.base_url, clock=sandbox.clock)
+            async def job():
+                task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
+                return (await task.wait()).status
+            print(asyncio.run(job()))
+            print(asyncio.run(job()))
+            asyncio.run(client.aclose())
+            starts = [entry.at for entry in sandbox.journal.creates]
+            assert starts[1] - starts[0] >= 3, starts
+        """,
+        "-W",
+        "error",
+        "-X",
+        "dev",
+    )
+    assert done.stdout.split() == ["succeeded", "succeeded"]
+    assert done.stderr == ""
+
+
+def test_async_with_twice_on_one_client() -> None:
+    """A closed client opens again with `async with`; a call on a closed one says what to do."""
+
+    async def twice() -> None:
+        async with Sandbox() as sandbox:
+            client = sandbox.client()
+            for _ in range(2):
+                async with client:
+                    assert (await client.credits()).total == 1000
+            with pytest.raises(MusicAPIError, match="async with"):
+                await client.credits()
+
+    asyncio.run(twice())
+
+
+def test_without_async_with_aclose_is_enough() -> None:
+    """A client that is closed by hand leaves no warning."""
+    done = run(
+        """
+        with Elsewhere() as sandbox:
+            async def main():
+                client = MusicAPI(sandbox.api_key, base_url=sandbox.base_url)
+                print((await client.credits()).total)
+                await client.aclose()
+            asyncio.run(main())
+        gc.collect()
+        """,
+        "-W",
+        "error",
+        "-X",
+        "dev",
+    )
+    assert (done.stdout.strip(), done.stderr) == ("1000.0", "")
+
+
+def test_forgetting_to_close_warns_once_and_names_the_line() -> None:
+    """One ResourceWarning, at the line that made the client; aiohttp adds none of its own."""
+    done = run(
+        """
+        with Elsewhere() as sandbox:
+            async def main():
+                client = MusicAPI(sandbox.api_key, base_url=sandbox.base_url)  # the line
+                await client.credits()
+                await client.with_options(retries=1).credits()
+            asyncio.run(main())
+        gc.collect()
+        """,
+        "-X",
+        "dev",
+    )
+    warnings = [line for line in done.stderr.splitlines() if "Warning" in line]
+    assert len(warnings) == 1, done.stderr
+    line = 1 + next(
+        number
+        for number, text in enumerate((PRELUDE + "\nwith E\n").splitlines())
+        if text.startswith("with E")
+    )
+    assert f"<string>:{line + 2} was never closed" in warnings[0]
+
+
+def test_a_client_that_was_never_used_need_not_be_closed() -> None:
+    """Nothing was opened, so nothing warns."""
+    done = run("MusicAPI('key'); gc.collect()", "-W", "error", "-X", "dev")
+    assert done.stderr == ""
+
+
+def test_with_instead_of_async_with_is_a_clear_error() -> None:
+    """The error says what to write."""
+    with pytest.raises(TypeError, match="async with MusicAPI"), MusicAPI("key"):
+        pass
+
+
+def test_ctrl_c_in_the_middle_of_a_create_still_learns_the_task_id() -> None:
+    """The answer to a paid call that is under way is awaited for a moment, and the id reaches the log."""
+    done = run(
+        """
+        import logging
+        from musicapi_async.sandbox import Fault
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        with Elsewhere() as sandbox:
+            sandbox.faults.on("POST", "/sonic/create", Fault.slow(100))  # half a real second
+            async def main():
+                async with MusicAPI(sandbox.api_key, base_url=sandbox.base_url, clock=sandbox.clock) as client:
+                    asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGINT)
+                    await client.sonic.create_music(mv="sonic-v6", prompt="la")
+            try:
+                asyncio.run(main())
+            except KeyboardInterrupt:
+                print("interrupted")
+            print(sandbox.journal.creates[0].task_id)
+        """,
+        "-W",
+        "error",
+    )
+    interrupted, task_id = done.stdout.split()
+    assert interrupted == "interrupted"
+    assert task_id in done.stderr
+    assert "accepted and goes on" in done.stderr
+
+
+def test_ctrl_c_in_the_middle_of_a_wait_ends_promptly_and_quietly() -> None:
+    """Nothing hangs and nothing warns; the task goes on at the service."""
+    done = run(
+        """
+        with Elsewhere() as sandbox:
+            async def main():
+                async with MusicAPI(sandbox.api_key, base_url=sandbox.base_url) as client:
+                    task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
+                    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
+                    await task.wait()
+            try:
+                asyncio.run(main())
+            except KeyboardInterrupt:
+                print("interrupted")
+        """,
+        "-W",
+        "error",
+        "-X",
+        "dev",
+    )
+    assert (done.stdout.strip(), done.stderr) == ("interrupted", "")
+
+
+def test_a_fork_opens_connections_of_its_own() -> None:
+    """The child does not speak on its parent's connections and does not warn about them."""
+    done = run(
+        """
+        with Elsewhere() as sandbox:
+            client = MusicAPI(sandbox.api_key, base_url=sandbox.base_url)
+            async def look():
+                return (await client.credits()).total
+            assert asyncio.run(look()) == 1000
+            sys.stdout.flush()
+            child = os.fork()
+            if child == 0:
+                assert asyncio.run(look()) == 1000
+                asyncio.run(client.aclose())
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            assert asyncio.run(look()) == 1000
+            asyncio.run(client.aclose())
+            print(status)
+        """,
+        "-W",
+        "ignore::DeprecationWarning",  # newer Pythons warn of forks beside threads
+    )
+    assert done.stdout.strip() == "0"
+    assert done.stderr == ""
+
+
+def test_a_session_of_the_callers_is_used_and_left_open() -> None:
+    """Who opens a session closes it."""
+
+    async def main() -> None:
+        import aiohttp
+
+        async with Sandbox() as sandbox, aiohttp.ClientSession() as session:
+            async with sandbox.client(session=session) as client:
+                await client.credits()
+            assert not session.closed
+
+    asyncio.run(main())
+
+
+def test_keys_come_from_the_environment_and_bad_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MUSICAPI_KEY wins over MUSICAPI_API_KEY; 'Bearer ' and white space are refused without showing the key."""
+    monkeypatch.delenv("MUSICAPI_KEY", raising=False)
+    monkeypatch.delenv("MUSICAPI_API_KEY", raising=False)
+    with pytest.raises(RequestValidationError, match="MUSICAPI_KEY"):
+        MusicAPI()
+    monkeypatch.setenv("MUSICAPI_API_KEY", "second")
+    MusicAPI()
+    monkeypatch.setenv("MUSICAPI_KEY", "Bearer first-secret")
+    for make in (MusicAPI, lambda: MusicAPI("white space-secret"), lambda: MusicAPI("secret\n")):
+        with pytest.raises(RequestValidationError) as caught:
+            make()
+        assert "secret" not in str(caught.value)
+
+
+def test_no_trace_of_the_key_in_logs_or_reprs(caplog: pytest.LogCaptureFixture) -> None:
+    """The key and the webhook secret appear nowhere, also when the server repeats them."""
+    caplog.set_level("DEBUG")
+
+    async def main() -> list[str]:
+        from musicapi_async.sandbox import Fault
+
+        said: list[str] = []
+        async with Sandbox(api_key="key-that-nobody-may-see") as sandbox, sandbox.client() as client:
+            echo = '{"error": "bad key key-that-nobody-may-see, secret hush-hush-hush"}'
+            sandbox.faults.on("POST", "/sonic/create", Fault.status(400, body=echo))
+            try:
+                await client.sonic.create_music(
+                    mv="sonic-v6",
+                    prompt="la",
+                    webhook_url="https://app.example/hook",
+                    webhook_secret="hush-hush-hush",
+                )
+            except MusicAPIError as error:
+                said += [str(error), repr(error), repr(vars(error))]
+            said += [repr(client), repr(client.with_options(retries=1))]
+        return said
+
+    text = "\n".join(asyncio.run(main())) + caplog.text
+    assert "bad key [hidden]" in text
+    assert "key-that-nobody-may-see" not in text
+    assert "hush-hush-hush" not in text
+

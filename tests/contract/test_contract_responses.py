@@ -1,0 +1,147 @@
+"""Every response of the contract gives the outcome that the contract's index demands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from examples_index import FOLDER, RESPONSES, WEBHOOKS, Example
+
+from musicapi_async.api.families import FAMILIES, polled_as
+from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.operation import Operation, Polled
+from musicapi_async.errors import MusicAPIError, StepFailedError, TaskFailedError
+from musicapi_async.wire import codec, polls, replies
+
+OPERATIONS: list[Operation[Any, Any]] = [
+    operation for family in FAMILIES.values() for operation in family.operations().values()
+]
+
+
+def polled_at(path: str) -> tuple[str, Polled] | None:
+    """Family word and polling of a polled path."""
+    path = path.replace("{id}", "{task_id}")
+    for operation in OPERATIONS:
+        if operation.polled is not None and operation.polled.path == path:
+            return operation.family.word, operation.polled
+    return None
+
+
+def looked(example: Example) -> str:
+    """The outcome of a poll that is answered in the same way until it ends, or once if it does not."""
+    at = polled_at(example.path)
+    assert at is not None
+    ref = TaskRef(at[0], "11111111-1111-4111-8111-111111111111")
+    seen = polls.read_poll(example.status, {}, example.raw, ref=ref, polled=at[1])
+    verdict = polls.decide(seen, None, age=100, own=False, now=0)
+    if seen.phase == "timeout?":
+        verdict = polls.decide(seen, verdict.memory, age=115, own=False, now=15)
+    if verdict.error is not None:
+        return type(verdict.error).__name__
+    assert verdict.update is not None
+    assert verdict.update.raw == example.body
+    error = verdict.update.error
+    if isinstance(error, TaskFailedError):
+        assert error.body == example.body
+        return f"failed, refunded={error.refunded}" if error.refunded is not None else "failed"
+    return verdict.update.state
+
+
+def called(example: Example) -> str:
+    """The outcome of a submit or a direct call."""
+    operation = next(
+        (one for one in OPERATIONS if (one.method, one.path) == (example.method, example.path)), None
+    )
+    assert operation is not None, example.path
+    try:
+        if operation.submits:
+            accepted = replies.read_submit(example.status, {}, example.raw, call=operation.call_name)
+            assert accepted.raw == example.body
+            return "accepted"
+        reply = replies.read_direct(example.status, {}, example.raw, operation)
+    except MusicAPIError as error:
+        caught = error
+    else:
+        assert reply.raw == example.body
+        if isinstance(reply, replies.Pending):
+            return "ok (empty)" if example.status == 200 else "pending"
+        return "accepted" if getattr(reply, "task_id", None) else "ok"
+    assert getattr(caught, "body", None) == example.body
+    return type(caught).__name__
+
+
+def refused(example: Example) -> str:
+    """The outcome of an error that may come from any endpoint."""
+    with pytest.raises(MusicAPIError) as caught:
+        replies.read_submit(example.status, {}, example.raw, call="POST /sonic/create")
+    return type(caught.value).__name__
+
+
+@pytest.mark.parametrize("example", RESPONSES, ids=str)
+def test_each_response_gives_the_outcome_of_the_index(example: Example) -> None:
+    """The responses are understood as the contract says, at every status that they may come with."""
+    wanted = example.outcome.partition(" (status")[0].partition(" (poll")[0]
+    if example.method == "any":
+        assert refused(example) == wanted
+    elif example.method == "GET" and polled_at(example.path):
+        assert looked(example) == wanted
+    else:
+        assert called(example) == wanted
+
+
+@pytest.mark.parametrize("example", [one for one in RESPONSES if "poll: " in one.outcome], ids=str)
+def test_errors_that_pass_do_not_end_a_poll(example: Example) -> None:
+    """Rate limits and failures of the service without a word on the task are looked at again."""
+    at = polled_as("sonic")
+    assert at is not None
+    seen = polls.read_poll(example.status, {}, example.raw, ref=TaskRef("sonic", "t"), polled=at)
+    assert seen.phase == ("rate_limited" if "wait" in example.outcome else "transient")
+    assert not polls.decide(seen, None, age=100, own=False, now=0).final
+
+
+WEBHOOK_STATES = {
+    "webhook-sonic-completed": "succeeded",
+    "webhook-sonic-completed-platform-sonic": "succeeded",
+    "webhook-sonic-streaming": "running",
+    "webhook-sonic-failed": "failed",
+    "webhook-sonic-voice-completed": "succeeded",
+    "webhook-producer-completed": "succeeded",
+    "webhook-producer-failed": "failed",
+    "webhook-nuro-completed": "succeeded",
+    "webhook-nuro-failed": "failed",
+}
+
+
+@pytest.mark.parametrize("example", WEBHOOKS, ids=lambda example: example.name)
+def test_a_webhook_body_reads_like_a_poll(example: Example) -> None:
+    """A delivered body goes through the same rules as a polled one."""
+    family = example.name.split("-")[1]
+    polled = polled_as(family)
+    assert polled is not None
+    seen = polls.read_payload(example.body, ref=TaskRef(family, "t"), polled=polled)
+    assert seen.update is not None
+    assert seen.update.state == WEBHOOK_STATES[example.name]
+    if seen.error is not None:
+        assert isinstance(seen.error, TaskFailedError)
+        assert seen.error.refunded is example.body["refund_processed"]
+
+
+def test_a_failed_step_tells_what_can_be_saved() -> None:
+    """When the cover fails after the upload, the uploaded clip is on the error."""
+    raw = (FOLDER / "sonic-upload-cover-res-cover-failed.json").read_bytes()
+    for status in (200, 400, 500):
+        with pytest.raises(StepFailedError) as caught:
+            replies.read_submit(status, {}, raw, call="POST /sonic/upload-cover")
+        error = caught.value
+        assert (error.failed_step, error.clip_id) == ("cover", "cccccccc-0000-4000-8000-000000000001")
+        assert error.steps["cover"]["error"] == "Example refusal"
+        assert error.may_have_been_charged
+        assert "Example refusal" in str(error)
+
+
+def test_the_examples_are_all_there() -> None:
+    """All 230 bodies of the contract are tried, and each is JSON."""
+    files = sorted(FOLDER.glob("*-*.json"))
+    assert len(files) == 230
+    for file in files:
+        codec.decode(file.read_bytes())

@@ -1,0 +1,229 @@
+"""Files: what is written is read back by the libraries that everybody uses."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import mido
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mutagen.id3 import ID3
+
+from musicapi_async.sandbox import encode
+from musicapi_async.sandbox.cover import cover
+from musicapi_async.sandbox.render import SAMPLE_RATE, Audio, render
+from musicapi_async.sandbox.synth import Brief, Score, compose, join
+
+BRIEF = Brief(
+    seed=11, title="Grüße 🌧", tags="lofi, 84 bpm", lyrics="[Verse]\nOne two three\n雨の日", duration=9.5
+)
+
+
+@pytest.fixture(scope="module")
+def score() -> Score:
+    return compose(BRIEF)
+
+
+@pytest.fixture(scope="module")
+def audio(score: Score) -> Audio:
+    return render(score).audio
+
+
+def mp3(audio: Audio, **changes: object) -> bytes:
+    words = {"title": BRIEF.title, "artist": "Sandbox", "tags": BRIEF.tags, "lyrics": str(BRIEF.lyrics)}
+    return encode.to_mp3(audio, **(words | changes))  # type: ignore[arg-type]
+
+
+def test_an_mp3_plays_as_long_as_the_song_and_is_not_silent(audio: Audio):
+    """Decoded by libsndfile: 48 kHz, stereo, the right length, and the same loudness."""
+    data = mp3(audio)
+    decoded, rate = soundfile.read(io.BytesIO(data))
+    assert (rate, decoded.shape[1]) == (SAMPLE_RATE, 2)
+    assert len(decoded) / rate == pytest.approx(BRIEF.duration, abs=0.1)
+    assert np.sqrt(np.mean(decoded**2)) == pytest.approx(float(np.sqrt(np.mean(audio**2))), rel=0.1)
+    assert data.startswith(b"ID3")
+    assert mp3(audio) == data
+
+
+def test_the_encoder_of_libsndfile_serves_as_well(audio: Audio):
+    """Without the quicker encoder the file is as long and as loud."""
+    decoded, rate = soundfile.read(io.BytesIO(encode.mp3_by_soundfile(audio)))
+    assert (rate, decoded.shape[1]) == (SAMPLE_RATE, 2)
+    assert len(decoded) / rate == pytest.approx(BRIEF.duration, abs=0.1)
+
+
+def test_an_mp3_names_its_song(audio: Audio):
+    """Title, artist, genre, lyrics and cover stand in the ID3 tag, in any script."""
+    picture = cover(BRIEF)
+    tag = ID3(io.BytesIO(mp3(audio[:SAMPLE_RATE], cover_png=picture)))
+    assert str(tag["TIT2"]) == BRIEF.title
+    assert str(tag["TPE1"]) == "Sandbox"
+    assert str(tag["TCON"]) == BRIEF.tags
+    assert tag.getall("USLT")[0].text == BRIEF.lyrics
+    assert tag.getall("APIC")[0].data == picture
+
+
+def test_a_wav_holds_every_sample(audio: Audio):
+    """A WAV has the exact length and 16 bits of each sample."""
+    decoded, rate = soundfile.read(io.BytesIO(encode.to_wav(audio)), dtype="float32")
+    assert rate == SAMPLE_RATE
+    np.testing.assert_allclose(decoded, audio, atol=1e-4)
+
+
+def played(data: bytes) -> list[tuple[str, list[tuple[int, float, float]]]]:
+    """Tracks of a MIDI file: name and notes as (pitch, start, end) in seconds; independent of the writer."""
+    file = mido.MidiFile(file=io.BytesIO(data), charset="utf-8")
+    tempos: list[tuple[int, int]] = []
+    now = 0
+    for message in file.tracks[0]:
+        now += message.time
+        if message.type == "set_tempo":
+            tempos.append((now, message.tempo))
+
+    def seconds(tick: int) -> float:
+        total = 0.0
+        for (start, tempo), (end, _) in zip(tempos, [*tempos[1:], (1 << 60, 0)], strict=True):
+            if tick > start:
+                total += mido.tick2second(min(tick, end) - start, file.ticks_per_beat, tempo)
+        return total
+
+    tracks: list[tuple[str, list[tuple[int, float, float]]]] = []
+    for track in file.tracks[1:]:
+        now, open_notes, notes = 0, {}, []
+        for message in track:
+            now += message.time
+            if message.type == "note_on":
+                assert message.note not in open_notes
+                open_notes[message.note] = now
+            elif message.type == "note_off":
+                notes.append((message.note, seconds(open_notes.pop(message.note)), seconds(now)))
+        assert not open_notes
+        tracks.append((track.name, sorted(notes)))
+    return tracks
+
+
+def assert_same_notes(score: Score) -> None:
+    tracks = played(encode.to_midi(score))
+    assert [name for name, _ in tracks] == [part.name for part in score.parts]
+    for part, (_, heard) in zip(score.parts, tracks, strict=True):
+        written = sorted((note.pitch, note.start, note.end) for note in part.notes)
+        for (pitch, *times), (played_pitch, *played_times) in zip(written, heard, strict=True):
+            assert pitch == played_pitch
+            assert times == pytest.approx(played_times, abs=0.002)
+
+
+def test_the_midi_file_has_the_notes_that_are_heard(score: Score):
+    """One track per instrument with its notes at their times, and the true tempo."""
+    assert_same_notes(score)
+    tempos = [
+        m.tempo
+        for m in mido.MidiFile(file=io.BytesIO(encode.to_midi(score))).tracks[0]
+        if m.type == "set_tempo"
+    ]
+    assert tempos == [mido.bpm2tempo(84)]
+
+
+def test_a_midi_file_follows_changes_of_tempo(score: Score):
+    """After a seam with a new tempo the notes still are where they are heard."""
+    faster = compose(msgspec.structs.replace(BRIEF, seed=12, tags="lofi, 131 bpm"))
+    assert_same_notes(join(score, 4.3, faster))
+
+
+def test_equal_scores_give_equal_midi(score: Score):
+    """Nothing but the score decides the bytes."""
+    assert encode.to_midi(score) == encode.to_midi(compose(BRIEF))
+
+
+@settings(max_examples=25, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=()), max_size=40))
+def test_any_text_fits_into_a_file(text: str):
+    """Titles, tags and lyrics in any script, with nulls and broken surrogates, never break a file."""
+    silence = np.zeros((1200, 2), np.float32)
+    tag = ID3(io.BytesIO(mp3(silence, title=text, artist=text, tags=text, lyrics=text)))
+    assert tag.unknown_frames == []
+    encode.to_midi(compose(Brief(title=text, lyrics=text, duration=1)))
+
+
+def test_sound_is_cut_and_spliced_at_seconds():
+    """Lengths add up; bounds outside are brought in; the seam does not click."""
+    tone = np.ones((SAMPLE_RATE, 2), np.float32)
+    assert len(encode.cut(tone, 0.25, 0.75)) == SAMPLE_RATE // 2
+    assert len(encode.cut(tone, -3, 99)) == SAMPLE_RATE
+    assert len(encode.cut(tone, 0.9, 0.1)) == 0
+    joined = encode.splice(tone, 0.5, -tone)
+    assert len(joined) == SAMPLE_RATE * 3 // 2
+    assert np.max(np.abs(np.diff(joined[:, 0]))) < 0.01
+    assert len(encode.splice(tone[:0], 5, tone[:0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"), [("WAV", 44_100), ("FLAC", 48_000), ("OGG", 22_050), ("MP3", 44_100)]
+)
+def test_an_upload_is_recognised_and_read(kind: str, rate: int):
+    """Usual formats and rates arrive as stereo at 48 kHz of the same length."""
+    tone = np.sin(np.arange(rate * 2) * 0.05).astype(np.float32) * 0.5
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone, rate, format=kind)
+    info = encode.import_audio(buffer.getvalue())
+    assert (info.sample_rate, info.channels, info.format) == (rate, 1, kind.lower())
+    assert info.duration == pytest.approx(2, abs=0.1)
+    sound = encode.read_audio(buffer.getvalue())
+    assert sound.shape[1] == 2
+    assert len(sound) / SAMPLE_RATE == pytest.approx(2, abs=0.1)
+    assert np.max(np.abs(sound)) == pytest.approx(0.5, abs=0.05)
+    assert encode.import_audio(buffer.getvalue()) == info
+
+
+def test_what_is_no_audio_is_refused_by_name():
+    """Text, pages, pictures, nothing and cut-off headers: ValueError with the first bytes."""
+    for data in (b"", b"<html>not found</html>", cover(BRIEF), b"RIFF", b"ID3" + bytes(200), bytes(5000)):
+        with pytest.raises(ValueError, match="audio"):
+            encode.import_audio(data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.binary(max_size=300),
+    start=st.sampled_from([b"", b"RIFF\x00\x01\x00\x00WAVEfmt ", b"fLaC", b"OggS", b"ID3", b"\xff\xfb\x90"]),
+)
+def test_hostile_uploads_only_raise_value_errors(data: bytes, start: bytes):
+    """Whatever stands in the file, the answer is its length or a ValueError."""
+    try:
+        info = encode.import_audio(start + data)
+        encode.read_audio(start + data)
+    except ValueError:
+        return
+    assert 0 < info.duration <= 480
+
+
+def test_an_upload_of_more_than_eight_minutes_is_refused():
+    """The API's own limit holds, and is found in the header."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(481 * 1000, np.int16), 1000, format="WAV")
+    with pytest.raises(ValueError, match="481 s"):
+        encode.import_audio(buffer.getvalue())
+
+
+def test_a_cover_is_a_small_png_that_follows_its_song():
+    """A valid square picture of a few kB; another title or seed gives another."""
+    picture = cover(BRIEF)
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", picture[16:24]) == (512, 512)
+    assert len(picture) < 40_000
+    at = picture.index(b"IDAT")
+    (size,) = struct.unpack(">I", picture[at - 4 : at])
+    assert len(zlib.decompress(picture[at + 4 : at + 4 + size])) == 512 * 513
+    assert cover(BRIEF) == picture
+    assert cover(msgspec.structs.replace(BRIEF, title="Sun")) != picture
+    assert cover(msgspec.structs.replace(BRIEF, seed=12)) != picture
+
+
+def test_the_formats_are_those_that_can_be_made():
+    """No m4a is promised."""
+    assert encode.FORMATS == ("mp3", "wav")

@@ -1,0 +1,48 @@
+"""Checked by pyright and mypy, never run: what a type checker sees of the public API.
+
+Lines marked as errors must be reported: an ignore that is not needed is itself an error for both checkers.
+"""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+from typing import assert_type
+
+from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Task, TaskUpdate
+
+
+async def right_calls(client: MusicAPI) -> None:
+    task = await client.sonic.create_music(
+        mv="sonic-v6", gpt_description_prompt="calm", title="A", duration=60
+    )
+    assert_type(task, Task[Clips])
+    clips = await task.wait(timeout=60, until="first")
+    assert_type(clips, Clips)
+    assert_type(clips[0], Clip)
+    assert_type(clips[0].duration, float | None)
+    assert_type(await client.sonic.create_persona("name", "clip", styles="soft"), Persona)
+    assert_type(await client.sonic.create_persona(name="name", clip_id="clip"), Persona)
+    assert_type(await client.credits(), Credits)
+    assert_type(await client.sonic.get_music("id"), TaskUpdate)
+    extended = await client.sonic.extend_music(
+        continue_clip_id="clip", continue_at=30, custom_mode=True, mv="sonic-v6", prompt="la"
+    )
+    assert_type(await client.wait_all([task, extended]), list[Clips])
+    async for done in client.as_completed([task]):
+        assert_type(done, Task[Clips])
+    async for update in task.updates():
+        assert_type(update, TaskUpdate)
+    assert_type(client.task("sonic", "id"), Task[Clips])
+    assert_type(client.with_options(deadline=5.0), MusicAPI)
+
+
+async def wrong_calls(client: MusicAPI) -> None:
+    await client.sonic.create_music(mv="sonic-v6", promt="misspelt")  # type: ignore[call-arg]
+    await client.sonic.create_music(prompt="mv is missing")  # type: ignore[call-arg]
+    await client.sonic.create_music("sonic-v6")  # type: ignore[call-arg]
+    await client.sonic.create_music(mv=5, prompt="la")  # type: ignore[arg-type]
+    await client.sonic.create_music(mv="sonic-v6", make_instrumental="yes")  # type: ignore[arg-type]
+    await client.sonic.extend_music(continue_clip_id="clip", mv="sonic-v6")  # type: ignore[call-arg]
+    await client.sonic.create_persona(name="name")  # type: ignore[call-arg]
+    task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
+    await task.wait(until="done")  # type: ignore[arg-type]
+    await client.wait_all(task)  # type: ignore[call-overload]
