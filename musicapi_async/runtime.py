@@ -27,6 +27,7 @@ from .transport.limiter import RateLimiter
 from .transport.session import Session
 from .wire.looks import Seen
 
+
 def polled_of(ref: TaskRef) -> Polled:
     """How the task is polled; `RequestValidationError` for a family that has no tasks."""
     polled = polled_as(ref.family, ref.kind)

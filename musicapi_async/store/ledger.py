@@ -14,7 +14,7 @@ from ..api.handle import TaskRef
 from ..api.request import SECRET
 from ..api.results import TaskUpdate
 from ..clock import Clock
-from ..errors import JobStoreError, OutcomeUnknownError, TaskFailedError
+from ..errors import JobStoreError, MusicAPIError, OutcomeUnknownError, TaskFailedError
 from ..transport.recording import Earlier
 from . import states
 from .base import Holder, Job, JobRequest, JobState, JobStore, Step
@@ -155,8 +155,7 @@ class JobRecording:
         self._ledger: Final = ledger
         self._holder: Final = this_process(uuid.uuid4().hex)
         self._balance: float | None = None
-        self._left = False
-        self._doubt = False
+        self._begun = self._left = self._doubt = False
         _under_way[self._holder.nonce] = self
         now = ledger.clock.time()
         self._job = Job(key=key, state="reserved", request=request, created_at=now, updated_at=now)
@@ -165,10 +164,15 @@ class JobRecording:
         """Reserve the key, or give what it was used for before."""
         ledger = self._ledger
         await ledger.save()
+        self._begun = True
         pause, waited = LOOK_FIRST, 0.0
         last: Job | None = None
         while True:
-            job = await ledger.store.change(self.key, self._taking())
+            try:
+                job = await ledger.store.change(self.key, self._taking())
+            except MusicAPIError:
+                self._begun = False
+                raise
             assert job is not None  # what it makes of a missing row is a reserved one
             if job.state == "reserved" and job.holder == self._holder:
                 self._job = job
@@ -208,8 +212,8 @@ class JobRecording:
         """It was not taken, and none follows. An attempt before it may have been: then nobody knows."""
         if self._doubt:
             await self.unknown("an earlier attempt may have been carried out", None)
-            return
-        await self._ledger.keep(self.key, states.dropped(self._holder), "it was not carried out")
+        elif self._begun:
+            await self._ledger.keep(self.key, states.dropped(self._holder), "it was not carried out")
 
     async def unknown(self, why: str, balance: float | None) -> None:
         """Nobody knows whether it was taken."""

@@ -26,6 +26,7 @@ from ..config import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options
 from ..errors import (
     APIConnectionError,
     InvalidResponseError,
+    JobStoreError,
     MusicAPIError,
     OutcomeUnknownError,
     RequestTimeoutError,
@@ -266,6 +267,8 @@ class ApiCaller:
         self, out: Outgoing, options: Options, recording: Recording, error: BaseException
     ) -> None:
         """Write down how a paid call ended that gave no result."""
+        if isinstance(error, JobStoreError):
+            error.call = out.call
         if isinstance(error, OutcomeUnknownError):
             error.job_key = recording.key
             balance = await self._balance() if options.check_balance else None

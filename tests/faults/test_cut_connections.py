@@ -71,7 +71,10 @@ async def test_a_paid_call_is_sent_once_whatever_happens_to_it(operation: str, f
     """One request at the server, never a second charge; the error says that money may have moved, and why."""
     path, call = PAID[operation]
     strike, cause, charged = UNKNOWN[fault]
-    async with Sandbox(speed=300, seed=1) as sandbox, sandbox.client(pace=None, attempt_timeout=0.3) as client:
+    async with (
+        Sandbox(speed=300, seed=1) as sandbox,
+        sandbox.client(pace=None, attempt_timeout=0.3) as client,
+    ):
         clip = await source_clip(client)
         before, paid = len(sandbox.journal.requests(path)), sandbox.journal.charges
         sandbox.faults.on("POST", path, strike)

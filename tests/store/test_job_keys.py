@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from musicapi_async import MusicAPI
@@ -38,6 +39,13 @@ async def sandbox() -> AsyncGenerator[Sandbox]:
 async def opened(sandbox: Sandbox, store: JobStore | None, **options: Any) -> AsyncGenerator[MusicAPI]:
     async with sandbox.client(store=store, pace=None, **options) as client:
         yield client
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the sandbox work until something has happened there."""
+    with anyio.fail_after(10):
+        while not true():
+            await anyio.lowlevel.checkpoint()
 
 
 async def test_same_key_gives_same_task_and_pays_once(sandbox: Sandbox, store: JobStore) -> None:
@@ -352,8 +360,7 @@ async def test_a_caller_who_leaves_after_sending_loses_nothing(sandbox: Sandbox,
     sandbox.faults.on("POST", "/sonic/create", Fault.slow(20))
     async with opened(sandbox, store) as client:
         asked = asyncio.ensure_future(client.with_options(job_key="k").sonic.create_music(**SONG))
-        while not sandbox.journal.creates:
-            await asyncio.sleep(0.005)
+        await until(lambda: len(sandbox.journal.creates) > 0)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked

@@ -243,7 +243,10 @@ async def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) ->
     path = tmp_path / "jobs.sqlite"
     ended = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-c", LIMITED, str(path), "full"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", LIMITED, str(path), "full"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = ended.stdout.splitlines()
     assert lines[-1].startswith("error")
@@ -272,7 +275,7 @@ async def test_a_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) 
             parent.chmod(0o755)
     try:
         ended = await asyncio.to_thread(
-        subprocess.run,
+            subprocess.run,
             [sys.executable, "-c", LIMITED, str(path), "read-only"],
             capture_output=True,
             text=True,
