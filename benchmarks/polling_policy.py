@@ -139,7 +139,7 @@ def policies(seed: int) -> dict[str, PollPolicy]:
     return {
         LEARNED: Learned(rng=Random(seed)),
         "learned, gap 15 s, no jitter": Learned(),
-        "learned, gap 5 s": Learned({"sonic": Timing(5, 5, 900)}, rng=Random(seed)),
+        "learned, gap 5 s": Learned(lambda _kind: Timing(5, 5, 900), rng=Random(seed)),
         "first 45 s, then every 15 s": FirstThenFixed(45, 15),
         "every 5 s": Fixed(5),
         "every 15 s": Fixed(15),

@@ -595,7 +595,7 @@ class _Bound:
             return
         self._core.warned_families.add(family.word)
         warnings.warn(
-            f"{family.word} is deprecated by the service; it recommends {family.replacement}",
+            f"{family.word} is deprecated by the service; use {family.replacement} instead",
             DeprecationWarning,
             stacklevel=4,
         )

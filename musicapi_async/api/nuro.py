@@ -11,7 +11,7 @@ from .operation import Family, Polled, calls, submits
 from .request import GetMusic, Hooked
 from .results import Clips, TaskUpdate
 
-SONGS: Final = Polled("/nuro/task/{task_id}", "nuro", first=10, interval=10, deadline=600)
+SONGS: Final = Polled("/nuro/task/{task_id}", "nuro", first=10, interval=10, deadline=600, quick=30, slow=90)
 """First look, interval and deadline in seconds (tasks.md section 5)."""
 
 

@@ -13,7 +13,12 @@ from .request import GetMusic, Hooked, in_order
 from .results import Clips, TaskUpdate
 from .values import ClipId, Title
 
-TRACKS: Final = Polled("/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600)
+TRACKS: Final = Polled(
+    "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=20, slow=90
+)
+FILES: Final = Polled(
+    "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=4, slow=30
+)
 """First look, interval and deadline in seconds (tasks.md section 5)."""
 
 Sound = Annotated[
@@ -145,8 +150,8 @@ class Producer(Family):
     replace_upload_music = submits("/producer/create", ReplaceUploadMusic, Clips, polled=TRACKS)
     cover_music = submits("/producer/create", CoverMusic, Clips, polled=TRACKS)
     cover_upload_music = submits("/producer/create", CoverUploadMusic, Clips, polled=TRACKS)
-    upload = submits("/producer/upload", Upload, Clips, polled=TRACKS)
-    download = submits("/producer/download", Download, Clips, polled=TRACKS)
+    upload = submits("/producer/upload", Upload, Clips, polled=FILES)
+    download = submits("/producer/download", Download, Clips, polled=FILES)
     get_music = calls(
         "/producer/task/{task_id}", GetMusic, TaskUpdate, method="GET", charges=False, polled=TRACKS
     )

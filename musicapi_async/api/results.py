@@ -449,7 +449,7 @@ class TaskUpdate:
         if self.is_terminal:
             return True
         if until == "first":
-            return any(clip.is_succeeded for clip in self.clips)
+            return bool(self.clips.succeeded)
         return until == "stream" and any(clip.audio_url for clip in self.clips)
 
     @property

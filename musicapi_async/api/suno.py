@@ -13,7 +13,9 @@ from .request import GetMusic, Request
 from .results import Clips, TaskUpdate, WrittenLyrics
 
 SONGS: Final = Polled("/suno/clip/{task_id}", "sonic", first=15, interval=15, deadline=900)
-LYRICS: Final = Polled("/suno/get-lyrics/{task_id}", "lyrics", first=3, interval=5, deadline=180)
+LYRICS: Final = Polled(
+    "/suno/get-lyrics/{task_id}", "lyrics", first=3, interval=5, deadline=180, quick=3, slow=30
+)
 """First look, interval and deadline in seconds (tasks.md section 5)."""
 
 

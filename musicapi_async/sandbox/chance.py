@@ -13,4 +13,4 @@ def dice(*purpose: object) -> random.Random:
     One pair per decision: a decision more or less in one place then changes nothing in another.
     """
     text = ":".join(map(str, purpose))
-    return random.Random(text.encode("utf-8", "surrogatepass"))  # noqa: S311 - music, not secrets
+    return random.Random(text.encode("utf-8", "surrogatepass"))

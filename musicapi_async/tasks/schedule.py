@@ -12,13 +12,14 @@ All ages and intervals are in seconds since the submit. Policies know no clock a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from random import Random
-from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
+from musicapi_async.api.families import polled_as
+from musicapi_async.api.sonic import SONGS
 from musicapi_async.tasks.hazard import BINS, Hazard
 from musicapi_async.wire.retry import equal_jitter, full_jitter, spread
 
@@ -70,35 +71,12 @@ class Timing(msgspec.Struct, frozen=True):
             raise ValueError(f"timing: needs 0 < quick < slow, got {self.quick!r} and {self.slow!r}")
 
 
-TIMINGS: Final[Mapping[str, Timing]] = MappingProxyType(
-    {
-        # first, interval, deadline: the contract's table of defaults; quick and slow: reported durations,
-        # a little widened (songs 1 to 4 min, Producer 30 to 60 s, its downloads 5 to 15 s, Nuro 37 to 69 s).
-        "sonic": Timing(15, 15, 900),
-        "suno": Timing(15, 15, 900),
-        "sonic/stems": Timing(15, 15, 1800),
-        "sonic/create-voice": Timing(10, 15, 900),
-        "suno/make-lyrics": Timing(3, 5, 180, 3, 30),
-        "producer": Timing(10, 8, 600, 20, 90),
-        "producer/download": Timing(10, 8, 600, 4, 30),
-        "nuro": Timing(10, 10, 600, 30, 90),
-        "riffusion": Timing(15, 15, 900),
-        "studio": Timing(15, 15, 900),
-    }
-)
-
-DEFAULT_TIMING: Final = TIMINGS["sonic"]
-
-
-def timing_of(kind: str, timings: Mapping[str, Timing] = TIMINGS) -> Timing:
-    """The timing of the longest beginning of `kind` that is listed: `"sonic/stems/full sonic-v6"` falls back
-    to `"sonic/stems/full"`, `"sonic/stems"` and `"sonic"`, and at last to `DEFAULT_TIMING`."""
-    name = kind.strip("/")
-    while name:
-        if name in timings:
-            return timings[name]
-        name = name[: max(name.rfind("/"), name.rfind(" "), 0)]
-    return DEFAULT_TIMING
+def documented(kind: str) -> Timing:
+    """The timing that the declarations give for a kind such as `"sonic/stems_full sonic-v6"`: that of its
+    operation, else of its family, else of a song."""
+    family, _, rest = kind.partition("/")
+    polled = polled_as(family, rest.partition(" ")[0]) or SONGS
+    return Timing(polled.first, polled.interval, polled.deadline, polled.quick, polled.slow)
 
 
 class PollPolicy(Protocol):
@@ -143,14 +121,14 @@ class Learned:
 
     def __init__(
         self,
-        timings: Mapping[str, Timing] = TIMINGS,
+        timing_of: Callable[[str], Timing] = documented,
         *,
         price: float = PRICE,
         rng: Random | None = None,
     ) -> None:
         if not (price > 0 and math.isfinite(price)):
             raise ValueError(f"price must be positive and finite, got {price!r}")
-        self._timings: Final = timings
+        self._timing_of: Final = timing_of
         self._price: Final = price
         self._rng: Final = rng
         self._kinds: dict[str, tuple[Timing, Hazard]] = {}
@@ -228,7 +206,7 @@ class Learned:
         return known
 
     def _new(self, kind: str) -> tuple[Timing, Hazard]:
-        timing = timing_of(kind, self._timings)
+        timing = self._timing_of(kind)
         return timing, Hazard(timing.quick, timing.slow)
 
     def _jittered(self, age: float, look: float, floor: float) -> float:

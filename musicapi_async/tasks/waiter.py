@@ -46,6 +46,8 @@ log: Final = logging.getLogger("musicapi_async")
 
 SLACK: Final = 0.005
 """Real seconds within which due times are served by one wake-up (PERFORMANCE: waking for each is dear)."""
+NOTES: Final = 100
+"""Different unknown shapes and words that are logged at most."""
 CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
@@ -146,6 +148,7 @@ class TaskWaiter:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._workers: Final[set[asyncio.Task[None]]] = set()
+        self._noted: Final[set[str]] = set()
         self._closed = False
 
     # --- what callers want ---------------------------------------------------------------------------
@@ -385,6 +388,8 @@ class TaskWaiter:
         if verdict.error is not None:
             self._fail(slot, verdict.error)
             return
+        if seen.note:
+            self._note(slot, seen.note)
         if update is not None:
             update.seen_at = age
             if update.is_terminal:
@@ -398,9 +403,15 @@ class TaskWaiter:
         if not slot.busy:
             self._schedule(slot, slot.born + self._next_look(slot, verdict, age))
 
+    def _note(self, slot: Slot, note: str) -> None:
+        """Log an answer that no rule knows, once for each kind of it; it never counts as an end."""
+        if note not in self._noted and len(self._noted) < NOTES:
+            self._noted.add(note)
+            log.warning("task %s: %s; waiting goes on", slot.ref.token, note)
+
     def _next_look(self, slot: Slot, verdict: polls.Verdict, age: float) -> float:
         if verdict.failures:
-            return age + retry.poll_pause(verdict.failures, self._rng)
+            return age + max(retry.poll_pause(verdict.failures, self._rng), verdict.after)
         due = self._policy.next(slot.kind, age)
         if any(listener.eager for listener in slot.each()):
             due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._rng))

@@ -35,7 +35,8 @@ from ..errors import (
 )
 from ..wire import codec, polls, replies
 from ..wire.looks import Seen
-from .limiter import Place, RateLimiter
+from .in_flight import Place
+from .limiter import RateLimiter
 from .recording import Earlier, Recorder, Recording
 from .session import Incoming, Kind, Outgoing, Session, fill_path
 
@@ -79,7 +80,14 @@ class ApiCaller:
             place = await self._limiter.reserve_task()
             try:
                 reply = await self._session.send(out, options)
-                accepted = replies.read_submit(reply.status, reply.headers, reply.raw, call=out.call)
+                accepted = replies.read_submit(
+                    reply.status,
+                    reply.headers,
+                    reply.raw,
+                    call=out.call,
+                    family=operation.family.word,
+                    replacement=operation.replacement,
+                )
             except BaseException:
                 place.release()
                 raise
@@ -126,14 +134,15 @@ class ApiCaller:
                 if repeat is None or not getattr(request, "wait", True):
                     whole = False
                     return read.reply if read.reply is not None else operation.reply()
-                if self._clock.now() - started + repeat.every > repeat.deadline:
+                pause = max(repeat.every, read.retry_after or 0.0)
+                if self._clock.now() - started + pause > repeat.deadline:
                     raise RequestTimeoutError(
                         f"still being prepared after {repeat.deadline:g} s",
                         sent=True,
                         call=out.call,
                         hint="Call again later: the work goes on at the service.",
                     )
-                await self._clock.sleep(max(repeat.every, read.retry_after or 0.0))
+                await self._clock.sleep(pause)
 
         async def keep(recording: Recording, reply: Any) -> None:
             await (recording.answered(reply.raw) if whole else recording.dropped())

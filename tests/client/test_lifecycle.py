@@ -69,8 +69,6 @@ def test_one_client_in_two_loops_in_a_row_made_outside_any() -> None:
         """,
         "-W",
         "error",
-        "-X",
-        "dev",
     )
     assert done.stdout.split() == ["succeeded", "succeeded"]
     assert done.stderr == ""
@@ -105,8 +103,6 @@ def test_without_async_with_aclose_is_enough() -> None:
         """,
         "-W",
         "error",
-        "-X",
-        "dev",
     )
     assert (done.stdout.strip(), done.stderr) == ("1000.0", "")
 
@@ -138,7 +134,7 @@ def test_forgetting_to_close_warns_once_and_names_the_line() -> None:
 
 def test_a_client_that_was_never_used_need_not_be_closed() -> None:
     """Nothing was opened, so nothing warns."""
-    done = run("MusicAPI('key'); gc.collect()", "-W", "error", "-X", "dev")
+    done = run("MusicAPI('key'); gc.collect()", "-W", "error")
     assert done.stderr == ""
 
 
@@ -193,8 +189,6 @@ def test_ctrl_c_in_the_middle_of_a_wait_ends_promptly_and_quietly() -> None:
         """,
         "-W",
         "error",
-        "-X",
-        "dev",
     )
     assert (done.stdout.strip(), done.stderr) == ("interrupted", "")
 
@@ -282,4 +276,3 @@ def test_no_trace_of_the_key_in_logs_or_reprs(caplog: pytest.LogCaptureFixture) 
     assert "bad key [hidden]" in text
     assert "key-that-nobody-may-see" not in text
     assert "hush-hush-hush" not in text
-

@@ -17,14 +17,13 @@ from musicapi_async.tasks.schedule import (
     JITTER,
     LONGEST_GAP,
     MOST_KINDS,
-    TIMINGS,
     Exponential,
     FirstThenFixed,
     Fixed,
     Learned,
     PollPolicy,
     Timing,
-    timing_of,
+    documented,
 )
 
 SONG = "sonic/create sonic-v6"
@@ -91,13 +90,17 @@ def test_kinds_learn_apart() -> None:
 durations = st.lists(st.floats(0.5, 1500), max_size=60)
 
 
-@given(durations, st.sampled_from([*TIMINGS, SONG, "unheard/of"]), st.integers())
+@given(
+    durations,
+    st.sampled_from(["producer/create_music", "nuro/create_vocal", "suno/make_lyrics", SONG, "unheard/of"]),
+    st.integers(),
+)
 def test_floors_and_ceilings_hold_whatever_was_learned(lives: list[float], kind: str, seed: int) -> None:
     """No look comes before its floor, none more than a jittered minute after the last."""
     policy = Learned(rng=Random(seed))
     for duration in lives:
         live(policy, kind, duration)
-    timing = timing_of(kind)
+    timing = documented(kind)
     ages = looks(policy, kind, 30)
     assert timing.first <= ages[0] <= LONGEST_GAP * (1 + JITTER) + 1e-6
     for age, following in itertools.pairwise(ages):
@@ -221,9 +224,9 @@ def test_memory_is_bounded() -> None:
     [
         ("sonic/create sonic-v6", 15, 15, 900),
         ("suno/create", 15, 15, 900),
-        ("/sonic/stems/full", 15, 15, 1800),
-        ("sonic/create-voice", 10, 15, 900),
-        ("suno/make-lyrics", 3, 5, 180),
+        ("sonic/stems_full sonic-v6", 15, 15, 1800),
+        ("sonic/create_voice", 10, 15, 900),
+        ("suno/make_lyrics", 3, 5, 180),
         ("producer/create", 10, 8, 600),
         ("nuro/create", 10, 10, 600),
         ("riffusion/create", 15, 15, 900),
@@ -232,11 +235,11 @@ def test_memory_is_bounded() -> None:
         ("", 15, 15, 900),
     ],
 )
-def test_timings_are_found_by_the_beginning_of_the_kind(
+def test_timings_follow_from_the_declarations(
     kind: str, first: float, interval: float, deadline: float
 ) -> None:
-    """The most special entry wins; what is unknown is timed as a song."""
-    timing = timing_of(kind)
+    """Operation, family, song: the first that is declared wins."""
+    timing = documented(kind)
     assert (timing.first, timing.interval, timing.deadline) == (first, interval, deadline)
 
 
