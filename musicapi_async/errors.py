@@ -6,6 +6,7 @@ MusicAPIError
     OutcomeUnknownError                          a paid call whose outcome nobody knows; its cause says why
     JobKeyConflictError                          the same job key with another request
     JobStoreError                                the file of jobs cannot be used
+    BatchError                                   a batch cannot run, such as on a folder that is in use
     APIConnectionError
         ConnectFailedError                       DNS, refused, TLS: nothing was sent
         RequestTimeoutError (also TimeoutError)  no answer in time
@@ -217,6 +218,10 @@ class JobStoreError(MusicAPIError):
     def __init__(self, message: str, *, path: str = "", **fields: Any) -> None:
         super().__init__(message, **fields)
         self.path = path
+
+
+class BatchError(MusicAPIError):
+    """A batch cannot run: its folder is in use by another run, or cannot be written."""
 
 
 class APIConnectionError(MusicAPIError):

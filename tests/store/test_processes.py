@@ -8,8 +8,11 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from musicapi_async.errors import OutcomeUnknownError
@@ -49,6 +52,13 @@ async def start(sandbox: Sandbox, path: Path, *names: str) -> asyncio.subprocess
     )
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Let the processes work until the sandbox has seen something."""
+    with anyio.fail_after(30):
+        while not true():
+            await anyio.lowlevel.checkpoint()
+
+
 async def test_eight_processes_pay_once_for_each_of_200_keys(tmp_path: Path) -> None:
     """Every key is asked for by four processes; all get the same task, and it is charged once."""
     draw = random.Random(5)
@@ -82,8 +92,7 @@ async def test_a_process_killed_while_sending_leaves_an_ambiguous_job(tmp_path: 
     async with Sandbox() as sandbox:
         sandbox.faults.on("POST", "/sonic/create", Fault.hang)
         worker = await start(sandbox, tmp_path / "jobs.sqlite", "song")
-        while not sandbox.journal.creates:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(sandbox.journal.creates) == 1)
         worker.send_signal(signal.SIGKILL)
         await worker.communicate()
         async with sandbox.client(store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
@@ -106,11 +115,10 @@ async def test_a_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -
         async with sandbox.client(pace=None) as client:
             await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="first")
         worker = await start(sandbox, path, "song")  # it is told 429 and to wait
-        while len(sandbox.journal.creates) < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(sandbox.journal.creates) == 2 and sandbox.journal.creates[1].status == 429)
         store = SQLiteStore(path)
-        while [job.state for job in await store.jobs()] not in (["reserved"], []):
-            await asyncio.sleep(0.01)
+        await anyio.sleep(0.1)  # what the process does with the answer cannot be seen from here
+        assert [job.state for job in await store.jobs()] == ["reserved"]
         worker.send_signal(signal.SIGKILL)
         await worker.communicate()
         await store.aclose()
