@@ -217,7 +217,7 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
     if isinstance(asked, str):
         asked = [step for step in asked.replace(",", ";").split(";") if step.strip()]
     steps: list[Step] = []
-    wanted = cast("list[Any]", asked if isinstance(asked, list) else [asked])
+    wanted: list[Any] = list(cast("Any", asked)) if isinstance(asked, list) else [asked]
     for one in wanted:
         step = _step(family, one)
         if isinstance(step, Step):
