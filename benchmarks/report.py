@@ -19,11 +19,12 @@ PACKAGES = ("aiohttp", "anyio", "backoff", "msgspec", "uvloop")
 class Report:
     """Collects sections of a benchmark and writes them as `<name>.md` and `<name>.json`."""
 
-    def __init__(self, name: str, what: str) -> None:
+    def __init__(self, name: str, what: str, packages: Sequence[str] = ()) -> None:
         self.name = name
         self.begun = time.perf_counter()
-        self.lines = [f"# {name}", "", what, "", f"`python benchmarks/{name}.py`; {environment_line()}.", ""]
-        self.data: dict[str, Any] = {"name": name, "environment": environment(), "tables": [], "targets": []}
+        known = environment(packages)
+        self.lines = [f"# {name}", "", what, "", f"`python benchmarks/{name}.py`; {in_one_line(known)}.", ""]
+        self.data: dict[str, Any] = {"name": name, "environment": known, "tables": [], "targets": []}
 
     def text(self, *lines: str) -> None:
         """Add a paragraph."""
@@ -81,20 +82,19 @@ def figure(value: Any) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
-def environment() -> dict[str, Any]:
-    """The machine and the versions that figures depend on."""
+def environment(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """The machine and the versions that figures depend on; `packages` are more than the usual ones."""
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "packages": {name: found for name in PACKAGES if (found := installed(name))},
+        "packages": {name: found for name in (*PACKAGES, *packages) if (found := installed(name))},
     }
 
 
-def environment_line() -> str:
-    """The same in one line."""
-    found = environment()
+def in_one_line(found: dict[str, Any]) -> str:
+    """An environment as text."""
     packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
     return (
         f"{found['implementation']} {found['python']}, {found['system']}, {found['cores']} cores, {packages}"

@@ -8,6 +8,7 @@ import os
 import random
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
@@ -67,7 +68,8 @@ class MusicAPI:
     `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
-    `sonic_word`: 'suno' on sister hosts that want it in the paths. `clock`, `rng`: for tests.
+    `sonic_word`: 'suno' on sister hosts that want it in the paths. `close_with_loop`: connections end with
+    their event loop, and a client that is not closed by hand is no mistake. `clock`, `rng`: for tests.
 
     Raises `RequestValidationError` for a missing or malformed key, address or option.
     """
@@ -103,6 +105,7 @@ class MusicAPI:
         proxy: str | None = None,
         trust_env: bool = False,
         sonic_word: str = "sonic",
+        close_with_loop: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -123,6 +126,7 @@ class MusicAPI:
             proxy=proxy,
             trust_env=trust_env,
             sonic_word=sonic_word,
+            close_with_loop=close_with_loop,
             clock=clock or Clock(),
             rng=rng or random.Random(),
             attempt_timeout=attempt_timeout,
@@ -271,9 +275,10 @@ class MusicAPI:
         for task in done:
             yield task
         waiting = [task for task in asked if task not in done]
-        async for task, outcome in runtime.waiter.wait_each(waiting, until, timeout):
-            task.settle(outcome)
-            yield task
+        async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
+            async for task, outcome in ended:
+                task.settle(outcome)
+                yield task
 
     # --- jobs ----------------------------------------------------------------------------------------------
 
@@ -438,6 +443,7 @@ class _Core:
         proxy: str | None,
         trust_env: bool,
         sonic_word: str,
+        close_with_loop: bool,
         clock: Clock,
         rng: random.Random,
         attempt_timeout: float | None,
@@ -446,6 +452,7 @@ class _Core:
         self.base_url: Final = base_url
         self.clock: Final = clock
         self.closed = False
+        self._close_with_loop: Final = close_with_loop
         self.warned_families: Final[set[str]] = set()
         self._made_at: Final = _outside_line()
         self._api_key: Final = api_key
@@ -527,7 +534,7 @@ class _Core:
 
     def __del__(self) -> None:
         runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused
-        if self.closed or not runtimes or runtimes[0].process != os.getpid():
+        if self.closed or self._close_with_loop or not runtimes or runtimes[0].process != os.getpid():
             return
         warnings.warn(
             f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "
@@ -552,8 +559,9 @@ class _Watching:
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         runtime = await self._core.runtime()
-        async for update in runtime.waiter.updates(ref, timeout):
-            yield update
+        async with aclosing(runtime.waiter.updates(ref, timeout)) as updates:
+            async for update in updates:
+                yield update
 
     async def refresh(self, ref: TaskRef) -> TaskUpdate:
         runtime = await self._core.runtime()

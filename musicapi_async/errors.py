@@ -366,6 +366,10 @@ class NotFoundError(APIStatusError):
 
     default_hint = "Check the id, the family, and that the key belongs to the account that made it."
 
+    @property
+    def money(self) -> str:
+        return "Nothing was charged." if self.call.startswith("POST") else ""
+
 
 class EndpointRetiredError(APIStatusError):
     """410: the endpoint or task type was retired. `replacement` names what to use instead, if known."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Coroutine
+from functools import cached_property
 from typing import (
     Any,
     ClassVar,
@@ -119,8 +120,9 @@ class Operation(Generic[P, R]):
         self.family: type[Family] = Family
 
     def __set_name__(self, owner: type[Family], name: str) -> None:
-        self.name = name
-        self.family = owner
+        if not self.name:  # an alias in another class does not rename it
+            self.name = name
+            self.family = owner
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -134,6 +136,8 @@ class Operation(Generic[P, R]):
         async def method(*args: P.args, **kwargs: P.kwargs) -> R:
             return cast("R", await send(self, self.request(*args, **kwargs)))
 
+        # Kept on the family, where it is found the next time without asking here again.
+        vars(instance)[self.name] = method
         method.__name__ = self.name
         method.__qualname__ = f"{self.family.__name__}.{self.name}"
         method.__doc__ = self.doc
@@ -146,7 +150,7 @@ class Operation(Generic[P, R]):
         """Such as `POST /sonic/create`, for errors and logs."""
         return f"{self.method} {self.path}"
 
-    @property
+    @cached_property
     def signature(self) -> inspect.Signature:
         """The signature of the public method, read off the request."""
         plain = get_type_hints(self.request)
@@ -164,7 +168,7 @@ class Operation(Generic[P, R]):
         """The fields of the request with their limits and help texts."""
         return fields(self.request)
 
-    @property
+    @cached_property
     def doc(self) -> str:
         """The docstring of the public method: what it does, what it costs, its arguments, what it raises."""
         about = inspect.cleandoc(self.request.__doc__ or "")

@@ -21,18 +21,21 @@ class BudgetReached(Exception):
 
 
 class Purse:
-    """Lets calls through while the budget lasts. `balance` reads the credits of the account."""
+    """Lets calls through while the budget lasts. `balance` reads the credits of the account; `learned` is told
+    of every price that was found out."""
 
     def __init__(
         self,
         budget: float | None,
         balance: Callable[[], Awaitable[float]],
         prices: Mapping[str, float] | None = None,
+        learned: Callable[[dict[str, float]], None] = lambda _prices: None,
     ) -> None:
         self.budget: Final = budget
         self.prices: Final = dict(prices or {})
         self.spent = 0.0
         self._balance: Final = balance
+        self._learned: Final = learned
         self._held = 0.0
         self._paying = 0
         self._learning = False
@@ -63,6 +66,7 @@ class Purse:
             if price is None:
                 # A refund that arrives in this moment hides a part of the price.
                 self.prices[kind] = max(0.0, before - await self._balance())
+                self._learned(self.prices)
             self.spent += self.prices[kind]
         except OutcomeUnknownError:
             self.spent += price or 0.0

@@ -171,7 +171,9 @@ class Run:
         self.waveforms: Final = waveforms
         self.stop: Final = stop
         self.on_progress: Final = on_progress
-        self.purse: Final = Purse(budget, self._balance, {**self._kept_prices(), **(prices or {})})
+        self.purse: Final = Purse(
+            budget, self._balance, {**self._kept_prices(), **(prices or {})}, self._keep_prices
+        )
         self.counts: Final[dict[str, int]] = dict.fromkeys(PLACES, 0)
         self.unknown: Final[dict[str, str]] = {}
         self.left: Final[dict[str, str]] = {}
@@ -237,6 +239,7 @@ class Run:
                 hint="Give a changed song another id, or use another folder.",
             )
         if self.purse.budget is not None:
+            self._keep_prices(self.purse.prices)
             for job in await self.store.jobs("accepted", "finished", "failed", "ambiguous"):
                 if job.state != "failed" or job.refunded is False:
                     self.purse.spent += self.purse.prices.get(job.request.kind, 0.0)
@@ -250,6 +253,9 @@ class Run:
             return msgspec.json.decode(self._prices_path.read_bytes(), type=dict[str, float])
         except (OSError, msgspec.MsgspecError, ValueError):
             return {}
+
+    def _keep_prices(self, prices: dict[str, float]) -> None:
+        write_whole(self._prices_path, msgspec.json.encode(prices))
 
     async def _balance(self) -> float:
         return (await self.client.credits()).total
@@ -292,7 +298,7 @@ class Run:
                 pace=60 * self.submitted / elapsed if elapsed > 0 else 0.0,
                 left_seconds=open_songs * elapsed / settled if settled and self.submitted else None,
                 spent=self.purse.spent if self.purse.budget is not None else None,
-                stopping=self.stop.is_set(),
+                stopping=self.stop.is_set() or bool(self.halted),
             )
         )
 
@@ -311,7 +317,7 @@ class Run:
 
         if job is not None and not again:
             return await create()  # paid for before, or known to be unknown
-        if self.stop.is_set():
+        if self.halted or self.stop.is_set():
             raise Left(self.halted or "not submitted: the batch was stopped")
         try:
             async with self.purse.pay(operation):
@@ -324,18 +330,13 @@ class Run:
             raise Left(self.halted) from error
         self.submitted += 1
         self._tell()
-        if self.purse.budget is not None:
-            await anyio.to_thread.run_sync(
-                write_whole, self._prices_path, msgspec.json.encode(self.purse.prices)
-            )
         return found
 
     def halt(self, why: str) -> None:
-        """Submit nothing more."""
+        """Submit nothing more; what is about to leave still does."""
         if not self.halted:
             self.halted = why
             log.warning("the batch submits nothing more: %s", why)
-        self.stop.set()
 
     async def _unless_stopped(self, key: str, create: Callable[[], Awaitable[Any]]) -> Any:
         """The create, unless the batch is stopped before it leaves."""

@@ -84,14 +84,14 @@ class Deliveries:
             if fault is not None and fault.name == "reordered":
                 late_stream = fault
             else:
-                self._send(work, "song.streaming", fault)
+                self._send(work, "song.streaming", fault, stream)
         if math.isinf(last):
             return
         await self._until(last)
         event = "song.failed" if work.failed_at < NEVER else "song.completed"
-        self._send(work, event, self._pick(event))
+        self._send(work, event, self._pick(event), last)
         if late_stream is not None:
-            self._send(work, "song.streaming", late_stream)
+            self._send(work, "song.streaming", late_stream, stream)
 
     def _pick(self, event: str) -> Fault | None:
         return self._service.faults.pick("webhook", "WEBHOOK", event)
@@ -99,17 +99,17 @@ class Deliveries:
     async def _until(self, at: float) -> None:
         await self._clock.sleep(at - self._service.now())
 
-    def _send(self, work: Work, event: str, fault: Fault | None) -> None:
-        """One event; its tries go on beside the task's later events."""
+    def _send(self, work: Work, event: str, fault: Fault | None, at: float) -> None:
+        """One event of the time `at`; its tries go on beside the task's later events."""
         if work.webhook is None or (fault is not None and fault.name == "lost"):
             self._note(work, event, b"", fault)
             return
-        raw = msgspec.json.encode(payload(self._service, work, event, self._service.now()))
+        raw = msgspec.json.encode(payload(self._service, work, event, at))
         event_id = self._service.new_id()
         self._start(self._deliver(work, event, raw, event_id, fault))
 
     async def _deliver(self, work: Work, event: str, raw: bytes, event_id: str, fault: Fault | None) -> None:
-        if fault is not None and fault.name == "late":
+        if fault is not None and fault.name in ("late", "reordered"):
             await self._clock.sleep(fault.seconds)
         await self._try(work, event, raw, event_id, fault)
         if fault is not None and fault.name == "duplicate":

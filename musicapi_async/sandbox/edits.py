@@ -10,6 +10,7 @@ from .recipes import made
 from .refusal import invalid
 from .service import Call, Reply, submitted
 from .songs import read_song, sung, variants
+from .synth import INSTRUMENTAL
 from .validation import SHORT_TAGS
 from .works import Clip
 
@@ -48,7 +49,9 @@ def replace_section(call: Call) -> Reply:
         raise invalid("The 'infill_start_s' field should be within the clip.")
     form.moderate()
     call.pay("replace_section")
-    song = dataclasses.replace(song, prompt=lyrics or song.prompt, custom=True)
+    before = sung(made("cut", source.recipe.brief, source.recipe, start=start, end=end))
+    lyrics = lyrics or (None if before == INSTRUMENTAL else before)
+    song = dataclasses.replace(song, prompt=lyrics, custom=True)
     fulls = variants(
         call,
         song,

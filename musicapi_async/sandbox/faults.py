@@ -140,7 +140,7 @@ Fault.lost = Fault("lost", "webhook", True)
 Fault.wrong_secret = Fault("wrong_secret", "webhook", True)
 Fault.old_timestamp = Fault("old_timestamp", "webhook", True)
 Fault.unsigned = Fault("unsigned", "webhook", True)
-Fault.reordered = Fault("reordered", "webhook", True)
+Fault.reordered = Fault("reordered", "webhook", True, seconds=5.0)
 
 
 @dataclass(slots=True)

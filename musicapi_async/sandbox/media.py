@@ -29,7 +29,7 @@ class MediaHost:
         self._files: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._size = 0
         self._making: dict[tuple[str, str], anyio.Lock] = {}
-        self._limit = anyio.CapacityLimiter(THREADS)
+        self._room_to_work = anyio.Semaphore(THREADS)
 
     async def file(self, clip: Clip, ending: str) -> bytes:
         """The bytes of a file; made in a worker thread once for all who ask at the same time."""
@@ -37,7 +37,8 @@ class MediaHost:
         async with self._making.setdefault(key, anyio.Lock()):
             data = self._files.get(key)
             if data is None:
-                data = await anyio.to_thread.run_sync(press, clip, ending, limiter=self._limit)
+                async with self._room_to_work:
+                    data = await anyio.to_thread.run_sync(press, clip, ending, abandon_on_cancel=True)
                 self._keep(key, data)
             self._files.move_to_end(key)
         self._making.pop(key, None)

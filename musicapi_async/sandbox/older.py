@@ -208,7 +208,7 @@ def studio(call: Call) -> Reply:
     form.text("negative_prompt", 2000)
     form.flag("bypass_prompt_optimization")
     seed = form.number("seed", least=-1)
-    source = _studio_source(call)
+    source, precede = _studio_source(call)
     drawn = service.new_seed()
     title, written = write_lyrics(prompt, drawn)[0]
     text = {"user": lyrics, "generate": written}.get(kind)
@@ -221,7 +221,8 @@ def studio(call: Call) -> Reply:
             recipe = composed(brief, longest=seconds, seconds=seconds)
         else:
             base, at = source.recipe, source.recipe.duration
-            recipe = joined(base, at, continued(base, at, brief, longest=seconds, seconds=seconds))
+            part = continued(base, at, brief, longest=seconds, seconds=seconds)
+            recipe = joined(part, part.duration, base) if precede else joined(base, at, part)
         shown = INSTRUMENTAL if kind == "instrumental" else text or ""
         clips.append(
             Clip(
@@ -250,7 +251,8 @@ _SHARES: Final[Sequence[str]] = (
 )
 
 
-def _studio_source(call: Call) -> Clip | None:
+def _studio_source(call: Call) -> tuple[Clip | None, bool]:
+    """The song to extend, if any, and whether the new part comes before it."""
     config = call.form.get("config")
     wrong = invalid("The 'config' field is invalid.")
     if not isinstance(config, dict):
@@ -258,14 +260,14 @@ def _studio_source(call: Call) -> Clip | None:
     settings = cast("dict[str, object]", config)
     mode = settings.get("mode")
     if mode == "regular":
-        return None
+        return None, False
     source = settings.get("source")
     if mode not in ("precede", "continuation") or not isinstance(source, dict):
         raise wrong
     song_id = cast("dict[str, object]", source).get("song_id")
     if not isinstance(song_id, str):
         raise wrong
-    return call.service.clip(song_id, call.now)
+    return call.service.clip(song_id, call.now), mode == "precede"
 
 
 def nuro_form(refusal: Refusal) -> dict[str, object]:

@@ -140,11 +140,13 @@ class Sandbox:
         """Listen. Repeatable after `stop`; the account, the journal and the works live on."""
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._origin = self.clock.now()
-            self.service.epoch = self.clock.time()
-        self._stopping.clear()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # time goes on where it stood, whatever the new loop's clock shows
+            elapsed = self.now()
+            if self._loop is None:
+                self.service.epoch = self.clock.time()
+            self._loop, self._origin = loop, self.clock.now() - elapsed
+        self._stopping = asyncio.Event()
         server = web.Server(
             self._serve, access_log=None, logger=_http_log, lingering_time=1.0, keepalive_timeout=75.0
         )

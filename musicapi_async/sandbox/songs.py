@@ -137,13 +137,16 @@ def variants(
     """The clips of a task. Lyrics, title and tags that the request does not give come from `inherits`."""
     words_seed = call.service.new_seed()
     rewritten = not song.custom and call.service.choices.title == "rewritten"
+    genre = ""
     clips: list[Clip] = []
     for _ in range(count):
         brief = brief_of(song, call.service.new_seed(), words_seed, persona)
         recipe = make(brief)
         given = brief.title or (inherits.title if inherits is not None else "")
         title = given or _first_line(brief.lyrics or "") or "Untitled"
-        tags = brief.tags or read_style("", brief.description or "", brief.negative_tags, brief.seed).genre
+        if not brief.tags and not genre:
+            genre = read_style("", brief.description or "", brief.negative_tags, words_seed).genre
+        tags = brief.tags or genre
         lyrics = sung(recipe) if recipe.how in REWORKED else shown_lyrics(brief)
         if rewritten and song.title and song.description:
             title = write_lyrics(song.description, words_seed)[0][0]

@@ -53,15 +53,16 @@ ID: Final = 200
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
-_STALE: Final = {
-    "prompt": "The prompt character length should be less than 3000.",
-    "lyrics": "The prompt character length should be less than 3000.",
-    "gpt_description_prompt": "The 'gpt_description_prompt' character length should be less than 200.",
-    "tags": "The tags character length should be less than 200.",
-    "title": "The title character length should be less than 80.",
-    "name": "The name character length should be less than 80.",
-    "description": "The description character length should be less than 200.",
+_STALE: Final[Mapping[tuple[str, int], str]] = {
+    ("prompt", 5000): "The prompt character length should be less than 3000.",
+    ("gpt_description_prompt", 400): (
+        "The 'gpt_description_prompt' character length should be less than 200."
+    ),
+    ("tags", 1000): "The tags character length should be less than 200.",
+    ("name", 79): "The name character length should be less than 80.",
+    ("description", 199): "The description character length should be less than 200.",
 }
+"""Texts that do not name their limit: known to be stale, or "less than" a limit that is itself refused."""
 
 _LYRICS: Final = ("prompt", "lyrics", "infill_lyrics")
 _WISHES: Final = ("gpt_description_prompt", "tags", "sound", "description")
@@ -112,7 +113,8 @@ class Form:
         if not isinstance(value, str):
             raise invalid(f"The '{name}' field should be string.")
         if most is not None and len(value) > most:
-            raise invalid(_STALE.get(name, f"The {name} character length should be less than {most}."))
+            text = f"The {name} character length should be less than {most}."
+            raise invalid(_STALE.get((name, most), text))
         return value
 
     def needed(self, name: str, why: str = "", most: int | None = None) -> str:

@@ -1,1 +1,1 @@
-"""Fixtures and time for the tests of programs that use musicapi_async."""
+"""For tests of code that uses this package: a pytest plugin, and a loop on which waiting is instant."""

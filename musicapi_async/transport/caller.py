@@ -8,37 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import warnings
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
-from urllib.parse import urlencode, urlsplit
+from typing import Any, Final, NoReturn, cast
 
 import anyio
-import msgspec
 
 from ..api.handle import Task, TaskRef, Watcher
 from ..api.operation import Operation, Polled
 from ..api.replies import Credits
-from ..api.request import SECRET, Request, body, refuse, violations
+from ..api.request import Request
 from ..clock import Clock
-from ..config import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options
+from ..config import POLL_TIMEOUT, Options
 from ..errors import (
     APIConnectionError,
+    ConnectionLostError,
     InvalidResponseError,
     JobStoreError,
     MusicAPIError,
     OutcomeUnknownError,
     RequestTimeoutError,
-    RequestValidationError,
     ServerError,
 )
-from ..wire import codec, polls, replies
+from ..wire import polls, replies
 from ..wire.looks import Seen
 from .in_flight import Place
 from .limiter import RateLimiter
+from .outgoing import encode_any, outgoing, raw_outgoing, record
 from .recording import Earlier, Recorder, Recording
-from .session import Incoming, Kind, Outgoing, Session, fill_path
+from .session import Outgoing, Session, fill_path
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -73,17 +70,15 @@ class ApiCaller:
         recorder: Recorder,
     ) -> Task[Any]:
         """Send a create and return the handle of its task, or of the one that its job key stands for."""
-        out = _outgoing(operation, request, options, self._path_of)
-        _record(out, options, recorder, operation)
+        out = outgoing(operation, request, options, self._path_of)
+        record(out, options, recorder, operation)
 
         async def fly() -> Task[Any]:
             place = await self._limiter.reserve_task()
             try:
                 reply = await self._session.send(out, options)
                 accepted = replies.read_submit(
-                    reply.status,
-                    reply.headers,
-                    reply.raw,
+                    reply,
                     call=out.call,
                     family=operation.family.word,
                     replacement=operation.replacement,
@@ -118,8 +113,8 @@ class ApiCaller:
         self, operation: Operation[Any, Any], request: Request, options: Options, recorder: Recorder
     ) -> Any:
         """Send a direct call and return its reply; where it has to be repeated while preparing, do so."""
-        out = _outgoing(operation, request, options, self._path_of)
-        _record(out, options, recorder, operation)
+        out = outgoing(operation, request, options, self._path_of)
+        record(out, options, recorder, operation)
         whole = True
 
         async def fly() -> Any:
@@ -127,7 +122,7 @@ class ApiCaller:
             started = self._clock.now()
             while True:
                 reply = await self._session.send(out, options)
-                read = replies.read_direct(reply.status, reply.headers, reply.raw, operation, call=out.call)
+                read = replies.read_direct(reply, operation, call=out.call)
                 if not isinstance(read, replies.Pending):
                     return read
                 repeat = operation.repeat
@@ -142,13 +137,17 @@ class ApiCaller:
                         call=out.call,
                         hint="Call again later: the work goes on at the service.",
                     )
+                out.left = False  # nothing is under way while it is being prepared
+                if out.recording is not None:
+                    await out.recording.returned()
                 await self._clock.sleep(pause)
 
         async def keep(recording: Recording, reply: Any) -> None:
             await (recording.answered(reply.raw) if whole else recording.dropped())
 
         def again(_recording: Recording, earlier: Earlier) -> Any:
-            return replies.read_direct(200, {}, _encode_any(earlier.reply, out.call), operation, out.call)
+            kept = replies.answer(200, {}, encode_any(earlier.reply, out.call))
+            return replies.read_direct(kept, operation, call=out.call)
 
         if out.kind == "get":
             return await self._within(out, options, fly)
@@ -165,8 +164,8 @@ class ApiCaller:
         params: Mapping[str, object] | None = None,
     ) -> Any:
         """Any call that is not typed; see `MusicAPI.request`."""
-        out = _raw(method, path, options, json, params)
-        _record(out, options, recorder)
+        out = raw_outgoing(method, path, options, json, params)
+        record(out, options, recorder)
 
         async def fly() -> Any:
             reply = await self._session.send(out, options)
@@ -196,7 +195,7 @@ class ApiCaller:
             reply = await self._session.send(out, options)
         except (APIConnectionError, InvalidResponseError) as error:
             return polls.unanswered(error, ref=ref)
-        return polls.read_poll(reply.status, reply.headers, reply.raw, ref=ref, polled=polled)
+        return polls.read_poll(reply, ref=ref, polled=polled)
 
     def task_ended(self, family: str, task_id: str) -> None:
         """Free the place that the task held among the tasks in flight."""
@@ -232,6 +231,9 @@ class ApiCaller:
         try:
             return await asyncio.shield(flight)
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if flight.cancelled() and not (task and task.cancelling()):
+                self._give_up(out, options)
             if out.left and not flight.done():
                 log.warning("%s: cancelled after it was sent; its answer is still awaited", out.call)
                 flight.add_done_callback(lambda done: _report(out, done))
@@ -252,7 +254,7 @@ class ApiCaller:
         """A paid call under its job key: what the key was used for before, or sent and written down."""
         recording = out.recording
         if recording is None:
-            return await self._known(out, options, operation, self._within(out, options, fly))
+            return await self._known(out, options, operation, fly)
 
         async def begin_and_fly() -> Any:
             earlier = await recording.begin()
@@ -263,7 +265,7 @@ class ApiCaller:
             return await fly()
 
         try:
-            result = await self._known(out, options, operation, self._within(out, options, begin_and_fly))
+            result = await self._known(out, options, operation, begin_and_fly)
         except BaseException as error:
             await self._undone(out, options, recording, error)
             raise
@@ -291,8 +293,7 @@ class ApiCaller:
         """The credits, or None if they cannot be had; evidence only."""
         out = Outgoing(method="GET", path="/get-credits", call="GET /get-credits", kind="get", lane="call")
         try:
-            reply = await self._session.send(out, Options(retries=1))
-            found = replies.answer(reply.status, reply.headers, reply.raw)
+            found = await self._session.send(out, Options(retries=1))
         except MusicAPIError as error:
             log.info("the balance could not be read: %s", error)
             return None
@@ -309,11 +310,15 @@ class ApiCaller:
         )
 
     async def _known(
-        self, out: Outgoing, options: Options, operation: Operation[Any, Any] | None, work: Any
+        self,
+        out: Outgoing,
+        options: Options,
+        operation: Operation[Any, Any] | None,
+        fly: Callable[[], Any],
     ) -> Any:
-        """Await a paid call; an end that leaves its outcome open becomes `OutcomeUnknownError`."""
+        """Carry out a paid call; an end that leaves its outcome open becomes `OutcomeUnknownError`."""
         try:
-            return await work
+            return await self._within(out, options, fly)
         except APIConnectionError as error:
             if error.sent is False:
                 raise
@@ -325,6 +330,13 @@ class ApiCaller:
             raise self._unknown(out, options, error) from error
         except InvalidResponseError as error:
             raise self._unknown(out, options, error) from error
+
+    def _give_up(self, out: Outgoing, options: Options) -> NoReturn:
+        """The client was closed while a paid call was under way: its caller must hear of it."""
+        if not out.left:
+            raise APIConnectionError("the client was closed before it was sent", sent=False, call=out.call)
+        lost = ConnectionLostError("the client was closed before the answer came", sent=True, call=out.call)
+        raise self._unknown(out, options, lost) from lost
 
     def _unknown(self, out: Outgoing, options: Options, error: MusicAPIError) -> MusicAPIError:
         if out.kind != "create":
@@ -338,9 +350,8 @@ class ApiCaller:
         )
 
 
-def _read_any(reply: Incoming, out: Outgoing) -> Any:
+def _read_any(found: replies.Answer, out: Outgoing) -> Any:
     """The decoded body of an untyped call, or the error that it tells of."""
-    found = replies.answer(reply.status, reply.headers, reply.raw)
     if not found.ok or (found.code or 0) >= 400:
         raise replies.error_of(found, call=out.call)
     if not found.json:
@@ -348,20 +359,6 @@ def _read_any(reply: Incoming, out: Outgoing) -> Any:
             f"the answer is not JSON: {found.body}", status=found.status, body=found.body, call=out.call
         )
     return found.body
-
-
-def _record(
-    out: Outgoing, options: Options, recorder: Recorder, operation: Operation[Any, Any] | None = None
-) -> None:
-    """Have a call written down that costs credits, or that has a job key."""
-    if out.kind == "create" or (out.kind == "repeatable" and options.job_key is not None):
-        out.recording = recorder.record(
-            options.job_key,
-            f"{out.call}?{urlencode(out.params)}" if out.params else out.call,
-            out.body or b"",
-            operation.family.word if operation is not None else "",
-            operation.name if operation is not None else "",
-        )
 
 
 def _report(out: Outgoing, flight: asyncio.Task[Any]) -> None:
@@ -374,82 +371,3 @@ def _report(out: Outgoing, flight: asyncio.Task[Any]) -> None:
         result = flight.result()
         told = result.ref.token if isinstance(result, Task) else "done"
         log.warning("%s: its caller was cancelled; it was accepted and goes on: %s", out.call, told)
-
-
-def _outgoing(
-    operation: Operation[Any, Any], request: Request, options: Options, path_of: Callable[[str], str]
-) -> Outgoing:
-    call = operation.call_name
-    if options.validate != "off":
-        found = violations(request)
-        if found and options.validate == "error":
-            raise refuse(found, call)
-        for violation in found:
-            warnings.warn(f"{call}: {violation}", stacklevel=5)  # the line that awaits the operation
-    values = body(request)
-    path = fill_path(path_of(operation.path), values)
-    data: bytes | None = None
-    if operation.method == "POST":
-        data = _encode({**values, **(options.extra_body or {})}, call)
-    kind: Kind = "get"
-    if operation.method != "GET":
-        kind = "create" if operation.charges and not operation.resend else "repeatable"
-    return Outgoing(
-        method=operation.method,
-        path=path,
-        call=call,
-        kind=kind,
-        lane="submit" if operation.submits else "call",
-        body=data,
-        attempt_timeout=options.attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
-        secrets=tuple(str(values[name]) for name in SECRET if values.get(name)),
-    )
-
-
-def _encode(values: Mapping[str, object], call: str) -> bytes:
-    try:
-        return codec.encode(values)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestValidationError(f"the body cannot be sent as JSON: {error}", call=call) from error
-
-
-METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-
-
-def _raw(
-    method: str, path: str, options: Options, json: object, params: Mapping[str, object] | None
-) -> Outgoing:
-    verb = method.upper()
-    if verb not in METHODS:
-        raise RequestValidationError(
-            f"method: one of {', '.join(METHODS)}, got {method!r}", field="method", value=repr(method)
-        )
-    parts = urlsplit(path)
-    if parts.scheme or parts.netloc or not path.startswith("/") or parts.fragment or "\\" in path:
-        raise RequestValidationError(
-            "path: a path below the base URL such as '/sonic/batch'", field="path", value=repr(path[:80])
-        )
-    query: dict[str, str] = {}
-    for name, value in (params or {}).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RequestValidationError(f"params: {name} is not finite", field="params")
-        if value is not None:
-            query[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    call = f"{verb} {parts.path}"
-    return Outgoing(
-        method=verb,
-        path=path,
-        call=call,
-        kind="get" if verb == "GET" else "create",
-        lane="submit" if verb != "GET" and parts.path.endswith("/create") else "call",
-        params=query or None,
-        body=None if json is None else _encode_any(json, call),
-        attempt_timeout=options.attempt_timeout or ATTEMPT_TIMEOUT,
-    )
-
-
-def _encode_any(json: object, call: str) -> bytes:
-    try:
-        return msgspec.json.encode(json)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestValidationError(f"json: cannot be sent as JSON: {error}", call=call) from error

@@ -298,13 +298,17 @@ class _LaneState:
 
 
 class _Gate:
-    """The queue and the places of a lane in one event loop."""
+    """The places of a lane in one event loop, and the queue of those who have one and wait for their start.
 
-    __slots__ = ("places", "turn")
+    Both are first come, first served.
+    """
+
+    __slots__ = ("places", "turn", "waiting")
 
     def __init__(self, concurrency: int) -> None:
-        self.turn: Final = asyncio.Lock()  # first come, first served; only its holder looks at the rest
         self.places: Final = asyncio.Semaphore(concurrency)
+        self.turn: Final = asyncio.Lock()  # only its holder asks for a start
+        self.waiting = 0  # holders of a place without a start
 
 
 class _Slot:
@@ -318,14 +322,20 @@ class _Slot:
         self._clock: Final = clock
 
     async def __aenter__(self) -> None:
-        async with self._gate.turn:
-            await self._gate.places.acquire()
-            try:
+        gate = self._gate
+        await gate.places.acquire()
+        if not gate.waiting and self._lane.claim(self._clock.now()) <= 0:
+            return
+        gate.waiting += 1
+        try:
+            async with gate.turn:
                 while (wait := self._lane.claim(self._clock.now())) > 0:
                     await self._clock.sleep(wait)
-            except BaseException:
-                self._gate.places.release()
-                raise
+        except BaseException:
+            gate.places.release()
+            raise
+        finally:
+            gate.waiting -= 1
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

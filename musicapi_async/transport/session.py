@@ -39,6 +39,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..wire import replies, retry
+from ..wire.replies import Answer
 from .limiter import RateLimiter
 from .recording import Recording
 
@@ -50,6 +51,8 @@ KEEP_ALIVE: Final = 75.0
 """Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
 SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
+MOST_TIMEOUTS: Final = 64
+"""Different time-outs that are kept ready."""
 USER_AGENT: Final = f"musicapi-async/{__version__}"
 
 Kind = Literal["get", "create", "repeatable"]
@@ -70,14 +73,6 @@ class Outgoing(msgspec.Struct, kw_only=True):
     secrets: tuple[str, ...] = ()
     left: bool = False
     recording: Recording | None = None
-
-
-class Incoming(msgspec.Struct, frozen=True):
-    """An answer: status, headers with lower-case names, and the whole body."""
-
-    status: int
-    headers: Mapping[str, str]
-    raw: bytes
 
 
 def fill_path(path: str, values: Mapping[str, Any]) -> str:
@@ -119,7 +114,9 @@ class Session:
             "Accept-Encoding": "identity",
             "User-Agent": USER_AGENT,
         }
-        self._post_headers: Final = {**self._headers, "Content-Type": "application/json"}
+        # Sessions of our own carry these by default, which is cheaper than merging them into each request.
+        self._get_headers: Final = None if given is None else self._headers
+        self._post_headers: Final = {**(self._get_headers or {}), "Content-Type": "application/json"}
         self._key: Final = api_key
         self._base: Final = base_url
         self._limiter: Final = limiter
@@ -130,7 +127,7 @@ class Session:
         self._trust_env: Final = trust_env
         self._body_limit: Final = body_limit
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
-        self._urls: Final[dict[str, URL]] = {}
+        self._timeouts: Final[dict[float, aiohttp.ClientTimeout]] = {}
 
     def _session(self, name: str) -> aiohttp.ClientSession:
         if self._given is not None and name != "media":
@@ -156,27 +153,24 @@ class Session:
                 trust_env=self._trust_env,
                 proxy=self._proxy,
                 trace_configs=traces,
-                headers={"User-Agent": USER_AGENT},
+                headers={"User-Agent": USER_AGENT} if name == "media" else self._headers,
             )
         return session
 
     def _url(self, path: str) -> URL:
         return URL(self._base + path, encoded=True)
 
-    async def send(self, out: Outgoing, options: Options) -> Incoming:
+    async def send(self, out: Outgoing, options: Options) -> Answer:
         """Send, repeat as the rules allow, and return the last answer, whatever its status.
 
         Raises `ConnectFailedError`, `RequestTimeoutError`, `ConnectionLostError` (their `sent` tells whether
         the request may have left), `InvalidResponseError` for a body over the limit.
         """
-        policy = retry.RetryPolicy(
-            retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
-        )
         attempt = 1
         recording = out.recording if out.kind == "create" else None
         while True:
             error: APIConnectionError | None = None
-            reply: Incoming | None = None
+            reply: Answer | None = None
             retry_after: float | None = None
             async with self._limiter.slot(out.lane):
                 if recording is not None:
@@ -192,19 +186,23 @@ class Session:
                     else retry.Failure.SENT_UNKNOWN
                 )
             else:
-                found = replies.failure_of(reply.status, reply.raw)
+                found = replies.failure_of(reply)
                 if found is None:
                     self._limiter.succeeded(out.lane)
                     return reply
                 failure = found
                 retry_after = retry.parse_retry_after(reply.headers.get("retry-after"), self._clock.time())
+            policy = retry.RetryPolicy(
+                retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
+            )
             wait = retry.decide(out.kind, failure, attempt, retry_after, policy, self._rng)
             if failure is retry.Failure.RATE_LIMITED:
-                self._limiter.pause(out.lane, wait or retry_after or 0.0)
+                # No header stops the lane for longer than a retry would obey it.
+                self._limiter.pause(out.lane, wait or min(retry_after or 0.0, policy.retry_after_cap))
             if wait is None:
                 if error is not None:
                     raise error
-                return cast("Incoming", reply)
+                return cast("Answer", reply)
             attempt += 1
             log.info("%s: %s; attempt %d follows in %.1f s", out.call, failure, attempt, wait)
             out.left = False
@@ -212,12 +210,9 @@ class Session:
                 await recording.returned()
             await self._clock.sleep(wait)
 
-    async def attempt(self, out: Outgoing) -> Incoming:
+    async def attempt(self, out: Outgoing) -> Answer:
         """One attempt. Everything that aiohttp raises is mapped here, around the reading of the body too."""
         session = self._session("create" if out.kind == "create" else "api")
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._socket_seconds(out.attempt_timeout)
-        )
         out.left = self._given is not None
         try:
             async with session.request(
@@ -225,16 +220,15 @@ class Session:
                 self._url(out.path),
                 params=out.params,
                 data=out.body,
-                headers=self._headers if out.body is None else self._post_headers,
+                headers=self._get_headers if out.body is None else self._post_headers,
                 allow_redirects=False,
-                timeout=timeout,
+                timeout=self._timeout(out.attempt_timeout),
                 trace_request_ctx=out,
             ) as response:
                 raw = await _read(response, self._body_limit, out)
-                headers = {name.lower(): value for name, value in response.headers.items()}
                 if response.status >= 400:
                     raw = self._without_secrets(raw, out)
-                return Incoming(response.status, headers, raw)
+                return replies.answer(response.status, response.headers, raw)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
                 f"no connection to {URL(self._base).host}: {_reason(error)}", sent=False, call=out.call
@@ -259,9 +253,17 @@ class Session:
                 f"the connection dropped: {_reason(error)}", sent=sent, call=out.call
             ) from error
 
-    def _socket_seconds(self, seconds: float) -> float:
-        """A time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
-        return max(self._clock.real(seconds), min(seconds, SOCKET_FLOOR))
+    def _timeout(self, seconds: float) -> aiohttp.ClientTimeout:
+        """In real seconds. Sockets do not run faster on a faster clock, hence the floor."""
+        timeout = self._timeouts.get(seconds)
+        if timeout is None:
+            if len(self._timeouts) >= MOST_TIMEOUTS:
+                self._timeouts.clear()
+            real = max(self._clock.real(seconds), min(seconds, SOCKET_FLOOR))
+            timeout = self._timeouts[seconds] = aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT, sock_read=real
+            )
+        return timeout
 
     def _without_secrets(self, raw: bytes, out: Outgoing) -> bytes:
         for secret in (self._key, *out.secrets):
@@ -290,11 +292,10 @@ class Session:
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        parts.append(chunk)
-        size += len(chunk)
+    content = response.content
+    parts = [await content.readany()]
+    size = len(parts[0])
+    while size > limit or not content.at_eof():
         if size > limit:
             raise InvalidResponseError(
                 f"the answer is larger than {limit} bytes",
@@ -303,6 +304,8 @@ async def _read(response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> 
                 call=out.call,
                 may_have_been_charged=out.kind == "create",
             )
+        parts.append(await content.readany())
+        size += len(parts[-1])
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -7,7 +7,6 @@ them is open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +16,7 @@ from ..api.operation import Polled
 from ..api.results import TaskUpdate
 from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen
-from .replies import Answer, answer
+from .replies import Answer
 
 __all__ = ["Memory", "Seen", "Verdict", "decide", "read_payload", "read_poll", "unanswered"]
 
@@ -73,9 +72,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 # --- one answer by itself --------------------------------------------------------------------------------
 
 
-def read_poll(status: int, headers: Mapping[str, str], raw: bytes, *, ref: TaskRef, polled: Polled) -> Seen:
+def read_poll(found: Answer, *, ref: TaskRef, polled: Polled) -> Seen:
     """Judge the answer to a poll. Never raises."""
-    return Look(answer(status, headers, raw), ref, polled).judge()
+    return Look(found, ref, polled).judge()
 
 
 def read_payload(body: Any, *, ref: TaskRef, polled: Polled) -> Seen:

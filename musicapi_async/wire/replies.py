@@ -61,10 +61,10 @@ MODERATED: Final = (
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """An HTTP answer with its body decoded: `body` is the JSON value, or the first characters if `json`
-    is False. `headers` have lower-case names."""
+    is False. `headers` have lower-case names, or find a name in any case as aiohttp's do."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: Any
     json: bool
 
@@ -101,7 +101,9 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     @property
     def _plain(self) -> str:
         if not self.json and self.body:
-            return str(self.body)
+            text = str(self.body)
+            page = text.lstrip().lower().startswith(("<!doctype", "<html", "<head", "<?xml"))
+            return "a page of HTML instead of an answer" if page else text
         if self.body not in (None, "", {}, []):
             return excerpt(msgspec.json.encode(self.body))
         try:
@@ -117,16 +119,16 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     @property
     def retry_after(self) -> float | None:
         """Seconds that the service asks to wait, if it does."""
-        return parse_retry_after(self.headers.get("retry-after"), _date(self.headers))
+        asked = self.headers.get("retry-after")
+        return None if asked is None else parse_retry_after(asked, _date(self.headers))
 
 
 def answer(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
     """Decode an answer; never raises."""
-    named = {str(name).lower(): str(value) for name, value in headers.items()}
     try:
-        return Answer(status, named, decode(raw), json=True)
+        return Answer(status, headers, decode(raw), json=True)
     except MalformedBody:
-        return Answer(status, named, excerpt(raw), json=False)
+        return Answer(status, headers, excerpt(raw), json=False)
 
 
 def _date(headers: Mapping[str, str]) -> float:
@@ -194,21 +196,6 @@ def _identifier(value: Any) -> str | None:
 # --- errors -----------------------------------------------------------------------------------------------
 
 
-def error_from(
-    status: int,
-    headers: Mapping[str, str],
-    raw: bytes,
-    *,
-    call: str,
-    task_id: str | None = None,
-    family: str | None = None,
-    replacement: str | None = None,
-) -> APIStatusError:
-    """The error that an answer tells of; `replacement` is what to use instead of a retired endpoint."""
-    found = answer(status, headers, raw)
-    return error_of(found, call=call, task_id=task_id, family=family, replacement=replacement)
-
-
 def error_of(
     found: Answer,
     *,
@@ -217,7 +204,10 @@ def error_of(
     family: str | None = None,
     replacement: str | None = None,
 ) -> APIStatusError:
-    """As `error_from`, from an answer that is decoded. A `code` of 400 or more in a 2xx is its status."""
+    """The error that an answer tells of; `replacement` is what to use instead of a retired endpoint.
+
+    A `code` of 400 or more in a 2xx is its status.
+    """
     code = found.code
     status = code if found.ok and code is not None and code >= 400 else found.status
     body = found.fields
@@ -227,7 +217,7 @@ def error_of(
         "type": word,
         "code": _code(body.get("code")),
         "body": found.body,
-        "headers": found.headers,
+        "headers": {str(name).lower(): str(value) for name, value in found.headers.items()},
         "request_id": next(filter(None, map(found.headers.get, REQUEST_ID_HEADERS)), None),
         "retry_after": found.retry_after,
         "call": call,
@@ -301,10 +291,9 @@ def _holds(text: str, words: tuple[str, ...]) -> bool:
     return any(word in text for word in words)
 
 
-def failure_of(status: int, raw: bytes) -> Failure | None:
+def failure_of(found: Answer) -> Failure | None:
     """How an answer failed, for the decision whether to send again; None if it did not."""
-    found = answer(status, {}, raw)
-    code = found.code
+    status, code = found.status, found.code
     if found.ok:
         if not found.json and status != 202:
             return Failure.INVALID_REPLY
@@ -341,20 +330,13 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 def read_submit(
-    status: int,
-    headers: Mapping[str, str],
-    raw: bytes,
-    *,
-    call: str,
-    family: str | None = None,
-    replacement: str | None = None,
+    found: Answer, *, call: str, family: str | None = None, replacement: str | None = None
 ) -> Accepted:
     """The task that a create gave.
 
     Raises the error that the reply tells of, and `InvalidResponseError` (`may_have_been_charged=True`) for a
     2xx without a task id. An id that comes with an error is kept on the error.
     """
-    found = answer(status, headers, raw)
     if not found.ok or (found.code or 0) >= 400 or failed_step(found.fields):
         named = _identifier(found.fields.get("task_id"))
         raise error_of(found, call=call, task_id=named, family=family, replacement=replacement)
@@ -364,18 +346,11 @@ def read_submit(
     return Accepted(task_id, found.body)
 
 
-def read_direct(
-    status: int,
-    headers: Mapping[str, str],
-    raw: bytes,
-    operation: Operation[Any, Any],
-    call: str | None = None,
-) -> Reply | Pending:
+def read_direct(found: Answer, operation: Operation[Any, Any], call: str | None = None) -> Reply | Pending:
     """The reply of a direct call, or `Pending` where the operation says that such calls are repeated.
 
     Raises the error that the reply tells of, and `InvalidResponseError` for a 2xx without the result.
     """
-    found = answer(status, headers, raw)
     call = call or operation.call_name
     family = operation.family.word or None
     if not found.ok or (found.code or 0) >= 400:

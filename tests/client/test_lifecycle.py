@@ -21,6 +21,11 @@ import asyncio, gc, os, signal, sys, threading
 from musicapi_async import MusicAPI
 from musicapi_async.sandbox import Sandbox
 
+async def interrupt_once_sent(sandbox):
+    while not sandbox.journal.creates:
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
 class Elsewhere:
     # A sandbox in a loop of its own, as a service in another place would be.
     def __enter__(self):
@@ -155,7 +160,7 @@ def test_ctrl_c_in_the_middle_of_a_create_still_learns_the_task_id() -> None:
             sandbox.faults.on("POST", "/sonic/create", Fault.slow(100))  # half a real second
             async def main():
                 async with MusicAPI(sandbox.api_key, base_url=sandbox.base_url, clock=sandbox.clock) as client:
-                    asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGINT)
+                    interrupting = asyncio.create_task(interrupt_once_sent(sandbox))
                     await client.sonic.create_music(mv="sonic-v6", prompt="la")
             try:
                 asyncio.run(main())
@@ -276,3 +281,50 @@ def test_no_trace_of_the_key_in_logs_or_reprs(caplog: pytest.LogCaptureFixture) 
     assert "bad key [hidden]" in text
     assert "key-that-nobody-may-see" not in text
     assert "hush-hush-hush" not in text
+
+
+def test_closing_the_client_while_a_create_is_under_way_tells_its_caller() -> None:
+    """The caller gets an error that says whether money may have moved, not a cancellation."""
+
+    async def main() -> None:
+        from musicapi_async import APIConnectionError, OutcomeUnknownError
+        from musicapi_async.sandbox import Fault
+        from musicapi_async.transport import caller
+
+        async with Sandbox(speed=50) as sandbox:
+            sandbox.faults.on("POST", "/sonic/create", Fault.slow(400))
+            client = sandbox.client(pace="1/1h")
+            under_way = asyncio.create_task(client.sonic.create_music(mv="sonic-v6", prompt="la"))
+            queued = asyncio.create_task(client.sonic.create_music(mv="sonic-v6", prompt="lo"))
+            while not sandbox.journal.creates:  # noqa: ASYNC110 - the sandbox has no event for it
+                await asyncio.sleep(0.01)
+            await client.aclose()
+            assert caller.CLOSE_GRACE < 400 / 50
+            with pytest.raises(OutcomeUnknownError, match="may have been charged"):
+                await under_way
+            with pytest.raises(APIConnectionError) as caught:
+                await queued
+            assert caught.value.sent is False
+
+    asyncio.run(main())
+
+
+def test_a_create_that_is_cancelled_at_once_sends_nothing_and_warns_of_nothing() -> None:
+    """Cancelled before its first step, a create leaves no coroutine behind."""
+    done = run(
+        """
+        with Elsewhere() as sandbox:
+            async def main():
+                async with MusicAPI(sandbox.api_key, base_url=sandbox.base_url) as client:
+                    create = asyncio.create_task(client.sonic.create_music(mv="sonic-v6", prompt="la"))
+                    for _ in range(3):
+                        await asyncio.sleep(0)
+                    create.cancel()
+                    await asyncio.gather(create, return_exceptions=True)
+            asyncio.run(main())
+            print(len(sandbox.journal.creates))
+        """,
+        "-W",
+        "error",
+    )
+    assert done.stderr == ""

@@ -32,7 +32,7 @@ def looked(example: Example) -> str:
     at = polled_at(example.path)
     assert at is not None
     ref = TaskRef(at[0], "11111111-1111-4111-8111-111111111111")
-    seen = polls.read_poll(example.status, {}, example.raw, ref=ref, polled=at[1])
+    seen = polls.read_poll(replies.answer(example.status, {}, example.raw), ref=ref, polled=at[1])
     verdict = polls.decide(seen, None, age=100, own=False, now=0)
     if seen.phase == "timeout?":
         verdict = polls.decide(seen, verdict.memory, age=115, own=False, now=15)
@@ -55,10 +55,12 @@ def called(example: Example) -> str:
     assert operation is not None, example.path
     try:
         if operation.submits:
-            accepted = replies.read_submit(example.status, {}, example.raw, call=operation.call_name)
+            accepted = replies.read_submit(
+                replies.answer(example.status, {}, example.raw), call=operation.call_name
+            )
             assert accepted.raw == example.body
             return "accepted"
-        reply = replies.read_direct(example.status, {}, example.raw, operation)
+        reply = replies.read_direct(replies.answer(example.status, {}, example.raw), operation)
     except MusicAPIError as error:
         caught = error
     else:
@@ -73,7 +75,7 @@ def called(example: Example) -> str:
 def refused(example: Example) -> str:
     """The outcome of an error that may come from any endpoint."""
     with pytest.raises(MusicAPIError) as caught:
-        replies.read_submit(example.status, {}, example.raw, call="POST /sonic/create")
+        replies.read_submit(replies.answer(example.status, {}, example.raw), call="POST /sonic/create")
     return type(caught.value).__name__
 
 
@@ -94,7 +96,9 @@ def test_errors_that_pass_do_not_end_a_poll(example: Example) -> None:
     """Rate limits and failures of the service without a word on the task are looked at again."""
     at = polled_as("sonic")
     assert at is not None
-    seen = polls.read_poll(example.status, {}, example.raw, ref=TaskRef("sonic", "t"), polled=at)
+    seen = polls.read_poll(
+        replies.answer(example.status, {}, example.raw), ref=TaskRef("sonic", "t"), polled=at
+    )
     assert seen.phase == ("rate_limited" if "wait" in example.outcome else "transient")
     assert not polls.decide(seen, None, age=100, own=False, now=0).final
 
@@ -131,7 +135,7 @@ def test_a_failed_step_tells_what_can_be_saved() -> None:
     raw = (FOLDER / "sonic-upload-cover-res-cover-failed.json").read_bytes()
     for status in (200, 400, 500):
         with pytest.raises(StepFailedError) as caught:
-            replies.read_submit(status, {}, raw, call="POST /sonic/upload-cover")
+            replies.read_submit(replies.answer(status, {}, raw), call="POST /sonic/upload-cover")
         error = caught.value
         assert (error.failed_step, error.clip_id) == ("cover", "cccccccc-0000-4000-8000-000000000001")
         assert error.steps["cover"]["error"] == "Example refusal"

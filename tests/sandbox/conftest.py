@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from musicapi_async.sandbox import Sandbox
+from musicapi_async.testing.virtual import VirtualTimeLoop
 
 SONG = {
     "task_type": "create_music",
@@ -54,12 +55,13 @@ class Caller:
         assert status == 200, reply
         return str(reply["task_id"])
 
-    async def until(self, path: str, done: Callable[[int, Any], bool]) -> tuple[int, Any]:
+    async def until(self, path: str, done: Callable[[int, Any], bool], step: float = 3.0) -> tuple[int, Any]:
+        """Look every `step` API seconds."""
         for _ in range(1500):
             status, body = await self.get(path)
             if done(status, body):
                 return status, body
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(step / self.sandbox.clock.speed)
         raise AssertionError(f"still waiting for {path}: {body}")
 
     async def finished(self, task_id: str, path: str = "/sonic/task/") -> list[dict[str, Any]]:
@@ -80,6 +82,12 @@ class Caller:
 
 
 Starter = Callable[..., Awaitable[Caller]]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Time passes only while everybody waits, so that a busy machine changes no result."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 @pytest.fixture

@@ -122,9 +122,9 @@ async def test_slow_answers(start):
     """A slow answer is charged at once and comes after the given API seconds."""
     api = await start(speed=100.0)
     api.sandbox.faults.on("POST", "/sonic/create", Fault.slow(5))
-    begun = time.perf_counter()
+    begun = api.sandbox.now()
     assert (await api.post("/sonic/create", SONG))[0] == 200
-    assert time.perf_counter() - begun >= 0.05
+    assert api.sandbox.now() - begun >= 5
 
 
 async def test_unreachable_port(start):

@@ -44,7 +44,7 @@ async def test_task_passes_through_every_phase(start):
                 assert clip["duration"] is None
         return phase[1] == ("succeeded", "succeeded")
 
-    await api.until(f"/sonic/task/{task_id}", done)
+    await api.until(f"/sonic/task/{task_id}", done, step=0.5)
     phases = [phase for _, phase in seen]
     assert seen[0] == (202, ())
     assert stream_links

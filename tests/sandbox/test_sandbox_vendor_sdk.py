@@ -16,6 +16,12 @@ HIDDEN = Choices(running="hidden")
 """The vendor's SDK takes `code` 200 for the end of a task."""
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Threads live in real time."""
+    return "asyncio"
+
+
 async def using(sandbox: Sandbox, work: Callable[[Any], Any]) -> Any:
     """Run synchronous code with the vendor's client in a thread."""
 

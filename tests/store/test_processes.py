@@ -111,7 +111,7 @@ async def test_a_process_killed_while_sending_leaves_an_ambiguous_job(tmp_path: 
 async def test_a_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     """Killed before sending: the key is free, and one request is sent in all."""
     path = tmp_path / "jobs.sqlite"
-    async with Sandbox(create_limit=(1, 3600.0)) as sandbox:
+    async with Sandbox(create_limit=(1, 30.0)) as sandbox:
         async with sandbox.client(pace=None) as client:
             await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="first")
         worker = await start(sandbox, path, "song")  # it is told 429 and to wait

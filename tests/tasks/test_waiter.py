@@ -27,6 +27,7 @@ from musicapi_async.errors import (
 from musicapi_async.tasks.schedule import Fixed
 from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.wire import replies
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.polls import read_poll, unanswered
 
@@ -71,7 +72,7 @@ class Service:
         if isinstance(answer, Exception):
             raise answer
         status, body = answer
-        return read_poll(status, {}, msgspec.json.encode(body), ref=ref, polled=polled)
+        return read_poll(replies.answer(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
 
     def normal(self, age: float) -> tuple[int, Any]:
         if age < self.stream_after:
@@ -347,7 +348,7 @@ async def test_a_delivery_from_outside_ends_the_wait_once() -> None:
     caller = asyncio.create_task(waiter.wait(ref, "all", None))
     await asyncio.sleep(20)
     body = msgspec.json.encode({"data": [clip("succeeded", FILE)]})
-    seen = read_poll(200, {}, body, ref=ref, polled=polled_of(ref))
+    seen = read_poll(replies.answer(200, {}, body), ref=ref, polled=polled_of(ref))
     assert waiter.deliver("sonic", "t", seen)
     assert not waiter.deliver("sonic", "t", seen)
     update = await caller

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
@@ -22,7 +23,7 @@ from musicapi_async.errors import (
     ServerError,
     TaskFailedError,
 )
-from musicapi_async.wire import polls
+from musicapi_async.wire import polls, replies
 from musicapi_async.wire.polls import Memory, Seen, Verdict, decide
 
 FILE = "https://cdn.example/a.mp3"
@@ -40,7 +41,9 @@ def look(
     polled = polled_as(family, kind)
     assert polled is not None
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return polls.read_poll(status, headers or {}, raw, ref=TaskRef(family, "T", kind), polled=polled)
+    return polls.read_poll(
+        replies.answer(status, CIMultiDict(headers or {}), raw), ref=TaskRef(family, "T", kind), polled=polled
+    )
 
 
 def follow(seen: Seen, memory: Memory | None = None, **facts: Any) -> Verdict:

@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from musicapi_async.api.account import Account
 from musicapi_async.api.replies import Credits, Files, Midi, Upload
@@ -38,7 +39,7 @@ def error(
 ) -> APIStatusError:
     """The error of an answer."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return replies.error_from(status, headers or {}, raw, call=call)
+    return replies.error_of(replies.answer(status, CIMultiDict(headers or {}), raw), call=call)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,8 @@ def test_a_403_is_split_by_its_text(text: str, kind: type[APIStatusError]) -> No
         ({"error": {"a": 1}}, '{"a":1}'),
         ({"failed_step": "upload", "steps": {"upload": {"message": "s"}}}, "s"),
         ({"x": 1}, '{"x":1}'),
-        (b"<html>\n <b>Bad</b>\x1b[31m gateway</html>", "<html> <b>Bad</b> [31m gateway</html>"),
+        (b"<html>\n <b>Bad</b>\x1b[31m gateway</html>", "a page of HTML instead of an answer"),
+        (b"<b>Bad</b>\x1b[31m\n gateway", "<b>Bad</b> [31m gateway"),
         (b"", "Bad Request"),
         ({"error": "a\nb\x00c"}, "a b c"),
     ],
@@ -135,7 +137,7 @@ def test_the_text_is_bounded_and_the_body_is_whole() -> None:
 def test_retirement_names_the_replacement() -> None:
     """A retired family or operation says what to use instead."""
     assert "producer.create_music" in str(error(410, {}, call="POST /nuro/create"))
-    told = replies.error_from(410, {}, b"{}", call=CREATE, replacement="sonic.lyrics")
+    told = replies.error_of(replies.answer(410, {}, b"{}"), call=CREATE, replacement="sonic.lyrics")
     assert isinstance(told, EndpointRetiredError)
     assert told.replacement == "sonic.lyrics"
 
@@ -161,7 +163,10 @@ def test_money_is_not_denied_after_a_failure_of_the_service() -> None:
 )
 def test_the_task_id_is_found_wherever_it_stands(body: Any, task_id: str) -> None:
     """At the top, under data, or data itself."""
-    assert replies.read_submit(200, {}, json.dumps(body).encode(), call=CREATE).task_id == task_id
+    assert (
+        replies.read_submit(replies.answer(200, {}, json.dumps(body).encode()), call=CREATE).task_id
+        == task_id
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +175,7 @@ def test_the_task_id_is_found_wherever_it_stands(body: Any, task_id: str) -> Non
 def test_a_2xx_without_a_task_id_may_have_been_charged(body: Any) -> None:
     """No id in a 2xx is an answer that cannot be understood, and money may have moved."""
     with pytest.raises(InvalidResponseError) as caught:
-        replies.read_submit(200, {}, json.dumps(body).encode(), call=CREATE)
+        replies.read_submit(replies.answer(200, {}, json.dumps(body).encode()), call=CREATE)
     assert caught.value.may_have_been_charged
     assert caught.value.body == body
 
@@ -178,7 +183,7 @@ def test_a_2xx_without_a_task_id_may_have_been_charged(body: Any) -> None:
 def test_an_id_beside_an_error_is_kept() -> None:
     """A refusal that names a task keeps its id: nothing that was paid for gets lost."""
     with pytest.raises(ServerError) as caught:
-        replies.read_submit(200, {}, b'{"code":500,"task_id":"t","message":"m"}', call=CREATE)
+        replies.read_submit(replies.answer(200, {}, b'{"code":500,"task_id":"t","message":"m"}'), call=CREATE)
     assert caught.value.task_id == "t"
 
 
@@ -192,13 +197,15 @@ def test_a_failed_step_is_one_error_at_every_status(status: int) -> None:
     }
     for body, step, clip_id in [(named, "sample", None), (told, "extend", "c")]:
         with pytest.raises(StepFailedError) as caught:
-            replies.read_submit(status, {}, json.dumps(body).encode(), call=CREATE)
+            replies.read_submit(replies.answer(status, {}, json.dumps(body).encode()), call=CREATE)
         assert (caught.value.failed_step, caught.value.clip_id) == (step, clip_id)
 
 
 def read(operation: str, body: Any, status: int = 200) -> Any:
     """A direct reply of Sonic."""
-    return replies.read_direct(status, {}, json.dumps(body).encode(), Sonic.operations()[operation])
+    return replies.read_direct(
+        replies.answer(status, {}, json.dumps(body).encode()), Sonic.operations()[operation]
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,11 +264,11 @@ def test_files_by_format() -> None:
 def test_credits_are_never_made_up() -> None:
     """Numbers in any type; a missing one is 0; a body without any is no balance."""
     credits = Account.operations()["credits"]
-    found = replies.read_direct(200, {}, b'{"credits":"12.5","extra_credits":null}', credits)
+    found = replies.read_direct(replies.answer(200, {}, b'{"credits":"12.5","extra_credits":null}'), credits)
     assert isinstance(found, Credits)
     assert found.total == 12.5
     with pytest.raises(InvalidResponseError) as caught:
-        replies.read_direct(200, {}, b"{}", credits)
+        replies.read_direct(replies.answer(200, {}, b"{}"), credits)
     assert not caught.value.may_have_been_charged
 
 
@@ -282,7 +289,7 @@ def test_credits_are_never_made_up() -> None:
 )
 def test_how_an_answer_failed(status: int, raw: bytes, failure: Failure | None) -> None:
     """The kind of failure decides whether a call may be sent again."""
-    assert replies.failure_of(status, raw) is failure
+    assert replies.failure_of(replies.answer(status, {}, raw)) is failure
 
 
 def test_bodies_that_json_cannot_hold_are_refused() -> None:

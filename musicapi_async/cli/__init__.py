@@ -1,0 +1,1 @@
+"""The `musicapi` command: click and rich, the extra `[cli]`."""

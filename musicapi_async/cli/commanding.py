@@ -1,0 +1,92 @@
+"""What all commands share: the options that may stand anywhere, and names that follow the API's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from ..config import check_seconds
+from ..errors import RequestValidationError
+from .invocation import Invocation
+
+T = TypeVar("T")
+
+
+def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value and ctx.resilient_parsing is False:
+        setattr(ctx.ensure_object(Invocation), str(param.name), value)
+
+
+def _note_form(ctx: click.Context, param: click.Parameter, value: bool | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Invocation).json = value
+
+
+def _note_speed(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Invocation).clock_speed = seconds(ctx, param, value) or 1.0
+
+
+def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """A positive finite number, or a usage error."""
+    try:
+        return None if value is None else check_seconds("it", value)
+    except RequestValidationError as error:
+        raise click.BadParameter("must be a positive number", ctx, param) from error
+
+
+def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
+    """The options of `musicapi` itself, which its commands take too. `form` is --json/--text."""
+
+    def option(*declared: str, **given: Any) -> click.Option:
+        given.setdefault("callback", _note)
+        return click.Option(declared, expose_value=False, hidden=hidden, **given)
+
+    form_option = option(
+        "--json/--text",
+        "json",
+        default=None,
+        callback=_note_form,
+        help="JSON lines, or text. Default: text on a terminal, JSON lines otherwise.",
+    )
+    found: list[click.Parameter] = [form_option] if form else []
+    found += [
+        option("--base-url", metavar="URL", help="Address of the service (else MUSICAPI_BASE_URL)."),
+        option("--key-file", metavar="FILE", help="File that holds the API key (else MUSICAPI_KEY)."),
+        option("-v", "--verbose", count=True, help="Show the log; -vv shows more."),
+    ]
+    speed = "Run the client's clock faster, as fast as a sandbox (else MUSICAPI_CLOCK_SPEED)."
+    if hidden:
+        return [*found, option("--clock-speed", type=float, callback=_note_speed, help=speed)]
+    variable = {"envvar": "MUSICAPI_CLOCK_SPEED"}
+    return [*found, option("--clock-speed", type=float, callback=_note_speed, help=speed, **variable)]
+
+
+class Command(click.Command):
+    """A command that takes the shared options as well, without showing them again."""
+
+    def __init__(self, *args: Any, form: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params = [*self.params, *shared_options(hidden=True, form=form)]
+
+
+def run(work: Callable[[Invocation], Coroutine[Any, Any, int | None]]) -> None:
+    """Run the asynchronous part of a command, and exit with the code that it gives."""
+    ctx = click.get_current_context()
+    code = asyncio.run(work(ctx.ensure_object(Invocation)))
+    if code:
+        ctx.exit(code)
+
+
+def kebab(name: str) -> str:
+    """'create_music' as 'create-music'."""
+    return name.replace("_", "-")
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    joined = " ".join(text.replace("`", "").split())
+    return joined.partition(". ")[0].partition(": ")[0].rstrip(".") + "." if joined else ""

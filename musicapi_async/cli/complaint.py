@@ -1,0 +1,123 @@
+"""Errors for people and for scripts: what happened, whether money moved, what to do next."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import click
+
+from ..errors import (
+    DownloadError,
+    InsufficientCreditsError,
+    MusicAPIError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    RequestTimeoutError,
+    RequestValidationError,
+    TaskFailedError,
+    TaskTimeoutError,
+)
+from .lines import write_json
+from .visible import visible
+
+NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
+    {
+        OutcomeUnknownError: "Do not simply repeat it: compare `musicapi credits` with the balance before, "
+        "and look in the dashboard for the result.",
+        InsufficientCreditsError: "Buy credits; `musicapi credits` shows the balance.",
+        RateLimitedError: "Wait a little and repeat it; it was refused, not charged.",
+        RequestTimeoutError: "Repeat it later; a free call may be repeated as often as you like.",
+        TaskTimeoutError: "Wait for it again, which is free; a new create would be paid for again.",
+    }
+)
+"""What to do next, where the library's own hint speaks of Python."""
+
+
+def next_step(error: MusicAPIError) -> str:
+    """What the user can do now, in terms of the command."""
+    for kind, text in NEXT.items():
+        if isinstance(error, kind):
+            return text
+    if isinstance(error, RequestValidationError) and error.field == "api_key":
+        return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
+    return error.hint
+
+
+def what_happened(error: MusicAPIError) -> str:
+    """The event itself; fields of a request by the name of their option."""
+    if isinstance(error, RequestValidationError) and error.violations:
+        rows = [str(one) for one in error.violations]
+        names = [one.field for one in error.violations]
+        return "; ".join(
+            f"--{name.replace('_', '-')}{row.removeprefix(name)}" if row.startswith(name) else row
+            for name, row in zip(names, rows, strict=True)
+        )
+    if isinstance(error, RequestValidationError) and error.field == "api_key":
+        return error.message.replace("pass api_key=... or set MUSICAPI_KEY", "MUSICAPI_KEY is not set")
+    if isinstance(error, TaskFailedError):
+        return f"task {error.task_id} failed: {error.message}"
+    return f"{error.call}: {error.message}" if error.call else error.message
+
+
+def money(error: MusicAPIError) -> str:
+    """Whether credits were spent, in terms of the command."""
+    if isinstance(error, NotFoundError) and error.task_id:
+        return ""  # whether such a task was ever paid for is just what nobody knows
+    return error.money.replace("client.credits()", "`musicapi credits`")
+
+
+def error_fields(error: MusicAPIError, code: int) -> dict[str, Any]:
+    """An error as a JSON object; the keys are always the same."""
+    return {
+        "event": "error",
+        "type": type(error).__name__,
+        "message": what_happened(error),
+        "money": money(error),
+        "next": next_step(error),
+        "may_have_been_charged": error.may_have_been_charged,
+        "status": getattr(error, "status", None),
+        "request_id": getattr(error, "request_id", None),
+        "field": getattr(error, "field", None),
+        "path": error.path if isinstance(error, DownloadError) else None,
+        "task_id": error.task_id,
+        "family": error.family,
+        "exit_code": code,
+    }
+
+
+def complain(error: MusicAPIError, code: int, *, as_json: bool) -> None:
+    """Write an error to standard error."""
+    if as_json:
+        write_json(error_fields(error, code), err=True)
+        return
+    facts = what_happened(error)
+    status = getattr(error, "status", None)
+    request_id = getattr(error, "request_id", None)
+    about = [f"HTTP {status}"] if status else []
+    about += [f"request id {request_id}"] if request_id else []
+    if about:
+        facts = f"{facts.rstrip('.')} ({', '.join(about)})"
+    label = click.style("Error:", fg="red", bold=True)
+    click.echo(f"{label} {wrapped(facts, first=7)}", err=True)
+    for text in (money(error), next_step(error)):
+        if text:
+            click.echo(wrapped(text), err=True)
+
+
+def wrapped(text: str, first: int = 0) -> str:
+    """`text` in lines of the terminal's width; ids and links stay whole. The first line begins at `first`."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    filled = textwrap.fill(
+        visible(text), width, initial_indent=" " * first, break_long_words=False, break_on_hyphens=False
+    )
+    return filled.lstrip()
+
+
+def resume_command(words: Sequence[str], command: str = "wait") -> str:
+    """A command line to copy; one word per line, because tokens are long."""
+    return " \\\n".join([f"  musicapi {command}", *(f"    {word}" for word in words)])

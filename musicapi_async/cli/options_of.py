@@ -1,0 +1,217 @@
+"""Click parameters read off a request's declaration: names, types, limits and help are written there only."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from ..api.operation import Operation
+from ..api.request import SECRET, FieldInfo
+
+FILE_LIMIT: Final = 1024 * 1024
+"""Bytes that are read from a file or from standard input; the longest field has 5,000 characters."""
+
+PLAIN_LIMITS: Final = frozenset({"text", "text, not empty", "True or False", "a JSON value", "a number"})
+"""Limits that the type shown beside an option tells already."""
+
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]  # generic for type checkers only: older releases of click are not
+else:
+    ParamType = click.ParamType
+
+
+class Text(ParamType):
+    """Text as it is, `@file` for the text in a file, `@-` for standard input, `@@...` for a leading '@'."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or not value.startswith("@"):
+            return value
+        if value.startswith("@@"):
+            return value[1:]
+        return self.read(value[1:], param, ctx)
+
+    def read(self, name: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text of the file `name`, or of standard input if it is '-'."""
+        if name == "-":
+            data = sys.stdin.buffer.read(FILE_LIMIT + 1)
+        else:
+            try:
+                with Path(name).open("rb") as file:
+                    data = file.read(FILE_LIMIT + 1)
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                hint = "for text that begins with '@', double it: '@@...'"
+                self.fail(f"cannot read {name!r}: {reason} ({hint})", param, ctx)
+        if len(data) > FILE_LIMIT:
+            self.fail(f"{name!r} holds more than {FILE_LIMIT} bytes", param, ctx)
+        try:
+            return data.decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError:
+            self.fail(f"{name!r} is not UTF-8 text", param, ctx)
+
+
+class Secret(Text):
+    """A secret: only from a file or standard input, because arguments show in the list of processes."""
+
+    name = "@file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not value.startswith("@"):
+            self.fail("is a secret: give '@file' or '@-', not the secret itself", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Scalar(Text):
+    """A number if it reads like one, else text: for fields that take both."""
+
+    name = "text or number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = super().convert(value, param, ctx)
+        for kind in (int, float):
+            try:
+                number = kind(text)
+            except (TypeError, ValueError):
+                continue
+            if str(number) == text:
+                return number
+        return text
+
+
+class Json(Text):
+    """A JSON value, or `@file`."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = super().convert(value, param, ctx)
+        if not isinstance(text, str):
+            return text
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            self.fail(f"is not JSON: {error}", param, ctx)
+
+
+def flag_of(name: str) -> str:
+    """The spelling of a field as an option, such as '--title'."""
+    return "--" + name.replace("_", "-")
+
+
+def dest_of(name: str) -> str:
+    """The name under which click hands over a field; never that of another option of the command."""
+    return f"field_{name}"
+
+
+def argument_fields(operation: Operation[Any, Any]) -> tuple[FieldInfo, ...]:
+    """The fields that stand without an option's name: required ids and links, which need no naming."""
+    own = inspect.signature(operation.request).parameters
+    return tuple(
+        field
+        for field in operation.fields
+        if field.required
+        and own[field.name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        and field.name.endswith(("_id", "url", "_link"))
+    )
+
+
+def parameters_of(operation: Operation[Any, Any]) -> list[click.Parameter]:
+    """The arguments and options of an operation; required ones first."""
+    arguments = argument_fields(operation)
+    found: list[click.Parameter] = []
+    for field in arguments:
+        shown = field.name.upper()
+        found.append(click.Argument([dest_of(field.name)], required=False, type=str, metavar=shown))
+        found.append(click.Option([flag_of(field.name), "also_" + dest_of(field.name)], hidden=True))
+    options = [field for field in operation.fields if field not in arguments]
+    options.sort(key=lambda field: (not field.required, field.name.startswith("webhook_")))
+    found += [_option(field, operation) for field in options]
+    return found
+
+
+def _option(field: FieldInfo, operation: Operation[Any, Any]) -> click.Option:
+    dest, flag, kind = dest_of(field.name), flag_of(field.name), _core(field.type)
+    told = [spoken(field.description, operation)] if field.description else []
+    if field.limit and field.limit not in PLAIN_LIMITS:
+        limit = re.sub(r"^(text of|a number|a whole number) ", "", field.limit)
+        told.append(f"({limit})")
+    if field.default is not None:
+        default = {True: "yes", False: "no"}.get(field.default, field.default)
+        told.append(f"[default: {default}]")
+    text = " ".join(told)
+    if isinstance(kind, msgspec.inspect.BoolType):
+        off = f"--no-{flag[2:]}"
+        return click.Option([f"{flag}/{off}", dest], default=None, help=text, required=field.required)
+    if isinstance(kind, msgspec.inspect.ListType):
+        each = type_of(kind.item_type)
+        text += " Repeat the option for each."
+        return click.Option([flag, dest], type=each, multiple=True, help=text, required=field.required)
+    param_type = Secret() if field.name in SECRET else type_of(field.type)
+    return click.Option([flag, dest], type=param_type, help=text, required=field.required)
+
+
+def _core(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """The type without its limits and without None; a union of several stays one."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _core(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        members = [_core(one) for one in kind.types if not isinstance(one, msgspec.inspect.NoneType)]
+        return members[0] if len(members) == 1 else kind
+    return kind
+
+
+def type_of(kind: msgspec.inspect.Type) -> ParamType:
+    """The click type for a declared type."""
+    match _core(kind):
+        case msgspec.inspect.StrType():
+            return Text()
+        case msgspec.inspect.IntType():
+            return click.INT
+        case msgspec.inspect.FloatType():
+            return click.FLOAT
+        case msgspec.inspect.UnionType():
+            return Scalar()
+        case _:
+            return Json()
+
+
+def spoken(text: str, operation: Operation[Any, Any]) -> str:
+    """A docstring for the terminal: quoted fields of the request by their option, other quotes dropped."""
+    names = {field.name for field in operation.fields}
+    return re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
+
+
+def fields_given(operation: Operation[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments for the operation's method, from what click parsed.
+
+    What was not given is left out, so that the request's own defaults hold.
+    """
+    values: dict[str, Any] = {}
+    arguments = argument_fields(operation)
+    for field in operation.fields:
+        dest = dest_of(field.name)
+        value = given.get(dest)
+        if field in arguments:
+            also = given.get("also_" + dest)
+            if value is None and also is None:
+                raise click.UsageError(f"Missing argument '{field.name.upper()}'.")
+            if value is not None and also is not None:
+                raise click.UsageError(f"'{field.name.upper()}' was given twice.")
+            value = also if value is None else value
+        if isinstance(_core(field.type), msgspec.inspect.ListType) and value is not None:
+            value = [*value] or None
+        if value is not None:
+            values[field.name] = value
+        elif field.required:
+            raise click.UsageError(f"Missing option '{flag_of(field.name)}'.")
+    return values

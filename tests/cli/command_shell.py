@@ -1,0 +1,89 @@
+"""Running the command as users do: a process of its own against a sandbox in this one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musicapi_async.sandbox import Sandbox
+
+PATIENCE = 60.0
+
+
+def environment(sandbox: Sandbox | None = None) -> dict[str, str]:
+    """The environment of a user, with or without an account."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MUSICAPI")}
+    kept["PYTHONPATH"] = str(Path(__file__).parents[2])
+    kept["PYTHONWARNINGS"] = "error"
+    if sandbox is not None:
+        kept["MUSICAPI_BASE_URL"] = sandbox.base_url
+        kept["MUSICAPI_KEY"] = sandbox.api_key
+        kept["MUSICAPI_CLOCK_SPEED"] = f"{sandbox.clock.speed:g}"
+    return kept
+
+
+@dataclass
+class Ended:
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    """JSON lines as objects."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+class Shell:
+    """Starts `musicapi` with arguments."""
+
+    def __init__(self, sandbox: Sandbox | None = None, folder: Path | None = None) -> None:
+        self.environment = environment(sandbox)
+        self.folder = folder
+
+    async def start(self, *args: str, **options: Any) -> asyncio.subprocess.Process:
+        """A running process."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "musicapi_async.cli.main",
+            *args,
+            env=self.environment,
+            cwd=self.folder,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            **options,
+        )
+
+    async def run(self, *args: str, given: bytes = b"") -> Ended:
+        """Run to the end; standard output is no terminal, so it speaks JSON lines."""
+        process = await self.start(*args)
+        return await ended(process, given)
+
+    async def interrupt_after(self, word: str, *args: str) -> Ended:
+        """Press Ctrl-C once a line of the output holds `word`."""
+        process = await self.start(*args)
+        assert process.stdout is not None
+        seen = b""
+        while word.encode() not in seen:
+            line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+            assert line, f"{word!r} never came"
+            seen += line
+        process.send_signal(signal.SIGINT)
+        return await ended(process, b"", seen)
+
+
+async def ended(process: asyncio.subprocess.Process, given: bytes = b"", seen: bytes = b"") -> Ended:
+    """Wait for the end of a process."""
+    out, err = await asyncio.wait_for(process.communicate(given), PATIENCE)
+    assert process.returncode is not None
+    return Ended(process.returncode, (seen + out).decode(), err.decode())

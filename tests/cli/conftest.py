@@ -1,0 +1,26 @@
+"""A fast sandbox, and the command with its key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from command_shell import Shell
+
+from musicapi_async.sandbox import Sandbox
+
+SPEED = 200.0
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """A fast sandbox with an account of 1000 credits."""
+    async with Sandbox(speed=SPEED, longest=15) as running:
+        yield running
+
+
+@pytest.fixture
+def shell(sandbox: Sandbox, tmp_path: Path) -> Shell:
+    """The command with the key of the sandbox."""
+    return Shell(sandbox, tmp_path)

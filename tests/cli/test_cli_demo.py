@@ -1,0 +1,92 @@
+"""The demo, as a newcomer sees it: on a terminal of 80 columns, and as JSON lines."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_shell import Shell, environment, lines_of
+from mutagen.mp3 import MP3
+
+from musicapi_async.cli.demo import PROGRAM
+from musicapi_async.sandbox import Sandbox
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[()][A-Z0-9]")
+
+
+def on_terminal(folder: Path, *args: str, columns: int = 80) -> tuple[int, str]:
+    """Run the command on a terminal of its own; returns its exit code and all that was written."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    settings = {**environment(), "TERM": "xterm-256color"}
+    settings.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "musicapi_async.cli.main", *args]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=settings, cwd=folder
+    ) as process:
+        os.close(theirs)
+        written = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                written += chunk
+        except OSError:  # Linux says so when the last writer has gone
+            pass
+        code = process.wait(60)
+    os.close(ours)
+    return code, written.decode()
+
+
+def test_the_demo_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    """Bars while it runs, then a table, the cost and a program to copy; no line is wider than the screen."""
+    code, written = on_terminal(tmp_path, "demo", "--speed", "60")
+    shown = ESCAPES.sub("", written)
+    assert code == 0, shown
+    assert max(len(line) for line in re.split(r"[\r\n]+", shown)) <= 80
+    assert re.search(r"(?s)pending.*stream.*succeeded.*2 saved.*Title.*Cost.*import asyncio", shown)
+    names = sorted(path.name for path in (tmp_path / "musicapi-demo").iterdir())
+    assert len(names) == 6
+    for name in names:
+        assert name in shown
+
+
+async def test_the_demo_as_json_lines(tmp_path: Path) -> None:
+    """A program gets events, and the sum of them at the end; the files are songs with a title."""
+    done = await Shell(folder=tmp_path).run("demo", "--speed", "200", "--out", "o", "--seed", "3")
+    assert (done.code, done.err) == (0, "")
+    last = lines_of(done.out)[-1]
+    assert last["event"] == "demo"
+    assert last["cost"] > 0
+    for path in last["files"]:
+        song = MP3(tmp_path / path)
+        assert str(song.tags["TIT2"]) in path
+        assert 50 <= song.info.length <= 90
+
+
+async def test_ctrl_c_in_the_demo(tmp_path: Path) -> None:
+    """It ends at once, and asks nobody to wait for tasks that are gone."""
+    done = await Shell(folder=tmp_path).interrupt_after('"running"', "demo", "--speed", "20")
+    assert done.code == 130
+    assert lines_of(done.err)[-1]["tasks"] == []
+
+
+async def test_the_printed_program_runs(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the demo prints to copy does what the demo did; only the clock is faster here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MUSICAPI_BASE_URL", sandbox.base_url)
+    monkeypatch.setenv("MUSICAPI_KEY", sandbox.api_key)
+    program = PROGRAM.replace("asyncio.run(main())", "").replace("MusicAPI()", "MusicAPI(clock=clock)")
+    scope: dict[str, Any] = {"clock": sandbox.clock}
+    exec(program, scope)
+    await scope["main"]()
+    assert len(list((tmp_path / "songs").iterdir())) == 6

@@ -1,0 +1,168 @@
+"""Options are read off the declarations, and everything that is declared can be called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from musicapi_async.api.families import FAMILIES
+from musicapi_async.api.operation import Operation
+from musicapi_async.cli.operations import OperationCommand
+from musicapi_async.cli.options_of import argument_fields, fields_given, parameters_of
+from musicapi_async.cli.root import root
+
+OPERATIONS = [operation for family in FAMILIES.values() for operation in family.operations().values()]
+
+
+def operation_of(family: str, name: str) -> Operation[Any, Any]:
+    return FAMILIES[family].operations()[name]
+
+
+def parsed(operation: Operation[Any, Any], *args: str, given: str = "") -> dict[str, Any]:
+    """The keyword arguments that the method would get."""
+    got: dict[str, Any] = {}
+
+    def note(**values: Any) -> None:
+        got.update(fields_given(operation, values))
+
+    command = click.Command("it", callback=note, params=parameters_of(operation))
+    result = CliRunner().invoke(command, args, input=given, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return got
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
+def test_every_operation_has_a_command_with_help(operation: Operation[Any, Any]) -> None:
+    """Whatever is declared appears, with its path, its price and every field's name."""
+    args = [operation.family.word, operation.name.replace("_", "-"), "--help"]
+    result = CliRunner().invoke(root, args, terminal_width=80)
+    assert result.exit_code == 0, result.output
+    assert operation.path in result.output
+    assert ("Charges credits." if operation.charges else "Free.") in result.output
+    for field in operation.fields:
+        shown = field.name.replace("_", "-")
+        assert f"--{shown}" in result.output or field.name.upper() in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
+def test_no_two_options_of_a_command_share_a_name(operation: Operation[Any, Any]) -> None:
+    """A field of the request never hides an option of the command."""
+    command = OperationCommand(operation)
+    params = command.get_params(click.Context(command))
+    spelt = [text for param in params for text in (*param.opts, *param.secondary_opts) if text[0] == "-"]
+    assert len(spelt) == len(set(spelt))
+
+
+def test_types_follow_the_declaration() -> None:
+    """Numbers, flags and text arrive as what they are; what is not given is left out."""
+    operation = operation_of("sonic", "create_music")
+    got = parsed(
+        operation,
+        *("--mv", "sonic-v6", "--duration", "60", "--style-weight", "0.5"),
+        *("--make-instrumental", "--no-custom-mode", "--title", "T"),
+    )
+    assert got == {
+        "mv": "sonic-v6",
+        "duration": 60,
+        "style_weight": 0.5,
+        "make_instrumental": True,
+        "custom_mode": False,
+        "title": "T",
+    }
+
+
+def test_lists_repeat_their_option() -> None:
+    """A list is given one by one."""
+    got = parsed(operation_of("sonic", "download"), "c1", "--formats", "mp3", "--formats", "wav")
+    assert got == {"clip_id": "c1", "formats": ["mp3", "wav"]}
+
+
+def test_a_number_or_text_is_taken_for_what_it_reads_like() -> None:
+    """Fields of two types take both."""
+    operation = operation_of("producer", "create_music")
+    assert parsed(operation, "--seed", "007", "--bpm", "120") == {"seed": "007", "bpm": 120}
+
+
+def test_objects_are_given_as_json(tmp_path: Path) -> None:
+    """An object is a JSON value or a file of it."""
+    operation = operation_of("studio", "create")
+    file = tmp_path / "config.json"
+    file.write_text('{"mode": "precede"}', encoding="utf-8")
+    needed = ["--prompt", "p", "--model-type", "m", "--lyrics-type", "user"]
+    assert parsed(operation, *needed, "--config", f"@{file}")["config"] == {"mode": "precede"}
+    with pytest.raises(click.BadParameter, match="not JSON"):
+        parsed(operation, *needed, "--config", "{")
+
+
+def test_ids_stand_without_an_option_or_with_one() -> None:
+    """`stems-basic CLIP_ID` and `stems-basic --clip-id CLIP_ID` are the same; both at once are refused."""
+    operation = operation_of("sonic", "stems_basic")
+    assert [field.name for field in argument_fields(operation)] == ["clip_id"]
+    assert parsed(operation, "abc") == parsed(operation, "--clip-id", "abc") == {"clip_id": "abc"}
+    with pytest.raises(click.UsageError, match="twice"):
+        parsed(operation, "abc", "--clip-id", "abc")
+    with pytest.raises(click.UsageError, match="Missing argument 'CLIP_ID'"):
+        parsed(operation)
+
+
+@pytest.mark.parametrize(
+    ("args", "missing"), [([], "--mv"), (["--mv", "m", "--continue-at", "3"], "--custom-mode")]
+)
+def test_a_missing_required_field_is_named(args: list[str], missing: str) -> None:
+    """Required fields are asked for by the name of their option, flags too."""
+    operation = operation_of("sonic", "extend_music")
+    with pytest.raises(click.UsageError) as caught:
+        parsed(operation, *args, "--continue-clip-id", "c")
+    assert missing in caught.value.format_message()
+
+
+class TestTextFromFiles:
+    """`@file`, `@-` and `@@`."""
+
+    def prompt(self, value: str, given: str = "") -> str:
+        operation = operation_of("sonic", "create_music")
+        return parsed(operation, "--mv", "m", "--prompt", value, given=given)["prompt"]
+
+    def test_a_file_is_read(self, tmp_path: Path) -> None:
+        """Without its byte order mark and its last line break."""
+        file = tmp_path / "lyrics.txt"
+        file.write_bytes("\ufeff[Verse]\nGrüße\n".encode())
+        assert self.prompt(f"@{file}") == "[Verse]\nGrüße"
+
+    def test_standard_input_is_read(self) -> None:
+        """`@-` takes what is piped in."""
+        assert self.prompt("@-", given="la la\n") == "la la"
+
+    def test_a_doubled_at_sign_is_text(self) -> None:
+        """Text may begin with '@'."""
+        assert self.prompt("@@home") == "@home"
+
+    @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x" * (1024 * 1024 + 1)])
+    def test_what_is_no_text_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        """Bytes that are not UTF-8, and files without end, are refused by name."""
+        file = tmp_path / "lyrics.bin"
+        file.write_bytes(content)
+        with pytest.raises(click.BadParameter, match=r"lyrics\.bin"):
+            self.prompt(f"@{file}")
+
+    def test_a_missing_file_is_named(self) -> None:
+        """With the way to mean text instead."""
+        with pytest.raises(click.BadParameter, match=r"'nowhere'.*@@"):
+            self.prompt("@nowhere")
+
+    def test_a_secret_is_never_an_argument(self, tmp_path: Path) -> None:
+        """Arguments show in the list of processes, so a secret comes from a file."""
+        operation = operation_of("sonic", "create_music")
+        with pytest.raises(click.BadParameter) as caught:
+            parsed(operation, "--mv", "m", "--webhook-secret", "hush")
+        assert "hush" not in caught.value.format_message()
+        file = tmp_path / "secret"
+        file.write_text("hush\n", encoding="utf-8")
+        got = parsed(operation, "--mv", "m", "--webhook-secret", f"@{file}")
+        assert got["webhook_secret"] == "hush"

@@ -1,0 +1,93 @@
+"""Exit codes and texts, as plain functions."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musicapi_async import (
+    AuthenticationError,
+    ConnectFailedError,
+    ContentModerationError,
+    DownloadError,
+    InsufficientCreditsError,
+    MusicAPIError,
+    OutcomeUnknownError,
+    RequestValidationError,
+    TaskFailedError,
+    TaskTimeoutError,
+)
+from musicapi_async.api.handle import TaskRef
+from musicapi_async.cli import exits
+from musicapi_async.cli.commands import refs_of
+from musicapi_async.cli.complaint import error_fields
+from musicapi_async.cli.progress import share_done
+from musicapi_async.cli.text import value_lines
+from musicapi_async.cli.visible import visible
+
+ERRORS = [
+    (RequestValidationError("title: too long"), exits.REFUSED_HERE),
+    (AuthenticationError("wrong key", status=401), exits.NOT_ALLOWED),
+    (InsufficientCreditsError("no credits", status=403), exits.NOT_ALLOWED),
+    (ContentModerationError("copyright", status=403), exits.OTHER),
+    (TaskFailedError("upstream", task_id="t", family="sonic"), exits.TASK_FAILED),
+    (TaskTimeoutError("still running", task_id="t", family="sonic"), exits.GOING_ON),
+    (OutcomeUnknownError("lost"), exits.OUTCOME_UNKNOWN),
+    (MusicAPIError("odd", may_have_been_charged=True), exits.OUTCOME_UNKNOWN),
+    (ConnectFailedError("refused"), exits.OTHER),
+    (DownloadError("disk full"), exits.OTHER),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda value: type(value).__name__)
+def test_every_error_has_its_code(error: MusicAPIError, code: int) -> None:
+    """Scripts can tell what happened from the exit code."""
+    assert exits.code_of(error) == code
+
+
+def test_the_gravest_code_wins() -> None:
+    """Of several ends, the one that costs most when overlooked decides."""
+    assert exits.gravest([exits.OTHER, exits.OUTCOME_UNKNOWN, exits.TASK_FAILED]) == exits.OUTCOME_UNKNOWN
+    assert exits.gravest([exits.GOING_ON, exits.TASK_FAILED]) == exits.TASK_FAILED
+    assert exits.gravest([]) == exits.OK
+
+
+def test_error_objects_have_the_same_keys_always() -> None:
+    """A program may rely on every key being there, and no text speaks of Python."""
+    objects = [error_fields(error, code) for error, code in ERRORS]
+    assert len({tuple(fields) for fields in objects}) == 1
+    assert not any("client." in str(value) for fields in objects for value in fields.values())
+
+
+@given(st.text())
+def test_no_title_can_steer_a_terminal(text: str) -> None:
+    """Control and format characters never reach it."""
+    shown = visible(text)
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066" for c in shown)
+
+
+@given(st.floats(min_value=0, max_value=1e6), st.floats(min_value=0, max_value=1e6))
+def test_a_bar_only_grows_and_never_claims_the_end(one: float, other: float) -> None:
+    """It is full only when the task has ended."""
+    low, high = sorted((one, other))
+    assert 0 <= share_done(low) <= share_done(high) < 1
+
+
+def test_replies_read_well() -> None:
+    """Flat objects take a line each, long text keeps its lines, empty fields are left out."""
+    words = [{"word": "la", "start_s": 4.0678}, {"word": "li", "start_s": 5.0}]
+    lyrics = [{"title": "Cat", "lyrics": "one\ntwo"}]
+    shown = value_lines({"bpm": 118.0, "key": None, "tags": ["a", "b"], "words": words, "results": lyrics})
+    plain = [click.unstyle(line) for line in shown]
+    assert plain[:2] == ["bpm  118", "tags  a, b"]
+    assert plain[2:5] == ["words", "  word la  start_s 4.0678", "  word li  start_s 5"]
+    assert plain[5:] == ["results", "  title  Cat", "  lyrics", "  one", "  two", ""]
+
+
+def test_tokens_and_ids_are_both_taken_each_once() -> None:
+    """A token knows its family; a bare id gets the one that was given."""
+    token = TaskRef("producer", "p1", "create_music", 5).token
+    refs = refs_of([token, "s1", "s1"], "sonic")
+    assert [(ref.family, ref.task_id) for ref in refs] == [("producer", "p1"), ("sonic", "s1")]

@@ -1,0 +1,328 @@
+"""The command as users and scripts run it: processes against a sandbox."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_shell import Shell, ended, environment, lines_of
+from mutagen.mp3 import MP3
+
+from musicapi_async.sandbox import Choices, Fault, Sandbox
+
+SONG = ("create", "--mv", "sonic-v6", "--prompt", "[Verse]\nla la la", "--title", "Lanterns")
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a few lines of Python."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+# --- starting ------------------------------------------------------------------------------------------------
+
+
+def test_help_loads_neither_aiohttp_nor_numpy_nor_rich() -> None:
+    """A help text comes at once."""
+    loaded = python(
+        "import sys\n"
+        "from musicapi_async.cli.main import main\n"
+        "sys.argv = ['musicapi', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print({'aiohttp', 'numpy', 'rich'} & set(sys.modules))"
+    )
+    assert loaded.stdout.endswith("set()\n"), loaded.stderr
+    assert "Exit codes" in loaded.stdout
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
+    """No traceback, but the line to type."""
+    ran = python(
+        f"import sys; sys.modules[{missing!r}] = None\nfrom musicapi_async.cli.main import main; main()"
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "The musicapi command needs an extra: pip install 'musicapi-async[cli]'\n"
+
+
+def test_the_demo_says_what_it_needs() -> None:
+    """Its music comes from another extra."""
+    ran = python(
+        "import sys; sys.modules['numpy'] = None; sys.argv = ['musicapi', 'demo']\n"
+        "from musicapi_async.cli.main import main; main()"
+    )
+    assert ran.returncode == 2
+    assert "musicapi-async[cli,sandbox]" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+async def test_completion_scripts_are_printed(name: str) -> None:
+    """One for each common shell."""
+    done = await Shell().run("completion", name)
+    assert done.code == 0
+    assert "_MUSICAPI_COMPLETE" in done.out
+
+
+# --- the account and refusals --------------------------------------------------------------------------------
+
+
+async def test_credits_as_json(shell: Shell) -> None:
+    """One object on one line."""
+    done = await shell.run("credits")
+    assert (done.code, done.err) == (0, "")
+    assert lines_of(done.out) == [{"event": "credits", "credits": 1000, "extra_credits": 0, "total": 1000}]
+
+
+async def test_a_key_from_a_file(sandbox: Sandbox, shell: Shell, tmp_path: Path) -> None:
+    """The key may be in a file; never in the arguments."""
+    del shell.environment["MUSICAPI_KEY"]
+    missing = await shell.run("credits")
+    assert (missing.code, lines_of(missing.err)[0]["field"]) == (2, "api_key")
+    (tmp_path / "key").write_text(sandbox.api_key + "\n", encoding="utf-8")
+    assert (await shell.run("credits", "--key-file", "key")).code == 0
+    assert (await shell.run("credits", "--key-file", "none")).code == 2
+
+
+async def test_a_wrong_key_is_code_three(shell: Shell) -> None:
+    """And the text does not show it."""
+    shell.environment["MUSICAPI_KEY"] = "not-the-key"
+    done = await shell.run("credits", "--json")
+    error = lines_of(done.err)[0]
+    assert (done.code, error["type"], error["exit_code"]) == (3, "AuthenticationError", 3)
+    assert "not-the-key" not in done.err
+
+
+async def test_a_refused_request_is_never_sent(sandbox: Sandbox, shell: Shell) -> None:
+    """Limits are checked here, and named by their options."""
+    done = await shell.run(*SONG, "--tags", "x" * 1001, "--duration", "3")
+    assert done.code == 2
+    error = lines_of(done.err)[0]
+    assert "--tags" in error["message"]
+    assert "--duration" in error["message"]
+    assert error["money"] == "Nothing was sent, nothing was charged."
+    assert not list(sandbox.journal)
+
+
+async def test_the_fast_clock_is_for_sandboxes_only(shell: Shell) -> None:
+    """A forgotten variable must not hammer the real service."""
+    done = await shell.run("credits", "--base-url", "https://api.example.org/v1")
+    assert done.code == 2
+    assert "sandbox on this machine only" in done.err
+
+
+async def test_a_usage_error_is_json_when_asked(shell: Shell) -> None:
+    """Programs get an object for every error."""
+    done = await shell.run("--json", "credits", "--nonsense")
+    assert (done.code, lines_of(done.err)[0]["type"]) == (2, "UsageError")
+
+
+# --- creating, waiting, fetching ------------------------------------------------------------------------------
+
+
+async def test_a_song_from_submit_to_file(sandbox: Sandbox, shell: Shell, tmp_path: Path) -> None:
+    """Every step is an event with stable keys; the files are whole and named by their title."""
+    done = await shell.run(*SONG, "--download", "songs")
+    assert (done.code, done.err) == (0, "")
+    events = lines_of(done.out)
+    names = [event["event"] for event in events]
+    assert (names[0], names[-2:]) == ("submitted", ["finished", "downloaded"])
+    assert set(names[1:-2]) == {"update"}
+    assert {event["token"] for event in events} == {events[0]["token"]}
+    finished = events[-2]
+    assert (finished["state"], [clip["state"] for clip in finished["clips"]]) == (
+        "succeeded",
+        ["succeeded"] * 2,
+    )
+    for path in events[-1]["paths"]:
+        assert MP3(tmp_path / path).tags["TIT2"] == "Lanterns"
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_a_pipe_gets_the_id_at_once(shell: Shell) -> None:
+    """Without a terminal a create does not wait; the token is enough for all that follows."""
+    done = await shell.run(*SONG)
+    (submitted,) = lines_of(done.out)
+    assert (done.code, submitted["event"], submitted["kind"]) == (0, "submitted", "create_music")
+    look = await shell.run("task", submitted["token"])
+    assert lines_of(look.out)[0]["task_id"] == submitted["task_id"]
+    waited = await shell.run("wait", submitted["token"], submitted["task_id"])
+    assert [event["event"] for event in lines_of(waited.out)].count("finished") == 1
+    fetched = await shell.run("download", submitted["task_id"], "--out", "d", "--name", "{index}")
+    assert lines_of(fetched.out)[-1]["paths"] == ["d/0.mp3", "d/1.mp3"]
+
+
+async def test_text_without_a_terminal(shell: Shell) -> None:
+    """--text tells people what to copy."""
+    done = await shell.run("--text", *SONG, "--no-wait")
+    assert "musicapi wait" in done.out
+    assert "musicapi:sonic:create_music:" in done.out
+
+
+async def test_lyrics_from_standard_input(sandbox: Sandbox, shell: Shell) -> None:
+    """`@-` reads the prompt."""
+    done = await shell.run("create", "--mv", "sonic-v6", "--prompt", "@-", given=b"[Verse]\nfrom a pipe\n")
+    assert done.code == 0
+    sent = [entry for entry in sandbox.journal if entry.path == "/sonic/create"]
+    assert [entry.body["prompt"] for entry in sent if entry.body] == ["[Verse]\nfrom a pipe"]
+
+
+async def test_a_persona_and_a_song_with_it(shell: Shell) -> None:
+    """The shortcut takes the clip as an option; the reply holds the persona's id."""
+    song = await shell.run(*SONG, "--wait")
+    clip_id = lines_of(song.out)[-1]["clips"][0]["clip_id"]
+    made = await shell.run("persona", "--name", "Rain", "--clip-id", clip_id)
+    persona_id = lines_of(made.out)[0]["persona_id"]
+    sung = await shell.run(
+        *(
+            "sonic",
+            "persona-music",
+            "--mv",
+            "sonic-v6",
+            "--persona-id",
+            persona_id,
+            "--prompt",
+            "la",
+            "--wait",
+        )
+    )
+    assert lines_of(sung.out)[-1]["state"] == "succeeded"
+
+
+async def test_any_path_can_be_called(shell: Shell) -> None:
+    """What is not typed is reached with its method and path."""
+    done = await shell.run("request", "get", "/get-credits")
+    assert lines_of(done.out) == [{"credits": 1000, "extra_credits": 0}]
+    body = '{"task_type": "create_music", "mv": "sonic-v6", "prompt": "la", "custom_mode": true}'
+    created = await shell.run("request", "POST", "/sonic/create", "--json", "@-", given=body.encode())
+    assert "task_id" in lines_of(created.out)[0]
+    assert (await shell.run("request", "GET", "https://example.org/")).code == 2
+
+
+# --- failures and interruptions -------------------------------------------------------------------------------
+
+
+async def test_a_failed_task_is_code_four(sandbox: Sandbox, shell: Shell) -> None:
+    """With what the service says of the credits."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail("failed-200"))
+    done = await shell.run(*SONG, "--wait")
+    assert done.code == 4
+    failed = lines_of(done.out)[-1]
+    assert (failed["event"], failed["state"]) == ("failed", "failed")
+    assert lines_of(done.err)[0]["type"] == "TaskFailedError"
+
+
+async def test_time_that_runs_out_is_code_five(sandbox: Sandbox, shell: Shell) -> None:
+    """The task goes on, and the last line says which."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.stuck())
+    done = await shell.run(*SONG, "--timeout", "60")
+    token = lines_of(done.out)[0]["token"]
+    assert done.code == 5
+    assert lines_of(done.err)[-1] == {"event": "going_on", "tasks": [token], "not_downloaded": []}
+
+
+async def test_an_unknown_outcome_is_code_six(sandbox: Sandbox, shell: Shell) -> None:
+    """Sent once, charged perhaps, and said so."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    done = await shell.run(*SONG)
+    error = lines_of(done.err)[-1]
+    assert (done.code, error["may_have_been_charged"]) == (6, True)
+    assert [entry.path for entry in sandbox.journal].count("/sonic/create") == 1
+
+
+async def test_an_unknown_task_is_no_task_that_goes_on(sandbox: Sandbox, shell: Shell) -> None:
+    """Nobody is told to wait for an id that does not exist."""
+    sandbox.choices = Choices(unknown_task="404")
+    done = await shell.run("wait", "nonsense")
+    assert [event["event"] for event in lines_of(done.err)] == ["error"]
+    assert done.code == 1
+
+
+async def test_ctrl_c_prints_the_tasks_that_go_on(sandbox: Sandbox, shell: Shell) -> None:
+    """Exit code 130, no traceback, and the command to come back with."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.stuck())
+    done = await shell.interrupt_after('"running"', *SONG, "--wait")
+    token = lines_of(done.out)[0]["token"]
+    interrupted = lines_of(done.err)[-1]
+    assert (done.code, interrupted["event"], interrupted["tasks"]) == (130, "interrupted", [token])
+    assert "Traceback" not in done.err
+
+
+async def test_ctrl_c_while_a_create_is_under_way_still_names_its_task(
+    sandbox: Sandbox, shell: Shell
+) -> None:
+    """The answer to a paid call is awaited for a moment, because its id is worth money."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(1.0 * sandbox.clock.speed))
+    process = await shell.start("--json", *SONG)
+    while not any(entry.path == "/sonic/create" for entry in sandbox.journal):
+        await sandbox.clock.sleep(1)  # in small steps, because another process sends the request
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+    interrupted = lines_of(done.err)[-1]
+    assert (done.code, interrupted["event"]) == (130, "interrupted")
+    (token,) = interrupted["tasks"]
+    waited = await shell.run("wait", token)
+    assert waited.code == 0
+
+
+async def test_files_that_are_missing_can_be_fetched_later(
+    sandbox: Sandbox, shell: Shell, tmp_path: Path
+) -> None:
+    """A folder that cannot be written is an error that costs nothing but another download."""
+    (tmp_path / "blocked").write_text("a file, no folder", encoding="utf-8")
+    done = await shell.run(*SONG, "--download", "blocked/songs")
+    token = lines_of(done.out)[0]["token"]
+    assert done.code == 1
+    assert lines_of(done.err)[-1] == {"event": "going_on", "tasks": [], "not_downloaded": [token]}
+
+
+async def test_a_reader_that_leaves_ends_it_quietly(sandbox: Sandbox, shell: Shell) -> None:
+    """`| head -1` gives no traceback, and the task is still named."""
+    process = await shell.start(*SONG, "--wait")
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+    assert process.stderr is not None
+    err = (await process.stderr.read()).decode()
+    assert await process.wait() == 141
+    assert "Traceback" not in err
+    assert lines_of(err)[-1]["tasks"] == [lines_of(line.decode())[0]["token"]]
+    assert sandbox.balance < 1000
+
+
+async def test_the_log_is_shown_when_asked(shell: Shell) -> None:
+    """-v tells what happens, without the key."""
+    done = await shell.run(*SONG, "-v")
+    assert any("accepted" in event["message"] for event in lines_of(done.err))
+    assert "sandbox-key" not in done.err
+
+
+# --- the sandbox as a program ----------------------------------------------------------------------------------
+
+
+async def test_the_sandbox_runs_alone() -> None:
+    """It prints what to export, serves, and Ctrl-C ends it cleanly."""
+    shell = Shell()
+    process = await shell.start("sandbox", "--port", "0", "--speed", "200", "--create-limit", "1/3s")
+    assert process.stdout is not None
+    told = lines_of((await process.stdout.readline()).decode())[0]
+    other = Shell()
+    other.environment |= {"MUSICAPI_BASE_URL": told["base_url"], "MUSICAPI_KEY": told["api_key"]}
+    assert lines_of((await other.run("credits")).out)[0]["total"] == 1000
+    port = told["base_url"].split(":")[2].split("/")[0]
+    taken = await shell.run("sandbox", "--port", port)
+    assert taken.code == 2
+    assert "--port 0" in taken.err
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+    assert done.code == 0
+    assert "Traceback" not in done.err
