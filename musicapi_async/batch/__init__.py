@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .manifest import Manifest, Song, Step
+from .plan import Plan, plan_batch
 from .records import ClipRecord, SongRecord, StepRecord
 from .runner import BatchResult, Progress, run_batch
 
@@ -10,10 +11,12 @@ __all__ = [
     "BatchResult",
     "ClipRecord",
     "Manifest",
+    "Plan",
     "Progress",
     "Song",
     "SongRecord",
     "Step",
     "StepRecord",
+    "plan_batch",
     "run_batch",
 ]

@@ -139,14 +139,6 @@ class Manifest(msgspec.Struct, frozen=True):
             raise _refuse(source, faults)
         return cls(tuple(songs), source)
 
-    @property
-    def creates(self) -> int:
-        """How many tasks will be made at least: songs, and steps that are tasks, for one clip of each."""
-        return sum(
-            1 + sum(1 + (step.name == "extend") for step in song.steps if operation_of(song, step).submits)
-            for song in self.songs
-        )
-
 
 def operation_of(song: Song, step: Step | None = None) -> Operation[Any, Any]:
     """The operation of a song, or of one of its steps."""

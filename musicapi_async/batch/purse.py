@@ -21,8 +21,10 @@ class BudgetReached(Exception):
 
 
 class Purse:
-    """Lets calls through while the budget lasts. `balance` reads the credits of the account; `learned` is told
-    of every price that was found out."""
+    """Lets calls through while the budget lasts.
+
+    `balance` reads the credits of the account; `learned` is told of every price that was found out.
+    """
 
     def __init__(
         self,
