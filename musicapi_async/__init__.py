@@ -53,6 +53,7 @@ from .errors import (
     UpstreamError,
     WebhookVerificationError,
 )
+from .webhooks import Webhooks
 
 __all__ = [
     "APIConnectionError",
@@ -99,5 +100,6 @@ __all__ = [
     "UpstreamError",
     "Voice",
     "WebhookVerificationError",
+    "Webhooks",
     "__version__",
 ]

@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import os
 import random
+import uuid
 import warnings
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
@@ -23,7 +25,7 @@ from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
 from .api.request import Request
-from .api.results import Clip, Clips, Result, TaskUpdate, Until
+from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
 from .api.studio import Studio
@@ -34,6 +36,7 @@ from .errors import MusicAPIError, RequestValidationError
 from .store.base import STATES
 from .store.ledger import Ledger
 from .store.memory import MemoryStore
+from .transport.recording import Recorder, Unrecorded
 
 if TYPE_CHECKING:
     import aiohttp
@@ -41,8 +44,9 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .store.base import Job, JobState, JobStore
     from .tasks.schedule import PollPolicy
+    from .transport.download import Fetchable
     from .transport.limiter import Pace, RateLimiter
-    from .transport.recording import Recorder
+    from .webhooks import Event, Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
 
@@ -68,6 +72,7 @@ class MusicAPI:
     `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
+    `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
     `sonic_word`: 'suno' on sister hosts that want it in the paths. `close_with_loop`: connections end with
     their event loop, and a client that is not closed by hand is no mistake. `clock`, `rng`: for tests.
 
@@ -104,6 +109,7 @@ class MusicAPI:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
+        webhooks: Webhooks | None = None,
         sonic_word: str = "sonic",
         close_with_loop: bool = False,
         clock: Clock | None = None,
@@ -121,17 +127,19 @@ class MusicAPI:
             pace=pace,
             in_flight=in_flight,
             polling=polling,
+            store=store,
             limiter=limiter,
             session=session,
             proxy=proxy,
             trust_env=trust_env,
+            webhooks=webhooks,
             sonic_word=sonic_word,
             close_with_loop=close_with_loop,
             clock=clock or Clock(),
             rng=rng or random.Random(),
             attempt_timeout=attempt_timeout,
         )
-        self._attach(core, options, core.ledger(store))
+        self._attach(core, options, core.book)
 
     def _attach(self, core: _Core, options: Options, ledger: Ledger) -> None:
         self._core = core
@@ -353,21 +361,23 @@ class MusicAPI:
 
     async def download(
         self,
-        clips: Clip | Sequence[Clip] | Result,
+        files: Fetchable,
         folder: str | os.PathLike[str],
         *,
         name: str = "{title} {clip_id}",
     ) -> list[Path]:
-        """Fetch the finished files of clips into `folder` (made if missing); returns the paths. Free.
+        """Fetch finished files into `folder` (made if missing); returns the paths. Free.
 
-        `name` is the pattern of the file names without extension; fields: title, clip_id, index, name (of
-        a stem). Each file appears under its name only when it is whole and has been checked; one that is
-        already there whole is not fetched again. Clips that failed are passed over. The key is never sent.
-        Raises `DownloadError`.
+        `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
+        `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
+        title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and
+        has been checked; one that is already there whole is not fetched again. Clips that failed are passed
+        over. The key is never sent. Raises `DownloadError`.
         """
+        from .transport.download import links_of
+
         runtime = await self._core.runtime()
-        asked = [clips] if isinstance(clips, Clip) else clips.clips if isinstance(clips, Result) else clips
-        return await runtime.downloader.fetch_all(list(asked), Path(folder), name)
+        return await runtime.downloader.fetch_all(links_of(files), Path(folder), name)
 
     # --- options and lifetime ------------------------------------------------------------------------------
 
@@ -396,6 +406,18 @@ class MusicAPI:
     def base_url(self) -> str:
         """The address that calls go to."""
         return self._core.base_url
+
+    @property
+    def webhooks(self) -> Inbox:
+        """Where webhooks go in: `await client.webhooks.handle(headers, raw, url=...)` in the view that gets
+        them finishes the waits. Tasks that a webhook will tell of are polled only as a safety net.
+        """
+        return self._core.inbox
+
+    @property
+    def options(self) -> Options:
+        """The options of this view; `with_options` makes another."""
+        return self._options
 
     @property
     def clock(self) -> Clock:
@@ -438,10 +460,12 @@ class _Core:
         pace: str | Pace | None,
         in_flight: int | None,
         polling: PollPolicy | None,
+        store: JobStore | None,
         limiter: RateLimiter | None,
         session: aiohttp.ClientSession | None,
         proxy: str | None,
         trust_env: bool,
+        webhooks: Webhooks | None,
         sonic_word: str,
         close_with_loop: bool,
         clock: Clock,
@@ -464,6 +488,8 @@ class _Core:
         self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
+        self.webhooks: Final = webhooks
+        self.book: Final = self.ledger(store)
 
     def ledger(self, store: JobStore | None) -> Ledger:
         """What writes paid calls into `store`; without one, those with a job key into memory."""
@@ -522,6 +548,27 @@ class _Core:
         if path == "/sonic/task/{task_id}":
             return f"/{self._sonic_word}/clip/{{task_id}}"
         return f"/{self._sonic_word}/{path.removeprefix('/sonic/')}"
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """Takes webhooks and hands them to the waits of the running loop."""
+        from .webhooks import Inbox
+
+        return Inbox(self.webhooks, self._deliver, adopt=self.book.adopt)
+
+    def order(self, request: Request, options: Options) -> tuple[Request, Options]:
+        """The request with its webhook, if there shall be one, and options with the job key in it."""
+        if self.webhooks is None:
+            return request, options
+        key = options.job_key or str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        ordered = self.webhooks.order(request, key)
+        return ordered, options if ordered is request else msgspec.structs.replace(options, job_key=key)
+
+    def _deliver(self, event: Event) -> None:
+        loop = asyncio.get_running_loop()
+        for runtime in self._runtimes:
+            if runtime.loop is loop and not runtime.closed:
+                runtime.deliver(event.family, event.task_id, event.raw)
 
     async def aclose(self) -> None:
         """Close what this loop has open."""
@@ -586,7 +633,13 @@ class _Bound:
         self._warn(operation)
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
-        return await runtime.caller.submit(operation, request, self._options, self._watching, self._recorder)
+        keyed = self._ledger.keyed(self._options)
+        ordered, options = self._core.order(request, keyed)
+        recorder = self._recorder if keyed.job_key is not None else Unrecorded()
+        task = await runtime.caller.submit(operation, ordered, options, self._watching, recorder)
+        if ordered is not request:
+            runtime.waiter.expect(task.family, task.task_id)
+        return task
 
     async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
         self._warn(operation)

@@ -59,10 +59,12 @@ class MusicAPIError(Exception):
 
     `message` is what happened, `hint` what to do next, `call` the call that it happened to (such as
     `POST /sonic/create`), `task_id` the task concerned where there is one.
-    `may_have_been_charged` is True when credits may have been spent and nobody here can tell.
+    `may_have_been_charged` is True when credits may have been spent and nobody here can tell. `reached` is
+    set when one step of several failed (`musicapi_async.chains`): pass it back to go on from there.
     """
 
     default_hint: ClassVar[str] = ""
+    reached: object = None
 
     def __init__(
         self,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, Final
 
 from .api.families import polled_as
 from .api.handle import TaskRef
@@ -26,6 +26,9 @@ from .transport.download import Downloader
 from .transport.limiter import RateLimiter
 from .transport.session import Session
 from .wire.looks import Seen
+
+SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = {"sonic": ("sonic", "suno")}
+"""Families whose tasks one webhook may mean: both words name Sonic (webhooks.md section 4)."""
 
 
 def polled_of(ref: TaskRef) -> Polled:
@@ -82,6 +85,12 @@ class Runtime:
     async def noted(self) -> None:
         """Return when all that has ended so far is written down."""
         await asyncio.gather(*self._notes)
+
+    def deliver(self, family: str, task_id: str | None, body: Mapping[str, Any]) -> None:
+        """Hand the body of a webhook to the waits for its task."""
+        if task_id and polled_as(family) is not None:
+            for word in SAME_FAMILY.get(family, (family,)):
+                self.waiter.deliver(word, task_id, body)
 
     async def refresh(self, ref: TaskRef, options: Options) -> TaskUpdate:
         """Look at a task once, with the repeats of any free call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -132,12 +132,16 @@ def srt(lines: Sequence[Line]) -> str:
     return "\n".join(cues)
 
 
+LATEST: Final = 359_999.0
+"""Seconds, 99:59:59: later times, which no song has, are shown as this."""
+
+
 def _lrc_time(seconds: float) -> str:
-    hundredths = round(seconds * 100)
+    hundredths = round(min(seconds, LATEST) * 100)
     return f"{hundredths // 6000:02d}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
 
 
 def _srt_time(seconds: float) -> str:
-    thousandths = round(seconds * 1000)
+    thousandths = round(min(seconds, LATEST) * 1000)
     whole = thousandths // 1000
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{thousandths % 1000:03d}"

@@ -299,6 +299,15 @@ class Stems(Clips):
 
     __slots__ = ()
 
+    @overload
+    def __getitem__(self, index: int) -> Stem: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Clip]: ...
+    @overload
+    def __getitem__(self, index: str) -> Stem: ...
+    def __getitem__(self, index: int | slice | str) -> Clip | Sequence[Clip]:
+        return self.by_name[index] if isinstance(index, str) else self.items[index]
+
     @property
     def by_name(self) -> dict[str, Stem]:
         """The parts by lower-case name; a name that comes twice gets ' 2', ' 3', ..."""

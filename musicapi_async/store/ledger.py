@@ -14,6 +14,7 @@ from ..api.handle import TaskRef
 from ..api.request import SECRET
 from ..api.results import TaskUpdate
 from ..clock import Clock
+from ..config import Options
 from ..errors import JobStoreError, MusicAPIError, OutcomeUnknownError, TaskFailedError
 from ..transport.recording import Earlier
 from . import states
@@ -89,6 +90,12 @@ class Ledger:
         request = request_of(self._base_url, call, body, family, kind)
         return JobRecording(self, key or self._new_key(), request)
 
+    def keyed(self, options: Options) -> Options:
+        """The options with a job key, if the call is written down."""
+        if options.job_key is not None or not self._always:
+            return options
+        return msgspec.structs.replace(options, job_key=self._new_key())
+
     def again(self, job: Job) -> Reopening:
         """A recorder for sending an ambiguous or failed job once more."""
         return Reopening(self, job)
@@ -107,6 +114,10 @@ class Ledger:
         job = await self.store.change(key, step, durable=True)
         assert job is not None  # the step raises when there is none
         return job
+
+    async def adopt(self, key: str, task: TaskRef) -> None:
+        """A webhook told which task the call with this key made; only one whose answer was lost needs it."""
+        await self.store.change(key, states.adopted(task, self.clock.time()), durable=True)
 
     async def ended(self, ref: TaskRef, update: TaskUpdate) -> None:
         """Note that a task ended. A loss here loses nothing: the next look at the task tells it again."""

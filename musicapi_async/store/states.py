@@ -19,6 +19,9 @@ from .base import Holder, Job, JobRequest, Step
 Liveness = Callable[[Holder], bool | None]
 """Whether the process of a holder lives: True, False, or None when that cannot be told."""
 
+DELIVERY: Final = frozenset({"webhook_url"})
+"""Fields that say where to tell of the result and not what to make: they may differ under one key."""
+
 DIED_SENDING: Final = "the process that sent it ended before it had read the answer"
 
 
@@ -34,7 +37,7 @@ def difference(before: JobRequest, now: JobRequest) -> list[str]:
     ]
     if before.body != now.body:
         old_fields, new_fields = before.fields, now.fields
-        for name in sorted({*old_fields, *new_fields}):
+        for name in sorted({*old_fields, *new_fields} - DELIVERY):
             old, new = old_fields.get(name), new_fields.get(name)
             if old != new:
                 told.append(f"{name}: {_shown(old, new)} before, {_shown(new, old)} now")
@@ -209,6 +212,21 @@ def resolved(key: str, task: TaskRef, alive: Liveness, now: float) -> Step:
             raise RequestValidationError(f"job {key!r} makes no task: {job.request.call}", field="key")
         return msgspec.structs.replace(
             job, state="accepted", holder=None, task=task, why="resolved by its task id", updated_at=now
+        )
+
+    return step
+
+
+def adopted(task: TaskRef, now: float) -> Step:
+    """A webhook told which task a job made that nobody had heard of since it was sent."""
+
+    def step(job: Job | None) -> Job | None:
+        if job is None or job.state not in ("sent", "ambiguous") or job.request.family != task.family:
+            return job
+        known = msgspec.structs.replace(task, kind=job.request.kind, submitted_at=job.updated_at)
+        why = "resolved by its webhook"
+        return msgspec.structs.replace(
+            job, state="accepted", holder=None, task=known, why=why, updated_at=now
         )
 
     return step

@@ -28,7 +28,7 @@ import random
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from copy import copy
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 
@@ -40,6 +40,7 @@ from ..config import check_seconds
 from ..errors import RequestValidationError, TaskError, TaskTimeoutError
 from ..wire import polls, retry
 from ..wire.looks import Seen
+from .deliveries import LOOKS, Deliveries
 from .schedule import PollPolicy
 
 log: Final = logging.getLogger("musicapi_async")
@@ -150,6 +151,7 @@ class TaskWaiter:
         self._workers: Final[set[asyncio.Task[None]]] = set()
         self._noted: Final[set[str]] = set()
         self._closed = False
+        self._deliveries: Final = Deliveries(clock, self._hurry)
 
     # --- what callers want ---------------------------------------------------------------------------
 
@@ -176,8 +178,7 @@ class TaskWaiter:
         try:
             update = slot.last or TaskUpdate("pending", task_id=ref.task_id, family=ref.family)
             shown = update.fingerprint()
-            if slot.last is None:
-                yield update
+            yield update
             while not update.is_terminal:
                 rest = limit - (self._clock.now() - started)
                 outcome: TaskUpdate | Exception | None = None
@@ -233,16 +234,31 @@ class TaskWaiter:
             for slot in slots.values():
                 self._leave(slot, ended)
 
-    def deliver(self, family: str, task_id: str, seen: Seen) -> bool:
-        """An answer that came from outside, such as a webhook: as if it had been polled.
+    def expect(self, family: str, task_id: str) -> None:
+        """A webhook will tell of this task: look at it only as a safety net."""
+        self._deliveries.expect((family, task_id))
 
-        Returns whether anybody was waiting. The first terminal answer wins; later ones change nothing.
+    def deliver(self, family: str, task_id: str, body: Any) -> bool:
+        """The body of a webhook about a task: as if it had been polled.
+
+        Returns whether anybody was waiting; if nobody was, it is kept for whoever comes later. The first
+        terminal answer wins; later ones change nothing.
         """
+        self._deliveries.heard()
         slot = self._slots.get((family, task_id))
-        if slot is None:
-            return False
-        self._apply(slot, seen)
-        return True
+        if slot is not None:
+            seen = polls.read_payload(body, ref=slot.ref, polled=slot.polled)
+            self._deliveries.expect(slot.key)  # one that told of the beginning will tell of the end
+            if not _steps_back(slot.last, seen.update):
+                self._apply(slot, seen, told=True)
+            return True
+        ref = TaskRef(family, task_id)
+        update = polls.read_payload(body, ref=ref, polled=self._polled_of(ref)).update
+        ended = update is not None and update.is_terminal
+        news = self._deliveries.keep((family, task_id), body, ended=ended)
+        if update is not None and ended and news and self._ended is not None:
+            self._ended(ref, update)
+        return False
 
     @property
     def watched(self) -> int:
@@ -255,6 +271,7 @@ class TaskWaiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._deliveries.close()
         for slot in list(self._slots.values()):
             self._fail(slot, _closed(slot.ref, "the client was closed while waiting"))
         workers = list(self._workers)
@@ -296,12 +313,17 @@ class TaskWaiter:
             kind = f"{ref.family}/{ref.kind} {ref.model}".rstrip(" /")
             slot = self._slots[ref.family, ref.task_id] = Slot(ref, polled, kind, now - self._age(ref))
             slot.listeners = listener
+            if (body := self._deliveries.early(slot.key)) is not None:
+                self._apply(slot, polls.read_payload(body, ref=ref, polled=polled), told=True)
+                return slot
             first = polled.first if listener.eager else self._policy.first(kind)
-            # A task that another process submitted may be done already: look at once.
-            self._schedule(slot, max(now, slot.born + first) if ref.own else now)
+            if self._is_told(slot):
+                self._schedule(slot, max(now, slot.born + _slow(slot)))
+            else:  # a task that another process submitted may be done already: look at once
+                self._schedule(slot, max(now, slot.born + first) if ref.own else now)
             return slot
         slot.add(listener)
-        if listener.eager and not slot.busy:
+        if listener.eager and not slot.busy and not self._is_told(slot):
             seen_at = slot.born if slot.looked is None else slot.born + slot.looked
             soon = max(now, seen_at + (slot.polled.first if slot.looked is None else slot.polled.interval))
             if soon < slot.due:
@@ -320,6 +342,20 @@ class TaskWaiter:
         slot.due = NEVER
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
+
+    def _is_told(self, slot: Slot) -> bool:
+        """Whether a webhook will tell of the end, so that looking is only the safety net."""
+        return self._deliveries.expects(slot.key) and not self._deliveries.silent
+
+    def _hurry(self) -> None:
+        """Webhooks have stopped: look at the tasks that relied on them as at any other."""
+        log.warning("webhooks have stopped coming: polling at the usual times until the next one")
+        now = self._clock.now()
+        for slot in self._slots.values():
+            if self._deliveries.expects(slot.key) and not slot.busy:
+                age = now - slot.born
+                due = slot.born + max(self._policy.first(slot.kind), age)
+                self._schedule(slot, min(slot.due, due + self._rng.uniform(0, slot.polled.interval)))
 
     def _schedule(self, slot: Slot, due: float) -> None:
         slot.due = due
@@ -379,7 +415,8 @@ class TaskWaiter:
                     self._apply(slot, seen)
             slot = self._take()
 
-    def _apply(self, slot: Slot, seen: Seen) -> None:
+    def _apply(self, slot: Slot, seen: Seen, *, told: bool = False) -> None:
+        """Act on what a look shows, or on what a webhook told."""
         now = self._clock.now()
         age = now - slot.born
         verdict = polls.decide(seen, slot.memory, age=age, own=slot.ref.own, now=now)
@@ -393,7 +430,7 @@ class TaskWaiter:
         if update is not None:
             update.seen_at = age
             if update.is_terminal:
-                self._end(slot, update, age)
+                self._end(slot, update, age, told=told)
                 return
             self._policy.observed(slot.kind, False, slot.looked, age)
             slot.looked = age
@@ -412,16 +449,25 @@ class TaskWaiter:
     def _next_look(self, slot: Slot, verdict: polls.Verdict, age: float) -> float:
         if verdict.failures:
             return age + max(retry.poll_pause(verdict.failures, self._rng), verdict.after)
+        if self._is_told(slot) and verdict.memory is None:
+            return age + max(_slow(slot), verdict.after)
         due = self._policy.next(slot.kind, age)
         if any(listener.eager for listener in slot.each()):
             due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._rng))
         return max(due, age + verdict.after)
 
-    def _end(self, slot: Slot, update: TaskUpdate, age: float) -> None:
+    def _end(self, slot: Slot, update: TaskUpdate, age: float, *, told: bool) -> None:
         if update.result is not None:
-            self._policy.observed(slot.kind, True, slot.looked, age)
+            if told:  # it ended just now, not at some time since the last look
+                self._policy.observed(slot.kind, False, slot.looked, age)
+            self._policy.observed(slot.kind, True, age if told else slot.looked, age)
         slot.last = update
         self._forget(slot)
+        expected = self._deliveries.ended(slot.key)
+        if told or expected:
+            self._deliveries.keep(slot.key, update.raw, ended=True)
+        if expected and not told:
+            self._deliveries.missed()
         for listener in slot.each():
             listener.notify(slot, update)
         if self._ended is not None:
@@ -431,6 +477,17 @@ class TaskWaiter:
         self._forget(slot)
         for listener in slot.each():
             listener.fail(slot, error)
+
+
+def _slow(slot: Slot) -> float:
+    return slot.polled.deadline / LOOKS
+
+
+def _steps_back(last: TaskUpdate | None, update: TaskUpdate | None) -> bool:
+    """A webhook that was overtaken: it shows less than is known."""
+    if last is None or update is None or update.is_terminal:
+        return False
+    return len(update.clips.succeeded) < len(last.clips.succeeded)
 
 
 def _closed(ref: TaskRef, what: str) -> TaskError:

@@ -15,14 +15,15 @@ import string
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
-from urllib.parse import urlsplit
+from typing import BinaryIO, Final, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
 import anyio
 import anyio.to_thread
 
-from ..api.results import Clip, Stem
+from ..api.replies import Files, Midi, Wav
+from ..api.results import Clip, Result, Stem
 from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
 from ..wire import retry
@@ -77,8 +78,57 @@ def kind_of(head: bytes) -> str | None:
 
 def extension_of(url: str) -> str:
     """The extension in a link's path, if it is a short plain one."""
-    suffix = Path(urlsplit(url).path).suffix.lower().lstrip(".")
+    suffix = Path(_parts(url).path).suffix.lower().lstrip(".")
     return suffix if re.fullmatch(r"[a-z0-9]{2,4}", suffix) else ""
+
+
+class Link(NamedTuple):
+    """A file to fetch: its address, what its name is made of, and its extension if that is known."""
+
+    url: str
+    title: str = ""
+    clip_id: str = ""
+    name: str = ""
+    extension: str = ""
+
+
+Fetchable = Clip | Sequence[Clip] | Result | Wav | Midi | Files | str
+"""What can be downloaded: clips, results of tasks, replies that hold links, and plain links."""
+
+
+def links_of(asked: Fetchable) -> list[Link]:
+    """The links of what is asked for; clips that failed have none, files that are not there are refused."""
+    match asked:
+        case str():
+            return [_named_by_link(asked, extension_of(asked))]
+        case Wav():
+            return [_named_by_link(asked.wav_url, "wav")]
+        case Midi():
+            if asked.midi_url is None:
+                raise DownloadError("the MIDI file is not there yet", hint="Call midi() again.")
+            return [_named_by_link(asked.midi_url, "mid")]
+        case Files():
+            return [_named_by_link(file.url, file.format.lower()) for file in asked.files]
+        case Clip():
+            return [_of_clip(asked, 0)]
+        case _:
+            clips = asked.clips if isinstance(asked, Result) else asked
+            return [_of_clip(clip, index) for index, clip in enumerate(clips) if not clip.is_failed]
+
+
+def _of_clip(clip: Clip, index: int) -> Link:
+    if clip.final_url is None:
+        raise DownloadError(
+            f"clip {clip.clip_id or index} has no file (state {clip.state or 'unknown'})",
+            hint="Wait for the task first; a stream is not a file.",
+        )
+    name = clip.name if isinstance(clip, Stem) else ""
+    return Link(clip.final_url, clip.title or "", clip.clip_id, name, extension_of(clip.final_url))
+
+
+def _named_by_link(url: str, extension: str) -> Link:
+    known = extension if extension in EXTENSIONS else ""
+    return Link(url, clip_id=Path(unquote(_parts(url).path)).stem, extension=known)
 
 
 class _Again(Exception):
@@ -97,24 +147,18 @@ class Downloader:
         self._rng: Final = rng
         self._locks: Final[dict[Path, asyncio.Lock]] = {}
 
-    async def fetch_all(self, clips: Sequence[Clip], folder: Path, pattern: str) -> list[Path]:
-        """Fetch the files of `clips` at once, as many as the lane allows; the paths in their order.
+    async def fetch_all(self, links: Sequence[Link], folder: Path, pattern: str) -> list[Path]:
+        """Fetch files at once, as many as the lane allows; the paths in the order of `links`.
 
         All are tried; then the first error is raised, with every whole file in place.
         """
         check_pattern(pattern)
-        wanted: list[tuple[str, Path]] = []
-        taken: set[str] = set()
-        for index, clip in enumerate(clips):
-            if clip.is_failed:
-                continue
-            if clip.final_url is None:
-                raise DownloadError(
-                    f"clip {clip.clip_id or index} has no file (state {clip.state or 'unknown'})",
-                    hint="Wait for the task first; a stream is not a file.",
-                )
-            wanted.append((clip.final_url, folder / _name(clip, index, pattern, taken)))
-        done = await asyncio.gather(*(self.fetch(url, path) for url, path in wanted), return_exceptions=True)
+        taken: dict[str, set[str]] = {}
+        wanted = [
+            self.fetch(link.url, folder / _name(link, index, pattern, taken), link.extension)
+            for index, link in enumerate(links)
+        ]
+        done = await asyncio.gather(*wanted, return_exceptions=True)
         paths: list[Path] = []
         for outcome in done:
             if isinstance(outcome, BaseException):
@@ -122,14 +166,17 @@ class Downloader:
             paths.append(outcome)
         return paths
 
-    async def fetch(self, url: str, path: Path) -> Path:
-        """Fetch `url` to `path` plus the extension that its content speaks for; returns the whole path."""
-        if _scheme(url) not in ("http", "https"):
+    async def fetch(self, url: str, path: Path, extension: str = "") -> Path:
+        """Fetch `url` to `path` plus the extension that its content speaks for; returns the whole path.
+
+        With an `extension`, files of other formats may stand beside it under the same name.
+        """
+        if _parts(url).scheme not in ("http", "https"):
             raise DownloadError(f"not an http link: {url[:200]!r}", url=url)
         lock = self._locks.setdefault(path, asyncio.Lock())
         try:
             async with lock, self._limiter.slot("media"):
-                return await self._fetch(url, path)
+                return await self._fetch(url, path, extension)
         except OSError as error:
             raise DownloadError(
                 f"could not write {error.filename or path}: {error.strerror or error}",
@@ -141,8 +188,8 @@ class Downloader:
             if not lock.locked():
                 self._locks.pop(path, None)
 
-    async def _fetch(self, url: str, path: Path) -> Path:
-        there = await anyio.to_thread.run_sync(_whole_file, path)
+    async def _fetch(self, url: str, path: Path, extension: str) -> Path:
+        there = await anyio.to_thread.run_sync(_whole_file, path, extension)
         if there is not None:
             return there
         pauses = retry.delays(FIRST_PAUSE, LONGEST_PAUSE)
@@ -150,7 +197,7 @@ class Downloader:
         while True:
             tries += 1
             try:
-                return await self._attempt(url, path)
+                return await self._attempt(url, path, extension)
             except _Again as again:
                 if tries == TRIES:
                     raise DownloadError(
@@ -161,8 +208,8 @@ class Downloader:
                     ) from again
                 await self._clock.sleep(retry.spread(next(pauses), 0.1, self._rng))
 
-    async def _attempt(self, url: str, path: Path) -> Path:
-        part = path.with_name(path.name + ".part")
+    async def _attempt(self, url: str, path: Path, extension: str) -> Path:
+        part = path.with_name(path.name + f".{extension}" * bool(extension) + ".part")
         have = await anyio.to_thread.run_sync(_size_of_part, part)
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
         try:
@@ -203,11 +250,11 @@ class Downloader:
             raise _Again(f"only {size} of {total} bytes came")
 
 
-def _scheme(url: str) -> str:
+def _parts(url: str) -> SplitResult:
     try:
-        return urlsplit(url).scheme
+        return urlsplit(url)
     except ValueError:
-        return ""
+        return urlsplit("")
 
 
 def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> tuple[int, int | None]:
@@ -274,10 +321,10 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _whole_file(path: Path) -> Path | None:
+def _whole_file(path: Path, extension: str) -> Path | None:
     """The finished file of an earlier download, if there is one."""
-    for extension in EXTENSIONS:
-        final = path.with_name(f"{path.name}.{extension}")
+    for ending in (extension,) if extension else EXTENSIONS:
+        final = path.with_name(f"{path.name}.{ending}")
         if final.is_file() and final.stat().st_size:
             return final
     return None
@@ -300,16 +347,21 @@ def check_pattern(pattern: str) -> None:
         )
 
 
-def _name(clip: Clip, index: int, pattern: str, taken: set[str]) -> str:
+def _name(link: Link, index: int, pattern: str, taken: dict[str, set[str]]) -> str:
+    """A name that no other of these files has; only files of different known formats may share one."""
     text = pattern.format(
-        title=safe_name(clip.title or "", 90),
-        clip_id=safe_name(clip.clip_id, 60),
+        title=safe_name(link.title, 90),
+        clip_id=safe_name(link.clip_id, 60),
         index=index,
-        name=safe_name(clip.name if isinstance(clip, Stem) else "", 60),
+        name=safe_name(link.name, 60),
     )
     stem = safe_name(text) or f"clip {index}"
     name, count = stem, 2
-    while name.casefold() in taken:
+    while _clashes(link.extension, taken.get(name.casefold())):
         name, count = f"{stem} {count}", count + 1
-    taken.add(name.casefold())
+    taken.setdefault(name.casefold(), set()).add(link.extension)
     return name
+
+
+def _clashes(extension: str, others: set[str] | None) -> bool:
+    return others is not None and (not extension or bool(others & {"", extension}))

@@ -77,3 +77,10 @@ class Recorder(Protocol):
     ) -> Recording | None:
         """The recording of a call with the JSON `body`; None if it needs none."""
         ...
+
+
+class Unrecorded:
+    """A `Recorder` for calls that nobody writes down."""
+
+    def record(self, key: str | None, call: str, body: bytes, family: str = "", kind: str = "") -> None:
+        """Nothing is written down."""

@@ -5,9 +5,10 @@ Lines marked as errors must be reported: an ignore that is not needed is itself 
 
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
+from pathlib import Path
 from typing import assert_type
 
-from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Task, TaskUpdate
+from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Stem, Task, TaskUpdate, chains
 
 
 async def right_calls(client: MusicAPI) -> None:
@@ -33,6 +34,21 @@ async def right_calls(client: MusicAPI) -> None:
         assert_type(update, TaskUpdate)
     assert_type(client.task("sonic", "id"), Task[Clips])
     assert_type(client.with_options(deadline=5.0), MusicAPI)
+    stems = await (await client.sonic.stems_basic("clip")).wait()
+    assert_type(stems["vocals"], Stem)
+    assert_type(stems[0], Clip)
+    for files in (
+        clips,
+        clips[0],
+        stems,
+        list(clips),
+        await client.sonic.midi("clip"),
+        "https://a.example/b",
+    ):
+        assert_type(await client.download(files, "out"), list[Path])
+    assert_type(await chains.extend(client, clips[0], mv="sonic-v6", prompt="la"), Task[Clips])
+    assert_type(await chains.extend_full(client, "https://a.example/b", mv="sonic-v6"), Clips)
+    assert_type(await chains.everything(client, clips[0], "out"), chains.Everything)
 
 
 async def wrong_calls(client: MusicAPI) -> None:
@@ -45,4 +61,6 @@ async def wrong_calls(client: MusicAPI) -> None:
     await client.sonic.create_persona(name="name")  # type: ignore[call-arg]
     task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
     await task.wait(until="done")  # type: ignore[arg-type]
+    await client.download(5, "out")  # type: ignore[arg-type]
+    await chains.everything(client, "clip id", "out")  # type: ignore[arg-type]
     await client.wait_all(task)  # type: ignore[call-overload]

@@ -1,0 +1,98 @@
+"""What the waiter knows of webhooks: what came before anybody asked, and whether they still come.
+
+Webhooks make most polls needless, so a task whose result will be told is looked at seldom. But deliveries
+get lost, and nobody says so: an address that cannot be reached looks like tasks that take long. The sign is
+a look that finds a task ended of which no webhook told. Then webhooks are taken to have stopped, and every
+task is looked at when a look pays, until the next webhook comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..clock import Clock
+
+LOOKS: Final = 3
+"""The slow interval is the default deadline of a wait divided by this: a safety net of two looks, and a last
+one as the time runs out. For songs 900 / 3 = 300 s; nothing is late by more, whatever is lost."""
+GRACE: Final = 30.0
+"""Seconds that a webhook may be later than the look that found the end, before it counts as lost: a slow
+receiver and one repetition."""
+REMEMBERED: Final = 256
+"""Ended tasks whose bodies are kept for a wait that starts later; 10 kB each, usually."""
+
+EXPECTED: Final = 10_000
+"""Tasks of which it is known that a webhook will tell, 200 bytes each; older ones are polled as usual."""
+
+Key = tuple[str, str]
+
+
+class Deliveries:
+    """For one event loop. `stopped` is called when webhooks that should have come did not."""
+
+    def __init__(self, clock: Clock, stopped: Callable[[], None], *, remembered: int = REMEMBERED) -> None:
+        self.silent = False
+        self._clock: Final = clock
+        self._stopped: Final = stopped
+        self._remembered: Final = remembered
+        self._expected: Final[OrderedDict[Key, None]] = OrderedDict()
+        self._bodies: Final[OrderedDict[Key, tuple[Any, bool]]] = OrderedDict()
+        self._doubt: asyncio.TimerHandle | None = None
+
+    def expect(self, key: Key) -> None:
+        """A webhook will tell of this task."""
+        self._expected[key] = None
+        while len(self._expected) > EXPECTED:
+            self._expected.popitem(last=False)
+
+    def expects(self, key: Key) -> bool:
+        """Whether a webhook will tell of this task."""
+        return key in self._expected
+
+    def ended(self, key: Key) -> bool:
+        """Nothing more will come of this task; returns whether something was to come."""
+        return self._expected.pop(key, self) is None
+
+    def heard(self) -> None:
+        """A webhook has come: they do come."""
+        self.silent = False
+        self.close()
+
+    def missed(self) -> None:
+        """A look found the end of a task of which a webhook should have told."""
+        if self.silent or self._doubt is not None:
+            return
+        loop = asyncio.get_running_loop()
+        delay = self._clock.real(GRACE)
+        self._doubt = loop.call_later(delay, self._conclude, context=contextvars.Context())
+
+    def keep(self, key: Key, body: Any, *, ended: bool) -> bool:
+        """Remember a body for a wait that starts later; False if the end was known, which nothing covers."""
+        known = self._bodies.get(key)
+        if known is not None and known[1]:
+            return False
+        self._bodies[key] = (body, ended)
+        self._bodies.move_to_end(key)
+        while len(self._bodies) > self._remembered:
+            self._bodies.popitem(last=False)
+        return True
+
+    def early(self, key: Key) -> Any:
+        """The body that came before anybody waited, or None."""
+        found = self._bodies.get(key)
+        return None if found is None else found[0]
+
+    def close(self) -> None:
+        """Set no alarm any more."""
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
+
+    def _conclude(self) -> None:
+        self._doubt = None
+        self.silent = True
+        self._stopped()

@@ -1,0 +1,138 @@
+"""Server-sent events of a task's updates: a browser watches a song become ready, and reconnects.
+
+Each event carries the whole present state, and its id is made from that state alone. So a browser that
+reconnects with `Last-Event-ID`, even to another process after a restart, is sent what has changed since and
+nothing twice; and one that has seen the end is told that there is nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any, Final
+
+import anyio
+import msgspec
+
+from ..api.results import Clip, TaskUpdate, Voice
+from ..errors import MusicAPIError, TaskTimeoutError
+from .problems import INTERNAL, Problem, problem_of
+
+log: Final = logging.getLogger("musicapi_async")
+
+STREAM_TYPE: Final = "text/event-stream"
+STREAM_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Nothing between here and the browser may keep or gather the events."""
+
+HEARTBEAT: Final = 15.0
+"""Real seconds between signs of life: below the 30 to 60 s after which proxies drop idle connections."""
+RECONNECT: Final = 2000
+"""Milliseconds after which a browser reconnects."""
+END: Final = "-end"
+"""Last part of the id of the last event."""
+
+
+def event(
+    fields: Mapping[str, Any], *, name: str = "", event_id: str = "", retry: int | None = None
+) -> bytes:
+    """One event as it goes over the wire. `fields` becomes one line of JSON."""
+    lines = [f"retry: {retry}"] if retry is not None else []
+    lines += [f"event: {name}"] if name else []
+    lines += [f"id: {event_id}"] if event_id else []
+    return "\n".join([*lines, "data: "]).encode() + msgspec.json.encode(fields) + b"\n\n"
+
+
+def has_ended(last_event_id: str | None) -> bool:
+    """Whether a browser with this `Last-Event-ID` has seen the end: answer 204, so that it stops asking."""
+    return bool(last_event_id and last_event_id.endswith(END))
+
+
+def update_fields(update: TaskUpdate) -> dict[str, Any]:
+    """What a browser needs of an update: state, progress, clips with links, why it failed."""
+    fields: dict[str, Any] = {
+        "state": update.state,
+        "ended": update.is_terminal,
+        "progress": update.progress,
+        "clips": [clip_fields(clip) for clip in update.clips],
+    }
+    if isinstance(update.result, Voice):
+        fields["persona_id"] = update.result.persona_id
+    if update.error is not None:
+        fields["problem"] = problem_fields(problem_of(update.error))
+    return fields
+
+
+def clip_fields(clip: Clip) -> dict[str, Any]:
+    """What a browser needs of a clip; `stream_url` is early audio, `final_url` the file."""
+    return {
+        "clip_id": clip.clip_id,
+        "state": clip.state,
+        "title": clip.title,
+        "tags": clip.tags,
+        "lyrics": clip.lyrics,
+        "duration": clip.duration,
+        "image_url": clip.image_url,
+        "stream_url": clip.stream_url,
+        "final_url": clip.final_url,
+    }
+
+
+def problem_fields(problem: Problem) -> dict[str, Any]:
+    """A problem inside an event."""
+    return {"code": problem.code, "detail": problem.detail}
+
+
+def mark_of(update: TaskUpdate) -> str:
+    """The id of an update's event: the same for the same state, in every process."""
+    digest = blake2b(repr(update.fingerprint()).encode("utf-8", "replace"), digest_size=9).hexdigest()
+    return digest + (END if update.is_terminal else "")
+
+
+async def stream(
+    updates: AsyncGenerator[TaskUpdate, None],
+    last_event_id: str | None = None,
+    *,
+    heartbeat: float = HEARTBEAT,
+) -> AsyncGenerator[bytes, None]:
+    """The events of `task.updates()` from what the browser saw last to the end of the task. Free.
+
+    Events are named `update`; the last has `ended` true. What ends the watching without ending the task is
+    one event named `problem`. Every `heartbeat` seconds of silence a comment keeps the connection open.
+    Closing the generator stops the watching at once; the task goes on.
+    """
+    ahead: asyncio.Future[TaskUpdate] | None = None
+    seen = last_event_id or ""
+    try:
+        yield f"retry: {RECONNECT}\n\n".encode()
+        while True:
+            # A generator cannot be left in the middle of a step, so the step goes on beside the heartbeat.
+            ahead = ahead or asyncio.ensure_future(anext(updates))
+            done, _ = await asyncio.wait({ahead}, timeout=heartbeat)
+            if not done:
+                yield b": still here\n\n"
+                continue
+            step, ahead = ahead, None
+            update = step.result()
+            if (mark := mark_of(update)) != seen:
+                seen = mark
+                yield event(update_fields(update), name="update", event_id=mark)
+    except StopAsyncIteration:
+        pass
+    except TaskTimeoutError:
+        pass  # the browser reconnects and goes on watching
+    except MusicAPIError as error:
+        log.warning("an event stream ended: %s", error)
+        yield event(problem_fields(problem_of(error)), name="problem", event_id="problem" + END)
+    except Exception:
+        log.exception("an event stream failed")
+        yield event(problem_fields(INTERNAL), name="problem", event_id="problem" + END)
+    finally:
+        with anyio.CancelScope(shield=True):
+            if ahead is not None:
+                ahead.cancel()
+                with suppress(asyncio.CancelledError, StopAsyncIteration, Exception):
+                    await ahead
+            await updates.aclose()

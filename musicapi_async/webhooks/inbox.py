@@ -1,0 +1,222 @@
+"""Where webhooks arrive: checked, each once, and handed to whoever waits.
+
+`Webhooks` says where the service shall tell of results and with which secret; `Inbox` takes what comes.
+Neither knows a web framework: a view passes on the headers, the raw body and the address that was called.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from hashlib import blake2b
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import parse_qs, quote, urlsplit
+
+import msgspec
+
+from ..api.handle import TaskRef
+from ..api.request import Request
+from ..errors import RequestValidationError
+from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
+
+JOB_KEY: Final = "job_key"
+"""The query parameter that carries the job key in the webhook's address."""
+URL_LIMIT: Final = 1024
+"""Characters of a webhook's address (webhooks.md section 1)."""
+REMEMBERED: Final = 10_000
+"""Deliveries and job keys that are remembered, about 200 bytes each. A replay must come within the tolerance
+of its signature, so at 10 events per second this covers three times that."""
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+R = TypeVar("R", bound=Request)
+V = TypeVar("V")
+Adopt = Callable[[str, TaskRef], Awaitable[object]]
+
+
+class Webhooks:
+    """Where the service shall tell of results: `MusicAPI(webhooks=Webhooks(url=..., secret=...))`.
+
+    `url`: the public https address of the view that calls `client.webhooks.handle`; http only for this
+    machine. None: order no webhooks, only receive them. `secret`: the key that signs them, or several while
+    one is being replaced: the first signs what is ordered from now on, all are accepted. `tolerance`: seconds
+    by which the time of signing may be away. `limit`: bytes of the largest body. `now`: a clock, for tests.
+
+    Raises `RequestValidationError` for an address that the service would not call, and without a secret.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        secret: str | Iterable[str] = (),
+        *,
+        tolerance: float = TOLERANCE,
+        limit: int = BODY_LIMIT,
+        scheme: Scheme = "X-Webhook-Signature",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.url: Final = url
+        self.secrets: Final = (secret,) if isinstance(secret, str) else tuple(secret)
+        self.tolerance: Final = tolerance
+        self.limit: Final = limit
+        self.scheme: Final[Scheme] = scheme
+        self.now: Final = now
+        if not self.secrets or not all(self.secrets):
+            raise _bad("webhooks", "a secret that is not empty: without one anybody could sign")
+        if url is not None and not _callable(url):
+            raise _bad("webhooks", f"an https address of at most {URL_LIMIT} characters, without a fragment")
+
+    def order(self, request: R, job_key: str | None = None) -> R:
+        """The request with `webhook_url` and `webhook_secret` filled in, where it has these fields.
+
+        One that names its own address keeps it, and `webhook_url=""` orders none. The job key goes into the
+        address, so that the delivery tells which call made the task, even if its answer was lost.
+        """
+        if self.url is None or getattr(request, "webhook_url", "") is not None:
+            return request
+        changes: dict[str, Any] = {"webhook_url": self.url_for(job_key), "webhook_secret": self.secrets[0]}
+        return msgspec.structs.replace(request, **changes)
+
+    def url_for(self, job_key: str | None) -> str:
+        """The address with the job key in its query; without it where it would become too long."""
+        url = self.url or ""
+        if not job_key:
+            return url
+        joint = "&" if urlsplit(url).query else "?"
+        try:
+            whole = f"{url}{joint}{JOB_KEY}={quote(job_key, safe='')}"
+        except UnicodeEncodeError:
+            return url
+        return whole if len(whole) <= URL_LIMIT else url
+
+    def __repr__(self) -> str:
+        return f"Webhooks(url={self.url!r}, secret=...)"
+
+
+class Inbox:
+    """Takes webhooks: `client.webhooks`.
+
+    `deliver` is told of each event once; `adopt` that the call with a job key made a task.
+    """
+
+    def __init__(
+        self,
+        settings: Webhooks | None,
+        deliver: Callable[[Event], object],
+        *,
+        adopt: Adopt | None = None,
+        remembered: int = REMEMBERED,
+    ) -> None:
+        self._settings: Final = settings
+        self._deliver: Final = deliver
+        self._adopt: Final = adopt
+        self._handled: Final[_Recent[bool]] = _Recent(remembered)
+        self._jobs: Final[_Recent[TaskRef]] = _Recent(remembered)
+
+    async def handle(self, headers: Headers, raw: Raw, *, url: str = "") -> Event:
+        """Check a delivery, finish the waits for its task, and return it. Free, may be repeated.
+
+        `headers` and `raw`: as they came; the body must be the raw bytes. `url`: the address that was
+        called, or its query; with it the delivery also tells which job it belongs to.
+        Returns the `Event`; one that came before has `is_duplicate` set and changes nothing. Answer both
+        with 2xx. Raises `WebhookVerificationError` for what must not be believed: answer 400.
+
+        ```python
+        event = await client.webhooks.handle(request.headers, await request.body(), url=str(request.url))
+        ```
+        """
+        settings = self._settings
+        if settings is None:
+            raise _bad("webhooks", "MusicAPI(webhooks=Webhooks(url=..., secret=...)) to receive them")
+        event = verify(
+            headers,
+            raw,
+            settings.secrets,
+            settings.tolerance,
+            settings.now,
+            limit=settings.limit,
+            scheme=settings.scheme,
+        )
+        job_key = job_key_of(url)
+        if job_key is not None:
+            event = msgspec.structs.replace(event, job_key=job_key)
+        marks = _marks(event)
+        if any(mark in self._handled for mark in marks):
+            return msgspec.structs.replace(event, is_duplicate=True)
+        if job_key is not None and event.task_id and event.family:
+            ref = TaskRef(event.family, event.task_id)
+            if self._adopt is not None:
+                await self._adopt(job_key, ref)  # if it fails, the service tries again
+            self._jobs.put(job_key, ref)
+        self._deliver(event)
+        for mark in marks:
+            self._handled.put(mark, True)
+        return event
+
+    def forget(self, event: Event) -> None:
+        """Take the next delivery of `event` for a new one, because what you did with this one failed."""
+        for mark in _marks(event):
+            self._handled.drop(mark)
+
+    def task_of(self, job_key: str) -> TaskRef | None:
+        """The task that a call with this job key made, if a webhook has told.
+
+        After an `OutcomeUnknownError`: `client.task(ref.family, ref.task_id)` for what it gives.
+        """
+        return self._jobs.get(job_key)
+
+
+def _marks(event: Event) -> tuple[str, str]:
+    """The signature covers neither the id nor the address: a replay under another id has its signature."""
+    return f"id {event.dedupe_key}", f"signature {event.signature}"
+
+
+def job_key_of(url: str) -> str | None:
+    """The job key in the query of a called address, or None. Never raises; too long is none."""
+    if not url or len(url) > 8 * URL_LIMIT:
+        return None
+    try:
+        query = urlsplit(url).query or url
+        values = parse_qs(query, max_num_fields=64).get(JOB_KEY, [])
+    except ValueError:
+        return None
+    return values[0] if len(values) == 1 else None
+
+
+class _Recent(Generic[V]):
+    """The last things put in, by a text of any length, of which only a digest is kept."""
+
+    def __init__(self, size: int) -> None:
+        self._size: Final = size
+        self._items: Final[OrderedDict[bytes, V]] = OrderedDict()
+
+    def __contains__(self, key: str) -> bool:
+        return _digest(key) in self._items
+
+    def get(self, key: str) -> V | None:
+        return self._items.get(_digest(key))
+
+    def put(self, key: str, value: V) -> None:
+        self._items[_digest(key)] = value
+        while len(self._items) > self._size:
+            self._items.popitem(last=False)
+
+    def drop(self, key: str) -> None:
+        self._items.pop(_digest(key), None)
+
+
+def _digest(key: str) -> bytes:
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _callable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        scheme = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        return scheme and bool(parts.hostname) and not parts.fragment and len(url) <= URL_LIMIT
+    except ValueError:
+        return False
+
+
+def _bad(field: str, limit: str) -> RequestValidationError:
+    return RequestValidationError(f"{field}: {limit}", field=field, limit=limit)

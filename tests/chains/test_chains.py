@@ -1,0 +1,325 @@
+"""Chains of calls: the right task type, everything of a clip, and nothing paid twice when a step fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import mido
+import pytest
+
+from musicapi_async import (
+    Clip,
+    ContentModerationError,
+    DownloadError,
+    InsufficientCreditsError,
+    MusicAPI,
+    MusicAPIError,
+    RequestValidationError,
+    TaskFailedError,
+    TaskTimeoutError,
+    chains,
+)
+from musicapi_async.api.replies import Upload
+from musicapi_async.sandbox import Choices, Fault, Sandbox
+from musicapi_async.testing.virtual import VirtualTimeLoop
+
+LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
+SONG = {"mv": "sonic-v6", "prompt": LYRICS, "title": "Rain"}
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Waiting takes no time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture
+async def box() -> AsyncIterator[Sandbox]:
+    """A sandbox with short songs."""
+    async with Sandbox(seed=2, longest=8.0) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def client(box: Sandbox) -> AsyncIterator[MusicAPI]:
+    """A client of it."""
+    async with box.client(pace=None) as client:
+        yield client
+
+
+async def song(client: MusicAPI, **fields: Any) -> Clip:
+    """A finished clip."""
+    return (await (await client.sonic.create_music(**{**SONG, **fields})).wait())[0]
+
+
+def paid(box: Sandbox) -> Counter[str]:
+    """What was charged and kept, by path or task type."""
+    found: Counter[str] = Counter()
+    for entry in box.journal:
+        if entry.charge and not entry.refunded:
+            body = entry.body
+            found[body.get("task_type", entry.path) if isinstance(body, dict) else entry.path] += 1
+    return found
+
+
+# --- extend and cover --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chain", [chains.extend, chains.cover])
+async def test_the_task_type_follows_from_where_the_clip_comes_from(
+    box: Sandbox, client: MusicAPI, chain: Any
+) -> None:
+    """Links, files and uploads go to the upload form, clips and their ids to the other."""
+    clip = await song(client)
+    link = str(clip.final_url)
+    word = chain.__name__
+    at = {"continue_at": 2.0} if word == "extend" else {}
+    upload = await client.sonic.upload(link)
+    for source, kind, uploads in [
+        (clip, f"{word}_music", 0),
+        (clip.clip_id, f"{word}_music", 0),
+        (upload, f"{word}_upload_music", 0),
+        (Upload(clip_id=upload.clip_id), f"{word}_upload_music", 0),
+        (link, f"{word}_upload_music", 1),
+    ]:
+        box.journal.clear()
+        task = await chain(client, source, mv="sonic-v6", prompt=LYRICS, **at)
+        assert paid(box) == Counter({kind: 1, **({"/sonic/upload": 1} if uploads else {})})
+        assert len(await task.wait()) == 2
+
+
+async def test_an_extension_starts_at_the_end_unless_told(box: Sandbox, client: MusicAPI) -> None:
+    """A clip knows its length; a link does not, and then the start is needed."""
+    clip = await song(client)
+    await chains.extend(client, clip, mv="sonic-v6", gpt_description_prompt="a quiet outro")
+    body = box.journal.creates[-1].body
+    assert isinstance(body, dict)
+    assert (body["continue_at"], body["custom_mode"]) == (clip.duration, False)
+    with pytest.raises(RequestValidationError, match="continue_at"):
+        await chains.extend(client, "https://files.example/a.mp3", **SONG)
+
+
+async def test_a_local_file_needs_somebody_who_uploads_it(
+    box: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """The error says that only public links are taken; the hook gets the path and gives the link."""
+    clip = await song(client)
+    (path,) = await client.download(clip, tmp_path, name="demo")
+    for source in (path, str(path)):
+        with pytest.raises(RequestValidationError, match="public links only") as caught:
+            await chains.cover(client, source, **SONG)
+        assert "uploader=" in str(caught.value)
+    seen: list[Path] = []
+
+    async def uploader(file: Path) -> str:
+        seen.append(file)
+        return str(clip.final_url)
+
+    task = await chains.cover(client, path, uploader=uploader, **SONG)
+    assert (await task.wait()).status == "succeeded"
+    assert seen == [path]
+    with pytest.raises(RequestValidationError, match="no file"):
+        await chains.cover(client, tmp_path / "none.mp3", uploader=uploader, **SONG)
+    assert paid(box) == {"create_music": 1, "/sonic/upload": 1, "cover_upload_music": 1}
+
+
+async def test_a_bad_last_step_costs_no_upload(box: Sandbox, client: MusicAPI) -> None:
+    """The fields of the cover are checked before the upload is paid for."""
+    with pytest.raises(RequestValidationError, match="title"):
+        await chains.cover(client, "https://files.example/a.mp3", **{**SONG, "title": "x" * 81})
+    with pytest.raises(TypeError, match="promt"):
+        await chains.cover(client, "https://files.example/a.mp3", mv="sonic-v6", promt="misspelt")
+    assert len(box.journal) == 0
+
+
+async def test_an_upload_is_not_paid_again_when_the_cover_is_refused(box: Sandbox, client: MusicAPI) -> None:
+    """The error carries the uploaded clip; going on from it, also from stored JSON, uploads nothing."""
+    link = str((await song(client)).final_url)
+    with pytest.raises(ContentModerationError) as caught:
+        await chains.cover(client, link, mv="sonic-v6", prompt="an example phrase")
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(error.reached, chains.Reached)
+    again = chains.Reached.parse(error.reached.json())
+    assert again == error.reached
+    task = await chains.cover(client, link, reached=again, **SONG)
+    assert await chains.cover(client, link, reached=again, **SONG) == task
+    assert paid(box) == {"create_music": 1, "/sonic/upload": 1, "cover_upload_music": 1}
+    with pytest.raises(RequestValidationError, match="reached"):
+        chains.Reached.parse('{"tasks": 5}')
+
+
+async def test_an_upload_that_becomes_a_task_is_waited_for(box: Sandbox, client: MusicAPI) -> None:
+    """Some hosts answer an upload with a task; the chain goes on with its clip."""
+    link = str((await song(client)).final_url)
+    hooked = client.with_options(extra_body={"callback_url": "http://127.0.0.1:9/hook"})
+    upload = await hooked.sonic.upload(link)
+    assert upload.clip_id is None
+    assert upload.task_id
+    task = await chains.cover(client, upload, **SONG)
+    assert (await task.wait()).status == "succeeded"
+    assert paid(box)["/sonic/upload"] == 1
+
+
+# --- the full song -----------------------------------------------------------------------------------------
+
+
+async def test_the_full_song_is_the_source_and_its_extension(box: Sandbox, client: MusicAPI) -> None:
+    """Two tasks, one after the other; `choose` decides which extension is joined."""
+    clip = await song(client)
+    full = await chains.extend_full(client, clip, continue_at=5.0, choose=lambda clips: clips[1], **SONG)
+    assert len(full) == 1
+    assert full[0].duration is not None
+    assert full[0].duration > 5.0
+    parts = await client.task("sonic", box.journal.creates[1].task_id).wait()
+    body = box.journal.creates[2].body
+    assert isinstance(body, dict)
+    assert body["continue_clip_id"] == parts[1].clip_id
+
+
+async def test_no_step_of_the_full_song_is_paid_twice(box: Sandbox, client: MusicAPI) -> None:
+    """Credits run out, a wait runs out of time, a task is cancelled: going on pays only what is missing."""
+    clip = await song(client)
+    reached = chains.Reached()
+    with pytest.raises(TaskTimeoutError):
+        await chains.extend_full(client, clip, timeout=20.0, reached=reached, **SONG)
+    assert list(reached.tasks) == ["extend"]
+    box.account.credits = 1
+    with pytest.raises(InsufficientCreditsError) as caught:
+        await chains.extend_full(client, clip, reached=reached, **SONG)
+    assert caught.value.reached is reached
+    assert set(reached.clip_ids) == {"part"}
+    box.account.credits = 100
+    running = asyncio.ensure_future(chains.extend_full(client, clip, reached=reached, **SONG))
+    await asyncio.sleep(5)  # the parts are there, so joining begins at once
+    assert "concat" in reached.tasks
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(await chains.extend_full(client, clip, reached=reached, **SONG)) == 1
+    assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
+
+
+async def test_a_failed_step_is_made_anew(box: Sandbox, client: MusicAPI) -> None:
+    """A task that failed was refunded, so going on submits it again."""
+    clip = await song(client)
+    box.faults.on("POST", "/sonic/create", Fault.fail())
+    with pytest.raises(TaskFailedError) as caught:
+        await chains.extend_full(client, clip, **SONG)
+    assert isinstance(caught.value.reached, chains.Reached)
+    assert caught.value.reached.tasks == {}
+    assert await chains.extend_full(client, clip, reached=caught.value.reached, **SONG)
+    assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
+
+
+# --- everything of a clip ------------------------------------------------------------------------------------
+
+
+async def test_everything_of_a_clip_in_one_folder(box: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """Audio, WAV, MIDI, both subtitles and the stems by name; a second call asks for nothing."""
+    clip = await song(client)
+    files = await chains.everything(client, clip, tmp_path, name="Rain {1}")
+    assert files.audio == tmp_path / "Rain {1}.mp3"
+    assert files.wav is not None
+    assert files.wav.read_bytes()[8:12] == b"WAVE"
+    assert files.midi is not None
+    assert mido.MidiFile(files.midi).length > 1
+    assert files.lrc is not None
+    assert "Rain on the window" in files.lrc.read_text()
+    assert files.srt is not None
+    assert " --> " in files.srt.read_text()
+    assert files.stems.keys() == {"vocals", "instrumental"}
+    assert all(path.parent == tmp_path / "stems" and path.is_file() for path in files.stems.values())
+    assert sorted(os.listdir(tmp_path)) == [
+        "Rain {1}.lrc", "Rain {1}.mid", "Rain {1}.mp3", "Rain {1}.srt", "Rain {1}.wav", "reached.json", "stems",
+    ]  # fmt: skip
+    requests = len(box.journal)
+    assert await chains.everything(client, clip, tmp_path, name="Rain {1}") == files
+    assert len(box.journal) == requests
+
+
+async def test_an_instrumental_has_no_subtitles(client: MusicAPI, tmp_path: Path) -> None:
+    """What the service does not have is None; parts that are not wanted are not asked for."""
+    clip = await song(client, make_instrumental=True)
+    files = await chains.everything(client, clip, tmp_path, stems="none", wav=False, midi=False)
+    assert (files.lrc, files.srt, files.wav, files.midi, files.stems) == (None, None, None, None, {})
+    assert files.audio.is_file()
+
+
+async def test_everything_goes_on_where_it_stopped(box: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """Whatever fails, the other parts are there, and the next call pays only for what it has not got."""
+    clip = await song(client)
+    box.faults.on(
+        "POST", "/sonic/wav", Fault.status(403, body='{"error":"The remaining credits are not enough."}')
+    )
+    box.faults.on("GET", "/media/*.mid", Fault.status(500), times=6)
+    with pytest.raises(MusicAPIError) as caught:
+        await chains.everything(client, clip, tmp_path, timeout=30.0)
+    assert len(getattr(caught.value, "__notes__", ())) == 2
+    assert (tmp_path / "song.mp3").is_file()
+    assert (tmp_path / "song.srt").is_file()
+    assert isinstance(caught.value.reached, chains.Reached)
+    assert set(caught.value.reached.tasks) == {"stems_basic"}
+    async with box.client(pace=None) as other:
+        files = await chains.everything(other, clip, tmp_path)
+    assert files.midi is not None
+    assert files.wav is not None
+    assert len(files.stems) == 2
+    assert paid(box) == {
+        "create_music": 1, "/sonic/wav": 1, "/sonic/midi": 1, "/sonic/aligned-lyrics": 1, "/sonic/stems/basic": 1,
+    }  # fmt: skip
+    assert not box.journal.charged_twice()
+
+
+async def test_stale_links_and_failed_stems_are_asked_for_anew(
+    box: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A link that is gone is forgotten; a stems task that failed was refunded and is submitted again."""
+    clip = await song(client)
+    box.faults.on("POST", "/sonic/stems/full", Fault.fail())
+    box.faults.on("GET", "/media/*.wav", Fault.status(404), times=6)
+    with pytest.raises((TaskFailedError, DownloadError)):
+        await chains.everything(client, clip, tmp_path, stems="full", midi=False, lyrics=False)
+    kept = chains.Reached.parse((tmp_path / "reached.json").read_text())
+    assert kept == chains.Reached(clip_ids={"clip": clip.clip_id})
+    files = await chains.everything(client, clip, tmp_path, stems="full", midi=False, lyrics=False)
+    assert len(files.stems) == 12
+    assert paid(box) == {"create_music": 1, "/sonic/wav": 2, "/sonic/stems/full": 1}
+
+
+async def test_a_folder_is_of_one_finished_clip(client: MusicAPI, tmp_path: Path) -> None:
+    """Another clip's folder, a damaged record and an unfinished clip are refused before anything is paid."""
+    clip = await song(client)
+    await chains.everything(client, clip, tmp_path, stems="none", wav=False, midi=False, lyrics=False)
+    (tmp_path / "reached.json").write_text('{"clip_ids":{"clip":"other"}}')
+    with pytest.raises(RequestValidationError, match="one for each clip"):
+        await chains.everything(client, clip, tmp_path)
+    (tmp_path / "reached.json").write_text("damaged")
+    with pytest.raises(RequestValidationError, match="reached"):
+        await chains.everything(client, clip, tmp_path)
+    with pytest.raises(RequestValidationError, match="finished"):
+        await chains.everything(client, Clip(clip_id="c", state="running"), tmp_path)
+
+
+async def test_a_midi_without_a_file_is_none(box: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """A reply without a link is not asked for again: that might cost."""
+    clip = await song(client)
+    body = '{"code":200,"message":"success","data":{"instruments":[]}}'
+    box.faults.on("POST", "/sonic/midi", Fault.status(200, body=body))
+    for _ in range(2):
+        files = await chains.everything(client, clip, tmp_path, stems="none", wav=False, lyrics=False)
+        assert files.midi is None
+    assert len(box.journal.requests("/sonic/midi")) == 1
+
+
+async def test_sources_of_the_right_kind_pass_a_strict_service(client: MusicAPI, box: Sandbox) -> None:
+    """A service that refuses the wrong form of a source accepts what the chains choose."""
+    clip = await song(client)
+    box.choices = Choices(sources="strict")
+    assert await chains.cover(client, clip, **SONG)
+    assert await chains.extend(client, str(clip.final_url), continue_at=0.1, **SONG)

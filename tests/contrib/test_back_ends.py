@@ -1,0 +1,250 @@
+"""Real uvicorn and aiohttp servers in processes of their own, against the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from musicapi_async.sandbox import Durations, Fault, Sandbox
+from musicapi_async.webhooks import sign
+
+HERE = Path(__file__).parent
+SPEED = 60.0
+EXACT = Durations(song=(100.0, 0.0))
+
+pytestmark = pytest.mark.parametrize("framework", ["fastapi", "aiohttp_web"])
+
+
+class BackEnd:
+    """A running back end and a browser of it."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, port: int, browser: aiohttp.ClientSession
+    ) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.browser = browser
+
+    async def state(self) -> dict[str, Any]:
+        async with self.browser.get(f"{self.url}/state") as response:
+            return await response.json()
+
+    async def create(self, **query: str) -> str:
+        async with self.browser.post(f"{self.url}/songs", params=query) as response:
+            assert response.status == 200, await response.text()
+            return (await response.json())["token"]
+
+    async def events(self, token: str, last: str = "", most: int = 100) -> list[dict[str, Any]]:
+        """The events of a stream until it ends, or until there are `most`."""
+        headers = {"Last-Event-ID": last} if last else {}
+        found: list[dict[str, Any]] = []
+        async with self.browser.get(f"{self.url}/tasks/{token}/events", headers=headers) as response:
+            assert response.content_type == "text/event-stream"
+            assert response.headers["Cache-Control"] == "no-store"
+            event: dict[str, Any] = {}
+            async for line in response.content:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "data":
+                    event["data"] = json.loads(value)
+                    found.append(event)
+                    if len(found) >= most:
+                        break
+                    event = {}
+                elif name:
+                    event[name] = value
+        return found
+
+
+@asynccontextmanager
+async def back_end(framework: str, sandbox: Sandbox, port: int = 0, **more: Any) -> AsyncGenerator[BackEnd]:
+    settings = {"base_url": sandbox.base_url, "key": sandbox.api_key, "speed": sandbox.clock.speed, **more}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(HERE / "back_end.py"), framework, str(port), json.dumps(settings),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        found = int(await process.stdout.readline())
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as browser:
+            yield BackEnd(process, found, browser)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), 10)
+
+
+async def test_a_song_is_streamed_to_the_browser_and_told_by_webhook(framework: str) -> None:
+    """Pending, stream link, files; the service's webhooks did it, and no task was polled twice."""
+    async with Sandbox(speed=SPEED, durations=EXACT) as sandbox, back_end(framework, sandbox) as server:
+        token = await server.create(description="rain")
+        events = await server.events(token)
+        states = [event["data"]["state"] for event in events]
+        assert states[0] == "pending"
+        assert states[-1] == "succeeded"
+        assert "running" in states
+        assert all(event["event"] == "update" for event in events)
+        assert [event["data"]["ended"] for event in events] == [False] * (len(events) - 1) + [True]
+        assert events[0]["retry"] == "2000"
+        running = next(event["data"] for event in events if event["data"]["state"] == "running")
+        assert any(clip["stream_url"] for clip in running["clips"])
+        assert events[-1]["data"]["clips"][1]["final_url"].endswith(".mp3")
+        assert [entry.status for entry in sandbox.journal.webhooks] == [204, 204]
+        assert len(sandbox.journal.polls) <= 2
+        assert (await server.state())["events"] == ["song.streaming", "song.completed"]
+
+
+async def test_a_browser_reconnects_where_it_was_even_after_a_restart(framework: str) -> None:
+    """Nothing twice, nothing lost: the id of an event tells the state that was seen, in any process."""
+    async with Sandbox(speed=SPEED, durations=EXACT) as sandbox:
+        async with back_end(framework, sandbox) as server:
+            port = server.port
+            token = await server.create(description="rain")
+            seen = await server.events(token, most=2)
+            assert len({event["id"] for event in seen}) == 2
+        async with back_end(framework, sandbox, port) as server:
+            rest = await server.events(token, seen[-1]["id"])
+            assert seen[-1]["id"] not in [event["id"] for event in rest]
+            assert rest[-1]["data"]["state"] == "succeeded"
+            url = f"{server.url}/tasks/{token}/events"
+            async with server.browser.get(url, headers={"Last-Event-ID": rest[-1]["id"]}) as response:
+                assert response.status == 204
+
+
+async def test_five_hundred_browsers_watch_and_leave_nothing_behind(framework: str) -> None:
+    """250 see the end of 25 songs, 250 disconnect in the middle; then no task is left in the server."""
+    async with Sandbox(speed=20, durations=EXACT) as sandbox, back_end(framework, sandbox) as server:
+        before = (await server.state())["tasks"]
+        tokens = [await server.create(description=f"song {number}") for number in range(25)]
+        staying = [asyncio.create_task(server.events(tokens[number % 25])) for number in range(250)]
+        leaving = [asyncio.create_task(server.events(tokens[number % 25])) for number in range(250)]
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if (await server.state())["streams"] == 500:
+                break
+        assert (await server.state())["streams"] == 500
+        for browser in leaving:
+            browser.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        for events in await asyncio.gather(*staying):
+            assert events[-1]["data"]["state"] == "succeeded"
+            assert len({event["id"] for event in events}) == len(events)
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            after = await server.state()
+            if not after["streams"] and after["tasks"] <= before + 60:
+                break
+        assert after["streams"] == 0
+        assert after["tasks"] <= before + 60  # connections of the service that stay open between deliveries
+        assert len(sandbox.journal.polls) <= 50
+
+
+async def test_a_browser_that_leaves_alone_is_noticed(framework: str) -> None:
+    """One stream, closed by the browser: the server forgets it although the song goes on."""
+    async with Sandbox(speed=1) as sandbox, back_end(framework, sandbox) as server:
+        token = await server.create(description="rain")
+        assert len(await server.events(token, most=1)) == 1
+        for _ in range(60):
+            await asyncio.sleep(0.05)
+            if not (await server.state())["streams"]:
+                break
+        assert (await server.state())["streams"] == 0
+
+
+async def test_a_stopped_server_does_not_wait_for_its_streams(framework: str) -> None:
+    """SIGTERM in the middle of a song ends the process promptly."""
+    async with Sandbox(speed=1) as sandbox, back_end(framework, sandbox) as server:
+        token = await server.create(description="rain")
+        watching = asyncio.create_task(server.events(token))
+        await asyncio.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(server.process.wait(), 5)
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_deliveries_that_must_not_be_believed_are_refused_without_a_word(framework: str) -> None:
+    """400 for a bad signature or body, 413 for ten megabytes, 405 for a GET; nothing about why."""
+    async with Sandbox(speed=1) as sandbox, back_end(framework, sandbox) as server:
+        url = f"{server.url}/webhooks/musicapi"
+        raw = b'{"task_id":"t","platform":"suno","event":"song.completed"}'
+        stale = {
+            "X-Webhook-Timestamp": "1760000000",
+            "X-Webhook-Signature": sign("a secret", 1760000000, raw),
+        }
+        cases: list[tuple[bytes, dict[str, str], int]] = [
+            (raw, {}, 400),
+            (raw, stale, 400),
+            (b"", stale, 400),
+            (b"x" * 10_000_000, stale, 413),
+        ]
+        for body, headers, status in cases:
+            async with server.browser.post(url, data=io.BytesIO(body), headers=headers) as response:
+                assert response.status == status
+                assert response.content_type == "application/problem+json"
+                text = await response.text()
+                assert json.loads(text)["type"] == "about:blank"
+                assert "secret" not in text
+                assert "sign" not in text
+        async with server.browser.get(url) as response:
+            assert response.status == 405
+
+
+async def test_an_event_whose_handling_failed_is_delivered_again(framework: str) -> None:
+    """The first `song.failed` finds the database away: 500, and the repetition is handled as new."""
+    faults = Sandbox(speed=SPEED, durations=EXACT)
+    async with faults as sandbox, back_end(framework, sandbox) as server:
+        sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+        token = await server.create(description="rain")
+        events = await server.events(token)
+        assert events[-1]["data"]["state"] == "failed"
+        assert events[-1]["data"]["problem"]["code"] == "generation_failed"
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if (await server.state())["events"].count("song.failed") == 2:
+                break
+        assert (await server.state())["events"].count("song.failed") == 2
+        assert [entry.status for entry in sandbox.journal.webhooks if entry.event == "song.failed"] == [
+            500,
+            204,
+        ]
+
+
+async def test_errors_become_problems_that_leak_nothing(framework: str) -> None:
+    """Local checks name field and limit; the service's refusals, an empty balance and a bad token nothing."""
+    async with Sandbox(speed=1, credits=5) as sandbox, back_end(framework, sandbox) as server:
+        songs = f"{server.url}/songs"
+        async with server.browser.post(songs, params={"description": "x" * 500}) as response:
+            assert response.status == 422
+            body = await response.json(content_type="application/problem+json")
+            assert body["code"] == "invalid_request"
+            assert body["errors"] == [
+                {"field": "gpt_description_prompt", "limit": "text of at most 400 characters"}
+            ]
+            assert "xxx" not in str(body)
+        async with server.browser.post(
+            songs, params={"description": "rain", "mv": "no-such-model"}
+        ) as response:
+            assert response.status == 422
+            assert (await response.json(content_type=None))["code"] == "refused"
+        async with server.browser.post(songs, params={"description": "rain"}) as response:
+            assert response.status == 503
+            assert "credit" not in (await response.text()).lower()
+        for token in ("nonsense", "musicapi:nosuch:x:0:id", "musicapi:sonic:x:nan:id"):
+            async with server.browser.get(f"{server.url}/tasks/{token}/events") as response:
+                assert response.status in (200, 404)
+                text = await response.text()
+                assert "problem" in text or response.status == 404
+        unknown = await server.events("musicapi:sonic:create_music:0:no-such-task")
+        assert [event["event"] for event in unknown] == ["update", "problem"]
+        assert unknown[-1]["data"]["code"] == "not_found"

@@ -1,0 +1,237 @@
+"""`client.webhooks` against the sandbox: orders go out, deliveries come in and finish the waits, once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from deliveries import NOW, SECRET, deliver, example
+
+from musicapi_async import (
+    MusicAPI,
+    OutcomeUnknownError,
+    RequestValidationError,
+    TaskFailedError,
+    WebhookVerificationError,
+)
+from musicapi_async.api.sonic_songs import CreateMusic
+from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.webhooks import Event, Inbox, Webhooks
+from musicapi_async.webhooks.inbox import job_key_of
+
+URL = "https://example.com/hooks"
+LONELY = "http://127.0.0.1:9/hooks"
+"""Where nothing listens, so that only what a test delivers comes in."""
+
+
+def hooks(url: str | None = LONELY, **options: Any) -> Webhooks:
+    return Webhooks(url=url, secret=SECRET, now=lambda: NOW, **options)
+
+
+def about(name: str, task_id: str) -> tuple[bytes, dict[str, str]]:
+    """A signed delivery of an example about `task_id`."""
+    return deliver({**example(f"webhook-sonic-{name}"), "task_id": task_id}, event_id=f"{name} {task_id}")
+
+
+async def test_a_create_orders_a_webhook_and_the_delivery_finishes_the_wait() -> None:
+    """Address with job key, and secret, go out; the result comes in without a single poll."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        (create,) = sandbox.journal.creates
+        sent: Any = create.body
+        assert sent["webhook_secret"] == SECRET
+        assert sent["webhook_url"] == f"{LONELY}?job_key={task.job_key}"
+        waiting = asyncio.create_task(task.wait())
+        await asyncio.sleep(0)
+        raw, headers = about("streaming", task.task_id)
+        event = await client.webhooks.handle(headers, raw)
+        assert event.event == "song.streaming"
+        assert not waiting.done()
+        raw, headers = about("completed", task.task_id)
+        event = await client.webhooks.handle(headers, raw, url=sent["webhook_url"])
+        clips = await waiting
+        assert [clip.clip_id for clip in clips] == [clip.clip_id for clip in event.update.clips]
+        assert event.job_key == task.job_key
+        assert not event.is_duplicate
+        assert not sandbox.journal.polls
+
+
+async def test_a_delivery_that_comes_twice_or_again_under_another_id_changes_nothing() -> None:
+    """The id and the signature both tell a delivery; a replay has one of them."""
+    told: list[Event] = []
+    inbox = Inbox(hooks(), told.append)
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    assert not (await inbox.handle(headers, raw)).is_duplicate
+    assert (await inbox.handle(headers, raw)).is_duplicate
+    other = {**headers, "X-Webhook-Id": "another"}
+    assert (await inbox.handle(other, raw)).is_duplicate
+    raw, headers = deliver(example("webhook-sonic-completed"), at=NOW + 5)  # sent again, signed anew
+    assert (await inbox.handle(headers, raw)).is_duplicate
+    assert len(told) == 1
+
+
+async def test_the_memory_of_deliveries_is_bounded() -> None:
+    """The oldest is forgotten; what it remembers does not grow."""
+    told: list[Event] = []
+    inbox = Inbox(hooks(), told.append, remembered=10)
+    for number in range(30):
+        raw, headers = deliver(example("webhook-sonic-failed"), at=NOW - number, event_id=f"{number}")
+        await inbox.handle(headers, raw)
+        assert (await inbox.handle(headers, raw)).is_duplicate
+    raw, headers = deliver(example("webhook-sonic-failed"), event_id="0")
+    assert not (await inbox.handle(headers, raw)).is_duplicate
+    assert len(told) == 31
+
+
+async def test_a_delivery_whose_handling_failed_may_come_again() -> None:
+    """If the store could not be written, the error goes out, and the repetition is no duplicate."""
+    failing = [True]
+
+    async def adopt(job_key: str, ref: Any) -> None:
+        if failing.pop():
+            failing.append(False)
+            raise OSError("disk full")
+        failing.append(False)
+
+    told: list[Event] = []
+    inbox = Inbox(hooks(), told.append, adopt=adopt)
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    with pytest.raises(OSError, match="disk full"):
+        await inbox.handle(headers, raw, url="/hooks?job_key=k")
+    assert not told
+    assert not (await inbox.handle(headers, raw, url="/hooks?job_key=k")).is_duplicate
+    assert len(told) == 1
+
+
+async def test_a_failed_generation_raises_from_the_wait_with_its_refund() -> None:
+    """`song.failed` ends the wait as a failed poll would."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        raw, headers = about("failed", task.task_id)
+        await client.webhooks.handle(headers, raw)
+        with pytest.raises(TaskFailedError) as caught:
+            await task.wait()
+        assert caught.value.refunded is True
+
+
+async def test_what_must_not_be_believed_finishes_nothing() -> None:
+    """A wrong signature raises, and the task goes on."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        raw, headers = about("completed", task.task_id)
+        with pytest.raises(WebhookVerificationError):
+            await client.webhooks.handle(headers, raw.replace(b"succeeded", b"running!!"))
+        assert (await task.refresh()).state == "pending"
+
+
+async def test_an_ambiguous_submit_is_found_again_by_its_job_key() -> None:
+    """The answer to a create is lost; the webhook's address tells which task it made."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.with_options(job_key="night song/1 ü").sonic.create_music(
+                mv="sonic-v6", gpt_description_prompt="rain"
+            )
+        (create,) = sandbox.journal.creates
+        sent: Any = create.body
+        assert caught.value.job_key == "night song/1 ü"
+        assert sent["webhook_url"] == f"{LONELY}?job_key=night%20song%2F1%20%C3%BC"
+        raw, headers = about("completed", create.task_id)
+        await client.webhooks.handle(headers, raw, url=sent["webhook_url"])
+        ref = client.webhooks.task_of("night song/1 ü")
+        assert ref is not None
+        assert (ref.family, ref.task_id) == ("sonic", create.task_id)
+        assert len(await client.task(ref.family, ref.task_id).wait()) == 2
+        assert client.webhooks.task_of("another") is None
+
+
+async def test_a_task_of_the_older_family_word_is_told_as_well() -> None:
+    """Platform 'suno' means a task of `client.suno` as it means one of `client.sonic`."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        task = await client.suno.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        waiting = asyncio.create_task(task.wait())
+        await asyncio.sleep(0)
+        raw, headers = about("completed", task.task_id)
+        await client.webhooks.handle(headers, raw)
+        assert len(await waiting) == 2
+
+
+async def test_an_event_of_an_unknown_platform_is_handed_back_and_nothing_breaks() -> None:
+    """New words are the caller's to read."""
+    client = MusicAPI("key", webhooks=hooks())
+    raw, headers = deliver({"platform": "futura", "event": "song.remixed", "task_id": "t"})
+    event = await client.webhooks.handle(headers, raw, url="?job_key=k")
+    assert (event.event, event.family, event.job_key) == ("song.remixed", "futura", "k")
+    await client.aclose()
+
+
+async def test_views_share_the_inbox_and_a_client_without_webhooks_says_what_to_pass() -> None:
+    """`with_options` keeps the same memory of deliveries."""
+    client = MusicAPI("key", webhooks=hooks())
+    assert client.with_options(retries=0).webhooks is client.webhooks
+    plain = MusicAPI("key")
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    with pytest.raises(RequestValidationError, match="Webhooks"):
+        await plain.webhooks.handle(headers, raw)
+
+
+def test_requests_that_name_their_own_address_keep_it_and_empty_means_none() -> None:
+    """Only what is left out is filled in; requests without the fields are left alone."""
+    settings = Webhooks(URL, [SECRET, "old"])
+    plain = settings.order(CreateMusic(mv="sonic-v6", gpt_description_prompt="x"))
+    assert (plain.webhook_url, plain.webhook_secret) == (URL, SECRET)
+    own = CreateMusic(mv="sonic-v6", gpt_description_prompt="x", webhook_url="https://a.example")
+    assert settings.order(own) is own
+    none = CreateMusic(mv="sonic-v6", gpt_description_prompt="x", webhook_url="")
+    assert settings.order(none) is none
+    receiving = Webhooks(secret=SECRET)
+    left = CreateMusic(mv="sonic-v6", gpt_description_prompt="x")
+    assert receiving.order(left) is left
+
+
+def test_the_job_key_goes_into_the_address_if_there_is_room() -> None:
+    """An existing query is kept; a key that is too long is left out rather than refused."""
+    assert Webhooks(URL + "?a=1", SECRET).url_for("k&=#") == f"{URL}?a=1&job_key=k%26%3D%23"
+    assert Webhooks(URL, SECRET).url_for("k" * 1000) == URL
+    assert Webhooks(URL, SECRET).url_for("\ud800") == URL
+    assert Webhooks(URL, SECRET).url_for(None) == URL
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("", None), ("/hooks", None), ("?job_key=a", "a"), ("job_key=a", "a"), ("job_key=", None),
+        ("https://x.example/h?b=1&job_key=a%2Fb+c", "a/b c"), ("?job_key=a&job_key=b", None),
+        ("http://[bad", None), ("?" + "a=1&" * 100 + "job_key=k", None), ("?job_key=" + "k" * 10_000, None),
+        ("?job_key=%ff", "\ufffd"),
+    ],
+)  # fmt: skip
+def test_the_job_key_is_read_from_any_address_without_raising(url: str, key: str | None) -> None:
+    """Whatever was called: one key, or none."""
+    assert job_key_of(url) == key
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://example.com/hooks", "ftp://example.com", "example.com", "", "https://", "https://a.example/#b",
+     "https://[bad", "https://a.example/" + "x" * 1024],
+)  # fmt: skip
+def test_an_address_that_the_service_would_not_call_is_refused_at_once(url: str) -> None:
+    """Https, not too long, no fragment; http only to this machine."""
+    with pytest.raises(RequestValidationError, match="https"):
+        Webhooks(url, SECRET)
+
+
+@pytest.mark.parametrize("secret", ["", [], [""], ["a", ""], ()])
+def test_webhooks_without_a_secret_are_refused(secret: Any) -> None:
+    """Without one the service signs with its own, which nobody can check."""
+    with pytest.raises(RequestValidationError, match="secret"):
+        Webhooks(URL, secret)
+
+
+def test_no_text_shows_the_secret() -> None:
+    """Neither the settings nor a request with them."""
+    settings = Webhooks(URL, "hush-hush")
+    request = settings.order(CreateMusic(mv="sonic-v6", gpt_description_prompt="x"))
+    assert "hush" not in repr(settings) + repr(request)
