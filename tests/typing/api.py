@@ -8,7 +8,7 @@ Lines marked as errors must be reported: an ignore that is not needed is itself 
 from pathlib import Path
 from typing import assert_type
 
-from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Stem, Task, TaskUpdate, chains
+from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Stem, Stem, Task, TaskUpdate, chains
 
 
 async def right_calls(client: MusicAPI) -> None:
@@ -36,7 +36,7 @@ async def right_calls(client: MusicAPI) -> None:
     assert_type(client.with_options(deadline=5.0), MusicAPI)
     stems = await (await client.sonic.stems_basic("clip")).wait()
     assert_type(stems["vocals"], Stem)
-    assert_type(stems[0], Clip)
+    assert_type(stems[0], Stem)
     for files in (
         clips,
         clips[0],
