@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, ove
 import msgspec
 
 from .api.account import Account
-from .api.families import FAMILIES
+from .api.families import FAMILIES, SAME_FAMILY
 from .api.handle import Task, TaskRef
 from .api.nuro import Nuro
 from .api.operation import Operation
@@ -554,7 +554,7 @@ class _Core:
         """Takes webhooks and hands them to the waits of the running loop."""
         from .webhooks import Inbox
 
-        return Inbox(self.webhooks, self._deliver, adopt=self.book.adopt)
+        return Inbox(self.webhooks, self._deliver, adopt=self._adopt)
 
     def order(self, request: Request, options: Options) -> tuple[Request, Options]:
         """The request with its webhook, if there shall be one, and options with the job key in it."""
@@ -563,6 +563,13 @@ class _Core:
         key = options.job_key or str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         ordered = self.webhooks.order(request, key)
         return ordered, options if ordered is request else msgspec.structs.replace(options, job_key=key)
+
+    async def _adopt(self, key: str, task: TaskRef) -> None:
+        loop = asyncio.get_running_loop()
+        used = (runtime.ledgers for runtime in self._runtimes if runtime.loop is loop)
+        for ledger in {self.book}.union(*used):
+            for word in SAME_FAMILY.get(task.family, (task.family,)):
+                await ledger.adopt(key, msgspec.structs.replace(task, family=word))
 
     def _deliver(self, event: Event) -> None:
         loop = asyncio.get_running_loop()
@@ -637,7 +644,7 @@ class _Bound:
         ordered, options = self._core.order(request, keyed)
         recorder = self._recorder if keyed.job_key is not None else Unrecorded()
         task = await runtime.caller.submit(operation, ordered, options, self._watching, recorder)
-        if ordered is not request:
+        if ordered is not request and task.ref.own:  # what an earlier call made may have been told already
             runtime.waiter.expect(task.family, task.task_id)
         return task
 
