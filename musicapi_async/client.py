@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, ove
 import msgspec
 
 from .api.account import Account
+from .api.families import FAMILIES
 from .api.handle import Task, TaskRef
 from .api.nuro import Nuro
 from .api.operation import Operation
@@ -32,11 +33,16 @@ from .api.suno import Suno
 from .clock import Clock
 from .config import Options, find_base_url, find_key
 from .errors import MusicAPIError, RequestValidationError
+from .store.base import STATES
+from .store.ledger import Ledger
+from .store.memory import MemoryStore
+from .transport.recording import Recorder, Unrecorded
 
 if TYPE_CHECKING:
     import aiohttp
 
     from .runtime import Runtime
+    from .store.base import Job, JobState, JobStore
     from .tasks.schedule import PollPolicy
     from .transport.download import Fetchable
     from .transport.limiter import Pace, RateLimiter
@@ -62,6 +68,8 @@ class MusicAPI:
     `pace`: creates per time, such as '1/3s' (the documented limit, default) or '20/10s'; None: no limit.
     `in_flight`: most tasks submitted and not yet ended (None: no cap). `attempt_timeout`, `deadline`,
     `retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.tasks.schedule`.
+    `store`: where paid calls are written down before they leave, such as
+    `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
     `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
@@ -96,6 +104,7 @@ class MusicAPI:
         retries: int = 3,
         validate: str = "error",
         polling: PollPolicy | None = None,
+        store: JobStore | None = None,
         limiter: RateLimiter | None = None,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
@@ -112,31 +121,31 @@ class MusicAPI:
             retries=retries,
             validate=cast("Any", validate),
         )
-        self._attach(
-            _Core(
-                api_key=find_key(api_key),
-                base_url=find_base_url(base_url),
-                pace=pace,
-                in_flight=in_flight,
-                polling=polling,
-                limiter=limiter,
-                session=session,
-                proxy=proxy,
-                trust_env=trust_env,
-                webhooks=webhooks,
-                sonic_word=sonic_word,
-                close_with_loop=close_with_loop,
-                clock=clock or Clock(),
-                rng=rng or random.Random(),
-                attempt_timeout=attempt_timeout,
-            ),
-            options,
+        core = _Core(
+            api_key=find_key(api_key),
+            base_url=find_base_url(base_url),
+            pace=pace,
+            in_flight=in_flight,
+            polling=polling,
+            store=store,
+            limiter=limiter,
+            session=session,
+            proxy=proxy,
+            trust_env=trust_env,
+            webhooks=webhooks,
+            sonic_word=sonic_word,
+            close_with_loop=close_with_loop,
+            clock=clock or Clock(),
+            rng=rng or random.Random(),
+            attempt_timeout=attempt_timeout,
         )
+        self._attach(core, options, core.book)
 
-    def _attach(self, core: _Core, options: Options) -> None:
+    def _attach(self, core: _Core, options: Options, ledger: Ledger) -> None:
         self._core = core
         self._options = options
-        caller = _Bound(core, options)
+        self._ledger = ledger
+        caller = _Bound(core, options, ledger)
         self.sonic = Sonic(caller)
         self.suno = Suno(caller)
         self.producer = Producer(caller)
@@ -165,7 +174,10 @@ class MusicAPI:
         failures; anything else is taken to cost credits and is sent at most once.
         """
         runtime = await self._core.runtime()
-        return await runtime.caller.request(method, path, self._options, json=json, params=params)
+        runtime.ledgers.add(self._ledger)
+        return await runtime.caller.request(
+            method, path, self._options, self._ledger, json=json, params=params
+        )
 
     async def create_many(
         self, create: Any, requests: Iterable[Mapping[str, Any]]
@@ -276,6 +288,75 @@ class MusicAPI:
                 task.settle(outcome)
                 yield task
 
+    # --- jobs ----------------------------------------------------------------------------------------------
+
+    async def jobs(self, *states: JobState) -> list[Job]:
+        """The paid calls that were written down, oldest first; with `states`, only those in these states.
+
+        Free, sends nothing. `await client.jobs("ambiguous")` lists what somebody has to decide on; jobs whose
+        process died while sending are among them. States: reserved, sent, accepted, finished, failed,
+        ambiguous. Raises `JobStoreError`.
+        """
+        for state in states:
+            if state not in STATES:
+                raise RequestValidationError(
+                    f"state: one of {', '.join(STATES)}, got {state!r}", field="state"
+                )
+        runtime = await self._core.runtime()
+        await runtime.noted()
+        return await self._ledger.jobs(*states)
+
+    async def resolve(self, key: str, *, task_id: str) -> Task[Any]:
+        """Say which task an ambiguous job made: from now on its key stands for that task. Sends nothing.
+
+        May be repeated. Raises `RequestValidationError` if there is no such job, or it is not ambiguous.
+        """
+        job, operation = await self._job(key)
+        if operation is None or not operation.submits or not task_id:
+            raise RequestValidationError(
+                f"job {key!r} makes no task ({job.request.call})" if task_id else "task_id: text, not empty",
+                field="key" if task_id else "task_id",
+            )
+        model = str(job.request.fields.get("mv") or "")
+        ref = TaskRef(job.request.family, task_id, job.request.kind, job.updated_at, model)
+        job = await self._ledger.resolve(key, ref)
+        return Task(job.task or ref, _Watching(self._core, self._options), job_key=key)
+
+    async def resubmit(self, key: str, *, webhook_secret: str | None = None) -> Any:
+        """Send an ambiguous or failed job once more, as it was written down. Charges credits.
+
+        An ambiguous job may have been carried out: then this pays for it twice, which is why nothing ever
+        does this for you. Its key stands for the new task afterwards; `webhook_secret`, which is never
+        kept, has to be given again where there was one. Returns what the call returns, such as a `Task`.
+        Raises `RequestValidationError` for a job in another state, and what the call raises.
+        """
+        job, operation = await self._job(key)
+        if operation is None:
+            raise RequestValidationError(f"job {key!r}: {job.request.call} is not known here", field="key")
+        fields = dict(job.request.fields)
+        if job.request.hidden:
+            if not webhook_secret:
+                raise RequestValidationError(
+                    f"webhook_secret: job {key!r} had one, which was not kept", field="webhook_secret"
+                )
+            fields["webhook_secret"] = webhook_secret
+        request = msgspec.convert(fields, operation.request, strict=False)
+        options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
+        bound = _Bound(self._core, options, self._ledger, self._ledger.again(job))
+        return await (bound.submit if operation.submits else bound.call)(operation, request)
+
+    async def _job(self, key: str) -> tuple[Job, Operation[Any, Any] | None]:
+        runtime = await self._core.runtime()
+        await runtime.noted()
+        runtime.ledgers.add(self._ledger)
+        job = await self._ledger.store.get(key)
+        if job is None:
+            raise RequestValidationError(
+                f"there is no job with the key {key!r}", field="key", value=repr(key)
+            )
+        family = FAMILIES.get(job.request.family)
+        return job, family.operations().get(job.request.kind) if family is not None else None
+
     # --- files ---------------------------------------------------------------------------------------------
 
     async def download(
@@ -303,16 +384,22 @@ class MusicAPI:
     def with_options(self, **changes: Any) -> MusicAPI:
         """A view of this client with other options; it shares session, limiter and waiter. Cheap.
 
-        `attempt_timeout` seconds without a byte for one attempt, `deadline` seconds for a whole call,
+        `attempt_timeout` seconds for one attempt, `deadline` seconds for a whole call,
         `retries` after the first attempt, `validate` 'error', 'warn' or 'off', `extra_body` fields added to
-        the JSON body, `resend_creates_on_5xx` True to repeat paid calls after a 5xx (may pay twice).
+        the JSON body, `resend_creates_on_5xx` True to repeat paid calls after a 5xx (may pay twice),
+        `job_key` a name for one paid call: the same key gives the same task (or reply) again, in this
+        process or another one with the same store, and pays nothing; with another request it raises
+        `JobKeyConflictError`. `check_balance` True to note the credits as evidence (see `Options`);
+        `store` another `JobStore` for this view.
         """
+        store = changes.pop("store", None)
         known = set(Options.__struct_fields__)
         for name in changes:
             if name not in known:
                 raise TypeError(f"unknown option {name!r}; there are {', '.join(sorted(known))}")
         view = MusicAPI.__new__(type(self))
-        view._attach(self._core, msgspec.structs.replace(self._options, **changes))
+        ledger = self._ledger if store is None else self._core.ledger(store)
+        view._attach(self._core, msgspec.structs.replace(self._options, **changes), ledger)
         return view
 
     @property
@@ -373,6 +460,7 @@ class _Core:
         pace: str | Pace | None,
         in_flight: int | None,
         polling: PollPolicy | None,
+        store: JobStore | None,
         limiter: RateLimiter | None,
         session: aiohttp.ClientSession | None,
         proxy: str | None,
@@ -401,6 +489,11 @@ class _Core:
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
         self.webhooks: Final = webhooks
+        self.book: Final = self.ledger(store)
+
+    def ledger(self, store: JobStore | None) -> Ledger:
+        """What writes paid calls into `store`; without one, those with a job key into memory."""
+        return Ledger(store or MemoryStore(), self.clock, self.base_url, always=store is not None)
 
     async def runtime(self) -> Runtime:
         """The parts for the running loop, opened now if this is the first call in it."""
@@ -461,7 +554,7 @@ class _Core:
         """Takes webhooks and hands them to the waits of the running loop."""
         from .webhooks import Inbox
 
-        return Inbox(self.webhooks, self._deliver)
+        return Inbox(self.webhooks, self._deliver, adopt=self.book.adopt)
 
     def order(self, request: Request, options: Options) -> tuple[Request, Options]:
         """The request with its webhook, if there shall be one, and options with the job key in it."""
@@ -525,18 +618,25 @@ class _Watching:
 class _Bound:
     """What the families see of the client: a caller with its options."""
 
-    __slots__ = ("_core", "_options", "_watching")
+    __slots__ = ("_core", "_ledger", "_options", "_recorder", "_watching")
 
-    def __init__(self, core: _Core, options: Options) -> None:
+    def __init__(
+        self, core: _Core, options: Options, ledger: Ledger, recorder: Recorder | None = None
+    ) -> None:
         self._core = core
         self._options = options
+        self._ledger = ledger
+        self._recorder: Recorder = recorder or ledger
         self._watching = _Watching(core, options)
 
     async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
         self._warn(operation)
         runtime = await self._core.runtime()
-        ordered, options = self._core.order(request, self._options)
-        task = await runtime.caller.submit(operation, ordered, options, self._watching)
+        runtime.ledgers.add(self._ledger)
+        keyed = self._ledger.keyed(self._options)
+        ordered, options = self._core.order(request, keyed)
+        recorder = self._recorder if keyed.job_key is not None else Unrecorded()
+        task = await runtime.caller.submit(operation, ordered, options, self._watching, recorder)
         if ordered is not request:
             runtime.waiter.expect(task.family, task.task_id)
         return task
@@ -545,12 +645,13 @@ class _Bound:
         self._warn(operation)
         runtime = await self._core.runtime()
         if operation.polled is not None:
-            from .transport.caller import check
+            from .transport.outgoing import check
 
             check(request, operation.call_name, self._options, stacklevel=4)
             ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
             return await runtime.refresh(ref, self._options)
-        return await runtime.caller.call(operation, request, self._options)
+        runtime.ledgers.add(self._ledger)
+        return await runtime.caller.call(operation, request, self._options, self._recorder)
 
     def _warn(self, operation: Operation[Any, Any]) -> None:
         family = operation.family

@@ -19,7 +19,7 @@ URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for DNS, TCP and TLS of one attempt (errors.md section 6)."""
 ATTEMPT_TIMEOUT: Final = 60.0
-"""Seconds without a byte before an attempt is given up (errors.md section 6)."""
+"""Seconds after which an attempt is given up (errors.md section 6)."""
 POLL_TIMEOUT: Final = 30.0
 """The same for polls (errors.md section 6)."""
 BODY_LIMIT: Final = 16 * 1024 * 1024
@@ -31,11 +31,12 @@ Validation = Literal["error", "warn", "off"]
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How calls are made; `client.with_options(...)` changes them for a view of the client.
 
-    `attempt_timeout` seconds without a byte for one attempt (None: the documented time of each endpoint),
+    `attempt_timeout` seconds for one attempt (None: the documented time of each endpoint),
     `deadline` seconds for a whole call with its repeats and waits for the pace (None: none), `retries` after
     the first attempt, `validate` 'error', 'warn' or 'off' for the local checks, `job_key` makes a create
     idempotent, `extra_body` fields that are added to the JSON body as they are, `resend_creates_on_5xx`
-    repeats a paid call after a 5xx, which may pay twice.
+    repeats a paid call after a 5xx, which may pay twice, `check_balance` asks for the credits before a call
+    that is written down, and after one whose outcome is unknown.
     """
 
     attempt_timeout: float | None = None
@@ -45,6 +46,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     job_key: str | None = None
     extra_body: Mapping[str, object] | None = None
     resend_creates_on_5xx: bool = False
+    check_balance: bool = False
 
     def __post_init__(self) -> None:
         for name in ("attempt_timeout", "deadline"):

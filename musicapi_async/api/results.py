@@ -6,11 +6,11 @@ type, are None; unknown state words stay readable and never count as an end.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from typing import Any, Final, Literal, Self, cast, overload
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -105,7 +105,7 @@ class Clip(Item, kw_only=True):
         """Finished well. An item without a state has, once it has the link of a file."""
         if self.state:
             return self.state.lower() == SUCCEEDED
-        return any(_is_file(url) for url in (self.audio_url, self.wav_url, self.video_url))
+        return is_file(self.audio_url) or is_file(self.wav_url) or is_file(self.video_url)
 
     @property
     def is_failed(self) -> bool:
@@ -132,7 +132,9 @@ class Clip(Item, kw_only=True):
         """The finished file's link, or None: never a stream, never made up."""
         if not self.is_succeeded:
             return None
-        return next((url for url in (self.audio_url, self.wav_url) if _is_file(url)), None)
+        if is_file(self.audio_url):
+            return self.audio_url
+        return self.wav_url if is_file(self.wav_url) else None
 
     @property
     def created(self) -> datetime | None:
@@ -160,12 +162,14 @@ class Clip(Item, kw_only=True):
         return clip
 
 
-def _is_file(url: str | None) -> bool:
-    try:
-        parts = urlsplit(url or "")
-        return parts.scheme in {"http", "https"} and parts.hostname not in {None, STREAM_HOST}
-    except ValueError:
-        return False
+_LINK: Final = re.compile(r"https?://(?:[^/?#@\s]*@)?([\w.-]+|\[[\da-f:.]+\])(?=[:/?#]|$)", re.IGNORECASE)
+"""A link with its host. Every finished clip of every poll passes here, and `urlsplit` takes 3 µs."""
+
+
+def is_file(url: str | None) -> bool:
+    """Whether a link leads to a file: http or https, and not the host of early audio."""
+    link = _LINK.match(url) if url else None
+    return link is not None and link[1].lower() != STREAM_HOST
 
 
 class Stem(Clip, kw_only=True):
@@ -496,7 +500,7 @@ PART_NAMES: Final = ("extended", "replaced", "covered")
 
 def is_pair(item: Any) -> bool:
     """Whether a JSON value is a part with its full song."""
-    return isinstance(item, dict) and ("full" in item or any(name in item for name in PART_NAMES[:2]))
+    return isinstance(item, dict) and ("full" in item or "extended" in item or "replaced" in item)
 
 
 def read_pairs(items: Sequence[Any], raw: Any, *, task_id: str, family: str) -> ConcatPairs:

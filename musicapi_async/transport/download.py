@@ -306,7 +306,11 @@ def _finish(part: Path, path: Path, url: str) -> Path:
     if kind is None:
         part.unlink(missing_ok=True)
         raise _Again("no audio came, but text" if head else "an empty file came")
-    final = path.with_name(f"{path.name}.{kind or extension_of(url) or 'bin'}")
+    named = extension_of(url)
+    if not kind and named in EXTENSIONS:
+        part.unlink(missing_ok=True)
+        raise _Again(f"what came does not begin like {named}")
+    final = path.with_name(f"{path.name}.{kind or named or 'bin'}")
     os.replace(part, final)
     _sync_folder(final.parent)
     return final

@@ -303,12 +303,35 @@ class _Gate:
     Both are first come, first served.
     """
 
-    __slots__ = ("places", "turn", "waiting")
+    __slots__ = ("free", "queue", "turn", "waiting")
 
     def __init__(self, concurrency: int) -> None:
-        self.places: Final = asyncio.Semaphore(concurrency)
+        self.free = concurrency
+        self.queue: Final[deque[asyncio.Future[None]]] = deque()
         self.turn: Final = asyncio.Lock()  # only its holder asks for a start
         self.waiting = 0  # holders of a place without a start
+
+    async def wait_for_place(self) -> None:
+        """Wait until somebody hands a place over."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.queue.append(place)
+        try:
+            await place
+        except BaseException:
+            if not place.cancelled():  # it came together with the cancellation
+                self.release()
+            elif place in self.queue:
+                self.queue.remove(place)
+            raise
+
+    def release(self) -> None:
+        """Hand the place to the first in the queue; it is free only if there is none."""
+        while self.queue:
+            place = self.queue.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self.free += 1
 
 
 class _Slot:
@@ -323,7 +346,10 @@ class _Slot:
 
     async def __aenter__(self) -> None:
         gate = self._gate
-        await gate.places.acquire()
+        if gate.free:
+            gate.free -= 1
+        else:
+            await gate.wait_for_place()
         if not gate.waiting and self._lane.claim(self._clock.now()) <= 0:
             return
         gate.waiting += 1
@@ -332,7 +358,7 @@ class _Slot:
                 while (wait := self._lane.claim(self._clock.now())) > 0:
                     await self._clock.sleep(wait)
         except BaseException:
-            gate.places.release()
+            gate.release()
             raise
         finally:
             gate.waiting -= 1
@@ -340,7 +366,7 @@ class _Slot:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._gate.places.release()
+        self._gate.release()
 
 
 class MemoryLimiter:

@@ -21,6 +21,7 @@ import logging
 import random
 import ssl
 from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
 from typing import Any, Final, Literal, cast
 from urllib.parse import quote
 
@@ -40,7 +41,9 @@ from ..errors import (
 )
 from ..wire import replies, retry
 from ..wire.replies import Answer
+from .limit import TimeLimits
 from .limiter import RateLimiter
+from .recording import Recording
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -50,15 +53,16 @@ KEEP_ALIVE: Final = 75.0
 """Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
 SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
-MOST_TIMEOUTS: Final = 64
-"""Different time-outs that are kept ready."""
+CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+"""What aiohttp watches itself: its time-outs for reading set two timers per call."""
 USER_AGENT: Final = f"musicapi-async/{__version__}"
 
 Kind = Literal["get", "create", "repeatable"]
 
 
 class Outgoing(msgspec.Struct, kw_only=True):
-    """A request as it leaves. `left` turns True once its bytes may be on the way."""
+    """A request as it leaves. `left` turns True once its bytes may be on the way; `recording` is told before
+    each attempt, and after one that was provably not taken."""
 
     method: str
     path: str
@@ -70,6 +74,7 @@ class Outgoing(msgspec.Struct, kw_only=True):
     attempt_timeout: float = ATTEMPT_TIMEOUT
     secrets: tuple[str, ...] = ()
     left: bool = False
+    recording: Recording | None = None
 
 
 def fill_path(path: str, values: Mapping[str, Any]) -> str:
@@ -80,6 +85,12 @@ def fill_path(path: str, values: Mapping[str, Any]) -> str:
             text = quote(str(value), safe="")
             path = path.replace(mark, text if text.strip(".") else text.replace(".", "%2E"))
     return path
+
+
+@lru_cache(maxsize=1024)
+def poll_path(path: str, task_id: str) -> str:
+    """`fill_path` for the path of a poll, which is asked for again and again."""
+    return fill_path(path, {"task_id": task_id})
 
 
 async def _mark_left(
@@ -124,7 +135,7 @@ class Session:
         self._trust_env: Final = trust_env
         self._body_limit: Final = body_limit
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
-        self._timeouts: Final[dict[float, aiohttp.ClientTimeout]] = {}
+        self._limits: Final = TimeLimits()
 
     def _session(self, name: str) -> aiohttp.ClientSession:
         if self._given is not None and name != "media":
@@ -144,9 +155,7 @@ class Session:
             session = self._opened[name] = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_TIMEOUT, sock_read=ATTEMPT_TIMEOUT
-                ),
+                timeout=CONNECTING,
                 trust_env=self._trust_env,
                 proxy=self._proxy,
                 trace_configs=traces,
@@ -164,11 +173,14 @@ class Session:
         the request may have left), `InvalidResponseError` for a body over the limit.
         """
         attempt = 1
+        recording = out.recording if out.kind == "create" else None
         while True:
             error: APIConnectionError | None = None
             reply: Answer | None = None
             retry_after: float | None = None
             async with self._limiter.slot(out.lane):
+                if recording is not None:
+                    await recording.leaving()
                 try:
                     reply = await self.attempt(out)
                 except APIConnectionError as caught:
@@ -200,6 +212,8 @@ class Session:
             attempt += 1
             log.info("%s: %s; attempt %d follows in %.1f s", out.call, failure, attempt, wait)
             out.left = False
+            if recording is not None and failure in (retry.Failure.NOT_SENT, retry.Failure.RATE_LIMITED):
+                await recording.returned()
             await self._clock.sleep(wait)
 
     async def attempt(self, out: Outgoing) -> Answer:
@@ -207,20 +221,21 @@ class Session:
         session = self._session("create" if out.kind == "create" else "api")
         out.left = self._given is not None
         try:
-            async with session.request(
-                out.method,
-                self._url(out.path),
-                params=out.params,
-                data=out.body,
-                headers=self._get_headers if out.body is None else self._post_headers,
-                allow_redirects=False,
-                timeout=self._timeout(out.attempt_timeout),
-                trace_request_ctx=out,
-            ) as response:
-                raw = await _read(response, self._body_limit, out)
-                if response.status >= 400:
-                    raw = self._without_secrets(raw, out)
-                return replies.answer(response.status, response.headers, raw)
+            with self._limits.within(self._socket_seconds(out.attempt_timeout)):
+                async with session.request(
+                    out.method,
+                    self._url(out.path),
+                    params=out.params,
+                    data=out.body,
+                    headers=self._get_headers if out.body is None else self._post_headers,
+                    allow_redirects=False,
+                    timeout=CONNECTING,
+                    trace_request_ctx=out,
+                ) as response:
+                    raw = await _read(response, self._body_limit, out)
+                    if response.status >= 400:
+                        raw = self._without_secrets(raw, out)
+                    return replies.answer(response.status, response.headers, raw)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
                 f"no connection to {URL(self._base).host}: {_reason(error)}", sent=False, call=out.call
@@ -230,9 +245,10 @@ class Session:
                 f"the proxy refused: HTTP {error.status}", sent=False, call=out.call
             ) from error
         except TimeoutError as error:
-            raise RequestTimeoutError(
-                f"no answer within {out.attempt_timeout:g} s", sent=True, call=out.call
-            ) from error
+            told = f"no answer within {out.attempt_timeout:g} s"
+            if out.kind == "create" and not out.left:
+                raise ConnectFailedError(told, sent=False, call=out.call) from error
+            raise RequestTimeoutError(told, sent=True, call=out.call) from error
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
             sent = None if out.left or out.kind != "create" else False
             if sent is False:
@@ -245,17 +261,9 @@ class Session:
                 f"the connection dropped: {_reason(error)}", sent=sent, call=out.call
             ) from error
 
-    def _timeout(self, seconds: float) -> aiohttp.ClientTimeout:
-        """In real seconds. Sockets do not run faster on a faster clock, hence the floor."""
-        timeout = self._timeouts.get(seconds)
-        if timeout is None:
-            if len(self._timeouts) >= MOST_TIMEOUTS:
-                self._timeouts.clear()
-            real = max(self._clock.real(seconds), min(seconds, SOCKET_FLOOR))
-            timeout = self._timeouts[seconds] = aiohttp.ClientTimeout(
-                total=None, sock_connect=CONNECT_TIMEOUT, sock_read=real
-            )
-        return timeout
+    def _socket_seconds(self, seconds: float) -> float:
+        """A time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
+        return max(self._clock.real(seconds), min(seconds, SOCKET_FLOOR))
 
     def _without_secrets(self, raw: bytes, out: Outgoing) -> bytes:
         for secret in (self._key, *out.secrets):
@@ -275,6 +283,7 @@ class Session:
 
     async def aclose(self) -> None:
         """Close what was opened here; a given session stays open."""
+        self._limits.close()
         for session in self._opened.values():
             await session.close()
         if self._opened:

@@ -46,7 +46,7 @@ TASK_WORDS: Final = frozenset({"failed", "timeout", "api_error", "bad_request", 
 """Values of `type` that speak of the task where a refund flag stands beside them (R2)."""
 FAILED_IN_2XX: Final = frozenset({"timeout", "api_error", "forbidden", "bad_request"})
 """Values of `type` that mean a failed task in a 2xx (R3)."""
-REFUND_FLAGS: Final = ("already_refunded", "refund_processed")
+REFUND_FLAGS: Final = frozenset({"already_refunded", "refund_processed"})
 LIMITS_NOT_FAILURES: Final = (*TOO_FAST, "usage limit")
 """Texts of Nuro's limits, which come with the refund flag of a failure (R2)."""
 
@@ -94,6 +94,8 @@ class Look:
 
     def judge(self) -> Seen:
         """What the answer says by itself."""
+        if self._is_plain:
+            return self._by_shape()
         found = self.found
         says_failed = self.type == "failed" or self.body.get("status") == "FAILED"
         if found.not_ready and not (found.status == 202 and says_failed):  # R1
@@ -108,13 +110,26 @@ class Look:
         return self._by_shape()
 
     @property
+    def _is_plain(self) -> bool:
+        """The usual answer, of which R1 to R12 say nothing."""
+        found, body = self.found, self.body
+        return (
+            found.status == 200
+            and (found.code is None or found.code == 200)
+            and not self.type
+            and "data" in body
+            and "status" not in body
+            and REFUND_FLAGS.isdisjoint(body)
+        )
+
+    @property
     def _says_error(self) -> bool:
         return bool(error_text({"error": self.body.get("error")}))
 
     def _by_status(self, status: int, says_failed: bool) -> Seen | None:
         """R2 to R10; None where the body decides."""
         found, ok = self.found, 200 <= status < 300
-        flagged = any(self.body.get(flag) is not None for flag in REFUND_FLAGS)
+        flagged = any(self.body.get(flag) is not None for flag in REFUND_FLAGS & self.body.keys())
         if ok and found.json and not flagged and not self.type:
             return self._failed() if says_failed else None  # R3, or the usual answer
         text = found.text.lower()
@@ -143,6 +158,8 @@ class Look:
     def _by_shape(self) -> Seen:
         """R13: the body of the family."""
         match self.polled.shape:
+            case "sonic":
+                return self._data()
             case "producer":
                 return self._producer()
             case "nuro":
@@ -153,8 +170,6 @@ class Look:
                 return self._studio()
             case "lyrics":
                 return self._lyrics()
-            case "sonic":
-                return self._data()
 
     def _data(self) -> Seen:
         data = self.body.get("data")
@@ -170,21 +185,21 @@ class Look:
 
     def _items(self, items: Sequence[Any]) -> Seen:
         raw, task_id, family = self.found.body, self.ref.task_id, self.ref.family
-        whole = all(isinstance(item, dict) for item in items)
         if any(map(is_pair, items)):
             pairs = read_pairs(items, raw, task_id=task_id, family=family)
             if not all(map(is_pair, items)) or not all(pair.is_terminal for pair in pairs.pairs):
                 return self._going("running", pairs)
             return self._ended(pairs, failed=all(pair.is_failed for pair in pairs.pairs))
         clips = self._clips(items)
-        if not whole or not all(clip.is_terminal for clip in clips):
+        succeeded = clips.succeeded
+        if len(succeeded) + len(clips.failed) < len(items):  # an item that is no object has not ended
             return self._going("running", clips)
-        return self._ended(clips, failed=all(clip.is_failed for clip in clips))
+        return self._ended(clips, failed=not succeeded)
 
     def _clips(self, items: Sequence[Any]) -> Clips:
         clips = read_clips(items, self.found.body, task_id=self.ref.task_id, family=self.ref.family)
-        for clip in clips:
-            if self._is_upload(clip):
+        for clip in clips.items:
+            if "state" not in clip.raw and self._is_upload(clip):
                 clip.state = SUCCEEDED
         return Stems.of(clips) if self.ref.kind in STEMS_KINDS else clips
 

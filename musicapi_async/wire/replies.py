@@ -59,39 +59,32 @@ MODERATED: Final = (
 """Words that split a 403, lower case (errors.md section 3; the order of the rows is kept in `_denied`)."""
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """An HTTP answer with its body decoded: `body` is the JSON value, or the first characters if `json`
-    is False. `headers` have lower-case names, or find a name in any case as aiohttp's do."""
+class Answer:
+    """An HTTP answer with its body decoded.
 
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-    json: bool
+    `body` is the JSON value, or the first characters if `json` is False; `fields` the body if it is a JSON
+    object, else an empty one. `headers` have lower-case names, or find a name in any case as aiohttp's do.
+    `ok` is HTTP 2xx, whatever the body says; `code` the body's own code as a number if it is one (`404`,
+    `"404"`, `404.0`), `type` its type in lower case or nothing.
+    """
 
-    @property
-    def fields(self) -> dict[str, Any]:
-        """The body if it is a JSON object, else an empty one."""
-        return mapping_or_empty(self.body)
+    # Every poll is asked for these several times, so they are found once, and no property stands between.
+    __slots__ = ("body", "code", "fields", "headers", "json", "ok", "status", "type")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: Any, json: bool) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.json = json
+        self.ok = 200 <= status < 300
+        self.fields = mapping_or_empty(body)
+        self.code = number(self.fields.get("code"))
+        self.type = (text_or_none(self.fields.get("type")) or "").strip().lower()
 
     @property
     def is_object(self) -> bool:
         """Whether the body is a JSON object."""
         return self.json and isinstance(self.body, dict)
-
-    @property
-    def ok(self) -> bool:
-        """HTTP 2xx, whatever the body says."""
-        return 200 <= self.status < 300
-
-    @property
-    def code(self) -> int | None:
-        """The body's own `code` as a number, if it is one: `404`, `"404"`, `404.0`."""
-        return number(self.fields.get("code"))
-
-    @property
-    def type(self) -> str:
-        """The body's `type` in lower case, or nothing."""
-        return (text_or_none(self.fields.get("type")) or "").strip().lower()
 
     @property
     def text(self) -> str:
@@ -141,10 +134,8 @@ def _date(headers: Mapping[str, str]) -> float:
 
 def number(value: Any) -> int | None:
     """A whole number, also as text, or None."""
-    if isinstance(value, bool):
-        return None
     if isinstance(value, int):
-        return value
+        return None if isinstance(value, bool) else value
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
