@@ -546,7 +546,7 @@ async def test_direct_calls(begin: Begin) -> None:
         ("/sonic/midi", one, "sonic-midi-res-notready", "sonic-midi-res-ok"),
         (
             "/sonic/download",
-            {**one, "formats": ["mp3", "wav"]},
+            {**one, "formats": ["mp3", "m4a", "wav"]},
             "sonic-download-res-preparing",
             "sonic-download-res-ok",
         ),
