@@ -25,10 +25,9 @@ import heapq
 import itertools
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from copy import copy
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -41,6 +40,7 @@ from ..errors import RequestValidationError, TaskError, TaskTimeoutError
 from ..wire import polls, retry
 from ..wire.looks import Seen
 from .deliveries import LOOKS, Deliveries
+from .listeners import Key, Listener, Queue, Slot, Waiting
 from .schedule import PollPolicy
 
 log: Final = logging.getLogger("musicapi_async")
@@ -53,69 +53,10 @@ CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
 Look = Callable[[TaskRef, Polled], Awaitable[Seen]]
-Key = tuple[str, str]
 R = TypeVar("R", bound=Result)
 NEVER: Final = float("inf")
 JITTER: Final = 0.1
 """Share by which an interval varies, so that many clients do not look in step."""
-
-
-class Listener(Protocol):
-    """Somebody who waits for a task."""
-
-    @property
-    def eager(self) -> bool:
-        """Wants early audio: look at the documented interval instead of when it pays."""
-        ...
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        """A look has shown `update`."""
-        ...
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        """The wait has ended with `error`, and it is no failure of the generation."""
-        ...
-
-
-class Slot:
-    """A task that is waited for. Small on purpose: a hundred thousand of them are 20 MB."""
-
-    __slots__ = ("born", "busy", "due", "kind", "last", "listeners", "looked", "memory", "polled", "ref")
-
-    def __init__(self, ref: TaskRef, polled: Polled, kind: str, born: float) -> None:
-        self.ref = ref
-        self.polled = polled
-        self.kind = kind
-        self.born = born
-        self.due = 0.0
-        self.looked: float | None = None
-        self.busy = False
-        self.memory: polls.Memory | None = None
-        self.last: TaskUpdate | None = None
-        self.listeners: Listener | list[Listener] | None = None
-
-    @property
-    def key(self) -> Key:
-        """Family and task id."""
-        return (self.ref.family, self.ref.task_id)
-
-    def each(self) -> tuple[Listener, ...]:
-        """The listeners; one alone is kept without a list around it."""
-        if self.listeners is None:
-            return ()
-        return tuple(self.listeners) if isinstance(self.listeners, list) else (self.listeners,)
-
-    def add(self, listener: Listener) -> None:
-        """One more listener."""
-        if self.listeners is None:
-            self.listeners = listener
-        else:
-            self.listeners = [*self.each(), listener]
-
-    def remove(self, listener: Listener) -> None:
-        """A listener has gone."""
-        rest = [other for other in self.each() if other is not listener]
-        self.listeners = None if not rest else rest[0] if len(rest) == 1 else rest
 
 
 class TaskWaiter:
@@ -160,7 +101,7 @@ class TaskWaiter:
         check_until(until)
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        waiting = _Waiting(until)
+        waiting = Waiting(until)
         slot = self._watch(ref, waiting)
         try:
             with anyio.move_on_after(self._clock.real(limit)):
@@ -173,7 +114,7 @@ class TaskWaiter:
         """Every change of one task; see `Task.updates`. No scope is held across a yield."""
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        stream = _Queue(eager=True)
+        stream = Queue(eager=True)
         slot = self._watch(ref, stream)
         try:
             update = slot.last or TaskUpdate("pending", task_id=ref.task_id, family=ref.family)
@@ -204,7 +145,7 @@ class TaskWaiter:
         family's deadline, or all of them `timeout`; one whose time is over comes with `TaskTimeoutError`.
         """
         check_until(until)
-        ended = _Queue(eager=until == "stream", until=until)
+        ended = Queue(eager=until == "stream", until=until)
         started = self._clock.now()
         waiting: dict[Key, list[Task[R]]] = {}
         for task in tasks:
@@ -502,55 +443,3 @@ def check_until(until: Until) -> None:
         raise RequestValidationError(
             f"until: {limit}, got {until!r}", field="until", limit=limit, value=repr(until)
         )
-
-
-class _Waiting:
-    """One caller of `wait`."""
-
-    __slots__ = ("future", "until")
-
-    def __init__(self, until: Until) -> None:
-        self.until: Until = until
-        self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
-
-    @property
-    def eager(self) -> bool:
-        return self.until == "stream"
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        if update.satisfies(self.until) and not self.future.done():
-            self.future.set_result(update)
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(copy(error))
-
-
-class _Queue:
-    """One caller of `updates`, or of a wait for many tasks: keeps what it is told until it is fetched."""
-
-    __slots__ = ("_arrived", "_items", "eager", "until")
-
-    def __init__(self, *, eager: bool, until: Until | None = None) -> None:
-        self.eager = eager
-        self.until: Until | None = until
-        self._items: deque[tuple[Key, TaskUpdate | Exception]] = deque()
-        self._arrived: asyncio.Future[None] | None = None
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        if self.until is None or update.satisfies(self.until):
-            self._put(slot.key, update)
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        self._put(slot.key, error)
-
-    def _put(self, key: Key, item: TaskUpdate | Exception) -> None:
-        self._items.append((key, item))
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
-
-    async def next(self) -> tuple[Key, TaskUpdate | Exception]:
-        while not self._items:
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
-        return self._items.popleft()
