@@ -17,7 +17,8 @@ goes on from there without paying again. A `Reached` that is passed in is filled
 helps where no error comes, such as a cancelled task; it is stored as JSON (`Reached.json`, `Reached.parse`).
 
 With a job key (`client.with_options(job_key="demo")`) each step gets a key of its own ("demo.extend"), so
-that running a chain again finds what it has paid for in the store of the client.
+that running a chain again finds what it has paid for in the store of the client. A step that failed stays so
+under its key until `client.resubmit("demo.extend")`; without a job key, going on submits it anew.
 """
 
 from __future__ import annotations
