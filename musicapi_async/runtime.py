@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
-from .api.families import polled_as
+from .api.families import SAME_FAMILY, polled_as
 from .api.handle import TaskRef
 from .api.operation import Polled
 from .api.results import TaskUpdate
@@ -26,9 +26,6 @@ from .transport.download import Downloader
 from .transport.limiter import RateLimiter
 from .transport.session import Session
 from .wire.looks import Seen
-
-SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = {"sonic": ("sonic", "suno")}
-"""Families whose tasks one webhook may mean: both words name Sonic (webhooks.md section 4)."""
 
 
 def polled_of(ref: TaskRef) -> Polled:

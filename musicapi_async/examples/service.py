@@ -31,6 +31,7 @@ from ..clock import Clock
 from ..config import find_base_url, find_key
 from ..contrib.fastapi import WEBHOOK_PATH, EventStream, add_problem_handler, end_streams, lifespan, router
 from ..errors import RequestValidationError
+from ..store import SQLiteStore
 from ..webhooks import Event, Webhooks
 from .own_sandbox import Address, answers, find_or_start
 from .records import Records
@@ -93,6 +94,7 @@ def client_for(address: Address, settings: Settings, secret: str) -> MusicAPI:
         base_url=address.base_url,
         clock=Clock(address.speed) if local else None,
         webhooks=Webhooks(base.rstrip("/") + WEBHOOK_PATH, secret) if base else None,
+        store=SQLiteStore(settings.folder / "jobs.sqlite"),
     )
 
 

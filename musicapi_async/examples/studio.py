@@ -1,9 +1,9 @@
 """What the example service does with songs, without HTTP: order, follow, keep the files, make personas.
 
-Everything that was paid for is written down before anything else happens to it, so that a killed service
-goes on where it was: a song that has its token is followed again, one that ended without its files fetches
-them. A song that was being ordered when the service was killed is not ordered again, as it may have been
-taken and paid for; the service's webhook brings it back if it was.
+Everything is written down before it happens, so that a killed service goes on where it was. A song is ordered
+with its id as the job key: ordering it again after a restart sends it only if it had not left, and otherwise
+gives the same task, or says that nobody knows whether it was taken; then its webhook brings it back. A song
+that has its token is followed again, one that ended without its files fetches them.
 """
 
 from __future__ import annotations
@@ -103,21 +103,16 @@ class Studio:
         """After a start: follow what is not finished yet."""
         for song in self._records.songs():
             fields = song.fields
-            if fields["state"] == "ordering" and not fields["token"]:
-                text = (
-                    "The service stopped while this song was being ordered. If it was taken, it comes back."
-                )
-                self._change(song.id, state="unknown", problem={"code": "outcome_unknown", "detail": text})
-            elif fields["token"] and not fields["ended"]:
+            if fields["token"] and not fields["ended"]:
                 self._start(self._follow(song.id, self._client.task(fields["token"])))
+            elif fields["state"] in ("ordering", "unknown"):
+                self._start(self._make(song))
 
     async def told(self, event: Event) -> None:
         """A webhook has come: a song whose order was never answered is found by its job key."""
         song = self._records.get(event.job_key or "")
-        if song is not None and event.task_id and not song.fields["token"]:
-            task = self._client.task("sonic", event.task_id)
-            self._change(song.id, token=task.token, state="pending", problem=None)
-            self._start(self._follow(song.id, task))
+        if song is not None and song.fields["state"] == "unknown":
+            self._start(self._make(song))  # its job is settled now: this gives the task and sends nothing
 
     async def close(self) -> None:
         """Stop following; the songs go on at the service."""
@@ -143,11 +138,13 @@ class Studio:
         except OutcomeUnknownError as error:
             log.warning("%s: %s", song.id, error)
             self._change(song.id, state="unknown", problem=problem_fields(problem_of(error)))
+            if self._client.webhooks.task_of(song.id) is not None:
+                await self._make(song)  # the webhook was quicker than the error
         except MusicAPIError as error:
             log.warning("%s: %s", song.id, error)
             self._change(song.id, state="failed", ended=True, problem=problem_fields(problem_of(error)))
         else:
-            self._change(song.id, token=task.token, state="pending")
+            self._change(song.id, token=task.token, state="pending", problem=None)
             await self._follow(song.id, task)
 
     async def _follow(self, song_id: str, task: Task[Clips]) -> None:

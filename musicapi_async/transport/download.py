@@ -22,8 +22,9 @@ import aiohttp
 import anyio
 import anyio.to_thread
 
+from ..api.parts import Stem
 from ..api.replies import Files, Midi, Wav
-from ..api.results import Clip, Result, Stem
+from ..api.results import Clip, Result
 from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
 from ..wire import retry

@@ -82,6 +82,25 @@ async def test_killed_again_and_again_it_loses_nothing_and_pays_nothing_twice(tm
         assert not sandbox.journal.charged_twice()
 
 
+async def test_killed_while_ordering_it_sends_what_had_not_left_and_nothing_twice(tmp_path: Path) -> None:
+    """Six orders, killed at once: after the restart each is sent, or found, or waits for its webhook."""
+    async with Sandbox(speed=SPEED, longest=20, durations=Durations(song=(60.0, 0.2))) as sandbox:
+        sandbox.faults.on("POST", "/sonic/create", Fault.slow(10), times=3)
+        studio = studio_on(sandbox, tmp_path)
+        await asyncio.to_thread(studio.start)
+        try:
+            for number in range(6):
+                await order(studio, f"song {number}")
+            await asyncio.to_thread(studio.end, signal.SIGKILL)
+            await asyncio.to_thread(studio.start)
+            shown = await watch(studio, all_ended(6))
+        finally:
+            await asyncio.to_thread(studio.end)
+        assert {song["state"] for song in shown.values()} == {"succeeded"}
+        assert len(sandbox.journal.creates) == 6
+        assert sandbox.journal.charges == 120
+
+
 async def test_a_song_whose_order_was_never_answered_comes_back_by_webhook(tmp_path: Path) -> None:
     """The connection breaks after the create was taken: it is not ordered again, and it is found."""
     async with Sandbox(speed=SPEED, longest=20) as sandbox:
