@@ -18,8 +18,9 @@ asyncio.run(main())
 
 from ._version import __version__
 from .api.handle import Task, TaskRef
+from .api.parts import ConcatPairs, Pair, Stem, Stems, Voice
 from .api.replies import Credits, Persona
-from .api.results import Clip, Clips, ConcatPairs, Pair, Result, Stem, Stems, TaskUpdate, Voice
+from .api.results import Clip, Clips, Result, TaskUpdate
 from .client import MusicAPI
 from .clock import Clock
 from .errors import (
@@ -27,6 +28,7 @@ from .errors import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    BatchError,
     ConnectFailedError,
     ConnectionLostError,
     ContentModerationError,
@@ -35,6 +37,7 @@ from .errors import (
     InsufficientCreditsError,
     InvalidResponseError,
     JobKeyConflictError,
+    JobStoreError,
     MusicAPIError,
     NotFoundError,
     OutcomeUnknownError,
@@ -58,6 +61,7 @@ __all__ = [
     "APIStatusError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchError",
     "Clip",
     "Clips",
     "Clock",
@@ -71,6 +75,7 @@ __all__ = [
     "InsufficientCreditsError",
     "InvalidResponseError",
     "JobKeyConflictError",
+    "JobStoreError",
     "MusicAPI",
     "MusicAPIError",
     "NotFoundError",

@@ -35,7 +35,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `deadline` seconds for a whole call with its repeats and waits for the pace (None: none), `retries` after
     the first attempt, `validate` 'error', 'warn' or 'off' for the local checks, `job_key` makes a create
     idempotent, `extra_body` fields that are added to the JSON body as they are, `resend_creates_on_5xx`
-    repeats a paid call after a 5xx, which may pay twice.
+    repeats a paid call after a 5xx, which may pay twice, `check_balance` asks for the credits before a call
+    that is written down, and after one whose outcome is unknown.
     """
 
     attempt_timeout: float | None = None
@@ -45,6 +46,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     job_key: str | None = None
     extra_body: Mapping[str, object] | None = None
     resend_creates_on_5xx: bool = False
+    check_balance: bool = False
 
     def __post_init__(self) -> None:
         for name in ("attempt_timeout", "deadline"):

@@ -5,6 +5,8 @@ MusicAPIError
     RequestValidationError (also ValueError)     refused here, nothing was sent
     OutcomeUnknownError                          a paid call whose outcome nobody knows; its cause says why
     JobKeyConflictError                          the same job key with another request
+    JobStoreError                                the file of jobs cannot be used
+    BatchError                                   a batch cannot run, such as on a folder that is in use
     APIConnectionError
         ConnectFailedError                       DNS, refused, TLS: nothing was sent
         RequestTimeoutError (also TimeoutError)  no answer in time
@@ -163,7 +165,10 @@ class Violation:
 class OutcomeUnknownError(MusicAPIError):
     """A paid call was sent and its outcome is unknown: it may have been carried out and charged.
 
-    It is never repeated for you. `__cause__` is the precise error. `job_key` is set when the call had one.
+    It is never repeated for you. `__cause__` is the precise error. `job_key` is set when the call was
+    written down: `client.resolve(job_key, task_id=...)` and `client.resubmit(job_key)` settle it.
+    `balance_before` and `balance_after` are credits, with `check_balance=True`: evidence, not proof, because
+    other calls and refunds move the balance, too.
     """
 
     default_hint = (
@@ -171,10 +176,20 @@ class OutcomeUnknownError(MusicAPIError):
         "and look for the result in the dashboard first."
     )
 
-    def __init__(self, message: str, *, job_key: str | None = None, **fields: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_key: str | None = None,
+        balance_before: float | None = None,
+        balance_after: float | None = None,
+        **fields: Any,
+    ) -> None:
         fields.setdefault("may_have_been_charged", True)
         super().__init__(message, **fields)
         self.job_key = job_key
+        self.balance_before = balance_before
+        self.balance_after = balance_after
 
 
 class JobKeyConflictError(MusicAPIError):
@@ -192,6 +207,23 @@ class JobKeyConflictError(MusicAPIError):
     @property
     def money(self) -> str:
         return "Nothing was sent, nothing was charged."
+
+
+class JobStoreError(MusicAPIError):
+    """The store of jobs cannot be read or written. `path` is its file.
+
+    Raised before a call is sent, so that nothing is paid for that could not be written down.
+    """
+
+    default_hint = "Mend it, or give another store."
+
+    def __init__(self, message: str, *, path: str = "", **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.path = path
+
+
+class BatchError(MusicAPIError):
+    """A batch cannot run: its folder is in use by another run, or cannot be written."""
 
 
 class APIConnectionError(MusicAPIError):

@@ -11,13 +11,14 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
-from .api.families import polled_as
+from .api.families import SAME_FAMILY, polled_as
 from .api.handle import TaskRef
 from .api.operation import Polled
 from .api.results import TaskUpdate
 from .clock import Clock
 from .config import Options
 from .errors import RequestValidationError
+from .store.ledger import Ledger
 from .tasks.schedule import PollPolicy
 from .tasks.waiter import TaskWaiter
 from .transport.caller import ApiCaller
@@ -25,9 +26,6 @@ from .transport.download import Downloader
 from .transport.limiter import RateLimiter
 from .transport.session import Session
 from .wire.looks import Seen
-
-SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = {"sonic": ("sonic", "suno")}
-"""Families whose tasks one webhook may mean: both words name Sonic (webhooks.md section 4)."""
 
 
 def polled_of(ref: TaskRef) -> Polled:
@@ -66,14 +64,24 @@ class Runtime:
             self._look, policy, clock, rng, polled_of=polled_of, ended=self._ended
         )
         self.downloader: Final = Downloader(session, limiter, clock, rng)
+        self.ledgers: Final[set[Ledger]] = set()
+        self._notes: Final[set[asyncio.Task[None]]] = set()
         self.closed = False
         self.keeper: AsyncGenerator[None, None] | None = None
 
     async def _look(self, ref: TaskRef, polled: Polled) -> Seen:
         return await self.caller.look(ref, polled, self._once)
 
-    def _ended(self, ref: TaskRef, _update: TaskUpdate) -> None:
+    def _ended(self, ref: TaskRef, update: TaskUpdate) -> None:
         self.caller.task_ended(ref.family, ref.task_id)
+        for ledger in self.ledgers:
+            note = self.loop.create_task(ledger.ended(ref, update))
+            self._notes.add(note)
+            note.add_done_callback(self._notes.discard)
+
+    async def noted(self) -> None:
+        """Return when all that has ended so far is written down."""
+        await asyncio.gather(*self._notes)
 
     def deliver(self, family: str, task_id: str | None, body: Mapping[str, Any]) -> None:
         """Hand the body of a webhook to the waits for its task."""
@@ -86,6 +94,8 @@ class Runtime:
         seen = await self.caller.look(ref, polled_of(ref), options)
         if seen.update is None:
             raise seen.error or AssertionError("a look without an update has an error")
+        if seen.update.is_terminal:
+            self._ended(ref, seen.update)
         return seen.update
 
     async def keep(self) -> None:
@@ -103,6 +113,9 @@ class Runtime:
         self.closed = True
         await self.waiter.aclose()
         await self.caller.aclose()
+        await self.noted()
+        for ledger in self.ledgers:
+            await ledger.aclose()
         await self.session.aclose()
         if self.keeper is not None:
             await self.keeper.aclose()

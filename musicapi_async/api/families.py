@@ -20,6 +20,9 @@ FAMILIES: Final[Mapping[str, type[Family]]] = {
 }
 """Every family by its word; the word stands in paths, in handles and in resume tokens."""
 
+SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = {"sonic": ("sonic", "suno")}
+"""Families whose tasks one webhook may mean: both words name Sonic (webhooks.md section 4)."""
+
 
 @lru_cache(maxsize=256)
 def polled_as(family: str, kind: str = "") -> Polled | None:

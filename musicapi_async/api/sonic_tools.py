@@ -105,7 +105,8 @@ class Sample(Moded, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.make_instrumental = bool(self.make_instrumental)  # always sent
+        if self.make_instrumental is None:
+            self.make_instrumental = False  # always sent
 
     def rules(self) -> Iterator[Violation]:
         """Exactly one source; the segment ends after it starts."""

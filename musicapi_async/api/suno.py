@@ -8,9 +8,10 @@ from msgspec import Meta
 
 from . import sonic_songs as songs
 from .operation import Family, Polled, calls, submits
+from .parts import WrittenLyrics
 from .replies import SongMetadata
 from .request import GetMusic, Request
-from .results import Clips, TaskUpdate, WrittenLyrics
+from .results import Clips, TaskUpdate
 
 SONGS: Final = Polled("/suno/clip/{task_id}", "sonic", first=15, interval=15, deadline=900)
 LYRICS: Final = Polled(

@@ -50,7 +50,7 @@ def next_step(error: MusicAPIError) -> str:
 
 def what_happened(error: MusicAPIError) -> str:
     """The event itself; fields of a request by the name of their option."""
-    if isinstance(error, RequestValidationError) and error.violations:
+    if isinstance(error, RequestValidationError) and error.violations and error.call:
         rows = [str(one) for one in error.violations]
         names = [one.field for one in error.violations]
         return "; ".join(

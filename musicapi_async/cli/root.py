@@ -8,8 +8,10 @@ from typing import Any, Final
 import click
 
 from .._version import __version__
+from ..api.families import FAMILIES
 from ..errors import MusicAPIError
 from . import exits
+from .batch import batch_group
 from .commanding import shared_options
 from .commands import (
     completion_command,
@@ -21,6 +23,7 @@ from .commands import (
 )
 from .demo import demo_command
 from .invocation import Invocation, LogHandler
+from .jobs import jobs_group
 from .lines import write_json
 from .operations import family_groups, shortcut
 from .serve import sandbox_command
@@ -68,8 +71,8 @@ class Root(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands of the workflow first, then the families with all their operations."""
-        own = [(name, one) for name, one in self.commands.items() if not isinstance(one, click.Group)]
-        families = [(name, one) for name, one in self.commands.items() if isinstance(one, click.Group)]
+        own = [(name, one) for name, one in self.commands.items() if name not in FAMILIES]
+        families = [(name, one) for name, one in self.commands.items() if name in FAMILIES]
         for title, rows in (("Commands", own), ("All operations, by family", families)):
             with formatter.section(title):
                 formatter.write_dl([(name, one.get_short_help_str(64)) for name, one in rows])
@@ -98,6 +101,8 @@ def _root() -> Root:
         task_command,
         download_command,
         credits_command,
+        batch_group,
+        jobs_group,
         request_command,
         completion_command,
         *family_groups().values(),

@@ -18,7 +18,8 @@ async def create(description: str, client: Client) -> dict[str, str]:
 ```
 
 An event stream stays open for as long as its song takes, and uvicorn waits for open connections when it is
-stopped: run it with `--timeout-graceful-shutdown 2`. The browsers reconnect to the next process.
+stopped: run it with `--timeout-graceful-shutdown 2`, or have your own server call `end_streams(app)` as the
+example service does. The browsers reconnect to the next process.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -155,6 +156,18 @@ def problem_response(problem: Problem) -> Response:
     return Response(problem.body, problem.status, headers, media_type=PROBLEM_TYPE)
 
 
+def end_streams(app: FastAPI) -> None:
+    """End every event stream of `app`, such as when its server begins to stop."""
+    for scope in list(_streams(app)):
+        scope.cancel()
+
+
+def _streams(app: Any) -> set[anyio.CancelScope]:
+    if not hasattr(app.state, "musicapi_streams"):
+        app.state.musicapi_streams = set[anyio.CancelScope]()
+    return cast("set[anyio.CancelScope]", app.state.musicapi_streams)
+
+
 class EventStream(Response):
     """Sends what a generator yields until it ends or the browser goes; then the generator is closed.
 
@@ -176,16 +189,21 @@ class EventStream(Response):
                 pass
             group.cancel_scope.cancel()
 
+        streams, sending = _streams(scope["app"]), anyio.CancelScope()
         try:
             async with aclosing(self._chunks) as chunks, anyio.create_task_group() as group:
                 group.start_soon(wait_until_gone)
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                async for chunk in chunks:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                with sending:
+                    streams.add(sending)
+                    async for chunk in chunks:
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 group.cancel_scope.cancel()
         except* OSError:
             pass  # how some servers say that the browser has gone
+        finally:
+            streams.discard(sending)
 
 
 async def _body(request: Request, limit: int) -> bytes | None:

@@ -83,8 +83,9 @@ def _nuro_bgm(call: Call) -> tuple[Brief, dict[str, object]]:
     lists = {name: form.words(name, 5) or [] for name in ("genre", "mood", "instrument", "theme")}
     seconds = form.whole("duration", 30 if newer else 1, 120 if newer else 60)
     segments = form.get("segments")
-    if newer and segments is not None:
-        seconds = _segments(segments)
+    if segments is not None:
+        total = _segments(segments)
+        seconds = total if newer else seconds
     brief = Brief(
         seed=call.service.new_seed(),
         tags=", ".join(word for words in lists.values() for word in words),
@@ -132,6 +133,9 @@ def riffusion(call: Call) -> Reply:
     lyrics, sound = form.text("lyrics", 3000), form.text("sound", 200)
     prompt, title = form.text("prompt", 200), form.text("title", TITLE)
     variation = form.weight("vocal_variation")
+    form.text("continue_clip_id")
+    for name in ("continue_at", "replace_start_time", "replace_end_time"):
+        form.number(name)
     if kind == "create_music" and custom is False and prompt is None:
         raise invalid("The 'prompt' field is required when custom_mode = false.")
     if kind == "create_music" and custom and lyrics is None and not quiet:

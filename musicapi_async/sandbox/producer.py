@@ -44,6 +44,7 @@ def create(call: Call) -> Reply:
     title, sound = form.text("title", TITLE), form.text("sound", TEXT)
     lyrics = form.text("lyrics", TEXT) or form.text("lyrics_text", TEXT)
     instruction, seed = form.text("instruction", TEXT), form.numeric("seed")
+    form.text("cover_url", TEXT)
     form.text("mv", 100)  # every known name is mapped to the one real model
     length, bpm = form.number("length", least=1, most=240), form.numeric("bpm")
     form.number("extend_s", most=240)

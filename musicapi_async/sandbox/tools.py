@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Final
 
 from .recipes import composed, heard, score_of
 from .refusal import Refusal, invalid, not_found, not_ready
@@ -12,8 +13,8 @@ from .synth import lyrics as write_lyrics
 from .validation import LYRICS_DESCRIPTION
 from .works import Clip, Vox
 
-FORMATS = ("mp3", "wav")
-"""What download can make; m4a is known to the service but not to the sandbox."""
+FORMATS: Final = ("mp3", "m4a", "wav")
+"""What download can make (sonic.md 19)."""
 
 LONGEST_VOX = 30.0
 

@@ -24,11 +24,9 @@ import contextvars
 import heapq
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from copy import copy
-from functools import lru_cache
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 
@@ -41,7 +39,8 @@ from ..errors import RequestValidationError, TaskError, TaskTimeoutError
 from ..wire import polls, retry
 from ..wire.looks import Seen
 from .deliveries import LOOKS, Deliveries
-from .schedule import MOST_KINDS, PollPolicy
+from .listeners import Key, Listener, Queue, Slot, Waiting
+from .schedule import PollPolicy
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -59,93 +58,10 @@ CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
 Look = Callable[[TaskRef, Polled], Awaitable[Seen]]
-Key = tuple[str, str]
 R = TypeVar("R", bound=Result)
 NEVER: Final = float("inf")
 JITTER: Final = 0.1
 """Share by which an interval varies, so that many clients do not look in step."""
-
-
-class Listener(Protocol):
-    """Somebody who waits for a task."""
-
-    @property
-    def eager(self) -> bool:
-        """Wants early audio: look at the documented interval instead of when it pays."""
-        ...
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        """A look has shown `update`."""
-        ...
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        """The wait has ended with `error`, and it is no failure of the generation."""
-        ...
-
-
-class Slot:
-    """A task that is waited for. Small on purpose: see benchmarks/waiting.py.
-
-    `key` is family and task id, `kind` what the policy tells tasks apart by; `last` the last update, unless
-    so many tasks are waited for that only its `state` is kept.
-    """
-
-    __slots__ = (
-        "born",
-        "busy",
-        "due",
-        "key",
-        "kind",
-        "last",
-        "listeners",
-        "looked",
-        "memory",
-        "polled",
-        "ref",
-        "state",
-    )
-
-    def __init__(self, key: Key, ref: TaskRef, polled: Polled, born: float) -> None:
-        self.key = key
-        self.ref = ref
-        self.polled = polled
-        self.kind = kind_of(ref.family, ref.kind, ref.model)
-        self.born = born
-        self.due = 0.0
-        self.looked: float | None = None
-        self.busy = False
-        self.memory: polls.Memory | None = None
-        self.state = ""
-        self.last: TaskUpdate | None = None
-        self.listeners: Listener | list[Listener] | None = None
-
-    def __lt__(self, other: Slot) -> bool:
-        """Of two that are due at the same time the older is looked at first."""
-        return self.born < other.born
-
-    def each(self) -> tuple[Listener, ...]:
-        """The listeners; one alone is kept without a list around it."""
-        if self.listeners is None:
-            return ()
-        return tuple(self.listeners) if isinstance(self.listeners, list) else (self.listeners,)
-
-    def add(self, listener: Listener) -> None:
-        """One more listener."""
-        if self.listeners is None:
-            self.listeners = listener
-        else:
-            self.listeners = [*self.each(), listener]
-
-    def remove(self, listener: Listener) -> None:
-        """A listener has gone."""
-        rest = [other for other in self.each() if other is not listener]
-        self.listeners = None if not rest else rest[0] if len(rest) == 1 else rest
-
-
-@lru_cache(maxsize=MOST_KINDS)
-def kind_of(family: str, kind: str, model: str) -> str:
-    """One text for all tasks that take about equally long: family, operation and model."""
-    return f"{family}/{kind} {model}".rstrip(" /")
 
 
 class TaskWaiter:
@@ -189,7 +105,7 @@ class TaskWaiter:
         check_until(until)
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        waiting = _Waiting(until)
+        waiting = Waiting(until)
         slot = self._watch(ref, waiting)
         try:
             with anyio.move_on_after(self._clock.real(limit)):
@@ -202,7 +118,7 @@ class TaskWaiter:
         """Every change of one task; see `Task.updates`. No scope is held across a yield."""
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        stream = _Queue(eager=True)
+        stream = Queue(eager=True)
         slot = self._watch(ref, stream)
         try:
             update = slot.last or TaskUpdate(slot.state or "pending", task_id=ref.task_id, family=ref.family)
@@ -230,7 +146,7 @@ class TaskWaiter:
         family's deadline, or all of them `timeout`; one whose time is over comes with `TaskTimeoutError`.
         """
         check_until(until)
-        ended = _Queue(eager=until == "stream", until=until)
+        ended = Queue(eager=until == "stream", until=until)
         started = self._clock.now()
         waiting: dict[Slot, Task[R] | list[Task[R]]] = {}  # several handles may stand for one task
         limits = {self._limit(task.ref, timeout) for task in tasks}
@@ -253,9 +169,9 @@ class TaskWaiter:
                         ended.fail(slot, self._timed_out(slot, self._clock.now() - started))
                     continue
                 slot, outcome = told
-                same = waiting.pop(slot, None)
-                if same is None:
+                if slot not in waiting:
                     continue  # it had ended before
+                same = waiting.pop(slot)
                 self._leave(slot, ended)
                 for task in same if isinstance(same, list) else (same,):
                     yield task, outcome
@@ -539,66 +455,3 @@ def check_until(until: Until) -> None:
         raise RequestValidationError(
             f"until: {limit}, got {until!r}", field="until", limit=limit, value=repr(until)
         )
-
-
-class _Waiting:
-    """One caller of `wait`."""
-
-    __slots__ = ("future", "until")
-
-    def __init__(self, until: Until) -> None:
-        self.until: Until = until
-        self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
-
-    @property
-    def eager(self) -> bool:
-        return self.until == "stream"
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        if update.satisfies(self.until) and not self.future.done():
-            self.future.set_result(update)
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(copy(error))
-
-
-class _Queue:
-    """One caller of `updates`, or of a wait for many tasks: keeps what it is told until it is fetched."""
-
-    __slots__ = ("_arrived", "_items", "eager", "until")
-
-    def __init__(self, *, eager: bool, until: Until | None = None) -> None:
-        self.eager = eager
-        self.until: Until | None = until
-        self._items: deque[tuple[Slot, TaskUpdate | Exception]] = deque()
-        self._arrived: asyncio.Future[None] | None = None
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        if self.until is None or update.satisfies(self.until):
-            self._put(slot, update)
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        self._put(slot, error)
-
-    def _put(self, slot: Slot, item: TaskUpdate | Exception) -> None:
-        self._items.append((slot, item))
-        self._ring()
-
-    def _ring(self) -> None:
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
-
-    async def next(self, end: float) -> tuple[Slot, TaskUpdate | Exception] | None:
-        """The next that was told, or None at `end`, a time of the loop."""
-        loop = asyncio.get_running_loop()
-        while not self._items:
-            if loop.time() >= end:
-                return None
-            self._arrived = loop.create_future()
-            alarm = loop.call_at(end, self._ring)
-            try:
-                await self._arrived
-            finally:
-                alarm.cancel()
-        return self._items.popleft()

@@ -8,37 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn, cast
-from urllib.parse import urlsplit
 
 import anyio
-import msgspec
 
 from ..api.handle import Task, TaskRef, Watcher
 from ..api.operation import Operation, Polled
-from ..api.request import SECRET, Request, body, refuse, violations
+from ..api.replies import Credits
+from ..api.request import Request
 from ..clock import Clock
-from ..config import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options
+from ..config import POLL_TIMEOUT, Options
 from ..errors import (
     APIConnectionError,
     ConnectionLostError,
     InvalidResponseError,
+    JobStoreError,
     MusicAPIError,
     OutcomeUnknownError,
     RequestTimeoutError,
-    RequestValidationError,
     ServerError,
 )
-from ..wire import codec, polls, replies
+from ..wire import polls, replies
 from ..wire.looks import Seen
 from .in_flight import Place
 from .limiter import RateLimiter
-from .session import Kind, Outgoing, Session, fill_path, poll_path
+from .outgoing import encode_any, outgoing, raw_outgoing, record
+from .recording import Earlier, Recorder, Recording
+from .session import Outgoing, Session, poll_path
 
 log: Final = logging.getLogger("musicapi_async")
+
+Keep = Callable[[Recording, Any], Awaitable[None]]
+"""Writes down the result of a paid call."""
+Again = Callable[[Recording, Earlier], Any]
+"""Makes the result of a paid call of what its job key gave before."""
 
 CLOSE_GRACE: Final = 5.0
 """Real seconds that closing waits for the answers of paid calls that are under way."""
@@ -58,10 +62,16 @@ class ApiCaller:
         self._places: Final[dict[tuple[str, str], Place]] = {}
 
     async def submit(
-        self, operation: Operation[Any, Any], request: Request, options: Options, watcher: Watcher
+        self,
+        operation: Operation[Any, Any],
+        request: Request,
+        options: Options,
+        watcher: Watcher,
+        recorder: Recorder,
     ) -> Task[Any]:
-        """Send a create and return the handle of its task."""
-        out = _outgoing(operation, request, options, self._path_of)
+        """Send a create and return the handle of its task, or of the one that its job key stands for."""
+        out = outgoing(operation, request, options, self._path_of)
+        record(out, options, recorder, operation)
 
         async def fly() -> Task[Any]:
             place = await self._limiter.reserve_task()
@@ -89,13 +99,26 @@ class ApiCaller:
             log.info("%s accepted: %s", out.call, ref.token)
             return Task(ref, watcher, accepted.raw, options.job_key)
 
-        return cast("Task[Any]", await self._paid(out, options, operation, fly))
+        async def keep(recording: Recording, task: Task[Any]) -> None:
+            task.job_key = recording.key
+            await recording.accepted(task.ref, task.raw)
 
-    async def call(self, operation: Operation[Any, Any], request: Request, options: Options) -> Any:
+        def again(recording: Recording, earlier: Earlier) -> Task[Any]:
+            assert earlier.task is not None  # a request that makes tasks is not equal to one that does not
+            return Task(earlier.task, watcher, earlier.reply, recording.key)
+
+        return cast("Task[Any]", await self._paid(out, options, operation, fly, keep=keep, again=again))
+
+    async def call(
+        self, operation: Operation[Any, Any], request: Request, options: Options, recorder: Recorder
+    ) -> Any:
         """Send a direct call and return its reply; where it has to be repeated while preparing, do so."""
-        out = _outgoing(operation, request, options, self._path_of)
+        out = outgoing(operation, request, options, self._path_of)
+        record(out, options, recorder, operation)
+        whole = True
 
         async def fly() -> Any:
+            nonlocal whole
             started = self._clock.now()
             while True:
                 reply = await self._session.send(out, options)
@@ -104,6 +127,7 @@ class ApiCaller:
                     return read
                 repeat = operation.repeat
                 if repeat is None or not getattr(request, "wait", True):
+                    whole = False
                     return read.reply if read.reply is not None else operation.reply()
                 pause = max(repeat.every, read.retry_after or 0.0)
                 if self._clock.now() - started + pause > repeat.deadline:
@@ -114,31 +138,48 @@ class ApiCaller:
                         hint="Call again later: the work goes on at the service.",
                     )
                 out.left = False  # nothing is under way while it is being prepared
+                if out.recording is not None:
+                    await out.recording.returned()
                 await self._clock.sleep(pause)
+
+        async def keep(recording: Recording, reply: Any) -> None:
+            await (recording.answered(reply.raw) if whole else recording.dropped())
+
+        def again(_recording: Recording, earlier: Earlier) -> Any:
+            kept = replies.answer(200, {}, encode_any(earlier.reply, out.call))
+            return replies.read_direct(kept, operation, call=out.call)
 
         if out.kind == "get":
             return await self._within(out, options, fly)
-        return await self._paid(out, options, operation, fly)
+        return await self._paid(out, options, operation, fly, keep=keep, again=again)
 
     async def request(
         self,
         method: str,
         path: str,
         options: Options,
+        recorder: Recorder,
         *,
         json: object = None,
         params: Mapping[str, object] | None = None,
     ) -> Any:
         """Any call that is not typed; see `MusicAPI.request`."""
-        out = _raw(method, path, options, json, params)
+        out = raw_outgoing(method, path, options, json, params)
+        record(out, options, recorder)
 
         async def fly() -> Any:
             reply = await self._session.send(out, options)
             return _read_any(reply, out)
 
+        async def keep(recording: Recording, reply: Any) -> None:
+            await recording.answered(reply)
+
+        def again(_recording: Recording, earlier: Earlier) -> Any:
+            return earlier.reply
+
         if out.kind == "get":
             return await self._within(out, options, fly)
-        return await self._paid(out, options, None, fly)
+        return await self._paid(out, options, None, fly, keep=keep, again=again)
 
     async def look(self, ref: TaskRef, polled: Polled, options: Options) -> Seen:
         """Poll a task once; a failure to get an answer is a value, too. Free."""
@@ -178,8 +219,13 @@ class ApiCaller:
         options: Options,
         operation: Operation[Any, Any] | None,
         fly: Callable[[], Any],
+        *,
+        keep: Keep,
+        again: Again,
     ) -> Any:
-        flight: asyncio.Task[Any] = asyncio.ensure_future(self._known(out, options, operation, fly))
+        flight: asyncio.Task[Any] = asyncio.ensure_future(
+            self._recorded(out, options, operation, fly, keep=keep, again=again)
+        )
         self._flights.add(flight)
         flight.add_done_callback(self._flights.discard)
         try:
@@ -194,6 +240,65 @@ class ApiCaller:
             else:
                 flight.cancel()
             raise
+
+    async def _recorded(
+        self,
+        out: Outgoing,
+        options: Options,
+        operation: Operation[Any, Any] | None,
+        fly: Callable[[], Any],
+        *,
+        keep: Keep,
+        again: Again,
+    ) -> Any:
+        """A paid call under its job key: what the key was used for before, or sent and written down."""
+        recording = out.recording
+        if recording is None:
+            return await self._known(out, options, operation, fly)
+
+        async def begin_and_fly() -> Any:
+            earlier = await recording.begin()
+            if earlier is not None:
+                return earlier
+            if options.check_balance:
+                recording.balanced(await self._balance())
+            return await fly()
+
+        try:
+            result = await self._known(out, options, operation, begin_and_fly)
+        except BaseException as error:
+            await self._undone(out, options, recording, error)
+            raise
+        if isinstance(result, Earlier):
+            return again(recording, result)
+        await keep(recording, result)
+        return result
+
+    async def _undone(
+        self, out: Outgoing, options: Options, recording: Recording, error: BaseException
+    ) -> None:
+        """Write down how a paid call ended that gave no result."""
+        if isinstance(error, JobStoreError):
+            error.call = out.call
+        if isinstance(error, OutcomeUnknownError):
+            error.job_key = recording.key
+            balance = await self._balance() if options.check_balance else None
+            await recording.unknown(str(error.__cause__ or error.message), balance)
+        elif out.left and out.kind == "create" and not isinstance(error, MusicAPIError):
+            await recording.unknown("given up before its answer was read", None)
+        else:
+            await recording.dropped()
+
+    async def _balance(self) -> float | None:
+        """The credits, or None if they cannot be had; evidence only."""
+        out = Outgoing(method="GET", path="/get-credits", call="GET /get-credits", kind="get", lane="call")
+        try:
+            found = await self._session.send(out, Options(retries=1))
+        except MusicAPIError as error:
+            log.info("the balance could not be read: %s", error)
+            return None
+        known = Credits.from_body(found.fields) if found.ok and found.is_object else None
+        return known.total if known is not None else None
 
     async def _within(self, out: Outgoing, options: Options, fly: Callable[[], Any]) -> Any:
         if options.deadline is None:
@@ -266,82 +371,3 @@ def _report(out: Outgoing, flight: asyncio.Task[Any]) -> None:
         result = flight.result()
         told = result.ref.token if isinstance(result, Task) else "done"
         log.warning("%s: its caller was cancelled; it was accepted and goes on: %s", out.call, told)
-
-
-def _outgoing(
-    operation: Operation[Any, Any], request: Request, options: Options, path_of: Callable[[str], str]
-) -> Outgoing:
-    call = operation.call_name
-    if options.validate != "off":
-        found = violations(request)
-        if found and options.validate == "error":
-            raise refuse(found, call)
-        for violation in found:
-            warnings.warn(f"{call}: {violation}", stacklevel=5)  # the line that awaits the operation
-    values = body(request)
-    path = fill_path(path_of(operation.path), values)
-    data: bytes | None = None
-    if operation.method == "POST":
-        data = _encode({**values, **(options.extra_body or {})}, call)
-    kind: Kind = "get"
-    if operation.method != "GET":
-        kind = "create" if operation.charges and not operation.resend else "repeatable"
-    return Outgoing(
-        method=operation.method,
-        path=path,
-        call=call,
-        kind=kind,
-        lane="submit" if operation.submits else "call",
-        body=data,
-        attempt_timeout=options.attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
-        secrets=tuple(str(values[name]) for name in SECRET if values.get(name)),
-    )
-
-
-def _encode(values: Mapping[str, object], call: str) -> bytes:
-    try:
-        return codec.encode(values)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestValidationError(f"the body cannot be sent as JSON: {error}", call=call) from error
-
-
-METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-
-
-def _raw(
-    method: str, path: str, options: Options, json: object, params: Mapping[str, object] | None
-) -> Outgoing:
-    verb = method.upper()
-    if verb not in METHODS:
-        raise RequestValidationError(
-            f"method: one of {', '.join(METHODS)}, got {method!r}", field="method", value=repr(method)
-        )
-    parts = urlsplit(path)
-    if parts.scheme or parts.netloc or not path.startswith("/") or parts.fragment or "\\" in path:
-        raise RequestValidationError(
-            "path: a path below the base URL such as '/sonic/batch'", field="path", value=repr(path[:80])
-        )
-    query: dict[str, str] = {}
-    for name, value in (params or {}).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RequestValidationError(f"params: {name} is not finite", field="params")
-        if value is not None:
-            query[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    call = f"{verb} {parts.path}"
-    return Outgoing(
-        method=verb,
-        path=path,
-        call=call,
-        kind="get" if verb == "GET" else "create",
-        lane="submit" if verb != "GET" and parts.path.endswith("/create") else "call",
-        params=query or None,
-        body=None if json is None else _encode_any(json, call),
-        attempt_timeout=options.attempt_timeout or ATTEMPT_TIMEOUT,
-    )
-
-
-def _encode_any(json: object, call: str) -> bytes:
-    try:
-        return msgspec.json.encode(json)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestValidationError(f"json: cannot be sent as JSON: {error}", call=call) from error

@@ -22,8 +22,9 @@ import aiohttp
 import anyio
 import anyio.to_thread
 
+from ..api.parts import Stem
 from ..api.replies import Files, Midi, Wav
-from ..api.results import Clip, Result, Stem
+from ..api.results import Clip, Result
 from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
 from ..wire import retry
@@ -306,7 +307,11 @@ def _finish(part: Path, path: Path, url: str) -> Path:
     if kind is None:
         part.unlink(missing_ok=True)
         raise _Again("no audio came, but text" if head else "an empty file came")
-    final = path.with_name(f"{path.name}.{kind or extension_of(url) or 'bin'}")
+    named = extension_of(url)
+    if not kind and named in EXTENSIONS:
+        part.unlink(missing_ok=True)
+        raise _Again(f"what came does not begin like {named}")
+    final = path.with_name(f"{path.name}.{kind or named or 'bin'}")
     os.replace(part, final)
     _sync_folder(final.parent)
     return final

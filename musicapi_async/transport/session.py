@@ -43,6 +43,7 @@ from ..wire import replies, retry
 from ..wire.replies import Answer
 from .limit import TimeLimits
 from .limiter import RateLimiter
+from .recording import Recording
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -60,7 +61,8 @@ Kind = Literal["get", "create", "repeatable"]
 
 
 class Outgoing(msgspec.Struct, kw_only=True):
-    """A request as it leaves. `left` turns True once its bytes may be on the way."""
+    """A request as it leaves. `left` turns True once its bytes may be on the way; `recording` is told before
+    each attempt, and after one that was provably not taken."""
 
     method: str
     path: str
@@ -72,6 +74,7 @@ class Outgoing(msgspec.Struct, kw_only=True):
     attempt_timeout: float = ATTEMPT_TIMEOUT
     secrets: tuple[str, ...] = ()
     left: bool = False
+    recording: Recording | None = None
 
 
 def fill_path(path: str, values: Mapping[str, Any]) -> str:
@@ -170,11 +173,14 @@ class Session:
         the request may have left), `InvalidResponseError` for a body over the limit.
         """
         attempt = 1
+        recording = out.recording if out.kind == "create" else None
         while True:
             error: APIConnectionError | None = None
             reply: Answer | None = None
             retry_after: float | None = None
             async with self._limiter.slot(out.lane):
+                if recording is not None:
+                    await recording.leaving()
                 try:
                     reply = await self.attempt(out)
                 except APIConnectionError as caught:
@@ -206,6 +212,8 @@ class Session:
             attempt += 1
             log.info("%s: %s; attempt %d follows in %.1f s", out.call, failure, attempt, wait)
             out.left = False
+            if recording is not None and failure in (retry.Failure.NOT_SENT, retry.Failure.RATE_LIMITED):
+                await recording.returned()
             await self._clock.sleep(wait)
 
     async def attempt(self, out: Outgoing) -> Answer:

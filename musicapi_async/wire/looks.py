@@ -15,19 +15,8 @@ import msgspec
 
 from ..api.handle import TaskRef
 from ..api.operation import Polled
-from ..api.results import (
-    SUCCEEDED,
-    Clip,
-    Clips,
-    Result,
-    Stems,
-    TaskUpdate,
-    WrittenLyrics,
-    is_pair,
-    read_clips,
-    read_pairs,
-    read_voice,
-)
+from ..api.parts import Stems, WrittenLyrics, is_pair, read_pairs, read_voice
+from ..api.results import SUCCEEDED, Clip, Clips, Result, TaskUpdate, read_clips
 from ..api.values import list_or_empty, mapping_or_empty, text_or_none
 from ..errors import (
     InvalidResponseError,

@@ -8,7 +8,20 @@ Lines marked as errors must be reported: an ignore that is not needed is itself 
 from pathlib import Path
 from typing import assert_type
 
-from musicapi_async import Clip, Clips, Credits, MusicAPI, Persona, Stem, Task, TaskUpdate, chains
+from musicapi_async import (
+    Clip,
+    Clips,
+    Credits,
+    MusicAPI,
+    Persona,
+    Result,
+    Stem,
+    Task,
+    TaskUpdate,
+    Webhooks,
+    chains,
+)
+from musicapi_async.webhooks import Event, verify
 
 
 async def right_calls(client: MusicAPI) -> None:
@@ -49,6 +62,18 @@ async def right_calls(client: MusicAPI) -> None:
     assert_type(await chains.extend(client, clips[0], mv="sonic-v6", prompt="la"), Task[Clips])
     assert_type(await chains.extend_full(client, "https://a.example/b", mv="sonic-v6"), Clips)
     assert_type(await chains.everything(client, clips[0], "out"), chains.Everything)
+
+
+async def webhooks(client: MusicAPI, raw: bytes, headers: dict[str, str]) -> None:
+    assert_type(verify(raw, headers, "secret"), Event)
+    assert_type(verify(headers, raw, ["new", b"old"], 300, 1760000000.0), Event)
+    assert_type(verify(raw, [(b"a", b"b")], "secret", now=lambda: 1.0, limit=1000), Event)
+    event = await client.webhooks.handle(headers, raw, url="https://a.example/?job_key=k")
+    assert_type(event.result, Result | None)
+    assert_type(event.update, TaskUpdate)
+    verify(raw, headers)  # type: ignore[call-overload]
+    MusicAPI(webhooks=Webhooks(url="https://a.example", secret=["new", "old"]))
+    MusicAPI(webhooks="https://a.example")  # type: ignore[arg-type]
 
 
 async def wrong_calls(client: MusicAPI) -> None:

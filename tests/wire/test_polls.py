@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
-from musicapi_async.api.results import ConcatPairs, Stems, Voice, WrittenLyrics
+from musicapi_async.api.parts import ConcatPairs, Stems, Voice, WrittenLyrics
 from musicapi_async.errors import (
     APIStatusError,
     AuthenticationError,

@@ -1,0 +1,86 @@
+"""A budget in credits, kept by what calls were seen to cost.
+
+The service publishes no prices and changes them, so they are learned: the first call of each kind is made
+alone, with the balance read before and after. Prices that are given are taken as they are. What is spent
+counts for the whole folder, runs before this one included; a task that failed and was refunded counts
+nothing, one whose outcome is unknown counts as charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from ..errors import OutcomeUnknownError
+
+
+class BudgetReached(Exception):
+    """The next call would pass the budget: it is not made."""
+
+
+class Purse:
+    """Lets calls through while the budget lasts.
+
+    `balance` reads the credits of the account; `learned` is told of every price that was found out.
+    """
+
+    def __init__(
+        self,
+        budget: float | None,
+        balance: Callable[[], Awaitable[float]],
+        prices: Mapping[str, float] | None = None,
+        learned: Callable[[dict[str, float]], None] = lambda _prices: None,
+    ) -> None:
+        self.budget: Final = budget
+        self.prices: Final = dict(prices or {})
+        self.spent = 0.0
+        self._balance: Final = balance
+        self._learned: Final = learned
+        self._held = 0.0
+        self._paying = 0
+        self._learning = False
+        self._changed: Final = asyncio.Condition()
+
+    @asynccontextmanager
+    async def pay(self, kind: str) -> AsyncGenerator[None]:
+        """Make a call of this kind inside. Raises `BudgetReached` instead if it would pass the budget.
+
+        A call that raises inside counts as not charged, unless its outcome is unknown.
+        """
+        if self.budget is None:
+            yield
+            return
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: not self._learning and (kind in self.prices or self._paying == 0)
+            )
+            price = self.prices.get(kind)
+            if self.spent + self._held + (price or 0.0) > self.budget or self.spent >= self.budget:
+                raise BudgetReached
+            self._learning = price is None
+            self._paying += 1
+            self._held += price or 0.0
+        try:
+            before = await self._balance() if price is None else 0.0
+            yield
+            if price is None:
+                # A refund that arrives in this moment hides a part of the price.
+                self.prices[kind] = max(0.0, before - await self._balance())
+                self._learned(self.prices)
+            self.spent += self.prices[kind]
+        except OutcomeUnknownError:
+            self.spent += price or 0.0
+            raise
+        finally:
+            async with self._changed:
+                self._paying -= 1
+                self._held -= price or 0.0
+                if price is None:
+                    self._learning = False
+                self._changed.notify_all()
+
+    def refunded(self, kind: str) -> None:
+        """The service gave back what a call of this kind cost."""
+        self.spent = max(0.0, self.spent - self.prices.get(kind, 0.0))

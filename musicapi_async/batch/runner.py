@@ -1,0 +1,365 @@
+"""Carries a manifest out: submits, waits, fetches, and can be killed at any instant.
+
+What keeps it from paying twice is the store in the folder: every paid call has a job key that follows from
+the manifest, so doing everything again after a crash sends only what was never sent. What is kept beside it
+(a record for each settled song) only saves looking again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from ..api.request import body
+from ..client import MusicAPI
+from ..errors import JobKeyConflictError
+from ..store import SQLiteStore, states
+from ..store.ledger import request_of
+from . import files
+from .manifest import Manifest, Song, operation_of
+from .purse import BudgetReached, Purse
+from .records import Folder, SongRecord, write_whole
+from .report import write_report
+from .song_work import HALTING, Left, SongWork
+
+log: Final = logging.getLogger("musicapi_async")
+
+MAX_IN_FLIGHT: Final = 64
+"""Tasks submitted and not yet ended; at the documented pace about 40 songs run at once."""
+PLACES: Final = ("queued", "submitting", "running", "fetching", "done", "failed", "unknown", "left")
+STOPPED_LOOK: Final = 0.05
+"""Seconds between looks at a create that was under way when the batch was stopped."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a batch is, in songs: all, not begun, waiting to be submitted, running at the service, being
+    fetched, done, failed, with an unknown outcome, and left for the next run.
+
+    `submitted` counts the creates of this run, steps included; `pace` is how many per minute; `left_seconds`
+    is the expected time to the end, None before it can be told. `spent` is in credits, with a budget.
+    """
+
+    total: int
+    queued: int = 0
+    submitting: int = 0
+    running: int = 0
+    fetching: int = 0
+    done: int = 0
+    failed: int = 0
+    unknown: int = 0
+    left: int = 0
+    submitted: int = 0
+    pace: float = 0.0
+    left_seconds: float | None = None
+    spent: float | None = None
+    stopping: bool = False
+
+
+class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended. `unknown` maps the job keys whose outcome nobody knows to why; `left` maps the ids of
+    songs that are not settled to why; `halted` is why submitting stopped early, or ''; `report` is the page.
+    """
+
+    done: int
+    failed: int
+    unknown: dict[str, str]
+    left: dict[str, str]
+    halted: str
+    submitted: int
+    spent: float | None
+    report: Path
+
+    @property
+    def complete(self) -> bool:
+        """Every song is settled."""
+        return not self.unknown and not self.left
+
+
+async def run_batch(
+    client: MusicAPI,
+    manifest: Manifest | str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    budget: float | None = None,
+    prices: Mapping[str, float] | None = None,
+    max_in_flight: int = MAX_IN_FLIGHT,
+    retry_failed: bool = False,
+    tags: bool = False,
+    waveforms: bool = True,
+    stop: asyncio.Event | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> BatchResult:
+    """Make all songs of a manifest, with their steps, in the folder `out`. Charges credits for each.
+
+    May be repeated: with the same manifest and folder it goes on where it ended, however it ended, and pays
+    for nothing twice. `budget` credits for the whole folder stop it before they are passed (`prices` by
+    operation, where known; others are learned). `max_in_flight` tasks at once. `retry_failed` sends failed
+    songs and steps again. `tags` writes ID3 tags into the files, `waveforms` draws them in the report.
+    `stop` ends submitting when it is set: what was submitted is still waited for and fetched.
+    `on_progress` is told of every change.
+
+    Returns a `BatchResult`. Raises `RequestValidationError` for a faulty manifest and `JobKeyConflictError`
+    for a song that was changed under its id, both before anything is sent; `BatchError` if the folder is in
+    use or cannot be written; `JobStoreError`.
+
+    ```python
+    result = await run_batch(client, "songs.jsonl", out="out/")
+    ```
+    """
+    if tags:
+        files.check_tagging()
+    if not isinstance(manifest, Manifest):
+        manifest = await anyio.to_thread.run_sync(Manifest.read, manifest)
+    folder = Folder(out)
+    with folder.locked():
+        store = SQLiteStore(folder.store_path)
+        try:
+            run = Run(
+                client.with_options(store=store),
+                store,
+                folder,
+                manifest,
+                max_in_flight=max_in_flight,
+                retry_failed=retry_failed,
+                tags=tags,
+                waveforms=waveforms,
+                stop=stop or asyncio.Event(),
+                on_progress=on_progress or (lambda _progress: None),
+                budget=budget,
+                prices=prices,
+            )
+            return await run.carry_out()
+        finally:
+            await store.aclose()
+
+
+class Run:
+    """One run over a folder that is locked."""
+
+    def __init__(
+        self,
+        client: MusicAPI,
+        store: SQLiteStore,
+        folder: Folder,
+        manifest: Manifest,
+        *,
+        max_in_flight: int,
+        retry_failed: bool,
+        tags: bool,
+        waveforms: bool,
+        stop: asyncio.Event,
+        on_progress: Callable[[Progress], None],
+        budget: float | None,
+        prices: Mapping[str, float] | None,
+    ) -> None:
+        self.client: Final = client
+        self.store: Final = store
+        self.folder: Final = folder
+        self.manifest: Final = manifest
+        self.workers: Final = max_in_flight * 2
+        self.places: Final = asyncio.Semaphore(max_in_flight)
+        self.retry_failed: Final = retry_failed
+        self.tags: Final = tags
+        self.waveforms: Final = waveforms
+        self.stop: Final = stop
+        self.on_progress: Final = on_progress
+        self.purse: Final = Purse(
+            budget, self._balance, {**self._kept_prices(), **(prices or {})}, self._keep_prices
+        )
+        self.counts: Final[dict[str, int]] = dict.fromkeys(PLACES, 0)
+        self.unknown: Final[dict[str, str]] = {}
+        self.left: Final[dict[str, str]] = {}
+        self.submitted = 0
+        self.halted = ""
+        self.started = client.clock.now()
+
+    async def carry_out(self) -> BatchResult:
+        """All songs, as many at once as there are workers."""
+        await self._prepare()
+        self.counts["queued"] = len(self.manifest.songs)
+        songs = iter(self.manifest.songs)
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(min(self.workers, len(self.manifest.songs))):
+                    group.start_soon(self._work, songs)
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from None
+        ids = (song.id for song in self.manifest.songs)
+        report = self.folder.out / "report.html"
+        await anyio.to_thread.run_sync(
+            write_report, report, self.folder.records(ids), {**self.unknown, **self.left}
+        )
+        return BatchResult(
+            done=self.counts["done"],
+            failed=self.counts["failed"],
+            unknown=self.unknown,
+            left=self.left,
+            halted=self.halted,
+            submitted=self.submitted,
+            spent=self.purse.spent if self.purse.budget is not None else None,
+            report=report,
+        )
+
+    # --- before the first credit ---------------------------------------------------------------------------
+
+    async def _prepare(self) -> None:
+        now = self.client.clock.time()
+        for job in await self.store.jobs("reserved", "sent"):
+            # The folder is ours alone, so whoever held these is gone, even on another machine.
+            await self.store.change(job.key, states.recover(lambda _holder: False, now))
+        conflicts: list[str] = []
+        for song in self.manifest.songs:
+            known = await self.store.get(song.key)
+            if known is not None:
+                operation = operation_of(song)
+                asked = body(operation.request(**song.fields))
+                now_asked = request_of(
+                    known.request.base_url, operation.call_name, msgspec.json.encode(asked)
+                )
+                changed = [
+                    line
+                    for line in states.difference(known.request, now_asked)
+                    if line.partition(":")[0] in {*asked, "call"}
+                ]
+                if changed:
+                    conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
+        if conflicts:
+            raise JobKeyConflictError(
+                f"{self.manifest.source}: songs that were sent before are asked for differently now: "
+                + "; ".join(conflicts[:20]),
+                difference=conflicts,
+                hint="Give a changed song another id, or use another folder.",
+            )
+        if self.purse.budget is not None:
+            self._keep_prices(self.purse.prices)
+            for job in await self.store.jobs("accepted", "finished", "failed", "ambiguous"):
+                if job.state != "failed" or job.refunded is False:
+                    self.purse.spent += self.purse.prices.get(job.request.kind, 0.0)
+
+    @property
+    def _prices_path(self) -> Path:
+        return self.folder.home / "prices.json"
+
+    def _kept_prices(self) -> dict[str, float]:
+        try:
+            return msgspec.json.decode(self._prices_path.read_bytes(), type=dict[str, float])
+        except (OSError, msgspec.MsgspecError, ValueError):
+            return {}
+
+    def _keep_prices(self, prices: dict[str, float]) -> None:
+        write_whole(self._prices_path, msgspec.json.encode(prices))
+
+    async def _balance(self) -> float:
+        return (await self.client.credits()).total
+
+    # --- one song after the other --------------------------------------------------------------------------
+
+    async def _work(self, songs: Iterator[Song]) -> None:
+        for song in songs:
+            self.move("queued", "submitting")
+            record = await anyio.to_thread.run_sync(self.folder.record, song)
+            if record is None or (self.retry_failed and any(record.faults)):
+                work = SongWork(self, song)
+                record = await work.settle()
+                where = work.place
+            else:
+                where = "submitting"
+            self.move(where, self._verdict(song, record))
+
+    def _verdict(self, song: Song, record: SongRecord | None) -> str:
+        if record is not None:
+            return "failed" if record.state == "failed" else "done"
+        return "left" if song.id in self.left else "unknown"
+
+    def move(self, before: str, after: str) -> None:
+        """A song is counted elsewhere now."""
+        if before != after:
+            self.counts[before] -= 1
+            self.counts[after] += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        elapsed = self.client.clock.now() - self.started
+        settled = self.counts["done"] + self.counts["failed"]
+        open_songs = sum(self.counts[name] for name in ("queued", "submitting", "running", "fetching"))
+        self.on_progress(
+            Progress(
+                total=len(self.manifest.songs),
+                **self.counts,
+                submitted=self.submitted,
+                pace=60 * self.submitted / elapsed if elapsed > 0 else 0.0,
+                left_seconds=open_songs * elapsed / settled if settled and self.submitted else None,
+                spent=self.purse.spent if self.purse.budget is not None else None,
+                stopping=self.stop.is_set() or bool(self.halted),
+            )
+        )
+
+    # --- paid calls ----------------------------------------------------------------------------------------
+
+    async def obtain(self, key: str, family: str, operation: str, fields: Mapping[str, Any]) -> Any:
+        """What the key stands for, sent now if it never was: a task, or the reply of a direct call."""
+        job = await self.store.get(key)
+        again = job is not None and job.state == "failed" and self.retry_failed
+
+        async def create() -> Any:
+            if again:
+                return await self.client.resubmit(key)
+            view = self.client.with_options(job_key=key)
+            return await getattr(getattr(view, family), operation)(**fields)
+
+        if job is not None and not again:
+            return await create()  # paid for before, or known to be unknown
+        if self.halted or self.stop.is_set():
+            raise Left(self.halted or "not submitted: the batch was stopped")
+        try:
+            async with self.purse.pay(operation):
+                found = await self._unless_stopped(key, create)
+        except BudgetReached:
+            self.halt(f"the budget of {self.purse.budget:g} credits is reached")
+            raise Left(self.halted) from None
+        except HALTING as error:
+            self.halt(str(error))
+            raise Left(self.halted) from error
+        self.submitted += 1
+        self._tell()
+        return found
+
+    def halt(self, why: str) -> None:
+        """Submit nothing more; what is about to leave still does."""
+        if not self.halted:
+            self.halted = why
+            log.warning("the batch submits nothing more: %s", why)
+
+    async def _unless_stopped(self, key: str, create: Callable[[], Awaitable[Any]]) -> Any:
+        """The create, unless the batch is stopped before it leaves."""
+        call = asyncio.ensure_future(create())
+        stopped = asyncio.ensure_future(self.stop.wait())
+        try:
+            await asyncio.wait({call, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if call.done():
+                return await call
+            call.cancel()
+            await asyncio.wait({call})
+            if not call.cancelled():
+                return await call
+            while (job := await self.store.get(key)) is not None:
+                if job.state not in ("reserved", "sent"):
+                    return await create()  # its answer came after all
+                await self.client.clock.sleep(STOPPED_LOOK)
+            raise Left("not submitted: the batch was stopped")
+        finally:
+            call.cancel()
+            stopped.cancel()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(cast("BaseExceptionGroup[BaseException]", error)) if hasattr(error, "exceptions") else error

@@ -1,0 +1,251 @@
+"""`musicapi batch`: many songs from one file, resumable at any instant."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from . import exits
+from .commanding import Command, run, seconds
+from .invocation import Invocation
+from .visible import visible
+
+if TYPE_CHECKING:
+    from ..batch import BatchResult, Plan, Progress
+
+PLAIN_EVERY: Final = 5.0
+"""Real seconds between plain lines of progress, where no terminal is watched."""
+NAMED: Final = 10
+"""Songs that a summary names one by one; the report names all."""
+
+
+def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in value:
+        name, sign, credits = text.partition("=")
+        try:
+            found[name.replace("-", "_")] = float(credits)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise click.BadParameter("needs the form OPERATION=CREDITS, such as create_music=20", ctx, param)
+    return found
+
+
+@click.group("batch")
+def batch_group() -> None:
+    """Make many songs from one file."""
+
+
+@batch_group.command("run", cls=Command)
+@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder for the songs, the report, and what is known of the batch.",
+)
+@click.option("--dry-run", is_flag=True, help="Check the file and tell what would be done; send nothing.")
+@click.option(
+    "--budget", type=float, callback=seconds, metavar="CREDITS", help="Stop before more than this is spent."
+)
+@click.option(
+    "--price",
+    "prices",
+    multiple=True,
+    callback=_prices,
+    metavar="OPERATION=CREDITS",
+    help="For the budget: what a call costs. Else the first call of each kind tells; repeatable.",
+)
+@click.option(
+    "--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True, help="Tasks at once."
+)
+@click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
+@click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
+def run_command(manifest: Path, out: Path, dry_run: bool, **options: Any) -> None:
+    """Make all songs of MANIFEST, a .jsonl or .csv file. Charges credits.
+
+    May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
+    nothing more and finishes what was submitted; twice leaves at once.
+    """
+
+    async def work(invocation: Invocation) -> int:
+        from ..batch import Manifest, plan_batch, run_batch
+
+        songs = await asyncio.to_thread(Manifest.read, manifest)
+        plan = await plan_batch(songs, out, retry_failed=options["retry_failed"])
+        if dry_run:
+            told = {name: getattr(plan, name) for name in plan.__struct_fields__}
+            invocation.reporter.event("plan", told, _plan_text(plan))
+            return exits.OK
+        meter = _Meter(invocation)
+        async with invocation.client() as client:
+            with meter, _two_interrupts(meter) as stop:
+                result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
+        return _summary(invocation, result, interrupted=stop.is_set())
+
+    run(work)
+
+
+def _plan_text(plan: Plan) -> list[str]:
+    lines = [f"{plan.songs} songs: {plan.new} to submit, {plan.going_on} going on, {plan.settled} settled"]
+    if plan.unknown:
+        lines.append(f"{plan.unknown} with an unknown outcome: see `musicapi jobs list`")
+    if plan.steps:
+        lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
+    lines.append(f"{plan.creates} creates at one per 3 s, and {plan.calls} other paid calls")
+    lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
+
+
+def _summary(invocation: Invocation, result: BatchResult, *, interrupted: bool) -> int:
+    fields = {name: getattr(result, name) for name in result.__struct_fields__}
+    lines = [f"{result.done} songs done, {result.failed} failed, {result.submitted} calls submitted"]
+    if result.spent is not None:
+        lines.append(f"{result.spent:g} credits spent in this folder")
+    if result.halted:
+        lines.append(f"Stopped early: {visible(result.halted)}")
+    for title, found in (("Outcome unknown", result.unknown), ("Left for the next run", result.left)):
+        for name, why in list(found.items())[:NAMED]:
+            lines.append(f"{title}: {visible(name)}: {visible(why)}")
+        if len(found) > NAMED:
+            lines.append(f"{title}: and {len(found) - NAMED} more")
+    lines.append(f"Report: {result.report}")
+    invocation.reporter.event("batch", fields, lines)
+    if result.unknown:
+        return exits.OUTCOME_UNKNOWN
+    if interrupted:
+        return exits.INTERRUPTED
+    if result.halted:
+        return exits.NOT_ALLOWED
+    if result.failed:
+        return exits.TASK_FAILED
+    return exits.GOING_ON if result.left else exits.OK
+
+
+class _Meter:
+    """Live progress: one bar on a terminal, a plain line now and then elsewhere, events in JSON."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._json = invocation.errors_as_json
+        self._last = 0.0
+        self.progress: Progress | None = None
+        self._bar: Any = None
+
+    def __enter__(self) -> _Meter:
+        if not self._json and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+            from rich.progress import Progress as Bars
+
+            self._bar = Bars(
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}", markup=False),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._bar.add_task("", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """The batch has moved on."""
+        self.progress = progress
+        if self._bar is not None:
+            settled = progress.done + progress.failed
+            self._bar.update(0, total=progress.total, completed=settled, description=_line(progress))
+            return
+        if time.monotonic() - self._last < PLAIN_EVERY:
+            return
+        self._last = time.monotonic()
+        if self._json:
+            from .lines import write_json
+
+            told = {name: getattr(progress, name) for name in progress.__struct_fields__}
+            write_json({"event": "progress", **told}, err=True)
+        else:
+            self.say(f"{progress.done + progress.failed}/{progress.total} {_line(progress)}")
+
+    def say(self, text: str) -> None:
+        """A line of text beside the progress."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif not self._json:
+            click.echo(text, err=True)
+
+
+def _line(progress: Progress) -> str:
+    parts = [
+        f"{progress.queued + progress.submitting} queued",
+        f"{progress.running} running",
+        f"{progress.fetching} fetching",
+    ]
+    parts += [
+        f"{count} {name}"
+        for name, count in (
+            ("failed", progress.failed),
+            ("unknown", progress.unknown),
+            ("left", progress.left),
+        )
+        if count
+    ]
+    parts.append(f"{progress.pace:.0f} calls/min")
+    if progress.spent is not None:
+        parts.append(f"{progress.spent:g} credits")
+    if progress.left_seconds:
+        parts.append(f"about {_duration(progress.left_seconds)} left")
+    return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
+    """Ctrl-C once sets the event, twice cancels: the batch then leaves as after a crash, resumable."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+
+    def interrupted() -> None:
+        if stop.is_set():
+            if main is not None:
+                main.cancel()
+            return
+        stop.set()
+        running = meter.progress.running + meter.progress.fetching if meter.progress else 0
+        meter.say(
+            f"Stopping: nothing more is submitted. {running} songs that were are waited for and fetched; "
+            "Ctrl-C again leaves at once. The same command goes on later, and pays for nothing twice."
+        )
+
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_signal(_number: int, _frame: object) -> None:
+        loop.call_soon_threadsafe(interrupted)
+
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if stop.is_set():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)

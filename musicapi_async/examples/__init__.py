@@ -1,0 +1,1 @@
+"""Programs to start from: read them, copy them. `python -m musicapi_async.examples.service` is a back end."""

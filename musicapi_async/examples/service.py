@@ -1,0 +1,199 @@
+"""A back end with one small page: `python -m musicapi_async.examples.service`.
+
+Describe a song, hear it while it is still being made, download it, make a persona of its voice, sing the
+next song with it. With MUSICAPI_KEY set it makes real songs, which cost credits; without a key it starts a
+sandbox, which costs nothing. Stop it in the middle, start it again: the page goes on. It needs
+`pip install 'musicapi-async[fastapi,sandbox]'`.
+
+Read `studio.py` for what it does with songs; here is only HTTP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, Final, cast
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
+from pydantic import BaseModel, Field
+
+from ..client import MusicAPI
+from ..clock import Clock
+from ..config import find_base_url, find_key
+from ..contrib.fastapi import WEBHOOK_PATH, EventStream, add_problem_handler, end_streams, lifespan, router
+from ..errors import RequestValidationError
+from ..store import SQLiteStore
+from ..webhooks import Event, Webhooks
+from .own_sandbox import Address, answers, find_or_start
+from .records import Records
+from .studio import Studio
+
+PAGE: Final = (Path(__file__).parent / "service.html").read_text(encoding="utf-8")
+SPEED: Final = 10.0
+"""How much faster than real time the sandbox makes songs: about ten seconds for one."""
+KEEP_ALIVE: Final = 120.0
+"""Seconds between looks whether the sandbox is there."""
+
+
+class Order(BaseModel):
+    """A song that a visitor wants."""
+
+    description: Annotated[str, Field(min_length=1, max_length=400)]
+    persona_id: Annotated[str, Field(max_length=200)] = ""
+    instrumental: bool = False
+
+
+class PersonaOrder(BaseModel):
+    """A clip whose voice shall sing other songs."""
+
+    name: Annotated[str, Field(min_length=1, max_length=79)]
+    clip_id: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def the_studio(request: Request) -> Studio:
+    """The app's studio, for `Depends`."""
+    return cast("Studio", request.app.state.studio)
+
+
+StudioHere = Annotated[Studio, Depends(the_studio)]
+
+
+class Settings:
+    """How the service was started."""
+
+    def __init__(self, port: int, folder: Path, public_url: str | None, speed: float) -> None:
+        self.port: Final = port
+        self.folder: Final = folder
+        self.public_url: Final = public_url
+        self.speed: Final = speed
+
+
+async def address_of(settings: Settings) -> tuple[Address, bool]:
+    """Where songs are made, and whether that is our own sandbox."""
+    try:
+        return Address(find_base_url(None), find_key(None), settings.speed), False
+    except RequestValidationError:
+        return await find_or_start(settings.folder, settings.speed), True
+
+
+def client_for(address: Address, settings: Settings, secret: str) -> MusicAPI:
+    """A client; with webhooks, if the service that makes the songs can reach this one."""
+    local = urlsplit(address.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+    base = settings.public_url or (f"http://127.0.0.1:{settings.port}" if local else None)
+    return MusicAPI(
+        address.api_key,
+        base_url=address.base_url,
+        clock=Clock(address.speed) if local else None,
+        webhooks=Webhooks(base.rstrip("/") + WEBHOOK_PATH, secret) if base else None,
+        store=SQLiteStore(settings.folder / "jobs.sqlite"),
+    )
+
+
+def make_app(settings: Settings) -> FastAPI:
+    """The app."""
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        records = Records(settings.folder / "records.sqlite")
+        address, own = await address_of(settings)
+        async with lifespan(lambda: client_for(address, settings, records.setting("secret")))(app):
+            studio = app.state.studio = Studio(app.state.musicapi, records, settings.folder / "songs")
+            app.state.mode = "sandbox" if own else "live"
+            studio.resume()
+            keeping = asyncio.create_task(_keep(address)) if own else None
+            try:
+                yield {}
+            finally:
+                await studio.close()
+                if keeping is not None:
+                    keeping.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await keeping
+        records.close()
+
+    async def told(event: Event) -> None:
+        await app.state.studio.told(event)
+
+    app = FastAPI(title="Song studio", lifespan=run)
+    app.include_router(router(events=None, on_event=told))
+    add_problem_handler(app)
+
+    @app.get("/", response_class=HTMLResponse)
+    async def page(request: Request) -> str:
+        """The page."""
+        return PAGE.replace("{{mode}}", request.app.state.mode)
+
+    @app.post("/songs", status_code=202)
+    async def order(order: Order, studio: StudioHere) -> dict[str, str]:
+        """Order a song; the feed tells of it."""
+        return {"id": studio.order(order.description, order.persona_id, order.instrumental).id}
+
+    @app.post("/personas", status_code=201)
+    async def make_persona(order: PersonaOrder, studio: StudioHere) -> dict[str, str]:
+        """Make a persona from a clip."""
+        return {"id": (await studio.make_persona(order.name, order.clip_id)).id}
+
+    @app.get("/feed", response_class=EventStream)
+    async def feed(request: Request, studio: StudioHere) -> Response:
+        """Songs and personas, and every change of them."""
+        return EventStream(studio.feed(request.headers.get("last-event-id")))
+
+    @app.get("/files/{song_id}/{clip_id}", response_class=FileResponse)
+    async def file(song_id: str, clip_id: str, studio: StudioHere, save: bool = False) -> Response:
+        """The audio of a finished clip; `save` names it for the download."""
+        found = studio.file(song_id, clip_id)
+        if found is None or not found[0].is_file():
+            return Response(status_code=404)
+        return FileResponse(found[0], filename=found[1] if save else None)
+
+    return app
+
+
+async def _keep(address: Address) -> None:
+    while True:
+        await asyncio.sleep(KEEP_ALIVE)
+        await answers(address)
+
+
+class _Server(uvicorn.Server):
+    """Does not wait for event streams when it is stopped: the browsers come back by themselves."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        end_streams(cast("FastAPI", self.config.app))
+        await super().shutdown(sockets)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the service."""
+    parser = argparse.ArgumentParser(prog="musicapi_async.examples.service", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--folder", type=Path, default=Path("musicapi-service"), help="for records and songs")
+    parser.add_argument("--public-url", help="where the service reaches this one, for webhooks (https://...)")
+    parser.add_argument("--speed", type=float, default=SPEED, help="of the sandbox; 1 is real time")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    config = uvicorn.Config(
+        "", host=given.host, port=given.port, log_level="warning", timeout_graceful_shutdown=1
+    )
+    sock = config.bind_socket()
+    sock.listen(128)  # who comes before the sandbox has started waits a moment instead of being refused
+    port = sock.getsockname()[1]
+    config.app = make_app(Settings(port, given.folder.absolute(), given.public_url, given.speed))
+    print(f"Song studio: http://{given.host}:{port}", flush=True)
+    with suppress(KeyboardInterrupt):
+        _Server(config).run(sockets=[sock])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,121 @@
+"""From an operation or a bare path to the request that leaves: checked, encoded, and under its job key."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from ..api.operation import Operation
+from ..api.request import SECRET, Request, body, refuse, violations
+from ..config import ATTEMPT_TIMEOUT, Options
+from ..errors import RequestValidationError
+from ..wire import codec
+from .recording import Recorder
+from .session import Kind, Outgoing, fill_path
+
+
+def check(request: Request, call: str, options: Options, *, stacklevel: int) -> None:
+    """Refuse a request that breaks a rule, or warn at the line that awaits the operation, as was asked."""
+    if options.validate == "off":
+        return
+    found = violations(request)
+    if found and options.validate == "error":
+        raise refuse(found, call)
+    for violation in found:
+        warnings.warn(f"{call}: {violation}", stacklevel=stacklevel)
+
+
+def outgoing(
+    operation: Operation[Any, Any], request: Request, options: Options, path_of: Callable[[str], str]
+) -> Outgoing:
+    """The request of an operation; `RequestValidationError` for one that the service would refuse."""
+    call = operation.call_name
+    check(request, call, options, stacklevel=6)
+    values = body(request)
+    path = fill_path(path_of(operation.path), values)
+    data: bytes | None = None
+    if operation.method == "POST":
+        data = _encode({**values, **(options.extra_body or {})}, call)
+    kind: Kind = "get"
+    if operation.method != "GET":
+        kind = "create" if operation.charges and not operation.resend else "repeatable"
+    return Outgoing(
+        method=operation.method,
+        path=path,
+        call=call,
+        kind=kind,
+        lane="submit" if operation.submits else "call",
+        body=data,
+        attempt_timeout=options.attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
+        secrets=tuple(str(values[name]) for name in SECRET if values.get(name)),
+    )
+
+
+def _encode(values: Mapping[str, object], call: str) -> bytes:
+    try:
+        return codec.encode(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestValidationError(f"the body cannot be sent as JSON: {error}", call=call) from error
+
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def raw_outgoing(
+    method: str, path: str, options: Options, json: object, params: Mapping[str, object] | None
+) -> Outgoing:
+    """The request of an untyped call; `RequestValidationError` for one that cannot be sent."""
+    verb = method.upper()
+    if verb not in METHODS:
+        raise RequestValidationError(
+            f"method: one of {', '.join(METHODS)}, got {method!r}", field="method", value=repr(method)
+        )
+    parts = urlsplit(path)
+    if parts.scheme or parts.netloc or not path.startswith("/") or parts.fragment or "\\" in path:
+        raise RequestValidationError(
+            "path: a path below the base URL such as '/sonic/batch'", field="path", value=repr(path[:80])
+        )
+    query: dict[str, str] = {}
+    for name, value in (params or {}).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RequestValidationError(f"params: {name} is not finite", field="params")
+        if value is not None:
+            query[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    call = f"{verb} {parts.path}"
+    return Outgoing(
+        method=verb,
+        path=path,
+        call=call,
+        kind="get" if verb == "GET" else "create",
+        lane="submit" if verb != "GET" and parts.path.endswith("/create") else "call",
+        params=query or None,
+        body=None if json is None else encode_any(json, call),
+        attempt_timeout=options.attempt_timeout or ATTEMPT_TIMEOUT,
+    )
+
+
+def encode_any(json: object, call: str) -> bytes:
+    """Any JSON value as bytes; `RequestValidationError` for what is none."""
+    try:
+        return msgspec.json.encode(json)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestValidationError(f"json: cannot be sent as JSON: {error}", call=call) from error
+
+
+def record(
+    out: Outgoing, options: Options, recorder: Recorder, operation: Operation[Any, Any] | None = None
+) -> None:
+    """Have a call written down that costs credits, or that has a job key."""
+    if out.kind == "create" or (out.kind == "repeatable" and options.job_key is not None):
+        out.recording = recorder.record(
+            options.job_key,
+            f"{out.call}?{urlencode(out.params)}" if out.params else out.call,
+            out.body or b"",
+            operation.family.word if operation is not None else "",
+            operation.name if operation is not None else "",
+        )

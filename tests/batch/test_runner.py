@@ -1,0 +1,331 @@
+"""A batch: made once, resumed at will, stopped with grace. The sandbox's journal is the judge."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+import mutagen.id3
+import pytest
+
+from musicapi_async import MusicAPI
+from musicapi_async.batch import BatchResult, Manifest, Progress, run_batch
+from musicapi_async.batch.records import Folder
+from musicapi_async.errors import BatchError, JobKeyConflictError, JobStoreError
+from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.store import SQLiteStore
+
+
+def rows(count: int, **more: Any) -> list[dict[str, Any]]:
+    """Songs, each with a title of its own."""
+    return [
+        {"id": f"s{i}", "mv": "sonic-v6", "prompt": f"[Verse]\nRain {i}", "title": f"Song {i}", **more}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+async def sandbox() -> AsyncGenerator[Sandbox]:
+    """A sandbox whose songs take half a second and are short."""
+    async with Sandbox(speed=300, credits=1e6, longest=3) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def client(sandbox: Sandbox) -> AsyncGenerator[MusicAPI]:
+    """A client without a pace."""
+    async with sandbox.client(pace=None) as client:
+        yield client
+
+
+async def make(client: MusicAPI, songs: list[dict[str, Any]], out: Path, **options: Any) -> BatchResult:
+    """Run a batch without drawing wave forms."""
+    return await run_batch(client, Manifest.of(songs), out=out, waveforms=False, **options)
+
+
+async def test_a_song_with_all_steps_leaves_all_files(client: MusicAPI, tmp_path: Path) -> None:
+    """Audio, cover, metadata, stems, wav, midi, lyrics, persona, the joined extension, and a record."""
+    extend = {"continue_at": 2, "custom_mode": True, "prompt": "more", "mv": "sonic-v6"}
+    steps = ["stems", "wav", "midi", "lyrics", {"persona": {"name": "V"}}, {"extend": extend}]
+    result = await run_batch(client, Manifest.of(rows(1, steps=steps, clips="first")), out=tmp_path)
+    assert (result.done, result.complete, result.submitted) == (1, True, 8)
+    (record,) = Folder(tmp_path).records(iter(["s0"]))
+    first, second = record.clips
+    assert not second.steps
+    assert first.file.startswith("Song 0 ")
+    assert (tmp_path / first.cover).read_bytes()
+    assert max(first.peaks) == 1
+    assert [step.name for step in first.steps] == ["stems", "wav", "midi", "lyrics", "persona", "extend"]
+    assert {Path(name).suffix for name in record.files} >= {".mp3", ".wav", ".mid", ".lrc", ".json"}
+    assert all((tmp_path / name).stat().st_size for name in record.files)
+    metadata = msgspec.json.decode((tmp_path / first.file).with_suffix(".json").read_bytes())
+    assert metadata["task_id"] == record.task_id
+    assert metadata["clip"]["clip_id"] == first.clip_id
+    assert record.queued_at <= record.submitted_at <= record.ended_at <= record.fetched_at
+
+
+async def test_finished_work_is_not_repeated(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """The same command again sends nothing at all."""
+    await make(client, rows(3), tmp_path)
+    before = len(sandbox.journal)
+    result = await make(client, rows(3), tmp_path)
+    assert (result.done, result.submitted) == (3, 0)
+    assert len(sandbox.journal) == before
+
+
+async def test_a_lost_file_is_fetched_again_for_free(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A file that is gone is fetched anew; nothing is paid for."""
+    await make(client, rows(1), tmp_path)
+    gone = tmp_path / next(Folder(tmp_path).records(iter(["s0"]))).clips[0].file
+    gone.unlink()
+    await make(client, rows(1), tmp_path)
+    assert gone.is_file()
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_songs_can_be_added(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """A longer manifest makes only what is new."""
+    await make(client, rows(2), tmp_path)
+    result = await make(client, rows(4), tmp_path)
+    assert (result.done, result.submitted) == (4, 2)
+    assert len(sandbox.journal.creates) == 4
+
+
+async def test_a_changed_song_is_refused_before_anything_is_sent(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """The same id with other words names the line and the difference."""
+    await make(client, rows(2), tmp_path)
+    changed = rows(3)
+    changed[1]["title"] = "Another"
+    with pytest.raises(JobKeyConflictError, match=r"line 2 .*title: 'Song 1' before, 'Another' now"):
+        await make(client, changed, tmp_path)
+    assert len(sandbox.journal.creates) == 2
+
+
+async def test_a_failed_song_is_made_again_only_when_asked(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A refunded failure is settled; `retry_failed` sends it once more."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    first = await make(client, rows(2), tmp_path)
+    assert (first.done, first.failed) == (1, 1)
+    again = await make(client, rows(2), tmp_path)
+    assert (again.failed, again.submitted) == (1, 0)
+    retried = await make(client, rows(2), tmp_path, retry_failed=True)
+    assert (retried.done, retried.failed, retried.submitted) == (2, 0, 1)
+    assert sandbox.journal.charged_twice() == []
+
+
+async def test_a_failed_step_leaves_the_rest(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """One step fails, the song and its other steps are there; it too is made again only when asked."""
+    sandbox.faults.on("POST", "/sonic/stems/basic", Fault.fail())
+    songs = rows(1, steps=["stems_basic", "wav"], clips="first")
+    result = await make(client, songs, tmp_path)
+    assert (result.done, result.failed) == (1, 0)
+    (record,) = Folder(tmp_path).records(iter(["s0"]))
+    assert [step.state for step in record.clips[0].steps] == ["failed", "done"]
+    assert len(list(record.faults)) == 1
+    await make(client, songs, tmp_path, retry_failed=True)
+    (record,) = Folder(tmp_path).records(iter(["s0"]))
+    assert [step.state for step in record.clips[0].steps] == ["done", "done"]
+    assert len(sandbox.journal.requests("/sonic/wav")) == 1
+
+
+async def test_a_refused_song_fails_alone(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """A refusal costs nothing and concerns one song."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(400))
+    result = await make(client, rows(3), tmp_path)
+    assert (result.done, result.failed) == (2, 1)
+    assert result.complete
+
+
+async def test_an_unknown_outcome_is_listed_by_name_and_not_sent_again(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A lost answer: the job is named, the next run leaves it alone, and resolving it finishes the song."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    result = await make(client, rows(2), tmp_path)
+    (key,) = result.unknown
+    assert (result.done, result.complete) == (1, False)
+    again = await make(client, rows(2), tmp_path)
+    assert list(again.unknown) == [key]
+    assert len(sandbox.journal.creates) == 2
+    lost = next(entry for entry in sandbox.journal.creates if entry.fault)
+    store = SQLiteStore(Folder(tmp_path).store_path)
+    await client.with_options(store=store).resolve(key, task_id=lost.task_id)
+    await store.aclose()
+    assert (await make(client, rows(2), tmp_path)).complete
+    assert len(sandbox.journal.creates) == 2
+
+
+async def test_an_outage_leaves_songs_for_the_next_run(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Nothing was sent, so nothing failed: the next run makes them."""
+    async with sandbox.unreachable():
+        result = await make(client.with_options(retries=0), rows(3), tmp_path)
+    assert sorted(result.left) == ["s0", "s1", "s2"]
+    assert (await make(client, rows(3), tmp_path)).done == 3
+
+
+async def test_without_credits_it_stops_submitting(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """The first refusal for want of credits ends submitting; what runs is finished."""
+    sandbox.account.credits = 50
+    result = await make(client, rows(20), tmp_path, max_in_flight=1)
+    assert result.done
+    assert "credits" in result.halted.lower()
+    assert result.done + len(result.left) == 20
+    sandbox.account.credits = 1000
+    assert (await make(client, rows(20), tmp_path)).done == 20
+    assert sandbox.journal.charged_twice() == []
+
+
+@pytest.mark.parametrize("prices", [None, {"create_music": 20.0}])
+async def test_a_budget_is_not_passed(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path, prices: dict[str, float] | None
+) -> None:
+    """It stops before the next song would pass the budget, over all runs on the folder."""
+    price = sandbox.account.prices["create"]
+    prices = {"create_music": price} if prices else None
+    result = await make(client, rows(6), tmp_path, budget=2.5 * price, prices=prices)
+    assert (result.done, result.spent) == (2, 2 * price)
+    assert "budget" in result.halted
+    again = await make(client, rows(6), tmp_path, budget=2.5 * price, prices=prices)
+    assert (again.done, again.submitted) == (2, 0)
+    more = await make(client, rows(6), tmp_path, budget=4 * price, prices=prices)
+    assert more.done == 4
+    assert sandbox.journal.charges == 4 * price
+
+
+async def test_a_refund_gives_the_budget_back(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
+    """A failed song does not use the budget up."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    price = sandbox.account.prices["create"]
+    result = await make(client, rows(2), tmp_path, budget=2 * price, max_in_flight=1)
+    assert (result.done, result.failed) == (1, 1)
+    assert result.spent == price
+
+
+async def test_no_more_than_allowed_are_in_flight(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
+    """With `max_in_flight=2` at most two songs run at once."""
+    running: list[int] = []
+    await make(
+        client,
+        rows(6),
+        tmp_path,
+        max_in_flight=2,
+        on_progress=lambda progress: running.append(progress.running),
+    )
+    assert max(running) == 2
+    assert len(sandbox.journal.creates) == 6
+
+
+async def test_stopping_submits_nothing_more_and_finishes_the_rest(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What was submitted is waited for and fetched; the next run makes the rest."""
+    stop = asyncio.Event()
+    seen: list[Progress] = []
+
+    def watch(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.submitted == 3:
+            stop.set()
+
+    async with sandbox.client(pace="1/3s") as client:
+        result = await make(client, rows(10), tmp_path, stop=stop, on_progress=watch)
+        assert result.done == 3
+        assert len(result.left) == 7
+        assert len(sandbox.journal.creates) == 3
+        assert seen[-1].stopping
+    async with sandbox.client(pace=None) as client:
+        assert (await make(client, rows(10), tmp_path)).done == 10
+    assert len(sandbox.journal.creates) == 10
+
+
+async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Stopped hard: the next run pays for nothing twice."""
+    started = asyncio.Event()
+    async with sandbox.client(pace=None) as client:
+        run = asyncio.ensure_future(
+            make(client, rows(4), tmp_path, on_progress=lambda p: started.set() if p.submitted > 1 else None)
+        )
+        await started.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    async with sandbox.client(pace=None) as client:
+        result = await make(client, rows(4), tmp_path)
+    assert (result.done, result.unknown) == (4, {})
+    assert sandbox.journal.charged_twice() == []
+
+
+async def test_two_runs_on_one_folder_are_refused(client: MusicAPI, tmp_path: Path) -> None:
+    """The lock names the folder, and goes with its holder."""
+    with Folder(tmp_path).locked(), pytest.raises(BatchError, match="another run"):
+        await make(client, rows(1), tmp_path)
+    assert (await make(client, rows(1), tmp_path)).done == 1
+
+
+async def test_a_folder_that_cannot_be_made_is_a_clear_error(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Nothing is sent when nothing can be written."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BatchError, match="file"):
+        await make(client, rows(1), tmp_path / "file")
+    assert not sandbox.journal.creates
+
+
+async def test_a_damaged_store_is_a_clear_error(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
+    """A folder whose store is damaged is not started anew."""
+    folder = Folder(tmp_path)
+    folder.make()
+    folder.store_path.write_bytes(b"scrambled" * 100)
+    with pytest.raises(JobStoreError, match=r"jobs\.sqlite is damaged"):
+        await make(client, rows(1), tmp_path)
+    assert not sandbox.journal.creates
+
+
+HOSTILE = ["../../etc/passwd", "CON", "", "a/b\\c:d*e?", "x" * 80, "<script>alert(1)</script>", "\u202e.mp3"]
+
+
+async def test_hostile_titles_stay_in_the_folder_and_out_of_the_page(
+    client: MusicAPI, tmp_path: Path
+) -> None:
+    """Names are safe on every file system, and the report escapes what it shows."""
+    songs = [{**row, "title": title} for row, title in zip(rows(len(HOSTILE)), HOSTILE, strict=True)]
+    result = await make(client, songs, tmp_path / "out", tags=True)
+    assert result.done == len(HOSTILE)
+    assert os.listdir(tmp_path) == ["out"]
+    for name in os.listdir(tmp_path / "out"):
+        path = tmp_path / "out" / name
+        if path.suffix != ".mp3":
+            continue
+        assert not re.search(r'[<>:"/\\|?*\x00-\x1f]', path.name)
+        assert len(path.name.encode()) < 200
+        assert mutagen.id3.ID3(path)["TIT2"].text
+    assert "<script" not in result.report.read_text("utf-8")
+
+
+async def test_the_report_is_one_self_contained_page(client: MusicAPI, tmp_path: Path) -> None:
+    """Players by relative links, covers, wave forms, lyrics, the timeline; nothing from elsewhere."""
+    result = await run_batch(client, Manifest.of(rows(2, steps=["stems_basic"], clips="first")), out=tmp_path)
+    page = result.report.read_text("utf-8")
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+    for link in re.findall(r'(?:src|href)="([^"]+)"', page):
+        assert (tmp_path / unquote(link)).is_file()
+    assert page.count("<audio") == 4 + 4
+    assert page.count("<img") == 4
+    assert page.count('<svg class="wave"') == 4
+    assert "Rain 1" in page
+    assert page.count('class="timeline"') == 2

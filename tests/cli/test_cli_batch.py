@@ -1,0 +1,143 @@
+"""`musicapi batch` and `musicapi jobs` as a user sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from command_shell import Shell, lines_of
+from command_shell import ended as end
+
+from musicapi_async.sandbox import Fault, Sandbox
+
+
+def write(folder: Path, count: int, **more: Any) -> None:
+    """A manifest of a few songs."""
+    rows = [
+        {"id": f"s{i}", "mv": "sonic-v6", "gpt_description_prompt": f"rain {i}", **more} for i in range(count)
+    ]
+    (folder / "songs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the process work until the sandbox has seen something."""
+    with anyio.fail_after(30):
+        while not true():
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_batch_makes_its_songs_and_a_report(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Two songs: files, a report, a summary; again: nothing is sent."""
+    write(tmp_path, 2)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 0, ended.err
+    assert "2 songs done, 0 failed, 2 calls submitted" in ended.out
+    assert (tmp_path / "out" / "report.html").is_file()
+    again = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--json")
+    (event,) = lines_of(again.out)
+    assert (event["event"], event["done"], event["submitted"]) == ("batch", 2, 0)
+    assert len(sandbox.journal.creates) == 2
+
+
+async def test_a_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """The plan: songs, steps, creates, time."""
+    write(tmp_path, 10, steps=["stems_basic", "wav"])
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--dry-run", "--text")
+    assert ended.code == 0
+    assert "10 songs: 10 to submit" in ended.out
+    assert "20 stems_basic, 20 wav" in ended.out
+    assert "30 creates at one per 3 s, and 20 other paid calls" in ended.out
+    assert "About 5 min" in ended.out
+    assert not (tmp_path / "out").exists()
+    assert not sandbox.journal
+
+
+async def test_a_faulty_manifest_names_the_line(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Exit code 2, and nothing is sent."""
+    write(tmp_path, 2, title="x" * 100)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out")
+    assert ended.code == 2
+    assert "line 1: title" in ended.err
+    assert not sandbox.journal
+
+
+async def test_ctrl_c_once_finishes_what_was_submitted(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Nothing more is submitted, what was is fetched; the same command goes on later."""
+    write(tmp_path, 30)
+    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    await until(lambda: len(sandbox.journal.creates) >= 3)
+    process.send_signal(signal.SIGINT)
+    ended = await end(process)
+    made = len(sandbox.journal.creates)
+    assert ended.code == 130, ended.err
+    assert "nothing more is submitted" in ended.err
+    assert f"{made} songs done" in ended.out
+    assert made < 30
+    assert sandbox.journal.charged_twice() == []
+
+
+async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """The tasks go on at the service, and the next run pays for none of them again."""
+    for _ in range(6):
+        sandbox.faults.on("POST", "/sonic/create", Fault.stuck())
+    write(tmp_path, 4)
+    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    await until(lambda: len(sandbox.journal.creates) >= 2)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    await process.stderr.readuntil(b"pays for nothing twice")
+    process.send_signal(signal.SIGINT)
+    ended = await end(process)
+    assert ended.code == 130, ended.err
+    made = len(sandbox.journal.creates)
+    listed = await shell.run("jobs", "list", "out", "--json")
+    jobs = lines_of(listed.out)
+    assert {job["task_id"] for job in jobs} == {entry.task_id for entry in sandbox.journal.creates}
+    assert len(jobs) == made
+
+
+async def test_an_unknown_outcome_is_listed_and_resolved(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Exit code 6; `jobs` lists it, `jobs resolve` settles it, and the batch goes on."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    write(tmp_path, 1)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 6
+    assert "Outcome unknown: s0/create_music" in ended.out
+    listed = await shell.run("jobs", "list", "out", "--state", "ambiguous", "--text")
+    assert listed.out.startswith("ambiguous  s0/create_music")
+    task_id = sandbox.journal.creates[0].task_id
+    resolved = await shell.run("jobs", "resolve", "out", "s0/create_music", "--task-id", task_id)
+    assert resolved.code == 0, resolved.err
+    assert (await shell.run("batch", "run", "songs.jsonl", "--out", "out")).code == 0
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_resubmit_asks_first(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Without --yes, and with nobody to ask, nothing is sent."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_before)
+    write(tmp_path, 1)
+    await shell.run("batch", "run", "songs.jsonl", "--out", "out")
+    refused = await shell.run("jobs", "resubmit", "out", "s0/create_music")
+    assert refused.code != 0
+    assert len(sandbox.journal.creates) == 1
+    sent = await shell.run("jobs", "resubmit", "out", "s0/create_music", "--yes", "--json")
+    assert sent.code == 0, sent.err
+    assert lines_of(sent.out)[0]["task_id"] == sandbox.journal.creates[1].task_id
+
+
+async def test_jobs_of_nothing_is_a_usage_error(shell: Shell, tmp_path: Path) -> None:
+    """A folder without a store is not turned into one."""
+    ended = await shell.run("jobs", "list", ".")
+    assert ended.code == 2
+    assert "holds no jobs" in ended.err
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,297 @@
+"""Bad input, at the client: refused here before anything is sent; with the checks off, refused by the service.
+
+The cases follow from the declarations: every limit of every field of every call, one over it, one under it,
+and a value of the wrong type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from musicapi_async import BadRequestError, MusicAPI, RequestValidationError
+from musicapi_async.api.families import FAMILIES
+from musicapi_async.api.request import FieldInfo
+from musicapi_async.sandbox import Sandbox
+from musicapi_async.testing.virtual import VirtualTimeLoop
+
+LYRICS = "[Verse]\nRain on the window"
+SONG = {"mv": "sonic-v6", "prompt": LYRICS}
+WINDOW = {"starts_at": 1.0, "ends_at": 2.0}
+PART = {"continue_clip_id": "CLIP"}
+ONE = {"clip_id": "CLIP"}
+
+SINGING: dict[str, dict[str, Any]] = {
+    "create_music": SONG,
+    "extend_music": {**SONG, **PART, "continue_at": 1.0, "custom_mode": True},
+    "concat_music": {"continue_clip_id": "PART"},
+    "cover_music": {**SONG, **PART},
+    "persona_music": {**SONG, "persona_id": "PERSONA"},
+    "remaster": {**PART, "mv": "sonic-v5"},
+    "add_vocals": {**SONG, **PART},
+    "add_instrumental": {**PART, "mv": "sonic-v6"},
+    "extend_upload_music": {**SONG, **PART, "continue_at": 1.0, "custom_mode": True},
+    "cover_upload_music": {**SONG, **PART},
+    "get_music": {"task_id": "TASK"},
+}
+STUDIO = {"prompt": "rock", "model_type": "studio32-v1.5"}
+CALLS: dict[str, dict[str, dict[str, Any]]] = {
+    "sonic": {
+        **SINGING,
+        "create_persona": {"name": "n", **ONE},
+        "create_persona_older": {"name": "n", "description": "d", **PART},
+        "create_voice": {"audio_url": "LINK"},
+        "upload": {"url": "LINK"},
+        "upload_extend": {**SONG, "url": "LINK"},
+        "upload_cover": {**SONG, "url": "LINK"},
+        "sample": {**SONG, "sample_clip_id": "CLIP", "chop_sample_start_s": 0.0, "chop_sample_end_s": 3.0},
+        "mashup": {**SONG, "mashup_clip_ids": ["CLIP", "CLIP"]},
+        "replace_section": {"mv": "sonic-v5", **ONE, "infill_start_s": 0.0, "infill_end_s": 3.0},
+        "stems_basic": ONE,
+        "stems_full": ONE,
+        "wav": ONE,
+        "midi": ONE,
+        "bpm": ONE,
+        "vox": ONE,
+        "aligned_lyrics": ONE,
+        "upsample_tags": {"tags": "pop"},
+        "lyrics": {"description": "sky"},
+        "download": {**ONE, "formats": ["mp3"]},
+    },
+    "suno": {
+        **SINGING,
+        "make_lyrics": {"prompt": "sky"},
+        "get_lyrics": {"task_id": "TASK"},
+        "get_song": {"share_link": "https://suno.example/song/x"},
+    },
+    "producer": {
+        "create_music": {"sound": "pop"},
+        "extend_music": ONE,
+        "extend_upload_music": ONE,
+        "replace_music": {**ONE, **WINDOW},
+        "replace_upload_music": {**ONE, **WINDOW},
+        "cover_music": {**ONE, "instruction": "softer"},
+        "cover_upload_music": {**ONE, "instruction": "softer"},
+        "upload": {"audio_url": "LINK"},
+        "download": ONE,
+        "get_music": {"task_id": "TASK"},
+    },
+    "nuro": {
+        "create_vocal": {"lyrics": LYRICS},
+        "create_bgm": {"description": "calm"},
+        "get_music": {"task_id": "TASK"},
+    },
+    "riffusion": {
+        "create": {"lyrics": LYRICS},
+        "upload": {"url": "LINK"},
+        "get_music": {"task_id": "TASK"},
+    },
+    "studio": {
+        "create": {**STUDIO, "lyrics_type": "user", "lyrics": LYRICS},
+        "create_from_description": STUDIO,
+        "create_from_lyrics": {**STUDIO, "lyrics": LYRICS},
+        "create_instrumental": STUDIO,
+        "get_music": {"task_id": "TASK"},
+    },
+    "account": {"credits": {}},
+}
+"""A good call of every operation; words in capitals stand for what is made in the sandbox."""
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Waiting takes no time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+class Bench:
+    """A sandbox in which everything that calls need is there, and a client of it."""
+
+    def __init__(self, box: Sandbox, client: MusicAPI, made: dict[str, str]) -> None:
+        self.box, self.client, self.made = box, client, made
+
+    def good(self, family: str, name: str) -> dict[str, Any]:
+        return {key: self._put(value) for key, value in CALLS[family][name].items()}
+
+    def _put(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._put(item) for item in value]
+        return self.made.get(value, value) if isinstance(value, str) else value
+
+    async def call(self, family: str, name: str, given: dict[str, Any], **options: Any) -> Any:
+        client = self.client.with_options(retries=0, **options)
+        operation = FAMILIES[family].operations()[name]
+        caller = operation.family(client.sonic.caller)
+        return await operation.__get__(caller, operation.family)(**given)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """Made once for each test."""
+    async with Sandbox(seed=4, longest=12.0, credits=1e6) as box, box.client(pace=None) as client:
+        clips = await (await client.sonic.create_music(**SONG, make_instrumental=False)).wait()
+        clip = clips[0]
+        extension = await client.sonic.extend_music(
+            continue_clip_id=clip.clip_id, continue_at=3.0, custom_mode=True, mv="sonic-v6", prompt=LYRICS
+        )
+        persona = await client.sonic.create_persona("Singer", clip.clip_id)
+        made = {
+            "CLIP": clip.clip_id,
+            "PART": (await extension.wait())[0].clip_id,
+            "PERSONA": persona.persona_id,
+            "LINK": str(clip.final_url),
+            "TASK": clips.task_id,
+        }
+        yield Bench(box, client, made)
+
+
+def bad_values(field: FieldInfo) -> Iterator[Any]:
+    """What a field refuses: beyond each of its limits, and a value of another type."""
+    kinds = list(plain(field.type))
+    for kind in kinds:
+        match kind:
+            case msgspec.inspect.StrType():
+                if kind.max_length is not None:
+                    yield "https://a.example/".ljust(kind.max_length + 1, "x")
+                if kind.min_length and field.required:
+                    yield ""
+            case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+                step = 1 if isinstance(kind, msgspec.inspect.IntType) else 0.01
+                yield from () if kind.ge is None else [kind.ge - step]
+                yield from () if kind.le is None else [kind.le + step]
+                yield from () if step == 1 else [math.nan, math.inf]
+            case msgspec.inspect.ListType():
+                yield from () if kind.max_length is None else [["x"] * (kind.max_length + 1)]
+                yield from () if not kind.min_length else [["x"] * (kind.min_length - 1)]
+            case _:
+                pass
+    names = {type(kind).__name__ for kind in kinds}
+    if not names & {"StructType", "AnyType"}:
+        yield {"of": "another type"}
+    if len(names) == 1:
+        yield "text" if names & {"BoolType", "IntType", "FloatType", "ListType"} else 5
+
+
+def plain(kind: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
+    """The types of a field without None and notes."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        yield from plain(kind.type)
+    elif isinstance(kind, msgspec.inspect.UnionType):
+        for member in kind.types:
+            yield from plain(member)
+    elif not isinstance(kind, msgspec.inspect.NoneType):
+        yield kind
+
+
+def test_the_table_has_every_operation() -> None:
+    """No operation is left out."""
+    assert {word: set(calls) for word, calls in CALLS.items()} == {
+        word: set(family.operations()) for word, family in FAMILIES.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("family", CALLS)
+async def test_every_limit_of_every_call(bench: Bench, family: str) -> None:
+    """Locally: the field, its limit, the size given, nothing sent. Checks off: 400, nothing charged."""
+    wrong: list[str] = []
+    tried = 0
+    for name, operation in FAMILIES[family].operations().items():
+        good = bench.good(family, name)
+        if operation.method == "POST":
+            await bench.call(family, name, good)
+        for field in operation.fields:
+            for value in bad_values(field):
+                tried += 1
+                case = f"{family}.{name}({field.name}={str(value)[:30]!r})"
+                before = len(bench.box.journal)
+                try:
+                    await bench.call(family, name, {**good, field.name: value})
+                    wrong.append(f"{case}: sent")
+                except RequestValidationError as error:
+                    if error.field != field.name or not error.limit or len(bench.box.journal) != before:
+                        wrong.append(f"{case}: {error!r}")
+                    if (
+                        isinstance(value, str)
+                        and len(value) > 40
+                        and f"{len(value)} characters" not in str(error)
+                    ):
+                        wrong.append(f"{case}: no size in {error}")
+                if (
+                    field.local
+                    or operation.method == "GET"
+                    or (isinstance(value, float) and not math.isfinite(value))
+                ):
+                    continue
+                charges = bench.box.journal.charges
+                try:
+                    await bench.call(family, name, {**good, field.name: value}, validate="off")
+                    wrong.append(f"{case}: accepted")
+                except BadRequestError as error:
+                    if error.status != 400 or bench.box.journal.charges != charges:
+                        wrong.append(f"{case}: {error!r}")
+                except Exception as error:
+                    wrong.append(f"{case}: {type(error).__name__} {error}")
+    assert not wrong, "\n".join(wrong)
+    assert tried or family == "account"
+
+
+Case = tuple[str, dict[str, Any], str, int]
+
+RULES: list[Case] = [
+    ("sonic.create_music", {"gpt_description_prompt": "calm"}, "prompt", 200),
+    ("sonic.create_music", {"prompt": None}, "prompt", 400),
+    ("sonic.create_music", {"prompt": None, "custom_mode": False}, "gpt_description_prompt", 400),
+    ("sonic.create_music", {"custom_mode": False}, "gpt_description_prompt", 400),
+    ("sonic.create_music", {"prompt": None, "gpt_description_prompt": "sea", "auto_lyrics": True}, "auto_lyrics", 400),
+    ("sonic.create_music", {"mv": "sonic-v4", "prompt": "x" * 3001}, "prompt", 400),
+    ("sonic.create_music", {"mv": "sonic-v3-5", "tags": "x" * 201}, "tags", 400),
+    ("sonic.create_music", {"webhook_url": "http://a.example/hook"}, "webhook_url", 400),
+    ("sonic.extend_music", {"custom_mode": False}, "gpt_description_prompt", 400),
+    ("sonic.add_vocals", {"overpainting_start_s": 5.0, "overpainting_end_s": 4.0}, "overpainting_end_s", 400),
+    ("sonic.sample", {"url": "https://files.example/a.mp3"}, "url", 400),
+    ("sonic.sample", {"sample_clip_id": None}, "url", 400),
+    ("sonic.sample", {"chop_sample_start_s": 3.0}, "chop_sample_end_s", 400),
+    ("sonic.replace_section", {"infill_start_s": 4.0}, "infill_end_s", 400),
+    ("sonic.vox", {"vocal_start_s": 1.0}, "vocal_end_s", 400),
+    ("sonic.vox", {"vocal_start_s": 4.0, "vocal_end_s": 1.0}, "vocal_end_s", 400),
+    ("sonic.vox", {"vocal_start_s": 0.0, "vocal_end_s": 30.5}, "vocal_end_s", 400),
+    ("sonic.create_persona", {"vocal_end_s": 5.0}, "vocal_start_s", 200),
+    ("producer.create_music", {"sound": None}, "sound", 400),
+    ("producer.replace_music", {"starts_at": 3.0}, "ends_at", 400),
+    ("riffusion.create", {"task_type": "replace_music", "continue_clip_id": "CLIP", "replace_start_time": 3.0,
+                          "replace_end_time": 1.0}, "replace_end_time", 400),
+    ("studio.create", {"lyrics": None}, "lyrics", 400),
+    ("studio.create", {"config": {"mode": "continuation"}}, "config", 400),
+]  # fmt: skip
+"""Rules over several fields: the call, what is changed, the field that is named, and the service's status."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_rules_over_several_fields(bench: Bench) -> None:
+    """Both of two, neither of them, an end before its start, a limit of one model: as single fields."""
+    for call, changes, field, status in RULES:
+        family, _, name = call.partition(".")
+        given = {
+            key: value for key, value in {**bench.good(family, name), **changes}.items() if value is not None
+        }
+        given = {key: bench.made.get(str(value), value) for key, value in given.items()}
+        before = len(bench.box.journal)
+        with pytest.raises(RequestValidationError) as caught:
+            await bench.call(family, name, given)
+        assert (caught.value.field, bool(caught.value.limit)) == (field, True), call
+        assert f"{field}: " in str(caught.value)
+        assert "nothing was charged" in str(caught.value)
+        assert len(bench.box.journal) == before
+        if status == 200:  # the contract does not say that the service refuses it
+            await bench.call(family, name, given, validate="off")
+            continue
+        charges = bench.box.journal.charges
+        with pytest.raises(BadRequestError) as refused:
+            await bench.call(family, name, given, validate="off")
+        assert refused.value.status == status, call
+        assert bench.box.journal.charges == charges

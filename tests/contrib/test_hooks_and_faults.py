@@ -1,0 +1,111 @@
+"""The sandbox's webhooks, whole and broken, into a client inside an aiohttp app."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from musicapi_async import MusicAPI, Webhooks
+from musicapi_async.contrib.aiohttp_web import CLIENT, setup
+from musicapi_async.sandbox import Durations, Fault, Faults, Sandbox
+from musicapi_async.testing.virtual import VirtualTimeLoop
+
+SONGS = 30
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Sandbox, receiver and client share a loop in which waiting takes no time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@asynccontextmanager
+async def receiving(sandbox: Sandbox, **options: Any) -> AsyncGenerator[MusicAPI]:
+    """A client whose webhooks arrive at a real server."""
+    app = web.Application()
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    url: list[str] = []
+    setup(app, lambda: sandbox.client(pace=None, webhooks=Webhooks(url[0], "a secret"), **options))
+    sock = await _listen(url)
+    await runner.setup()
+    site = web.SockSite(runner, sock)
+    await site.start()
+    try:
+        yield app[CLIENT]
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(url: list[str]) -> Any:
+    import socket
+
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    url.append(f"http://127.0.0.1:{sock.getsockname()[1]}/webhooks/musicapi")
+    return sock
+
+
+async def make_songs(client: MusicAPI) -> None:
+    """Order songs, wait for all of them through handles made anew, as other requests would."""
+    rows = [{"mv": "sonic-v6", "gpt_description_prompt": f"song {number}"} for number in range(SONGS)]
+    tasks = await client.create_many(client.sonic.create_music, rows)
+    tokens = [task.token for task in tasks if not isinstance(task, Exception)]
+    assert len(tokens) == SONGS
+    async for task in client.as_completed([client.task(token) for token in tokens]):
+        assert len(await task.wait()) == 2
+
+
+async def test_with_webhooks_songs_need_no_polls() -> None:
+    """Every song is told of; nothing is looked at more than twice."""
+    async with Sandbox(seed=1) as sandbox, receiving(sandbox) as client:
+        await make_songs(client)
+        assert sandbox.journal.tally()["poll"] == 0
+        assert {entry.status for entry in sandbox.journal.webhooks} <= {0, 204}  # 0: still being answered
+        assert len(sandbox.journal.webhooks) == 2 * SONGS
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.late(40), Fault.duplicate, Fault.lost, Fault.wrong_secret, Fault.old_timestamp, Fault.unsigned,
+     Fault.reordered],
+    ids=lambda fault: fault.name,
+)  # fmt: skip
+async def test_broken_deliveries_make_nothing_wrong_and_little_late(fault: Fault) -> None:
+    """All deliveries broken in one way: every song ends, at most as late as the slow interval."""
+    async with Sandbox(seed=2, durations=Durations(song=(100.0, 0.3))) as sandbox:
+        sandbox.faults.on("WEBHOOK", "*", fault, times=None)
+        async with receiving(sandbox) as client:
+            await make_songs(client)
+            ends = [work.ends for work in sandbox.service.works]
+            assert sandbox.now() <= max(ends) + 330
+            if fault.name in ("duplicate", "reordered", "late"):
+                assert sandbox.journal.tally()["poll"] <= 2 * SONGS
+            if fault.name in ("wrong_secret", "old_timestamp", "unsigned"):
+                assert {entry.status for entry in sandbox.journal.webhooks} == {400}
+            assert sandbox.journal.charges == 20 * SONGS
+
+
+async def test_all_faults_together() -> None:
+    """A third of the deliveries goes wrong in some way: everything ends right, with few polls."""
+    rates = {
+        Fault.late(30): 0.06, Fault.duplicate: 0.06, Fault.lost: 0.06, Fault.wrong_secret: 0.04,
+        Fault.old_timestamp: 0.04, Fault.unsigned: 0.04, Fault.reordered: 0.04,
+    }  # fmt: skip
+    async with Sandbox(seed=3, faults=Faults(seed=5, rates=rates)) as sandbox, receiving(sandbox) as client:
+        await make_songs(client)
+        assert sandbox.journal.tally()["poll"] <= 2 * SONGS
+        assert sandbox.journal.charges == 20 * SONGS
+
+
+async def test_songs_that_fail_are_told_as_failed() -> None:
+    """`song.failed` comes with the refund, and without a poll."""
+    async with Sandbox(seed=4) as sandbox, receiving(sandbox) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=None)
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        ended = await client.wait_all([client.task(task.token)], return_exceptions=True)
+        assert getattr(ended[0], "refunded", None) is True
+        assert sandbox.journal.tally()["poll"] == 0

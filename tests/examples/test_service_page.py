@@ -1,0 +1,257 @@
+"""The example service's page in a real browser, headless: Debian's chromium, driven by selenium."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from studio_process import StudioProcess
+
+PATIENCE = 40.0
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--mute-audio",
+)  # fmt: skip
+
+
+def installed(*names: str) -> str:
+    found = next(filter(None, map(shutil.which, names)), None)
+    assert found, f"the browser tests need one of {names}: apt-get install chromium chromium-driver"
+    return found
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[webdriver.Chrome]:
+    """One browser for all tests of this file."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = installed("chromium", "chromium-browser", "google-chrome")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(installed("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Generator[StudioProcess]:
+    """A service without a key, on a sandbox of its own."""
+    running = StudioProcess(tmp_path)
+    running.start()
+    yield running
+    running.end()
+    running.end_sandbox()
+
+
+class Page:
+    """The page in one tab, as a visitor uses it."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str, width: int = 1280) -> None:
+        self.driver = driver
+        driver.switch_to.new_window("tab")
+        self.tab = driver.current_window_handle
+        mobile = width < 600
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        driver.get(url)
+        self.until(lambda: "sandbox" in self.one("#link").text)
+
+    def front(self) -> Page:
+        self.driver.switch_to.window(self.tab)
+        return self
+
+    def run(self, script: str) -> Any:
+        return self.driver.execute_script(script)
+
+    def one(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def until(self, true: Callable[[], Any], what: str = "") -> Any:
+        """Wait until it is true."""
+        end = time.monotonic() + PATIENCE
+        while not (found := true()):
+            assert time.monotonic() < end, what or f"not within {PATIENCE} s; songs: {self.states()}"
+            time.sleep(0.05)
+        return found
+
+    def order(self, description: str) -> None:
+        self.one("#description").send_keys(description)
+        self.one("#make").click()
+
+    def states(self) -> list[str]:
+        """The states of the songs on the page, the newest first."""
+        return self.run("return [...document.querySelectorAll('.song')].map((song) => song.dataset.state)")
+
+    def audio(self, index: int = 0) -> dict[str, Any]:
+        """What an audio element of the newest song is doing."""
+        return self.run(
+            "const a = document.querySelector('.song').querySelectorAll('audio')"
+            f"[{index}]; return {{duration: a.duration, at: a.currentTime, paused: a.paused, src: a.src}}"
+        )
+
+    def errors(self) -> list[str]:
+        """What the console complains of, but for a server that is away."""
+        log: list[dict[str, Any]] = self.driver.get_log("browser")
+        away = (
+            "ERR_CONNECTION_REFUSED",
+            "ERR_INCOMPLETE_CHUNKED_ENCODING",
+            "ERR_EMPTY_RESPONSE",
+            "ERR_CONNECTION_RESET",
+        )
+        return [entry["message"] for entry in log if not any(word in entry["message"] for word in away)]
+
+
+def test_a_song_plays_early_finishes_is_saved_and_its_persona_sings_the_next(
+    chromium: webdriver.Chrome, studio: StudioProcess
+) -> None:
+    """The whole way of a visitor, with a mouse."""
+    page = Page(chromium, studio.url)
+    assert page.one("#empty").is_displayed()
+    page.order("warm lo-fi for a rainy evening, soft female voice")
+    seen: list[str] = []
+
+    def note() -> list[str]:
+        states = page.states()
+        if states and states[0] not in seen:
+            seen.append(states[0])
+        return seen
+
+    page.until(lambda: "streaming" in note())
+    streaming = page.run(
+        "return [...document.querySelectorAll('.clip')].findIndex((clip) => clip.dataset.source === 'stream')"
+    )
+    assert streaming >= 0
+    chromium.find_elements(By.CSS_SELECTOR, ".play")[streaming].click()
+    early = page.until(lambda: (now := page.audio(streaming))["at"] > 0.2 and now)
+    assert "/stream/" in early["src"]
+    assert "succeeded" not in note()
+    page.until(lambda: "succeeded" in note())
+    assert [state for state in seen if state in ("pending", "streaming", "succeeded")] == [
+        "pending", "streaming", "succeeded"
+    ]  # fmt: skip
+    # What was playing goes on from where it was, now from the file.
+    late = page.until(
+        lambda: (now := page.audio(streaming))["at"] > early["at"] + 0.2 and "/files/" in now["src"] and now
+    )
+    assert not late["paused"]
+    assert late["duration"] == pytest.approx(75, abs=1)
+    first = page.audio(1 - streaming)
+    assert first["paused"]
+    assert first["duration"] > 10
+
+    link = str(page.one(".save").get_attribute("href"))
+    with urllib.request.urlopen(link) as answer:
+        assert answer.headers["Content-Type"] == "audio/mpeg"
+        assert "attachment" in answer.headers["Content-Disposition"]
+        assert answer.headers["Content-Disposition"].rstrip('"').endswith(".mp3")
+        assert answer.read(3) in (b"ID3", b"\xff\xfb\x90")
+
+    page.one(".make-persona").click()
+    name = page.one(".keep input")
+    name.clear()
+    name.send_keys("Rainy <b>voice</b>")
+    page.one(".keep button").click()
+    page.until(
+        lambda: (
+            page.run("return document.querySelector('#persona').selectedOptions[0].textContent")
+            == "Rainy <b>voice</b>"
+        )
+    )
+    page.order("a song about trains")
+    page.until(lambda: page.states()[:1] == ["succeeded"] and len(page.states()) == 2)
+    assert page.one(".song .by").text == "· sung by Rainy <b>voice</b>"
+    assert page.audio()["duration"] > 10
+    assert page.errors() == []
+
+
+def test_a_killed_server_is_started_again_and_the_page_goes_on(
+    chromium: webdriver.Chrome, studio: StudioProcess
+) -> None:
+    """SIGKILL in the middle of a generation, with another one finished: no reload, no second charge."""
+    page = Page(chromium, studio.url)
+    page.order("funky disco with brass")
+    page.until(lambda: page.states() in (["pending"], ["streaming"]))
+    studio.end(signal.SIGKILL)
+    page.until(lambda: page.one("#link").text == "reconnecting")
+    time.sleep(1)
+    studio.start()
+    page.until(lambda: page.states() == ["succeeded"])
+    page.until(lambda: "sandbox" in page.one("#link").text)
+    page.one(".play").click()
+    page.until(lambda: page.audio()["at"] > 0.2)
+    studio.end(signal.SIGKILL)
+    studio.start()
+    again = Page(chromium, studio.url)
+    again.until(lambda: again.states() == ["succeeded"])
+    assert again.errors() == []
+
+
+def test_two_tabs_show_the_same_songs(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
+    """What is ordered in one appears in the other, from order to end, also with the phone's width."""
+    one = Page(chromium, studio.url)
+    two = Page(chromium, studio.url, width=390)
+    one.front().order("slow piano ballad, male voice")
+    two.front().order("synth-pop, first day of summer")
+    for page in (one, two):
+        page.front().until(lambda page=page: page.states() == ["succeeded", "succeeded"])
+        titles = page.run("return [...document.querySelectorAll('.words')].map((words) => words.textContent)")
+        assert sorted(titles) == ["slow piano ballad, male voice", "synth-pop, first day of summer"]
+        assert page.errors() == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_sticks_out_of_the_page(
+    chromium: webdriver.Chrome, studio: StudioProcess, width: int
+) -> None:
+    """No sideways scrolling and no control out of its card, with a long word and an open form."""
+    page = Page(chromium, studio.url, width)
+    page.order("x" * 120 + " rain")
+    page.until(lambda: page.states() == ["succeeded"])
+    page.one(".make-persona").click()
+    page.run("document.querySelector('.keep input').value = 'y'.repeat(79)")
+    page.one(".keep button").click()
+    page.until(lambda: page.run("return document.querySelector('#persona').value"))
+    chromium.save_screenshot(str(studio.folder / f"page-{width}.png"))
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    outside = page.run(
+        "return [...document.querySelectorAll('.card *')].filter((part) => { const b = part.getBoundingClientRect(), "
+        "c = part.closest('.card').getBoundingClientRect(); return b.width && (b.right > c.right + 1 || b.left < c.left - 1); })"
+        ".map((part) => part.outerHTML.slice(0, 80))"
+    )
+    assert outside == []
+
+
+def test_a_stopped_server_ends_at_once_and_quietly(
+    chromium: webdriver.Chrome, studio: StudioProcess, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a page open and a song under way: no waiting for the event stream, no traceback."""
+    page = Page(chromium, studio.url)
+    page.order("rain")
+    page.until(lambda: page.states() in (["pending"], ["streaming"]))
+    before = time.monotonic()
+    assert studio.end(signal.SIGINT) in (0, -signal.SIGINT)
+    assert time.monotonic() - before < 5
+    assert capfd.readouterr().err == ""
+    page.until(lambda: page.one("#link").text == "reconnecting")
+
+
+def test_what_cannot_be_done_is_said_on_the_page(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
+    """A text that the service refuses, and a server that is away."""
+    page = Page(chromium, studio.url)
+    studio.end()
+    page.order("rain")
+    page.until(lambda: "cannot be reached" in page.one("#says").text)
+    studio.start()
+    page.until(lambda: "sandbox" in page.one("#link").text)
+    page.one("#make").click()
+    page.until(lambda: page.states() == ["succeeded"])
+    assert not page.one("#says").is_displayed()

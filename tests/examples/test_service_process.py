@@ -1,0 +1,163 @@
+"""The example service as a process, without a browser: killed, restarted, and its answers cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from studio_process import StudioProcess
+
+from musicapi_async.sandbox import Durations, Fault, Sandbox
+
+SPEED = 30.0
+
+
+async def watch(
+    studio: StudioProcess, enough: Callable[[dict[str, dict[str, Any]]], bool], last: str = ""
+) -> dict[str, dict[str, Any]]:
+    """Read the feed until it shows enough; returns songs and personas by id."""
+    shown: dict[str, dict[str, Any]] = {}
+    headers = {"Last-Event-ID": last} if last else {}
+    async with (
+        asyncio.timeout(30),
+        aiohttp.ClientSession() as browser,
+        browser.get(f"{studio.url}/feed", headers=headers) as response,
+    ):
+        mark = ""
+        async for line in response.content:
+            name, _, value = line.decode().strip().partition(": ")
+            if name == "id":
+                mark = value
+            elif name == "data" and "id" in (fields := json.loads(value)):
+                assert "token" not in fields
+                shown[fields["id"]] = {**fields, "mark": mark}
+                if enough(shown):
+                    return shown
+    raise AssertionError("the feed ended")
+
+
+async def order(studio: StudioProcess, description: str, **more: Any) -> str:
+    body = {"description": description, **more}
+    async with aiohttp.ClientSession() as browser, browser.post(f"{studio.url}/songs", json=body) as answer:
+        assert answer.status == 202, await answer.text()
+        return (await answer.json())["id"]
+
+
+def all_ended(count: int) -> Callable[[dict[str, dict[str, Any]]], bool]:
+    return lambda shown: sum(song.get("ended", False) for song in shown.values()) == count
+
+
+def studio_on(sandbox: Sandbox, folder: Path) -> StudioProcess:
+    return StudioProcess(folder, SPEED, MUSICAPI_KEY=sandbox.api_key, MUSICAPI_BASE_URL=sandbox.base_url)
+
+
+async def test_killed_again_and_again_it_loses_nothing_and_pays_nothing_twice(tmp_path: Path) -> None:
+    """SIGKILL at random instants while songs are made: every song that got its token ends, with files."""
+    draw = random.Random(7)
+    async with Sandbox(speed=SPEED, longest=20, durations=Durations(song=(90.0, 0.2))) as sandbox:
+        studio = studio_on(sandbox, tmp_path)
+        await asyncio.to_thread(studio.start)
+        try:
+            for number in range(4):
+                await order(studio, f"song {number}")
+            await watch(studio, lambda shown: sum(s["state"] != "ordering" for s in shown.values()) == 4)
+            for _ in range(3):
+                await asyncio.sleep(draw.uniform(0.1, 1.2))
+                await asyncio.to_thread(studio.end, signal.SIGKILL)
+                await asyncio.to_thread(studio.start)
+            shown = await watch(studio, all_ended(4))
+        finally:
+            await asyncio.to_thread(studio.end)
+        assert {song["state"] for song in shown.values()} == {"succeeded"}
+        for song in shown.values():
+            assert len(song["clips"]) == 2
+            assert all(clip["file"] for clip in song["clips"])
+        assert len(sandbox.journal.creates) == 4
+        assert not sandbox.journal.charged_twice()
+
+
+async def test_killed_while_ordering_it_sends_what_had_not_left_and_nothing_twice(tmp_path: Path) -> None:
+    """Six orders, killed at once: after the restart each is sent, or found, or waits for its webhook."""
+    async with Sandbox(speed=SPEED, longest=20, durations=Durations(song=(60.0, 0.2))) as sandbox:
+        sandbox.faults.on("POST", "/sonic/create", Fault.slow(10), times=3)
+        studio = studio_on(sandbox, tmp_path)
+        await asyncio.to_thread(studio.start)
+        try:
+            for number in range(6):
+                await order(studio, f"song {number}")
+            await asyncio.to_thread(studio.end, signal.SIGKILL)
+            await asyncio.to_thread(studio.start)
+            shown = await watch(studio, all_ended(6))
+        finally:
+            await asyncio.to_thread(studio.end)
+        assert {song["state"] for song in shown.values()} == {"succeeded"}
+        assert len(sandbox.journal.creates) == 6
+        assert sandbox.journal.charges == 120
+
+
+async def test_a_song_whose_order_was_never_answered_comes_back_by_webhook(tmp_path: Path) -> None:
+    """The connection breaks after the create was taken: it is not ordered again, and it is found."""
+    async with Sandbox(speed=SPEED, longest=20) as sandbox:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        studio = studio_on(sandbox, tmp_path)
+        await asyncio.to_thread(studio.start)
+        try:
+            await order(studio, "rain")
+            unknown = await watch(studio, lambda shown: any(s["state"] == "unknown" for s in shown.values()))
+            assert "do not send it again" in next(iter(unknown.values()))["problem"]["detail"]
+            shown = await watch(studio, all_ended(1))
+        finally:
+            await asyncio.to_thread(studio.end)
+        (song,) = shown.values()
+        assert song["state"] == "succeeded"
+        assert song["problem"] is None
+        assert len(sandbox.journal.creates) == 1
+
+
+async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
+    """With Last-Event-ID only what changed since; an id of another file starts from the beginning."""
+    async with Sandbox(speed=SPEED, longest=20) as sandbox:
+        studio = studio_on(sandbox, tmp_path)
+        await asyncio.to_thread(studio.start)
+        try:
+            first = await order(studio, "one")
+            shown = await watch(studio, all_ended(1))
+            mark = shown[first]["mark"]
+            second = await order(studio, "two")
+            later = await watch(studio, lambda shown: second in shown, mark)
+            assert first not in later
+            for odd in ("other.1", "x", f"{mark}x", "9" * 400, f"{mark}{'9' * 5000}", "%00"):
+                assert first in await watch(studio, lambda shown: second in shown, odd)
+        finally:
+            await asyncio.to_thread(studio.end)
+
+
+async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None:
+    """Too long, empty, unknown clips and files, paths out of the folder: 4xx, and nothing is charged."""
+    async with Sandbox(speed=SPEED) as sandbox:
+        studio = studio_on(sandbox, tmp_path)
+        await asyncio.to_thread(studio.start)
+        try:
+            async with aiohttp.ClientSession() as browser:
+                posts: list[tuple[str, Any]] = [
+                    ("/songs", {"description": ""}),
+                    ("/songs", {"description": "x" * 401}),
+                    ("/songs", []),
+                    ("/personas", {"name": "n", "clip_id": "no-such-clip"}),
+                    ("/personas", {"name": "", "clip_id": "c"}),
+                ]
+                for path, body in posts:
+                    async with browser.post(studio.url + path, json=body) as answer:
+                        assert 400 <= answer.status < 500, path
+                for path in ("/files/a/b", "/files/..%2F..%2Fetc/passwd", "/files/a/..%2Frecords.sqlite"):
+                    async with browser.get(studio.url + path) as answer:
+                        assert answer.status == 404
+        finally:
+            await asyncio.to_thread(studio.end)
+        assert sandbox.journal.charges == 0
