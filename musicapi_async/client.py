@@ -272,10 +272,12 @@ class MusicAPI:
         """
         asked = list(tasks)
         runtime = await self._core.runtime()
-        done = [task for task in asked if task.last is not None and task.last.is_terminal]
-        for task in done:
-            yield task
-        waiting = [task for task in asked if task not in done]
+        waiting: list[Task[R]] = []
+        for task in asked:
+            if task.last is not None and task.last.is_terminal:
+                yield task
+            else:
+                waiting.append(task)
         async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
             async for task, outcome in ended:
                 task.settle(outcome)

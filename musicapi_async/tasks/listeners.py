@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from copy import copy
+from functools import lru_cache
 from typing import Protocol
 
 from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate, Until
 from ..wire import polls
+from .schedule import MOST_KINDS
 
 Key = tuple[str, str]
 """Family and task id."""
@@ -34,26 +36,44 @@ class Listener(Protocol):
 
 
 class Slot:
-    """A task that is waited for. Small on purpose: a hundred thousand of them are 20 MB."""
+    """A task that is waited for. Small on purpose: see benchmarks/waiting.py.
 
-    __slots__ = ("born", "busy", "due", "kind", "last", "listeners", "looked", "memory", "polled", "ref")
+    `key` is family and task id, `kind` what the policy tells tasks apart by; `last` the last update, unless
+    so many tasks are waited for that only its `state` is kept.
+    """
 
-    def __init__(self, ref: TaskRef, polled: Polled, kind: str, born: float) -> None:
+    __slots__ = (
+        "born",
+        "busy",
+        "due",
+        "key",
+        "kind",
+        "last",
+        "listeners",
+        "looked",
+        "memory",
+        "polled",
+        "ref",
+        "state",
+    )
+
+    def __init__(self, key: Key, ref: TaskRef, polled: Polled, born: float) -> None:
+        self.key = key
         self.ref = ref
         self.polled = polled
-        self.kind = kind
+        self.kind = kind_of(ref.family, ref.kind, ref.model)
         self.born = born
         self.due = 0.0
         self.looked: float | None = None
         self.busy = False
         self.memory: polls.Memory | None = None
+        self.state = ""
         self.last: TaskUpdate | None = None
         self.listeners: Listener | list[Listener] | None = None
 
-    @property
-    def key(self) -> Key:
-        """Family and task id."""
-        return (self.ref.family, self.ref.task_id)
+    def __lt__(self, other: Slot) -> bool:
+        """Of two that are due at the same time the older is looked at first."""
+        return self.born < other.born
 
     def each(self) -> tuple[Listener, ...]:
         """The listeners; one alone is kept without a list around it."""
@@ -72,6 +92,12 @@ class Slot:
         """A listener has gone."""
         rest = [other for other in self.each() if other is not listener]
         self.listeners = None if not rest else rest[0] if len(rest) == 1 else rest
+
+
+@lru_cache(maxsize=MOST_KINDS)
+def kind_of(family: str, kind: str, model: str) -> str:
+    """One text for all tasks that take about equally long: family, operation and model."""
+    return f"{family}/{kind} {model}".rstrip(" /")
 
 
 class Waiting:
@@ -104,23 +130,34 @@ class Queue:
     def __init__(self, *, eager: bool, until: Until | None = None) -> None:
         self.eager = eager
         self.until: Until | None = until
-        self._items: deque[tuple[Key, TaskUpdate | Exception]] = deque()
+        self._items: deque[tuple[Slot, TaskUpdate | Exception]] = deque()
         self._arrived: asyncio.Future[None] | None = None
 
     def notify(self, slot: Slot, update: TaskUpdate) -> None:
         if self.until is None or update.satisfies(self.until):
-            self._put(slot.key, update)
+            self._put(slot, update)
 
     def fail(self, slot: Slot, error: Exception) -> None:
-        self._put(slot.key, error)
+        self._put(slot, error)
 
-    def _put(self, key: Key, item: TaskUpdate | Exception) -> None:
-        self._items.append((key, item))
+    def _put(self, slot: Slot, item: TaskUpdate | Exception) -> None:
+        self._items.append((slot, item))
+        self._ring()
+
+    def _ring(self) -> None:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def next(self) -> tuple[Key, TaskUpdate | Exception]:
+    async def next(self, end: float) -> tuple[Slot, TaskUpdate | Exception] | None:
+        """The next that was told, or None at `end`, a time of the loop."""
+        loop = asyncio.get_running_loop()
         while not self._items:
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
+            if loop.time() >= end:
+                return None
+            self._arrived = loop.create_future()
+            alarm = loop.call_at(end, self._ring)
+            try:
+                await self._arrived
+            finally:
+                alarm.cancel()
         return self._items.popleft()

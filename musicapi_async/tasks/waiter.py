@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
-import itertools
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -49,6 +48,12 @@ SLACK: Final = 0.005
 """Real seconds within which due times are served by one wake-up (PERFORMANCE: waking for each is dear)."""
 NOTES: Final = 100
 """Different unknown shapes and words that are logged at most."""
+BODIES: Final = 1000
+"""Tasks waited for beyond which the bodies of unfinished ones (5 kB each) are not kept for error texts."""
+TURN: Final = 500
+"""Tasks that are taken in at once, in about 5 ms; then the loop has its turn."""
+STALE: Final = 64
+"""Entries of the heap that were overtaken and are left in it, beside one for each task."""
 CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
@@ -84,9 +89,8 @@ class TaskWaiter:
         self._polled_of: Final = polled_of
         self._concurrency: Final = concurrency
         self._ended: Final = ended
-        self._slots: Final[dict[tuple[str, str], Slot]] = {}
-        self._heap: Final[list[tuple[float, int, Slot]]] = []
-        self._order: Final = itertools.count()
+        self._slots: Final[dict[Key, Slot]] = {}
+        self._heap: Final[list[tuple[float, Slot]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._workers: Final[set[asyncio.Task[None]]] = set()
@@ -117,14 +121,11 @@ class TaskWaiter:
         stream = Queue(eager=True)
         slot = self._watch(ref, stream)
         try:
-            update = slot.last or TaskUpdate("pending", task_id=ref.task_id, family=ref.family)
+            update = slot.last or TaskUpdate(slot.state or "pending", task_id=ref.task_id, family=ref.family)
             shown = update.fingerprint()
             yield update
             while not update.is_terminal:
-                rest = limit - (self._clock.now() - started)
-                outcome: TaskUpdate | Exception | None = None
-                with anyio.move_on_after(self._clock.real(max(rest, 0.0))):
-                    _, outcome = await stream.next()
+                _, outcome = await stream.next(self._clock.real(started + limit)) or (slot, None)
                 if outcome is None:
                     raise self._timed_out(slot, self._clock.now() - started)
                 if isinstance(outcome, Exception):
@@ -147,32 +148,35 @@ class TaskWaiter:
         check_until(until)
         ended = Queue(eager=until == "stream", until=until)
         started = self._clock.now()
-        waiting: dict[Key, list[Task[R]]] = {}
-        for task in tasks:
-            waiting.setdefault((task.family, task.task_id), []).append(task)
-        limits = sorted(
-            ((self._limit(same[0].ref, timeout), key) for key, same in waiting.items()), reverse=True
-        )
-        slots: dict[Key, Slot] = {}
+        waiting: dict[Slot, Task[R] | list[Task[R]]] = {}  # several handles may stand for one task
+        limits = {self._limit(task.ref, timeout) for task in tasks}
         try:
-            for key, same in waiting.items():
-                slots[key] = self._watch(same[0].ref, ended)
+            for number, task in enumerate(tasks, 1):
+                known = self._slots.get((task.family, task.task_id))
+                if known is not None and known in waiting:
+                    same = waiting[known]
+                    waiting[known] = [*same, task] if isinstance(same, list) else [same, task]
+                else:
+                    waiting[self._watch(task.ref, ended)] = task
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
             while waiting:
-                while limits[-1][1] not in waiting:
-                    limits.pop()
-                rest = limits[-1][0] - (self._clock.now() - started)
-                key, outcome = limits[-1][1], None
-                with anyio.move_on_after(self._clock.real(max(rest, 0.0))):
-                    key, outcome = await ended.next()
-                if key not in waiting:
+                told = await ended.next(self._clock.real(started + min(limits, default=NEVER)))
+                if told is None:  # the time of a family is over
+                    limit = min(limits)
+                    limits.remove(limit)
+                    for slot in [slot for slot in waiting if self._limit(slot.ref, timeout) <= limit]:
+                        ended.fail(slot, self._timed_out(slot, self._clock.now() - started))
+                    continue
+                slot, outcome = told
+                if slot not in waiting:
                     continue  # it had ended before
-                if outcome is None:
-                    outcome = self._timed_out(slots[key], self._clock.now() - started)
-                self._leave(slots.pop(key), ended)
-                for task in waiting.pop(key):
+                same = waiting.pop(slot)
+                self._leave(slot, ended)
+                for task in same if isinstance(same, list) else (same,):
                     yield task, outcome
         finally:
-            for slot in slots.values():
+            for slot in waiting:
                 self._leave(slot, ended)
 
     def expect(self, family: str, task_id: str) -> None:
@@ -234,7 +238,7 @@ class TaskWaiter:
 
     def _timed_out(self, slot: Slot, elapsed: float) -> TaskTimeoutError:
         ref = slot.ref
-        state = slot.last.state if slot.last else "not seen yet"
+        state = slot.state or "not seen yet"
         return TaskTimeoutError(
             f"task {ref.task_id} is still running after {elapsed:.0f} s of waiting (last state: {state})",
             elapsed=elapsed,
@@ -247,21 +251,23 @@ class TaskWaiter:
     def _watch(self, ref: TaskRef, listener: Listener) -> Slot:
         if self._closed:
             raise _closed(ref, "the client is closed")
-        slot = self._slots.get((ref.family, ref.task_id))
+        key = (ref.family, ref.task_id)
+        slot = self._slots.get(key)
         now = self._clock.now()
         if slot is None:
             polled = self._polled_of(ref)
-            kind = f"{ref.family}/{ref.kind} {ref.model}".rstrip(" /")
-            slot = self._slots[ref.family, ref.task_id] = Slot(ref, polled, kind, now - self._age(ref))
+            slot = self._slots[key] = Slot(key, ref, polled, now - self._age(ref))
             slot.listeners = listener
             if (body := self._deliveries.early(slot.key)) is not None:
                 self._apply(slot, polls.read_payload(body, ref=ref, polled=polled), told=True)
                 return slot
-            first = polled.first if listener.eager else self._policy.first(kind)
             if self._is_told(slot):
                 self._schedule(slot, max(now, slot.born + _slow(slot)))
-            else:  # a task that another process submitted may be done already: look at once
-                self._schedule(slot, max(now, slot.born + first) if ref.own else now)
+            elif ref.own:
+                first = polled.first if listener.eager else self._policy.first(slot.kind)
+                self._schedule(slot, max(now, slot.born + first))
+            else:  # a task that another process submitted may be done already
+                self._schedule(slot, now)
             return slot
         slot.add(listener)
         if listener.eager and not slot.busy and not self._is_told(slot):
@@ -283,6 +289,9 @@ class TaskWaiter:
         slot.due = NEVER
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
+        if len(self._heap) > 2 * len(self._slots) + STALE:
+            self._heap[:] = [entry for entry in self._heap if entry[1].due == entry[0]]
+            heapq.heapify(self._heap)
 
     def _is_told(self, slot: Slot) -> bool:
         """Whether a webhook will tell of the end, so that looking is only the safety net."""
@@ -300,7 +309,7 @@ class TaskWaiter:
 
     def _schedule(self, slot: Slot, due: float) -> None:
         slot.due = due
-        heapq.heappush(self._heap, (due, next(self._order), slot))
+        heapq.heappush(self._heap, (due, slot))
         if len(self._workers) < self._concurrency:
             self._arm(due)
 
@@ -335,7 +344,7 @@ class TaskWaiter:
         """The slot that is due first, or None if none is due; entries that were overtaken are dropped."""
         horizon = self._clock.now() + self._clock.speed * SLACK
         while self._heap and self._heap[0][0] <= horizon:
-            due, _, slot = heapq.heappop(self._heap)
+            due, slot = heapq.heappop(self._heap)
             if slot.due == due and not slot.busy:
                 slot.busy = True
                 slot.due = NEVER
@@ -375,7 +384,8 @@ class TaskWaiter:
                 return
             self._policy.observed(slot.kind, False, slot.looked, age)
             slot.looked = age
-            slot.last = update
+            slot.state = update.state
+            slot.last = update if len(self._slots) <= BODIES else None
             for listener in slot.each():
                 listener.notify(slot, update)
         if not slot.busy:
@@ -402,7 +412,7 @@ class TaskWaiter:
             if told:  # it ended just now, not at some time since the last look
                 self._policy.observed(slot.kind, False, slot.looked, age)
             self._policy.observed(slot.kind, True, age if told else slot.looked, age)
-        slot.last = update
+        slot.state, slot.last = update.state, update
         self._forget(slot)
         expected = self._deliveries.ended(slot.key)
         if told or expected:

@@ -118,6 +118,8 @@ def decide(seen: Seen, memory: Memory | None, *, age: float, own: bool, now: flo
 
 
 def _with_doubt(seen: Seen, before: Memory, now: float) -> Verdict:
+    if not seen.doubt and before.half_since is None:
+        return Verdict(update=seen.update, after=_asked(seen))
     kept = Memory(half_since=before.half_since)
     match seen.doubt:
         case "":
