@@ -35,8 +35,12 @@ class Elsewhere:
         self.sandbox = Sandbox(speed=200, seed=1)
         asyncio.run_coroutine_threadsafe(self.sandbox.start(), self.loop).result()
         return self.sandbox
+    async def stop(self):
+        await self.sandbox.stop()
+        for _ in range(20):  # so that its transports finish before their loop ends
+            await asyncio.sleep(0)
     def __exit__(self, *_):
-        asyncio.run_coroutine_threadsafe(self.sandbox.stop(), self.loop).result()
+        asyncio.run_coroutine_threadsafe(self.stop(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
