@@ -26,7 +26,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from copy import copy
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 
@@ -223,6 +223,7 @@ class TaskWaiter:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+        self._workers.clear()
         self._heap.clear()
 
     # --- slots and due times ---------------------------------------------------------------------------
@@ -329,15 +330,8 @@ class TaskWaiter:
         self._timer = None
         loop = asyncio.get_running_loop()
         while len(self._workers) < self._concurrency and (slot := self._take()) is not None:
-            worker = loop.create_task(self._work(slot))
-            self._workers.add(worker)
-            worker.add_done_callback(self._worker_gone)
+            self._workers.add(loop.create_task(self._work(slot)))
         if self._heap and len(self._workers) < self._concurrency:
-            self._arm(self._heap[0][0])
-
-    def _worker_gone(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        if self._heap and not self._closed:
             self._arm(self._heap[0][0])
 
     def _take(self) -> Slot | None:
@@ -352,18 +346,26 @@ class TaskWaiter:
         return None
 
     async def _work(self, slot: Slot | None) -> None:
-        while slot is not None:
-            try:
-                seen = await self._look(slot.ref, slot.polled)
-            except Exception as error:
-                slot.busy = False
-                log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
-                self._fail(slot, error)
-            else:
-                slot.busy = False
-                if self._slots.get(slot.key) is slot:
-                    self._apply(slot, seen)
-            slot = self._take()
+        try:
+            while slot is not None:
+                await self._poll(slot)
+                slot = self._take()
+        finally:  # and not by a callback of the task, which is one more turn of the loop for each poll
+            self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            if self._heap and not self._closed:
+                self._arm(self._heap[0][0])
+
+    async def _poll(self, slot: Slot) -> None:
+        try:
+            seen = await self._look(slot.ref, slot.polled)
+        except Exception as error:
+            slot.busy = False
+            log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
+            self._fail(slot, error)
+        else:
+            slot.busy = False
+            if self._slots.get(slot.key) is slot:
+                self._apply(slot, seen)
 
     def _apply(self, slot: Slot, seen: Seen, *, told: bool = False) -> None:
         """Act on what a look shows, or on what a webhook told."""
