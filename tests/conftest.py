@@ -15,7 +15,9 @@ settings.register_profile("default", UNTIMED)
 settings.register_profile("ci", UNTIMED, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-BROWSER = any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+BROWSER = shutil.which("chromedriver") is not None and any(
+    shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")
+)
 # CI installs a browser. Where there is none, the page of the example service is left out, and the header says so.
 collect_ignore = [] if BROWSER or os.environ.get("CI") else ["examples/test_service_page.py"]
 
