@@ -18,7 +18,7 @@ from ..errors import MusicAPIError, TaskFailedError
 from .values import RAW_NAME, finite, lenient, list_or_empty, mapping_or_empty
 
 STREAM_HOST: Final = "audiopipe.suno.ai"
-"""Host of early audio: a stream while the clip is running, never a file (tasks.md section 4)."""
+"""Host of early audio: a stream while the clip is running, never a file (contract, tasks 4)."""
 
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"

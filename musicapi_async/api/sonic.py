@@ -16,12 +16,12 @@ from .results import Clips, TaskUpdate
 SONGS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=900)
 STEMS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=1800)
 VOICES: Final = Polled("/sonic/task/{task_id}", "sonic", first=10, interval=15, deadline=900)
-"""First look, interval and deadline in seconds (tasks.md section 5)."""
+"""First look, interval and deadline in seconds (contract, tasks 5)."""
 
 SLOW: Final = 120.0
-"""Seconds for calls that do their work before they answer (errors.md section 6)."""
+"""Seconds for calls that do their work before they answer (contract, errors 6)."""
 UPLOADING: Final = 180.0
-"""Seconds for calls that import audio first and then submit (errors.md section 6)."""
+"""Seconds for calls that import audio first and then submit (contract, errors 6)."""
 
 
 class Sonic(Family):

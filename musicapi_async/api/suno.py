@@ -17,7 +17,7 @@ SONGS: Final = Polled("/suno/clip/{task_id}", "sonic", first=15, interval=15, de
 LYRICS: Final = Polled(
     "/suno/get-lyrics/{task_id}", "lyrics", first=3, interval=5, deadline=180, quick=3, slow=30
 )
-"""First look, interval and deadline in seconds (tasks.md section 5)."""
+"""First look, interval and deadline in seconds (contract, tasks 5)."""
 
 
 class MakeLyrics(Request):

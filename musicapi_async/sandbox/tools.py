@@ -1,4 +1,4 @@
-"""Sonic's direct calls: what can be known or made of a clip at once (sonic.md 12 to 19, 22)."""
+"""Sonic's direct calls: what can be known or made of a clip at once (contract, sonic 12 to 19, 22)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .validation import LYRICS_DESCRIPTION
 from .works import Clip, Vox
 
 FORMATS: Final = ("mp3", "m4a", "wav")
-"""What download can make (sonic.md 19)."""
+"""What download can make (contract, sonic 19)."""
 
 LONGEST_VOX = 30.0
 

@@ -32,7 +32,7 @@ from .limiter import RateLimiter
 from .session import Session
 
 TRIES: Final = 6
-"""The first and five more over about a minute, while the CDN catches up (tasks.md section 4)."""
+"""The first and five more over about a minute, while the CDN catches up (contract, tasks 4)."""
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 30.0
 CHUNK: Final = 256 * 1024

@@ -1,4 +1,4 @@
-"""The rules for one look at a task, and what follows from it (tasks.md section 3)."""
+"""The rules for one look at a task, and what follows from it (contract, tasks 3)."""
 
 from __future__ import annotations
 
