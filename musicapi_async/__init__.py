@@ -18,8 +18,9 @@ asyncio.run(main())
 
 from ._version import __version__
 from .api.handle import Task, TaskRef
+from .api.parts import ConcatPairs, Pair, Stem, Stems, Voice
 from .api.replies import Credits, Persona
-from .api.results import Clip, Clips, ConcatPairs, Pair, Result, Stem, Stems, TaskUpdate, Voice
+from .api.results import Clip, Clips, Result, TaskUpdate
 from .client import MusicAPI
 from .clock import Clock
 from .errors import (

@@ -15,6 +15,10 @@ A chain pays for several calls, and a later one may fail. What was paid for unti
 `MusicAPIError` that leaves a chain carries it as `error.reached`, and `chain(..., reached=error.reached)`
 goes on from there without paying again. A `Reached` that is passed in is filled as the chain goes on, which
 helps where no error comes, such as a cancelled task; it is stored as JSON (`Reached.json`, `Reached.parse`).
+
+With a job key (`client.with_options(job_key="demo")`) each step gets a key of its own ("demo.extend"), so
+that running a chain again finds what it has paid for in the store of the client. A step that failed stays so
+under its key until `client.resubmit("demo.extend")`; without a job key, going on submits it anew.
 """
 
 from __future__ import annotations
@@ -151,7 +155,7 @@ async def extend_full(
             now.clip_ids["part"] = (choose or _first)(parts).clip_id
         part = now.clip_ids["part"]
         full = await _submitted(
-            client, now, "concat", lambda: client.sonic.concat_music(continue_clip_id=part)
+            client, now, "concat", lambda: _keyed(client, "concat").sonic.concat_music(continue_clip_id=part)
         )
         return await _finished(full, now, "concat", timeout)
 
@@ -168,8 +172,8 @@ async def _reworked(
     with _keeping(reached) as now:
         _check(client, operation, {**fields, "continue_clip_id": "checked before it is known"})
         clip_id = await _clip_id(client, source, uploader, now)
-        method = getattr(client.sonic, operation.name)
         step = operation.name.partition("_")[0]
+        method = getattr(_keyed(client, step).sonic, operation.name)
         return await _submitted(client, now, step, lambda: method(continue_clip_id=clip_id, **fields))
 
 
@@ -182,6 +186,12 @@ def _keeping(reached: Reached | None) -> Generator[Reached]:
     except MusicAPIError as error:
         error.reached = now
         raise
+
+
+def _keyed(client: MusicAPI, step: str) -> MusicAPI:
+    """The client for one step: a job key of the chain becomes one of the step."""
+    key = client.options.job_key
+    return client if key is None else client.with_options(job_key=f"{key}.{step}")
 
 
 async def _submitted(
@@ -248,7 +258,7 @@ async def _clip_id(client: MusicAPI, source: Source, uploader: Uploader | None, 
         if "upload" in reached.tasks:
             upload = Upload()
         else:
-            upload = await client.sonic.upload(reached.links["upload"])
+            upload = await _keyed(client, "upload").sonic.upload(reached.links["upload"])
     if upload.clip_id:
         reached.clip_ids["upload"] = upload.clip_id
         return upload.clip_id
@@ -397,7 +407,7 @@ class _Place:
         """The WAV file."""
 
         async def ask() -> str:
-            return (await self.client.sonic.wav(self.clip.clip_id)).wav_url
+            return (await _keyed(self.client, "wav").sonic.wav(self.clip.clip_id)).wav_url
 
         self.found["wav"] = self.there("wav") or await self._linked("wav", ask, lambda url: Wav(wav_url=url))
 
@@ -405,7 +415,7 @@ class _Place:
         """The MIDI file; none if the service made notes without a file."""
 
         async def ask() -> str:
-            return (await self.client.sonic.midi(self.clip.clip_id)).midi_url or ""
+            return (await _keyed(self.client, "midi").sonic.midi(self.clip.clip_id)).midi_url or ""
 
         self.found["midi"] = self.there("mid") or await self._linked(
             "midi", ask, lambda url: Midi(midi_url=url)
@@ -434,7 +444,8 @@ class _Place:
         lrc, srt = self.there("lrc"), self.there("srt")
         if lrc is None or srt is None:
             try:
-                aligned = await self.client.sonic.aligned_lyrics(self.clip.clip_id, wait=True)
+                sonic = _keyed(self.client, "lyrics").sonic
+                aligned = await sonic.aligned_lyrics(self.clip.clip_id, wait=True)
             except NotFoundError:
                 return
             if not aligned.words:
@@ -450,7 +461,7 @@ class _Place:
         files = self.reached.files.get(step, {})
         paths = {name: self.folder / file for name, file in files.items()}
         if not paths or not all(path.is_file() for path in paths.values()):
-            sonic = self.client.sonic
+            sonic = _keyed(self.client, step).sonic
             create = sonic.stems_basic if kind == "basic" else sonic.stems_full
             task = await _submitted(self.client, self.reached, step, lambda: create(self.clip.clip_id))
             await self.keep()

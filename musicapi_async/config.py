@@ -17,11 +17,11 @@ KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
 URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 
 CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for DNS, TCP and TLS of one attempt (errors.md section 6)."""
+"""Seconds for DNS, TCP and TLS of one attempt (contract, errors 6)."""
 ATTEMPT_TIMEOUT: Final = 60.0
-"""Seconds after which an attempt is given up (errors.md section 6)."""
+"""Seconds after which an attempt is given up (contract, errors 6)."""
 POLL_TIMEOUT: Final = 30.0
-"""The same for polls (errors.md section 6)."""
+"""The same for polls (contract, errors 6)."""
 BODY_LIMIT: Final = 16 * 1024 * 1024
 """Bytes of a reply that are read at most; a poll of 24 stems is below 50 kB."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,19 @@ UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default", UNTIMED)
 settings.register_profile("ci", UNTIMED, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+BROWSER = shutil.which("chromedriver") is not None and any(
+    shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")
+)
+# CI installs a browser. Where there is none, the page of the example service is left out, and the header says so.
+collect_ignore = [] if BROWSER or os.environ.get("CI") else ["examples/test_service_page.py"]
+
+
+def pytest_report_header() -> str:
+    """Say what this machine cannot test."""
+    return (
+        "" if not collect_ignore else "no browser: the page of the example service is not tested (chromium)"
+    )
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ FAMILIES: Final[Mapping[str, type[Family]]] = {
 """Every family by its word; the word stands in paths, in handles and in resume tokens."""
 
 SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = {"sonic": ("sonic", "suno")}
-"""Families whose tasks one webhook may mean: both words name Sonic (webhooks.md section 4)."""
+"""Families whose tasks one webhook may mean: both words name Sonic (contract, webhooks 4)."""
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,7 @@ from .request import GetMusic, Hooked
 from .results import Clips, TaskUpdate
 
 SONGS: Final = Polled("/nuro/task/{task_id}", "nuro", first=10, interval=10, deadline=600, quick=30, slow=90)
-"""First look, interval and deadline in seconds (tasks.md section 5)."""
+"""First look, interval and deadline in seconds (contract, tasks 5)."""
 
 
 class CreateVocal(Hooked, kw_only=True, tag_field="type", tag="vocal"):
@@ -36,7 +36,7 @@ class Segment(msgspec.Struct, kw_only=True):
 
 
 FEW: Final = 5
-"""Items that each list of create_bgm may have (nuro.md section 1.2)."""
+"""Items that each list of create_bgm may have (contract, nuro 1.2)."""
 
 
 class CreateBgm(Hooked, kw_only=True, tag_field="type", tag="bgm"):

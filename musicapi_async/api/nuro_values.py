@@ -1,4 +1,4 @@
-"""Values that Nuro knows (nuro.md section 1.3, lists A to G)."""
+"""Values that Nuro knows (contract, nuro 1.3, lists A to G)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ TRACKS: Final = Polled(
 FILES: Final = Polled(
     "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=4, slow=30
 )
-"""First look, interval and deadline in seconds (tasks.md section 5)."""
+"""First look, interval and deadline in seconds (contract, tasks 5)."""
 
 Sound = Annotated[
     str,

@@ -15,7 +15,7 @@ from .results import Clips, TaskUpdate
 from .values import SourceUrl, Title
 
 SONGS: Final = Polled("/riffusion/task/{task_id}", "riffusion", first=15, interval=15, deadline=900)
-"""First look, interval and deadline in seconds (tasks.md section 5)."""
+"""First look, interval and deadline in seconds (contract, tasks 5)."""
 
 TASK_TYPES: Final = (
     "create_music",
@@ -30,7 +30,7 @@ TASK_TYPES: Final = (
     "swap_music_vocals",
     "swap_upload_music_vocals",
 )
-"""Known values of `task_type` (riffusion.md section 1); others are sent as they are."""
+"""Known values of `task_type` (contract, riffusion 1); others are sent as they are."""
 
 
 class Create(Request, kw_only=True):

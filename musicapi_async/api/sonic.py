@@ -8,19 +8,20 @@ from . import sonic_songs as songs
 from . import sonic_tools as tools
 from .lyrics import AlignedLyrics, LyricsDrafts
 from .operation import Family, Polled, Repeat, calls, submits
+from .parts import Stems, Voice
 from .replies import Bpm, Files, Midi, Persona, Upload, UpsampledTags, Vox, Wav
 from .request import GetMusic
-from .results import Clips, Stems, TaskUpdate, Voice
+from .results import Clips, TaskUpdate
 
 SONGS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=900)
 STEMS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=1800)
 VOICES: Final = Polled("/sonic/task/{task_id}", "sonic", first=10, interval=15, deadline=900)
-"""First look, interval and deadline in seconds (tasks.md section 5)."""
+"""First look, interval and deadline in seconds (contract, tasks 5)."""
 
 SLOW: Final = 120.0
-"""Seconds for calls that do their work before they answer (errors.md section 6)."""
+"""Seconds for calls that do their work before they answer (contract, errors 6)."""
 UPLOADING: Final = 180.0
-"""Seconds for calls that import audio first and then submit (errors.md section 6)."""
+"""Seconds for calls that import audio first and then submit (contract, errors 6)."""
 
 
 class Sonic(Family):

@@ -13,7 +13,7 @@ from .sonic_songs import Lengthy, Moded, Styled
 from .values import AudioWeight, AutoLyrics, ClipId, Instrumental, ShortTags, SourceUrl
 
 VOX_WINDOW: Final = 30
-"""Seconds that a vocal segment may last (sonic.md section 15)."""
+"""Seconds that a vocal segment may last (contract, sonic 15)."""
 
 PersonaName = Annotated[str, Meta(min_length=1, max_length=79, description="Name of the persona.")]
 

@@ -14,7 +14,7 @@ from .request import GetMusic, Request
 from .results import Clips, TaskUpdate
 
 SONGS: Final = Polled("/studio/task/{task_id}", "studio", first=15, interval=15, deadline=900)
-"""First look, interval and deadline in seconds (tasks.md section 5)."""
+"""First look, interval and deadline in seconds (contract, tasks 5)."""
 
 Share = Annotated[float, Meta(ge=0, le=1, description="Position in the song, from 0 to 1.")]
 Lyrics = Annotated[str, Meta(min_length=1, max_length=1000, description="Own lyrics.")]

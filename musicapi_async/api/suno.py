@@ -8,15 +8,16 @@ from msgspec import Meta
 
 from . import sonic_songs as songs
 from .operation import Family, Polled, calls, submits
+from .parts import WrittenLyrics
 from .replies import SongMetadata
 from .request import GetMusic, Request
-from .results import Clips, TaskUpdate, WrittenLyrics
+from .results import Clips, TaskUpdate
 
 SONGS: Final = Polled("/suno/clip/{task_id}", "sonic", first=15, interval=15, deadline=900)
 LYRICS: Final = Polled(
     "/suno/get-lyrics/{task_id}", "lyrics", first=3, interval=5, deadline=180, quick=3, slow=30
 )
-"""First look, interval and deadline in seconds (tasks.md section 5)."""
+"""First look, interval and deadline in seconds (contract, tasks 5)."""
 
 
 class MakeLyrics(Request):

@@ -76,7 +76,7 @@ WebhookUrl = Annotated[str, Meta(max_length=1024, description="https address tha
 WebhookSecret = Annotated[str, Meta(description="Key that signs the webhook; never shown again.")]
 SunoCdn = Annotated[bool, Meta(description="Ask for links on the provider's CDN; always sent.")]
 
-# --- limits by model (sonic.md section 1: refused live one over) ----------------------------------------
+# --- limits by model (contract, sonic 1: refused live one over) ----------------------------------------
 
 
 class ModelLimits(msgspec.Struct, frozen=True):

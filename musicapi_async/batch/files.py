@@ -12,7 +12,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from ..api.results import SUCCEEDED, Clip, Clips, Stems
+from ..api.parts import Stems
+from ..api.results import SUCCEEDED, Clip, Clips
 from ..client import MusicAPI
 from ..errors import RequestValidationError
 from ..transport.download import safe_name

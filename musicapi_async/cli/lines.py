@@ -12,8 +12,9 @@ from typing import Any, cast
 import msgspec
 
 from ..api.handle import Task
+from ..api.parts import ConcatPairs, Stem
 from ..api.replies import Credits
-from ..api.results import Clip, Clips, ConcatPairs, Result, Stem, TaskUpdate
+from ..api.results import Clip, Clips, Result, TaskUpdate
 from ..api.values import RAW_NAME, list_or_empty
 from ..errors import MusicAPIError, TaskFailedError
 from .reporting import Row

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..api.handle import Task
-from ..api.results import Clips, Result, Stem, TaskUpdate
+from ..api.parts import Stem
+from ..api.results import Clips, Result, TaskUpdate
 from ..api.values import list_or_empty, mapping_or_empty
 from ..errors import MusicAPIError, TaskFailedError
 from .complaint import resume_command

@@ -1,6 +1,6 @@
 """The account: its key, its two balances, the prices, and the pace at which it may create.
 
-Prices live here and nowhere else in the package: the service changed them several times (account.md 3).
+Prices live here and nowhere else in the package: they changed several times (contract, account 3).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PRICES: Final[Mapping[str, float]] = {
     "studio": 15,
     "song_metadata": 0,
 }
-"""Credits by operation: the newest reading of account.md 3, else an older or a sister host's."""
+"""Credits by operation: the newest reading of the contract, account 3, else an older or a sister host's."""
 
 
 class CreateLimit:

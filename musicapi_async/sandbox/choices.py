@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 DAY: Final = 86_400.0
-"""Seconds; persona sources, and sources of remaster and add_*, are to be at most this old (sonic.md 3)."""
+"""Seconds; sources of personas, remaster and add_* are to be at most this old (contract, sonic 3)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +122,7 @@ class Choices:
 class Durations:
     """How long things take: (median, sigma) of a log-normal spread in API seconds; sigma 0 is exact.
 
-    The defaults follow what users report (tasks.md 5): songs 60 to 180 s in nine cases of ten.
+    The defaults follow what users report (contract, tasks 5): songs 60 to 180 s in nine cases of ten.
     """
 
     song: tuple[float, float] = (104.0, 0.33)

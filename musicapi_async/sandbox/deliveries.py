@@ -1,4 +1,4 @@
-"""Webhooks: signed as documented (webhooks.md), tried again, and broken on purpose when a fault says so."""
+"""Webhooks: signed as documented, tried again, and broken on purpose when a fault says so."""
 
 from __future__ import annotations
 

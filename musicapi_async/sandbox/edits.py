@@ -1,4 +1,4 @@
-"""Songs made of songs: mashup, replace-section and stems (sonic.md 9 to 11)."""
+"""Songs made of songs: mashup, replace-section and stems (contract, sonic 9 to 11)."""
 
 from __future__ import annotations
 

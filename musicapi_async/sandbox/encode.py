@@ -1,6 +1,6 @@
 """Files of music: MP3, WAV and MIDI bytes, and what an uploaded file holds. Needs the `sandbox` extra.
 
-There is no encoder for m4a here; where the API serves m4a (Producer), the sandbox serves MP3 under `.mp3`.
+M4A files are MP3 frames in another container (`container.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from musicapi_async.sandbox.render import SAMPLE_RATE, Audio
 from musicapi_async.sandbox.score import MAX_DURATION, Part, Score, Tempo
 
 __all__ = [
-    "FORMATS",
     "AudioInfo",
     "cut",
     "import_audio",
@@ -29,9 +28,6 @@ __all__ = [
     "to_mp3",
     "to_wav",
 ]
-
-FORMATS: Final = ("mp3", "wav")
-"""The audio formats that can be made, by file ending and without m4a (see above)."""
 
 _BIT_RATE: Final = 128
 """Kilobits per second of an MP3: what streaming services send."""

@@ -1,4 +1,4 @@
-"""From recipes to files: MP3, WAV, MIDI and pictures. Needs the `sandbox` extra; runs in worker threads."""
+"""From recipes to files: MP3, M4A, WAV, MIDI and pictures. Needs the `sandbox` extra; for worker threads."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ MISSING: Final = (
 
 CONTENT_TYPES: Final = {
     "mp3": "audio/mp3",
+    "m4a": "audio/mp4",
     "wav": "audio/wav",
     "mid": "audio/midi",
     "png": "image/png",
@@ -39,7 +40,7 @@ def require() -> None:
 def press(clip: Clip, ending: str) -> bytes:
     """The file of `clip` with this ending (a key of `CONTENT_TYPES`). Blocks for up to some seconds."""
     require()
-    from . import cover, encode
+    from . import container, cover, encode
 
     if ending == "png":
         return cover.cover(clip.recipe.brief)
@@ -48,7 +49,7 @@ def press(clip: Clip, ending: str) -> bytes:
     sound = sound_of((clip.stem_source or clip).recipe, clip.stem_names if clip.stem else None)
     if ending == "wav":
         return encode.to_wav(sound)
-    return encode.to_mp3(
+    mp3 = encode.to_mp3(
         sound,
         title=clip.title,
         artist="Sandbox",
@@ -56,6 +57,7 @@ def press(clip: Clip, ending: str) -> bytes:
         lyrics=clip.lyrics,
         cover_png=None if clip.stem else cover.cover(clip.recipe.brief),
     )
+    return container.to_m4a(mp3, len(sound)) if ending == "m4a" else mp3
 
 
 def sound_of(recipe: Recipe, stems: tuple[str, ...] | None = None) -> Audio:

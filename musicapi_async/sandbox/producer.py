@@ -1,4 +1,4 @@
-"""Producer: short tracks (producer.md)."""
+"""Producer: short tracks (contract, producer)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .works import Clip
 
 MODEL: Final = "Lyria 3 Pro"
 USUAL: Final = 30.0
-"""Seconds of a track that no length was asked for (producer.md 1)."""
+"""Seconds of a track that no length was asked for (contract, producer 1)."""
 
 TEXT: Final = 5000
 """Characters; the service's own limits are unknown."""

@@ -1,4 +1,4 @@
-"""Sonic's `create` with its ten task types, and personas (sonic.md 2 and 3)."""
+"""Sonic's `create` with its ten task types, and personas (contract, sonic 2 and 3)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Sonic's direct calls: what can be known or made of a clip at once (sonic.md 12 to 19, 22)."""
+"""Sonic's direct calls: what can be known or made of a clip at once (contract, sonic 12 to 19, 22)."""
 
 from __future__ import annotations
 
 import zlib
+from typing import Final
 
 from .recipes import composed, heard, score_of
 from .refusal import Refusal, invalid, not_found, not_ready
@@ -12,8 +13,8 @@ from .synth import lyrics as write_lyrics
 from .validation import LYRICS_DESCRIPTION
 from .works import Clip, Vox
 
-FORMATS = ("mp3", "wav")
-"""What download can make; m4a is known to the service but not to the sandbox."""
+FORMATS: Final = ("mp3", "m4a", "wav")
+"""What download can make (contract, sonic 19)."""
 
 LONGEST_VOX = 30.0
 

@@ -1,4 +1,4 @@
-"""Everything that begins with a file from elsewhere (sonic.md 4 to 8)."""
+"""Everything that begins with a file from elsewhere (contract, sonic 4 to 8)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .works import NEVER, Clip, Persona, Work
 
 LONGEST_UPLOAD: Final = 480.0
 SHORTEST_VOICE: Final = 10.0
-"""Seconds (sonic.md 5 and 4)."""
+"""Seconds (contract, sonic 5 and 4)."""
 
 NOT_AUDIO: Final = "Upload request failed (HTTP 400): Invalid audio file"
 TOO_LONG: Final = "Upload request failed (HTTP 400): The audio should be at most 8 minutes long"

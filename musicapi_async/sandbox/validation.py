@@ -38,7 +38,7 @@ SONIC_MODELS: Final[Mapping[str, ModelLimits]] = {
     "sonic-v4": _OLDER,
     "sonic-v3-5": _OLDER,
 }
-"""sonic.md 1; `sonic-v4-5-all` is taken by sample and mashup only."""
+"""contract, sonic 1; `sonic-v4-5-all` is taken by sample and mashup only."""
 
 TITLE: Final = 80
 DESCRIPTION: Final = 400
@@ -73,7 +73,7 @@ _DENIED: Final = (
     (_WISHES, "example producer", "The song description contains producer tags: '{}' which is not allowed."),
     (_WISHES, "example review", "The song description needs moderation review."),
 )
-"""What the sandbox's moderation refuses, with the texts of errors.md 3; the words are examples only."""
+"""What the sandbox's moderation refuses, with the documented texts (contract, errors 3); examples only."""
 
 _NUMBER: Final = re.compile(r"-?\d{1,12}(\.\d{1,6})?")
 

@@ -74,18 +74,21 @@ class Hazard:
     def next_look(self, age: float, price: float, shortest: float, longest: float) -> float:
         """The age of the look that first pays, `shortest` to `longest` seconds after `age`."""
         index = bisect_right(EDGES, age) - 1
-        last = age + longest
+        last = age + min(longest, 600 / HIGHEST)  # exp() of more would overflow
         left, growth, lost = age, 1.0, 0.0
         while True:
             hazard = self[index]
-            right = min(EDGES[index + 1], last)
+            right = EDGES[index + 1]
+            ended = right >= last
+            if ended:
+                right = last
             width = right - left
-            step = growth * math.expm1(min(hazard * width, 600.0))
+            step = growth * math.expm1(hazard * width)
             late = step / hazard - width
             if lost + late >= price:
                 paid = left + _solve(growth, hazard, price - lost, width)
                 return min(max(paid, age + shortest), last)
-            if right >= last:
+            if ended:
                 return last
             lost += late
             growth += step

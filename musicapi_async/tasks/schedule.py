@@ -132,13 +132,15 @@ class Learned:
         self._price: Final = price
         self._rng: Final = rng
         self._kinds: dict[str, tuple[Timing, Hazard]] = {}
+        self._firsts: Final[dict[str, float]] = {}  # of a burst of submits, until anything is learned
 
     def first(self, kind: str) -> float:
         """The age of the first look: when it first pays, not before the floor of the kind."""
         timing, hazard = self._kind(kind)
-        return self._jittered(
-            0.0, hazard.next_look(0.0, self._price, timing.first, LONGEST_GAP), timing.first
-        )
+        look = self._firsts.get(kind)
+        if look is None:
+            look = self._firsts[kind] = hazard.next_look(0.0, self._price, timing.first, LONGEST_GAP)
+        return self._jittered(0.0, look, timing.first)
 
     def next(self, kind: str, age: float) -> float:
         """The age of the next look, between the kind's interval and a minute after `age`."""
@@ -156,6 +158,7 @@ class Learned:
             return
         begin = min(max(begin, 0.0), age)
         _, hazard = self._kind(kind)
+        self._firsts.clear()
         if finished:
             hazard.finished(begin, age)
         else:
@@ -195,6 +198,7 @@ class Learned:
             hazard.events, hazard.exposure = values.events, values.exposure
             kinds[kind] = timing, hazard
         self._kinds = kinds
+        self._firsts.clear()
 
     def _kind(self, kind: str) -> tuple[Timing, Hazard]:
         kind = kind[:LONGEST_KIND]

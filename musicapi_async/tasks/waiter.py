@@ -22,13 +22,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
-import itertools
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from copy import copy
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 
@@ -41,81 +39,30 @@ from ..errors import RequestValidationError, TaskError, TaskTimeoutError
 from ..wire import polls, retry
 from ..wire.looks import Seen
 from .deliveries import LOOKS, Deliveries
+from .listeners import Key, Listener, Queue, Slot, Waiting
 from .schedule import PollPolicy
 
 log: Final = logging.getLogger("musicapi_async")
 
 SLACK: Final = 0.005
-"""Real seconds within which due times are served by one wake-up (PERFORMANCE: waking for each is dear)."""
+"""Real seconds within which due times are served by one wake-up: a timer for each due time was measured to
+be 30 times slower on uvloop."""
 NOTES: Final = 100
 """Different unknown shapes and words that are logged at most."""
+BODIES: Final = 1000
+"""Tasks waited for beyond which the bodies of unfinished ones (5 kB each) are not kept for error texts."""
+TURN: Final = 500
+"""Tasks that are taken in at once, in about 5 ms; then the loop has its turn."""
+STALE: Final = 64
+"""Entries of the heap that were overtaken and are left in it, beside one for each task."""
 CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
 Look = Callable[[TaskRef, Polled], Awaitable[Seen]]
-Key = tuple[str, str]
 R = TypeVar("R", bound=Result)
 NEVER: Final = float("inf")
 JITTER: Final = 0.1
 """Share by which an interval varies, so that many clients do not look in step."""
-
-
-class Listener(Protocol):
-    """Somebody who waits for a task."""
-
-    @property
-    def eager(self) -> bool:
-        """Wants early audio: look at the documented interval instead of when it pays."""
-        ...
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        """A look has shown `update`."""
-        ...
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        """The wait has ended with `error`, and it is no failure of the generation."""
-        ...
-
-
-class Slot:
-    """A task that is waited for. Small on purpose: a hundred thousand of them are 20 MB."""
-
-    __slots__ = ("born", "busy", "due", "kind", "last", "listeners", "looked", "memory", "polled", "ref")
-
-    def __init__(self, ref: TaskRef, polled: Polled, kind: str, born: float) -> None:
-        self.ref = ref
-        self.polled = polled
-        self.kind = kind
-        self.born = born
-        self.due = 0.0
-        self.looked: float | None = None
-        self.busy = False
-        self.memory: polls.Memory | None = None
-        self.last: TaskUpdate | None = None
-        self.listeners: Listener | list[Listener] | None = None
-
-    @property
-    def key(self) -> Key:
-        """Family and task id."""
-        return (self.ref.family, self.ref.task_id)
-
-    def each(self) -> tuple[Listener, ...]:
-        """The listeners; one alone is kept without a list around it."""
-        if self.listeners is None:
-            return ()
-        return tuple(self.listeners) if isinstance(self.listeners, list) else (self.listeners,)
-
-    def add(self, listener: Listener) -> None:
-        """One more listener."""
-        if self.listeners is None:
-            self.listeners = listener
-        else:
-            self.listeners = [*self.each(), listener]
-
-    def remove(self, listener: Listener) -> None:
-        """A listener has gone."""
-        rest = [other for other in self.each() if other is not listener]
-        self.listeners = None if not rest else rest[0] if len(rest) == 1 else rest
 
 
 class TaskWaiter:
@@ -143,9 +90,8 @@ class TaskWaiter:
         self._polled_of: Final = polled_of
         self._concurrency: Final = concurrency
         self._ended: Final = ended
-        self._slots: Final[dict[tuple[str, str], Slot]] = {}
-        self._heap: Final[list[tuple[float, int, Slot]]] = []
-        self._order: Final = itertools.count()
+        self._slots: Final[dict[Key, Slot]] = {}
+        self._heap: Final[list[tuple[float, Slot]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._workers: Final[set[asyncio.Task[None]]] = set()
@@ -160,7 +106,7 @@ class TaskWaiter:
         check_until(until)
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        waiting = _Waiting(until)
+        waiting = Waiting(until)
         slot = self._watch(ref, waiting)
         try:
             with anyio.move_on_after(self._clock.real(limit)):
@@ -173,17 +119,14 @@ class TaskWaiter:
         """Every change of one task; see `Task.updates`. No scope is held across a yield."""
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        stream = _Queue(eager=True)
+        stream = Queue(eager=True)
         slot = self._watch(ref, stream)
         try:
-            update = slot.last or TaskUpdate("pending", task_id=ref.task_id, family=ref.family)
+            update = slot.last or TaskUpdate(slot.state or "pending", task_id=ref.task_id, family=ref.family)
             shown = update.fingerprint()
             yield update
             while not update.is_terminal:
-                rest = limit - (self._clock.now() - started)
-                outcome: TaskUpdate | Exception | None = None
-                with anyio.move_on_after(self._clock.real(max(rest, 0.0))):
-                    _, outcome = await stream.next()
+                _, outcome = await stream.next(self._clock.real(started + limit)) or (slot, None)
                 if outcome is None:
                     raise self._timed_out(slot, self._clock.now() - started)
                 if isinstance(outcome, Exception):
@@ -204,34 +147,37 @@ class TaskWaiter:
         family's deadline, or all of them `timeout`; one whose time is over comes with `TaskTimeoutError`.
         """
         check_until(until)
-        ended = _Queue(eager=until == "stream", until=until)
+        ended = Queue(eager=until == "stream", until=until)
         started = self._clock.now()
-        waiting: dict[Key, list[Task[R]]] = {}
-        for task in tasks:
-            waiting.setdefault((task.family, task.task_id), []).append(task)
-        limits = sorted(
-            ((self._limit(same[0].ref, timeout), key) for key, same in waiting.items()), reverse=True
-        )
-        slots: dict[Key, Slot] = {}
+        waiting: dict[Slot, Task[R] | list[Task[R]]] = {}  # several handles may stand for one task
+        limits = {self._limit(task.ref, timeout) for task in tasks}
         try:
-            for key, same in waiting.items():
-                slots[key] = self._watch(same[0].ref, ended)
+            for number, task in enumerate(tasks, 1):
+                known = self._slots.get((task.family, task.task_id))
+                if known is not None and known in waiting:
+                    same = waiting[known]
+                    waiting[known] = [*same, task] if isinstance(same, list) else [same, task]
+                else:
+                    waiting[self._watch(task.ref, ended)] = task
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
             while waiting:
-                while limits[-1][1] not in waiting:
-                    limits.pop()
-                rest = limits[-1][0] - (self._clock.now() - started)
-                key, outcome = limits[-1][1], None
-                with anyio.move_on_after(self._clock.real(max(rest, 0.0))):
-                    key, outcome = await ended.next()
-                if key not in waiting:
+                told = await ended.next(self._clock.real(started + min(limits, default=NEVER)))
+                if told is None:  # the time of a family is over
+                    limit = min(limits)
+                    limits.remove(limit)
+                    for slot in [slot for slot in waiting if self._limit(slot.ref, timeout) <= limit]:
+                        ended.fail(slot, self._timed_out(slot, self._clock.now() - started))
+                    continue
+                slot, outcome = told
+                if slot not in waiting:
                     continue  # it had ended before
-                if outcome is None:
-                    outcome = self._timed_out(slots[key], self._clock.now() - started)
-                self._leave(slots.pop(key), ended)
-                for task in waiting.pop(key):
+                same = waiting.pop(slot)
+                self._leave(slot, ended)
+                for task in same if isinstance(same, list) else (same,):
                     yield task, outcome
         finally:
-            for slot in slots.values():
+            for slot in waiting:
                 self._leave(slot, ended)
 
     def expect(self, family: str, task_id: str) -> None:
@@ -278,6 +224,7 @@ class TaskWaiter:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+        self._workers.clear()
         self._heap.clear()
 
     # --- slots and due times ---------------------------------------------------------------------------
@@ -293,7 +240,7 @@ class TaskWaiter:
 
     def _timed_out(self, slot: Slot, elapsed: float) -> TaskTimeoutError:
         ref = slot.ref
-        state = slot.last.state if slot.last else "not seen yet"
+        state = slot.state or "not seen yet"
         return TaskTimeoutError(
             f"task {ref.task_id} is still running after {elapsed:.0f} s of waiting (last state: {state})",
             elapsed=elapsed,
@@ -306,21 +253,23 @@ class TaskWaiter:
     def _watch(self, ref: TaskRef, listener: Listener) -> Slot:
         if self._closed:
             raise _closed(ref, "the client is closed")
-        slot = self._slots.get((ref.family, ref.task_id))
+        key = (ref.family, ref.task_id)
+        slot = self._slots.get(key)
         now = self._clock.now()
         if slot is None:
             polled = self._polled_of(ref)
-            kind = f"{ref.family}/{ref.kind} {ref.model}".rstrip(" /")
-            slot = self._slots[ref.family, ref.task_id] = Slot(ref, polled, kind, now - self._age(ref))
+            slot = self._slots[key] = Slot(key, ref, polled, now - self._age(ref))
             slot.listeners = listener
             if (body := self._deliveries.early(slot.key)) is not None:
                 self._apply(slot, polls.read_payload(body, ref=ref, polled=polled), told=True)
                 return slot
-            first = polled.first if listener.eager else self._policy.first(kind)
             if self._is_told(slot):
                 self._schedule(slot, max(now, slot.born + _slow(slot)))
-            else:  # a task that another process submitted may be done already: look at once
-                self._schedule(slot, max(now, slot.born + first) if ref.own else now)
+            elif ref.own:
+                first = polled.first if listener.eager else self._policy.first(slot.kind)
+                self._schedule(slot, max(now, slot.born + first))
+            else:  # a task that another process submitted may be done already
+                self._schedule(slot, now)
             return slot
         slot.add(listener)
         if listener.eager and not slot.busy and not self._is_told(slot):
@@ -342,6 +291,9 @@ class TaskWaiter:
         slot.due = NEVER
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
+        if len(self._heap) > 2 * len(self._slots) + STALE:
+            self._heap[:] = [entry for entry in self._heap if entry[1].due == entry[0]]
+            heapq.heapify(self._heap)
 
     def _is_told(self, slot: Slot) -> bool:
         """Whether a webhook will tell of the end, so that looking is only the safety net."""
@@ -359,7 +311,7 @@ class TaskWaiter:
 
     def _schedule(self, slot: Slot, due: float) -> None:
         slot.due = due
-        heapq.heappush(self._heap, (due, next(self._order), slot))
+        heapq.heappush(self._heap, (due, slot))
         if len(self._workers) < self._concurrency:
             self._arm(due)
 
@@ -379,22 +331,15 @@ class TaskWaiter:
         self._timer = None
         loop = asyncio.get_running_loop()
         while len(self._workers) < self._concurrency and (slot := self._take()) is not None:
-            worker = loop.create_task(self._work(slot))
-            self._workers.add(worker)
-            worker.add_done_callback(self._worker_gone)
+            self._workers.add(loop.create_task(self._work(slot)))
         if self._heap and len(self._workers) < self._concurrency:
-            self._arm(self._heap[0][0])
-
-    def _worker_gone(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        if self._heap and not self._closed:
             self._arm(self._heap[0][0])
 
     def _take(self) -> Slot | None:
         """The slot that is due first, or None if none is due; entries that were overtaken are dropped."""
         horizon = self._clock.now() + self._clock.speed * SLACK
         while self._heap and self._heap[0][0] <= horizon:
-            due, _, slot = heapq.heappop(self._heap)
+            due, slot = heapq.heappop(self._heap)
             if slot.due == due and not slot.busy:
                 slot.busy = True
                 slot.due = NEVER
@@ -402,18 +347,26 @@ class TaskWaiter:
         return None
 
     async def _work(self, slot: Slot | None) -> None:
-        while slot is not None:
-            try:
-                seen = await self._look(slot.ref, slot.polled)
-            except Exception as error:
-                slot.busy = False
-                log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
-                self._fail(slot, error)
-            else:
-                slot.busy = False
-                if self._slots.get(slot.key) is slot:
-                    self._apply(slot, seen)
-            slot = self._take()
+        try:
+            while slot is not None:
+                await self._poll(slot)
+                slot = self._take()
+        finally:  # and not by a callback of the task, which is one more turn of the loop for each poll
+            self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            if self._heap and not self._closed:
+                self._arm(self._heap[0][0])
+
+    async def _poll(self, slot: Slot) -> None:
+        try:
+            seen = await self._look(slot.ref, slot.polled)
+        except Exception as error:
+            slot.busy = False
+            log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
+            self._fail(slot, error)
+        else:
+            slot.busy = False
+            if self._slots.get(slot.key) is slot:
+                self._apply(slot, seen)
 
     def _apply(self, slot: Slot, seen: Seen, *, told: bool = False) -> None:
         """Act on what a look shows, or on what a webhook told."""
@@ -434,7 +387,8 @@ class TaskWaiter:
                 return
             self._policy.observed(slot.kind, False, slot.looked, age)
             slot.looked = age
-            slot.last = update
+            slot.state = update.state
+            slot.last = update if len(self._slots) <= BODIES else None
             for listener in slot.each():
                 listener.notify(slot, update)
         if not slot.busy:
@@ -461,7 +415,7 @@ class TaskWaiter:
             if told:  # it ended just now, not at some time since the last look
                 self._policy.observed(slot.kind, False, slot.looked, age)
             self._policy.observed(slot.kind, True, age if told else slot.looked, age)
-        slot.last = update
+        slot.state, slot.last = update.state, update
         self._forget(slot)
         expected = self._deliveries.ended(slot.key)
         if told or expected:
@@ -502,55 +456,3 @@ def check_until(until: Until) -> None:
         raise RequestValidationError(
             f"until: {limit}, got {until!r}", field="until", limit=limit, value=repr(until)
         )
-
-
-class _Waiting:
-    """One caller of `wait`."""
-
-    __slots__ = ("future", "until")
-
-    def __init__(self, until: Until) -> None:
-        self.until: Until = until
-        self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
-
-    @property
-    def eager(self) -> bool:
-        return self.until == "stream"
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        if update.satisfies(self.until) and not self.future.done():
-            self.future.set_result(update)
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(copy(error))
-
-
-class _Queue:
-    """One caller of `updates`, or of a wait for many tasks: keeps what it is told until it is fetched."""
-
-    __slots__ = ("_arrived", "_items", "eager", "until")
-
-    def __init__(self, *, eager: bool, until: Until | None = None) -> None:
-        self.eager = eager
-        self.until: Until | None = until
-        self._items: deque[tuple[Key, TaskUpdate | Exception]] = deque()
-        self._arrived: asyncio.Future[None] | None = None
-
-    def notify(self, slot: Slot, update: TaskUpdate) -> None:
-        if self.until is None or update.satisfies(self.until):
-            self._put(slot.key, update)
-
-    def fail(self, slot: Slot, error: Exception) -> None:
-        self._put(slot.key, error)
-
-    def _put(self, key: Key, item: TaskUpdate | Exception) -> None:
-        self._items.append((key, item))
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
-
-    async def next(self) -> tuple[Key, TaskUpdate | Exception]:
-        while not self._items:
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
-        return self._items.popleft()

@@ -22,8 +22,9 @@ import aiohttp
 import anyio
 import anyio.to_thread
 
+from ..api.parts import Stem
 from ..api.replies import Files, Midi, Wav
-from ..api.results import Clip, Result, Stem
+from ..api.results import Clip, Result
 from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
 from ..wire import retry
@@ -31,7 +32,7 @@ from .limiter import RateLimiter
 from .session import Session
 
 TRIES: Final = 6
-"""The first and five more over about a minute, while the CDN catches up (tasks.md section 4)."""
+"""The first and five more over about a minute, while the CDN catches up (contract, tasks 4)."""
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 30.0
 CHUNK: Final = 256 * 1024

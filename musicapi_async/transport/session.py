@@ -48,7 +48,7 @@ from .recording import Recording
 log: Final = logging.getLogger("musicapi_async")
 
 POOL: Final = 64
-"""Connections kept; the limiter's lanes queue in front of it (PERFORMANCE: a pool queue gives 1 s tails)."""
+"""Connections kept; the limiter's lanes queue in front of it: a queue in the pool gave tails of 1 s."""
 KEEP_ALIVE: Final = 75.0
 """Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
 SOCKET_FLOOR: Final = 2.0

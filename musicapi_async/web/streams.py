@@ -17,7 +17,8 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from ..api.results import Clip, TaskUpdate, Voice
+from ..api.parts import Voice
+from ..api.results import Clip, TaskUpdate
 from ..errors import MusicAPIError, TaskTimeoutError
 from .problems import INTERNAL, Problem, problem_of
 

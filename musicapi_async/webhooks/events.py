@@ -21,14 +21,14 @@ from ..errors import WebhookVerificationError
 from ..wire import codec, polls, signature
 
 TOLERANCE: Final = 300.0
-"""Seconds by which the time of signing may differ from ours (webhooks.md section 3)."""
+"""Seconds by which the time of signing may differ from ours (contract, webhooks 3)."""
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of the largest body that is looked at; a task of 24 stems with their lyrics stays below."""
 ID_LIMIT: Final = 200
 """Characters of an id; the service sends UUIDs."""
 
 FAMILY_OF: Final[Mapping[str, str]] = {"suno": "sonic"}
-"""Platforms that are another word for a family (webhooks.md section 4)."""
+"""Platforms that are another word for a family (contract, webhooks 4)."""
 
 Headers = (
     Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]

@@ -23,7 +23,7 @@ from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
 JOB_KEY: Final = "job_key"
 """The query parameter that carries the job key in the webhook's address."""
 URL_LIMIT: Final = 1024
-"""Characters of a webhook's address (webhooks.md section 1)."""
+"""Characters of a webhook's address (contract, webhooks 1)."""
 REMEMBERED: Final = 10_000
 """Deliveries and job keys that are remembered, about 200 bytes each. A replay must come within the tolerance
 of its signature, so at 10 events per second this covers three times that."""

@@ -1,4 +1,4 @@
-"""What one answer to a poll says by itself: rules R1 to R13 of tasks.md section 3, the first that matches.
+"""What one answer to a poll says by itself: rules R1 to R13 of the contract, tasks 3, the first that matches.
 
 Two errors would be dear. Success made up from a half-read body gives a song that is not there, so a task is
 done only if its clips or keys say so. A failure made up from an odd word loses a song that was paid for, so
@@ -15,19 +15,8 @@ import msgspec
 
 from ..api.handle import TaskRef
 from ..api.operation import Polled
-from ..api.results import (
-    SUCCEEDED,
-    Clip,
-    Clips,
-    Result,
-    Stems,
-    TaskUpdate,
-    WrittenLyrics,
-    is_pair,
-    read_clips,
-    read_pairs,
-    read_voice,
-)
+from ..api.parts import Stems, WrittenLyrics, is_pair, read_pairs, read_voice
+from ..api.results import SUCCEEDED, Clip, Clips, Result, TaskUpdate, read_clips
 from ..api.values import list_or_empty, mapping_or_empty, text_or_none
 from ..errors import (
     InvalidResponseError,
@@ -52,7 +41,7 @@ LIMITS_NOT_FAILURES: Final = (*TOO_FAST, "usage limit")
 
 STEMS_KINDS: Final = frozenset({"stems_basic", "stems_full"})
 RIFFUSION_SONGS: Final = 2
-"""Songs of a Riffusion call; with fewer the rest is still to come (riffusion.md section 3)."""
+"""Songs of a Riffusion call; with fewer the rest is still to come (contract, riffusion 3)."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,13 +27,13 @@ MISSING_GRACE: Final = 60.0
 MISSING_LOOKS: Final = 2
 """Looks that may find the id unknown within that time (R8)."""
 MORE_LOOKS: Final = 2
-"""Looks more for a file that a finished task does not show yet (tasks.md section 3, studio.md section 2)."""
+"""Looks more for a file that a finished task does not show yet (contract, tasks 3, contract, studio 2)."""
 HALF_LIMIT: Final = 120.0
 """Seconds to wait for the second song of Riffusion, from the first look that showed one finished."""
 LIMITED_PAUSE: Final = 10.0
 """Least seconds before the next look after a 429 (R7)."""
 RETRY_AFTER_CAP: Final = 60.0
-"""Retry-After is obeyed up to this many seconds (errors.md section 6)."""
+"""Retry-After is obeyed up to this many seconds (contract, errors 6)."""
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -118,6 +118,8 @@ def decide(seen: Seen, memory: Memory | None, *, age: float, own: bool, now: flo
 
 
 def _with_doubt(seen: Seen, before: Memory, now: float) -> Verdict:
+    if not seen.doubt and before.half_since is None:
+        return Verdict(update=seen.update, after=_asked(seen))
     kept = Memory(half_since=before.half_since)
     match seen.doubt:
         case "":

@@ -1,7 +1,7 @@
 """Reading the answer to a call: the error in it, the task that was accepted, or the direct result.
 
 An answer is read leniently and judged strictly: what it lacks is left empty, but success needs the one key
-that the caller came for. The rules are those of errors.md sections 1 to 3.
+that the caller came for. The rules are those of the contract, errors 1 to 3.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from .retry import Failure, parse_retry_after
 R = TypeVar("R", bound=Reply)
 
 REQUEST_ID_HEADERS: Final = ("x-request-id", "x-vercel-id", "cf-ray")
-"""Headers that may hold an id for support, best first (errors.md section 1)."""
+"""Headers that may hold an id for support, best first (contract, errors 1)."""
 
 TEXT_KEYS: Final = ("error", "message", "detail")
-"""Keys that may hold the text of an error, best first (errors.md section 1)."""
+"""Keys that may hold the text of an error, best first (contract, errors 1)."""
 
 OUT_OF_CREDITS: Final = ("credits are not enough", "insufficient credit", "not enough credit")
 TOO_FAST: Final = ("qps limit", "queue is full")
@@ -56,7 +56,7 @@ MODERATED: Final = (
     "artist name",
     "producer tag",
 )
-"""Words that split a 403, lower case (errors.md section 3; the order of the rows is kept in `_denied`)."""
+"""Words that split a 403, lower case (contract, errors 3; the order of the rows is kept in `_denied`)."""
 
 
 class Answer:
@@ -106,7 +106,7 @@ class Answer:
 
     @property
     def not_ready(self) -> bool:
-        """A 2xx that only says 'ask again': HTTP 202, `type` 'not_ready', or `code` 202 (tasks.md R1)."""
+        """A 2xx that only says 'ask again': HTTP 202, `type` 'not_ready', or `code` 202 (tasks, R1)."""
         return self.status == 202 or (self.ok and (self.type == "not_ready" or self.code == 202))
 
     @property
@@ -214,7 +214,7 @@ def error_of(
         "call": call,
         "task_id": task_id,
         "family": family,
-        # A failure of the service may have come after the charge (errors.md section 6).
+        # A failure of the service may have come after the charge (contract, errors 6).
         "may_have_been_charged": status >= 500 and call.startswith("POST") and task_id is None,
     }
     step = failed_step(body)

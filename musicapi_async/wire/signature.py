@@ -1,4 +1,4 @@
-"""The signature of a webhook: HMAC-SHA256 over `"<timestamp>.<raw body>"` (webhooks.md section 3).
+"""The signature of a webhook: HMAC-SHA256 over `"<timestamp>.<raw body>"` (contract, webhooks 3).
 
 Only these bytes are signed. The id and the event name in the other headers are not, and neither is the
 address that was called, so nothing that matters may be decided by them alone.

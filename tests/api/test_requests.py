@@ -302,7 +302,7 @@ def test_duration_is_offered_where_it_is_understood() -> None:
     ],
 )
 def test_polling_times_are_the_documented_ones(family: str, kind: str, times: tuple[float, ...]) -> None:
-    """First look, interval and deadline of tasks.md section 5; an unknown kind is polled like its family."""
+    """First look, interval and deadline of the contract, tasks 5; an unknown kind is polled like its family."""
     polled = polled_as(family, kind)
     assert polled is not None
     assert (polled.first, polled.interval, polled.deadline) == times

@@ -30,7 +30,8 @@ from musicapi_async.api import (
     values,
 )
 from musicapi_async.api.lyrics import AlignedLyrics, LyricsDrafts
-from musicapi_async.api.results import Clip, Clips, Stems
+from musicapi_async.api.parts import Stems
+from musicapi_async.api.results import Clip, Clips
 
 MODULES = (
     account, families, handle, lyrics, nuro, operation, producer, replies, request, results, riffusion,

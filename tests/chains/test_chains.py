@@ -323,3 +323,31 @@ async def test_sources_of_the_right_kind_pass_a_strict_service(client: MusicAPI,
     box.choices = Choices(sources="strict")
     assert await chains.cover(client, clip, **SONG)
     assert await chains.extend(client, str(clip.final_url), continue_at=0.1, **SONG)
+
+
+async def test_a_job_key_of_a_chain_becomes_one_for_each_step(
+    box: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Running a chain again under its key pays nothing, although nothing but the store remembers it."""
+    clip = await song(client)
+    again = client.with_options(job_key="demo")
+    first = await chains.extend_full(again, str(clip.final_url), continue_at=2.0, **SONG)
+    charges = box.journal.charges
+    assert await chains.extend_full(again, str(clip.final_url), continue_at=2.0, **SONG) == first
+    assert box.journal.charges == charges
+    for folder in ("a", "b"):
+        assert (await chains.everything(again, clip, tmp_path / folder)).stems
+    assert max(paid(box).values()) == 1
+
+
+async def test_a_failed_step_is_submitted_again_under_its_key(box: Sandbox, client: MusicAPI) -> None:
+    """Under a job key a failure is an answer, too; `resubmit` pays for another try."""
+    clip = await song(client)
+    keyed = client.with_options(job_key="demo")
+    box.faults.on("POST", "/sonic/create", Fault.fail())
+    for _ in range(2):
+        with pytest.raises(TaskFailedError):
+            await chains.extend_full(keyed, clip, **SONG)
+    await client.resubmit("demo.extend")
+    assert len(await chains.extend_full(keyed, clip, **SONG)) == 1
+    assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}

@@ -43,9 +43,9 @@ async def test_replies_with_links_are_fetched_as_they_are(client: MusicAPI, tmp_
     (midi,) = await client.download(await client.sonic.midi(clip.clip_id), tmp_path, name="notes")
     assert (midi.name, midi.read_bytes()[:4]) == ("notes.mid", b"MThd")
     files = await client.download(
-        await client.sonic.download(clip.clip_id, ["mp3", "wav"]), tmp_path, name="x"
+        await client.sonic.download(clip.clip_id, ["mp3", "m4a", "wav"]), tmp_path, name="x"
     )
-    assert [path.name for path in files] == ["x.mp3", "x.wav"]
+    assert [path.name for path in files] == ["x.mp3", "x.m4a", "x.wav"]
     stems = await (await client.sonic.stems_basic(clip.clip_id)).wait()
     paths = await client.download(stems, tmp_path, name="{title}, {name}")
     assert sorted(path.name for path in paths) == [

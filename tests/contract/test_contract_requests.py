@@ -123,7 +123,7 @@ def test_each_typed_call_sends_the_documented_body(example: Example) -> None:
     request = operation.request(**arguments(operation, example))
     assert violations(request) == []
     assert f"{operation.method} {operation.path}" in f"{example.method} {example.path}"
-    # Null and empty-string fields are left out (README section 1): the service refuses some of them.
+    # Null and empty-string fields are left out (contract, overview): the service refuses some of them.
     expected = {key: value for key, value in example.body.items() if value not in (None, "")}
     assert body(request) == expected
 

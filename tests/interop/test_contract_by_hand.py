@@ -404,7 +404,7 @@ async def test_a_song_from_not_ready_to_finished(begin: Begin) -> None:
     """202, then 200 with clips that are pending, running (stream link), succeeded; one clip before the other."""
     hand = await begin()
     task_id = await hand.submit("/sonic/create", SONG)
-    seen = await hand.looks(f"/sonic/task/{task_id}", every=0.5)
+    seen = await hand.looks(f"/sonic/task/{task_id}", limit=400)
     assert seen[0] == (202, example("sonic-task-res-notready-202"))
     assert all((status, body["code"], body["message"]) == (200, 200, "success") for status, body in seen[1:])
     rank = ["pending", "running", "succeeded"]
@@ -473,18 +473,18 @@ async def test_interim_forms_of_the_other_families(begin: Begin) -> None:
     task_id = await hand.submit("/producer/create", {"sound": "pop"})
     assert await hand.get(f"/producer/task/{task_id}") == (202, example("producer-task-res-notready"))
     task_id = await hand.submit("/nuro/create", {"type": "vocal", "lyrics": LYRICS})
-    seen = await hand.looks(f"/nuro/task/{task_id}", limit=200)
+    seen = await hand.looks(f"/nuro/task/{task_id}", every=2.0, limit=200)
     words = list(dict.fromkeys(body["status"] for _, body in seen))
     assert words == ["pending", "running", "succeeded"]
     assert seen[0] == (200, {**example("nuro-task-res-pending"), "task_id": task_id})
     assert seen[-1][1]["audio_url"].endswith(".wav")
     task_id = await hand.submit("/riffusion/create", {"custom_mode": False, "prompt": "pop"})
-    seen = await hand.looks(f"/riffusion/task/{task_id}", every=0.5, limit=400)
+    seen = await hand.looks(f"/riffusion/task/{task_id}", limit=300)
     assert seen[0] == (202, example("riffusion-task-res-notready"))
     assert seen[1] == (200, example("riffusion-task-res-processing"))
     assert [len(body["data"]) for _, body in seen[2:]] == [1, 2]
     task_id = await hand.submit("/studio/create", STUDIO)
-    seen = await hand.looks(f"/studio/task/{task_id}", limit=400)
+    seen = await hand.looks(f"/studio/task/{task_id}", every=2.0, limit=300)
     assert list(dict.fromkeys(body["data"]["status"] for _, body in seen)) == [
         "NOT_START",
         "IN_PROGRESS",
@@ -546,7 +546,7 @@ async def test_direct_calls(begin: Begin) -> None:
         ("/sonic/midi", one, "sonic-midi-res-notready", "sonic-midi-res-ok"),
         (
             "/sonic/download",
-            {**one, "formats": ["mp3", "wav"]},
+            {**one, "formats": ["mp3", "m4a", "wav"]},
             "sonic-download-res-preparing",
             "sonic-download-res-ok",
         ),
@@ -615,7 +615,11 @@ async def test_pairs(begin: Begin) -> None:
         ("/sonic/upload-extend", {**OWN, "url": clip["audio_url"], "continue_at": 5}, "extended"),
     ]:
         task_id = await hand.submit(path, {**body, "auto_concat": True})
-        seen = [body for status, body in await hand.looks(f"/sonic/task/{task_id}") if status == 200]
+        seen = [
+            body
+            for status, body in await hand.looks(f"/sonic/task/{task_id}", every=2.0, limit=600)
+            if status == 200
+        ]
         assert all(set(pair) == {word, "full"} for body in seen for pair in body["data"])
         joining = [pair for body in seen for pair in body["data"] if pair["full"] is None]
         assert any(pair[word]["state"] == "succeeded" for pair in joining)

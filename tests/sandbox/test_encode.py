@@ -222,8 +222,3 @@ def test_a_cover_is_a_small_png_that_follows_its_song():
     assert cover(BRIEF) == picture
     assert cover(msgspec.structs.replace(BRIEF, title="Sun")) != picture
     assert cover(msgspec.structs.replace(BRIEF, seed=12)) != picture
-
-
-def test_the_formats_are_those_that_can_be_made():
-    """No m4a is promised."""
-    assert encode.FORMATS == ("mp3", "wav")

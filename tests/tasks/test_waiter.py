@@ -14,7 +14,8 @@ import pytest
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
-from musicapi_async.api.results import Clips, Stems
+from musicapi_async.api.parts import Stems
+from musicapi_async.api.results import Clips
 from musicapi_async.clock import Clock
 from musicapi_async.errors import (
     AuthenticationError,

@@ -1,4 +1,4 @@
-"""The rules for one look at a task, and what follows from it (tasks.md section 3)."""
+"""The rules for one look at a task, and what follows from it (contract, tasks 3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
-from musicapi_async.api.results import ConcatPairs, Stems, Voice, WrittenLyrics
+from musicapi_async.api.parts import ConcatPairs, Stems, Voice, WrittenLyrics
 from musicapi_async.errors import (
     APIStatusError,
     AuthenticationError,

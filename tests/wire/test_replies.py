@@ -1,4 +1,4 @@
-"""Errors by status and words, submit replies, direct replies (errors.md sections 1 to 3)."""
+"""Errors by status and words, submit replies, direct replies (contract, errors 1 to 3)."""
 
 from __future__ import annotations
 

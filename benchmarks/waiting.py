@@ -1,0 +1,231 @@
+"""What waiting costs: 1,000, 10,000 and 100,000 tasks at once through the waiter, without HTTP.
+
+Durations are log-normal (median 75 s), the policy is the learned one, and a scripted function answers every
+look. Memory and CPU are measured in virtual time, each number of tasks in a process of its own, so that the
+one does not warm up or litter the other. "Waiting" is the state before the first look; "running" after a
+look has shown two running clips, whose text a few waits keep for their errors and many do not. CPU is
+process time, less what the scripted looks cost by themselves. The lag is that of a real event loop: by how
+much a sleep of 5 ms oversleeps while all tasks are watched at the real pace, with looks that take 20 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import multiprocessing
+import time
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from durations import LN
+from report import Report, arguments
+
+from musicapi_async.api.families import polled_as
+from musicapi_async.api.handle import Task, TaskRef
+from musicapi_async.api.operation import Polled
+from musicapi_async.clock import Clock
+from musicapi_async.tasks.schedule import Learned
+from musicapi_async.tasks.waiter import TaskWaiter
+from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.wire.looks import Seen
+from musicapi_async.wire.polls import read_payload
+
+SIZES = (1_000, 10_000, 100_000)
+LAG_SECONDS = 15.0
+LOOK_SECONDS = 0.02
+REPEATS = 3
+
+
+def polled_of(ref: TaskRef) -> Polled:
+    polled = polled_as(ref.family, ref.kind)
+    assert polled is not None
+    return polled
+
+
+def body(state: str) -> str:
+    link = "https://cdn.example/c.mp3" if state == "succeeded" else "https://audiopipe.suno.ai/?item_id=c"
+    lyrics = "A line that rhymes with nothing much\n" * 20
+    clips = [{"clip_id": f"c{n}", "state": state, "audio_url": link, "lyrics": lyrics} for n in (1, 2)]
+    return json.dumps({"code": 200, "message": "success", "data": clips})
+
+
+class Looks:
+    """Answers looks at tasks of scripted durations; counts them."""
+
+    def __init__(self, seed: int, *, fresh: bool = False, takes: float = 0.0) -> None:
+        self.rng = Random(seed)
+        self.ends: dict[str, float] = {}
+        self.count = 0
+        self.fresh = fresh  # a body of its own for each answer, as memory is measured; else time is
+        self.takes = takes
+        self.ready = {state: self.read(TaskRef("sonic", "t"), state) for state in ("running", "succeeded")}
+
+    def task(self, number: int, submitted: float = 0.0) -> Task[Any]:
+        name = f"00000000-0000-4000-8000-{number:012d}"
+        self.ends[name] = LN.draw(self.rng)
+        return Task(TaskRef("sonic", name, "create_music", submitted, "sonic-v6", own=True), None)  # type: ignore[arg-type]
+
+    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
+        self.count += 1
+        if self.takes:
+            await asyncio.sleep(self.takes)
+        state = "succeeded" if asyncio.get_running_loop().time() >= self.ends[ref.task_id] else "running"
+        return self.read(ref, state) if self.fresh else self.ready[state]
+
+    @staticmethod
+    def read(ref: TaskRef, state: str) -> Seen:
+        return read_payload(json.loads(body(state)), ref=ref, polled=polled_of(ref))
+
+
+def waiter_of(looks: Looks, seed: int) -> TaskWaiter:
+    rng = Random(seed)
+    return TaskWaiter(looks.look, Learned(rng=rng), Clock(), rng, polled_of)
+
+
+async def wait_for(waiter: TaskWaiter, tasks: list[Task[Any]]) -> int:
+    return len([task async for task, _ in waiter.wait_each(tasks, "all", None)])
+
+
+def virtual(main: Callable[[], Any]) -> Any:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main())
+
+
+# --- each measured in a process of its own ------------------------------------------------------------------
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * 4096
+
+
+def memory(count: int, traced: bool, running: bool) -> float:
+    """Bytes per task while all wait: before the first look, or after one that showed running clips."""
+
+    async def main() -> float:
+        looks = Looks(1, fresh=True)
+        tasks = [looks.task(n) for n in range(count)]
+        if running:
+            looks.ends = dict.fromkeys(looks.ends, 1e6)
+        waiter = waiter_of(looks, 1)
+        gc.collect()
+        if traced:
+            tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0] if traced else resident()
+        waiting = asyncio.ensure_future(wait_for(waiter, tasks))
+        while waiter.watched < count:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        while running and looks.count < count:  # noqa: ASYNC110
+            await asyncio.sleep(1)
+        gc.collect()
+        after = tracemalloc.get_traced_memory()[0] if traced else resident()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await waiter.aclose()
+        return (after - before) / count
+
+    return float(virtual(main))
+
+
+def effort(count: int, seed: int) -> tuple[float, float, float]:
+    """µs of CPU per poll beyond the look, polls per task, and µs of CPU per task for everything."""
+
+    async def main() -> tuple[float, float, float]:
+        looks = Looks(seed)
+        tasks = [looks.task(n) for n in range(count)]
+        waiter = waiter_of(looks, seed)
+        gc.collect()
+        begun = time.process_time()
+        assert await wait_for(waiter, tasks) == count
+        cpu = time.process_time() - begun
+        polls = looks.count
+        gc.collect()
+        begun = time.process_time()
+        for task in tasks:
+            await looks.look(task.ref, polled_of(task.ref))
+        look = (time.process_time() - begun) / count
+        return (cpu / polls - look) * 1e6, polls / count, cpu / count * 1e6
+
+    return virtual(main)  # type: ignore[no-any-return]
+
+
+def lag(count: int, seed: int) -> tuple[float, float, float]:
+    """Lag of a real loop in ms, the 99th percentile and the longest, and polls per second."""
+
+    async def main() -> tuple[float, float, float]:
+        looks = Looks(seed, takes=LOOK_SECONDS)
+        now = time.time()
+        tasks = [looks.task(n, now - looks.rng.uniform(0, 45)) for n in range(count)]
+        looks.ends = dict.fromkeys(looks.ends, 1e12)
+        waiter = waiter_of(looks, seed)
+        gc.collect()
+        gc.freeze()
+        waiting = asyncio.ensure_future(wait_for(waiter, tasks))
+        late: list[float] = []
+        end = time.perf_counter() + LAG_SECONDS
+        while (begun := time.perf_counter()) < end:
+            await asyncio.sleep(0.005)
+            late.append(time.perf_counter() - begun - 0.005)
+        polls = looks.count
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await waiter.aclose()
+        late.sort()
+        return late[len(late) * 99 // 100] * 1e3, late[-1] * 1e3, polls / LAG_SECONDS
+
+    return asyncio.run(main())
+
+
+def apart(measure: Callable[[], Any]) -> Any:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure)
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    options = parser.parse_args()
+    report = Report("waiting", (__doc__ or "").strip())
+    rows: list[tuple[str, float, float, float, float]] = []
+    spent: list[tuple[str, float, float, float]] = []
+    lags: list[tuple[str, float, float, float]] = []
+    for count in options.sizes:
+        name = f"{count:,}"
+        rows.append(
+            (
+                name,
+                *(
+                    apart(partial(memory, count, traced, running))
+                    for running in (False, True)
+                    for traced in (True, False)
+                ),
+            )
+        )
+        efforts = [apart(partial(effort, count, options.seed + n)) for n in range(REPEATS)]
+        spent.append((name, *(median(one[k] for one in efforts) for k in range(3))))
+        lags.append((name, *apart(partial(lag, count, options.seed))))
+    report.table(
+        "Bytes per task",
+        ("tasks", "waiting, traced", "waiting, RSS", "running, traced", "running, RSS"),
+        rows,
+    )
+    report.table(
+        "CPU", ("tasks", "scheduling per poll µs", "polls per task", "everything per task µs"), spent
+    )
+    report.table("Lag of the loop", ("tasks", "99 % ms", "longest ms", "polls per second"), lags)
+    report.target("bytes per waiting task, traced, at most", max(row[1] for row in rows), 600)
+    report.target("bytes per running task, traced, at 100,000", rows[-1][3], 600)
+    report.target("scheduling per poll at 100,000, µs", spent[-1][1], 15)
+    report.target("lag of the loop, 99 %, ms", max(row[1] for row in lags), 20)
+    report.target("CPU per task, 100,000 against 1,000", spent[-1][3] / spent[0][3], 1.25)
+    report.write(options.out)
+
+
+if __name__ == "__main__":
+    main()

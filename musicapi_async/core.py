@@ -1,0 +1,280 @@
+"""What all views of a client share: the settings, the parts of each event loop, and who closes them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import random
+import uuid
+import warnings
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from .api.families import SAME_FAMILY
+from .api.handle import Task, TaskRef
+from .api.operation import Operation
+from .api.request import Request
+from .api.results import TaskUpdate, Until
+from .clock import Clock
+from .config import Options
+from .errors import MusicAPIError, RequestValidationError
+from .store.ledger import Ledger
+from .store.memory import MemoryStore
+from .transport.recording import Recorder, Unrecorded
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from .runtime import Runtime
+    from .store.base import JobStore
+    from .tasks.schedule import PollPolicy
+    from .transport.limiter import Pace, RateLimiter
+    from .webhooks import Event, Inbox, Webhooks
+
+
+class Core:
+    """What all views of a client share."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        pace: str | Pace | None,
+        in_flight: int | None,
+        polling: PollPolicy | None,
+        store: JobStore | None,
+        limiter: RateLimiter | None,
+        session: aiohttp.ClientSession | None,
+        proxy: str | None,
+        trust_env: bool,
+        webhooks: Webhooks | None,
+        sonic_word: str,
+        close_with_loop: bool,
+        clock: Clock,
+        rng: random.Random,
+        attempt_timeout: float | None,
+    ) -> None:
+        self._attempt_timeout: Final = attempt_timeout
+        self.base_url: Final = base_url
+        self.clock: Final = clock
+        self.closed = False
+        self._close_with_loop: Final = close_with_loop
+        self.warned_families: Final[set[str]] = set()
+        self._made_at: Final = _outside_line()
+        self._api_key: Final = api_key
+        self._session: Final = session
+        self._proxy: Final = proxy
+        self._trust_env: Final = trust_env
+        self._sonic_word: Final = sonic_word
+        self._rng: Final = rng
+        self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
+        self._polling = polling
+        self._runtimes: Final[list[Runtime]] = []
+        self.webhooks: Final = webhooks
+        self.book: Final = self.ledger(store)
+
+    def ledger(self, store: JobStore | None) -> Ledger:
+        """What writes paid calls into `store`; without one, those with a job key into memory."""
+        return Ledger(store or MemoryStore(), self.clock, self.base_url, always=store is not None)
+
+    async def runtime(self) -> Runtime:
+        """The parts for the running loop, opened now if this is the first call in it."""
+        if self.closed:
+            raise MusicAPIError(
+                "the client is closed", hint="Open it again with `async with client:`, or make a new one."
+            )
+        loop = asyncio.get_running_loop()
+        process = os.getpid()
+        for runtime in self._runtimes:
+            if runtime.loop is loop and runtime.process == process and not runtime.closed:
+                return runtime
+        self._runtimes[:] = [
+            known
+            for known in self._runtimes
+            if known.process == process and not known.closed and not known.loop.is_closed()
+        ]
+        opened = self._open()
+        self._runtimes.append(opened)
+        await opened.keep()
+        return opened
+
+    def _open(self) -> Runtime:
+        from .runtime import Runtime
+        from .tasks.schedule import Learned
+        from .transport.session import Session
+
+        if self._polling is None:
+            self._polling = Learned(rng=self._rng)
+        return Runtime(
+            session=Session(
+                api_key=self._api_key,
+                base_url=self.base_url,
+                limiter=self._limiter,
+                clock=self.clock,
+                rng=self._rng,
+                given=self._session,
+                proxy=self._proxy,
+                trust_env=self._trust_env,
+            ),
+            limiter=self._limiter,
+            policy=self._polling,
+            clock=self.clock,
+            rng=self._rng,
+            path_of=self._path_of,
+            attempt_timeout=self._attempt_timeout,
+        )
+
+    def _path_of(self, path: str) -> str:
+        if self._sonic_word == "sonic" or not path.startswith("/sonic/"):
+            return path
+        if path == "/sonic/task/{task_id}":
+            return f"/{self._sonic_word}/clip/{{task_id}}"
+        return f"/{self._sonic_word}/{path.removeprefix('/sonic/')}"
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """Takes webhooks and hands them to the waits of the running loop."""
+        from .webhooks import Inbox
+
+        return Inbox(self.webhooks, self._deliver, adopt=self._adopt)
+
+    def order(self, request: Request, options: Options) -> tuple[Request, Options]:
+        """The request with its webhook, if there shall be one, and options with the job key in it."""
+        if self.webhooks is None:
+            return request, options
+        key = options.job_key or str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        ordered = self.webhooks.order(request, key)
+        return ordered, options if ordered is request else msgspec.structs.replace(options, job_key=key)
+
+    async def _adopt(self, key: str, task: TaskRef) -> None:
+        loop = asyncio.get_running_loop()
+        used = (runtime.ledgers for runtime in self._runtimes if runtime.loop is loop)
+        for ledger in {self.book}.union(*used):
+            for word in SAME_FAMILY.get(task.family, (task.family,)):
+                await ledger.adopt(key, msgspec.structs.replace(task, family=word))
+
+    def _deliver(self, event: Event) -> None:
+        loop = asyncio.get_running_loop()
+        for runtime in self._runtimes:
+            if runtime.loop is loop and not runtime.closed:
+                runtime.deliver(event.family, event.task_id, event.raw)
+
+    async def aclose(self) -> None:
+        """Close what this loop has open."""
+        self.closed = True
+        loop = asyncio.get_running_loop()
+        for runtime in [known for known in self._runtimes if known.loop is loop]:
+            await runtime.aclose()
+            self._runtimes.remove(runtime)
+        self._runtimes[:] = [known for known in self._runtimes if not known.loop.is_closed()]
+
+    def __del__(self) -> None:
+        runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused
+        if self.closed or self._close_with_loop or not runtimes or runtimes[0].process != os.getpid():
+            return
+        warnings.warn(
+            f"MusicAPI made at {self._made_at} was never closed: use `async with MusicAPI() as client:` "
+            "or `await client.aclose()`",
+            ResourceWarning,
+            stacklevel=2,
+        )
+
+
+class Watching:
+    """What a handle sees of the client: whatever loop it is used in."""
+
+    __slots__ = ("_core", "_options")
+
+    def __init__(self, core: Core, options: Options) -> None:
+        self._core = core
+        self._options = options
+
+    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
+        runtime = await self._core.runtime()
+        return await runtime.waiter.wait(ref, until, timeout)
+
+    async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
+        runtime = await self._core.runtime()
+        async with aclosing(runtime.waiter.updates(ref, timeout)) as updates:
+            async for update in updates:
+                yield update
+
+    async def refresh(self, ref: TaskRef) -> TaskUpdate:
+        runtime = await self._core.runtime()
+        return await runtime.refresh(ref, self._options)
+
+
+class Bound:
+    """What the families see of the client: a caller with its options."""
+
+    __slots__ = ("_core", "_ledger", "_options", "_recorder", "_watching")
+
+    def __init__(
+        self, core: Core, options: Options, ledger: Ledger, recorder: Recorder | None = None
+    ) -> None:
+        self._core = core
+        self._options = options
+        self._ledger = ledger
+        self._recorder: Recorder = recorder or ledger
+        self._watching = Watching(core, options)
+
+    async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
+        self._warn(operation)
+        runtime = await self._core.runtime()
+        runtime.ledgers.add(self._ledger)
+        keyed = self._ledger.keyed(self._options)
+        ordered, options = self._core.order(request, keyed)
+        recorder = self._recorder if keyed.job_key is not None else Unrecorded()
+        task = await runtime.caller.submit(operation, ordered, options, self._watching, recorder)
+        if ordered is not request and task.ref.own:  # what an earlier call made may have been told already
+            runtime.waiter.expect(task.family, task.task_id)
+        return task
+
+    async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
+        self._warn(operation)
+        runtime = await self._core.runtime()
+        if operation.polled is not None:
+            from .transport.outgoing import check
+
+            check(request, operation.call_name, self._options, stacklevel=4)
+            ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
+            return await runtime.refresh(ref, self._options)
+        runtime.ledgers.add(self._ledger)
+        return await runtime.caller.call(operation, request, self._options, self._recorder)
+
+    def _warn(self, operation: Operation[Any, Any]) -> None:
+        family = operation.family
+        if family.replacement is None or family.word in self._core.warned_families:
+            return
+        self._core.warned_families.add(family.word)
+        warnings.warn(
+            f"{family.word} is deprecated by the service; use {family.replacement} instead",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+
+
+def _limiter(pace: str | Pace | None, in_flight: int | None, clock: Clock) -> RateLimiter:
+    from .transport.limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter, Pace
+
+    try:
+        allowed = Pace.parse(pace) if isinstance(pace, str) else pace
+        submit = LaneLimits(DEFAULT_LANES["submit"].concurrency, allowed)
+        return MemoryLimiter({"submit": submit}, clock, in_flight=in_flight)
+    except (ValueError, TypeError) as error:
+        raise RequestValidationError(str(error), field="pace") from error
+
+
+def _outside_line() -> str:
+    """The line that made the client: the first frame outside this package."""
+    package = __name__.rpartition(".")[0]
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(package + "."):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "an unknown line"
