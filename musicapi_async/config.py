@@ -57,8 +57,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise _bad("retries", "a whole number from 0 to 100", repr(self.retries))
         if self.validate not in ("error", "warn", "off"):
             raise _bad("validate", "'error', 'warn' or 'off'", repr(self.validate))
-        if self.job_key is not None and not self.job_key.strip():
-            raise _bad("job_key", "text, not empty", repr(self.job_key))
+        if self.job_key is not None:
+            if not self.job_key.strip():
+                raise _bad("job_key", "text, not empty", repr(self.job_key))
+            check_text("job_key", self.job_key)
+
+
+def check_text(name: str, value: str) -> None:
+    """Refuse text that cannot be sent or written, such as a lone surrogate from a broken file."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _bad(name, "text that is valid Unicode", ascii(value[:40])) from None
 
 
 def check_seconds(name: str, value: float) -> float:

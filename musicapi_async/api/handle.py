@@ -130,10 +130,10 @@ class Task(Generic[R_co]):
         Raises `TaskFailedError` if all failed, `TaskTimeoutError` if time ran out (the task goes on and can
         be waited for again), `AuthenticationError`, `NotFoundError`, `EndpointRetiredError`.
         """
-        if self._stopped is not None:
-            error, self._stopped = self._stopped, None
-            raise error
         if self.last is None or not self.last.is_terminal:
+            if self._stopped is not None:
+                error, self._stopped = self._stopped, None
+                raise error
             self.last = await self._watcher.wait(self.ref, until, timeout)
         return cast("R_co", self.last.outcome())
 
@@ -161,7 +161,7 @@ class Task(Generic[R_co]):
         if isinstance(outcome, Exception):
             self._stopped = outcome
         else:
-            self.last = outcome
+            self.last, self._stopped = outcome, None
 
     def __repr__(self) -> str:
         kind = f", kind={self.kind!r}" if self.kind else ""
