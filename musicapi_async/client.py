@@ -26,7 +26,7 @@ from .api.sonic import Sonic
 from .api.studio import Studio
 from .api.suno import Suno
 from .clock import Clock
-from .config import Options, check_text, find_base_url, find_key
+from .config import Options, check_text, find_base_url, find_clock_speed, find_key
 from .core import Bound, Core, Watching
 from .errors import RequestValidationError
 from .store.base import STATES
@@ -114,9 +114,10 @@ class MusicAPI:
             retries=retries,
             validate=cast("Any", validate),
         )
+        url = find_base_url(base_url)
         core = Core(
             api_key=find_key(api_key),
-            base_url=find_base_url(base_url),
+            base_url=url,
             pace=pace,
             in_flight=in_flight,
             polling=polling,
@@ -128,7 +129,7 @@ class MusicAPI:
             webhooks=webhooks,
             sonic_word=sonic_word,
             close_with_loop=close_with_loop,
-            clock=clock or Clock(),
+            clock=clock or Clock(find_clock_speed(url)),
             rng=rng or random.Random(),
             attempt_timeout=attempt_timeout,
         )

@@ -15,6 +15,7 @@ from .errors import RequestValidationError
 DEFAULT_BASE_URL: Final = "https://api.musicapi.ai/api/v1"
 KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
 URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
+SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for DNS, TCP and TLS of one attempt (contract, errors 6)."""
@@ -118,6 +119,17 @@ def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ
     if not good:
         raise _bad("base_url", "an http or https address such as " + DEFAULT_BASE_URL, "")
     return url
+
+
+def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ) -> float:
+    """MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
+    told = environment.get(SPEED_VARIABLE)
+    if not told or urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        return 1.0
+    try:
+        return check_seconds(SPEED_VARIABLE, float(told))
+    except ValueError:
+        raise _bad(SPEED_VARIABLE, "a positive number", repr(told)) from None
 
 
 def _bad(field: str, limit: str, value: str) -> RequestValidationError:

@@ -66,6 +66,7 @@ class Slot:
         "polled",
         "ref",
         "state",
+        "trouble",
     )
 
     def __init__(self, key: Key, ref: TaskRef, polled: Polled, born: float) -> None:
@@ -79,6 +80,7 @@ class Slot:
         self.busy = False
         self.memory: polls.Memory | None = None
         self.state = ""
+        self.trouble = ""
         self.last: TaskUpdate | None = None
         self.listeners: Listener | list[Listener] | None = None
 

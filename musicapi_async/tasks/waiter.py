@@ -30,12 +30,12 @@ from typing import Any, Final, TypeVar, cast
 
 import anyio
 
-from ..api.handle import Task, TaskRef
+from ..api.handle import Task, TaskRef, check_until
 from ..api.operation import Polled
 from ..api.results import Result, TaskUpdate, Until
 from ..clock import Clock
 from ..config import check_seconds
-from ..errors import RequestValidationError, TaskError, TaskTimeoutError
+from ..errors import TaskError, TaskTimeoutError
 from ..wire import polls, retry
 from ..wire.looks import Seen
 from .deliveries import LOOKS, Deliveries
@@ -245,7 +245,7 @@ class TaskWaiter:
         ref = slot.ref
         state = slot.state or "not seen yet"
         return TaskTimeoutError(
-            f"task {ref.task_id} is still running after {elapsed:.0f} s of waiting (last state: {state})",
+            f"no end after {elapsed:.3g} s of waiting (last state: {state}{slot.trouble})",
             elapsed=elapsed,
             last_body=slot.last.raw if slot.last else None,
             task_id=ref.task_id,
@@ -383,6 +383,9 @@ class TaskWaiter:
             if self._lost is not None:
                 self._lost(slot.ref)
             return
+        slot.trouble = ""
+        if verdict.failures and seen.error is not None:
+            slot.trouble = f"; the last look failed: {seen.error.message}"
         if seen.note:
             self._note(slot, seen.note)
         if update is not None:
@@ -454,12 +457,3 @@ def _steps_back(last: TaskUpdate | None, update: TaskUpdate | None) -> bool:
 def _closed(ref: TaskRef, what: str) -> TaskError:
     hint = f"The task goes on; resume with client.task({ref.token!r}).wait() on an open client."
     return TaskError(what, task_id=ref.task_id, family=ref.family, hint=hint)
-
-
-def check_until(until: Until) -> None:
-    """Refuse a word that no wait could end with."""
-    if until not in ("all", "first", "stream"):
-        limit = "'all', 'first' or 'stream'"
-        raise RequestValidationError(
-            f"until: {limit}, got {until!r}", field="until", limit=limit, value=repr(until)
-        )

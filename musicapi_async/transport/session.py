@@ -324,4 +324,4 @@ async def _read(response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> 
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return str(error).replace(" ssl:default", "") or type(error).__name__
