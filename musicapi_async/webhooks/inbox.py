@@ -143,14 +143,18 @@ class Inbox:
         marks = _marks(event)
         if any(mark in self._handled for mark in marks):
             return msgspec.structs.replace(event, is_duplicate=True)
-        if job_key is not None and event.task_id and event.family:
-            ref = TaskRef(event.family, event.task_id)
-            if self._adopt is not None:
-                await self._adopt(job_key, ref)  # if it fails, the service tries again
-            self._jobs.put(job_key, ref)
-        self._deliver(event)
-        for mark in marks:
+        for mark in marks:  # before anything is awaited: a copy may come meanwhile
             self._handled.put(mark, True)
+        try:
+            if job_key is not None and event.task_id and event.family:
+                ref = TaskRef(event.family, event.task_id)
+                if self._adopt is not None:
+                    await self._adopt(job_key, ref)
+                self._jobs.put(job_key, ref)
+            self._deliver(event)
+        except BaseException:
+            self.forget(event)  # the service tries again
+            raise
         return event
 
     def forget(self, event: Event) -> None:
