@@ -214,7 +214,7 @@ class MusicAPI:
             if not task_id or not family:
                 raise RequestValidationError("task_id: text, not empty", field="task_id")
             ref = TaskRef(family, task_id, kind, submitted_at)
-        return Task(ref, Watching(self._core, self._options))
+        return Task(ref, Watching(self._core, self._options, self._ledger))
 
     @overload
     async def wait_all(
@@ -272,6 +272,7 @@ class MusicAPI:
         """
         asked = list(tasks)
         runtime = await self._core.runtime()
+        runtime.ledgers.add(self._ledger)
         waiting: list[Task[R]] = []
         for task in asked:
             if task.last is not None and task.last.is_terminal:
@@ -298,6 +299,7 @@ class MusicAPI:
                     f"state: one of {', '.join(STATES)}, got {state!r}", field="state"
                 )
         runtime = await self._core.runtime()
+        runtime.ledgers.add(self._ledger)
         await runtime.noted()
         return await self._ledger.jobs(*states)
 
@@ -315,7 +317,7 @@ class MusicAPI:
         model = str(job.request.fields.get("mv") or "")
         ref = TaskRef(job.request.family, task_id, job.request.kind, job.updated_at, model)
         job = await self._ledger.resolve(key, ref)
-        return Task(job.task or ref, Watching(self._core, self._options), job_key=key)
+        return Task(job.task or ref, Watching(self._core, self._options, self._ledger), job_key=key)
 
     async def resubmit(self, key: str, *, webhook_secret: str | None = None) -> Any:
         """Send an ambiguous or failed job once more, as it was written down. Charges credits.

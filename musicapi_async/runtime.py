@@ -114,7 +114,7 @@ class Runtime:
         await self.waiter.aclose()
         await self.caller.aclose()
         await self.noted()
-        for ledger in self.ledgers:
+        for ledger in tuple(self.ledgers):
             await ledger.aclose()
         await self.session.aclose()
         if self.keeper is not None:
