@@ -242,7 +242,7 @@ class Run:
             self._keep_prices(self.purse.prices)
             for job in await self.store.jobs("accepted", "finished", "failed", "ambiguous"):
                 if job.state != "failed" or job.refunded is False:
-                    self.purse.spent += self.purse.prices.get(job.request.kind, 0.0)
+                    self.purse.charged(job.request.kind, job.key)
 
     @property
     def _prices_path(self) -> Path:
@@ -320,7 +320,7 @@ class Run:
         if self.halted or self.stop.is_set():
             raise Left(self.halted or "not submitted: the batch was stopped")
         try:
-            async with self.purse.pay(operation):
+            async with self.purse.pay(operation, key):
                 found = await self._unless_stopped(key, create)
         except BudgetReached:
             self.halt(f"the budget of {self.purse.budget:g} credits is reached")

@@ -217,6 +217,21 @@ async def test_a_refund_gives_the_budget_back(client: MusicAPI, sandbox: Sandbox
     assert result.spent == price
 
 
+async def test_a_refund_is_given_back_once_however_often_the_failure_is_seen(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Killed before its record was written, a refunded failure is looked at again and frees nothing more."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), after=1)
+    price = sandbox.account.prices["create"]
+    for run in range(3):
+        result = await make(client, rows(2 + 2 * (run == 2)), tmp_path, budget=2 * price, max_in_flight=1)
+        assert result.failed == 1
+        assert result.spent == sandbox.journal.charges
+        assert result.spent == (price if run < 2 else 2 * price)
+        for record in (tmp_path / ".musicapi" / "songs").iterdir():
+            record.unlink()
+
+
 async def test_no_more_than_allowed_are_in_flight(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
     """With `max_in_flight=2` at most two songs run at once."""
     running: list[int] = []
