@@ -324,7 +324,8 @@ class MusicAPI:
 
         An ambiguous job may have been carried out: then this pays for it twice, which is why nothing ever
         does this for you. Its key stands for the new task afterwards; `webhook_secret`, which is never
-        kept, has to be given again where there was one. Returns what the call returns, such as a `Task`.
+        kept, has to be given again where there was one that is not of the client's own `webhooks`. Returns
+        what the call returns, such as a `Task`.
         Raises `RequestValidationError` for a job in another state, and what the call raises.
         """
         job, operation = await self._job(key)
@@ -332,6 +333,8 @@ class MusicAPI:
             raise RequestValidationError(f"job {key!r}: {job.request.call} is not known here", field="key")
         fields = dict(job.request.fields)
         if job.request.hidden:
+            if not webhook_secret and self._core.webhooks is not None:
+                webhook_secret = self._core.webhooks.secret_for(fields.get("webhook_url"), key)
             if not webhook_secret:
                 raise RequestValidationError(
                     f"webhook_secret: job {key!r} had one, which was not kept", field="webhook_secret"

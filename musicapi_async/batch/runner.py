@@ -20,7 +20,7 @@ import msgspec
 
 from ..api.request import body
 from ..client import MusicAPI
-from ..errors import JobKeyConflictError
+from ..errors import JobKeyConflictError, RequestValidationError
 from ..store import SQLiteStore, states
 from ..store.ledger import request_of
 from . import files
@@ -311,7 +311,10 @@ class Run:
 
         async def create() -> Any:
             if again:
-                return await self.client.resubmit(key)
+                try:
+                    return await self.client.resubmit(key, webhook_secret=fields.get("webhook_secret"))
+                except RequestValidationError as error:  # not sent, so what is known of it stays as it is
+                    raise Left(str(error)) from error
             view = self.client.with_options(job_key=key)
             return await getattr(getattr(view, family), operation)(**fields)
 

@@ -89,6 +89,11 @@ class Webhooks:
             return url
         return whole if len(whole) <= URL_LIMIT else url
 
+    def secret_for(self, url: object, job_key: str) -> str | None:
+        """The secret for an address that `order` gave a call with this job key; None for any other."""
+        own = self.url is not None and url in (self.url, self.url_for(job_key))
+        return self.secrets[0] if own else None
+
     def __repr__(self) -> str:
         return f"Webhooks(url={self.url!r}, secret=...)"
 
