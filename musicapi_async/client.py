@@ -218,7 +218,7 @@ class MusicAPI:
             if not task_id or not family:
                 raise RequestValidationError("task_id: text, not empty", field="task_id")
             ref = TaskRef(family, task_id, kind, submitted_at)
-        return Task(ref, Watching(self._core, self._options))
+        return Task(ref, Watching(self._core, self._options, self._ledger))
 
     @overload
     async def wait_all(
@@ -288,6 +288,7 @@ class MusicAPI:
         self, asked: list[Task[R]], timeout: float | None, until: Until
     ) -> AsyncGenerator[tuple[Task[R], TaskUpdate | Exception], None]:
         runtime = await self._core.runtime()
+        runtime.ledgers.add(self._ledger)
         waiting: list[Task[R]] = []
         for task in asked:
             if task.last is not None and task.last.is_terminal:
@@ -313,6 +314,7 @@ class MusicAPI:
                     f"state: one of {', '.join(STATES)}, got {state!r}", field="state"
                 )
         runtime = await self._core.runtime()
+        runtime.ledgers.add(self._ledger)
         await runtime.noted()
         return await self._ledger.jobs(*states)
 
@@ -330,14 +332,15 @@ class MusicAPI:
         model = str(job.request.fields.get("mv") or "")
         ref = TaskRef(job.request.family, task_id, job.request.kind, job.updated_at, model)
         job = await self._ledger.resolve(key, ref)
-        return Task(job.task or ref, Watching(self._core, self._options), job_key=key)
+        return Task(job.task or ref, Watching(self._core, self._options, self._ledger), job_key=key)
 
     async def resubmit(self, key: str, *, webhook_secret: str | None = None) -> Any:
         """Send an ambiguous or failed job once more, as it was written down. Charges credits.
 
         An ambiguous job may have been carried out: then this pays for it twice, which is why nothing ever
         does this for you. Its key stands for the new task afterwards; `webhook_secret`, which is never
-        kept, has to be given again where there was one. Returns what the call returns, such as a `Task`.
+        kept, has to be given again where there was one that is not of the client's own `webhooks`. Returns
+        what the call returns, such as a `Task`.
         Raises `RequestValidationError` for a job in another state, and what the call raises.
         """
         job, operation = await self._job(key)
@@ -345,6 +348,8 @@ class MusicAPI:
             raise RequestValidationError(f"job {key!r}: {job.request.call} is not known here", field="key")
         fields = dict(job.request.fields)
         if job.request.hidden:
+            if not webhook_secret and self._core.webhooks is not None:
+                webhook_secret = self._core.webhooks.secret_for(fields.get("webhook_url"), key)
             if not webhook_secret:
                 raise RequestValidationError(
                     f"webhook_secret: job {key!r} had one, which was not kept", field="webhook_secret"

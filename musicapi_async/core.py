@@ -102,6 +102,7 @@ class Core:
             if known.process == process and not known.closed and not known.loop.is_closed()
         ]
         opened = self._open()
+        opened.ledgers.add(self.book)
         self._runtimes.append(opened)
         await opened.keep()
         return opened
@@ -156,9 +157,8 @@ class Core:
         return ordered, options if ordered is request else msgspec.structs.replace(options, job_key=key)
 
     async def _adopt(self, key: str, task: TaskRef) -> None:
-        loop = asyncio.get_running_loop()
-        used = (runtime.ledgers for runtime in self._runtimes if runtime.loop is loop)
-        for ledger in {self.book}.union(*used):
+        runtime = await self.runtime()
+        for ledger in tuple(runtime.ledgers):
             for word in SAME_FAMILY.get(task.family, (task.family,)):
                 await ledger.adopt(key, msgspec.structs.replace(task, family=word))
 
@@ -192,24 +192,31 @@ class Core:
 class Watching:
     """What a handle sees of the client: whatever loop it is used in."""
 
-    __slots__ = ("_core", "_options")
+    __slots__ = ("_core", "_ledger", "_options")
 
-    def __init__(self, core: Core, options: Options) -> None:
+    def __init__(self, core: Core, options: Options, ledger: Ledger) -> None:
         self._core = core
         self._options = options
+        self._ledger = ledger
+
+    async def _runtime(self) -> Runtime:
+        """The parts for the running loop, which note in the ledger when a task ends."""
+        runtime = await self._core.runtime()
+        runtime.ledgers.add(self._ledger)
+        return runtime
 
     async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
-        runtime = await self._core.runtime()
+        runtime = await self._runtime()
         return await runtime.waiter.wait(ref, until, timeout)
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
-        runtime = await self._core.runtime()
+        runtime = await self._runtime()
         async with aclosing(runtime.waiter.updates(ref, timeout)) as updates:
             async for update in updates:
                 yield update
 
     async def refresh(self, ref: TaskRef) -> TaskUpdate:
-        runtime = await self._core.runtime()
+        runtime = await self._runtime()
         return await runtime.refresh(ref, self._options)
 
 
@@ -225,7 +232,7 @@ class Bound:
         self._options = options
         self._ledger = ledger
         self._recorder: Recorder = recorder or ledger
-        self._watching = Watching(core, options)
+        self._watching = Watching(core, options, ledger)
 
     async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
         self._warn(operation)

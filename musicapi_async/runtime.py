@@ -124,11 +124,15 @@ class Runtime:
             if self.keeper is not None:
                 closing.push_async_callback(self.keeper.aclose)
             closing.push_async_callback(self.session.aclose)
-            for ledger in self.ledgers:
-                closing.push_async_callback(ledger.aclose)
+            closing.push_async_callback(self._close_ledgers)
             closing.push_async_callback(self.noted)
             closing.push_async_callback(self.caller.aclose)
             closing.push_async_callback(self.waiter.aclose)
+
+    async def _close_ledgers(self) -> None:
+        async with AsyncExitStack() as closing:
+            for ledger in tuple(self.ledgers):
+                closing.push_async_callback(ledger.aclose)
 
 
 async def _close_at_end(runtime: Runtime) -> AsyncGenerator[None, None]:

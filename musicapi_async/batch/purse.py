@@ -38,14 +38,16 @@ class Purse:
         self.spent = 0.0
         self._balance: Final = balance
         self._learned: Final = learned
+        self._charges: Final[dict[str, float]] = {}
         self._held = 0.0
         self._paying = 0
         self._learning = False
         self._changed: Final = asyncio.Condition()
 
     @asynccontextmanager
-    async def pay(self, kind: str) -> AsyncGenerator[None]:
-        """Make a call of this kind inside. Raises `BudgetReached` instead if it would pass the budget.
+    async def pay(self, kind: str, key: str) -> AsyncGenerator[None]:
+        """Make the call of this kind and job key inside. Raises `BudgetReached` instead if it would pass the
+        budget.
 
         A call that raises inside counts as not charged, unless its outcome is unknown.
         """
@@ -69,9 +71,9 @@ class Purse:
                 # A refund that arrives in this moment hides a part of the price.
                 self.prices[kind] = max(0.0, before - await self._balance())
                 self._learned(self.prices)
-            self.spent += self.prices[kind]
+            self.charged(kind, key)
         except OutcomeUnknownError:
-            self.spent += price or 0.0
+            self.charged(kind, key)
             raise
         finally:
             async with self._changed:
@@ -81,6 +83,11 @@ class Purse:
                     self._learning = False
                 self._changed.notify_all()
 
-    def refunded(self, kind: str) -> None:
-        """The service gave back what a call of this kind cost."""
-        self.spent = max(0.0, self.spent - self.prices.get(kind, 0.0))
+    def charged(self, kind: str, key: str) -> None:
+        """Count the call of this kind and job key as charged."""
+        price = self._charges[key] = self.prices.get(kind, 0.0)
+        self.spent += price
+
+    def refunded(self, key: str) -> None:
+        """The service gave back what the last call with this job key cost: no longer count it, if it was."""
+        self.spent -= self._charges.pop(key, 0.0)

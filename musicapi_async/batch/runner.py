@@ -20,7 +20,7 @@ import msgspec
 
 from ..api.request import body
 from ..client import MusicAPI
-from ..errors import JobKeyConflictError
+from ..errors import JobKeyConflictError, RequestValidationError
 from ..store import SQLiteStore, states
 from ..store.ledger import request_of
 from . import files
@@ -242,7 +242,7 @@ class Run:
             self._keep_prices(self.purse.prices)
             for job in await self.store.jobs("accepted", "finished", "failed", "ambiguous"):
                 if job.state != "failed" or job.refunded is False:
-                    self.purse.spent += self.purse.prices.get(job.request.kind, 0.0)
+                    self.purse.charged(job.request.kind, job.key)
 
     @property
     def _prices_path(self) -> Path:
@@ -311,7 +311,10 @@ class Run:
 
         async def create() -> Any:
             if again:
-                return await self.client.resubmit(key)
+                try:
+                    return await self.client.resubmit(key, webhook_secret=fields.get("webhook_secret"))
+                except RequestValidationError as error:  # not sent, so what is known of it stays as it is
+                    raise Left(str(error)) from error
             view = self.client.with_options(job_key=key)
             return await getattr(getattr(view, family), operation)(**fields)
 
@@ -320,7 +323,7 @@ class Run:
         if self.halted or self.stop.is_set():
             raise Left(self.halted or "not submitted: the batch was stopped")
         try:
-            async with self.purse.pay(operation):
+            async with self.purse.pay(operation, key):
                 found = await self._unless_stopped(key, create)
         except BudgetReached:
             self.halt(f"the budget of {self.purse.budget:g} credits is reached")

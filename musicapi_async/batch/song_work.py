@@ -145,7 +145,7 @@ class SongWork:
                 return await task.wait(), task
             except TaskFailedError as error:
                 if error.refunded is not False:
-                    run.purse.refunded(operation)
+                    run.purse.refunded(key)
                 raise
             finally:
                 moved("fetching")

@@ -63,7 +63,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     job is ambiguous or failed. `balance_before` and `balance_after` are credits, with `check_balance=True`;
     they are evidence, not proof: other calls and refunds move the balance, too. Times are Unix times of the
     machine that wrote them. `attempts` counts sends that were decided on: 1, and one more for each
-    `resubmit`; `earlier` is the job as it was before the last one.
+    `resubmit`; `earlier` is the job as it was before the last one. `others` are tasks that were told for this
+    key and that it does not stand for: those of earlier sends, and what a webhook named while a later one was
+    under way.
     """
 
     key: str
@@ -81,6 +83,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     balance_after: float | None = None
     attempts: int = 1
     earlier: Job | None = None
+    others: tuple[TaskRef, ...] = ()
 
     @property
     def task_id(self) -> str | None:

@@ -92,7 +92,16 @@ def _without_the_dead(job: Job, alive: Liveness, now: float) -> Job | None:
         return job
     if job.state == "sent":
         return msgspec.structs.replace(job, state="ambiguous", holder=None, why=DIED_SENDING, updated_at=now)
-    return job.earlier
+    return _undone(job)
+
+
+def _undone(job: Job) -> Job | None:
+    """The row without its last send; what was heard meanwhile is kept."""
+    earlier = job.earlier
+    if earlier is None:
+        return None
+    heard = job.others if earlier.task is None else _without(job.others, earlier.task)
+    return msgspec.structs.replace(earlier, others=_and(earlier.others, heard))
 
 
 def leaving(holder: Holder, now: float, balance: float | None = None) -> Step:
@@ -126,22 +135,47 @@ def dropped(holder: Holder) -> Step:
     def step(job: Job | None) -> Job | None:
         if job is None or job.holder != holder or job.state not in ("reserved", "sent"):
             return job
-        return job.earlier
+        return _undone(job)
 
     return step
 
 
 def accepted(holder: Holder, job_if_lost: Job, task: TaskRef, reply: str, now: float) -> Step:
-    """The service gave a task. What is paid for is written down even if the row went missing."""
+    """The service gave a task. What is paid for is written down even if the row went missing, and the answer
+    is believed rather than what a webhook or somebody told meanwhile. No task is dropped."""
 
     def step(job: Job | None) -> Job | None:
-        if job is not None and job.task is not None and job.holder != holder:
-            return job  # resolved meanwhile, by a webhook or by hand
+        job = job or job_if_lost
+        others = _without(job.others, task)
+        if job.task is not None and job.holder != holder:
+            if job.task.task_id == task.task_id:
+                return job  # known already, and it may have ended since
+            if job.attempts > job_if_lost.attempts:  # sent again after this send, and that was accepted
+                return msgspec.structs.replace(job, others=_and(job.others, (task,)))
+            others = _and(others, (job.task,))
         return msgspec.structs.replace(
-            job or job_if_lost, state="accepted", holder=None, task=task, reply=reply, why="", updated_at=now
+            job,
+            state="accepted",
+            holder=None,
+            task=task,
+            reply=reply,
+            outcome="",
+            refunded=None,
+            why="",
+            updated_at=now,
+            others=others,
         )
 
     return step
+
+
+def _and(tasks: tuple[TaskRef, ...], more: tuple[TaskRef, ...]) -> tuple[TaskRef, ...]:
+    known = {task.task_id for task in tasks}
+    return (*tasks, *(task for task in more if task.task_id not in known))
+
+
+def _without(tasks: tuple[TaskRef, ...], one: TaskRef) -> tuple[TaskRef, ...]:
+    return tuple(task for task in tasks if task.task_id != one.task_id)
 
 
 def answered(holder: Holder, job_if_lost: Job, reply: str, now: float) -> Step:
@@ -211,25 +245,48 @@ def resolved(key: str, task: TaskRef, alive: Liveness, now: float) -> Step:
         if not job.request.kind:
             raise RequestValidationError(f"job {key!r} makes no task: {job.request.call}", field="key")
         return msgspec.structs.replace(
-            job, state="accepted", holder=None, task=task, why="resolved by its task id", updated_at=now
+            job,
+            state="accepted",
+            holder=None,
+            task=task,
+            why="resolved by its task id",
+            updated_at=now,
+            others=_without(job.others, task),
         )
 
     return step
 
 
 def adopted(task: TaskRef, now: float) -> Step:
-    """A webhook told which task a job made that nobody had heard of since it was sent."""
+    """A webhook told which task a job made that nobody had heard of since it was sent.
+
+    For a job that was sent more than once it may be late and mean an earlier send: a task that was known
+    before the last one is not of it, and while the answer to the last one is awaited, that answer decides.
+    """
 
     def step(job: Job | None) -> Job | None:
         if job is None or job.state not in ("sent", "ambiguous") or job.request.family != task.family:
             return job
+        if job.earlier is not None and task.task_id in _known_to(job.earlier):
+            return job
         known = msgspec.structs.replace(task, kind=job.request.kind, submitted_at=job.updated_at)
-        why = "resolved by its webhook"
+        if job.state == "sent" and job.attempts > 1:
+            return msgspec.structs.replace(job, others=_and(job.others, (known,)))
         return msgspec.structs.replace(
-            job, state="accepted", holder=None, task=known, why=why, updated_at=now
+            job,
+            state="accepted",
+            holder=None,
+            task=known,
+            why="resolved by its webhook",
+            updated_at=now,
+            others=_without(job.others, task),
         )
 
     return step
+
+
+def _known_to(job: Job) -> set[str]:
+    return {task.task_id for task in (*job.others, *((job.task,) if job.task is not None else ()))}
 
 
 def reopened(key: str, holder: Holder, alive: Liveness, now: float) -> Step:
@@ -254,6 +311,7 @@ def reopened(key: str, holder: Holder, alive: Liveness, now: float) -> Step:
             holder=holder,
             attempts=job.attempts + 1,
             earlier=msgspec.structs.replace(job, earlier=None),
+            others=_and(job.others, (job.task,) if job.task is not None else ()),
         )
 
     return step

@@ -89,6 +89,11 @@ class Webhooks:
             return url
         return whole if len(whole) <= URL_LIMIT else url
 
+    def secret_for(self, url: object, job_key: str) -> str | None:
+        """The secret for an address that `order` gave a call with this job key; None for any other."""
+        own = self.url is not None and url in (self.url, self.url_for(job_key))
+        return self.secrets[0] if own else None
+
     def __repr__(self) -> str:
         return f"Webhooks(url={self.url!r}, secret=...)"
 
@@ -143,14 +148,18 @@ class Inbox:
         marks = _marks(event)
         if any(mark in self._handled for mark in marks):
             return msgspec.structs.replace(event, is_duplicate=True)
-        if job_key is not None and event.task_id and event.family:
-            ref = TaskRef(event.family, event.task_id)
-            if self._adopt is not None:
-                await self._adopt(job_key, ref)  # if it fails, the service tries again
-            self._jobs.put(job_key, ref)
-        self._deliver(event)
-        for mark in marks:
+        for mark in marks:  # before anything is awaited: a copy may come meanwhile
             self._handled.put(mark, True)
+        try:
+            if job_key is not None and event.task_id and event.family:
+                ref = TaskRef(event.family, event.task_id)
+                if self._adopt is not None:
+                    await self._adopt(job_key, ref)
+                self._jobs.put(job_key, ref)
+            self._deliver(event)
+        except BaseException:
+            self.forget(event)  # the service tries again
+            raise
         return event
 
     def forget(self, event: Event) -> None:

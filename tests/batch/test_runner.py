@@ -14,7 +14,7 @@ import msgspec
 import mutagen.id3
 import pytest
 
-from musicapi_async import MusicAPI
+from musicapi_async import MusicAPI, Webhooks
 from musicapi_async.batch import BatchResult, Manifest, Progress, run_batch
 from musicapi_async.batch.records import Folder
 from musicapi_async.errors import BatchError, JobKeyConflictError, JobStoreError
@@ -125,6 +125,35 @@ async def test_a_failed_song_is_made_again_only_when_asked(
     assert sandbox.journal.charged_twice() == []
 
 
+HOOKS = Webhooks("http://127.0.0.1:9/hooks", "secret")
+"""Where nothing listens."""
+
+
+async def test_a_failed_song_with_a_webhook_can_be_made_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The client's own webhook secret is at hand, so nothing has to be given again."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    async with sandbox.client(pace=None, webhooks=HOOKS) as client:
+        assert (await make(client, rows(1), tmp_path)).failed == 1
+        retried = await make(client, rows(1), tmp_path, retry_failed=True)
+    assert (retried.done, retried.failed, retried.submitted) == (1, 0, 1)
+
+
+async def test_a_failed_song_that_cannot_be_sent_again_keeps_its_error(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Without the webhook's secret nothing is sent: the song is left, and its record tells why it failed."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    async with sandbox.client(pace=None, webhooks=HOOKS) as client:
+        await make(client, rows(1), tmp_path)
+    (before,) = Folder(tmp_path).records(iter(["s0"]))
+    async with sandbox.client(pace=None) as client:
+        result = await make(client, rows(1), tmp_path, retry_failed=True)
+    assert "webhook_secret" in result.left["s0"]
+    (after,) = Folder(tmp_path).records(iter(["s0"]))
+    assert after == before
+    assert len(sandbox.journal.creates) == 1
+
+
 async def test_a_failed_step_leaves_the_rest(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
     """One step fails, the song and its other steps are there; it too is made again only when asked."""
     sandbox.faults.on("POST", "/sonic/stems/basic", Fault.fail())
@@ -215,6 +244,21 @@ async def test_a_refund_gives_the_budget_back(client: MusicAPI, sandbox: Sandbox
     result = await make(client, rows(2), tmp_path, budget=2 * price, max_in_flight=1)
     assert (result.done, result.failed) == (1, 1)
     assert result.spent == price
+
+
+async def test_a_refund_is_given_back_once_however_often_the_failure_is_seen(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Killed before its record was written, a refunded failure is looked at again and frees nothing more."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), after=1)
+    price = sandbox.account.prices["create"]
+    for run in range(3):
+        result = await make(client, rows(2 + 2 * (run == 2)), tmp_path, budget=2 * price, max_in_flight=1)
+        assert result.failed == 1
+        assert result.spent == sandbox.journal.charges
+        assert result.spent == (price if run < 2 else 2 * price)
+        for record in (tmp_path / ".musicapi" / "songs").iterdir():
+            record.unlink()
 
 
 async def test_no_more_than_allowed_are_in_flight(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from musicapi_async import MusicAPI
+from musicapi_async import MusicAPI, Webhooks
 from musicapi_async.errors import (
     BadRequestError,
     ConnectFailedError,
@@ -24,6 +27,7 @@ from musicapi_async.errors import (
 )
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.store import JobStore, MemoryStore, SQLiteStore
+from musicapi_async.wire.signature import sign
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 
@@ -256,6 +260,28 @@ async def test_a_webhook_secret_is_asked_for_again(sandbox: Sandbox, store: JobS
     assert body["webhook_secret"] == "two"
 
 
+async def test_the_secret_of_the_clients_own_webhooks_need_not_be_given_again(
+    sandbox: Sandbox, store: JobStore
+) -> None:
+    """The client knows the secret for its own address, and for no other."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_before, times=2)
+    own = Webhooks("http://127.0.0.1:9/hooks", "new-secret")
+    async with opened(sandbox, store, webhooks=own) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="own").sonic.create_music(**SONG)
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="other").sonic.create_music(
+                **SONG, webhook_url="https://example.org/hook", webhook_secret="one"
+            )
+        await client.resubmit("own")
+        with pytest.raises(RequestValidationError, match="webhook_secret"):
+            await client.resubmit("other")
+    body = sandbox.journal.creates[-1].body
+    assert isinstance(body, dict)
+    assert body["webhook_secret"] == "new-secret"
+    assert body["webhook_url"] == "http://127.0.0.1:9/hooks?job_key=own"
+
+
 async def test_a_failed_task_keeps_its_key_until_it_is_sent_again(sandbox: Sandbox, store: JobStore) -> None:
     """The key of a failed task gives the failure; `resubmit` gives a new task."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
@@ -273,6 +299,47 @@ async def test_a_failed_task_keeps_its_key_until_it_is_sent_again(sandbox: Sandb
         await again.wait()
     assert len(sandbox.journal.creates) == 2
     assert sandbox.journal.charged_twice() == []
+
+
+async def wait(client: MusicAPI, token: str) -> None:
+    await client.task(token).wait()
+
+
+async def follow(client: MusicAPI, token: str) -> None:
+    async for _ in client.task(token).updates():
+        pass
+
+
+async def look(client: MusicAPI, token: str) -> None:
+    task = client.task(token)
+    while not (await task.refresh()).is_terminal:
+        await client.clock.sleep(2)
+
+
+async def complete(client: MusicAPI, token: str) -> None:
+    async for _ in client.as_completed([client.task(token)]):
+        pass
+
+
+@pytest.mark.parametrize("end", [wait, follow, look, complete])
+@pytest.mark.parametrize("of_view", [False, True])
+async def test_a_failure_that_only_a_later_client_saw_is_noted(
+    sandbox: Sandbox,
+    store: JobStore,
+    end: Callable[[MusicAPI, str], Awaitable[None]],
+    of_view: bool,
+) -> None:
+    """Resumed by its token, a task ends in the store too, so that its job can be sent again."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    async with opened(sandbox, store) as client:
+        token = (await client.with_options(job_key="k").sonic.create_music(**SONG)).token
+    async with opened(sandbox, None if of_view else store) as client:
+        view = client.with_options(store=store) if of_view else client
+        with contextlib.suppress(TaskFailedError):
+            await end(view, token)
+        (job,) = await view.jobs()
+        assert (job.state, job.outcome) == ("failed", "failed")
+        await (await view.resubmit("k")).wait()
 
 
 async def test_a_direct_call_gives_its_reply_again(sandbox: Sandbox, store: JobStore) -> None:
@@ -346,6 +413,43 @@ async def test_a_view_can_have_a_store_of_its_own(sandbox: Sandbox, store: JobSt
         await task.wait()
         assert [job.state for job in await view.jobs()] == ["finished"]
         assert await client.jobs() == []
+
+
+async def list_jobs(client: MusicAPI) -> None:
+    await client.jobs()
+
+
+async def list_jobs_of_a_view(client: MusicAPI) -> None:
+    await client.with_options(job_key="k").jobs()
+
+
+async def take_a_webhook(client: MusicAPI) -> None:
+    raw = b'{"event":"song.streaming","platform":"sonic","task_id":"t","data":[]}'
+    stamp = str(int(time.time()))
+    headers = {"X-Webhook-Timestamp": stamp, "X-Webhook-Signature": sign("secret", stamp, raw)}
+    assert not (await client.webhooks.handle(headers, raw, url="/hooks?job_key=k")).is_duplicate
+
+
+@pytest.mark.parametrize("use", [list_jobs, list_jobs_of_a_view, take_a_webhook])
+async def test_closing_the_client_closes_a_store_that_was_only_read(
+    sandbox: Sandbox, tmp_path: Path, use: Callable[[MusicAPI], Awaitable[None]]
+) -> None:
+    """Neither the file nor its thread outlives the client, even if nothing was paid for."""
+    before = set(threading.enumerate())
+    store, other = SQLiteStore(tmp_path / "jobs.sqlite"), SQLiteStore(tmp_path / "other.sqlite")
+    async with opened(sandbox, store, webhooks=Webhooks(secret="secret")) as client:
+        await use(client)
+        await client.with_options(store=other).jobs()
+        assert stores(before)
+    with anyio.fail_after(10):
+        while stores(before):
+            await anyio.lowlevel.checkpoint()
+
+
+def stores(before: set[threading.Thread]) -> list[threading.Thread]:
+    """The threads of stores that were not there before."""
+    new = set(threading.enumerate()) - before
+    return [thread for thread in new if thread.name.startswith("musicapi-store")]
 
 
 async def test_an_unknown_state_word_is_refused(sandbox: Sandbox, store: JobStore) -> None:

@@ -104,6 +104,43 @@ async def test_a_delivery_whose_handling_failed_may_come_again() -> None:
     assert len(told) == 1
 
 
+async def test_copies_that_arrive_at_once_are_told_once() -> None:
+    """While the first is being written down, the others are duplicates already."""
+    writing = asyncio.Event()
+
+    async def adopt(job_key: str, ref: Any) -> None:
+        await writing.wait()
+
+    told: list[Event] = []
+    inbox = Inbox(hooks(), told.append, adopt=adopt)
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    copies = [asyncio.create_task(inbox.handle(headers, raw, url="/hooks?job_key=k")) for _ in range(3)]
+    await asyncio.sleep(0)
+    writing.set()
+    assert [event.is_duplicate for event in await asyncio.gather(*copies)] == [False, True, True]
+    assert len(told) == 1
+
+
+async def test_a_delivery_whose_handling_was_cut_off_may_come_again() -> None:
+    """The connection closed while it was being written down: the repetition is no duplicate."""
+    held = [asyncio.Event()]
+
+    async def adopt(job_key: str, ref: Any) -> None:
+        while held:
+            await held.pop().wait()
+
+    told: list[Event] = []
+    inbox = Inbox(hooks(), told.append, adopt=adopt)
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    first = asyncio.create_task(inbox.handle(headers, raw, url="/hooks?job_key=k"))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert not (await inbox.handle(headers, raw, url="/hooks?job_key=k")).is_duplicate
+    assert len(told) == 1
+
+
 async def test_a_failed_generation_raises_from_the_wait_with_its_refund() -> None:
     """`song.failed` ends the wait as a failed poll would."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
