@@ -2,7 +2,8 @@
 
 A clip that has succeeded may not be on the CDN yet, so first refusals are expected and waited out. HEAD is
 not dependable on these hosts, so the file is simply fetched. What arrives is written to `<name>.part`,
-checked (length, first bytes), synced, and then renamed; a later call goes on from the `.part`.
+checked (length, first bytes), synced, and then renamed; a later call goes on from the `.part`, if the note
+beside it says that it is of the same link and the answer that it is of the same file.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..api.results import Clip, Result
 from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
 from ..wire import retry
+from . import part as parts
 from .limiter import RateLimiter
 from .session import Session
 
@@ -211,16 +213,25 @@ class Downloader:
 
     async def _attempt(self, url: str, path: Path, extension: str) -> Path:
         part = path.with_name(path.name + f".{extension}" * bool(extension) + ".part")
-        have = await anyio.to_thread.run_sync(_size_of_part, part)
-        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+        have, source = await anyio.to_thread.run_sync(parts.started, part, url)
+        headers = {"Accept-Encoding": "identity"}
+        if have:
+            headers |= {"Range": f"bytes={have}-", **source.condition}
         try:
             async with self._session.media(url, headers, READ_TIMEOUT) as response:
+                tag = response.headers.get("ETag", "")
                 if response.status == 416:  # what we have is no beginning of this file
-                    await anyio.to_thread.run_sync(_drop, part)
+                    await anyio.to_thread.run_sync(parts.drop, part)
                     raise _Again("the server cannot go on where the last download stopped", 416)
                 have, total = _accept(response, have, url)
+                if have and not source.agrees(tag, total):
+                    await anyio.to_thread.run_sync(parts.drop, part)
+                    raise _Again("the file at the link has changed", 206)
                 file = await anyio.to_thread.run_sync(_reopen, part, have)
                 try:
+                    if not have:
+                        fresh = parts.source_of(url, tag, total)
+                        await anyio.to_thread.run_sync(parts.note_source, part, fresh)
                     await self._copy(response, file, have, total, url)
                 finally:
                     await anyio.to_thread.run_sync(_sync_and_close, file)
@@ -277,15 +288,6 @@ def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> tuple[int,
     raise DownloadError(f"HTTP {status} for {url.partition('?')[0]}", url=url, status=status)
 
 
-def _size_of_part(part: Path) -> int:
-    part.parent.mkdir(parents=True, exist_ok=True)
-    return part.stat().st_size if part.is_file() else 0
-
-
-def _drop(part: Path) -> None:
-    part.unlink(missing_ok=True)
-
-
 def _reopen(part: Path, have: int) -> BinaryIO:
     file = part.open("r+b" if have else "wb")
     file.seek(have)
@@ -305,14 +307,15 @@ def _finish(part: Path, path: Path, url: str) -> Path:
         head = file.read(512)
     kind = kind_of(head)
     if kind is None:
-        part.unlink(missing_ok=True)
+        parts.drop(part)
         raise _Again("no audio came, but text" if head else "an empty file came")
     named = extension_of(url)
     if not kind and named in EXTENSIONS:
-        part.unlink(missing_ok=True)
+        parts.drop(part)
         raise _Again(f"what came does not begin like {named}")
     final = path.with_name(f"{path.name}.{kind or named or 'bin'}")
     os.replace(part, final)
+    parts.drop_note(part)
     _sync_folder(final.parent)
     return final
 

@@ -1,0 +1,153 @@
+"""Files on the way: which file a started one belongs to, whose file a name is, and how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from musicapi_async import Clip, DownloadError, MusicAPI
+from musicapi_async.testing.virtual import VirtualTimeLoop
+
+SIZE = 1_500_000
+A, B = b"ID3" + b"A" * SIZE, b"ID3" + b"B" * SIZE
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Waiting takes no time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+class Host:
+    """A host of files that can resume, cuts the files in `cut` in the middle, and drips those in `dripping`."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {"/a.mp3": A, "/b.mp3": B, "/1/audio.mp3": A, "/2/audio.mp3": B}
+        self.tags: dict[str, str] = {}
+        self.cut: set[str] = set()
+        self.dripping: dict[str, float] = {}
+        self.asked: list[web.Request] = []
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """A whole file, the rest of one, or one that goes wrong."""
+        self.asked.append(request)
+        path, body = request.path, self.files[request.path]
+        tag = self.tags.get(path)
+        headers = {} if tag is None else {"ETag": tag}
+        span = request.headers.get("Range")
+        start = 0
+        if span is not None and request.headers.get("If-Range", tag) == tag:
+            start = int(span.removeprefix("bytes=").removesuffix("-"))
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        if path in self.cut:
+            response.content_length = len(body) - start
+            await response.prepare(request)
+            await response.write(body[start : (start + len(body)) // 2])
+            await asyncio.sleep(0.05)
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+        await response.prepare(request)
+        if path in self.dripping:
+            for byte in body[start:]:
+                await response.write(bytes([byte]))
+                await asyncio.sleep(self.dripping[path])
+        else:
+            await response.write(body[start:])
+        return response
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    """A running host."""
+    host = Host()
+    app = web.Application()
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]] = host.answer
+    app.router.add_get("/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield host
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def client(host: Host) -> AsyncIterator[MusicAPI]:
+    """A client that fetches from it."""
+    async with MusicAPI("key", base_url=host.url) as client:
+        yield client
+
+
+def song(host: Host, name: str) -> Clip:
+    """A finished clip of the title that all have."""
+    return Clip(clip_id=name, title="Song", state="succeeded", audio_url=f"{host.url}/{name}.mp3")
+
+
+# --- a started file ----------------------------------------------------------------------------------------
+
+
+async def test_a_started_file_is_gone_on_with(host: Host, client: MusicAPI, tmp_path: Path) -> None:
+    """After a cut only the missing bytes are asked for, on condition that the file is still the same."""
+    host.tags["/a.mp3"] = '"one"'
+    host.cut = {"/a.mp3"}
+    with pytest.raises(DownloadError):
+        await client.download(song(host, "a"), tmp_path, name="{title} {clip_id}")
+    host.cut, host.asked = set(), []
+    (path,) = await client.download(song(host, "a"), tmp_path, name="{title} {clip_id}")
+    assert path.read_bytes() == A
+    (request,) = host.asked
+    assert request.headers["Range"].startswith("bytes=")
+    assert request.headers["If-Range"] == '"one"'
+    assert os.listdir(tmp_path) == ["Song a.mp3"]
+
+
+async def test_a_started_file_is_never_gone_on_with_as_another(
+    host: Host, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Two songs of one name: what came of the first is no beginning of the second."""
+    host.cut = {"/a.mp3"}
+    with pytest.raises(DownloadError):
+        await client.download(song(host, "a"), tmp_path, name="{title}")
+    (path,) = await client.download(song(host, "b"), tmp_path, name="{title}")
+    assert path.read_bytes() == B
+    assert os.listdir(tmp_path) == ["Song.mp3"]
+
+
+@pytest.mark.parametrize("tags", [('"one"', '"two"'), ('W/"one"', 'W/"two"'), (None, None)])
+async def test_a_file_that_changed_at_its_link_is_fetched_from_the_start(
+    host: Host, client: MusicAPI, tmp_path: Path, tags: tuple[str | None, str | None]
+) -> None:
+    """Another tag, or without tags another length, makes what came before worthless."""
+    host.cut = {"/a.mp3"}
+    for tag, body in zip(tags, (A, B + b"B"), strict=True):
+        host.tags = {} if tag is None else {"/a.mp3": tag}
+        host.files["/a.mp3"] = body
+        if body is A:
+            with pytest.raises(DownloadError):
+                await client.download(song(host, "a"), tmp_path)
+        host.cut = set()
+    (path,) = await client.download(song(host, "a"), tmp_path)
+    assert path.read_bytes() == B + b"B"
+
+
+async def test_a_started_file_of_unknown_source_is_fetched_from_the_start(
+    host: Host, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A `.part` without a readable note of its source is not trusted."""
+    for note in (None, b"{", b"[]" * 5000):
+        (tmp_path / "Song a.mp3.part").write_bytes(B[:1000])
+        if note is not None:
+            (tmp_path / "Song a.mp3.source.part").write_bytes(note)
+        (path,) = await client.download(song(host, "a"), tmp_path)
+        assert path.read_bytes() == A
+        path.unlink()
+    assert os.listdir(tmp_path) == []
