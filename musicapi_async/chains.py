@@ -40,7 +40,7 @@ from .api.request import refuse, violations
 from .api.results import Clip, Clips, Result
 from .api.sonic import Sonic
 from .errors import DownloadError, MusicAPIError, NotFoundError, RequestValidationError, TaskFailedError
-from .transport.download import safe_name
+from .transport.download import extension_of, safe_name
 
 if TYPE_CHECKING:
     from .api.handle import Task
@@ -401,7 +401,10 @@ class _Place:
 
     async def get_audio(self) -> None:
         """The clip itself; free."""
-        self.found["audio"] = (await self.client.download(self.clip, self.folder, name=self.pattern))[0]
+        there = self.there(extension_of(self.clip.final_url or "") or "mp3")
+        self.found["audio"] = (
+            there or ((await self.client.download(self.clip, self.folder, name=self.pattern))[0])
+        )
 
     async def get_wav(self) -> None:
         """The WAV file."""

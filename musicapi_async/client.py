@@ -366,8 +366,10 @@ class MusicAPI:
         `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
         `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
         title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and
-        has been checked; one that is already there whole is not fetched again. Clips that failed are passed
-        over. The key is never sent. Raises `DownloadError`.
+        has been checked; a clip that is there whole under a name with its clip_id is not fetched again. With
+        other names, and for links, a file there may be another's: it stays, and the new one gets a number
+        unless both are the same. Clips that failed are passed over. The key is never sent. Raises
+        `DownloadError`.
         """
         from .transport.download import links_of
 

@@ -151,3 +151,53 @@ async def test_a_started_file_of_unknown_source_is_fetched_from_the_start(
         assert path.read_bytes() == A
         path.unlink()
     assert os.listdir(tmp_path) == []
+
+
+# --- whose file a name is ----------------------------------------------------------------------------------
+
+
+async def test_links_that_end_alike_give_two_files(host: Host, client: MusicAPI, tmp_path: Path) -> None:
+    """In calls of their own, too: a name made of a link says little, so the content decides."""
+    links = [f"{host.url}/1/audio.mp3", f"{host.url}/2/audio.mp3"]
+    for _ in range(2):
+        (first,) = await client.download(links[0], tmp_path)
+        (second,) = await client.download(links[1], tmp_path)
+        assert (first.read_bytes(), second.read_bytes()) == (A, B)
+        assert sorted(os.listdir(tmp_path)) == ["audio 2.mp3", "audio.mp3"]
+
+
+@pytest.mark.parametrize("pattern", ["{title}", "fixed", "{index}", "{title}{clip_id:.0}"])
+async def test_a_name_without_the_clip_id_takes_no_other_songs_file(
+    host: Host, client: MusicAPI, tmp_path: Path, pattern: str
+) -> None:
+    """The second song of a name gets the next free one; neither is written over, and both are found again."""
+    for _ in range(2):
+        (first,) = await client.download(song(host, "a"), tmp_path, name=pattern)
+        (second,) = await client.download(song(host, "b"), tmp_path, name=pattern)
+        assert (first.read_bytes(), second.read_bytes()) == (A, B)
+        assert len(os.listdir(tmp_path)) == 2
+    both = [song(host, "b"), song(host, "a")]
+    fetched = await client.download(both, tmp_path / "other", name=pattern)
+    assert [path.read_bytes() for path in fetched] == [B, A]
+
+
+async def test_a_clip_under_its_own_name_is_not_fetched_again(
+    host: Host, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A name that holds the clip's id is proof enough."""
+    (path,) = await client.download(song(host, "a"), tmp_path)
+    host.asked = []
+    assert await client.download(song(host, "a"), tmp_path) == [path]
+    assert host.asked == []
+
+
+async def test_files_fetched_at_once_never_share_a_free_name(
+    host: Host, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Names that are taken on the disk push all of a call's files on, each to a place of its own."""
+    for name in ("Song.mp3", "Song 2.mp3"):
+        (tmp_path / name).write_bytes(b"ID3 of somebody else")
+    paths = await client.download([song(host, "a"), song(host, "b")], tmp_path, name="{title}")
+    assert [path.read_bytes() for path in paths] == [A, B]
+    assert len(os.listdir(tmp_path)) == 4
+    assert (tmp_path / "Song 2.mp3").read_bytes() == b"ID3 of somebody else"
