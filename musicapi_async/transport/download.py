@@ -43,6 +43,9 @@ LONGEST_PAUSE: Final = 30.0
 CHUNK: Final = 256 * 1024
 """Bytes written at once; 16 KiB chunks write at a fifth of the speed (measured)."""
 READ_TIMEOUT: Final = 60.0
+"""Real seconds for the first answer, and for the next byte."""
+LEAST: Final = 256 * 1024
+"""Bytes that must come in each minute, else the host is as good as silent: 35 kbit/s, the pace of GPRS."""
 SIZE_LIMIT: Final = 1024**3
 """Bytes; a song of eight minutes as WAV is 90 MB."""
 NAME_BYTES: Final = 150
@@ -158,10 +161,13 @@ class Downloader:
         self._locks: Final[dict[Path, asyncio.Lock]] = {}
         self._naming: Final = asyncio.Lock()
 
-    async def fetch_all(self, links: Sequence[Link], folder: Path, pattern: str) -> list[Path]:
+    async def fetch_all(
+        self, links: Sequence[Link], folder: Path, pattern: str, deadline: float | None = None
+    ) -> list[Path]:
         """Fetch files at once, as many as the lane allows; the paths in the order of `links`.
 
-        All are tried; then the first error is raised, with every whole file in place.
+        All are tried; then the first error is raised, with every whole file in place. After `deadline`
+        seconds, waits included, all end; what has come is kept for the next call.
         """
         check_pattern(pattern)
         taken: dict[str, set[str]] = {}
@@ -170,7 +176,15 @@ class Downloader:
             name = _name(link, index, pattern, taken)
             owned = link.of_clip and _holds_id(name, link.clip_id, pattern)
             wanted.append(self.fetch(link.url, folder / name, link.extension, owned=owned))
-        done = await asyncio.gather(*wanted, return_exceptions=True)
+        try:
+            async with asyncio.timeout(None if deadline is None else self._clock.real(deadline)):
+                done = await asyncio.gather(*wanted, return_exceptions=True)
+        except TimeoutError as error:
+            raise DownloadError(
+                f"the deadline of {deadline:g} s passed",
+                path=str(folder),
+                hint="Raise deadline with client.with_options(...) and download again: that goes on.",
+            ) from error
         paths: list[Path] = []
         for outcome in done:
             if isinstance(outcome, BaseException):
@@ -226,7 +240,11 @@ class Downloader:
         if have:
             headers |= {"Range": f"bytes={have}-", **source.condition}
         try:
-            async with self._session.media(url, headers, READ_TIMEOUT) as response:
+            async with (
+                asyncio.timeout(READ_TIMEOUT) as opening,
+                self._session.media(url, headers, READ_TIMEOUT) as response,
+            ):
+                opening.reschedule(None)
                 tag = response.headers.get("ETag", "")
                 if response.status == 416:  # what we have is no beginning of this file
                     await anyio.to_thread.run_sync(parts.drop, part)
@@ -241,8 +259,9 @@ class Downloader:
                         fresh = parts.source_of(url, tag, total)
                         await anyio.to_thread.run_sync(parts.note_source, part, fresh)
                     await self._copy(response, file, have, total, url)
+                    await anyio.to_thread.run_sync(_sync, file)
                 finally:
-                    await anyio.to_thread.run_sync(_sync_and_close, file)
+                    file.close()  # at once: whoever is cancelled may not be able to wait
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise DownloadError(f"not a link that can be fetched: {url[:200]!r}", url=url) from error
         except aiohttp.ClientError as error:
@@ -258,15 +277,23 @@ class Downloader:
         size = have
         limit = SIZE_LIMIT if total is None else min(total, SIZE_LIMIT)
         held = bytearray()
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise DownloadError(f"more than {limit} bytes came", url=url)
-            held += chunk
-            if len(held) >= CHUNK:
-                await anyio.to_thread.run_sync(file.write, bytes(held))
-                held.clear()
-        await anyio.to_thread.run_sync(file.write, bytes(held))
+        loop = asyncio.get_running_loop()
+        minute, had = loop.time() + 60, size  # of real time, as sockets know no other
+        try:
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    raise DownloadError(f"more than {limit} bytes came", url=url)
+                held += chunk
+                if len(held) >= CHUNK:
+                    whole, held = held, bytearray()
+                    await anyio.to_thread.run_sync(file.write, whole)
+                if loop.time() >= minute:
+                    if size - had < LEAST:
+                        raise _Again(f"only {size - had} bytes came in a minute")
+                    minute, had = loop.time() + 60, size
+        finally:
+            file.write(held)  # less than a chunk, and not lost when a slow or cut line ends the try
         if total is not None and size < total:
             raise _Again(f"only {size} of {total} bytes came")
 
@@ -304,10 +331,9 @@ def _reopen(part: Path, have: int) -> BinaryIO:
     return file
 
 
-def _sync_and_close(file: BinaryIO) -> None:
-    with file:
-        file.flush()
-        os.fsync(file.fileno())
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _finish(part: Path, path: Path, url: str, owned: bool) -> Path:

@@ -32,6 +32,7 @@ class Host:
         self.tags: dict[str, str] = {}
         self.cut: set[str] = set()
         self.dripping: dict[str, float] = {}
+        self.drop = 1
         self.asked: list[web.Request] = []
         self.url = ""
 
@@ -57,8 +58,8 @@ class Host:
             return response
         await response.prepare(request)
         if path in self.dripping:
-            for byte in body[start:]:
-                await response.write(bytes([byte]))
+            for at in range(start, len(body), self.drop):
+                await response.write(body[at : at + self.drop])
                 await asyncio.sleep(self.dripping[path])
         else:
             await response.write(body[start:])
@@ -201,3 +202,35 @@ async def test_files_fetched_at_once_never_share_a_free_name(
     assert [path.read_bytes() for path in paths] == [A, B]
     assert len(os.listdir(tmp_path)) == 4
     assert (tmp_path / "Song 2.mp3").read_bytes() == b"ID3 of somebody else"
+
+
+# --- how long it may take ----------------------------------------------------------------------------------
+
+
+async def test_a_deadline_ends_a_download(host: Host, client: MusicAPI, tmp_path: Path) -> None:
+    """The option for whole calls holds for files, too; what has come is gone on with by the next call."""
+    host.dripping = {"/a.mp3": 0.5}
+    started = client.clock.now()
+    with pytest.raises(DownloadError, match=r"deadline of 20 s"):
+        await client.with_options(deadline=20).download(song(host, "a"), tmp_path)
+    assert client.clock.now() - started == pytest.approx(20, abs=1)
+    host.dripping, host.asked = {}, []
+    (path,) = await client.download(song(host, "a"), tmp_path)
+    assert path.read_bytes() == A
+    assert os.listdir(tmp_path) == [path.name]
+
+
+async def test_a_host_that_drips_is_given_up(host: Host, client: MusicAPI, tmp_path: Path) -> None:
+    """A byte now and then is no progress: the try ends within two minutes, and the tries are few."""
+    host.dripping = {"/a.mp3": 0.5}
+    started = client.clock.now()
+    with pytest.raises(DownloadError, match="in a minute"):
+        await client.download(song(host, "a"), tmp_path)
+    assert client.clock.now() - started < 15 * 60
+
+
+async def test_a_slow_download_is_not_given_up(host: Host, client: MusicAPI, tmp_path: Path) -> None:
+    """A weak line that brings some kilobytes in every second is waited for, as long as it takes."""
+    host.dripping, host.drop = {"/a.mp3": 1.0}, 5000
+    (path,) = await client.download(song(host, "a"), tmp_path)
+    assert path.read_bytes() == A
