@@ -16,6 +16,10 @@ A chain pays for several calls, and a later one may fail. What was paid for unti
 goes on from there without paying again. A `Reached` that is passed in is filled as the chain goes on, which
 helps where no error comes, such as a cancelled task; it is stored as JSON (`Reached.json`, `Reached.parse`).
 
+A step of unknown outcome (`OutcomeUnknownError`, or a task cancelled while it was sent) may be paid for.
+Going on raises `OutcomeUnknownError` again and sends nothing until somebody has looked and says
+`reached.resolve("extend", task=token)` or, to pay for it once more, `reached.resubmit("extend")`.
+
 With a job key (`client.with_options(job_key="demo")`) each step gets a key of its own ("demo.extend"), so
 that running a chain again finds what it has paid for in the store of the client. A step that failed stays so
 under its key until `client.resubmit("demo.extend")`; without a job key, going on submits it anew.
@@ -39,14 +43,22 @@ from .api.replies import Midi, Upload, Wav
 from .api.request import refuse, violations
 from .api.results import Clip, Clips, Result
 from .api.sonic import Sonic
-from .errors import DownloadError, MusicAPIError, NotFoundError, RequestValidationError, TaskFailedError
-from .transport.download import safe_name
+from .errors import (
+    DownloadError,
+    MusicAPIError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RequestValidationError,
+    TaskFailedError,
+)
+from .transport.download import extension_of, safe_name
 
 if TYPE_CHECKING:
     from .api.handle import Task
     from .client import MusicAPI
 
 R = TypeVar("R", bound=Result)
+T = TypeVar("T")
 
 Source = str | os.PathLike[str] | Clip | Upload
 """Where audio comes from: a public link (it is uploaded), a local file (needs an `uploader`), a `Clip` or its
@@ -67,6 +79,37 @@ class Reached(msgspec.Struct, omit_defaults=True):
     tasks: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     links: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     files: dict[str, dict[str, str]] = msgspec.field(default_factory=dict[str, dict[str, str]])
+    unknown: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    """Steps that may have been carried out, and under which job key ("" without one)."""
+
+    def resolve(
+        self, step: str, *, task: str | None = None, clip_id: str | None = None, link: str | None = None
+    ) -> None:
+        """Say what a step of unknown outcome made: the token of its task, its clip, or its link.
+
+        Sends nothing. The token for a task id is `client.task("sonic", task_id).token`. Raises
+        `RequestValidationError` for a step that is not in `unknown`, and unless one of the three is given.
+        """
+        given = [
+            (kept, value)
+            for kept, value in ((self.tasks, task), (self.clip_ids, clip_id), (self.links, link))
+            if value
+        ]
+        if step not in self.unknown or len(given) != 1:
+            raise RequestValidationError(
+                "step: one of unknown outcome, with one of task, clip_id and link", field="step", value=step
+            )
+        ((kept, value),) = given
+        kept[step] = value
+        del self.unknown[step]
+
+    def resubmit(self, step: str) -> None:
+        """Forget what a step gave or may have given: going on pays for it again. Sends nothing."""
+        self.unknown.pop(step, None)
+        self.tasks.pop(step, None)
+        self.clip_ids.pop(step, None)
+        self.files.pop(step, None)
+        self.links.pop(step, None)
 
     def json(self) -> str:
         """As one line of JSON, to be stored."""
@@ -201,9 +244,37 @@ async def _submitted(
     token = reached.tasks.get(step)
     if token is not None:
         return cast("Task[R]", client.task(token))
-    task = await create()
+    task = await _paid(client, reached, step, create)
     reached.tasks[step] = task.token
     return task
+
+
+async def _paid(client: MusicAPI, reached: Reached, step: str, create: Callable[[], Awaitable[T]]) -> T:
+    """Make a paid call unless it may have been made; when its outcome is unknown, that is remembered."""
+    key = client.options.job_key and f"{client.options.job_key}.{step}"
+    if step in reached.unknown and not (
+        # A call that was written down is guarded, and settled, by its job.
+        key and reached.unknown[step] == key and any(job.key == key for job in await client.jobs())
+    ):
+        raise OutcomeUnknownError(
+            f"the step {step!r} was sent before, and whether it was carried out is unknown",
+            job_key=reached.unknown[step] or None,
+            hint=f"Look for its result in the dashboard, then call reached.resolve({step!r}, ...) with it, "
+            f"or reached.resubmit({step!r}) to pay for it again.",
+        )
+    try:
+        made = await create()
+    except MusicAPIError as error:
+        if error.may_have_been_charged:
+            reached.unknown[step] = getattr(error, "job_key", None) or ""
+        else:
+            reached.unknown.pop(step, None)
+        raise
+    except anyio.get_cancelled_exc_class():
+        reached.unknown[step] = key or ""
+        raise
+    reached.unknown.pop(step, None)
+    return made
 
 
 async def _finished(task: Task[R], reached: Reached, step: str, timeout: float | None = None) -> R:
@@ -258,7 +329,10 @@ async def _clip_id(client: MusicAPI, source: Source, uploader: Uploader | None, 
         if "upload" in reached.tasks:
             upload = Upload()
         else:
-            upload = await _keyed(client, "upload").sonic.upload(reached.links["upload"])
+            link = reached.links["upload"]
+            upload = await _paid(
+                client, reached, "upload", lambda: _keyed(client, "upload").sonic.upload(link)
+            )
     if upload.clip_id:
         reached.clip_ids["upload"] = upload.clip_id
         return upload.clip_id
@@ -303,8 +377,10 @@ class Everything(msgspec.Struct, kw_only=True):
 REACHED_FILE: Final = "reached.json"
 """Keeps, in the folder of `everything`, what was paid for."""
 
-GONE: Final = frozenset({403, 404, 410})
-"""Statuses of a link that has gone stale: links of the service are temporary."""
+GONE: Final = 410
+"""The status of a link that is stale for certain."""
+REFUSED: Final = frozenset({403, 404})
+"""Statuses of a link that worked before and has gone stale, or of one whose file is not on the CDN yet."""
 
 
 async def everything(
@@ -318,6 +394,7 @@ async def everything(
     midi: bool = True,
     lyrics: bool = True,
     timeout: float | None = None,
+    reached: Reached | None = None,
 ) -> Everything:
     """The audio, WAV, MIDI, timed lyrics (LRC, SRT) and stems of a finished Sonic clip, in one folder.
 
@@ -327,14 +404,18 @@ async def everything(
     one folder for each clip. `name` is that of the files without extension; stems go to `stems/`. `timeout`
     in seconds limits the wait for the stems.
     All parts are tried; then the first error is raised, with the files of the others in place. A stems task
-    that failed is submitted anew by the next call: the service returns its credits.
+    that failed is submitted anew by the next call: the service returns its credits. A link that never worked
+    is tried again by each call; `reached.resubmit("wav")` of `error.reached` gives it up. `reached` takes the
+    place of what is in `reached.json`.
     """
     if not clip.is_succeeded:
         raise RequestValidationError(
             f"clip: finished, got state {clip.state or 'unknown'!r}", field="clip", hint="Wait for its task."
         )
     place = _Place(client, clip, Path(folder), name)
-    await anyio.to_thread.run_sync(place.load)
+    await anyio.to_thread.run_sync(place.load, reached)
+    if reached is not None:
+        await place.keep()
     parts: list[Callable[[], Awaitable[None]]] = [place.get_audio]
     if wav:
         parts.append(place.get_wav)
@@ -377,11 +458,13 @@ class _Place:
         self.found: dict[str, Any] = {}
         self._writing: Final = anyio.Lock()
 
-    def load(self) -> None:
-        """Read what an earlier call has reached, if it was for the same clip."""
+    def load(self, given: Reached | None) -> None:
+        """Take what is given, or read what an earlier call has reached, if it was for the same clip."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / REACHED_FILE
-        if file.is_file():
+        if given is not None:
+            self.reached = given
+        elif file.is_file():
             self.reached = Reached.parse(file.read_bytes())
         of = self.reached.clip_ids.setdefault("clip", self.clip.clip_id)
         if of != self.clip.clip_id:
@@ -390,7 +473,11 @@ class _Place:
             )
 
     async def keep(self) -> None:
-        """Write down what is paid for."""
+        """Write down what is paid for, also when this is being cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self._keep()
+
+    async def _keep(self) -> None:
         async with self._writing:
             await anyio.to_thread.run_sync(_write, self.folder / REACHED_FILE, self.reached.json())
 
@@ -401,7 +488,10 @@ class _Place:
 
     async def get_audio(self) -> None:
         """The clip itself; free."""
-        self.found["audio"] = (await self.client.download(self.clip, self.folder, name=self.pattern))[0]
+        there = self.there(extension_of(self.clip.final_url or "") or "mp3")
+        self.found["audio"] = (
+            there or ((await self.client.download(self.clip, self.folder, name=self.pattern))[0])
+        )
 
     async def get_wav(self) -> None:
         """The WAV file."""
@@ -424,20 +514,26 @@ class _Place:
     async def _linked(
         self, step: str, ask: Callable[[], Awaitable[str]], reply: Callable[[str], Wav | Midi]
     ) -> Path | None:
-        """A file behind a link that is paid for once; a stale one is asked for again by the next call."""
+        """A file behind a link that is paid for once. One that is stale is asked for again by the next call;
+        one that has never worked may only be early, so it is kept."""
         url = self.reached.links.get(step)
         if url is None:
-            url = self.reached.links[step] = await ask()
-            await self.keep()
+            try:
+                url = self.reached.links[step] = await _paid(self.client, self.reached, step, ask)
+            finally:
+                await self.keep()
         if not url:
             return None
         try:
-            return (await self.client.download(reply(url), self.folder, name=self.pattern))[0]
+            (path,) = await self.client.download(reply(url), self.folder, name=self.pattern)
         except DownloadError as error:
-            if error.status in GONE:
-                del self.reached.links[step]
+            if error.status == GONE or (error.status in REFUSED and step in self.reached.files):
+                self.reached.resubmit(step)
                 await self.keep()
             raise
+        self.reached.files[step] = {step: path.name}
+        await self.keep()
+        return path
 
     async def get_lyrics(self) -> None:
         """Subtitles in both formats; none of a clip without singing."""
@@ -463,8 +559,10 @@ class _Place:
         if not paths or not all(path.is_file() for path in paths.values()):
             sonic = _keyed(self.client, step).sonic
             create = sonic.stems_basic if kind == "basic" else sonic.stems_full
-            task = await _submitted(self.client, self.reached, step, lambda: create(self.clip.clip_id))
-            await self.keep()
+            try:
+                task = await _submitted(self.client, self.reached, step, lambda: create(self.clip.clip_id))
+            finally:
+                await self.keep()
             try:
                 stems = await _finished(task, self.reached, step, timeout)
             finally:

@@ -386,13 +386,15 @@ class MusicAPI:
         `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
         `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
         title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and
-        has been checked; one that is already there whole is not fetched again. Clips that failed are passed
-        over. The key is never sent. Raises `DownloadError`.
+        has been checked; a clip that is there whole under a name with its clip_id is not fetched again. With
+        other names, and for links, a file there may be another's: it stays, and the new one gets a number
+        unless both are the same. Clips that failed are passed over. The key is never sent.
+        The option `deadline` limits all of it. Raises `DownloadError`, after which the next call goes on.
         """
         from .transport.download import links_of
 
         runtime = await self._core.runtime()
-        return await runtime.downloader.fetch_all(links_of(files), Path(folder), name)
+        return await runtime.downloader.fetch_all(links_of(files), Path(folder), name, self._options.deadline)
 
     # --- options and lifetime ------------------------------------------------------------------------------
 

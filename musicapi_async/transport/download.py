@@ -2,7 +2,11 @@
 
 A clip that has succeeded may not be on the CDN yet, so first refusals are expected and waited out. HEAD is
 not dependable on these hosts, so the file is simply fetched. What arrives is written to `<name>.part`,
-checked (length, first bytes), synced, and then renamed; a later call goes on from the `.part`.
+checked (length, first bytes), synced, and then renamed; a later call goes on from the `.part`, if the note
+beside it says that it is of the same link and the answer that it is of the same file.
+
+A file that is there already is taken for a clip's only if its name holds the clip's id. Any other name may be
+another song's: the file is fetched, and one of the same content is kept, else the next free name is used.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ import random
 import re
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
@@ -28,6 +32,7 @@ from ..api.results import Clip, Result
 from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
 from ..wire import retry
+from . import part as parts
 from .limiter import RateLimiter
 from .session import Session
 
@@ -38,6 +43,9 @@ LONGEST_PAUSE: Final = 30.0
 CHUNK: Final = 256 * 1024
 """Bytes written at once; 16 KiB chunks write at a fifth of the speed (measured)."""
 READ_TIMEOUT: Final = 60.0
+"""Real seconds for the first answer, and for the next byte."""
+LEAST: Final = 256 * 1024
+"""Bytes that must come in each minute, else the host is as good as silent: 35 kbit/s, the pace of GPRS."""
 SIZE_LIMIT: Final = 1024**3
 """Bytes; a song of eight minutes as WAV is 90 MB."""
 NAME_BYTES: Final = 150
@@ -84,13 +92,17 @@ def extension_of(url: str) -> str:
 
 
 class Link(NamedTuple):
-    """A file to fetch: its address, what its name is made of, and its extension if that is known."""
+    """A file to fetch: its address, what its name is made of, and its extension if that is known.
+
+    `clip_id` may be the last part of a link, which says little; it is the id of a clip with `of_clip`.
+    """
 
     url: str
     title: str = ""
     clip_id: str = ""
     name: str = ""
     extension: str = ""
+    of_clip: bool = False
 
 
 Fetchable = Clip | Sequence[Clip] | Result | Wav | Midi | Files | str
@@ -124,7 +136,7 @@ def _of_clip(clip: Clip, index: int) -> Link:
             hint="Wait for the task first; a stream is not a file.",
         )
     name = clip.name if isinstance(clip, Stem) else ""
-    return Link(clip.final_url, clip.title or "", clip.clip_id, name, extension_of(clip.final_url))
+    return Link(clip.final_url, clip.title or "", clip.clip_id, name, extension_of(clip.final_url), True)
 
 
 def _named_by_link(url: str, extension: str) -> Link:
@@ -147,19 +159,32 @@ class Downloader:
         self._clock: Final = clock
         self._rng: Final = rng
         self._locks: Final[dict[Path, asyncio.Lock]] = {}
+        self._naming: Final = asyncio.Lock()
 
-    async def fetch_all(self, links: Sequence[Link], folder: Path, pattern: str) -> list[Path]:
+    async def fetch_all(
+        self, links: Sequence[Link], folder: Path, pattern: str, deadline: float | None = None
+    ) -> list[Path]:
         """Fetch files at once, as many as the lane allows; the paths in the order of `links`.
 
-        All are tried; then the first error is raised, with every whole file in place.
+        All are tried; then the first error is raised, with every whole file in place. After `deadline`
+        seconds, waits included, all end; what has come is kept for the next call.
         """
         check_pattern(pattern)
         taken: dict[str, set[str]] = {}
-        wanted = [
-            self.fetch(link.url, folder / _name(link, index, pattern, taken), link.extension)
-            for index, link in enumerate(links)
-        ]
-        done = await asyncio.gather(*wanted, return_exceptions=True)
+        wanted: list[Coroutine[Any, Any, Path]] = []
+        for index, link in enumerate(links):
+            name = _name(link, index, pattern, taken)
+            owned = link.of_clip and _holds_id(name, link.clip_id, pattern)
+            wanted.append(self.fetch(link.url, folder / name, link.extension, owned=owned))
+        try:
+            async with asyncio.timeout(None if deadline is None else self._clock.real(deadline)):
+                done = await asyncio.gather(*wanted, return_exceptions=True)
+        except TimeoutError as error:
+            raise DownloadError(
+                f"the deadline of {deadline:g} s passed",
+                path=str(folder),
+                hint="Raise deadline with client.with_options(...) and download again: that goes on.",
+            ) from error
         paths: list[Path] = []
         for outcome in done:
             if isinstance(outcome, BaseException):
@@ -167,17 +192,19 @@ class Downloader:
             paths.append(outcome)
         return paths
 
-    async def fetch(self, url: str, path: Path, extension: str = "") -> Path:
+    async def fetch(self, url: str, path: Path, extension: str = "", *, owned: bool = True) -> Path:
         """Fetch `url` to `path` plus the extension that its content speaks for; returns the whole path.
 
-        With an `extension`, files of other formats may stand beside it under the same name.
+        With an `extension`, files of other formats may stand beside it under the same name. `owned`: no
+        other file can have this name, so one that is there is the one; else the name may get a number.
         """
         if _parts(url).scheme not in ("http", "https"):
             raise DownloadError(f"not an http link: {url[:200]!r}", url=url)
         lock = self._locks.setdefault(path, asyncio.Lock())
         try:
             async with lock, self._limiter.slot("media"):
-                return await self._fetch(url, path, extension)
+                there = await anyio.to_thread.run_sync(_whole_file, path, extension) if owned else None
+                return there or await self._fetch(url, path, extension, owned)
         except OSError as error:
             raise DownloadError(
                 f"could not write {error.filename or path}: {error.strerror or error}",
@@ -189,16 +216,13 @@ class Downloader:
             if not lock.locked():
                 self._locks.pop(path, None)
 
-    async def _fetch(self, url: str, path: Path, extension: str) -> Path:
-        there = await anyio.to_thread.run_sync(_whole_file, path, extension)
-        if there is not None:
-            return there
+    async def _fetch(self, url: str, path: Path, extension: str, owned: bool) -> Path:
         pauses = retry.delays(FIRST_PAUSE, LONGEST_PAUSE)
         tries = 0
         while True:
             tries += 1
             try:
-                return await self._attempt(url, path, extension)
+                return await self._attempt(url, path, extension, owned)
             except _Again as again:
                 if tries == TRIES:
                     raise DownloadError(
@@ -209,28 +233,43 @@ class Downloader:
                     ) from again
                 await self._clock.sleep(retry.spread(next(pauses), 0.1, self._rng))
 
-    async def _attempt(self, url: str, path: Path, extension: str) -> Path:
+    async def _attempt(self, url: str, path: Path, extension: str, owned: bool) -> Path:
         part = path.with_name(path.name + f".{extension}" * bool(extension) + ".part")
-        have = await anyio.to_thread.run_sync(_size_of_part, part)
-        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+        have, source = await anyio.to_thread.run_sync(parts.started, part, url)
+        headers = {"Accept-Encoding": "identity"}
+        if have:
+            headers |= {"Range": f"bytes={have}-", **source.condition}
         try:
-            async with self._session.media(url, headers, READ_TIMEOUT) as response:
+            async with (
+                asyncio.timeout(READ_TIMEOUT) as opening,
+                self._session.media(url, headers, READ_TIMEOUT) as response,
+            ):
+                opening.reschedule(None)
+                tag = response.headers.get("ETag", "")
                 if response.status == 416:  # what we have is no beginning of this file
-                    await anyio.to_thread.run_sync(_drop, part)
+                    await anyio.to_thread.run_sync(parts.drop, part)
                     raise _Again("the server cannot go on where the last download stopped", 416)
                 have, total = _accept(response, have, url)
+                if have and not source.agrees(tag, total):
+                    await anyio.to_thread.run_sync(parts.drop, part)
+                    raise _Again("the file at the link has changed", 206)
                 file = await anyio.to_thread.run_sync(_reopen, part, have)
                 try:
+                    if not have:
+                        fresh = parts.source_of(url, tag, total)
+                        await anyio.to_thread.run_sync(parts.note_source, part, fresh)
                     await self._copy(response, file, have, total, url)
+                    await anyio.to_thread.run_sync(_sync, file)
                 finally:
-                    await anyio.to_thread.run_sync(_sync_and_close, file)
+                    file.close()  # at once: whoever is cancelled may not be able to wait
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise DownloadError(f"not a link that can be fetched: {url[:200]!r}", url=url) from error
         except aiohttp.ClientError as error:
             raise _Again(str(error) or type(error).__name__) from error
         except TimeoutError as error:
             raise _Again(f"nothing came for {READ_TIMEOUT:g} s") from error
-        return await anyio.to_thread.run_sync(_finish, part, path, url)
+        async with self._naming:  # two files must not find the same name free
+            return await anyio.to_thread.run_sync(_finish, part, path, url, owned)
 
     async def _copy(
         self, response: aiohttp.ClientResponse, file: BinaryIO, have: int, total: int | None, url: str
@@ -238,15 +277,23 @@ class Downloader:
         size = have
         limit = SIZE_LIMIT if total is None else min(total, SIZE_LIMIT)
         held = bytearray()
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise DownloadError(f"more than {limit} bytes came", url=url)
-            held += chunk
-            if len(held) >= CHUNK:
-                await anyio.to_thread.run_sync(file.write, bytes(held))
-                held.clear()
-        await anyio.to_thread.run_sync(file.write, bytes(held))
+        loop = asyncio.get_running_loop()
+        minute, had = loop.time() + 60, size  # of real time, as sockets know no other
+        try:
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    raise DownloadError(f"more than {limit} bytes came", url=url)
+                held += chunk
+                if len(held) >= CHUNK:
+                    whole, held = held, bytearray()
+                    await anyio.to_thread.run_sync(file.write, whole)
+                if loop.time() >= minute:
+                    if size - had < LEAST:
+                        raise _Again(f"only {size - had} bytes came in a minute")
+                    minute, had = loop.time() + 60, size
+        finally:
+            file.write(held)  # less than a chunk, and not lost when a slow or cut line ends the try
         if total is not None and size < total:
             raise _Again(f"only {size} of {total} bytes came")
 
@@ -277,15 +324,6 @@ def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> tuple[int,
     raise DownloadError(f"HTTP {status} for {url.partition('?')[0]}", url=url, status=status)
 
 
-def _size_of_part(part: Path) -> int:
-    part.parent.mkdir(parents=True, exist_ok=True)
-    return part.stat().st_size if part.is_file() else 0
-
-
-def _drop(part: Path) -> None:
-    part.unlink(missing_ok=True)
-
-
 def _reopen(part: Path, have: int) -> BinaryIO:
     file = part.open("r+b" if have else "wb")
     file.seek(have)
@@ -293,28 +331,44 @@ def _reopen(part: Path, have: int) -> BinaryIO:
     return file
 
 
-def _sync_and_close(file: BinaryIO) -> None:
-    with file:
-        file.flush()
-        os.fsync(file.fileno())
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
-def _finish(part: Path, path: Path, url: str) -> Path:
-    """Check the whole `.part` and give it its name."""
+def _finish(part: Path, path: Path, url: str, owned: bool) -> Path:
+    """Check the whole `.part` and give it its name, or the next one that is free unless it is `owned`."""
     with part.open("rb") as file:
         head = file.read(512)
     kind = kind_of(head)
     if kind is None:
-        part.unlink(missing_ok=True)
+        parts.drop(part)
         raise _Again("no audio came, but text" if head else "an empty file came")
     named = extension_of(url)
     if not kind and named in EXTENSIONS:
-        part.unlink(missing_ok=True)
+        parts.drop(part)
         raise _Again(f"what came does not begin like {named}")
-    final = path.with_name(f"{path.name}.{kind or named or 'bin'}")
+    ending = kind or named or "bin"
+    final, count = path.with_name(f"{path.name}.{ending}"), 2
+    while not owned and final.exists() and (final.is_dir() or final.stat().st_size):
+        if final.is_file() and _same_bytes(part, final):
+            parts.drop(part)
+            return final
+        final, count = path.with_name(f"{path.name} {count}.{ending}"), count + 1
     os.replace(part, final)
+    parts.drop_note(part)
     _sync_folder(final.parent)
     return final
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as first, other.open("rb") as second:
+        while chunk := first.read(CHUNK):
+            if chunk != second.read(CHUNK):
+                return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:
@@ -341,7 +395,7 @@ FIELDS: Final = ("title", "clip_id", "index", "name")
 def check_pattern(pattern: str) -> None:
     """Refuse a name pattern with unknown fields, or one that would leave the folder."""
     try:
-        names = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+        names = _fields_of(pattern)
     except ValueError:
         names = {""}
     if not pattern.strip() or not names.issubset(FIELDS) or re.search(r"[/\\]", pattern):
@@ -350,6 +404,15 @@ def check_pattern(pattern: str) -> None:
             field="name",
             value=repr(pattern),
         )
+
+
+def _fields_of(pattern: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+
+
+def _holds_id(name: str, clip_id: str, pattern: str) -> bool:
+    """Whether the whole id came into the name, which may be cut."""
+    return bool(clip_id) and "clip_id" in _fields_of(pattern) and clip_id in name
 
 
 def _name(link: Link, index: int, pattern: str, taken: dict[str, set[str]]) -> str:

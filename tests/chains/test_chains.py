@@ -20,6 +20,7 @@ from musicapi_async import (
     InsufficientCreditsError,
     MusicAPI,
     MusicAPIError,
+    OutcomeUnknownError,
     RequestValidationError,
     TaskFailedError,
     TaskTimeoutError,
@@ -282,7 +283,7 @@ async def test_stale_links_and_failed_stems_are_asked_for_anew(
     """A link that is gone is forgotten; a stems task that failed was refunded and is submitted again."""
     clip = await song(client)
     box.faults.on("POST", "/sonic/stems/full", Fault.fail())
-    box.faults.on("GET", "/media/*.wav", Fault.status(404), times=6)
+    box.faults.on("GET", "/media/*.wav", Fault.status(410))
     with pytest.raises((TaskFailedError, DownloadError)):
         await chains.everything(client, clip, tmp_path, stems="full", midi=False, lyrics=False)
     kept = chains.Reached.parse((tmp_path / "reached.json").read_text())
@@ -351,3 +352,115 @@ async def test_a_failed_step_is_submitted_again_under_its_key(box: Sandbox, clie
     await client.resubmit("demo.extend")
     assert len(await chains.extend_full(keyed, clip, **SONG)) == 1
     assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
+
+
+# --- outcomes that nobody knows, and links ------------------------------------------------------------------
+
+
+async def test_a_step_of_unknown_outcome_is_not_paid_again(box: Sandbox, client: MusicAPI) -> None:
+    """Going on is refused until somebody says which task the step made, also from stored JSON."""
+    clip = await song(client)
+    box.faults.on("POST", "/sonic/create", Fault.reset_after)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await chains.extend_full(client, clip, **SONG)
+    assert isinstance(caught.value.reached, chains.Reached)
+    reached = chains.Reached.parse(caught.value.reached.json())
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError, match="extend") as again:
+            await chains.extend_full(client, clip, reached=reached, **SONG)
+        assert again.value.reached is reached
+    made = client.task("sonic", str(box.journal.creates[-1].task_id))
+    reached.resolve("extend", task=made.token)
+    assert len(await chains.extend_full(client, clip, reached=reached, **SONG)) == 1
+    assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
+
+
+async def test_a_step_of_unknown_outcome_is_sent_again_when_told(box: Sandbox, client: MusicAPI) -> None:
+    """An upload whose outcome is unknown, too; what is not open cannot be resolved."""
+    link = str((await song(client)).final_url)
+    box.faults.on("POST", "/sonic/upload", Fault.reset_before)
+    reached = chains.Reached()
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError):
+            await chains.cover(client, link, reached=reached, **SONG)
+    for step, given in (("cover", {"task": "x"}), ("upload", {}), ("upload", {"task": "x", "clip_id": "y"})):
+        with pytest.raises(RequestValidationError):
+            reached.resolve(step, **given)
+    reached.resubmit("upload")
+    assert await chains.cover(client, link, reached=reached, **SONG)
+    assert paid(box) == {"create_music": 1, "/sonic/upload": 1, "cover_upload_music": 1}
+
+
+async def test_a_step_whose_caller_was_cancelled_is_not_paid_again(box: Sandbox, client: MusicAPI) -> None:
+    """Whether a call that was cancelled had left is not known, so it stays open."""
+    clip = await song(client)
+    box.faults.on("POST", "/sonic/create", Fault.slow(20.0))
+    reached = chains.Reached()
+    running = asyncio.ensure_future(chains.extend(client, clip, reached=reached, **SONG))
+    await asyncio.sleep(5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with pytest.raises(OutcomeUnknownError):
+        await chains.extend(client, clip, reached=reached, **SONG)
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
+
+
+async def test_an_open_step_that_was_written_down_is_settled_by_its_job(
+    box: Sandbox, client: MusicAPI
+) -> None:
+    """Under a job key the store keeps the promise, and `client.resolve` settles the chain's step, too."""
+    clip = await song(client)
+    keyed = client.with_options(job_key="demo")
+    box.faults.on("POST", "/sonic/create", Fault.reset_after)
+    reached = chains.Reached()
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError):
+            await chains.extend_full(keyed, clip, reached=reached, **SONG)
+    await client.resolve("demo.extend", task_id=str(box.journal.creates[-1].task_id))
+    assert len(await chains.extend_full(keyed, clip, reached=reached, **SONG)) == 1
+    assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
+
+
+async def test_a_part_of_unknown_outcome_is_not_paid_again(
+    box: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """The folder remembers that the WAV may be paid for, in a later process as well."""
+    clip = await song(client)
+    box.faults.on("POST", "/sonic/wav", Fault.reset_after)
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    assert len(box.journal.requests("/sonic/wav")) == 1
+    assert isinstance(caught.value.reached, chains.Reached)
+    caught.value.reached.resubmit("wav")
+    files = await chains.everything(
+        client, clip, tmp_path, stems="none", midi=False, lyrics=False, reached=caught.value.reached
+    )
+    assert files.wav is not None
+
+
+async def test_a_paid_link_is_kept_while_the_file_is_late(
+    box: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A file that is not there yet is looked for under the same link by the next call."""
+    clip = await song(client)
+    box.faults.on("GET", "/media/*.wav", Fault.status(404), times=6)
+    with pytest.raises(DownloadError):
+        await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    files = await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    assert files.wav is not None
+    assert paid(box) == {"create_music": 1, "/sonic/wav": 1}
+
+
+async def test_a_link_that_worked_before_goes_stale(box: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """Once the file has been there, a refusal means that the link is gone."""
+    clip = await song(client)
+    files = await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    assert files.wav is not None
+    files.wav.unlink()
+    box.faults.on("GET", "/media/*.wav", Fault.status(404), times=6)
+    with pytest.raises(DownloadError):
+        await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    assert await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False) == files
+    assert paid(box) == {"create_music": 1, "/sonic/wav": 2}
