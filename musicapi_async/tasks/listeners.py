@@ -100,12 +100,6 @@ class Slot:
         self.listeners = None if not rest else rest[0] if len(rest) == 1 else rest
 
 
-@lru_cache(maxsize=MOST_KINDS)
-def kind_of(family: str, kind: str, model: str) -> str:
-    """One text for all tasks that take about equally long: family, operation and model."""
-    return f"{family}/{kind} {model}".rstrip(" /")
-
-
 class Waiting:
     """One caller of `wait`."""
 

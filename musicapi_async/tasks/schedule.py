@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal, Protocol
 import msgspec
 
 from musicapi_async.api.families import polled_as
+from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.sonic import SONGS
 from musicapi_async.tasks.hazard import BINS, Hazard
 from musicapi_async.wire.retry import equal_jitter, full_jitter, spread
@@ -93,6 +94,26 @@ class PollPolicy(Protocol):
     def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
         """A look at `age` (or a webhook) found the task finished or not; the one before was at `last_age`."""
         ...
+
+
+TELLING: Final = 0.2
+"""Share done from which a progress says when the task will be; earlier ones are mostly rounding."""
+
+MARGIN: Final = 1.02
+"""A look a little after the foretold end finds it; one a little before costs another poll."""
+
+
+def hinted(update: TaskUpdate | None, after: float, age: float) -> float | None:
+    """The age at which the service itself expects the task to be done; None if it says nothing.
+
+    It says so with a `Retry-After` of `after` seconds, or by its progress, taken to go on at its pace.
+    """
+    if update is None:
+        return None
+    if after > 0:
+        return age + after
+    progress = update.progress
+    return age / progress * MARGIN if progress is not None and progress >= TELLING else None
 
 
 class _KindState(msgspec.Struct, frozen=True):
