@@ -24,7 +24,9 @@ begins, and under load every window is full. The server counts arrivals, not sta
 3.000 s after another may arrive 2.999 s after it, so the period is stretched by `GUARD`.
 
 A start is counted at the moment when the waiter runs again, not when a timer wakes it: a busy event loop
-makes starts later, never closer.
+makes starts later, never closer. A create then opens a connection of its own, and is written down first if
+there is a store; both take their time. When its bytes leave, the start is moved to that moment
+(`Start.sent`), so that a slow handshake before one create does not bring the next too close behind it.
 
 A start that was granted stays counted, even if the request then could not connect. That it was not sent is
 known only after a connect time-out that is longer than the documented period, when there is nothing left
@@ -172,13 +174,21 @@ DEFAULT_LANES: Final[Mapping[str, LaneLimits]] = MappingProxyType(
 )
 
 
+class Start(Protocol):
+    """The start of one request."""
+
+    def sent(self) -> None:
+        """The request leaves now: connecting took its time, and the server will count from here."""
+        ...
+
+
 class RateLimiter(Protocol):
     """Decides when a request may start. `MemoryLimiter` serves one process."""
 
-    def slot(self, lane: str) -> AbstractAsyncContextManager[None]:
+    def slot(self, lane: str) -> AbstractAsyncContextManager[Start]:
         """Wait, first come first served, for a place and a start; hold the place until exit.
 
-        One start is counted on entry, whatever happens inside.
+        One start is counted on entry, whatever happens inside; `Start.sent` moves it to the request's leave.
         """
         ...
 
@@ -251,6 +261,16 @@ class _LaneState:
                 self._held_back = self._held_back or spread > max(earliest, now)
                 earliest = max(earliest, spread)
         return earliest
+
+    def moved(self, started: float, now: float) -> None:
+        """The request whose start was counted at `started` leaves only now."""
+        if self._pace is None or now <= started:
+            return
+        with self._lock:
+            if started in self._starts:
+                self._starts.remove(started)
+                later = sum(1 for start in self._starts if start > now)
+                self._starts.insert(len(self._starts) - later, now)
 
     def pause(self, now: float, seconds: float) -> None:
         seconds = min(seconds, LONGEST_PAUSE) if seconds > 0 else 0.0
@@ -337,31 +357,42 @@ class _Gate:
 class _Slot:
     """The context manager of `MemoryLimiter.slot`; a class, because a generator costs each poll 2 µs more."""
 
-    __slots__ = ("_clock", "_gate", "_lane")
+    __slots__ = ("_clock", "_gate", "_lane", "_started")
 
     def __init__(self, lane: _LaneState, gate: _Gate, clock: Clock) -> None:
         self._lane: Final = lane
         self._gate: Final = gate
         self._clock: Final = clock
+        self._started = 0.0
 
-    async def __aenter__(self) -> None:
+    def sent(self) -> None:
+        """See `Start.sent`."""
+        now = self._clock.now()
+        self._lane.moved(self._started, now)
+        self._started = now
+
+    async def __aenter__(self) -> Start:
         gate = self._gate
         if gate.free:
             gate.free -= 1
         else:
             await gate.wait_for_place()
-        if not gate.waiting and self._lane.claim(self._clock.now()) <= 0:
-            return
+        self._started = self._clock.now()
+        if not gate.waiting and self._lane.claim(self._started) <= 0:
+            return self
         gate.waiting += 1
         try:
             async with gate.turn:
-                while (wait := self._lane.claim(self._clock.now())) > 0:
+                self._started = self._clock.now()
+                while (wait := self._lane.claim(self._started)) > 0:
                     await self._clock.sleep(wait)
+                    self._started = self._clock.now()
         except BaseException:
             gate.release()
             raise
         finally:
             gate.waiting -= 1
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -397,7 +428,7 @@ class MemoryLimiter:
         )
         self._in_flight: Final = None if in_flight is None else InFlight(in_flight)
 
-    def slot(self, lane: str) -> AbstractAsyncContextManager[None]:
+    def slot(self, lane: str) -> AbstractAsyncContextManager[Start]:
         """Wait for a place and a start in `lane`; see `RateLimiter.slot`. Needs a running loop."""
         return _Slot(self._lane(lane), self._gate(lane), self._clock)
 

@@ -42,7 +42,7 @@ from ..errors import (
 from ..wire import replies, retry
 from ..wire.replies import Answer
 from .limit import TimeLimits
-from .limiter import RateLimiter
+from .limiter import RateLimiter, Start
 from .recording import Recording
 
 log: Final = logging.getLogger("musicapi_async")
@@ -74,6 +74,7 @@ class Outgoing(msgspec.Struct, kw_only=True):
     attempt_timeout: float = ATTEMPT_TIMEOUT
     secrets: tuple[str, ...] = ()
     left: bool = False
+    start: Start | None = None
     recording: Recording | None = None
 
 
@@ -98,6 +99,8 @@ async def _mark_left(
 ) -> None:
     if isinstance(context.trace_request_ctx, Outgoing):
         context.trace_request_ctx.left = True
+        if context.trace_request_ctx.start is not None:
+            context.trace_request_ctx.start.sent()
 
 
 class Session:
@@ -178,7 +181,8 @@ class Session:
             error: APIConnectionError | None = None
             reply: Answer | None = None
             retry_after: float | None = None
-            async with self._limiter.slot(out.lane):
+            async with self._limiter.slot(out.lane) as start:
+                out.start = start
                 if recording is not None:
                     await recording.leaving()
                 try:

@@ -45,7 +45,7 @@ def test_the_main_job_runs_as_printed(away: Path, monkeypatch: pytest.MonkeyPatc
     """The first program works from MUSICAPI_KEY and MUSICAPI_BASE_URL alone, against a sandbox."""
 
     async def job() -> None:
-        async with Sandbox(speed=60, seed=1) as sandbox:
+        async with Sandbox(speed=60, seed=1, longest=8) as sandbox:
             monkeypatch.setenv("MUSICAPI_KEY", sandbox.api_key)
             monkeypatch.setenv("MUSICAPI_BASE_URL", sandbox.base_url)
             names = load(BLOCKS[0])
@@ -72,7 +72,7 @@ def test_the_album_program_downloads_every_song(away: Path) -> None:
     """Many at once, with the pace of the account."""
 
     async def job() -> None:
-        async with Sandbox(speed=300) as sandbox, sandbox.client() as client:
+        async with Sandbox(speed=300, longest=8) as sandbox, sandbox.client() as client:
             await load(BLOCKS[2])["album"](client, ["One", "Two", "Three"])
 
     asyncio.run(job())

@@ -525,3 +525,47 @@ def test_a_place_in_flight_outlives_its_loop() -> None:
         return now()
 
     assert run(second_loop()) == 5
+
+
+def test_a_start_counts_from_when_its_request_left() -> None:
+    """A slow handshake before one request does not bring the next too close behind it."""
+
+    async def main() -> list[float]:
+        clock = Clock()
+        limiter = MemoryLimiter({"submit": LaneLimits(16, Pace(1, 3.0))}, clock)
+        left: list[float] = []
+
+        async def create(handshake: float) -> None:
+            async with limiter.slot("submit") as start:
+                await asyncio.sleep(handshake)
+                start.sent()
+                left.append(clock.now())
+                await asyncio.sleep(1)
+
+        await asyncio.gather(*(create(handshake) for handshake in (2.5, 0.0, 1.0, 0.1, 4.0, 0.0)))
+        return left
+
+    left = run(main())
+    assert all(later - earlier >= 3.0 for earlier, later in itertools.pairwise(sorted(left)[:4]))
+
+
+@given(st.lists(st.floats(0, 3), min_size=2, max_size=12), st.integers(1, 4))
+def test_no_window_holds_too_many_requests_that_left(handshakes: list[float], count: int) -> None:
+    """Whatever connecting takes, as long as it is less than the period."""
+
+    async def main() -> list[float]:
+        clock = Clock()
+        limiter = MemoryLimiter({"submit": LaneLimits(1, Pace(count, 3.0))}, clock)
+        left: list[float] = []
+
+        async def create(handshake: float) -> None:
+            async with limiter.slot("submit") as start:
+                await asyncio.sleep(handshake)
+                start.sent()
+                left.append(clock.now())
+
+        await asyncio.gather(*(create(handshake) for handshake in handshakes))
+        return left
+
+    left = run(main())
+    assert all(left[n + count] - left[n] >= 3.0 for n in range(len(left) - count))
