@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -20,15 +20,15 @@ from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
-from .api.results import Clips, Result, Until
+from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
 from .api.studio import Studio
 from .api.suno import Suno
 from .clock import Clock
-from .config import Options, find_base_url, find_key
+from .config import Options, check_text, find_base_url, find_clock_speed, find_key
 from .core import Bound, Core, Watching
-from .errors import MusicAPIError, RequestValidationError
+from .errors import RequestValidationError
 from .store.base import STATES
 from .store.ledger import Ledger
 
@@ -114,9 +114,10 @@ class MusicAPI:
             retries=retries,
             validate=cast("Any", validate),
         )
+        url = find_base_url(base_url)
         core = Core(
             api_key=find_key(api_key),
-            base_url=find_base_url(base_url),
+            base_url=url,
             pace=pace,
             in_flight=in_flight,
             polling=polling,
@@ -128,7 +129,7 @@ class MusicAPI:
             webhooks=webhooks,
             sonic_word=sonic_word,
             close_with_loop=close_with_loop,
-            clock=clock or Clock(),
+            clock=clock or Clock(find_clock_speed(url)),
             rng=rng or random.Random(),
             attempt_timeout=attempt_timeout,
         )
@@ -173,19 +174,21 @@ class MusicAPI:
         )
 
     async def create_many(
-        self, create: Any, requests: Iterable[Mapping[str, Any]]
-    ) -> list[Task[Any] | MusicAPIError]:
+        self, create: Callable[..., Awaitable[Task[Any]]], requests: Iterable[Mapping[str, Any]]
+    ) -> list[Task[Any] | Exception]:
         """Submit many creates under the pace: `await client.create_many(client.sonic.create_music, rows)`.
 
-        Each costs credits. Returns, in the order of `requests`, the task or the error of each: an error of
-        one loses none of the others.
+        Each costs credits. Returns, in the order of `requests`, the task or the error of each, whatever it is
+        (a `TypeError` for a misspelt field): an error of one loses none of the others.
         """
-        sent = [create(**request) for request in requests]
-        ended = await asyncio.gather(*sent, return_exceptions=True)
-        for one in ended:
-            if isinstance(one, BaseException) and not isinstance(one, MusicAPIError):
-                raise one
-        return cast("list[Task[Any] | MusicAPIError]", ended)
+
+        async def one(request: Mapping[str, Any]) -> Task[Any] | Exception:
+            try:
+                return await create(**request)
+            except Exception as error:
+                return error
+
+        return list(await asyncio.gather(*map(one, requests)))
 
     # --- tasks ---------------------------------------------------------------------------------------------
 
@@ -204,6 +207,7 @@ class MusicAPI:
         `kind` is the operation that made it (needed only to read stems by name), `submitted_at` its Unix
         time.
         """
+        check_text("task", f"{family}{task_id or ''}")
         if task_id is None:
             ref = TaskRef.parse(family)
             if ref is None:
@@ -244,20 +248,25 @@ class MusicAPI:
         `return_exceptions=True` errors stand in the list instead.
         """
         asked = list(tasks)
-        async for _ in self.as_completed(asked, timeout=timeout, until=until):
-            pass
+        outcomes: dict[int, TaskUpdate | Exception] = {}
+        async with aclosing(self._each(asked, timeout, until)) as each:
+            async for task, outcome in each:
+                outcomes[id(task)] = outcome
+                if isinstance(outcome, TaskUpdate):
+                    task.settle(outcome)
         ended: list[R | Exception] = []
         for task in asked:
+            outcome = outcomes[id(task)]
             try:
-                ended.append(await task.wait(until=until))
-            except Exception as error:
-                if not return_exceptions and not isinstance(error, MusicAPIError):
-                    raise
-                ended.append(error)
-        if not return_exceptions:
-            for outcome in ended:
                 if isinstance(outcome, Exception):
                     raise outcome
+                ended.append(cast("R", outcome.outcome()))
+            except Exception as error:
+                ended.append(error)
+        if not return_exceptions:
+            for one in ended:
+                if isinstance(one, Exception):
+                    raise one
         return ended
 
     async def as_completed(
@@ -270,18 +279,24 @@ class MusicAPI:
             clips = await task.wait()  # the result, or the task's own error
         ```
         """
-        asked = list(tasks)
+        async with aclosing(self._each(list(tasks), timeout, until)) as each:
+            async for task, outcome in each:
+                task.settle(outcome)
+                yield task
+
+    async def _each(
+        self, asked: list[Task[R]], timeout: float | None, until: Until
+    ) -> AsyncGenerator[tuple[Task[R], TaskUpdate | Exception], None]:
         runtime = await self._core.runtime()
         waiting: list[Task[R]] = []
         for task in asked:
             if task.last is not None and task.last.is_terminal:
-                yield task
+                yield task, task.last
             else:
                 waiting.append(task)
         async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
             async for task, outcome in ended:
-                task.settle(outcome)
-                yield task
+                yield task, outcome
 
     # --- jobs ----------------------------------------------------------------------------------------------
 

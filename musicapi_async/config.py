@@ -15,6 +15,7 @@ from .errors import RequestValidationError
 DEFAULT_BASE_URL: Final = "https://api.musicapi.ai/api/v1"
 KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
 URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
+SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for DNS, TCP and TLS of one attempt (contract, errors 6)."""
@@ -57,8 +58,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise _bad("retries", "a whole number from 0 to 100", repr(self.retries))
         if self.validate not in ("error", "warn", "off"):
             raise _bad("validate", "'error', 'warn' or 'off'", repr(self.validate))
-        if self.job_key is not None and not self.job_key.strip():
-            raise _bad("job_key", "text, not empty", repr(self.job_key))
+        if self.job_key is not None:
+            if not self.job_key.strip():
+                raise _bad("job_key", "text, not empty", repr(self.job_key))
+            check_text("job_key", self.job_key)
+
+
+def check_text(name: str, value: str) -> None:
+    """Refuse text that cannot be sent or written, such as a lone surrogate from a broken file."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _bad(name, "text that is valid Unicode", ascii(value[:40])) from None
 
 
 def check_seconds(name: str, value: float) -> float:
@@ -108,6 +119,17 @@ def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ
     if not good:
         raise _bad("base_url", "an http or https address such as " + DEFAULT_BASE_URL, "")
     return url
+
+
+def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ) -> float:
+    """MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
+    told = environment.get(SPEED_VARIABLE)
+    if not told or urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        return 1.0
+    try:
+        return check_seconds(SPEED_VARIABLE, float(told))
+    except ValueError:
+        raise _bad(SPEED_VARIABLE, "a positive number", repr(told)) from None
 
 
 def _bad(field: str, limit: str, value: str) -> RequestValidationError:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .store.base import JobStore
     from .tasks.schedule import PollPolicy
+    from .transport.in_flight import Place
     from .transport.limiter import Pace, RateLimiter
     from .webhooks import Event, Inbox, Webhooks
 
@@ -76,6 +77,7 @@ class Core:
         self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
+        self._places: Final[dict[tuple[str, str], Place]] = {}
         self.webhooks: Final = webhooks
         self.book: Final = self.ledger(store)
 
@@ -127,6 +129,7 @@ class Core:
             clock=self.clock,
             rng=self._rng,
             path_of=self._path_of,
+            places=self._places,
             attempt_timeout=self._attempt_timeout,
         )
 

@@ -64,6 +64,8 @@ class MusicAPIError(Exception):
     """
 
     default_hint: ClassVar[str] = ""
+    task_hint: ClassVar[str] = ""
+    """What to do next when the error happened to a task that is paid for."""
     reached: object = None
 
     def __init__(
@@ -107,6 +109,8 @@ class MusicAPIError(Exception):
         """Note the task that this error happened to, unless one is noted; returns the error."""
         self.task_id = self.task_id or task_id
         self.family = self.family or family
+        if self.task_hint and self.hint == self.default_hint:
+            self.hint = self.task_hint
         return self
 
 
@@ -230,6 +234,7 @@ class APIConnectionError(MusicAPIError):
     """No usable answer came. `sent` tells whether the request left: True, False, or None for unknown."""
 
     default_hint = "Check the network; free calls may simply be repeated."
+    task_hint = "The task goes on; wait for it again once the network is back."
 
     def __init__(self, message: str, *, sent: bool | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)

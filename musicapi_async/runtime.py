@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from .api.families import SAME_FAMILY, polled_as
@@ -23,6 +24,7 @@ from .tasks.schedule import PollPolicy
 from .tasks.waiter import TaskWaiter
 from .transport.caller import ApiCaller
 from .transport.download import Downloader
+from .transport.in_flight import Place
 from .transport.limiter import RateLimiter
 from .transport.session import Session
 from .wire.looks import Seen
@@ -52,6 +54,7 @@ class Runtime:
         clock: Clock,
         rng: random.Random,
         path_of: Callable[[str], str],
+        places: dict[tuple[str, str], Place],
         attempt_timeout: float | None = None,
     ) -> None:
         # A poll of the waiter is one attempt: it has rules of its own for what follows a failure.
@@ -59,9 +62,15 @@ class Runtime:
         self.loop: Final = asyncio.get_running_loop()
         self.process: Final = os.getpid()
         self.session: Final = session
-        self.caller: Final = ApiCaller(session, limiter, clock, path_of)
+        self.caller: Final = ApiCaller(session, limiter, clock, path_of, places)
         self.waiter: Final = TaskWaiter(
-            self._look, policy, clock, rng, polled_of=polled_of, ended=self._ended
+            self._look,
+            policy,
+            clock,
+            rng,
+            polled_of=polled_of,
+            ended=self._ended,
+            lost=lambda ref: self.caller.task_ended(ref.family, ref.task_id),
         )
         self.downloader: Final = Downloader(session, limiter, clock, rng)
         self.ledgers: Final[set[Ledger]] = set()
@@ -111,14 +120,15 @@ class Runtime:
         if self.closed:
             return
         self.closed = True
-        await self.waiter.aclose()
-        await self.caller.aclose()
-        await self.noted()
-        for ledger in self.ledgers:
-            await ledger.aclose()
-        await self.session.aclose()
-        if self.keeper is not None:
-            await self.keeper.aclose()
+        async with AsyncExitStack() as closing:  # each step runs, whatever becomes of the others
+            if self.keeper is not None:
+                closing.push_async_callback(self.keeper.aclose)
+            closing.push_async_callback(self.session.aclose)
+            for ledger in self.ledgers:
+                closing.push_async_callback(ledger.aclose)
+            closing.push_async_callback(self.noted)
+            closing.push_async_callback(self.caller.aclose)
+            closing.push_async_callback(self.waiter.aclose)
 
 
 async def _close_at_end(runtime: Runtime) -> AsyncGenerator[None, None]:

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from ..errors import RequestValidationError
 from .results import Result, TaskUpdate, Until
 from .values import mapping_or_empty, text_or_none
 
@@ -49,6 +50,15 @@ class TaskRef(msgspec.Struct, frozen=True):
         except ValueError:
             return None
         return cls(family, task_id, kind, at) if family and task_id and 0 <= at < 1e11 else None
+
+
+def check_until(until: Until) -> None:
+    """Refuse a word that no wait could end with."""
+    if until not in ("all", "first", "stream"):
+        limit = "'all', 'first' or 'stream'"
+        raise RequestValidationError(
+            f"until: {limit}, got {until!r}", field="until", limit=limit, value=repr(until)
+        )
 
 
 class Watcher(Protocol):
@@ -130,10 +140,11 @@ class Task(Generic[R_co]):
         Raises `TaskFailedError` if all failed, `TaskTimeoutError` if time ran out (the task goes on and can
         be waited for again), `AuthenticationError`, `NotFoundError`, `EndpointRetiredError`.
         """
-        if self._stopped is not None:
-            error, self._stopped = self._stopped, None
-            raise error
+        check_until(until)
         if self.last is None or not self.last.is_terminal:
+            if self._stopped is not None:
+                error, self._stopped = self._stopped, None
+                raise error
             self.last = await self._watcher.wait(self.ref, until, timeout)
         return cast("R_co", self.last.outcome())
 
@@ -161,7 +172,7 @@ class Task(Generic[R_co]):
         if isinstance(outcome, Exception):
             self._stopped = outcome
         else:
-            self.last = outcome
+            self.last, self._stopped = outcome, None
 
     def __repr__(self) -> str:
         kind = f", kind={self.kind!r}" if self.kind else ""

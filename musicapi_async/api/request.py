@@ -7,7 +7,7 @@ A request is checked here, before it costs a round trip: `violations` names ever
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, cast, get_type_hints
 from urllib.parse import urlsplit
@@ -162,6 +162,29 @@ def picture(value: object) -> str:
     if isinstance(value, bool | int | float) or value is None:
         return repr(value)
     return type(value).__name__
+
+
+def secrets_in(value: object) -> Iterator[str]:
+    """The secrets in a JSON value, however deep."""
+    if isinstance(value, Mapping):
+        for name, inner in cast("Mapping[object, object]", value).items():
+            if name in SECRET and isinstance(inner, str) and inner:
+                yield inner
+            else:
+                yield from secrets_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in cast("Sequence[object]", value):
+            yield from secrets_in(inner)
+
+
+def without_secrets(value: object) -> object:
+    """A JSON value without its secrets, however deep."""
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[object, object]", value)
+        return {name: without_secrets(inner) for name, inner in fields.items() if name not in SECRET}
+    if isinstance(value, list | tuple):
+        return [without_secrets(inner) for inner in cast("Sequence[object]", value)]
+    return value
 
 
 def violations(request: Request) -> list[Violation]:

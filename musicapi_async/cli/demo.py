@@ -235,5 +235,5 @@ def _summary(persona: Persona, before: float, after: float, took: float, speed: 
         *PROGRAM.splitlines(),
         "",
         "With a real key:     export MUSICAPI_KEY=...  and run it.",
-        "Without an account:  musicapi sandbox         and export what it prints.",
+        "Without an account:  musicapi sandbox --speed 20, and export what it prints.",
     ]

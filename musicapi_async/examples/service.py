@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, cast
 from urllib.parse import urlsplit
 
-import uvicorn
-from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
-from pydantic import BaseModel, Field
+try:
+    import uvicorn
+    from fastapi import Depends, FastAPI, Request, Response
+    from fastapi.responses import FileResponse, HTMLResponse
+    from pydantic import BaseModel, Field
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"{missing.name} is missing: pip install 'musicapi-async[fastapi,sandbox]'") from missing
 
 from ..client import MusicAPI
 from ..clock import Clock

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from ..api.handle import TaskRef
-from ..api.request import SECRET
+from ..api.request import SECRET, without_secrets
 from ..api.results import TaskUpdate
 from ..clock import Clock
 from ..config import Options
@@ -53,7 +53,7 @@ def request_of(base_url: str, call: str, body: bytes, family: str = "", kind: st
     if isinstance(asked, dict):
         fields = cast("dict[str, Any]", asked)
         hidden = tuple(sorted(name for name in SECRET if fields.get(name)))
-        asked = {name: value for name, value in fields.items() if name not in SECRET}
+    asked = without_secrets(cast("object", asked))
     return JobRequest(call, base_url, _encoder.encode(asked).decode(), family, kind, hidden)
 
 

@@ -26,6 +26,11 @@ class Listener(Protocol):
         """Wants early audio: look at the documented interval instead of when it pays."""
         ...
 
+    @property
+    def end(self) -> float:
+        """When this listener gives up, by the clock of the waiter."""
+        ...
+
     def notify(self, slot: Slot, update: TaskUpdate) -> None:
         """A look has shown `update`."""
         ...
@@ -61,6 +66,7 @@ class Slot:
         "polled",
         "ref",
         "state",
+        "trouble",
     )
 
     def __init__(self, key: Key, ref: TaskRef, polled: Polled, born: float) -> None:
@@ -74,6 +80,7 @@ class Slot:
         self.busy = False
         self.memory: polls.Memory | None = None
         self.state = ""
+        self.trouble = ""
         self.last: TaskUpdate | None = None
         self.listeners: Listener | list[Listener] | None = None
 
@@ -103,10 +110,11 @@ class Slot:
 class Waiting:
     """One caller of `wait`."""
 
-    __slots__ = ("future", "until")
+    __slots__ = ("end", "future", "until")
 
-    def __init__(self, until: Until) -> None:
+    def __init__(self, until: Until, end: float) -> None:
         self.until: Until = until
+        self.end = end
         self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
 
     @property
@@ -125,10 +133,11 @@ class Waiting:
 class Queue:
     """One caller of `updates`, or of a wait for many tasks: keeps what it is told until it is fetched."""
 
-    __slots__ = ("_arrived", "_items", "eager", "until")
+    __slots__ = ("_arrived", "_items", "eager", "end", "until")
 
-    def __init__(self, *, eager: bool, until: Until | None = None) -> None:
+    def __init__(self, *, eager: bool, end: float, until: Until | None = None) -> None:
         self.eager = eager
+        self.end = end
         self.until: Until | None = until
         self._items: deque[tuple[Slot, TaskUpdate | Exception]] = deque()
         self._arrived: asyncio.Future[None] | None = None

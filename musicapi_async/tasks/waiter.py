@@ -30,12 +30,12 @@ from typing import Any, Final, TypeVar, cast
 
 import anyio
 
-from ..api.handle import Task, TaskRef
+from ..api.handle import Task, TaskRef, check_until
 from ..api.operation import Polled
 from ..api.results import Result, TaskUpdate, Until
 from ..clock import Clock
 from ..config import check_seconds
-from ..errors import RequestValidationError, TaskError, TaskTimeoutError
+from ..errors import TaskError, TaskTimeoutError
 from ..wire import polls, retry
 from ..wire.looks import Seen
 from .deliveries import LOOKS, Deliveries
@@ -69,7 +69,8 @@ class TaskWaiter:
     """Watches tasks for one event loop; see the module's text.
 
     `look` polls a task once and gives failures as values; `policy` says when to look; `polled_of` finds
-    how tasks of a family and kind are polled; `ended` is told of each task that ended.
+    how tasks of a family and kind are polled; `ended` is told of each task that ended, `lost` of each that
+    cannot be looked at any more.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class TaskWaiter:
         *,
         concurrency: int = CONCURRENCY,
         ended: Callable[[TaskRef, TaskUpdate], None] | None = None,
+        lost: Callable[[TaskRef], None] | None = None,
     ) -> None:
         self._look: Final = look
         self._policy: Final = policy
@@ -90,6 +92,7 @@ class TaskWaiter:
         self._polled_of: Final = polled_of
         self._concurrency: Final = concurrency
         self._ended: Final = ended
+        self._lost: Final = lost
         self._slots: Final[dict[Key, Slot]] = {}
         self._heap: Final[list[tuple[float, Slot]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -106,7 +109,7 @@ class TaskWaiter:
         check_until(until)
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        waiting = Waiting(until)
+        waiting = Waiting(until, started + limit)
         slot = self._watch(ref, waiting)
         try:
             with anyio.move_on_after(self._clock.real(limit)):
@@ -119,7 +122,7 @@ class TaskWaiter:
         """Every change of one task; see `Task.updates`. No scope is held across a yield."""
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        stream = Queue(eager=True)
+        stream = Queue(eager=True, end=started + limit)
         slot = self._watch(ref, stream)
         try:
             update = slot.last or TaskUpdate(slot.state or "pending", task_id=ref.task_id, family=ref.family)
@@ -147,10 +150,10 @@ class TaskWaiter:
         family's deadline, or all of them `timeout`; one whose time is over comes with `TaskTimeoutError`.
         """
         check_until(until)
-        ended = Queue(eager=until == "stream", until=until)
         started = self._clock.now()
         waiting: dict[Slot, Task[R] | list[Task[R]]] = {}  # several handles may stand for one task
         limits = {self._limit(task.ref, timeout) for task in tasks}
+        ended = Queue(eager=until == "stream", until=until, end=started + min(limits, default=NEVER))
         try:
             for number, task in enumerate(tasks, 1):
                 known = self._slots.get((task.family, task.task_id))
@@ -242,7 +245,7 @@ class TaskWaiter:
         ref = slot.ref
         state = slot.state or "not seen yet"
         return TaskTimeoutError(
-            f"task {ref.task_id} is still running after {elapsed:.0f} s of waiting (last state: {state})",
+            f"no end after {elapsed:.3g} s of waiting (last state: {state}{slot.trouble})",
             elapsed=elapsed,
             last_body=slot.last.raw if slot.last else None,
             task_id=ref.task_id,
@@ -264,7 +267,7 @@ class TaskWaiter:
                 self._apply(slot, polls.read_payload(body, ref=ref, polled=polled), told=True)
                 return slot
             if self._is_told(slot):
-                self._schedule(slot, max(now, slot.born + _slow(slot)))
+                self._schedule(slot, max(now, slot.born + self._slow_look(slot, now - slot.born)))
             elif ref.own:
                 first = polled.first if listener.eager else self._policy.first(slot.kind)
                 self._schedule(slot, max(now, slot.born + first))
@@ -377,7 +380,12 @@ class TaskWaiter:
         update = verdict.update
         if verdict.error is not None:
             self._fail(slot, verdict.error)
+            if self._lost is not None:
+                self._lost(slot.ref)
             return
+        slot.trouble = ""
+        if verdict.failures and seen.error is not None:
+            slot.trouble = f"; the last look failed: {seen.error.message}"
         if seen.note:
             self._note(slot, seen.note)
         if update is not None:
@@ -404,7 +412,7 @@ class TaskWaiter:
         if verdict.failures:
             return age + max(retry.poll_pause(verdict.failures, self._rng), verdict.after)
         if self._is_told(slot) and verdict.memory is None:
-            return age + max(_slow(slot), verdict.after)
+            return max(self._slow_look(slot, age), age + verdict.after)
         due = self._policy.next(slot.kind, age)
         hint = hinted(verdict.update, verdict.after, age)
         if hint is not None:
@@ -413,6 +421,12 @@ class TaskWaiter:
         if any(listener.eager for listener in slot.each()):
             due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._rng))
         return max(due, age + verdict.after)
+
+    def _slow_look(self, slot: Slot, age: float) -> float:
+        """The age of the next look at a task that a webhook will tell of: late, but before a wait ends."""
+        slow = (age if slot.looked is not None else 0.0) + slot.polled.deadline / LOOKS
+        last = min(listener.end for listener in slot.each()) - slot.born - slot.polled.interval
+        return min(slow, last) if last > age + 1 else slow
 
     def _end(self, slot: Slot, update: TaskUpdate, age: float, *, told: bool) -> None:
         if update.result is not None:
@@ -437,10 +451,6 @@ class TaskWaiter:
             listener.fail(slot, error)
 
 
-def _slow(slot: Slot) -> float:
-    return slot.polled.deadline / LOOKS
-
-
 def _steps_back(last: TaskUpdate | None, update: TaskUpdate | None) -> bool:
     """A webhook that was overtaken: it shows less than is known."""
     if last is None or update is None or update.is_terminal:
@@ -451,12 +461,3 @@ def _steps_back(last: TaskUpdate | None, update: TaskUpdate | None) -> bool:
 def _closed(ref: TaskRef, what: str) -> TaskError:
     hint = f"The task goes on; resume with client.task({ref.token!r}).wait() on an open client."
     return TaskError(what, task_id=ref.task_id, family=ref.family, hint=hint)
-
-
-def check_until(until: Until) -> None:
-    """Refuse a word that no wait could end with."""
-    if until not in ("all", "first", "stream"):
-        limit = "'all', 'first' or 'stream'"
-        raise RequestValidationError(
-            f"until: {limit}, got {until!r}", field="until", limit=limit, value=repr(until)
-        )

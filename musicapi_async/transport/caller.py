@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..wire import polls, replies
 from ..wire.looks import Seen
-from .in_flight import Place
+from .in_flight import FREE, Place
 from .limiter import RateLimiter
 from .outgoing import encode_any, outgoing, raw_outgoing, record
 from .recording import Earlier, Recorder, Recording
@@ -52,14 +52,19 @@ class ApiCaller:
     """Carries out operations over the session of one event loop."""
 
     def __init__(
-        self, session: Session, limiter: RateLimiter, clock: Clock, path_of: Callable[[str], str] = str
+        self,
+        session: Session,
+        limiter: RateLimiter,
+        clock: Clock,
+        path_of: Callable[[str], str],
+        places: dict[tuple[str, str], Place],
     ) -> None:
         self._session: Final = session
         self._path_of: Final = path_of
         self._limiter: Final = limiter
         self._clock: Final = clock
         self._flights: Final[set[asyncio.Task[Any]]] = set()
-        self._places: Final[dict[tuple[str, str], Place]] = {}
+        self._places: Final = places  # of the client: a task outlives the loop that submitted it
 
     async def submit(
         self,
@@ -95,7 +100,8 @@ class ApiCaller:
                 model=model if isinstance(model, str) else "",
                 own=True,
             )
-            self._places[ref.family, ref.task_id] = place
+            if place is not FREE:
+                self._places[ref.family, ref.task_id] = place
             log.info("%s accepted: %s", out.call, ref.token)
             return Task(ref, watcher, accepted.raw, options.job_key)
 
@@ -284,7 +290,7 @@ class ApiCaller:
             error.job_key = recording.key
             balance = await self._balance() if options.check_balance else None
             await recording.unknown(str(error.__cause__ or error.message), balance)
-        elif out.left and out.kind == "create" and not isinstance(error, MusicAPIError):
+        elif (out.left or out.doubt) and out.kind == "create" and not isinstance(error, MusicAPIError):
             await recording.unknown("given up before its answer was read", None)
         else:
             await recording.dropped()
@@ -306,7 +312,7 @@ class ApiCaller:
         with anyio.move_on_after(self._clock.real(options.deadline)):
             return await fly()
         raise RequestTimeoutError(
-            f"the deadline of {options.deadline:g} s passed", sent=out.left, call=out.call
+            f"the deadline of {options.deadline:g} s passed", sent=out.left or out.doubt, call=out.call
         )
 
     async def _known(
@@ -319,8 +325,10 @@ class ApiCaller:
         """Carry out a paid call; an end that leaves its outcome open becomes `OutcomeUnknownError`."""
         try:
             return await self._within(out, options, fly)
+        except OutcomeUnknownError:
+            raise
         except APIConnectionError as error:
-            if error.sent is False:
+            if error.sent is False and not out.doubt:
                 raise
             raise self._unknown(out, options, error) from error
         except ServerError as error:
@@ -330,10 +338,14 @@ class ApiCaller:
             raise self._unknown(out, options, error) from error
         except InvalidResponseError as error:
             raise self._unknown(out, options, error) from error
+        except MusicAPIError as error:
+            if not out.doubt:
+                raise
+            raise self._unknown(out, options, error) from error
 
     def _give_up(self, out: Outgoing, options: Options) -> NoReturn:
         """The client was closed while a paid call was under way: its caller must hear of it."""
-        if not out.left:
+        if not (out.left or out.doubt):
             raise APIConnectionError("the client was closed before it was sent", sent=False, call=out.call)
         lost = ConnectionLostError("the client was closed before the answer came", sent=True, call=out.call)
         raise self._unknown(out, options, lost) from lost

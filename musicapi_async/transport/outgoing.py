@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from ..api.operation import Operation
-from ..api.request import SECRET, Request, body, refuse, violations
+from ..api.request import SECRET, Request, body, refuse, secrets_in, violations
 from ..config import ATTEMPT_TIMEOUT, Options
 from ..errors import RequestValidationError
 from ..wire import codec
@@ -76,7 +76,8 @@ def raw_outgoing(
             f"method: one of {', '.join(METHODS)}, got {method!r}", field="method", value=repr(method)
         )
     parts = urlsplit(path)
-    if parts.scheme or parts.netloc or not path.startswith("/") or parts.fragment or "\\" in path:
+    odd = any(not "!" <= character <= "~" for character in path)  # white space, control, not ASCII
+    if parts.scheme or parts.netloc or parts.fragment or odd or not path.startswith("/") or "\\" in path:
         raise RequestValidationError(
             "path: a path below the base URL such as '/sonic/batch'", field="path", value=repr(path[:80])
         )
@@ -96,6 +97,7 @@ def raw_outgoing(
         params=query or None,
         body=None if json is None else encode_any(json, call),
         attempt_timeout=options.attempt_timeout or ATTEMPT_TIMEOUT,
+        secrets=tuple(secrets_in(json)),
     )
 
 

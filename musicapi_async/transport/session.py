@@ -51,6 +51,8 @@ POOL: Final = 64
 """Connections kept; the limiter's lanes queue in front of it: a queue in the pool gave tails of 1 s."""
 KEEP_ALIVE: Final = 75.0
 """Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
+HIDDEN: Final = "[hidden]"
+"""Stands for a secret in whatever is shown of an answer."""
 SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
@@ -61,8 +63,9 @@ Kind = Literal["get", "create", "repeatable"]
 
 
 class Outgoing(msgspec.Struct, kw_only=True):
-    """A request as it leaves. `left` turns True once its bytes may be on the way; `recording` is told before
-    each attempt, and after one that was provably not taken."""
+    """A request as it leaves. `left` turns True once its bytes may be on the way, `doubt` once an attempt
+    that is followed by another may have been carried out; `recording` is told before each attempt, and after
+    one that was provably not taken."""
 
     method: str
     path: str
@@ -74,6 +77,7 @@ class Outgoing(msgspec.Struct, kw_only=True):
     attempt_timeout: float = ATTEMPT_TIMEOUT
     secrets: tuple[str, ...] = ()
     left: bool = False
+    doubt: bool = False
     start: Start | None = None
     recording: Recording | None = None
 
@@ -214,6 +218,8 @@ class Session:
                     raise error
                 return cast("Answer", reply)
             attempt += 1
+            if out.kind == "create" and failure not in (retry.Failure.NOT_SENT, retry.Failure.RATE_LIMITED):
+                out.doubt = True  # an earlier attempt may have been taken, whatever the next one says
             log.info("%s: %s; attempt %d follows in %.1f s", out.call, failure, attempt, wait)
             out.left = False
             if recording is not None and failure in (retry.Failure.NOT_SENT, retry.Failure.RATE_LIMITED):
@@ -237,9 +243,10 @@ class Session:
                     trace_request_ctx=out,
                 ) as response:
                     raw = await _read(response, self._body_limit, out)
-                    if response.status >= 400:
-                        raw = self._without_secrets(raw, out)
-                    return replies.answer(response.status, response.headers, raw)
+                    headers: Mapping[str, str] = response.headers
+                    if any(self._key in value for value in headers.values()):
+                        headers = {k.lower(): v.replace(self._key, HIDDEN) for k, v in headers.items()}
+                    return replies.answer(response.status, headers, self._without_secrets(raw, out))
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
                 f"no connection to {URL(self._base).host}: {_reason(error)}", sent=False, call=out.call
@@ -270,8 +277,10 @@ class Session:
         return max(self._clock.real(seconds), min(seconds, SOCKET_FLOOR))
 
     def _without_secrets(self, raw: bytes, out: Outgoing) -> bytes:
+        """Whatever the status: what the service repeats may end up in an error, and that in a log."""
         for secret in (self._key, *out.secrets):
-            raw = raw.replace(secret.encode(), b"[hidden]")
+            escaped = msgspec.json.encode(secret)[1:-1]
+            raw = raw.replace(secret.encode(), HIDDEN.encode()).replace(escaped, HIDDEN.encode())
         return raw
 
     @contextlib.asynccontextmanager
@@ -315,4 +324,4 @@ async def _read(response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> 
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return str(error).replace(" ssl:default", "") or type(error).__name__

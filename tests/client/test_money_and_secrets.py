@@ -1,0 +1,137 @@
+"""What must hold of money and secrets in the corners: mixed failures, odd rows, places, echoes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from musicapi_async import (
+    AuthenticationError,
+    MusicAPIError,
+    OutcomeUnknownError,
+    RequestValidationError,
+    Task,
+    TaskTimeoutError,
+)
+from musicapi_async.sandbox import Fault, Sandbox
+
+LYRICS = "[Verse]\nRain on the window"
+
+
+@pytest.mark.parametrize("second", ["deadline", "429", "400"])
+async def test_a_5xx_that_is_sent_again_on_demand_is_never_forgotten(second: str) -> None:
+    """What came after a 5xx that may have charged does not turn the outcome into a known one."""
+    async with Sandbox(speed=20) as sandbox, sandbox.client(pace=None, retries=1) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.status(500).once_taken())
+        if second != "deadline":
+            sandbox.faults.on("POST", "/sonic/create", Fault.status(int(second), body='{"error":"no"}'))
+        view = client.with_options(
+            resend_creates_on_5xx=True, job_key="k", deadline=0.4 if second == "deadline" else None
+        )
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await view.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        assert caught.value.may_have_been_charged
+        assert [job.state for job in await client.jobs()] == ["ambiguous"]
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="k").sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        assert sandbox.journal.charges == 20
+
+
+async def test_a_misspelt_row_loses_none_of_the_paid_tasks() -> None:
+    """create_many gives whatever went wrong in the row's place."""
+    async with Sandbox(speed=100) as sandbox, sandbox.client(pace=None) as client:
+        rows = [
+            {"mv": "sonic-v6", "prompt": "a"},
+            {"mv": "sonic-v6", "promt": "b"},
+            {"mv": "sonic-v6", "prompt": "c"},
+        ]
+        made = await client.create_many(client.sonic.create_music, rows)
+        assert [type(one) for one in made] == [Task, TypeError, Task]
+        assert sandbox.journal.charges == 40
+
+
+async def test_a_place_in_flight_comes_back_when_a_task_cannot_be_looked_at() -> None:
+    """A refused key, and a client that was closed and opened again, leave no place taken for ever."""
+    async with Sandbox(speed=300) as sandbox:
+        client = sandbox.client(pace=None, in_flight=1, close_with_loop=True)
+        task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        sandbox.faults.on("GET", "/sonic/task/*", Fault.status(401, body='{"error":"Invalid API key"}'))
+        with pytest.raises(AuthenticationError):
+            await task.wait()
+        second = await client.with_options(deadline=60).sonic.create_music(mv="sonic-v6", prompt="b")
+        await client.aclose()
+        async with client:
+            await client.task(second.token).wait()
+            await client.with_options(deadline=60).sonic.create_music(mv="sonic-v6", prompt="c")
+
+
+async def test_a_timeout_of_a_group_is_forgotten_once_the_task_has_ended() -> None:
+    """An earlier time-out does not come up after a later success."""
+    async with Sandbox(speed=300) as sandbox, sandbox.client(pace=None) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        async for _ in client.as_completed([task], timeout=2):
+            pass
+        async for _ in client.as_completed([task]):
+            pass
+        assert (await task.wait()).status == "succeeded"
+
+
+async def test_waiting_for_one_task_twice_in_a_group_keeps_the_time_limit() -> None:
+    """Both places get the time-out; nobody waits on behind the group's back."""
+    async with Sandbox(speed=50) as sandbox, sandbox.client(pace=None) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        before = client.clock.now()
+        ended = await client.wait_all([task, task], timeout=5, return_exceptions=True)
+        assert [type(one) for one in ended] == [TaskTimeoutError, TaskTimeoutError]
+        assert client.clock.now() - before < 30
+
+
+async def test_text_that_cannot_be_sent_is_refused_at_once() -> None:
+    """A lone surrogate in a key or an id harms nothing else."""
+    broken = json.loads('"\\ud800"')
+    async with Sandbox(speed=300) as sandbox, sandbox.client(pace=None) as client:
+        with pytest.raises(RequestValidationError, match="job_key"):
+            client.with_options(job_key=broken)
+        with pytest.raises(RequestValidationError, match="task"):
+            client.task("sonic", broken)
+        await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        assert sandbox.journal.charges == 20
+
+
+@pytest.mark.parametrize("path", ["/get-credits\r\nX-Evil: 1", "/get credits", "/gét-credits", "/a#b"])
+async def test_a_path_that_would_break_the_request_line_is_refused(path: str) -> None:
+    """Nothing but visible ASCII goes into the request line."""
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        with pytest.raises(RequestValidationError, match="path"):
+            await client.request("GET", path)
+        assert len(sandbox.journal) == 0
+
+
+async def test_what_a_2xx_repeats_of_secrets_is_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    """Key and webhook secret are hidden whatever the status, nested and escaped too."""
+    caplog.set_level("DEBUG")
+    secret = 'hush "quoted" hush'
+    async with Sandbox(api_key="key-that-nobody-may-see") as sandbox, sandbox.client(pace=None) as client:
+        echo = json.dumps({"note": f"Bearer key-that-nobody-may-see {secret}"})
+        told: list[str] = []
+        for _ in range(2):
+            sandbox.faults.on("POST", "/sonic/create", Fault.status(200, body=echo))
+        body = {
+            "mv": "sonic-v6",
+            "prompt": "a",
+            "webhook_url": "https://a.example/",
+            "webhook_secret": secret,
+        }
+        for call in (
+            client.sonic.create_music(**body),
+            client.request("POST", "/sonic/create", json={"requests": [body]}),
+        ):
+            try:
+                told.append(repr(await call))
+            except MusicAPIError as error:
+                told += [str(error), repr(vars(error)), repr(vars(error.__cause__ or error))]
+        text = "\n".join(told) + caplog.text
+        assert "[hidden]" in text
+        assert "key-that-nobody-may-see" not in text
+        assert "hush" not in text
