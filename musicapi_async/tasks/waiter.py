@@ -40,7 +40,7 @@ from ..wire import polls, retry
 from ..wire.looks import Seen
 from .deliveries import LOOKS, Deliveries
 from .listeners import Key, Listener, Queue, Slot, Waiting
-from .schedule import PollPolicy
+from .schedule import LONGEST_GAP, PollPolicy, hinted
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -414,6 +414,10 @@ class TaskWaiter:
         if self._is_told(slot) and verdict.memory is None:
             return max(self._slow_look(slot, age), age + verdict.after)
         due = self._policy.next(slot.kind, age)
+        hint = hinted(verdict.update, verdict.after, age)
+        if hint is not None:
+            shortest = min(slot.polled.interval, due - age)
+            due = age + min(max(hint - age, shortest), LONGEST_GAP)
         if any(listener.eager for listener in slot.each()):
             due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._rng))
         return max(due, age + verdict.after)
