@@ -25,7 +25,7 @@ _COMMON: Final = frozenset(
 )
 """Words of a description that are no subject to sing about."""
 
-_WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 _VERSE: Final = (
     "I found the {a} in the early light",
