@@ -1,13 +1,25 @@
 """Jobs: what was sent, what was paid for, and what became of it, in memory or in a file.
 
 A create that is written down before it leaves can be found again after a crash, and a create that has a job
-key is never paid for twice.
+key is never paid for twice. The file, and with it the database, is loaded when `SQLiteStore` is first named.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .base import Holder, Job, JobRequest, JobState, JobStore, Step
 from .memory import MemoryStore
-from .sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from .sqlite import SQLiteStore
 
 __all__ = ["Holder", "Job", "JobRequest", "JobState", "JobStore", "MemoryStore", "SQLiteStore", "Step"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SQLiteStore":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .sqlite import SQLiteStore
+
+    return SQLiteStore
