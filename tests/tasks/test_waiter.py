@@ -414,3 +414,22 @@ async def test_no_more_polls_at_once_than_allowed() -> None:
     done = [task async for task, _ in waiter.wait_each(tasks, "all", None)]
     assert len(done) == 1000
     assert most == 8
+
+
+async def test_a_short_wait_for_a_task_of_which_a_webhook_should_tell_looks_once_before_it_ends() -> None:
+    """A lost webhook does not turn a finished song into a time-out."""
+    service = Service(Clock())
+    waiter = make(service)
+    ref = service.ref("t")
+    waiter.expect("sonic", "t")
+    update = await waiter.wait(ref, "all", 290)
+    assert update.result is not None
+    assert service.looks["t"] == 1
+
+
+async def test_a_timeout_tells_of_a_service_that_does_not_answer() -> None:
+    """The text does not claim that the task is running when nobody could look."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: ConnectionLostError("the cable is cut", sent=None)
+    with pytest.raises(TaskTimeoutError, match="the last look failed: the cable is cut"):
+        await make(service).wait(service.ref("t"), "all", 20)
