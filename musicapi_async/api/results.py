@@ -314,9 +314,11 @@ class TaskUpdate:
     def progress(self) -> float | None:
         """Share done from 0 to 1 where the service tells (Nuro, Studio), else None."""
         body = mapping_or_empty(self.raw)
-        value = body.get("progress", mapping_or_empty(body.get("data")).get("progress"))
+        value = body.get("progress")
         if value is None:
-            return None
+            value = mapping_or_empty(body.get("data")).get("progress")
+            if value is None:
+                return None
         try:
             share = float(str(value).rstrip("%")) / 100
         except ValueError:

@@ -76,8 +76,13 @@ class Hazard:
         index = bisect_right(EDGES, age) - 1
         last = age + min(longest, 600 / HIGHEST)  # exp() of more would overflow
         left, growth, lost = age, 1.0, 0.0
+        events, exposure = self.events, self.exposure
+        prior_events, prior_exposure = self._prior_events, self._prior_exposure
         while True:
-            hazard = self[index]
+            # As in `__getitem__`; a call per bin is a third of the time of a look.
+            hazard = (events[index] + prior_events[index]) / (exposure[index] + prior_exposure[index])
+            if not LOWEST <= hazard <= HIGHEST:
+                hazard = self[index]
             right = EDGES[index + 1]
             ended = right >= last
             if ended:
