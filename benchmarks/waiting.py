@@ -1,8 +1,9 @@
 """What waiting costs: 1,000, 10,000 and 100,000 tasks at once through the waiter, without HTTP.
 
 Durations are log-normal (median 75 s), the policy is the learned one (for CPU also a fixed interval, which
-shows what is the waiter's and what the policy's), and a scripted function answers every look. Memory and CPU are measured in virtual time, each number of tasks in a process of its own, so that the
-one does not warm up or litter the other. "Waiting" is the state before the first look; "running" after a
+shows what is the waiter's and what the policy's), and a scripted function answers every look. Memory and CPU
+are measured in virtual time, each number of tasks in a process of its own, so that the one does not warm up
+or litter the other. "Waiting" is the state before the first look; "running" after a
 look has shown two running clips, whose text a few waits keep for their errors and many do not. CPU is
 process time, less what the scripted looks cost by themselves; decoding one poll (1.8 kB) is timed beside it,
 as a measure of what the machine could do at that moment. The lag is that of a real event loop: by how
