@@ -1,9 +1,9 @@
 """What a call costs: the SDK beside plain HTTP clients and the vendor's SDK, to a local keep-alive server.
 
-The server is a bare protocol in a process of its own; it answers a poll with two finished clips (2.8 kB)
-and the balance with a small body. All clients take turns in one run, round after round, so that a change of
-the machine's load meets all of them; CPU is the process time of the client alone. Ratios are medians of the
-ratios within a round.
+The server is a bare protocol in a process of its own; it answers a poll with two clips that are under way
+(2.8 kB), as three polls of four are answered, and the balance with a small body. All clients take turns in
+one run, round after round, so that a change of the machine's load meets all of them; CPU is the process time
+of the client alone. Ratios are medians of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ def clip(number: int) -> dict[str, Any]:
     )
     return {
         "clip_id": name,
-        "state": "succeeded",
+        "state": "running",
         "title": "Example Title",
         "tags": "pop, dreamy",
         "lyrics": lyrics,
         "image_url": f"https://cdn2.example/image_{name}.jpeg",
-        "audio_url": f"https://cdn1.example/{name}.mp3",
+        "audio_url": f"https://audiopipe.suno.ai/?item_id={name}",
         "video_url": None,
         "created_at": "2026-07-15T10:26:46.552Z",
         "mv": "sonic-v6",
         "gpt_description_prompt": None,
-        "duration": "104.88",
+        "duration": None,
         "negative_tags": "metal",
         "style_weight": 0.6,
         "weirdness_constraint": 0.3,
