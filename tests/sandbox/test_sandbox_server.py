@@ -120,7 +120,8 @@ async def test_malformed_http(start, raw, caplog):
         writer.write_eof()
         got = await reader.read()
         writer.close()
-    assert got == b"" or got.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4"))
+    # aiohttp's parser in C refuses a version that its parser in Python takes, where no wheel has the one in C.
+    assert got == b"" or (got.startswith(b"HTTP/") and got.split()[1].startswith(b"4"))
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert (await api.get("/get-credits"))[0] == 200
 
