@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 from command_shell import Shell, lines_of
 from command_shell import ended as end
+from patience import until
 
 from musicapi_async.sandbox import Fault, Sandbox
 
@@ -23,13 +21,6 @@ def write(folder: Path, count: int, **more: Any) -> None:
         {"id": f"s{i}", "mv": "sonic-v6", "gpt_description_prompt": f"rain {i}", **more} for i in range(count)
     ]
     (folder / "songs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let the process work until the sandbox has seen something."""
-    with anyio.fail_after(30):
-        while not true():
-            await anyio.lowlevel.checkpoint()
 
 
 async def test_a_batch_makes_its_songs_and_a_report(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from musicapi_async import MusicAPI, MusicAPIError, RequestValidationError
 from musicapi_async.sandbox import Sandbox
+from musicapi_async.testing.virtual import VirtualTimeLoop
 
 PRELUDE = """
 import asyncio, gc, os, signal, sys, threading
@@ -310,7 +311,8 @@ def test_closing_the_client_while_a_create_is_under_way_tells_its_caller() -> No
                 await queued
             assert caught.value.sent is False
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
 
 
 def test_a_create_that_is_cancelled_at_once_sends_nothing_and_warns_of_nothing() -> None:

@@ -46,7 +46,7 @@ class StudioProcess:
         if process is None:
             return 0
         process.send_signal(how)
-        code = process.wait(10)
+        code = process.wait(60)
         if process.stdout is not None:
             process.stdout.close()
         return code

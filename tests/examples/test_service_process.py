@@ -25,7 +25,7 @@ async def watch(
     shown: dict[str, dict[str, Any]] = {}
     headers = {"Last-Event-ID": last} if last else {}
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(90),
         aiohttp.ClientSession() as browser,
         browser.get(f"{studio.url}/feed", headers=headers) as response,
     ):

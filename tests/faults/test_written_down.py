@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from aiohttp import web
+from patience import until
 
 from musicapi_async import Clock, MusicAPI, MusicAPIError
 from musicapi_async.errors import DownloadError, OutcomeUnknownError
@@ -127,9 +127,7 @@ async def test_closing_in_the_middle_leaves_the_truth(sandbox: Sandbox, tmp_path
     client = opened(sandbox, tmp_path)
     client = client.with_options(attempt_timeout=600, job_key="k")
     asked = asyncio.ensure_future(client.sonic.create_music(**SONG))
-    with anyio.fail_after(10):
-        while not sandbox.journal.creates:
-            await anyio.lowlevel.checkpoint()
+    await until(lambda: sandbox.journal.creates)
     await client.aclose()
     with pytest.raises(OutcomeUnknownError):
         await asked
@@ -188,8 +186,7 @@ async def test_a_webhook_with_the_job_key_settles_a_lost_answer(sandbox: Sandbox
             await client.sonic.create_music(**SONG)
         key = caught.value.job_key
         assert key is not None
-        with anyio.fail_after(20):
-            await told.wait()
+        await until(told.is_set)
         task = await client.with_options(job_key=key).sonic.create_music(**SONG)
         assert task.task_id == sandbox.journal.creates[0].task_id
         assert (await task.wait()).status == "succeeded"

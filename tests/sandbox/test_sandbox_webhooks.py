@@ -213,7 +213,7 @@ async def test_stop_ends_all_deliveries(start, receiver):
     """Stopping the sandbox cancels what is still waiting, at once."""
     api = await start(speed=1.0)
     await api.submit(body={**SONG, "webhook_url": receiver.url})
-    begun = time.perf_counter()
+    begun = api.sandbox.now()
     await api.sandbox.stop()
-    assert time.perf_counter() - begun < 1
+    assert api.sandbox.now() - begun < 1
     assert receiver.got == []

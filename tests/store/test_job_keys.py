@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
+from patience import until
 
 from musicapi_async import MusicAPI, Webhooks
 from musicapi_async.errors import (
@@ -43,13 +43,6 @@ async def sandbox() -> AsyncGenerator[Sandbox]:
 async def opened(sandbox: Sandbox, store: JobStore | None, **options: Any) -> AsyncGenerator[MusicAPI]:
     async with sandbox.client(store=store, pace=None, **options) as client:
         yield client
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let the sandbox work until something has happened there."""
-    with anyio.fail_after(10):
-        while not true():
-            await anyio.lowlevel.checkpoint()
 
 
 async def test_same_key_gives_same_task_and_pays_once(sandbox: Sandbox, store: JobStore) -> None:
@@ -441,9 +434,7 @@ async def test_closing_the_client_closes_a_store_that_was_only_read(
         await use(client)
         await client.with_options(store=other).jobs()
         assert stores(before)
-    with anyio.fail_after(10):
-        while stores(before):
-            await anyio.lowlevel.checkpoint()
+    await until(lambda: not stores(before))
 
 
 def stores(before: set[threading.Thread]) -> list[threading.Thread]:

@@ -8,12 +8,11 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
+from patience import until
 
 from musicapi_async.errors import OutcomeUnknownError
 from musicapi_async.sandbox import Fault, Sandbox
@@ -50,13 +49,6 @@ async def start(sandbox: Sandbox, path: Path, *names: str) -> asyncio.subprocess
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let the processes work until the sandbox has seen something."""
-    with anyio.fail_after(30):
-        while not true():
-            await anyio.lowlevel.checkpoint()
 
 
 async def test_eight_processes_pay_once_for_each_of_200_keys(tmp_path: Path) -> None:
