@@ -23,7 +23,7 @@ _IDENTITY: Final = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x4000
 def mp3_frames(data: bytes) -> Iterator[bytes]:
     """The audio frames of an MP3 at 48 kHz, without tags and without the frame that only tells its length."""
     at = 0
-    if data[:3] == b"ID3":
+    if data[:3] == b"ID3" and len(data) >= 10:
         size = data[6] << 21 | data[7] << 14 | data[8] << 7 | data[9]
         at = 10 + size
     first = True

@@ -288,6 +288,8 @@ class Sandbox:
             reply = Reply({"type": "internal_error", "error": "Internal Server Error."}, 500)
             response = _response(reply, entry)
         entry.status = response.status if response.status != GONE else 0
+        if response.status in (400, 413) and not request.content.at_eof() and not response.prepared:
+            response.force_close()  # what is left of an unreadable body is not waited for
         return response
 
     async def _api(self, request: web.BaseRequest, path: str, entry: Entry) -> web.Response:
