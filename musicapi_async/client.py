@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from .store.base import Job, JobState, JobStore
     from .tasks.schedule import PollPolicy
-    from .transport.download import Fetchable
     from .transport.limiter import Pace, RateLimiter
+    from .transport.links import Fetchable
     from .webhooks import Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
@@ -383,15 +383,17 @@ class MusicAPI:
     ) -> list[Path]:
         """Fetch finished files into `folder` (made if missing); returns the paths. Free.
 
-        `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
-        `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
-        title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and
-        has been checked; a clip that is there whole under a name with its clip_id is not fetched again. With
-        other names, and for links, a file there may be another's: it stays, and the new one gets a number
-        unless both are the same. Clips that failed are passed over. The key is never sent.
-        The option `deadline` limits all of it. Raises `DownloadError`, after which the next call goes on.
+        `files`: a clip, clips, the result of a task (such as `Stems`), a task or an update that has ended, a
+        reply that holds links (`Wav`, `Midi`, `Files`), a link, or a list of any of these. `name` is the
+        pattern of the file names without extension; fields: title, clip_id, index, name (of a stem).
+        Each file appears under its name only when it is whole and has been checked; a clip that is there
+        whole under a name with its clip_id is not fetched again. With other names, and for links, a file
+        there may be another's: it stays, and the new one gets a number unless both are the same. Clips that
+        failed are passed over. The key is never sent. The option `deadline` limits all of it. Raises
+        `DownloadError`, after which the next call goes on; `RequestValidationError` for what is no file; for
+        a task that failed its own error.
         """
-        from .transport.download import links_of
+        from .transport.links import links_of
 
         runtime = await self._core.runtime()
         return await runtime.downloader.fetch_all(links_of(files), Path(folder), name, self._options.deadline)
