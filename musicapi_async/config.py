@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ DEFAULT_BASE_URL: Final = "https://api.musicapi.ai/api/v1"
 KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
 URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts that are this machine."""
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for DNS, TCP and TLS of one attempt (contract, errors 6)."""
@@ -109,22 +112,36 @@ def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> 
 
 def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
     """The base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a trailing slash."""
-    url = (given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
+    asked = given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL
+    url = asked.rstrip("/")
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         good = good and not (parts.query or parts.fragment or parts.username or parts.password)
     except ValueError:
         good = False
-    if not good:
-        raise _bad("base_url", "an http or https address such as " + DEFAULT_BASE_URL, "")
+    if not good or any(character.isspace() for character in url):
+        origin = "" if given else f" (from {URL_VARIABLE})"
+        raise _bad("base_url", f"an http or https address such as {DEFAULT_BASE_URL}", _shown(asked) + origin)
     return url
+
+
+def _shown(url: str) -> str:
+    """A refused address for the error, with what was meant where that can be told; never a password."""
+    if "@" in url or "?" in url or len(url) > 100:
+        return "one with a user, a query, or too long"
+    bare = url.strip(" \t\r\n'\"").rstrip("/")
+    told = repr(url)
+    if "://" not in bare and re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]*)?", bare):
+        scheme = "http" if bare.partition(":")[0].partition("/")[0] in LOOPBACK else "https"
+        return f"{told}; did you mean {scheme}://{bare}?"
+    return f"{told}; did you mean {bare}?" if bare != url.rstrip("/") else told
 
 
 def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ) -> float:
     """MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
     told = environment.get(SPEED_VARIABLE)
-    if not told or urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if not told or urlsplit(base_url).hostname not in LOOPBACK:
         return 1.0
     try:
         return check_seconds(SPEED_VARIABLE, float(told))

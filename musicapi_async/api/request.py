@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from ..config import LOOPBACK
 from ..errors import RequestValidationError, Violation
 from .values import WebhookSecret, WebhookUrl
 
@@ -39,9 +40,6 @@ class Request(msgspec.Struct, kw_only=True):
             if value is not None:
                 shown.append(f"{name}={'...' if name in SECRET else picture(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
-
-
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Hooked(Request, kw_only=True):

@@ -42,7 +42,9 @@ def next_step(error: MusicAPIError) -> str:
     """What the user can do now, in terms of the command."""
     for kind, text in NEXT.items():
         if isinstance(error, kind):
-            return text
+            cause = error.__cause__
+            address = cause.hint if isinstance(cause, MusicAPIError) and "base_url" in cause.hint else ""
+            return f"{text} {address}".strip()
     if isinstance(error, RequestValidationError) and error.field == "api_key":
         return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
     return error.hint

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -337,18 +338,17 @@ class Look:
         return True if "refunded" in text.lower() else None
 
     def _error(self) -> MusicAPIError:
+        call = f"GET {self.polled.path.replace('{task_id}', quote(self.ref.task_id, safe=''))}"
         if self.found.ok and not self.found.json:
             return InvalidResponseError(
-                f"the answer is not JSON: {self.found.body}",
+                f"the answer is not JSON: {self.found.text}",
                 status=self.found.status,
                 body=self.found.body,
-                call=f"GET {self.polled.path}",
+                call=call,
                 task_id=self.ref.task_id,
                 family=self.ref.family,
             )
-        return error_of(
-            self.found, call=f"GET {self.polled.path}", task_id=self.ref.task_id, family=self.ref.family
-        )
+        return error_of(self.found, call=call, task_id=self.ref.task_id, family=self.ref.family)
 
     def _limited(self) -> Seen:
         return Seen(phase="rate_limited", error=self._error(), retry_after=self.found.retry_after)
