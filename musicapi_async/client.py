@@ -23,6 +23,7 @@ from .api.replies import Credits
 from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
+from .api.spelling import did_you_mean
 from .api.studio import Studio
 from .api.suno import Suno
 from .clock import Clock
@@ -212,7 +213,10 @@ class MusicAPI:
             ref = TaskRef.parse(family)
             if ref is None:
                 raise RequestValidationError(
-                    "token: a Task.token, or pass family and task_id", field="token", limit="a Task.token"
+                    "token: a Task.token, such as 'musicapi:sonic:create_music:1760000000:TASK_ID'",
+                    field="token",
+                    limit="a Task.token",
+                    hint="With a bare id name the family, too: client.task('sonic', task_id).",
                 )
         else:
             if not task_id or not family:
@@ -415,7 +419,8 @@ class MusicAPI:
         known = set(Options.__struct_fields__)
         for name in changes:
             if name not in known:
-                raise TypeError(f"unknown option {name!r}; there are {', '.join(sorted(known))}")
+                near = did_you_mean(name, known)
+                raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(sorted(known))}")
         view = MusicAPI.__new__(type(self))
         ledger = self._ledger if store is None else self._core.ledger(store)
         view._attach(self._core, msgspec.structs.replace(self._options, **changes), ledger)

@@ -69,7 +69,7 @@ def _links(asked: object) -> Iterator[Link]:
         case Clip():
             yield _of_clip(asked, 0)
         case Task():
-            task = cast("Task[Any]", asked)
+            task: Task[Any] = asked
             if task.last is None:
                 raise _not_there("nobody has waited for it here", task.task_id, task.family)
             yield from _links(task.last)

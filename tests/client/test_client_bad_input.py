@@ -295,3 +295,37 @@ async def test_rules_over_several_fields(bench: Bench) -> None:
             await bench.call(family, name, given, validate="off")
         assert refused.value.status == status, call
         assert bench.box.journal.charges == charges
+
+
+MISUSES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
+    (
+        "create_music",
+        (),
+        {"mv": "x", "titel": "y"},
+        "create_music() has no argument 'titel' (did you mean 'title'?)",
+    ),
+    ("create_music", (), {"mv": "x", "zzz": 1}, "has no argument 'zzz'; there are mv, title"),
+    ("create_music", (), {"prompt": "x"}, "create_music() needs mv"),
+    ("create_music", ("sonic-v6",), {}, "takes arguments by name only, such as mv=..."),
+    ("create_music", (), {"mv": "x", "job_key": "1"}, "that is an option, client.with_options(job_key=...)"),
+    ("create_persona", ("Ann",), {}, "create_persona() needs clip_id"),
+    ("create_persona", ("Ann", "c"), {"name": "Ben"}, "cannot be called so"),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "given", "told"), MISUSES)
+async def test_misspelt_arguments_are_named_with_the_right_ones(
+    name: str, args: tuple[Any, ...], given: dict[str, Any], told: str
+) -> None:
+    """A TypeError as of any function, which names the operation and what was meant."""
+    async with MusicAPI("key") as client:
+        with pytest.raises(TypeError, match=r"^sonic\.") as caught:
+            await getattr(client.sonic, name)(*args, **given)
+    assert told in str(caught.value)
+
+
+async def test_a_misspelt_option_is_named_with_the_right_one() -> None:
+    """The same for `with_options`."""
+    async with MusicAPI("key") as client:
+        with pytest.raises(TypeError, match=r"did you mean 'retries'\?"):
+            client.with_options(retrys=1)
