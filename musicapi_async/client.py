@@ -15,7 +15,7 @@ import msgspec
 
 from .api.account import Account
 from .api.families import FAMILIES
-from .api.handle import Task, TaskRef
+from .api.handle import Task, TaskRef, tasks_of
 from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
@@ -27,7 +27,15 @@ from .api.spelling import did_you_mean
 from .api.studio import Studio
 from .api.suno import Suno
 from .clock import Clock
-from .config import Options, check_text, find_base_url, find_clock_speed, find_key
+from .config import (
+    Options,
+    check_parts,
+    check_proxy,
+    check_text,
+    find_base_url,
+    find_clock_speed,
+    find_key,
+)
 from .core import Bound, Core, Watching
 from .errors import RequestValidationError
 from .store.base import STATES
@@ -115,6 +123,10 @@ class MusicAPI:
             retries=retries,
             validate=cast("Any", validate),
         )
+        check_parts(
+            store=store, polling=polling, limiter=limiter, session=session, webhooks=webhooks, clock=clock
+        )
+        check_proxy(proxy)
         url = find_base_url(base_url)
         core = Core(
             api_key=find_key(api_key),
@@ -251,7 +263,7 @@ class MusicAPI:
         fails; then the first error is raised, while every result stays on its handle (`task.last`). With
         `return_exceptions=True` errors stand in the list instead.
         """
-        asked = list(tasks)
+        asked: list[Task[R]] = tasks_of(tasks)
         outcomes: dict[int, TaskUpdate | Exception] = {}
         async with aclosing(self._each(asked, timeout, until)) as each:
             async for task, outcome in each:
@@ -283,7 +295,7 @@ class MusicAPI:
             clips = await task.wait()  # the result, or the task's own error
         ```
         """
-        async with aclosing(self._each(list(tasks), timeout, until)) as each:
+        async with aclosing(self._each(tasks_of(tasks), timeout, until)) as each:
             async for task, outcome in each:
                 task.settle(outcome)
                 yield task
@@ -416,6 +428,7 @@ class MusicAPI:
         `store` another `JobStore` for this view.
         """
         store = changes.pop("store", None)
+        check_parts(store=store)
         known = set(Options.__struct_fields__)
         for name in changes:
             if name not in known:

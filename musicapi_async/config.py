@@ -57,14 +57,46 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None:
                 check_seconds(name, value)
-        if isinstance(self.retries, bool) or not 0 <= self.retries <= 100:
+        if type(self.retries) is not int or not 0 <= self.retries <= 100:
             raise _bad("retries", "a whole number from 0 to 100", repr(self.retries))
         if self.validate not in ("error", "warn", "off"):
             raise _bad("validate", "'error', 'warn' or 'off'", repr(self.validate))
+        if self.extra_body is not None and not _is_mapping(self.extra_body):
+            raise _bad("extra_body", "a mapping of fields", type(self.extra_body).__name__)
         if self.job_key is not None:
-            if not self.job_key.strip():
+            if not _is_text(self.job_key) or not self.job_key.strip():
                 raise _bad("job_key", "text, not empty", repr(self.job_key))
             check_text("job_key", self.job_key)
+
+
+PARTS: Final[Mapping[str, tuple[str, str]]] = {
+    "store": ("change", 'a store such as SQLiteStore("jobs.sqlite")'),
+    "polling": ("observed", "a policy of musicapi_async.tasks.schedule"),
+    "limiter": ("slot", "a RateLimiter"),
+    "session": ("request", "an aiohttp.ClientSession"),
+    "webhooks": ("order", 'Webhooks(url="https://...", secret="...")'),
+    "clock": ("sleep", "a Clock"),
+}
+"""Parts that a client can be given: a method by which they are known, and what to give."""
+
+
+def check_parts(**given: object) -> None:
+    """Refuse what cannot be the part of its name, such as a path where a store is wanted."""
+    for name, value in given.items():
+        method, limit = PARTS[name]
+        if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
+            shown = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise _bad(name, limit, shown)
+
+
+def check_proxy(url: object) -> None:
+    """Refuse what is no proxy's address; the text does not show it, as it may hold a password."""
+    try:
+        good = isinstance(url, str) and urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname
+    except ValueError:
+        good = False
+    if url is not None and not good:
+        raise _bad("proxy", "an http or https address such as 'http://proxy.example:8080'", "")
 
 
 def check_text(name: str, value: str) -> None:
@@ -80,6 +112,14 @@ def check_seconds(name: str, value: float) -> float:
     if not _is_positive(value):
         raise _bad(name, "a positive number of seconds", repr(value))
     return float(value)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _is_positive(value: object) -> bool:
