@@ -174,7 +174,8 @@ def _shown(url: str) -> str:
     told = repr(url)
     if "://" not in bare and re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]*)?", bare):
         scheme = "http" if bare.partition(":")[0].partition("/")[0] in LOOPBACK else "https"
-        return f"{told}; did you mean {scheme}://{bare}?"
+        path = "" if "/" in bare else urlsplit(DEFAULT_BASE_URL).path
+        return f"{told}; did you mean {scheme}://{bare}{path}?"
     return f"{told}; did you mean {bare}?" if bare != url.rstrip("/") else told
 
 

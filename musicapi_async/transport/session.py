@@ -133,7 +133,7 @@ class Session:
         self._get_headers: Final = None if given is None else self._headers
         self._post_headers: Final = {**(self._get_headers or {}), "Content-Type": "application/json"}
         self._key: Final = api_key
-        self.base_url: Final = base_url
+        self._base: Final = base_url
         self._limiter: Final = limiter
         self._clock: Final = clock
         self._rng: Final = rng
@@ -171,7 +171,7 @@ class Session:
         return session
 
     def _url(self, path: str) -> URL:
-        return URL(self.base_url + path, encoded=True)
+        return URL(self._base + path, encoded=True)
 
     async def send(self, out: Outgoing, options: Options) -> Answer:
         """Send, repeat as the rules allow, and return the last answer, whatever its status.
@@ -249,7 +249,7 @@ class Session:
                     return replies.answer(response.status, headers, self._without_secrets(raw, out))
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
-                f"no connection to {self.base_url}: {_reason(error)}", sent=False, call=out.call
+                f"no connection to {self._base}: {_reason(error)}", sent=False, call=out.call
             ) from error
         except aiohttp.ClientHttpProxyError as error:
             raise ConnectFailedError(
@@ -282,6 +282,11 @@ class Session:
             escaped = msgspec.json.encode(secret)[1:-1]
             raw = raw.replace(secret.encode(), HIDDEN.encode()).replace(escaped, HIDDEN.encode())
         return raw
+
+    @property
+    def base_url(self) -> str:
+        """The address that calls go to, for errors."""
+        return self._base
 
     @contextlib.asynccontextmanager
     async def media(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from typing import Any, Final, Literal
-from urllib.parse import quote
 
 import msgspec
 
@@ -338,7 +337,7 @@ class Look:
         return True if "refunded" in text.lower() else None
 
     def _error(self) -> MusicAPIError:
-        call = f"GET {self.polled.path.replace('{task_id}', quote(self.ref.task_id, safe=''))}"
+        call = self.polled.call_for(self.ref.task_id)
         if self.found.ok and not self.found.json:
             return InvalidResponseError(
                 f"the answer is not JSON: {self.found.text}",

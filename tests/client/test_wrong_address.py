@@ -27,6 +27,7 @@ SONG = {"mv": "sonic-v6", "gpt_description_prompt": "rain"}
     [
         ("api.musicapi.ai/api/v1", "did you mean https://api.musicapi.ai/api/v1?"),
         ("api.musicapi.ai/api/v1/", "did you mean https://api.musicapi.ai/api/v1?"),
+        ("api.musicapi.ai", "did you mean https://api.musicapi.ai/api/v1?"),
         ("localhost:8765/api/v1", "did you mean http://localhost:8765/api/v1?"),
         ("'https://api.musicapi.ai/api/v1'", "did you mean https://api.musicapi.ai/api/v1?"),
         (" https://api.musicapi.ai/api/v1\n", "did you mean https://api.musicapi.ai/api/v1?"),
