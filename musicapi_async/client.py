@@ -37,9 +37,10 @@ from .config import (
     find_key,
 )
 from .core import Bound, Core, Watching
-from .errors import RequestValidationError
+from .errors import MusicAPIError, RequestValidationError
 from .store.base import STATES
 from .store.ledger import Ledger
+from .wire import addresses
 
 if TYPE_CHECKING:
     import aiohttp
@@ -182,9 +183,13 @@ class MusicAPI:
         """
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
-        return await runtime.caller.request(
-            method, path, self._options, self._ledger, json=json, params=params
-        )
+        try:
+            return await runtime.caller.request(
+                method, path, self._options, self._ledger, json=json, params=params
+            )
+        except MusicAPIError as error:
+            addresses.explain(error, self._core.base_url)
+            raise
 
     async def create_many(
         self, create: Callable[..., Awaitable[Task[Any]]], requests: Iterable[Mapping[str, Any]]

@@ -311,14 +311,10 @@ class ApiCaller:
         return known.total if known is not None else None
 
     async def _within(self, out: Outgoing, options: Options, fly: Callable[[], Any]) -> Any:
-        try:
-            if options.deadline is None:
-                return await fly()
-            with anyio.move_on_after(self._clock.real(options.deadline)):
-                return await fly()
-        except MusicAPIError as error:
-            addresses.explain(error, self._session.base_url)
-            raise
+        if options.deadline is None:
+            return await fly()
+        with anyio.move_on_after(self._clock.real(options.deadline)):
+            return await fly()
         raise RequestTimeoutError(
             f"the deadline of {options.deadline:g} s passed", sent=out.left or out.doubt, call=out.call
         )
@@ -364,6 +360,7 @@ class ApiCaller:
         error.may_have_been_charged = True
         log.warning("%s: outcome unknown: %s", out.call, error.message)
         address = addresses.suspicion(error, self._session.base_url)
+        error.hint = address or error.hint
         return OutcomeUnknownError(
             f"the call was sent, and whether it was carried out is unknown ({error.message})",
             hint=f"{OutcomeUnknownError.default_hint} {address}".strip(),

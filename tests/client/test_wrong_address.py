@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -73,16 +74,17 @@ async def elsewhere() -> AsyncIterator[str]:
 async def test_another_site_is_named_by_every_kind_of_call(elsewhere: str) -> None:
     """A create, a free call, an untyped call and a look at a task all lead to base_url."""
     async with MusicAPI("key", base_url=elsewhere, retries=0, pace=None) as client:
-        calls = [
-            client.sonic.create_music(**SONG),
-            client.credits(),
-            client.request("GET", "/x"),
-            client.task("sonic", "t").refresh(),
-            client.task("sonic", "t").wait(),
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: client.sonic.create_music(**SONG),
+            client.credits,
+            client.with_options(deadline=30.0).credits,
+            lambda: client.request("GET", "/x"),
+            client.task("sonic", "t").refresh,
+            client.task("sonic", "t").wait,
         ]
         for call in calls:
             with pytest.raises(NotFoundError, match=r"Is base_url right\?") as caught:
-                await call
+                await call()
             assert elsewhere in str(caught.value)
             assert "a page of HTML" in str(caught.value)
 
@@ -117,7 +119,7 @@ async def test_errors_show_the_id_of_the_task_and_no_template() -> None:
     """Whatever a task is asked, its error names the very address."""
     async with Sandbox() as box, box.client(retries=0) as client:
         task = client.task("sonic", "no such/task")
-        for call in (task.refresh(), task.wait(), client.sonic.get_music("no such/task")):
+        for call in (task.refresh, task.wait, lambda: client.sonic.get_music("no such/task")):
             with pytest.raises(MusicAPIError, match="GET /sonic/task/no%20such%2Ftask: ") as caught:
-                await call
+                await call()
             assert "{" not in str(caught.value)
