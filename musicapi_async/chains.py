@@ -51,7 +51,8 @@ from .errors import (
     RequestValidationError,
     TaskFailedError,
 )
-from .transport.download import extension_of, safe_name
+from .transport.download import safe_name
+from .transport.links import extension_of
 
 if TYPE_CHECKING:
     from .api.handle import Task

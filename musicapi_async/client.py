@@ -15,7 +15,7 @@ import msgspec
 
 from .api.account import Account
 from .api.families import FAMILIES
-from .api.handle import Task, TaskRef
+from .api.handle import Task, TaskRef, tasks_of
 from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
@@ -23,22 +23,32 @@ from .api.replies import Credits
 from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
+from .api.spelling import did_you_mean
 from .api.studio import Studio
 from .api.suno import Suno
 from .clock import Clock
-from .config import Options, check_text, find_base_url, find_clock_speed, find_key
+from .config import (
+    Options,
+    check_parts,
+    check_proxy,
+    check_text,
+    find_base_url,
+    find_clock_speed,
+    find_key,
+)
 from .core import Bound, Core, Watching
-from .errors import RequestValidationError
+from .errors import MusicAPIError, RequestValidationError
 from .store.base import STATES
 from .store.ledger import Ledger
+from .wire import addresses
 
 if TYPE_CHECKING:
     import aiohttp
 
     from .store.base import Job, JobState, JobStore
     from .tasks.schedule import PollPolicy
-    from .transport.download import Fetchable
     from .transport.limiter import Pace, RateLimiter
+    from .transport.links import Fetchable
     from .webhooks import Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
@@ -114,6 +124,10 @@ class MusicAPI:
             retries=retries,
             validate=cast("Any", validate),
         )
+        check_parts(
+            store=store, polling=polling, limiter=limiter, session=session, webhooks=webhooks, clock=clock
+        )
+        check_proxy(proxy)
         url = find_base_url(base_url)
         core = Core(
             api_key=find_key(api_key),
@@ -169,9 +183,13 @@ class MusicAPI:
         """
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
-        return await runtime.caller.request(
-            method, path, self._options, self._ledger, json=json, params=params
-        )
+        try:
+            return await runtime.caller.request(
+                method, path, self._options, self._ledger, json=json, params=params
+            )
+        except MusicAPIError as error:
+            addresses.explain(error, self._core.base_url)
+            raise
 
     async def create_many(
         self, create: Callable[..., Awaitable[Task[Any]]], requests: Iterable[Mapping[str, Any]]
@@ -212,7 +230,10 @@ class MusicAPI:
             ref = TaskRef.parse(family)
             if ref is None:
                 raise RequestValidationError(
-                    "token: a Task.token, or pass family and task_id", field="token", limit="a Task.token"
+                    "token: a Task.token, such as 'musicapi:sonic:create_music:1760000000:TASK_ID'",
+                    field="token",
+                    limit="a Task.token",
+                    hint="With a bare id name the family, too: client.task('sonic', task_id).",
                 )
         else:
             if not task_id or not family:
@@ -247,7 +268,7 @@ class MusicAPI:
         fails; then the first error is raised, while every result stays on its handle (`task.last`). With
         `return_exceptions=True` errors stand in the list instead.
         """
-        asked = list(tasks)
+        asked: list[Task[R]] = tasks_of(tasks)
         outcomes: dict[int, TaskUpdate | Exception] = {}
         async with aclosing(self._each(asked, timeout, until)) as each:
             async for task, outcome in each:
@@ -279,7 +300,7 @@ class MusicAPI:
             clips = await task.wait()  # the result, or the task's own error
         ```
         """
-        async with aclosing(self._each(list(tasks), timeout, until)) as each:
+        async with aclosing(self._each(tasks_of(tasks), timeout, until)) as each:
             async for task, outcome in each:
                 task.settle(outcome)
                 yield task
@@ -383,15 +404,17 @@ class MusicAPI:
     ) -> list[Path]:
         """Fetch finished files into `folder` (made if missing); returns the paths. Free.
 
-        `files`: a clip, clips, the result of a task (such as `Stems`), a reply that holds links (`Wav`,
-        `Midi`, `Files`), or a link. `name` is the pattern of the file names without extension; fields:
-        title, clip_id, index, name (of a stem). Each file appears under its name only when it is whole and
-        has been checked; a clip that is there whole under a name with its clip_id is not fetched again. With
-        other names, and for links, a file there may be another's: it stays, and the new one gets a number
-        unless both are the same. Clips that failed are passed over. The key is never sent.
-        The option `deadline` limits all of it. Raises `DownloadError`, after which the next call goes on.
+        `files`: a clip, clips, the result of a task (such as `Stems`), a task or an update that has ended, a
+        reply that holds links (`Wav`, `Midi`, `Files`), a link, or a list of any of these. `name` is the
+        pattern of the file names without extension; fields: title, clip_id, index, name (of a stem).
+        Each file appears under its name only when it is whole and has been checked; a clip that is there
+        whole under a name with its clip_id is not fetched again. With other names, and for links, a file
+        there may be another's: it stays, and the new one gets a number unless both are the same. Clips that
+        failed are passed over. The key is never sent. The option `deadline` limits all of it. Raises
+        `DownloadError`, after which the next call goes on; `RequestValidationError` for what is no file; for
+        a task that failed its own error.
         """
-        from .transport.download import links_of
+        from .transport.links import links_of
 
         runtime = await self._core.runtime()
         return await runtime.downloader.fetch_all(links_of(files), Path(folder), name, self._options.deadline)
@@ -410,10 +433,12 @@ class MusicAPI:
         `store` another `JobStore` for this view.
         """
         store = changes.pop("store", None)
+        check_parts(store=store)
         known = set(Options.__struct_fields__)
         for name in changes:
             if name not in known:
-                raise TypeError(f"unknown option {name!r}; there are {', '.join(sorted(known))}")
+                near = did_you_mean(name, known)
+                raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(sorted(known))}")
         view = MusicAPI.__new__(type(self))
         ledger = self._ledger if store is None else self._core.ledger(store)
         view._attach(self._core, msgspec.structs.replace(self._options, **changes), ledger)

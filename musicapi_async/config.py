@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ DEFAULT_BASE_URL: Final = "https://api.musicapi.ai/api/v1"
 KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
 URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts that are this machine."""
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for DNS, TCP and TLS of one attempt (contract, errors 6)."""
@@ -54,14 +57,46 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None:
                 check_seconds(name, value)
-        if isinstance(self.retries, bool) or not 0 <= self.retries <= 100:
+        if type(self.retries) is not int or not 0 <= self.retries <= 100:
             raise _bad("retries", "a whole number from 0 to 100", repr(self.retries))
         if self.validate not in ("error", "warn", "off"):
             raise _bad("validate", "'error', 'warn' or 'off'", repr(self.validate))
+        if self.extra_body is not None and not _is_mapping(self.extra_body):
+            raise _bad("extra_body", "a mapping of fields", type(self.extra_body).__name__)
         if self.job_key is not None:
-            if not self.job_key.strip():
+            if not _is_text(self.job_key) or not self.job_key.strip():
                 raise _bad("job_key", "text, not empty", repr(self.job_key))
             check_text("job_key", self.job_key)
+
+
+PARTS: Final[Mapping[str, tuple[str, str]]] = {
+    "store": ("change", 'a store such as SQLiteStore("jobs.sqlite")'),
+    "polling": ("observed", "a policy of musicapi_async.tasks.schedule"),
+    "limiter": ("slot", "a RateLimiter"),
+    "session": ("request", "an aiohttp.ClientSession"),
+    "webhooks": ("order", 'Webhooks(url="https://...", secret="...")'),
+    "clock": ("sleep", "a Clock"),
+}
+"""Parts that a client can be given: a method by which they are known, and what to give."""
+
+
+def check_parts(**given: object) -> None:
+    """Refuse what cannot be the part of its name, such as a path where a store is wanted."""
+    for name, value in given.items():
+        method, limit = PARTS[name]
+        if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
+            shown = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise _bad(name, limit, shown)
+
+
+def check_proxy(url: object) -> None:
+    """Refuse what is no proxy's address; the text does not show it, as it may hold a password."""
+    try:
+        good = isinstance(url, str) and urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname
+    except ValueError:
+        good = False
+    if url is not None and not good:
+        raise _bad("proxy", "an http or https address such as 'http://proxy.example:8080'", "")
 
 
 def check_text(name: str, value: str) -> None:
@@ -77,6 +112,14 @@ def check_seconds(name: str, value: float) -> float:
     if not _is_positive(value):
         raise _bad(name, "a positive number of seconds", repr(value))
     return float(value)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _is_positive(value: object) -> bool:
@@ -109,22 +152,37 @@ def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> 
 
 def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
     """The base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a trailing slash."""
-    url = (given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
+    asked = given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL
+    url = asked.rstrip("/")
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         good = good and not (parts.query or parts.fragment or parts.username or parts.password)
     except ValueError:
         good = False
-    if not good:
-        raise _bad("base_url", "an http or https address such as " + DEFAULT_BASE_URL, "")
+    if not good or any(character.isspace() for character in url):
+        origin = "" if given else f" (from {URL_VARIABLE})"
+        raise _bad("base_url", f"an http or https address such as {DEFAULT_BASE_URL}", _shown(asked) + origin)
     return url
+
+
+def _shown(url: str) -> str:
+    """A refused address for the error, with what was meant where that can be told; never a password."""
+    if "@" in url or "?" in url or len(url) > 100:
+        return "one with a user, a query, or too long"
+    bare = url.strip(" \t\r\n'\"").rstrip("/")
+    told = repr(url)
+    if "://" not in bare and re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]*)?", bare):
+        scheme = "http" if bare.partition(":")[0].partition("/")[0] in LOOPBACK else "https"
+        path = "" if "/" in bare else urlsplit(DEFAULT_BASE_URL).path
+        return f"{told}; did you mean {scheme}://{bare}{path}?"
+    return f"{told}; did you mean {bare}?" if bare != url.rstrip("/") else told
 
 
 def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ) -> float:
     """MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
     told = environment.get(SPEED_VARIABLE)
-    if not told or urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if not told or urlsplit(base_url).hostname not in LOOPBACK:
         return 1.0
     try:
         return check_seconds(SPEED_VARIABLE, float(told))

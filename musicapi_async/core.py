@@ -26,6 +26,7 @@ from .errors import MusicAPIError, RequestValidationError
 from .store.ledger import Ledger
 from .store.memory import MemoryStore
 from .transport.recording import Recorder, Unrecorded
+from .wire import addresses
 
 if TYPE_CHECKING:
     import aiohttp
@@ -241,7 +242,11 @@ class Bound:
         keyed = self._ledger.keyed(self._options)
         ordered, options = self._core.order(request, keyed)
         recorder = self._recorder if keyed.job_key is not None else Unrecorded()
-        task = await runtime.caller.submit(operation, ordered, options, self._watching, recorder)
+        try:
+            task = await runtime.caller.submit(operation, ordered, options, self._watching, recorder)
+        except MusicAPIError as error:
+            addresses.explain(error, self._core.base_url)
+            raise
         if ordered is not request and task.ref.own:  # what an earlier call made may have been told already
             runtime.waiter.expect(task.family, task.task_id)
         return task
@@ -256,7 +261,11 @@ class Bound:
             ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
             return await runtime.refresh(ref, self._options)
         runtime.ledgers.add(self._ledger)
-        return await runtime.caller.call(operation, request, self._options, self._recorder)
+        try:
+            return await runtime.caller.call(operation, request, self._options, self._recorder)
+        except MusicAPIError as error:
+            addresses.explain(error, self._core.base_url)
+            raise
 
     def _warn(self, operation: Operation[Any, Any]) -> None:
         family = operation.family

@@ -244,7 +244,7 @@ class APIConnectionError(MusicAPIError):
 class ConnectFailedError(APIConnectionError):
     """No connection: DNS, refused, TLS, or no free slot in the pool in time. Nothing was sent."""
 
-    default_hint = "Nothing was sent, so the call may be repeated once the network is back."
+    default_hint = "Check base_url and the network. Nothing was sent, so the call may be repeated."
 
 
 class RequestTimeoutError(APIConnectionError, TimeoutError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote
@@ -185,3 +185,16 @@ class Task(Generic[R_co]):
 
     def __hash__(self) -> int:
         return hash((self.family, self.task_id))
+
+
+def tasks_of(tasks: object) -> list[Any]:
+    """The tasks to wait for; `RequestValidationError` for a single one, and for ids."""
+    given = list(cast("Iterable[object]", tasks)) if isinstance(tasks, Iterable) else [tasks]
+    wrong = [one for one in given if not isinstance(one, Task)]
+    if wrong or not isinstance(tasks, Iterable):
+        raise RequestValidationError(
+            f"tasks: a list of tasks, got {type((wrong or given)[0]).__name__}",
+            field="tasks",
+            hint="For one task: await task.wait(); for an id: client.task(family, task_id).",
+        )
+    return given

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import (
     Any,
@@ -34,12 +34,15 @@ from typing import (
     get_type_hints,
     overload,
 )
+from urllib.parse import quote
 
 import msgspec
 
+from ..config import Options
 from .handle import Task
 from .request import FieldInfo, Request, fields
 from .results import Result
+from .spelling import did_you_mean
 
 P = ParamSpec("P")
 Req = TypeVar("Req", bound=Request)
@@ -62,6 +65,10 @@ class Polled(msgspec.Struct, frozen=True):
     deadline: float
     quick: float = 30.0
     slow: float = 240.0
+
+    def call_for(self, task_id: str) -> str:
+        """The call for a task, such as `GET /sonic/task/<id>`, for errors."""
+        return f"GET {self.path.replace('{task_id}', quote(task_id, safe=''))}"
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -134,7 +141,11 @@ class Operation(Generic[P, R]):
         send = instance.caller.submit if self.submits else instance.caller.call
 
         async def method(*args: P.args, **kwargs: P.kwargs) -> R:
-            return cast("R", await send(self, self.request(*args, **kwargs)))
+            try:
+                request = self.request(*args, **kwargs)
+            except TypeError as error:
+                raise self._misused(args, kwargs, error) from None
+            return cast("R", await send(self, request))
 
         # Kept on the family, where it is found the next time without asking here again.
         vars(instance)[self.name] = method
@@ -191,6 +202,26 @@ class Operation(Generic[P, R]):
         if not self.charges or self.resend:
             return "May be repeated freely; repeated for you after passing failures."
         return "Sent at most once: never repeated after it may have left."
+
+    def _misused(self, args: tuple[object, ...], given: Mapping[str, object], error: TypeError) -> TypeError:
+        """What is wrong with the arguments, and what is right."""
+        known = self.signature.parameters
+        name = f"{self.family.word}.{self.name}()"
+        unknown = [one for one in given if one not in known]
+        options = [one for one in unknown if one in Options.__struct_fields__]
+        if options:
+            told = f"takes no {options[0]!r}: that is an option, client.with_options({options[0]}=...)"
+        elif unknown:
+            near = did_you_mean(unknown[0], known)
+            told = f"has no argument {unknown[0]!r}{near or '; there are ' + ', '.join(known)}"
+        else:
+            named = args and next(iter(known.values())).kind is inspect.Parameter.KEYWORD_ONLY
+            needed = [one for one, about in known.items() if about.default is about.empty]
+            lacking = [one for one in needed if one not in given and one not in list(known)[: len(args)]]
+            told = f"needs {', '.join(lacking)}" if lacking else f"cannot be called so: {error}"
+            if named:
+                told = f"takes arguments by name only, such as {next(iter(known))}=..."
+        return TypeError(f"{name} {told}")
 
     def __repr__(self) -> str:
         return f"<{self.family.__name__}.{self.name}: {self.call_name}>"

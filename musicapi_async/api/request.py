@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from ..config import LOOPBACK
 from ..errors import RequestValidationError, Violation
 from .values import WebhookSecret, WebhookUrl
 
@@ -39,9 +40,6 @@ class Request(msgspec.Struct, kw_only=True):
             if value is not None:
                 shown.append(f"{name}={'...' if name in SECRET else picture(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
-
-
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Hooked(Request, kw_only=True):
@@ -197,11 +195,23 @@ def violations(request: Request) -> list[Violation]:
         if value == "" and not field.required:
             continue  # an empty optional text is left out, as if it were not given
         if not _fits(value, field.hint):
-            shown = "a secret" if field.name in SECRET else picture(value)
+            shown = "a secret" if field.name in SECRET else picture(value) + _meant(field.name, value)
             found.append(Violation(field.name, field.limit, shown))
     if not found:
         found.extend(request.rules())
     return found
+
+
+def _meant(name: str, value: object) -> str:
+    """What to give of an object that holds the value of a field: of a clip its id."""
+    wanted = "clip_id" if name.endswith("clip_id") else name
+    if isinstance(getattr(value, wanted, None), str):
+        return f": pass its {wanted}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        items = cast("Sequence[object]", value)
+        if items and isinstance(getattr(items[0], wanted, None), str):
+            return f": pass the {wanted} of one of them"
+    return ""
 
 
 def _fits(value: Any, hint: Any) -> bool:

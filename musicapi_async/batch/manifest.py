@@ -26,6 +26,7 @@ import msgspec
 from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.request import Request, fields, violations
+from ..api.spelling import did_you_mean
 from ..errors import RequestValidationError, Violation
 
 SIZE_LIMIT: Final = 256 * 1024 * 1024
@@ -42,6 +43,14 @@ STEP_NAMES: Final[Mapping[str, str]] = {
     "extend": "extend_music",
 }
 """Short names of steps. `extend` also joins the extension to the song."""
+OF_A_LINE: Final = ("id", "operation", "clips", "steps")
+"""What a line holds beside the fields of its operation."""
+SUBMITTING: Final = tuple(
+    f"{word}.{name}"
+    for word, family in FAMILIES.items()
+    for name, operation in family.operations().items()
+    if operation.submits
+)
 SOURCES: Final = ("clip_id", "continue_clip_id")
 """Fields that take the clip that a step works on."""
 
@@ -198,7 +207,8 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
     known = FAMILIES[family].operations() if family in FAMILIES else {}
     operation = known.get(operation_name)
     if operation is None or not operation.submits:
-        return [Violation("operation", "one that gives a task, such as 'sonic.create_music'", repr(name))]
+        near = did_you_mean(str(name), SUBMITTING) or ", such as 'sonic.create_music'"
+        return [Violation("operation", f"one that gives a task{near}", repr(name))]
     faults: list[Violation] = []
     if which not in ("all", "first"):
         faults.append(Violation("clips", "'all' or 'first'", repr(which)))
@@ -236,8 +246,13 @@ def _checked_fields(
     operation: Operation[Any, Any], given: dict[str, Any], loose: bool, source: str = ""
 ) -> tuple[dict[str, Any], list[Violation]]:
     known = {field.name: field for field in fields(operation.request)}
+    words = [*known] if source else [*known, *OF_A_LINE]
     faults = [
-        Violation(name, f"a field of {operation.name}: {', '.join(known)}", "an unknown name")
+        Violation(
+            name,
+            f"a field of {operation.name}{did_you_mean(name, words) or ': ' + ', '.join(known)}",
+            "an unknown name",
+        )
         for name in given
         if name not in known
     ]
@@ -281,8 +296,8 @@ def _step(family: str, given: Any) -> Step | list[Violation]:
     names = [field.name for field in fields(operation.request)] if operation is not None else []
     source = next((field for field in SOURCES if field in names), None)
     if operation is None or source is None or operation.method == "GET":
-        shown = ", ".join(sorted({*STEP_NAMES, *steps_of(family)}))
-        return [Violation("steps", f"one of {shown}", repr(name))]
+        words = sorted({*STEP_NAMES, *steps_of(family)})
+        return [Violation("steps", f"one of {', '.join(words)}", repr(name) + did_you_mean(name, words))]
     if source in values:
         return [Violation(f"steps.{name}.{source}", "left out: it is the clip of the song", "")]
     checked, faults = _checked_fields(operation, values, loose=False, source=source)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ..api.families import FAMILIES
+from ..api.spelling import did_you_mean
 from . import exits
-from .commanding import Command, run, seconds
+from .commanding import Command, Group, run, seconds
 from .invocation import Invocation
 from .visible import visible
 
@@ -29,18 +31,22 @@ NAMED: Final = 10
 
 def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
     found: dict[str, float] = {}
+    known = {name for family in FAMILIES.values() for name in family.operations()}
     for text in value:
         name, sign, credits = text.partition("=")
+        name = name.replace("-", "_")
         try:
-            found[name.replace("-", "_")] = float(credits)
+            found[name] = float(credits)
         except ValueError:
             sign = ""
+        if sign and name not in known:
+            raise click.BadParameter(f"no operation {name!r}{did_you_mean(name, known)}", ctx, param)
         if not sign:
             raise click.BadParameter("needs the form OPERATION=CREDITS, such as create_music=20", ctx, param)
     return found
 
 
-@click.group("batch")
+@click.group("batch", cls=Group)
 def batch_group() -> None:
     """Make many songs from one file."""
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ..api.spelling import did_you_mean
 from ..config import check_seconds
 from ..errors import RequestValidationError
 from .invocation import Invocation
@@ -63,6 +64,29 @@ def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
         return [*found, option("--clock-speed", type=float, callback=_note_speed, help=speed)]
     variable = {"envvar": "MUSICAPI_CLOCK_SPEED"}
     return [*found, option("--clock-speed", type=float, callback=_note_speed, help=speed, **variable)]
+
+
+class Group(click.Group):
+    """A group that knows what a misspelt command was meant to be."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, or an error that names the nearest one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(error.message.rstrip(".") + near, error.ctx or ctx) from None
+
+
+class Word(click.Choice[str]):
+    """One of some words; for another the error names the nearest one."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """The words that there are, and the one that was meant."""
+        told = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        return told + did_you_mean(str(value), self.choices)
 
 
 class Command(click.Command):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from ..api.families import FAMILIES, polled_as
-from ..api.handle import TOKEN_MARK, TaskRef
+from ..api.handle import TaskRef
 from ..api.results import Until
+from ..api.spelling import did_you_mean
 from ..errors import MusicAPIError
-from .commanding import Command, run, seconds
+from .commanding import Command, Word, run, seconds
+from .complaint import WHERE_FROM
 from .following import follow, together
 from .invocation import Invocation
 from .options_of import Json
@@ -20,12 +23,14 @@ from .options_of import Json
 if TYPE_CHECKING:
     from ..client import MusicAPI
 
-POLLED_FAMILIES = tuple(word for word in FAMILIES if polled_as(word) is not None)
+TASK_ID: Final = re.compile(r"[\w.~-]{1,200}", re.ASCII)
+"""Ids are opaque, UUIDs so far (contract, tasks 1); the rest are damaged tokens and links."""
+POLLED_FAMILIES: Final = tuple(word for word in FAMILIES if polled_as(word) is not None)
 
 _tasks = click.argument("tasks", nargs=-1, required=True, metavar="TOKEN_OR_ID...")
 _family = click.option(
     "--family",
-    type=click.Choice(POLLED_FAMILIES),
+    type=Word(POLLED_FAMILIES),
     default="sonic",
     show_default=True,
     help="Family of tasks that are given by their bare id.",
@@ -36,13 +41,16 @@ _timeout = click.option(
 
 
 def refs_of(given: Sequence[str], family: str) -> list[TaskRef]:
-    """What tokens and bare ids stand for, each once; a usage error for a damaged token."""
+    """What tokens and bare ids stand for, each once; a usage error for what is neither."""
     found: dict[tuple[str, str], TaskRef] = {}
     for text in given:
         ref = TaskRef.parse(text)
-        if ref is None and (text.startswith(TOKEN_MARK + ":") or not text.strip()):
-            raise click.UsageError(f"{text!r} is neither a whole token nor a task id.")
+        if ref is None and not TASK_ID.fullmatch(text):
+            raise click.UsageError(f"{text[:200]!r} is neither a whole token nor a task id. {WHERE_FROM}")
         ref = ref or TaskRef(family, text)
+        if ref.family not in POLLED_FAMILIES:
+            near = did_you_mean(ref.family, POLLED_FAMILIES)
+            raise click.UsageError(f"{text[:200]!r} names no family of tasks{near}. {WHERE_FROM}")
         found.setdefault((ref.family, ref.task_id), ref)
     return list(found.values())
 
@@ -92,7 +100,7 @@ async def _follow_all(
 @_timeout
 @click.option(
     "--until",
-    type=click.Choice(["all", "first", "stream"]),
+    type=Word(["all", "first", "stream"]),
     default="all",
     show_default=True,
     help="All clips ended, the first finished clip, or the first audio of any kind.",
@@ -194,7 +202,7 @@ def request_command(method: str, path: str, body: Any, params: dict[str, str]) -
 
 
 @click.command("completion", cls=Command)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=Word(["bash", "zsh", "fish"]))
 def completion_command(shell: str) -> None:
     """Print the script that completes commands and options.
 

@@ -38,11 +38,22 @@ NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
 """What to do next, where the library's own hint speaks of Python."""
 
 
+WHERE_FROM: Final = (
+    "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by `musicapi create "
+    "--no-wait`, by Ctrl-C, and as `token` in JSON; with a bare task id, --family tells which kind it is of."
+)
+"""What to wait for, and who prints it."""
+
+
 def next_step(error: MusicAPIError) -> str:
     """What the user can do now, in terms of the command."""
     for kind, text in NEXT.items():
         if isinstance(error, kind):
-            return text
+            cause = error.__cause__
+            address = cause.hint if isinstance(cause, MusicAPIError) and "base_url" in cause.hint else ""
+            return f"{text} {address}".strip()
+    if isinstance(error, NotFoundError) and error.task_id and "base_url" not in error.hint:
+        return f"Check the id, the family, and that the key belongs to the account that made it. {WHERE_FROM}"
     if isinstance(error, RequestValidationError) and error.field == "api_key":
         return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
     return error.hint

@@ -59,19 +59,13 @@ PERSONA: Final = "Rainy voice"
 
 PROGRAM: Final = """import asyncio
 from musicapi_async import MusicAPI
-
 async def main():
-    async with MusicAPI() as client:
-        api, mv = client.sonic, "sonic-v6"
-        rain = await api.create_music(mv=mv, gpt_description_prompt="lo-fi")
-        own = await api.create_music(mv=mv, tags="folk", prompt="Float on")
-        clips = await rain.wait()
-        voice = await api.create_persona(name="Rain", clip_id=clips[0].clip_id)
-        ask = {"persona_id": voice.persona_id, "prompt": "Keep them near"}
-        more = await api.persona_music(mv=mv, **ask)
-        for task in (rain, own, more):
-            await client.download(await task.wait(), "songs")
-
+    async with MusicAPI() as api:
+        sonic, ask = api.sonic, {"mv": "sonic-v6", "prompt": "Rain, rain, stay"}
+        one, two = [await sonic.create_music(**ask) for _ in range(2)]
+        ann = await sonic.create_persona("Ann", (await one.wait())[0].clip_id)
+        more = await sonic.persona_music(**ask, persona_id=ann.persona_id)
+        await api.download(await api.wait_all([one, two, more]), "songs")
 asyncio.run(main())
 """
 """The demo in short, to copy; the tests run it."""
@@ -141,6 +135,7 @@ async def _demo(invocation: Invocation, out: Path, speed: float, seed: int) -> N
     fields = {
         "files": [path for song in songs for path in song.paths],
         "persona_id": persona.persona_id,
+        "persona": persona.name,
         "cost": before - after,
         "seconds": round(took, 2),
         "program": PROGRAM,
@@ -187,6 +182,7 @@ async def _perform(
     async def with_persona(row: Row) -> Song:
         clip = await first_clip
         persona = await client.sonic.create_persona(name=PERSONA, clip_id=clip.clip_id)
+        persona.name = persona.name or PERSONA  # the service's answer holds the id only
         personas.append(persona)
         if reporter.is_json:
             reporter.reply("sonic.create_persona", persona)
@@ -207,12 +203,11 @@ async def _perform(
 
 
 def _show_table(songs: Sequence[Song]) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
     table.add_column("Title", overflow="fold")
     table.add_column("Length", justify="right")
     table.add_column("File", overflow="fold")
@@ -225,15 +220,13 @@ def _show_table(songs: Sequence[Song]) -> None:
 
 
 def _summary(persona: Persona, before: float, after: float, took: float, speed: float) -> list[str]:
+    """Short: with the table above it, it fits a terminal of 24 lines."""
+    cost = f"{before - after:g} of the sandbox's {before:g} credits, nothing real"
     return [
-        f"Persona  {PERSONA} ({persona.persona_id})",
-        f"Cost     {before - after:g} of the sandbox's {before:g} credits; nothing real was charged.",
-        f"Time     {took:.0f} s, which stands for {clock_text(took * speed)} minutes of the service.",
         "",
-        "The same as a program:",
+        f"Persona  {persona.name} ({persona.persona_id})",
+        f"Cost     {cost}; {took:.0f} s for {clock_text(took * speed)} minutes",
         "",
+        "The same as a program, with MUSICAPI_KEY or what `musicapi sandbox` prints:",
         *PROGRAM.splitlines(),
-        "",
-        "With a real key:     export MUSICAPI_KEY=...  and run it.",
-        "Without an account:  musicapi sandbox --speed 20, and export what it prints.",
     ]

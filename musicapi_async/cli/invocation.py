@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..api.handle import Task, TaskRef
+from ..config import LOOPBACK
 from ..errors import MusicAPIError
 from . import exits
 from .complaint import complain, resume_command
@@ -211,4 +212,4 @@ _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 def _is_local(url: str) -> bool:
     from urllib.parse import urlsplit
 
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+    return urlsplit(url).hostname in LOOPBACK

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..api.handle import Task
-from .commanding import Command, run
+from .commanding import Command, Group, Word, run
 from .invocation import Invocation
 from .visible import visible
 
@@ -31,14 +31,14 @@ def _opened(path: Path) -> SQLiteStore:
     return SQLiteStore(file)
 
 
-@click.group("jobs")
+@click.group("jobs", cls=Group)
 def jobs_group() -> None:
     """Show what was sent and paid for, and settle what is unknown."""
 
 
 @jobs_group.command("list", cls=Command)
 @_store
-@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only these; repeatable.")
+@click.option("--state", "states", type=Word(STATES), multiple=True, help="Only these; repeatable.")
 def list_command(store: Path, states: tuple[JobState, ...]) -> None:
     """List the jobs of a store, oldest first. Free, sends nothing."""
     opened = _opened(store)

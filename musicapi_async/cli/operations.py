@@ -14,7 +14,7 @@ from ..api.handle import TaskRef
 from ..api.operation import Family, Operation
 from ..api.request import refuse, violations
 from ..api.results import TaskUpdate
-from .commanding import Command, first_sentence, kebab, run, seconds
+from .commanding import Command, Group, first_sentence, kebab, run, seconds
 from .following import follow
 from .invocation import Invocation
 from .options_of import argument_fields, fields_given, parameters_of, spoken
@@ -170,7 +170,7 @@ def _label(operation: Operation[Any, Any], values: Mapping[str, Any]) -> str:
     return " ".join(text.split())
 
 
-class FamilyGroup(click.Group):
+class FamilyGroup(Group):
     """The operations of a family."""
 
     def __init__(self, family: type[Family]) -> None:

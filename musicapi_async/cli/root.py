@@ -6,13 +6,14 @@ import logging
 from typing import Any, Final
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from .._version import __version__
 from ..api.families import FAMILIES
 from ..errors import MusicAPIError
 from . import exits
 from .batch import batch_group
-from .commanding import shared_options
+from .commanding import Group, shared_options
 from .commands import (
     completion_command,
     credits_command,
@@ -36,7 +37,7 @@ The key comes from MUSICAPI_KEY (or --key-file). Without one, begin with `musica
 neither an account nor a network."""
 
 
-class Root(click.Group):
+class Root(Group):
     """The group of all commands. All errors end here."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -60,7 +61,7 @@ class Root(click.Group):
         except MusicAPIError as error:
             code = invocation.end([error])
         except click.UsageError as error:
-            if not invocation.errors_as_json:
+            if isinstance(error, NoArgsIsHelpError) or not invocation.errors_as_json:  # help is always text
                 raise
             code = _usage(error)
         finally:

@@ -27,16 +27,15 @@ from typing import Any, Final
 from aiohttp import web
 
 from ..client import MusicAPI
-from ..errors import MusicAPIError, RequestValidationError, WebhookVerificationError
+from ..errors import MusicAPIError, RequestValidationError
 from ..web import STREAM_HEADERS, STREAM_TYPE, Problem, has_ended, problem_of, stream
-from ..web.problems import NO_TASK, TOO_LARGE
+from ..web.problems import NO_TASK
+from ..web.receiving import EVENTS_PATH, WEBHOOK_PATH, OnEvent
+from ..web.receiving import receive as take
 from ..web.streams import HEARTBEAT
-from ..webhooks import BODY_LIMIT, Event
+from ..webhooks import BODY_LIMIT
 
 log: Final = logging.getLogger("musicapi_async")
-
-WEBHOOK_PATH: Final = "/webhooks/musicapi"
-EVENTS_PATH: Final = "/tasks/{token}/events"
 
 CLIENT: Final = web.AppKey("musicapi_async", MusicAPI)
 """The app's client: `request.app[CLIENT]`."""
@@ -50,8 +49,6 @@ _STREAMS: Final[web.AppKey[_Streams]] = web.AppKey("musicapi_async.streams", _St
 
 GONE: Final = 1.0
 """Real seconds within which a browser that has gone is noticed; aiohttp does not tell a running handler."""
-
-OnEvent = Callable[[Event], Awaitable[object]]
 
 
 def setup(
@@ -79,22 +76,9 @@ def setup(
             yield
 
     async def receive(request: web.Request) -> web.StreamResponse:
-        client = request.app[CLIENT]
-        raw = await _body(request, limit)
-        if raw is None:
-            return problem_response(TOO_LARGE)
-        try:
-            event = await client.webhooks.handle(request.headers, raw, url=str(request.rel_url))
-        except WebhookVerificationError as error:
-            log.warning("a webhook was refused: %s", error)
-            return problem_response(problem_of(error))
-        if on_event is not None and not event.is_duplicate:
-            try:
-                await on_event(event)
-            except BaseException:
-                client.webhooks.forget(event)
-                raise
-        return web.Response(status=204)
+        inbox, raw = request.app[CLIENT].webhooks, await _body(request, limit)
+        problem = await take(inbox, request.headers, raw, str(request.rel_url), on_event)
+        return web.Response(status=204) if problem is None else problem_response(problem)
 
     async def watch(request: web.Request) -> web.StreamResponse:
         last = request.headers.get("Last-Event-ID")

@@ -25,7 +25,7 @@ example service does. The browsers reconnect to the next process.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Annotated, Any, Final, cast
 
@@ -36,18 +36,15 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from ..client import MusicAPI
-from ..errors import MusicAPIError, RequestValidationError, WebhookVerificationError
+from ..errors import MusicAPIError, RequestValidationError
 from ..web import PROBLEM_TYPE, STREAM_HEADERS, STREAM_TYPE, Problem, has_ended, problem_of, stream
-from ..web.problems import NO_TASK, TOO_LARGE
+from ..web.problems import NO_TASK
+from ..web.receiving import EVENTS_PATH, WEBHOOK_PATH, OnEvent
+from ..web.receiving import receive as take
 from ..web.streams import HEARTBEAT
-from ..webhooks import BODY_LIMIT, Event
+from ..webhooks import BODY_LIMIT
 
 log: Final = logging.getLogger("musicapi_async")
-
-WEBHOOK_PATH: Final = "/webhooks/musicapi"
-EVENTS_PATH: Final = "/tasks/{token}/events"
-
-OnEvent = Callable[[Event], Awaitable[object]]
 
 
 def lifespan(
@@ -106,20 +103,8 @@ def router(
     async def receive(request: Request, client: Client) -> Response:
         """A delivery of the service."""
         raw = await _body(request, limit)
-        if raw is None:
-            return problem_response(TOO_LARGE)
-        try:
-            event = await client.webhooks.handle(request.headers.raw, raw, url=str(request.url))
-        except WebhookVerificationError as error:
-            log.warning("a webhook was refused: %s", error)
-            return problem_response(problem_of(error))
-        if on_event is not None and not event.is_duplicate:
-            try:
-                await on_event(event)
-            except BaseException:
-                client.webhooks.forget(event)
-                raise
-        return Response(status_code=204)
+        problem = await take(client.webhooks, request.headers.raw, raw, str(request.url), on_event)
+        return Response(status_code=204) if problem is None else problem_response(problem)
 
     async def watch(token: str, request: Request, client: Client) -> Response:
         """The updates of a task as server-sent events."""

@@ -31,10 +31,11 @@ except ModuleNotFoundError as missing:
 
 from ..client import MusicAPI
 from ..clock import Clock
-from ..config import find_base_url, find_key
-from ..contrib.fastapi import WEBHOOK_PATH, EventStream, add_problem_handler, end_streams, lifespan, router
+from ..config import LOOPBACK, find_base_url, find_key
+from ..contrib.fastapi import EventStream, add_problem_handler, end_streams, lifespan, router
 from ..errors import RequestValidationError
 from ..store import SQLiteStore
+from ..web.receiving import WEBHOOK_PATH
 from ..webhooks import Event, Webhooks
 from .own_sandbox import Address, answers, find_or_start
 from .records import Records
@@ -90,7 +91,7 @@ async def address_of(settings: Settings) -> tuple[Address, bool]:
 
 def client_for(address: Address, settings: Settings, secret: str) -> MusicAPI:
     """A client; with webhooks, if the service that makes the songs can reach this one."""
-    local = urlsplit(address.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+    local = urlsplit(address.base_url).hostname in LOOPBACK
     base = settings.public_url or (f"http://127.0.0.1:{settings.port}" if local else None)
     return MusicAPI(
         address.api_key,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, cast
 
+from ..api.riffusion import TASK_TYPES
 from .recipes import Recipe, composed, continued, joined, made
 from .refusal import Refusal, invalid, retired
 from .service import Call, Reply, submitted
@@ -14,21 +15,7 @@ from .validation import TITLE
 from .works import Clip
 
 FUZZ: Final = ("FUZZ-1.1 Pro", "FUZZ-1.1", "FUZZ-1.0 Pro", "FUZZ-1.0")
-RIFFUSION_TYPES: Final = frozenset(
-    {
-        "create_music",
-        "extend_music",
-        "extend_upload_music",
-        "cover_music",
-        "cover_upload_music",
-        "replace_music",
-        "replace_upload_music",
-        "swap_music_sound",
-        "swap_upload_music_sound",
-        "swap_music_vocals",
-        "swap_upload_music_vocals",
-    }
-)
+RIFFUSION_TYPES: Final = frozenset(TASK_TYPES)
 STUDIO_SECONDS: Final = {"studio130-v1.5": 130.0, "studio32-v1.5": 32.0}
 SEGMENTS: Final = frozenset({"intro", "verse", "chorus", "inst", "bridge", "outro"})
 

@@ -218,15 +218,7 @@ def _producer_clip(service: Service, work: Work, clip: Clip, now: float) -> dict
     done = state == "succeeded"
     seed = str(clip.extra.get("seed", "0"))
     return {
-        "clip_id": clip.clip_id,
-        "title": clip.title,
-        "sound": clip.extra.get("sound"),
-        "lyrics": clip.lyrics,
-        "image_url": service.media(f"image_{clip.clip_id}.png"),
-        "audio_url": audio_link(service, clip, now) if done else None,
-        "video_url": None,
-        "created_at": service.stamp(clip.created),
-        "mv": clip.mv,
+        **_track(service, clip, audio_link(service, clip, now) if done else None),
         "seed": int(float(seed)) if service.choices.producer_seed == "number" else seed,
         "duration": round(clip.recipe.duration, 2) if done else None,
         "state": work.odd_state if work.odd_state and not done else state,
@@ -279,17 +271,24 @@ def riffusion(service: Service, work: Work, now: float) -> Reply:
     return _found([_riffusion_song(service, clip, now) for clip in songs])
 
 
-def _riffusion_song(service: Service, clip: Clip, now: float) -> dict[str, object]:
+def _track(service: Service, clip: Clip, audio_url: str | None) -> dict[str, object]:
+    """What a Producer clip and a Riffusion song have in common."""
     return {
         "clip_id": clip.clip_id,
         "title": clip.title,
         "sound": clip.extra.get("sound"),
         "lyrics": clip.lyrics,
         "image_url": service.media(f"image_{clip.clip_id}.png"),
-        "audio_url": audio_link(service, clip, now),
+        "audio_url": audio_url,
         "video_url": None,
         "created_at": service.stamp(clip.created),
         "mv": clip.mv,
+    }
+
+
+def _riffusion_song(service: Service, clip: Clip, now: float) -> dict[str, object]:
+    return {
+        **_track(service, clip, audio_link(service, clip, now)),
         "vocal_variation": clip.extra.get("vocal_variation"),
         "duration": round(clip.recipe.duration, 2),
         "timestamp": {},

@@ -13,23 +13,6 @@ from typing import Final, Literal
 
 import msgspec
 
-__all__ = [
-    "MAX_DURATION",
-    "MIN_DURATION",
-    "STEMS",
-    "Bar",
-    "Brief",
-    "Note",
-    "Part",
-    "Score",
-    "Section",
-    "Tempo",
-    "Word",
-    "join",
-    "rescaled",
-    "window",
-]
-
 STEMS: Final = (
     "vocals",
     "backing vocals",

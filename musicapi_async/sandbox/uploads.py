@@ -58,13 +58,19 @@ async def imported(call: Call, url: str) -> Clip:
     return call.service.clips.put(clip.clip_id, clip)
 
 
+async def _bought(call: Call, kind: str, url: str) -> Clip:
+    """A file as a clip, paid for once it is there."""
+    call.afford(kind)
+    clip = await imported(call, url)
+    call.pay(kind)
+    return clip
+
+
 async def upload(call: Call) -> Reply:
     """`POST /sonic/upload`: direct, or a task when `callback_url` is given."""
     service, form = call.service, call.form
     url, callback = form.source_url(), form.callback()
-    call.afford("upload")
-    clip = await imported(call, url)
-    call.pay("upload")
+    clip = await _bought(call, "upload", url)
     if callback is not None:
         work = call.order("sonic", "upload", (service.durations.upload, 0.0), [clip], shape="upload")
         work.webhook = (callback, "")
@@ -81,9 +87,7 @@ async def upload(call: Call) -> Reply:
 async def riffusion_upload(call: Call) -> Reply:
     """`POST /riffusion/upload`: direct."""
     url = call.form.source_url()
-    call.afford("riffusion_upload")
-    clip = await imported(call, url)
-    call.pay("riffusion_upload")
+    clip = await _bought(call, "riffusion_upload", url)
     return Reply({"code": 200, "clip_id": clip.clip_id, "message": "success"})
 
 
@@ -91,9 +95,7 @@ async def producer_upload(call: Call) -> Reply:
     """`POST /producer/upload`: a task whose result is the clip id."""
     form, service = call.form, call.service
     url, webhook = form.source_url("audio_url"), form.webhook()
-    call.afford("producer_file")
-    clip = await imported(call, url)
-    call.pay("producer_file")
+    clip = await _bought(call, "producer_file", url)
     spread = service.durations.producer_file
     return submitted(call, call.order("producer", "upload", spread, [clip], shape="upload", webhook=webhook))
 
@@ -124,15 +126,9 @@ async def upload_extend(call: Call) -> Reply:
     form = call.form
     song = read_song(call, lengthy=True)
     at, auto, webhook = form.number("continue_at"), form.flag("auto_concat"), form.webhook()
-    url = form.source_url()
-    form.moderate()
-    call.afford("upload_extend")
-    source = await _first_step(call, url)
+    source = await _both_steps(call, "upload_extend", "extend", form.source_url())
     if isinstance(source, Reply):
         return source
-    if (failed := _second_step(call, source, "extend")) is not None:
-        return failed
-    call.pay("upload_extend")
     parts = extension(call, song, source, at)
     spread = call.service.durations.song
     if auto:
@@ -149,14 +145,9 @@ async def upload_cover(call: Call) -> Reply:
     song = read_song(call, lengthy=True)
     form.flag("auto_concat")
     url, webhook = form.source_url(), form.webhook()
-    form.moderate()
-    call.afford("upload_cover")
-    source = await _first_step(call, url)
+    source = await _both_steps(call, "upload_cover", "cover", url)
     if isinstance(source, Reply):
         return source
-    if (failed := _second_step(call, source, "cover")) is not None:
-        return failed
-    call.pay("upload_cover")
     clips = cover(call, song, source)
     work = call.order("sonic", "upload-cover", call.service.durations.song, clips, webhook=webhook)
     return _stepped(call, work, source, "cover")
@@ -175,21 +166,10 @@ async def sample(call: Call) -> Reply:
     if end <= start:
         raise invalid("The 'chop_sample_end_s' field should be greater than 'chop_sample_start_s'.")
     webhook = form.webhook()
-    source: Clip | Reply
-    if clip_id is not None:
-        source = service.clip(clip_id, call.now)
-        form.moderate()
-        call.afford("sample")
-    else:
-        link = form.source_url()
-        form.moderate()
-        call.afford("sample")
-        source = await _first_step(call, link)
-        if isinstance(source, Reply):
-            return source
-    if (failed := _second_step(call, source, "sample")) is not None:
-        return failed
-    call.pay("sample")
+    given = form.source_url() if clip_id is None else service.clip(clip_id, call.now)
+    source = await _both_steps(call, "sample", "sample", given)
+    if isinstance(source, Reply):
+        return source
     clips = _sampled(call, song, source, start, end)
     work = call.order("sonic", "sample", service.durations.song, clips, webhook=webhook)
     return _stepped(call, work, source, "sample") if url is not None else submitted(call, work)
@@ -206,6 +186,19 @@ def _sampled(call: Call, song: Song, source: Clip, start: float, end: float) -> 
         ),
         inherits=source,
     )
+
+
+async def _both_steps(call: Call, kind: str, step: str, given: Clip | str) -> Clip | Reply:
+    """The clip that was given, or made of a link, once both steps are sure; else which one failed."""
+    call.form.moderate()
+    call.afford(kind)
+    source = await _first_step(call, given) if isinstance(given, str) else given
+    if isinstance(source, Reply):
+        return source
+    failed = _second_step(call, source, step)
+    if failed is None:
+        call.pay(kind)
+    return source if failed is None else failed
 
 
 async def _first_step(call: Call, url: str) -> Clip | Reply:

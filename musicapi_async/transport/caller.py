@@ -29,7 +29,7 @@ from ..errors import (
     RequestTimeoutError,
     ServerError,
 )
-from ..wire import polls, replies
+from ..wire import addresses, polls, replies
 from ..wire.looks import Seen
 from .in_flight import FREE, Place
 from .limiter import RateLimiter
@@ -189,10 +189,11 @@ class ApiCaller:
 
     async def look(self, ref: TaskRef, polled: Polled, options: Options) -> Seen:
         """Poll a task once; a failure to get an answer is a value, too. Free."""
+        path = poll_path(self._path_of(polled.path), ref.task_id)
         out = Outgoing(
             method="GET",
-            path=poll_path(self._path_of(polled.path), ref.task_id),
-            call=f"GET {polled.path}",
+            path=path,
+            call=f"GET {path}",
             kind="get",
             lane="poll",
             attempt_timeout=options.attempt_timeout or POLL_TIMEOUT,
@@ -201,7 +202,10 @@ class ApiCaller:
             reply = await self._session.send(out, options)
         except (APIConnectionError, InvalidResponseError) as error:
             return polls.unanswered(error, ref=ref)
-        return polls.read_poll(reply, ref=ref, polled=polled)
+        seen = polls.read_poll(reply, ref=ref, polled=polled)
+        if seen.error is not None:
+            addresses.explain(seen.error, self._session.base_url)
+        return seen
 
     def task_ended(self, family: str, task_id: str) -> None:
         """Free the place that the task held among the tasks in flight."""
@@ -355,8 +359,11 @@ class ApiCaller:
             return error
         error.may_have_been_charged = True
         log.warning("%s: outcome unknown: %s", out.call, error.message)
+        address = addresses.suspicion(error, self._session.base_url)
+        error.hint = address or error.hint
         return OutcomeUnknownError(
             f"the call was sent, and whether it was carried out is unknown ({error.message})",
+            hint=f"{OutcomeUnknownError.default_hint} {address}".strip(),
             call=out.call,
             job_key=options.job_key,
         )
@@ -368,7 +375,7 @@ def _read_any(found: replies.Answer, out: Outgoing) -> Any:
         raise replies.error_of(found, call=out.call)
     if not found.json:
         raise InvalidResponseError(
-            f"the answer is not JSON: {found.body}", status=found.status, body=found.body, call=out.call
+            f"the answer is not JSON: {found.text}", status=found.status, body=found.body, call=out.call
         )
     return found.body
 

@@ -19,21 +19,18 @@ import string
 import unicodedata
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, BinaryIO, Final
 
 import aiohttp
 import anyio
 import anyio.to_thread
 
-from ..api.parts import Stem
-from ..api.replies import Files, Midi, Wav
-from ..api.results import Clip, Result
 from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
 from ..wire import retry
 from . import part as parts
 from .limiter import RateLimiter
+from .links import EXTENSIONS, Link, extension_of, parts_of
 from .session import Session
 
 TRIES: Final = 6
@@ -52,6 +49,9 @@ NAME_BYTES: Final = 150
 """Bytes of a file name without its extension; file systems allow 255."""
 
 RETRIED: Final = frozenset({403, 404, 408, 425, 429, 500, 502, 503, 504})
+NO_LINK: Final = "Give an http link, clips, or the result of a task."
+GONE: Final = frozenset({401, 403, 404, 410})
+"""How hosts of files answer to a link that has expired."""
 
 MAGIC: Final = (
     (0, b"ID3", "mp3"),
@@ -61,7 +61,6 @@ MAGIC: Final = (
     (4, b"ftyp", "m4a"),
     (0, b"MThd", "mid"),
 )
-EXTENSIONS: Final = tuple(dict.fromkeys(extension for _, _, extension in MAGIC))
 RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 UNSAFE: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 TEXT: Final = frozenset({9, 10, 13, *range(32, 127)})
@@ -83,65 +82,6 @@ def kind_of(head: bytes) -> str | None:
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
         return "mp3"
     return None if TEXT.issuperset(head[:64]) or head.lstrip()[:1] in (b"<", b"{", b"[") else ""
-
-
-def extension_of(url: str) -> str:
-    """The extension in a link's path, if it is a short plain one."""
-    suffix = Path(_parts(url).path).suffix.lower().lstrip(".")
-    return suffix if re.fullmatch(r"[a-z0-9]{2,4}", suffix) else ""
-
-
-class Link(NamedTuple):
-    """A file to fetch: its address, what its name is made of, and its extension if that is known.
-
-    `clip_id` may be the last part of a link, which says little; it is the id of a clip with `of_clip`.
-    """
-
-    url: str
-    title: str = ""
-    clip_id: str = ""
-    name: str = ""
-    extension: str = ""
-    of_clip: bool = False
-
-
-Fetchable = Clip | Sequence[Clip] | Result | Wav | Midi | Files | str
-"""What can be downloaded: clips, results of tasks, replies that hold links, and plain links."""
-
-
-def links_of(asked: Fetchable) -> list[Link]:
-    """The links of what is asked for; clips that failed have none, files that are not there are refused."""
-    match asked:
-        case str():
-            return [_named_by_link(asked, extension_of(asked))]
-        case Wav():
-            return [_named_by_link(asked.wav_url, "wav")]
-        case Midi():
-            if asked.midi_url is None:
-                raise DownloadError("the MIDI file is not there yet", hint="Call midi() again.")
-            return [_named_by_link(asked.midi_url, "mid")]
-        case Files():
-            return [_named_by_link(file.url, file.format.lower()) for file in asked.files]
-        case Clip():
-            return [_of_clip(asked, 0)]
-        case _:
-            clips = asked.clips if isinstance(asked, Result) else asked
-            return [_of_clip(clip, index) for index, clip in enumerate(clips) if not clip.is_failed]
-
-
-def _of_clip(clip: Clip, index: int) -> Link:
-    if clip.final_url is None:
-        raise DownloadError(
-            f"clip {clip.clip_id or index} has no file (state {clip.state or 'unknown'})",
-            hint="Wait for the task first; a stream is not a file.",
-        )
-    name = clip.name if isinstance(clip, Stem) else ""
-    return Link(clip.final_url, clip.title or "", clip.clip_id, name, extension_of(clip.final_url), True)
-
-
-def _named_by_link(url: str, extension: str) -> Link:
-    known = extension if extension in EXTENSIONS else ""
-    return Link(url, clip_id=Path(unquote(_parts(url).path)).stem, extension=known)
 
 
 class _Again(Exception):
@@ -198,8 +138,8 @@ class Downloader:
         With an `extension`, files of other formats may stand beside it under the same name. `owned`: no
         other file can have this name, so one that is there is the one; else the name may get a number.
         """
-        if _parts(url).scheme not in ("http", "https"):
-            raise DownloadError(f"not an http link: {url[:200]!r}", url=url)
+        if parts_of(url).scheme not in ("http", "https"):
+            raise DownloadError(f"not an http link: {url[:200]!r}", url=url, hint=NO_LINK)
         lock = self._locks.setdefault(path, asyncio.Lock())
         try:
             async with lock, self._limiter.slot("media"):
@@ -230,6 +170,7 @@ class Downloader:
                         url=url,
                         path=str(path),
                         status=again.status,
+                        hint=_next_step(again.status),
                     ) from again
                 await self._clock.sleep(retry.spread(next(pauses), 0.1, self._rng))
 
@@ -263,7 +204,9 @@ class Downloader:
                 finally:
                     file.close()  # at once: whoever is cancelled may not be able to wait
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise DownloadError(f"not a link that can be fetched: {url[:200]!r}", url=url) from error
+            raise DownloadError(
+                f"not a link that can be fetched: {url[:200]!r}", url=url, hint=NO_LINK
+            ) from error
         except aiohttp.ClientError as error:
             raise _Again(str(error) or type(error).__name__) from error
         except TimeoutError as error:
@@ -298,11 +241,14 @@ class Downloader:
             raise _Again(f"only {size} of {total} bytes came")
 
 
-def _parts(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
+def _next_step(status: int | None) -> str:
+    """What to do about a file that did not come, where the default does not help."""
+    if status not in GONE:
+        return ""
+    return (
+        "Links expire: look at the task again for fresh ones, which is free, and download those: "
+        "clips = await client.task(token).wait()."
+    )
 
 
 def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> tuple[int, int | None]:
@@ -321,7 +267,9 @@ def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> tuple[int,
         return 0, length
     if status in RETRIED:
         raise _Again(f"HTTP {status}", status)
-    raise DownloadError(f"HTTP {status} for {url.partition('?')[0]}", url=url, status=status)
+    raise DownloadError(
+        f"HTTP {status} for {url.partition('?')[0]}", url=url, status=status, hint=_next_step(status)
+    )
 
 
 def _reopen(part: Path, have: int) -> BinaryIO:

@@ -249,7 +249,7 @@ class Session:
                     return replies.answer(response.status, headers, self._without_secrets(raw, out))
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
-                f"no connection to {URL(self._base).host}: {_reason(error)}", sent=False, call=out.call
+                f"no connection to {self._base}: {_reason(error)}", sent=False, call=out.call
             ) from error
         except aiohttp.ClientHttpProxyError as error:
             raise ConnectFailedError(
@@ -282,6 +282,11 @@ class Session:
             escaped = msgspec.json.encode(secret)[1:-1]
             raw = raw.replace(secret.encode(), HIDDEN.encode()).replace(escaped, HIDDEN.encode())
         return raw
+
+    @property
+    def base_url(self) -> str:
+        """The address that calls go to, for errors."""
+        return self._base
 
     @contextlib.asynccontextmanager
     async def media(

@@ -17,6 +17,7 @@ import msgspec
 
 from ..api.handle import TaskRef
 from ..api.request import Request
+from ..config import LOOPBACK
 from ..errors import RequestValidationError
 from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
 
@@ -27,7 +28,6 @@ URL_LIMIT: Final = 1024
 REMEMBERED: Final = 10_000
 """Deliveries and job keys that are remembered, about 200 bytes each. A replay must come within the tolerance
 of its signature, so at 10 events per second this covers three times that."""
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 R = TypeVar("R", bound=Request)
 V = TypeVar("V")

@@ -337,18 +337,17 @@ class Look:
         return True if "refunded" in text.lower() else None
 
     def _error(self) -> MusicAPIError:
+        call = self.polled.call_for(self.ref.task_id)
         if self.found.ok and not self.found.json:
             return InvalidResponseError(
-                f"the answer is not JSON: {self.found.body}",
+                f"the answer is not JSON: {self.found.text}",
                 status=self.found.status,
                 body=self.found.body,
-                call=f"GET {self.polled.path}",
+                call=call,
                 task_id=self.ref.task_id,
                 family=self.ref.family,
             )
-        return error_of(
-            self.found, call=f"GET {self.polled.path}", task_id=self.ref.task_id, family=self.ref.family
-        )
+        return error_of(self.found, call=call, task_id=self.ref.task_id, family=self.ref.family)
 
     def _limited(self) -> Seen:
         return Seen(phase="rate_limited", error=self._error(), retry_after=self.found.retry_after)

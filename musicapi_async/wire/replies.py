@@ -96,7 +96,7 @@ class Answer:
         if not self.json and self.body:
             text = str(self.body)
             page = text.lstrip().lower().startswith(("<!doctype", "<html", "<head", "<?xml"))
-            return "a page of HTML instead of an answer" if page else text
+            return "a page of HTML" if page else text
         if self.body not in (None, "", {}, []):
             return excerpt(msgspec.json.encode(self.body))
         try:
@@ -364,7 +364,7 @@ def _without_result(
     """The error for a 2xx that lacks `what`: the service's own words, else 'cannot be understood'."""
     if _text_of(found.fields.get("error")):
         return error_of(found, call=call, family=family)
-    told = f"the answer is not JSON: {found.body}" if not found.json else f"the answer holds no {what}"
+    told = f"the answer is not JSON: {found.text}" if not found.json else f"the answer holds no {what}"
     said = error_text(found.fields)
     if said and said != "success":
         told = f"{told} (it says: {one_line(said)})"

@@ -133,3 +133,23 @@ def test_no_text_raises_anything_else(text: str) -> None:
             Manifest._checked(rows, "songs", loose=True)
         except RequestValidationError as error:
             assert "songs" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"titel": "x"}, "titel: a field of create_music (did you mean 'title'?)"),
+        ({"Prompt": "x"}, "(did you mean 'prompt'?)"),
+        ({"step": ["wav"]}, "(did you mean 'steps'?)"),
+        ({"steps": ["stem"]}, "'stem' (did you mean 'stems'?)"),
+        ({"steps": [{"persona": {"nam": "x", "name": "y"}}]}, "steps.persona.nam: a field of create_persona"),
+        ({"steps": [{"persona": {"nam": "x", "name": "y"}}]}, "(did you mean 'name'?)"),
+        ({"operation": "sonic.create-musik"}, "(did you mean 'sonic.create_music'?)"),
+        ({"zzz": 1}, "zzz: a field of create_music: "),
+    ],
+)
+def test_a_typo_names_what_was_meant(row: dict[str, Any], told: str) -> None:
+    """Fields, steps and operations: the nearest right word, or all words where none is near."""
+    with pytest.raises(RequestValidationError) as caught:
+        Manifest.of([{"mv": "sonic-v6", "gpt_description_prompt": "rain", **row}])
+    assert told in str(caught.value)

@@ -52,10 +52,12 @@ def test_the_demo_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
     assert code == 0, shown
     assert max(len(line) for line in re.split(r"[\r\n]+", shown)) <= 80
     assert re.search(r"(?s)pending.*stream.*succeeded.*2 saved.*Title.*Cost.*import asyncio", shown)
+    screen = shown[shown.rindex("Title  ") :].splitlines()
+    assert len(screen) < 24, "the table scrolls away on a terminal of 24 lines"
     names = sorted(path.name for path in (tmp_path / "musicapi-demo").iterdir())
     assert len(names) == 6
     for name in names:
-        assert name in shown
+        assert any(name in line for line in screen)
 
 
 async def test_the_demo_as_json_lines(tmp_path: Path) -> None:
@@ -65,6 +67,8 @@ async def test_the_demo_as_json_lines(tmp_path: Path) -> None:
     last = lines_of(done.out)[-1]
     assert last["event"] == "demo"
     assert last["cost"] > 0
+    persona = next(one for one in lines_of(done.out) if one.get("operation") == "sonic.create_persona")
+    assert persona["name"] == last["persona"] == "Rainy voice"
     for path in last["files"]:
         song = MP3(tmp_path / path)
         assert str(song.tags["TIT2"]) in path
@@ -81,7 +85,9 @@ async def test_ctrl_c_in_the_demo(tmp_path: Path) -> None:
 async def test_the_printed_program_runs(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the demo prints to copy does what the demo did; only the clock is faster here."""
+    """What the demo prints to copy does what the demo did in ten lines; only the clock is faster here."""
+    assert len(PROGRAM.splitlines()) == 10
+    assert max(map(len, PROGRAM.splitlines())) <= 80
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MUSICAPI_BASE_URL", sandbox.base_url)
     monkeypatch.setenv("MUSICAPI_KEY", sandbox.api_key)

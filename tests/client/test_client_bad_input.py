@@ -17,6 +17,7 @@ from musicapi_async import BadRequestError, MusicAPI, RequestValidationError
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.request import FieldInfo
 from musicapi_async.sandbox import Sandbox
+from musicapi_async.store import SQLiteStore
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 LYRICS = "[Verse]\nRain on the window"
@@ -295,3 +296,101 @@ async def test_rules_over_several_fields(bench: Bench) -> None:
             await bench.call(family, name, given, validate="off")
         assert refused.value.status == status, call
         assert bench.box.journal.charges == charges
+
+
+MISUSES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
+    (
+        "create_music",
+        (),
+        {"mv": "x", "titel": "y"},
+        "create_music() has no argument 'titel' (did you mean 'title'?)",
+    ),
+    ("create_music", (), {"mv": "x", "zzz": 1}, "has no argument 'zzz'; there are mv, title"),
+    ("create_music", (), {"prompt": "x"}, "create_music() needs mv"),
+    ("create_music", ("sonic-v6",), {}, "takes arguments by name only, such as mv=..."),
+    ("create_music", (), {"mv": "x", "job_key": "1"}, "that is an option, client.with_options(job_key=...)"),
+    ("create_persona", ("Ann",), {}, "create_persona() needs clip_id"),
+    ("create_persona", ("Ann", "c"), {"name": "Ben"}, "cannot be called so"),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "given", "told"), MISUSES)
+async def test_misspelt_arguments_are_named_with_the_right_ones(
+    name: str, args: tuple[Any, ...], given: dict[str, Any], told: str
+) -> None:
+    """A TypeError as of any function, which names the operation and what was meant."""
+    async with MusicAPI("key") as client:
+        with pytest.raises(TypeError, match=r"^sonic\.") as caught:
+            await getattr(client.sonic, name)(*args, **given)
+    assert told in str(caught.value)
+
+
+async def test_a_misspelt_option_is_named_with_the_right_one() -> None:
+    """The same for `with_options`."""
+    async with MusicAPI("key") as client:
+        with pytest.raises(TypeError, match=r"did you mean 'retries'\?"):
+            client.with_options(retrys=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"store": "jobs.sqlite"}, 'store: a store such as SQLiteStore("jobs.sqlite"), got str'),
+        ({"store": SQLiteStore}, "got the class SQLiteStore"),
+        ({"polling": 15}, "polling: a policy of"),
+        ({"limiter": 3}, "limiter: a RateLimiter"),
+        ({"session": "s"}, "session: an aiohttp.ClientSession"),
+        ({"webhooks": "https://a.example"}, "webhooks: Webhooks(url="),
+        ({"clock": 60}, "clock: a Clock"),
+        ({"proxy": "proxy.example:8080"}, "proxy: an http or https address"),
+        ({"retries": "2"}, "retries: a whole number from 0 to 100, got '2'"),
+    ],
+)
+def test_parts_of_the_wrong_kind_are_refused_at_once(options: dict[str, Any], told: str) -> None:
+    """When the client is made, and not by the first call with an error of its insides."""
+    with pytest.raises(RequestValidationError) as caught:
+        MusicAPI("key", **options)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"job_key": 3}, "job_key"),
+        ({"extra_body": [1]}, "extra_body"),
+        ({"store": "x"}, "store"),
+        ({"retries": 1.5}, "retries"),
+    ],
+)
+async def test_options_of_the_wrong_kind_are_refused(options: dict[str, Any], field: str) -> None:
+    """By name, also where Python would have complained of something else."""
+    async with MusicAPI("key") as client:
+        with pytest.raises(RequestValidationError) as caught:
+            client.with_options(**options)
+    assert caught.value.field == field
+
+
+async def test_objects_in_the_place_of_ids_are_answered_with_what_to_pass(bench: Bench) -> None:
+    """A clip for its id, a persona for its id, clips for one of them; tasks to wait for are a list of tasks."""
+    client = bench.client
+    clips = await client.task("sonic", bench.made["TASK"]).wait()
+    one: Any = clips[0]
+    persona: Any = await client.sonic.create_persona("Ann", bench.made["CLIP"])
+    several: Any = clips
+    task: Any = client.task("sonic", bench.made["TASK"])
+    calls = {
+        "got Clip: pass its clip_id": lambda: client.sonic.create_persona("Ann", one),
+        "continue_clip_id: text, not empty, got Clip: pass its clip_id": lambda: client.sonic.concat_music(
+            continue_clip_id=one
+        ),
+        "got Persona: pass its persona_id": lambda: client.sonic.persona_music(
+            mv="sonic-v6", persona_id=persona, prompt="la"
+        ),
+        "got Clips: pass the clip_id of one of them": lambda: client.sonic.stems_basic(several),
+        "tasks: a list of tasks, got Task": lambda: client.wait_all(task),
+        "tasks: a list of tasks, got str": lambda: client.wait_all([task.task_id]),
+    }
+    for told, call in calls.items():
+        with pytest.raises(RequestValidationError) as caught:
+            await call()
+        assert told in str(caught.value)

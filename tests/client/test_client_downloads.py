@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from musicapi_async import Clip, DownloadError, MusicAPI
-from musicapi_async.api.replies import Midi, Wav
+from musicapi_async import (
+    Clip,
+    DownloadError,
+    MusicAPI,
+    RequestValidationError,
+    TaskFailedError,
+    TaskUpdate,
+    Voice,
+)
+from musicapi_async.api.replies import Midi, Persona, Wav
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.transport.links import Fetchable
 
 
 @pytest.fixture
@@ -80,15 +89,73 @@ async def test_clips_of_one_name_are_numbered(client: MusicAPI, tmp_path: Path) 
     assert names == ["one.mp3", "one 2.mp3", "one 3.mp3", "one 4.mp3"]
 
 
+async def test_what_has_ended_is_fetched_however_it_is_held(client: MusicAPI, tmp_path: Path) -> None:
+    """A task, its last update, its result, and lists of them give the same files."""
+    task = await client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla la la", title="Rain")
+    clips = await task.wait()
+    assert task.last is not None
+    held: list[Fetchable] = [task, task.last, clips, list(clips), [clips], [task], clips.succeeded]
+    paths = [await client.download(one, tmp_path) for one in held]
+    assert all(len(found) == 2 and found == paths[0] for found in paths)
+    assert await client.download([], tmp_path) == []
+    (one, other, third) = await client.download([clips, str(clips[0].final_url)], tmp_path / "more")
+    assert len({one, other, third}) == 3
+
+
 async def test_what_is_no_file_yet_is_refused(client: MusicAPI, tmp_path: Path) -> None:
-    """A clip that runs, a MIDI file that is being built, and links that are none."""
-    for files in (
-        Clip(clip_id="c", state="running", audio_url="https://audiopipe.suno.ai/?item_id=c"),
-        Midi(),
-        Wav(wav_url="file:///etc/passwd"),
-        "nonsense",
-        "https://[bad",
-    ):
-        with pytest.raises(DownloadError):
+    """A task that runs, its empty clips, a MIDI file that is being built, and links that are none: each says
+    what to do."""
+    fresh = await client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla la la", title="Rain")
+    looked = await client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla la la", title="Rain")
+    update = await looked.refresh()
+    running = Clip(clip_id="c", state="running", audio_url="https://audiopipe.suno.ai/?item_id=c")
+    cases: list[tuple[Any, str]] = [
+        (fresh, "clips = await task.wait()"),
+        (looked, "clips = await task.wait()"),
+        (update, "clips = await task.wait()"),
+        (update.clips, "clips = await task.wait()"),
+        ([update.clips], "clips = await task.wait()"),
+        (running, "Wait for the task first"),
+        (Midi(), "Call midi() again"),
+        (Wav(wav_url="file:///etc/passwd"), "Give an http link"),
+        ("nonsense", "Give an http link"),
+        ("https://[bad", "Give an http link"),
+    ]
+    for files, advice in cases:
+        with pytest.raises(DownloadError) as caught:
             await client.download(files, tmp_path)
+        assert advice in str(caught.value), files
+        assert "is already paid for" not in str(caught.value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "files", [None, 7, {"clip_id": "c"}, b"https://a.example/x.mp3", Voice("p"), [Persona()]]
+)
+async def test_what_never_is_a_file_is_refused(client: MusicAPI, tmp_path: Path, files: Any) -> None:
+    """The error says what can be given, and what was."""
+    with pytest.raises(RequestValidationError, match="files: a clip, clips, the result of a task") as caught:
+        await client.download(files, tmp_path)
+    assert caught.value.field == "files"
+    assert caught.value.value in {"NoneType", "int", "dict", "bytes", "Voice", "Persona"}
+
+
+async def test_a_forgotten_await_is_named(client: MusicAPI, tmp_path: Path) -> None:
+    """`client.download(task.wait(), ...)` says what is missing, and Python need not warn besides."""
+    task = client.task("sonic", "t")
+    with pytest.raises(RequestValidationError, match="Await it first"):
+        await client.download(cast("Any", task.wait()), tmp_path)
+
+
+async def test_a_failed_task_has_no_files_but_an_error(client: MusicAPI, tmp_path: Path) -> None:
+    """Its own error comes, not one about files."""
+    failed = TaskUpdate("failed", task_id="t", error=TaskFailedError("no", task_id="t"))
+    with pytest.raises(TaskFailedError):
+        await client.download(failed, tmp_path)
+
+
+async def test_a_link_that_has_expired_says_where_a_fresh_one_is(client: MusicAPI, tmp_path: Path) -> None:
+    """Hosts answer 403 or 404 then; trying again would not help."""
+    link = str((await song(client)).final_url).replace(".mp3", "-gone.mp3")
+    with pytest.raises(DownloadError, match="Links expire: look at the task again"):
+        await client.download(link, tmp_path)

@@ -268,3 +268,16 @@ def test_what_cannot_be_done_is_said_on_the_page(chromium: webdriver.Chrome, stu
     page.one("#make").click()
     page.until(lambda: page.states() == ["succeeded"])
     assert not page.one("#says").is_displayed()
+
+
+def test_a_song_that_failed_says_why_and_can_be_tried_again(
+    chromium: webdriver.Chrome, studio: StudioProcess
+) -> None:
+    """A description that the service refuses comes back into the form, to be changed."""
+    page = Page(chromium, studio.url)
+    page.order("a ballad in the style of example name")
+    page.until(lambda: page.states() == ["failed"])
+    assert "Please change the text" in page.one(".problem").text
+    assert page.run("return document.querySelectorAll('.clip').length") == 0
+    page.one(".again").click()
+    assert page.one("#description").get_attribute("value") == "a ballad in the style of example name"

@@ -96,7 +96,7 @@ def test_a_403_is_split_by_its_text(text: str, kind: type[APIStatusError]) -> No
         ({"error": {"a": 1}}, '{"a":1}'),
         ({"failed_step": "upload", "steps": {"upload": {"message": "s"}}}, "s"),
         ({"x": 1}, '{"x":1}'),
-        (b"<html>\n <b>Bad</b>\x1b[31m gateway</html>", "a page of HTML instead of an answer"),
+        (b"<html>\n <b>Bad</b>\x1b[31m gateway</html>", "a page of HTML"),
         (b"<b>Bad</b>\x1b[31m\n gateway", "<b>Bad</b> [31m gateway"),
         (b"", "Bad Request"),
         ({"error": "a\nb\x00c"}, "a b c"),

@@ -1,0 +1,125 @@
+"""A wrong base URL: refused at once where that can be seen, and named by the errors that come of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from musicapi_async import (
+    AuthenticationError,
+    ConnectFailedError,
+    MusicAPI,
+    MusicAPIError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RequestValidationError,
+)
+from musicapi_async.sandbox import Sandbox
+
+SONG = {"mv": "sonic-v6", "gpt_description_prompt": "rain"}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("api.musicapi.ai/api/v1", "did you mean https://api.musicapi.ai/api/v1?"),
+        ("api.musicapi.ai/api/v1/", "did you mean https://api.musicapi.ai/api/v1?"),
+        ("api.musicapi.ai", "did you mean https://api.musicapi.ai/api/v1?"),
+        ("localhost:8765/api/v1", "did you mean http://localhost:8765/api/v1?"),
+        ("'https://api.musicapi.ai/api/v1'", "did you mean https://api.musicapi.ai/api/v1?"),
+        (" https://api.musicapi.ai/api/v1\n", "did you mean https://api.musicapi.ai/api/v1?"),
+        ("ftp://api.musicapi.ai", "got 'ftp://api.musicapi.ai'"),
+        ("https://api.musicapi.ai/api/v1?key=abc", "one with a user, a query, or too long"),
+        ("https://user:abc@api.musicapi.ai", "one with a user, a query, or too long"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_what_was_meant(given: str, told: str) -> None:
+    """The text shows what was given, unless that may hold a secret."""
+    with pytest.raises(RequestValidationError) as caught:
+        MusicAPI("key", base_url=given)
+    assert caught.value.field == "base_url"
+    assert told in str(caught.value)
+    assert "abc" not in str(caught.value)
+
+
+def test_an_address_from_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for it in the program then."""
+    monkeypatch.setenv("MUSICAPI_BASE_URL", "api.musicapi.ai")
+    with pytest.raises(RequestValidationError, match=r"\(from MUSICAPI_BASE_URL\)"):
+        MusicAPI("key")
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[str]:
+    """The address of a web site that is not the API: 404 as a page, 200 as a page at /found."""
+
+    async def page(request: web.Request) -> web.Response:
+        status = 200 if request.path.startswith("/found") else 404
+        return web.Response(status=status, text="<!doctype html><p>Welcome", content_type="text/html")
+
+    site = web.Application()
+    site.router.add_route("*", "/{path:.*}", page)
+    runner = web.AppRunner(site)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}"
+    await runner.cleanup()
+
+
+async def test_another_site_is_named_by_every_kind_of_call(elsewhere: str) -> None:
+    """A create, a free call, an untyped call and a look at a task all lead to base_url."""
+    async with MusicAPI("key", base_url=elsewhere, retries=0, pace=None) as client:
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: client.sonic.create_music(**SONG),
+            client.credits,
+            client.with_options(deadline=30.0).credits,
+            lambda: client.request("GET", "/x"),
+            client.task("sonic", "t").refresh,
+            client.task("sonic", "t").wait,
+        ]
+        for call in calls:
+            with pytest.raises(NotFoundError, match=r"Is base_url right\?") as caught:
+                await call()
+            assert elsewhere in str(caught.value)
+            assert "a page of HTML" in str(caught.value)
+
+
+async def test_a_page_instead_of_an_answer_to_a_paid_call(elsewhere: str) -> None:
+    """Nobody can tell whether it was charged, but the address is named."""
+    async with MusicAPI("key", base_url=f"{elsewhere}/found", retries=0, pace=None) as client:
+        with pytest.raises(OutcomeUnknownError, match=r"Is base_url right\?") as caught:
+            await client.sonic.create_music(**SONG)
+        assert "Do not simply call again" in str(caught.value)
+
+
+async def test_where_nothing_listens_the_address_is_named() -> None:
+    """A refused connection names the whole address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with MusicAPI("key", base_url=f"http://127.0.0.1:{port}/api/v1", retries=0) as client:
+        with pytest.raises(ConnectFailedError, match=f"no connection to http://127.0.0.1:{port}/api/v1"):
+            await client.credits()
+        with pytest.raises(ConnectFailedError, match="Check base_url"):
+            await client.sonic.create_music(**SONG)
+
+
+async def test_a_key_of_another_host_names_the_host() -> None:
+    """Sister hosts have keys of their own."""
+    async with Sandbox() as box, MusicAPI("other", base_url=box.base_url, retries=0) as client:
+        with pytest.raises(AuthenticationError, match=r"a key of 127\.0\.0\.1, where base_url leads"):
+            await client.credits()
+
+
+async def test_errors_show_the_id_of_the_task_and_no_template() -> None:
+    """Whatever a task is asked, its error names the very address."""
+    async with Sandbox() as box, box.client(retries=0) as client:
+        task = client.task("sonic", "no such/task")
+        for call in (task.refresh, task.wait, lambda: client.sonic.get_music("no such/task")):
+            with pytest.raises(MusicAPIError, match="GET /sonic/task/no%20such%2Ftask: ") as caught:
+                await call()
+            assert "{" not in str(caught.value)

@@ -1,0 +1,52 @@
+"""What an error lets suspect of the base URL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from musicapi_async.wire.addresses import suspicion
+from musicapi_async.wire.replies import answer, error_of
+
+GOOD = "https://api.musicapi.ai/api/v1"
+PAGE = b"<!DOCTYPE html><title>404</title>"
+
+ROWS: list[tuple[str, int, bytes, dict[str, str], str]] = [
+    (GOOD, 401, b'{"error": "Unauthorized"}', {}, "a key of api.musicapi.ai, where base_url leads"),
+    (GOOD, 404, PAGE, {}, "which does not answer like the API"),
+    (GOOD, 404, b'{"error": "Not Found"}', {}, "which does not answer like the API"),
+    (GOOD, 405, PAGE, {}, "which does not answer like the API"),
+    (GOOD, 404, b'{"error": "task not found"}', {}, ""),
+    (GOOD, 404, b'{"error": "clip not found"}', {}, ""),
+    (GOOD, 400, b'{"error": "mv is required"}', {}, ""),
+    (GOOD, 502, PAGE, {}, ""),
+    (GOOD, 308, b"", {"location": "https://www.musicapi.ai/"}, "redirects to https://www.musicapi.ai/"),
+    (
+        "https://api.musicapi.ai/v1",
+        404,
+        b'{"error": "x"}',
+        {},
+        "at this host it is https://api.musicapi.ai/api/v1",
+    ),
+    ("https://api.aimusicapi.ai", 404, PAGE, {}, "at this host it is https://api.aimusicapi.ai/api/v1"),
+    ("https://api.sunoapi.com/api/v1", 404, PAGE, {}, 'MusicAPI(sonic_word="suno")'),
+    (
+        "https://proxy.example/music",
+        404,
+        PAGE,
+        {},
+        "Calls go to https://proxy.example/music; the API's address is like",
+    ),
+]
+
+
+@pytest.mark.parametrize(("base_url", "status", "raw", "headers", "advice"), ROWS)
+def test_the_address_is_named_where_it_may_be_the_cause(
+    base_url: str, status: int, raw: bytes, headers: dict[str, Any], advice: str
+) -> None:
+    """Pages, unknown paths, redirects and foreign keys speak of the address; refusals of a thing do not."""
+    error = error_of(answer(status, headers, raw), call="POST /sonic/create")
+    told = suspicion(error, base_url)
+    assert advice in told
+    assert bool(told) == bool(advice)
