@@ -94,6 +94,23 @@ class Slot:
             return ()
         return tuple(self.listeners) if isinstance(self.listeners, list) else (self.listeners,)
 
+    @property
+    def eager(self) -> bool:
+        """Whether a listener wants early audio."""
+        listeners = self.listeners
+        if isinstance(listeners, list):
+            return any(listener.eager for listener in listeners)
+        return listeners is not None and listeners.eager
+
+    def notify(self, update: TaskUpdate) -> None:
+        """Tell all listeners of an update."""
+        listeners = self.listeners
+        if isinstance(listeners, list):
+            for listener in tuple(listeners):
+                listener.notify(self, update)
+        elif listeners is not None:
+            listeners.notify(self, update)
+
     def add(self, listener: Listener) -> None:
         """One more listener."""
         if self.listeners is None:

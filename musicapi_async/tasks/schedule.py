@@ -156,30 +156,35 @@ class Learned:
         self,
         timing_of: Callable[[str], Timing] = documented,
         *,
-        price: float = PRICE,
+        price: float | Callable[[], float] = PRICE,
         rng: Random | None = None,
     ) -> None:
-        if not (price > 0 and math.isfinite(price)):
+        if not callable(price) and not (price > 0 and math.isfinite(price)):
             raise ValueError(f"price must be positive and finite, got {price!r}")
         self._timing_of: Final = timing_of
-        self._price: Final = price
+        self._price_of: Final = price if callable(price) else None
+        self._price: Final = PRICE if callable(price) else price
         self._rng: Final = rng
         self._kinds: dict[str, tuple[Timing, Hazard]] = {}
-        self._firsts: Final[dict[str, float]] = {}  # of a burst of submits, until anything is learned
+        self._firsts: Final[dict[str, tuple[int, float, float]]] = {}
+        """The latest first look of a kind, with the hazards and the price for which it holds."""
 
     def first(self, kind: str) -> float:
         """The age of the first look: when it first pays, not before the floor of the kind."""
-        timing, hazard = self._kind(kind)
-        look = self._firsts.get(kind)
-        if look is None:
-            look = self._firsts[kind] = hazard.next_look(0.0, self._price, timing.first, LONGEST_GAP)
+        timing, hazard = self._kinds.get(kind) or self._kind(kind)
+        price = self._price if self._price_of is None else self._price_of()
+        generation, known, look = self._firsts.get(kind, (-1, 0.0, 0.0))
+        if generation != hazard.generation or known != price:
+            look = hazard.next_look(0.0, price, timing.first, LONGEST_GAP)
+            self._firsts[kind] = hazard.generation, price, look
         return self._jittered(0.0, look, timing.first)
 
     def next(self, kind: str, age: float) -> float:
         """The age of the next look, between the kind's interval and a minute after `age`."""
-        timing, hazard = self._kind(kind)
+        timing, hazard = self._kinds.get(kind) or self._kind(kind)
+        price = self._price if self._price_of is None else self._price_of()
         interval = timing.interval
-        return self._jittered(age, hazard.next_look(age, self._price, interval, LONGEST_GAP), interval)
+        return self._jittered(age, hazard.next_look(age, price, interval, LONGEST_GAP), interval)
 
     def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
         """Learn from a look, or from a webhook as a look that found the task finished.
@@ -187,11 +192,11 @@ class Learned:
         Ages that are negative, not finite or beyond `OLDEST` teach nothing.
         """
         begin = 0.0 if last_age is None else last_age
-        if not 0 <= age <= OLDEST or math.isnan(begin):
-            return
-        begin = min(max(begin, 0.0), age)
-        _, hazard = self._kind(kind)
-        self._firsts.clear()
+        if not 0 <= begin <= age <= OLDEST:
+            if not 0 <= age <= OLDEST or math.isnan(begin):
+                return
+            begin = min(max(begin, 0.0), age)
+        _, hazard = self._kinds.get(kind) or self._kind(kind)
         if finished:
             hazard.finished(begin, age)
         else:
@@ -228,7 +233,7 @@ class Learned:
                     f"not the state of a polling policy: {kind!r} holds a value that is no number"
                 )
             timing, hazard = self._new(kind)
-            hazard.events, hazard.exposure = values.events, values.exposure
+            hazard.learn(values.events, values.exposure)
             kinds[kind] = timing, hazard
         self._kinds = kinds
         self._firsts.clear()
@@ -238,7 +243,9 @@ class Learned:
         known = self._kinds.get(kind)
         if known is None:
             if len(self._kinds) >= MOST_KINDS:
-                del self._kinds[next(iter(self._kinds))]
+                oldest = next(iter(self._kinds))
+                del self._kinds[oldest]
+                self._firsts.pop(oldest, None)
             known = self._kinds[kind] = self._new(kind)
         return known
 
@@ -249,7 +256,9 @@ class Learned:
     def _jittered(self, age: float, look: float, floor: float) -> float:
         if self._rng is None:
             return look
-        return age + max(spread(look - age, JITTER, self._rng), floor)
+        # As `spread` does, without two calls more.
+        gap = (look - age) * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0))
+        return age + (gap if gap > floor else floor)
 
 
 class _Unlearning:

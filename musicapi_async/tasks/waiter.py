@@ -327,8 +327,7 @@ class TaskWaiter:
             slot.looked = age
             slot.state = update.state
             slot.last = update if len(self._slots) <= BODIES else None
-            for listener in slot.each():
-                listener.notify(slot, update)
+            slot.notify(update)
         if not slot.busy:
             self._agenda.schedule(slot, slot.born + self._next_look(slot, verdict, age))
 
@@ -348,7 +347,7 @@ class TaskWaiter:
         if hint is not None:
             shortest = min(slot.polled.interval, due - age)
             due = age + min(max(hint - age, shortest), LONGEST_GAP)
-        if any(listener.eager for listener in slot.each()):
+        if slot.eager:
             due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._rng))
         return max(due, age + verdict.after)
 
@@ -370,8 +369,7 @@ class TaskWaiter:
             self._deliveries.keep(slot.key, update.raw, ended=True)
         if expected and not told:
             self._deliveries.missed()
-        for listener in slot.each():
-            listener.notify(slot, update)
+        slot.notify(update)
         if self._ended is not None:
             self._ended(slot.ref, update)
 

@@ -145,7 +145,7 @@ def test_the_next_look_is_where_it_first_pays(lives: list[float], age: float, pr
     hazard = Hazard(30, 240)
     state = policy.save()["kinds"].get(SONG)
     if state:
-        hazard.events, hazard.exposure = state["events"], state["exposure"]
+        hazard.learn(state["events"], state["exposure"])
     look = hazard.next_look(age, price, 0.0, 60.0)
 
     step, summed, lost, at = 0.01, 0.0, 0.0, age
