@@ -41,6 +41,7 @@ class Agenda:
         self._slack: Final = clock.speed * SLACK
         self._heap: Final[list[tuple[float, Slot]]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._horizon = -NEVER  # what is due until then is due now
         self._covered = NEVER  # what is due from then on needs no timer of its own
         self._workers: Final[set[asyncio.Task[None]]] = set()
         self._parked: Final[list[asyncio.Future[None]]] = []
@@ -98,7 +99,9 @@ class Agenda:
     def _next(self) -> Slot | None:
         """The slot that is due first, or None if none is; and somebody will see to the one after it."""
         heap = self._heap
-        horizon = self._clock.now() + self._slack
+        horizon = self._horizon
+        if heap and heap[0][0] > horizon:  # else it was due before, and time does not go back
+            horizon = self._horizon = self._clock.now() + self._slack
         found = None
         while found is None and heap and heap[0][0] <= horizon:
             due, slot = heapq.heappop(heap)

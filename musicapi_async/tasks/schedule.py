@@ -22,11 +22,8 @@ from musicapi_async.api.families import polled_as
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.sonic import SONGS
 from musicapi_async.tasks.hazard import BINS, Hazard
+from musicapi_async.tasks.price import PRICE
 from musicapi_async.wire.retry import equal_jitter, full_jitter, spread
-
-PRICE: Final = 2.0
-"""Seconds of lateness that one poll is worth: with it the learned times need as many polls as a fixed
-interval of 24 s, and are about 30 % less late (benchmarks/polling_policy.py)."""
 
 LONGEST_GAP: Final = 60.0
 """No gap is longer, however unlikely an end is: what was learned may be out of date."""
@@ -137,9 +134,10 @@ class Learned:
     """Looks when a look first pays, by what was learned about each kind of task; see `tasks/hazard.py`.
 
     Before anything was learned, songs are looked at about 45, 63, 79, 95 and 111 s after the submit. A look
-    takes about 5 µs and a kind about 1 kB. `timing_of` gives the floors and what is known of a kind before;
-    `price` is what a poll is worth in seconds of lateness: 1 where the polls per second are capped anyway.
-    With `rng`, gaps are jittered by 10 %, never below the floor.
+    takes about 3 µs and a kind about 1 kB. `timing_of` gives the floors and what is known of a kind before;
+    `price` is what a poll is worth in seconds of lateness, or a function that tells it for each look: a
+    `ShadowPrice` where the polls per second are capped, as a client makes one by itself if its limiter has
+    a pace for polls. With `rng`, gaps are jittered by 10 %, never below the floor.
 
     What was learned outlives the process if it is saved:
 
