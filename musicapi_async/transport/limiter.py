@@ -459,7 +459,7 @@ class MemoryLimiter:
         return self._limits[lane].pace is not None
 
     def is_crowded(self, lane: str) -> bool:
-        """Whether more wait for a start than the pace allows in `CROWD` seconds, or than an eighth of the places.
+        """Whether more wait than may start in `CROWD` seconds, or than an eighth of the places.
 
         Never so without a pace. Needs a running loop.
         """
