@@ -84,10 +84,6 @@ class Slot:
         self.last: TaskUpdate | None = None
         self.listeners: Listener | list[Listener] | None = None
 
-    def __lt__(self, other: Slot) -> bool:
-        """Of two that are due at the same time the older is looked at first."""
-        return self.born < other.born
-
     def each(self) -> tuple[Listener, ...]:
         """The listeners; one alone is kept without a list around it."""
         if self.listeners is None:

@@ -303,8 +303,8 @@ async def crowd(count: int) -> None:
                 caller.cancel()
             world.deliver(rng.choice(world.refs).task_id)
     world.verify()
-    heap: list[Any] = world.waiter._agenda._heap  # type: ignore[reportPrivateUsage]
-    assert len(heap) <= 2 * world.waiter.watched + STALE
+    agenda = world.waiter._agenda  # type: ignore[reportPrivateUsage]
+    assert len(agenda) <= 2 * world.waiter.watched + STALE
     await world.finish()
 
 
