@@ -165,7 +165,7 @@ def main() -> None:
                     report.target(
                         f"{durations.name}, {load.name}: mean of {name} against {FIXED}", ratio, load.target
                     )
-            if load.gap == 0:
+            if not load.gap:
                 worst = mean_of(found[DEFAULT], "worst") / mean_of(fixed, "worst")
                 report.target(
                     f"{durations.name}, {load.name}: worst task of {DEFAULT} against {FIXED}", worst, 1.0
