@@ -3,9 +3,9 @@
 A timer per task and an asyncio task per poll were most of what scheduling cost. Here the loop has one timer,
 set to the earliest entry, and everything that is due within `SLACK` of it is served by that one wake-up. What
 is served together is kept together: the heap holds instants `SLACK` apart, each with a list of slots, since
-a heap of 100,000 slots misses the cache at each of its 17 levels.
+a heap of 100,000 slots has 17 levels, most of which miss the cache.
 
-Workers outlive a poll: one that finds nothing due parks on a future and is roused again, for a fifth of
+Workers outlive a poll: one that finds nothing due parks on a future and is roused again, for a third of
 what a new asyncio task costs. They are roused one after the other, each by the one before it and only while
 something is due, so that polls that end at once need no second worker and a burst of slow ones spreads over
 several turns of the loop.
