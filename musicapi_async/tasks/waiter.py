@@ -4,8 +4,8 @@ Why not one loop per task
 -------------------------
 A sleeping asyncio task costs 1.5 kB and a timer of its own; thousands of them wake the loop one by one. Here
 a waiting task is a slot and an entry in a heap of due times. One timer of the loop is set to the earliest
-entry; when it fires, everything that is due is polled by a bounded number of short-lived workers, first due
-first served. Any number of callers may wait for a task: they share its slot and each poll.
+entry; when it fires, everything that is due is polled by a bounded number of workers, first due first
+served (`agenda`). Any number of callers may wait for a task: they share its slot and each poll.
 
 Who decides what
 ----------------
