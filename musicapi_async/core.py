@@ -10,7 +10,7 @@ import uuid
 import warnings
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -110,11 +110,10 @@ class Core:
 
     def _open(self) -> Runtime:
         from .runtime import Runtime
-        from .tasks.schedule import Learned
         from .transport.session import Session
 
         if self._polling is None:
-            self._polling = Learned(rng=self._rng)
+            self._polling = _learned(self._limiter, self.clock, self._rng)
         return Runtime(
             session=Session(
                 api_key=self._api_key,
@@ -288,6 +287,17 @@ def _limiter(pace: str | Pace | None, in_flight: int | None, clock: Clock) -> Ra
         return MemoryLimiter({"submit": submit}, clock, in_flight=in_flight)
     except (ValueError, TypeError) as error:
         raise RequestValidationError(str(error), field="pace") from error
+
+
+def _learned(limiter: RateLimiter, clock: Clock, rng: random.Random) -> PollPolicy:
+    """The default policy; where polls are capped, their price follows from the queue for them."""
+    from .tasks.price import PRICE, ShadowPrice
+    from .tasks.schedule import Learned
+    from .transport.limiter import MemoryLimiter
+
+    if not (isinstance(limiter, MemoryLimiter) and limiter.has_pace("poll")):
+        return Learned(price=PRICE, rng=rng)
+    return Learned(price=ShadowPrice(partial(limiter.is_crowded, "poll"), clock.now), rng=rng)
 
 
 def _outside_line() -> str:

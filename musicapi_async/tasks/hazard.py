@@ -20,6 +20,7 @@ import math
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import pairwise
+from math import exp, expm1, sqrt
 from statistics import NormalDist
 from typing import Final
 
@@ -35,17 +36,27 @@ EDGES: Final = (0.0, *(FIRST_EDGE * RATIO**n for n in range(BINS - 1)), math.inf
 """Bins: from 0 to 4 s, then geometric up to 847 s, the last one open."""
 
 PRIOR_TASKS: Final = 8.0
-"""How many tasks the stated durations are worth."""
+"""How many tasks the stated durations are worth. They are forgotten as any other tasks are."""
 
-FORGETTING: Final = 0.98
-"""Weight of everything learned, per finished task: a memory of about 50 tasks follows a service whose
-durations drift within the hour."""
+PRIOR_LEFT: Final = 1.0
+"""How many tasks of the prior are never forgotten: what is said of ages that nobody looks at any more."""
+
+FORGETTING: Final = 0.99
+"""Weight of everything learned, per finished task: a memory of about 100 tasks, which one client submits in
+five minutes, follows a service whose durations drift within the hour."""
+
+NEWS: Final = 0.2
+"""Looks that may be learned of before the hazards are worked out anew, per task remembered: as a task takes
+about four looks, never more than 5 % of what is known is left out. Saves 2 of 6 µs per look."""
 
 HIGHEST: Final = 1.0
 """Hazard per second above which a higher one changes nothing, as no interval is that short."""
 
 LOWEST: Final = 1e-9
 """Hazard below which a bin counts as empty."""
+
+HEAVIEST: Final = 1e6
+"""Weight of the news above which everything is scaled down; 1e6 is 1,400 tasks, and doubles hold 1e300."""
 
 _CLOSE_ENOUGH: Final = 0.05
 """Seconds of error in the next look; far below its jitter."""
@@ -57,42 +68,68 @@ class Hazard:
     `quick` and `slow` are the ages in seconds by which 5 % and 95 % of such tasks are said to be finished.
     """
 
-    __slots__ = ("_prior_events", "_prior_exposure", "events", "exposure")
+    __slots__ = (
+        "_events",
+        "_exposure",
+        "_news",
+        "_patience",
+        "_prior_events",
+        "_prior_exposure",
+        "_rates",
+        "_weight",
+        "generation",
+    )
 
     def __init__(self, quick: float, slow: float) -> None:
         self._prior_events, self._prior_exposure = _log_normal_prior(quick, slow)
-        self.events = [0.0] * BINS
-        self.exposure = [0.0] * BINS
+        self.generation = 0
+        """Changes whenever the hazards do."""
+        self.learn([0.0] * BINS, [0.0] * BINS)
+
+    def learn(self, events: list[float], exposure: list[float]) -> None:
+        """Take these events and seconds per bin for everything that was ever learned."""
+        self._events = events
+        self._exposure = exposure
+        self._weight = 1.0  # of what comes next: that grows, so that nothing else has to shrink
+        self._work_out()
+
+    @property
+    def events(self) -> list[float]:
+        """Tasks that finished in each bin, the older the less."""
+        return [value / self._weight for value in self._events]
+
+    @property
+    def exposure(self) -> list[float]:
+        """Seconds that tasks spent in each bin, the older the less."""
+        return [value / self._weight for value in self._exposure]
 
     def __getitem__(self, index: int) -> float:
         """The present hazard of a bin, per second."""
-        rate = (self.events[index] + self._prior_events[index]) / (
-            self.exposure[index] + self._prior_exposure[index]
-        )
-        return LOWEST if rate < LOWEST else HIGHEST if rate > HIGHEST else rate
+        if self._news:
+            self._work_out()
+        return self._rates[index]
 
     def next_look(self, age: float, price: float, shortest: float, longest: float) -> float:
         """The age of the look that first pays, `shortest` to `longest` seconds after `age`."""
+        rates = self._rates
         index = bisect_right(EDGES, age) - 1
+        soonest = age + shortest
         last = age + min(longest, 600 / HIGHEST)  # exp() of more would overflow
         left, growth, lost = age, 1.0, 0.0
-        events, exposure = self.events, self.exposure
-        prior_events, prior_exposure = self._prior_events, self._prior_exposure
         while True:
-            # As in `__getitem__`; a call per bin is a third of the time of a look.
-            hazard = (events[index] + prior_events[index]) / (exposure[index] + prior_exposure[index])
-            if not LOWEST <= hazard <= HIGHEST:
-                hazard = self[index]
+            hazard = rates[index]
             right = EDGES[index + 1]
             ended = right >= last
             if ended:
                 right = last
             width = right - left
-            step = growth * math.expm1(hazard * width)
+            step = growth * expm1(hazard * width)
             late = step / hazard - width
             if lost + late >= price:
+                if right <= soonest:
+                    return min(soonest, last)
                 paid = left + _solve(growth, hazard, price - lost, width)
-                return min(max(paid, age + shortest), last)
+                return min(max(paid, soonest), last)
             if ended:
                 return last
             lost += late
@@ -102,39 +139,66 @@ class Hazard:
 
     def unfinished(self, begin: float, end: float) -> None:
         """A task that was unfinished at age `begin` is so at `end`: more exposure."""
+        self._hear()
+        exposure, weight = self._exposure, self._weight
         index = bisect_right(EDGES, begin) - 1
-        while begin < end:
-            right = min(EDGES[index + 1], end)
-            self.exposure[index] += right - begin
+        while (right := EDGES[index + 1]) < end:
+            exposure[index] += weight * (right - begin)
             begin = right
             index += 1
+        exposure[index] += weight * (end - begin)
 
     def finished(self, begin: float, end: float) -> None:
         """A task finished somewhere between `begin` and `end`: one event, spread by the present hazard."""
-        self.events = [events * FORGETTING for events in self.events]
-        self.exposure = [exposure * FORGETTING for exposure in self.exposure]
+        self._hear()
+        self._weight /= FORGETTING
+        if self._weight > HEAVIEST:
+            self.learn(self.events, self.exposure)
+        weight, rates = self._weight, self._rates
         index = bisect_right(EDGES, begin) - 1
         if end - begin < 1e-3:  # known to the instant, as from a webhook right after a look
-            self.events[index] += 1.0
+            self._events[index] += weight
             return
-        shares: list[tuple[int, float, float]] = []  # bin, chance to finish in it, seconds survived in it
-        survival = 1.0
-        widths: list[float] = []
+        shares: list[
+            tuple[int, float, float, float]
+        ] = []  # bin, chance to finish in it, seconds in it, width
+        survival, total = 1.0, 0.0
         left = begin
         while left < end:
             right = min(EDGES[index + 1], end)
-            hazard = self[index]
-            dies = -survival * math.expm1(-hazard * (right - left))
-            shares.append((index, dies, dies / hazard))
-            widths.append(right - left)
+            hazard = rates[index]
+            width = right - left
+            dies = -survival * expm1(-hazard * width)
+            shares.append((index, dies, dies / hazard, width))
             survival -= dies
+            total += dies
             left = right
             index += 1
         # Given that it did finish by `end`, what would have survived `end` is taken out of every bin.
-        total = sum(dies for _, dies, _ in shares)
-        for (index, dies, survived), width in zip(shares, widths, strict=True):
-            self.events[index] += dies / total
-            self.exposure[index] += min(max((survived - survival * width) / total, 0.0), width)
+        for index, dies, survived, width in shares:
+            self._events[index] += weight * dies / total
+            seconds = (survived - survival * width) / total
+            self._exposure[index] += weight * min(max(seconds, 0.0), width)
+
+    def _hear(self) -> None:
+        if self._news >= self._patience:
+            self._work_out()
+        self._news += 1
+
+    def _work_out(self) -> None:
+        """The hazards of all bins, from what was learned until now."""
+        remembered = sum(self._events) / self._weight
+        fresh = 1.0 - (1.0 - FORGETTING) * remembered  # the weight of what was there before the first task
+        prior = self._weight * max(fresh, PRIOR_LEFT / PRIOR_TASKS)
+        self._rates = [
+            min(max((events + prior * prior_events) / (exposure + prior * prior_exposure), LOWEST), HIGHEST)
+            for events, exposure, prior_events, prior_exposure in zip(
+                self._events, self._exposure, self._prior_events, self._prior_exposure, strict=True
+            )
+        ]
+        self.generation += 1
+        self._news = 0
+        self._patience = NEWS * (PRIOR_TASKS + remembered)
 
 
 def _solve(growth: float, hazard: float, price: float, width: float) -> float:
@@ -145,9 +209,9 @@ def _solve(growth: float, hazard: float, price: float, width: float) -> float:
     """
     slope = growth - 1.0
     curve = growth * hazard
-    d = min((math.sqrt(slope * slope + 2.0 * curve * price) - slope) / curve, width)
+    d = min((sqrt(slope * slope + 2.0 * curve * price) - slope) / curve, width)
     for _ in range(8):
-        grown = growth * math.exp(hazard * d)
+        grown = growth * exp(hazard * d)
         change = ((grown - growth) / hazard - d - price) / (grown - 1.0)
         d -= change
         if change < _CLOSE_ENOUGH:

@@ -84,15 +84,28 @@ class Slot:
         self.last: TaskUpdate | None = None
         self.listeners: Listener | list[Listener] | None = None
 
-    def __lt__(self, other: Slot) -> bool:
-        """Of two that are due at the same time the older is looked at first."""
-        return self.born < other.born
-
     def each(self) -> tuple[Listener, ...]:
         """The listeners; one alone is kept without a list around it."""
         if self.listeners is None:
             return ()
         return tuple(self.listeners) if isinstance(self.listeners, list) else (self.listeners,)
+
+    @property
+    def eager(self) -> bool:
+        """Whether a listener wants early audio."""
+        listeners = self.listeners
+        if isinstance(listeners, list):
+            return any(listener.eager for listener in listeners)
+        return listeners is not None and listeners.eager
+
+    def notify(self, update: TaskUpdate) -> None:
+        """Tell all listeners of an update."""
+        listeners = self.listeners
+        if isinstance(listeners, list):
+            for listener in tuple(listeners):
+                listener.notify(self, update)
+        elif listeners is not None:
+            listeners.notify(self, update)
 
     def add(self, listener: Listener) -> None:
         """One more listener."""

@@ -22,11 +22,8 @@ from musicapi_async.api.families import polled_as
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.sonic import SONGS
 from musicapi_async.tasks.hazard import BINS, Hazard
+from musicapi_async.tasks.price import PRICE
 from musicapi_async.wire.retry import equal_jitter, full_jitter, spread
-
-PRICE: Final = 2.0
-"""Seconds of lateness that one poll is worth: with it the learned times need as many polls as a fixed
-interval of 24 s, and are about 30 % less late (benchmarks/polling_policy.py)."""
 
 LONGEST_GAP: Final = 60.0
 """No gap is longer, however unlikely an end is: what was learned may be out of date."""
@@ -137,9 +134,10 @@ class Learned:
     """Looks when a look first pays, by what was learned about each kind of task; see `tasks/hazard.py`.
 
     Before anything was learned, songs are looked at about 45, 63, 79, 95 and 111 s after the submit. A look
-    takes about 5 µs and a kind about 1 kB. `timing_of` gives the floors and what is known of a kind before;
-    `price` is what a poll is worth in seconds of lateness: 1 where the polls per second are capped anyway.
-    With `rng`, gaps are jittered by 10 %, never below the floor.
+    takes about 3 µs and a kind about 1 kB. `timing_of` gives the floors and what is known of a kind before;
+    `price` is what a poll is worth in seconds of lateness, or a function that tells it for each look: a
+    `ShadowPrice` where the polls per second are capped, as a client makes one by itself if its limiter has
+    a pace for polls. With `rng`, gaps are jittered by 10 %, never below the floor.
 
     What was learned outlives the process if it is saved:
 
@@ -156,30 +154,35 @@ class Learned:
         self,
         timing_of: Callable[[str], Timing] = documented,
         *,
-        price: float = PRICE,
+        price: float | Callable[[], float] = PRICE,
         rng: Random | None = None,
     ) -> None:
-        if not (price > 0 and math.isfinite(price)):
+        if not callable(price) and not (price > 0 and math.isfinite(price)):
             raise ValueError(f"price must be positive and finite, got {price!r}")
         self._timing_of: Final = timing_of
-        self._price: Final = price
+        self._price_of: Final = price if callable(price) else None
+        self._price: Final = PRICE if callable(price) else price
         self._rng: Final = rng
         self._kinds: dict[str, tuple[Timing, Hazard]] = {}
-        self._firsts: Final[dict[str, float]] = {}  # of a burst of submits, until anything is learned
+        self._firsts: Final[dict[str, tuple[int, float, float]]] = {}
+        """The latest first look of a kind, with the hazards and the price for which it holds."""
 
     def first(self, kind: str) -> float:
         """The age of the first look: when it first pays, not before the floor of the kind."""
-        timing, hazard = self._kind(kind)
-        look = self._firsts.get(kind)
-        if look is None:
-            look = self._firsts[kind] = hazard.next_look(0.0, self._price, timing.first, LONGEST_GAP)
+        timing, hazard = self._kinds.get(kind) or self._kind(kind)
+        price = self._price if self._price_of is None else self._price_of()
+        generation, known, look = self._firsts.get(kind, (-1, 0.0, 0.0))
+        if generation != hazard.generation or known != price:
+            look = hazard.next_look(0.0, price, timing.first, LONGEST_GAP)
+            self._firsts[kind] = hazard.generation, price, look
         return self._jittered(0.0, look, timing.first)
 
     def next(self, kind: str, age: float) -> float:
         """The age of the next look, between the kind's interval and a minute after `age`."""
-        timing, hazard = self._kind(kind)
+        timing, hazard = self._kinds.get(kind) or self._kind(kind)
+        price = self._price if self._price_of is None else self._price_of()
         interval = timing.interval
-        return self._jittered(age, hazard.next_look(age, self._price, interval, LONGEST_GAP), interval)
+        return self._jittered(age, hazard.next_look(age, price, interval, LONGEST_GAP), interval)
 
     def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
         """Learn from a look, or from a webhook as a look that found the task finished.
@@ -187,11 +190,11 @@ class Learned:
         Ages that are negative, not finite or beyond `OLDEST` teach nothing.
         """
         begin = 0.0 if last_age is None else last_age
-        if not 0 <= age <= OLDEST or math.isnan(begin):
-            return
-        begin = min(max(begin, 0.0), age)
-        _, hazard = self._kind(kind)
-        self._firsts.clear()
+        if not 0 <= begin <= age <= OLDEST:
+            if not 0 <= age <= OLDEST or math.isnan(begin):
+                return
+            begin = min(max(begin, 0.0), age)
+        _, hazard = self._kinds.get(kind) or self._kind(kind)
         if finished:
             hazard.finished(begin, age)
         else:
@@ -228,7 +231,7 @@ class Learned:
                     f"not the state of a polling policy: {kind!r} holds a value that is no number"
                 )
             timing, hazard = self._new(kind)
-            hazard.events, hazard.exposure = values.events, values.exposure
+            hazard.learn(values.events, values.exposure)
             kinds[kind] = timing, hazard
         self._kinds = kinds
         self._firsts.clear()
@@ -238,7 +241,9 @@ class Learned:
         known = self._kinds.get(kind)
         if known is None:
             if len(self._kinds) >= MOST_KINDS:
-                del self._kinds[next(iter(self._kinds))]
+                oldest = next(iter(self._kinds))
+                del self._kinds[oldest]
+                self._firsts.pop(oldest, None)
             known = self._kinds[kind] = self._new(kind)
         return known
 
@@ -249,7 +254,9 @@ class Learned:
     def _jittered(self, age: float, look: float, floor: float) -> float:
         if self._rng is None:
             return look
-        return age + max(spread(look - age, JITTER, self._rng), floor)
+        # As `spread` does, without two calls more.
+        gap = (look - age) * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0))
+        return age + (gap if gap > floor else floor)
 
 
 class _Unlearning:

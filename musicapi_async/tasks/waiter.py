@@ -4,8 +4,8 @@ Why not one loop per task
 -------------------------
 A sleeping asyncio task costs 1.5 kB and a timer of its own; thousands of them wake the loop one by one. Here
 a waiting task is a slot and an entry in a heap of due times. One timer of the loop is set to the earliest
-entry; when it fires, everything that is due is polled by a bounded number of short-lived workers, first due
-first served. Any number of callers may wait for a task: they share its slot and each poll.
+entry; when it fires, everything that is due is polled by a bounded number of workers, first due first
+served (`agenda`). Any number of callers may wait for a task: they share its slot and each poll.
 
 Who decides what
 ----------------
@@ -20,13 +20,11 @@ and a slot whose last listener has gone is forgotten without touching the task a
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import heapq
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from copy import copy
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -38,29 +36,24 @@ from ..config import check_seconds
 from ..errors import TaskError, TaskTimeoutError
 from ..wire import polls, retry
 from ..wire.looks import Seen
+from .agenda import NEVER, Agenda
 from .deliveries import LOOKS, Deliveries
 from .listeners import Key, Listener, Queue, Slot, Waiting
 from .schedule import LONGEST_GAP, PollPolicy, hinted
 
 log: Final = logging.getLogger("musicapi_async")
 
-SLACK: Final = 0.005
-"""Real seconds within which due times are served by one wake-up: a timer for each due time was measured to
-be 30 times slower on uvloop."""
 NOTES: Final = 100
 """Different unknown shapes and words that are logged at most."""
 BODIES: Final = 1000
 """Tasks waited for beyond which the bodies of unfinished ones (5 kB each) are not kept for error texts."""
 TURN: Final = 500
 """Tasks that are taken in at once, in about 5 ms; then the loop has its turn."""
-STALE: Final = 64
-"""Entries of the heap that were overtaken and are left in it, beside one for each task."""
 CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
 Look = Callable[[TaskRef, Polled], Awaitable[Seen]]
 R = TypeVar("R", bound=Result)
-NEVER: Final = float("inf")
 JITTER: Final = 0.1
 """Share by which an interval varies, so that many clients do not look in step."""
 
@@ -90,14 +83,10 @@ class TaskWaiter:
         self._clock: Final = clock
         self._rng: Final = rng
         self._polled_of: Final = polled_of
-        self._concurrency: Final = concurrency
         self._ended: Final = ended
         self._lost: Final = lost
         self._slots: Final[dict[Key, Slot]] = {}
-        self._heap: Final[list[tuple[float, Slot]]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0.0
-        self._workers: Final[set[asyncio.Task[None]]] = set()
+        self._agenda: Final = Agenda(clock, self._poll, concurrency)
         self._noted: Final[set[str]] = set()
         self._closed = False
         self._deliveries: Final = Deliveries(clock, self._hurry)
@@ -217,18 +206,10 @@ class TaskWaiter:
     async def aclose(self) -> None:
         """Stop watching. Who still waits gets a `TaskError` that says how to resume; the tasks go on."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._deliveries.close()
         for slot in list(self._slots.values()):
             self._fail(slot, _closed(slot.ref, "the client was closed while waiting"))
-        workers = list(self._workers)
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        self._workers.clear()
-        self._heap.clear()
+        await self._agenda.aclose()
 
     # --- slots and due times ---------------------------------------------------------------------------
 
@@ -267,19 +248,19 @@ class TaskWaiter:
                 self._apply(slot, polls.read_payload(body, ref=ref, polled=polled), told=True)
                 return slot
             if self._is_told(slot):
-                self._schedule(slot, max(now, slot.born + self._slow_look(slot, now - slot.born)))
+                self._agenda.schedule(slot, max(now, slot.born + self._slow_look(slot, now - slot.born)))
             elif ref.own:
                 first = polled.first if listener.eager else self._policy.first(slot.kind)
-                self._schedule(slot, max(now, slot.born + first))
+                self._agenda.schedule(slot, max(now, slot.born + first))
             else:  # a task that another process submitted may be done already
-                self._schedule(slot, now)
+                self._agenda.schedule(slot, now)
             return slot
         slot.add(listener)
         if listener.eager and not slot.busy and not self._is_told(slot):
             seen_at = slot.born if slot.looked is None else slot.born + slot.looked
             soon = max(now, seen_at + (slot.polled.first if slot.looked is None else slot.polled.interval))
             if soon < slot.due:
-                self._schedule(slot, soon)
+                self._agenda.schedule(slot, soon)
         if slot.last is not None:
             listener.notify(slot, slot.last)
         return slot
@@ -290,13 +271,9 @@ class TaskWaiter:
             self._forget(slot)
 
     def _forget(self, slot: Slot) -> None:
-        """Drop a slot; its entry in the heap is passed over when its time comes."""
-        slot.due = NEVER
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
-        if len(self._heap) > 2 * len(self._slots) + STALE:
-            self._heap[:] = [entry for entry in self._heap if entry[1].due == entry[0]]
-            heapq.heapify(self._heap)
+        self._agenda.forget(slot, len(self._slots))
 
     def _is_told(self, slot: Slot) -> bool:
         """Whether a webhook will tell of the end, so that looking is only the safety net."""
@@ -310,54 +287,7 @@ class TaskWaiter:
             if self._deliveries.expects(slot.key) and not slot.busy:
                 age = now - slot.born
                 due = slot.born + max(self._policy.first(slot.kind), age)
-                self._schedule(slot, min(slot.due, due + self._rng.uniform(0, slot.polled.interval)))
-
-    def _schedule(self, slot: Slot, due: float) -> None:
-        slot.due = due
-        heapq.heappush(self._heap, (due, slot))
-        if len(self._workers) < self._concurrency:
-            self._arm(due)
-
-    def _arm(self, due: float) -> None:
-        slack = self._clock.speed * SLACK
-        if self._timer is not None:
-            if self._timer_due <= due + slack:
-                return
-            self._timer.cancel()
-        self._timer_due = due
-        delay = max(self._clock.real(due - self._clock.now()), SLACK)
-        # An empty context: the scheduler outlives the request that happened to start it.
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(delay, self._wake, context=contextvars.Context())
-
-    def _wake(self) -> None:
-        self._timer = None
-        loop = asyncio.get_running_loop()
-        while len(self._workers) < self._concurrency and (slot := self._take()) is not None:
-            self._workers.add(loop.create_task(self._work(slot)))
-        if self._heap and len(self._workers) < self._concurrency:
-            self._arm(self._heap[0][0])
-
-    def _take(self) -> Slot | None:
-        """The slot that is due first, or None if none is due; entries that were overtaken are dropped."""
-        horizon = self._clock.now() + self._clock.speed * SLACK
-        while self._heap and self._heap[0][0] <= horizon:
-            due, slot = heapq.heappop(self._heap)
-            if slot.due == due and not slot.busy:
-                slot.busy = True
-                slot.due = NEVER
-                return slot
-        return None
-
-    async def _work(self, slot: Slot | None) -> None:
-        try:
-            while slot is not None:
-                await self._poll(slot)
-                slot = self._take()
-        finally:  # and not by a callback of the task, which is one more turn of the loop for each poll
-            self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-            if self._heap and not self._closed:
-                self._arm(self._heap[0][0])
+                self._agenda.schedule(slot, min(slot.due, due + self._rng.uniform(0, slot.polled.interval)))
 
     async def _poll(self, slot: Slot) -> None:
         try:
@@ -397,10 +327,9 @@ class TaskWaiter:
             slot.looked = age
             slot.state = update.state
             slot.last = update if len(self._slots) <= BODIES else None
-            for listener in slot.each():
-                listener.notify(slot, update)
+            slot.notify(update)
         if not slot.busy:
-            self._schedule(slot, slot.born + self._next_look(slot, verdict, age))
+            self._agenda.schedule(slot, slot.born + self._next_look(slot, verdict, age))
 
     def _note(self, slot: Slot, note: str) -> None:
         """Log an answer that no rule knows, once for each kind of it; it never counts as an end."""
@@ -418,7 +347,7 @@ class TaskWaiter:
         if hint is not None:
             shortest = min(slot.polled.interval, due - age)
             due = age + min(max(hint - age, shortest), LONGEST_GAP)
-        if any(listener.eager for listener in slot.each()):
+        if slot.eager:
             due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._rng))
         return max(due, age + verdict.after)
 
@@ -440,8 +369,7 @@ class TaskWaiter:
             self._deliveries.keep(slot.key, update.raw, ended=True)
         if expected and not told:
             self._deliveries.missed()
-        for listener in slot.each():
-            listener.notify(slot, update)
+        slot.notify(update)
         if self._ended is not None:
             self._ended(slot.ref, update)
 

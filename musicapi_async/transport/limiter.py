@@ -107,6 +107,9 @@ NEW_CLOCK: Final = 1.0
 """Seconds that a start may lie ahead of now before it is taken for one of another clock. Clocks of two
 threads differ by microseconds; a virtual loop begins at zero."""
 
+CROWD: Final = 0.5
+"""Seconds of starts that wait before a lane counts as crowded: less is bunching (benchmarks/under_cap.py)."""
+
 SHORTEST_PERIOD: Final = 0.001
 LONGEST_PERIOD: Final = 86_400.0
 LARGEST_COUNT: Final = 100_000
@@ -331,6 +334,11 @@ class _Gate:
         self.turn: Final = asyncio.Lock()  # only its holder asks for a start
         self.waiting = 0  # holders of a place without a start
 
+    @property
+    def crowd(self) -> int:
+        """How many wait for a place or for their start."""
+        return self.waiting + len(self.queue)
+
     async def wait_for_place(self) -> None:
         """Wait until somebody hands a place over."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -444,6 +452,21 @@ class MemoryLimiter:
         state = self._lane(lane)
         if state.is_cut:
             state.succeeded(self._clock.now())
+
+    def has_pace(self, lane: str) -> bool:
+        """Whether a pace was set for `lane`; one that refusals have taught it does not count."""
+        self._lane(lane)
+        return self._limits[lane].pace is not None
+
+    def is_crowded(self, lane: str) -> bool:
+        """Whether more wait than may start in `CROWD` seconds, or than an eighth of the places.
+
+        Never so without a pace. Needs a running loop.
+        """
+        limits = self._limits[lane]
+        if limits.pace is None:
+            return False
+        return self._gate(lane).crowd > min(limits.pace.rate * CROWD, limits.concurrency / 8)
 
     async def reserve_task(self) -> Place:
         """Wait, first come first served, for a place among the tasks in flight.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 
 from musicapi_async.sandbox import Durations, Sandbox
 from musicapi_async.tasks.schedule import Learned
+from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter, Pace
 
 KIND = "sonic/create_music sonic-v6"
 
@@ -29,3 +32,24 @@ async def test_what_was_learned_is_saved_and_given_to_the_next_client() -> None:
             await task.wait()
         learned = json.dumps(following.save())
         assert learned != saved, "and it goes on learning"
+
+
+async def age_of_first_poll(limiter: MemoryLimiter | None) -> float:
+    """The age of a song, in seconds, at which a client with this limiter first asks for it."""
+    async with (
+        Sandbox(durations=Durations(song=(70.0, 0.0))) as sandbox,
+        sandbox.client(limiter=limiter) as client,
+    ):
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="one song")
+        await task.wait()
+        asked = [entry.at for entry in sandbox.journal if entry.task_id == task.task_id]
+        return asked[1] - asked[0]
+
+
+def test_a_client_uses_the_polls_that_its_limiter_allows() -> None:
+    """Where polls have a pace that nobody else uses, the first look comes sooner than where each has its price."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        usual = runner.run(age_of_first_poll(None))
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        paced = runner.run(age_of_first_poll(MemoryLimiter({"poll": LaneLimits(64, Pace.parse("5/s"))})))
+    assert 14 < paced < usual

@@ -145,7 +145,7 @@ def test_the_next_look_is_where_it_first_pays(lives: list[float], age: float, pr
     hazard = Hazard(30, 240)
     state = policy.save()["kinds"].get(SONG)
     if state:
-        hazard.events, hazard.exposure = state["events"], state["exposure"]
+        hazard.learn(state["events"], state["exposure"])
     look = hazard.next_look(age, price, 0.0, 60.0)
 
     step, summed, lost, at = 0.01, 0.0, 0.0, age
@@ -155,6 +155,31 @@ def test_the_next_look_is_where_it_first_pays(lives: list[float], age: float, pr
         lost += (math.exp(summed) - 1) * step
         at += step
     assert look == pytest.approx(at, abs=0.3)
+
+
+def test_what_was_stated_is_forgotten_once_tasks_were_seen() -> None:
+    """After hundreds of the same tasks it hardly matters what was believed of them before."""
+    hazards = Hazard(30, 240), Hazard(100, 200)
+    rng = Random(4)
+    for _ in range(500):
+        duration = rng.uniform(40, 140)
+        for hazard in hazards:
+            hazard.unfinished(0.0, duration - 5)
+            hazard.finished(duration - 5, duration + 5)
+    one, other = (hazard.next_look(70.0, 2.0, 0.0, 60.0) for hazard in hazards)
+    assert one == pytest.approx(other, abs=1.5)
+    assert 0 < sum(hazards[0].events) <= 100 + 1e-6, "and of those that were seen the oldest count least"
+
+
+@given(st.lists(st.tuples(st.floats(0, 900), st.floats(0.01, 60)), min_size=1, max_size=400))
+def test_many_observations_keep_every_hazard_within_its_bounds(looks_at: list[tuple[float, float]]) -> None:
+    """No order of ends and looks makes a hazard that cannot be worked with."""
+    hazard = Hazard(30, 240)
+    for begin, width in looks_at * 5:
+        hazard.unfinished(0.0, begin)
+        hazard.finished(begin, begin + width)
+    assert all(1e-9 <= hazard[index] <= 1.0 for index in range(BINS))
+    assert all(value >= 0 for value in [*hazard.events, *hazard.exposure])
 
 
 def test_what_was_learned_can_be_saved() -> None:

@@ -21,9 +21,10 @@ from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate, Until
 from musicapi_async.clock import Clock
 from musicapi_async.errors import ConnectionLostError, MusicAPIError, TaskError, TaskTimeoutError
+from musicapi_async.tasks.agenda import STALE
 from musicapi_async.tasks.listeners import Slot
 from musicapi_async.tasks.schedule import Learned
-from musicapi_async.tasks.waiter import CONCURRENCY, STALE, TaskWaiter
+from musicapi_async.tasks.waiter import CONCURRENCY, TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.polls import read_payload, unanswered
@@ -302,8 +303,8 @@ async def crowd(count: int) -> None:
                 caller.cancel()
             world.deliver(rng.choice(world.refs).task_id)
     world.verify()
-    heap: list[Any] = world.waiter._heap  # type: ignore[reportPrivateUsage]
-    assert len(heap) <= 2 * world.waiter.watched + STALE
+    agenda = world.waiter._agenda  # type: ignore[reportPrivateUsage]
+    assert len(agenda) <= 2 * world.waiter.watched + STALE
     await world.finish()
 
 

@@ -569,3 +569,44 @@ def test_no_window_holds_too_many_requests_that_left(handshakes: list[float], co
 
     left = run(main())
     assert all(left[n + count] - left[n] >= 3.0 for n in range(len(left) - count))
+
+
+# --- who waits --------------------------------------------------------------------------------------------
+
+
+def test_a_lane_is_crowded_while_many_wait_for_their_start() -> None:
+    """Two seconds' worth of starts that wait are a crowd; one that waits is none, nor is a lane without pace."""
+
+    async def main() -> None:
+        limiter = MemoryLimiter({"poll": LaneLimits(64, Pace(4, 1.0))})
+        assert limiter.has_pace("poll")
+        assert not limiter.has_pace("call")
+        assert not limiter.is_crowded("poll")
+        few = asyncio.create_task(starts_of(limiter, "poll", 5))
+        await asyncio.sleep(0.1)
+        assert not limiter.is_crowded("poll")
+        await few
+        many = asyncio.create_task(starts_of(limiter, "poll", 12))
+        others = asyncio.create_task(starts_of(limiter, "call", 100, takes=1.0))
+        await asyncio.sleep(0.1)
+        assert limiter.is_crowded("poll")
+        assert not limiter.is_crowded("call")
+        await asyncio.gather(many, others)
+        assert not limiter.is_crowded("poll")
+
+    run(main())
+
+
+def test_who_leaves_the_queue_is_no_crowd() -> None:
+    """Cancelled requests do not count as waiting."""
+
+    async def main() -> None:
+        limiter = MemoryLimiter({"poll": LaneLimits(8, Pace(1, 10.0))})
+        many = asyncio.create_task(starts_of(limiter, "poll", 30))
+        await asyncio.sleep(0.1)
+        assert limiter.is_crowded("poll")
+        many.cancel()
+        await asyncio.wait([many])
+        assert not limiter.is_crowded("poll")
+
+    run(main())
