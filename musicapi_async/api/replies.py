@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import msgspec
 
 from .results import Item
-from .values import finite, list_or_empty, mapping_or_empty, text_or_none
+from .values import finite, lenient, list_or_empty, mapping_or_empty, text_or_none
 
 ItemT = TypeVar("ItemT", bound=Item)
 
@@ -36,7 +36,7 @@ class Reply(Item, kw_only=True):
     def from_body(cls, body: Mapping[str, Any]) -> Self | None:
         """Read a body; None when a field that it needs is missing or empty."""
         given = {key: value for key, value in body.items() if value not in (None, "")}
-        reply = cls.read({**mapping_or_empty(body.get("data")), **given})
+        reply = lenient(cls, {**mapping_or_empty(body.get("data")), **given})
         reply.raw = dict(body)
         missing = [name for name in cls.needs if getattr(reply, name) in (None, "")]
         return None if missing else reply

@@ -459,7 +459,10 @@ class MemoryLimiter:
         return state
 
     def _gate(self, lane: str) -> _Gate:
-        gates = self._gates.setdefault(asyncio.get_running_loop(), {})
+        loop = asyncio.get_running_loop()
+        gates = self._gates.get(loop)
+        if gates is None:
+            gates = self._gates[loop] = {}
         gate = gates.get(lane)
         if gate is None:
             gate = gates[lane] = _Gate(self._limits[lane].concurrency)

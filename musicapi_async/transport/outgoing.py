@@ -52,7 +52,7 @@ def outgoing(
         lane="submit" if operation.submits else "call",
         body=data,
         attempt_timeout=options.attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
-        secrets=tuple(str(values[name]) for name in SECRET if values.get(name)),
+        secrets=tuple([str(values[name]) for name in SECRET if values.get(name)]),
     )
 
 
