@@ -36,10 +36,14 @@ class Reply(Item, kw_only=True):
     def from_body(cls, body: Mapping[str, Any]) -> Self | None:
         """Read a body; None when a field that it needs is missing or empty."""
         given = {key: value for key, value in body.items() if value not in (None, "")}
-        reply = lenient(cls, {**mapping_or_empty(body.get("data")), **given})
+        if data := mapping_or_empty(body.get("data")):
+            given = {**data, **given}
+        reply = lenient(cls, given)
         reply.raw = dict(body)
-        missing = [name for name in cls.needs if getattr(reply, name) in (None, "")]
-        return None if missing else reply
+        for name in cls.needs:
+            if getattr(reply, name) in (None, ""):
+                return None
+        return reply
 
     @property
     def is_empty(self) -> bool:

@@ -236,6 +236,9 @@ class _LaneState:
         with self._lock:
             if self._starts and self._starts[-1] > now + NEW_CLOCK:
                 self._begin_anew(now)
+            if self._pace is None and self._rate is None and self._paused_until <= now:
+                self._starts.append(now)  # nothing holds the lane back, as most polls find it
+                return 0.0
             wait = self._earliest(now) - now
             if wait > ROUNDING:
                 return wait
@@ -323,9 +326,10 @@ class _Gate:
     Both are first come, first served.
     """
 
-    __slots__ = ("free", "queue", "turn", "waiting")
+    __slots__ = ("free", "lane", "queue", "turn", "waiting")
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, lane: _LaneState, concurrency: int) -> None:
+        self.lane: Final = lane
         self.free = concurrency
         self.queue: Final[deque[asyncio.Future[None]]] = deque()
         self.turn: Final = asyncio.Lock()  # only its holder asks for a start
@@ -357,10 +361,9 @@ class _Gate:
 class _Slot:
     """The context manager of `MemoryLimiter.slot`; a class, because a generator costs each poll 2 µs more."""
 
-    __slots__ = ("_clock", "_gate", "_lane", "_started")
+    __slots__ = ("_clock", "_gate", "_started")
 
-    def __init__(self, lane: _LaneState, gate: _Gate, clock: Clock) -> None:
-        self._lane: Final = lane
+    def __init__(self, gate: _Gate, clock: Clock) -> None:
         self._gate: Final = gate
         self._clock: Final = clock
         self._started = 0.0
@@ -368,7 +371,7 @@ class _Slot:
     def sent(self) -> None:
         """See `Start.sent`."""
         now = self._clock.now()
-        self._lane.moved(self._started, now)
+        self._gate.lane.moved(self._started, now)
         self._started = now
 
     async def __aenter__(self) -> Start:
@@ -378,13 +381,13 @@ class _Slot:
         else:
             await gate.wait_for_place()
         self._started = self._clock.now()
-        if not gate.waiting and self._lane.claim(self._started) <= 0:
+        if not gate.waiting and gate.lane.claim(self._started) <= 0:
             return self
         gate.waiting += 1
         try:
             async with gate.turn:
                 self._started = self._clock.now()
-                while (wait := self._lane.claim(self._started)) > 0:
+                while (wait := gate.lane.claim(self._started)) > 0:
                     await self._clock.sleep(wait)
                     self._started = self._clock.now()
         except BaseException:
@@ -430,7 +433,7 @@ class MemoryLimiter:
 
     def slot(self, lane: str) -> AbstractAsyncContextManager[Start]:
         """Wait for a place and a start in `lane`; see `RateLimiter.slot`. Needs a running loop."""
-        return _Slot(self._lane(lane), self._gate(lane), self._clock)
+        return _Slot(self._gate(lane), self._clock)
 
     def pause(self, lane: str, seconds: float) -> None:
         """A refusal: stop `lane` for `seconds`, capped at `LONGEST_PAUSE`, and cut its rate.
@@ -465,5 +468,5 @@ class MemoryLimiter:
             gates = self._gates[loop] = {}
         gate = gates.get(lane)
         if gate is None:
-            gate = gates[lane] = _Gate(self._limits[lane].concurrency)
+            gate = gates[lane] = _Gate(self._lane(lane), self._limits[lane].concurrency)
         return gate
