@@ -64,11 +64,11 @@ import math
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
 from typing import Final, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
@@ -403,6 +403,10 @@ class _Slot:
         self._gate.release()
 
 
+def _no_loop() -> None:
+    """Like a weak reference whose loop has gone."""
+
+
 class MemoryLimiter:
     """A `RateLimiter` for one process.
 
@@ -429,6 +433,8 @@ class MemoryLimiter:
         self._gates: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Gate]]] = (
             WeakKeyDictionary()
         )
+        # The gates of the loop that asked last: nearly always the same one, and a weak dictionary is slow.
+        self._here: tuple[Callable[[], asyncio.AbstractEventLoop | None], dict[str, _Gate]] = (_no_loop, {})
         self._in_flight: Final = None if in_flight is None else InFlight(in_flight)
 
     def slot(self, lane: str) -> AbstractAsyncContextManager[Start]:
@@ -463,9 +469,10 @@ class MemoryLimiter:
 
     def _gate(self, lane: str) -> _Gate:
         loop = asyncio.get_running_loop()
-        gates = self._gates.get(loop)
-        if gates is None:
-            gates = self._gates[loop] = {}
+        known, gates = self._here
+        if known() is not loop:
+            gates = self._gates.setdefault(loop, {})
+            self._here = ref(loop), gates
         gate = gates.get(lane)
         if gate is None:
             gate = gates[lane] = _Gate(self._lane(lane), self._limits[lane].concurrency)
