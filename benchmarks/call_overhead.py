@@ -30,8 +30,8 @@ from report import Report, arguments
 from musicapi_async import MusicAPI
 
 CONCURRENCIES = (1, 50, 500)
-ROUNDS = 7
-CALLS = 1000
+ROUNDS = 15
+CALLS = 500
 KEY = "benchmark"
 TASK = "aaaaaaaa-0000-4000-8000-000000000000"
 POLL = f"/api/v1/sonic/task/{TASK}"

@@ -235,7 +235,8 @@ class Bound:
         self._watching = Watching(core, options, ledger)
 
     async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
-        self._warn(operation)
+        if operation.family.replacement is not None:
+            self._warn(operation)
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
         keyed = self._ledger.keyed(self._options)
@@ -251,7 +252,8 @@ class Bound:
         return task
 
     async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
-        self._warn(operation)
+        if operation.family.replacement is not None:
+            self._warn(operation)
         runtime = await self._core.runtime()
         if operation.polled is not None:
             from .transport.outgoing import check
@@ -268,7 +270,7 @@ class Bound:
 
     def _warn(self, operation: Operation[Any, Any]) -> None:
         family = operation.family
-        if family.replacement is None or family.word in self._core.warned_families:
+        if family.word in self._core.warned_families:
             return
         self._core.warned_families.add(family.word)
         warnings.warn(

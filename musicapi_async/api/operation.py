@@ -112,6 +112,8 @@ class Operation(Generic[P, R]):
         replacement: str | None = None,
     ) -> None:
         self.path: Final = path
+        self.call_name: Final = f"{method} {path}"
+        """Such as `POST /sonic/create`, for errors and logs."""
         self.request = cast("type[Request]", request)
         self.reply = reply
         self.submits: Final = submits
@@ -155,11 +157,6 @@ class Operation(Generic[P, R]):
         method.__module__ = self.family.__module__
         method.__signature__ = self.signature  # type: ignore[attr-defined]
         return method
-
-    @property
-    def call_name(self) -> str:
-        """Such as `POST /sonic/create`, for errors and logs."""
-        return f"{self.method} {self.path}"
 
     @cached_property
     def signature(self) -> inspect.Signature:

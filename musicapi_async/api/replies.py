@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import msgspec
 
 from .results import Item
-from .values import finite, list_or_empty, mapping_or_empty, text_or_none
+from .values import amount, finite, lenient, list_or_empty, mapping_or_empty, text_or_none
 
 ItemT = TypeVar("ItemT", bound=Item)
 
@@ -36,10 +36,14 @@ class Reply(Item, kw_only=True):
     def from_body(cls, body: Mapping[str, Any]) -> Self | None:
         """Read a body; None when a field that it needs is missing or empty."""
         given = {key: value for key, value in body.items() if value not in (None, "")}
-        reply = cls.read({**mapping_or_empty(body.get("data")), **given})
+        if data := mapping_or_empty(body.get("data")):
+            given = {**data, **given}
+        reply = lenient(cls, given)
         reply.raw = dict(body)
-        missing = [name for name in cls.needs if getattr(reply, name) in (None, "")]
-        return None if missing else reply
+        for name in cls.needs:
+            if getattr(reply, name) in (None, ""):
+                return None
+        return reply
 
     @property
     def is_empty(self) -> bool:
@@ -219,16 +223,13 @@ class Credits(Reply, kw_only=True):
     credits: float = 0.0
     extra_credits: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.credits = finite(self.credits) or 0.0
-        self.extra_credits = finite(self.extra_credits) or 0.0
-
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Self | None:
         """Read a body; None when it tells of no balance at all, so that none is made up."""
-        if find(body, "credits") is None and find(body, "extra_credits") is None:
+        credits, extra = find(body, "credits"), find(body, "extra_credits")
+        if credits is None and extra is None:
             return None
-        return super().from_body(body)
+        return cls(credits=amount(credits), extra_credits=amount(extra), raw=dict(body))
 
     @property
     def total(self) -> float:

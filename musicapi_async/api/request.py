@@ -240,9 +240,14 @@ def refuse(found: list[Violation], call: str) -> RequestValidationError:
 
 def body(request: Request) -> dict[str, Any]:
     """The JSON object to send: None and empty text are left out, and so are fields that only steer us."""
-    local = {field.name for field in fields(type(request)) if field.local}
+    local = _local(type(request))
     built = cast("dict[str, Any]", msgspec.to_builtins(request))
     return {name: value for name, value in built.items() if value not in (None, "") and name not in local}
+
+
+@cache
+def _local(cls: type[Request]) -> frozenset[str]:
+    return frozenset(field.name for field in fields(cls) if field.local)
 
 
 def window(start: float | None, end: float | None, first: str, last: str) -> Iterator[Violation]:

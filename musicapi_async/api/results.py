@@ -22,6 +22,8 @@ STREAM_HOST: Final = "audiopipe.suno.ai"
 
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
+UNDER_WAY: Final = ("pending", "running")
+"""States of a clip that are known not to be an end."""
 UNKNOWN: Final = "unknown"
 """State of a clip whose `state` is there but is no word: it is not taken for an end."""
 
@@ -38,7 +40,8 @@ def _short(value: object) -> str:
 class Item(msgspec.Struct, kw_only=True):
     """Anything read from a reply; `raw` is the mapping that it was read from."""
 
-    raw: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name=RAW_NAME)
+    # Made anew for each item; a factory, `dict[str, Any]`, would cost three times the rest of the reading.
+    raw: dict[str, Any] = msgspec.field(default={}, name=RAW_NAME)
 
     @classmethod
     def read(cls, mapping: Mapping[str, Any]) -> Self:
@@ -201,13 +204,29 @@ class Result:
 class Clips(Result, Sequence[Clip]):
     """The clips of a task, a sequence; usually two, but never count on it."""
 
-    __slots__ = ("items",)
+    __slots__ = ("_items", "_unread")
 
     def __init__(
         self, items: Sequence[Clip] = (), raw: Any = None, *, task_id: str = "", family: str = ""
     ) -> None:
         super().__init__(raw, task_id=task_id, family=family)
-        self.items = tuple(items)
+        self._items: tuple[Clip, ...] | None = tuple(items)
+        self._unread: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def unread(cls, mappings: Sequence[Mapping[str, Any]], raw: Any, *, task_id: str, family: str) -> Self:
+        """Clips that are read when somebody asks for them: of most polls nobody does."""
+        clips = cls((), raw, task_id=task_id, family=family)
+        clips._items, clips._unread = None, mappings
+        return clips
+
+    @property
+    def items(self) -> tuple[Clip, ...]:
+        """The clips."""
+        if self._items is None:
+            self._items = tuple(map(Clip.read, self._unread))
+            self._unread = ()
+        return self._items
 
     @overload
     def __getitem__(self, index: int) -> Clip: ...

@@ -150,6 +150,13 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) and value >= 0 else None
 
 
+def amount(value: Any) -> float:
+    """`value` as a finite number of zero or more, also if it came as text; what is none counts as zero."""
+    if type(value) in (int, float) and 0 <= value < 1e15:  # as it usually comes
+        return float(value)
+    return finite(_one(value, float)) or 0.0
+
+
 def mapping_or_empty(value: Any) -> dict[str, Any]:
     """`value` if it is a JSON object, else an empty one."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

@@ -8,6 +8,7 @@ began, so one timer watches the oldest of them and moves on to the next when it 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
@@ -16,19 +17,20 @@ MOST_LINES: Final = 64
 
 
 class TimeLimits:
-    """The time limits of one event loop."""
+    """The time limits of one event loop. `real` tells how many real seconds a limit is."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: Callable[[float], float] = float) -> None:
+        self._real: Final = real
         self._lines: Final[dict[float, _Line]] = {}
 
     def within(self, seconds: float) -> Limit:
-        """`with limits.within(seconds):` raises `TimeoutError` if the block takes longer, in real seconds."""
+        """`with limits.within(seconds):` raises `TimeoutError` if the block takes longer."""
         line = self._lines.get(seconds)
         if line is None:
             if len(self._lines) >= MOST_LINES:
                 for known in [key for key, line in self._lines.items() if not line.watched]:
                     self._lines.pop(known).close()
-            line = self._lines[seconds] = _Line(seconds)
+            line = self._lines[seconds] = _Line(self._real(seconds))
         return Limit(line)
 
     def close(self) -> None:

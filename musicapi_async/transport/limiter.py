@@ -64,11 +64,11 @@ import math
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
 from typing import Final, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
@@ -239,6 +239,9 @@ class _LaneState:
         with self._lock:
             if self._starts and self._starts[-1] > now + NEW_CLOCK:
                 self._begin_anew(now)
+            if self._pace is None and self._rate is None and self._paused_until <= now:
+                self._starts.append(now)  # nothing holds the lane back, as most polls find it
+                return 0.0
             wait = self._earliest(now) - now
             if wait > ROUNDING:
                 return wait
@@ -326,9 +329,10 @@ class _Gate:
     Both are first come, first served.
     """
 
-    __slots__ = ("free", "queue", "turn", "waiting")
+    __slots__ = ("free", "lane", "queue", "turn", "waiting")
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, lane: _LaneState, concurrency: int) -> None:
+        self.lane: Final = lane
         self.free = concurrency
         self.queue: Final[deque[asyncio.Future[None]]] = deque()
         self.turn: Final = asyncio.Lock()  # only its holder asks for a start
@@ -365,10 +369,9 @@ class _Gate:
 class _Slot:
     """The context manager of `MemoryLimiter.slot`; a class, because a generator costs each poll 2 µs more."""
 
-    __slots__ = ("_clock", "_gate", "_lane", "_started")
+    __slots__ = ("_clock", "_gate", "_started")
 
-    def __init__(self, lane: _LaneState, gate: _Gate, clock: Clock) -> None:
-        self._lane: Final = lane
+    def __init__(self, gate: _Gate, clock: Clock) -> None:
         self._gate: Final = gate
         self._clock: Final = clock
         self._started = 0.0
@@ -376,7 +379,7 @@ class _Slot:
     def sent(self) -> None:
         """See `Start.sent`."""
         now = self._clock.now()
-        self._lane.moved(self._started, now)
+        self._gate.lane.moved(self._started, now)
         self._started = now
 
     async def __aenter__(self) -> Start:
@@ -386,13 +389,13 @@ class _Slot:
         else:
             await gate.wait_for_place()
         self._started = self._clock.now()
-        if not gate.waiting and self._lane.claim(self._started) <= 0:
+        if not gate.waiting and gate.lane.claim(self._started) <= 0:
             return self
         gate.waiting += 1
         try:
             async with gate.turn:
                 self._started = self._clock.now()
-                while (wait := self._lane.claim(self._started)) > 0:
+                while (wait := gate.lane.claim(self._started)) > 0:
                     await self._clock.sleep(wait)
                     self._started = self._clock.now()
         except BaseException:
@@ -406,6 +409,10 @@ class _Slot:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._gate.release()
+
+
+def _no_loop() -> None:
+    """Like a weak reference whose loop has gone."""
 
 
 class MemoryLimiter:
@@ -434,11 +441,13 @@ class MemoryLimiter:
         self._gates: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Gate]]] = (
             WeakKeyDictionary()
         )
+        # The gates of the loop that asked last: nearly always the same one, and a weak dictionary is slow.
+        self._here: tuple[Callable[[], asyncio.AbstractEventLoop | None], dict[str, _Gate]] = (_no_loop, {})
         self._in_flight: Final = None if in_flight is None else InFlight(in_flight)
 
     def slot(self, lane: str) -> AbstractAsyncContextManager[Start]:
         """Wait for a place and a start in `lane`; see `RateLimiter.slot`. Needs a running loop."""
-        return _Slot(self._lane(lane), self._gate(lane), self._clock)
+        return _Slot(self._gate(lane), self._clock)
 
     def pause(self, lane: str, seconds: float) -> None:
         """A refusal: stop `lane` for `seconds`, capped at `LONGEST_PAUSE`, and cut its rate.
@@ -482,8 +491,12 @@ class MemoryLimiter:
         return state
 
     def _gate(self, lane: str) -> _Gate:
-        gates = self._gates.setdefault(asyncio.get_running_loop(), {})
+        loop = asyncio.get_running_loop()
+        known, gates = self._here
+        if known() is not loop:
+            gates = self._gates.setdefault(loop, {})
+            self._here = ref(loop), gates
         gate = gates.get(lane)
         if gate is None:
-            gate = gates[lane] = _Gate(self._limits[lane].concurrency)
+            gate = gates[lane] = _Gate(self._lane(lane), self._limits[lane].concurrency)
         return gate

@@ -35,9 +35,12 @@ def outgoing(
 ) -> Outgoing:
     """The request of an operation; `RequestValidationError` for one that the service would refuse."""
     call = operation.call_name
-    check(request, call, options, stacklevel=6)
-    values = body(request)
-    path = fill_path(path_of(operation.path), values)
+    path = path_of(operation.path)
+    values: dict[str, Any] = {}
+    if request.__struct_fields__:  # one without fields, such as for the balance, costs 2 µs less
+        check(request, call, options, stacklevel=6)
+        values = body(request)
+        path = fill_path(path, values)
     data: bytes | None = None
     if operation.method == "POST":
         data = _encode({**values, **(options.extra_body or {})}, call)
@@ -52,7 +55,7 @@ def outgoing(
         lane="submit" if operation.submits else "call",
         body=data,
         attempt_timeout=options.attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
-        secrets=tuple(str(values[name]) for name in SECRET if values.get(name)),
+        secrets=tuple(str(values[name]) for name in SECRET if values.get(name)) if values else (),
     )
 
 

@@ -21,7 +21,7 @@ import logging
 import random
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Literal, cast
 from urllib.parse import quote
 
@@ -53,10 +53,13 @@ KEEP_ALIVE: Final = 75.0
 """Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
 HIDDEN: Final = "[hidden]"
 """Stands for a secret in whatever is shown of an answer."""
+HIDDEN_BYTES: Final = HIDDEN.encode()
 SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
 """What aiohttp watches itself: its time-outs for reading set two timers per call."""
+MOST_URLS: Final = 1024
+"""Addresses of tasks that are kept: 0.6 MB at most."""
 USER_AGENT: Final = f"musicapi-async/{__version__}"
 
 Kind = Literal["get", "create", "repeatable"]
@@ -92,7 +95,7 @@ def fill_path(path: str, values: Mapping[str, Any]) -> str:
     return path
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=MOST_URLS)
 def poll_path(path: str, task_id: str) -> str:
     """`fill_path` for the path of a poll, which is asked for again and again."""
     return fill_path(path, {"task_id": task_id})
@@ -142,7 +145,10 @@ class Session:
         self._trust_env: Final = trust_env
         self._body_limit: Final = body_limit
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
-        self._limits: Final = TimeLimits()
+        self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
+        self._key_spellings: Final = _spellings(api_key)
+        # yarl keeps the last 128; with more tasks than that each poll would parse its own again, for 3 µs.
+        self._url: Final = lru_cache(maxsize=MOST_URLS)(partial(_address, base_url))
 
     def _session(self, name: str) -> aiohttp.ClientSession:
         if self._given is not None and name != "media":
@@ -169,9 +175,6 @@ class Session:
                 headers={"User-Agent": USER_AGENT} if name == "media" else self._headers,
             )
         return session
-
-    def _url(self, path: str) -> URL:
-        return URL(self._base + path, encoded=True)
 
     async def send(self, out: Outgoing, options: Options) -> Answer:
         """Send, repeat as the rules allow, and return the last answer, whatever its status.
@@ -231,8 +234,9 @@ class Session:
         session = self._session("create" if out.kind == "create" else "api")
         out.left = self._given is not None
         try:
-            with self._limits.within(self._socket_seconds(out.attempt_timeout)):
-                async with session.request(
+            with self._limits.within(out.attempt_timeout):
+                # Not `async with`: its exit releases once more what a body that was read has released (4 µs).
+                response = await session.request(
                     out.method,
                     self._url(out.path),
                     params=out.params,
@@ -241,12 +245,18 @@ class Session:
                     allow_redirects=False,
                     timeout=CONNECTING,
                     trace_request_ctx=out,
-                ) as response:
-                    raw = await _read(response, self._body_limit, out)
-                    headers: Mapping[str, str] = response.headers
-                    if any(self._key in value for value in headers.values()):
-                        headers = {k.lower(): v.replace(self._key, HIDDEN) for k, v in headers.items()}
-                    return replies.answer(response.status, headers, self._without_secrets(raw, out))
+                )
+                try:
+                    raw = await response.content.readany()
+                    if len(raw) > self._body_limit or not response.content.at_eof():
+                        raw = await _rest(raw, response, self._body_limit, out)
+                except BaseException:
+                    response.close()
+                    raise
+            headers: Mapping[str, str] = response.headers
+            if self._key in "\n".join(headers.values()):  # the key holds no white space
+                headers = {k.lower(): v.replace(self._key, HIDDEN) for k, v in headers.items()}
+            return replies.answer(response.status, headers, self._without_secrets(raw, out))
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
                 f"no connection to {self._base}: {_reason(error)}", sent=False, call=out.call
@@ -272,15 +282,13 @@ class Session:
                 f"the connection dropped: {_reason(error)}", sent=sent, call=out.call
             ) from error
 
-    def _socket_seconds(self, seconds: float) -> float:
-        """A time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
-        return max(self._clock.real(seconds), min(seconds, SOCKET_FLOOR))
-
     def _without_secrets(self, raw: bytes, out: Outgoing) -> bytes:
         """Whatever the status: what the service repeats may end up in an error, and that in a log."""
-        for secret in (self._key, *out.secrets):
-            escaped = msgspec.json.encode(secret)[1:-1]
-            raw = raw.replace(secret.encode(), HIDDEN.encode()).replace(escaped, HIDDEN.encode())
+        for spelling in self._key_spellings:
+            raw = raw.replace(spelling, HIDDEN_BYTES)
+        for secret in out.secrets:
+            for spelling in _spellings(secret):
+                raw = raw.replace(spelling, HIDDEN_BYTES)
         return raw
 
     @property
@@ -310,10 +318,20 @@ class Session:
         self._opened.clear()
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> bytes:
+def _address(base_url: str, path: str) -> URL:
+    return URL(base_url + path, encoded=True)
+
+
+def _socket_seconds(clock: Clock, seconds: float) -> float:
+    """A time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
+    return max(clock.real(seconds), min(seconds, SOCKET_FLOOR))
+
+
+async def _rest(first: bytes, response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> bytes:
+    """The whole body of which `first` has been read; `InvalidResponseError` if that is over the limit."""
     content = response.content
-    parts = [await content.readany()]
-    size = len(parts[0])
+    parts = [first]
+    size = len(first)
     while size > limit or not content.at_eof():
         if size > limit:
             raise InvalidResponseError(
@@ -325,7 +343,12 @@ async def _read(response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> 
             )
         parts.append(await content.readany())
         size += len(parts[-1])
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
+
+
+def _spellings(secret: str) -> tuple[bytes, ...]:
+    """How a secret may stand in a body: as it is, and as JSON writes it where that is not the same."""
+    return tuple(dict.fromkeys((secret.encode(), msgspec.json.encode(secret)[1:-1])))
 
 
 def _reason(error: BaseException) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
 from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.parts import Stems, WrittenLyrics, is_pair, read_pairs, read_voice
-from ..api.results import SUCCEEDED, Clip, Clips, Result, TaskUpdate, read_clips
+from ..api.results import SUCCEEDED, UNDER_WAY, Clip, Clips, Result, TaskUpdate, read_clips
 from ..api.values import list_or_empty, mapping_or_empty, text_or_none
 from ..errors import (
     InvalidResponseError,
@@ -179,6 +179,8 @@ class Look:
             if not all(map(is_pair, items)) or not all(pair.is_terminal for pair in pairs.pairs):
                 return self._going("running", pairs)
             return self._ended(pairs, failed=all(pair.is_failed for pair in pairs.pairs))
+        if all(map(_is_under_way, items)) and self.ref.kind not in STEMS_KINDS:
+            return self._going("running", Clips.unread(items, raw, task_id=task_id, family=family))
         clips = self._clips(items)
         succeeded = clips.succeeded
         if len(succeeded) + len(clips.failed) < len(items):  # an item that is no object has not ended
@@ -354,6 +356,11 @@ class Look:
 
     def _transient(self) -> Seen:
         return Seen(phase="transient", error=self._error(), retry_after=self.found.retry_after)
+
+
+def _is_under_way(item: Any) -> bool:
+    """A clip whose own word says that it goes on: no more of it needs to be read."""
+    return isinstance(item, dict) and cast("dict[str, Any]", item).get("state") in UNDER_WAY
 
 
 def _stop(error: MusicAPIError) -> Seen:

@@ -78,8 +78,9 @@ class Answer:
         self.json = json
         self.ok = 200 <= status < 300
         self.fields = mapping_or_empty(body)
-        self.code = number(self.fields.get("code"))
-        self.type = (text_or_none(self.fields.get("type")) or "").strip().lower()
+        code, word = self.fields.get("code"), self.fields.get("type")
+        self.code = None if code is None else number(code)
+        self.type = word.strip().lower() if isinstance(word, str) else ""
 
     @property
     def is_object(self) -> bool:
@@ -346,7 +347,7 @@ def read_direct(found: Answer, operation: Operation[Any, Any], call: str | None 
     family = operation.family.word or None
     if not found.ok or (found.code or 0) >= 400:
         raise error_of(found, call=call, family=family, replacement=operation.replacement)
-    reader = cast("type[Reply]", operation.reply)
+    reader: type[Reply] = operation.reply
     reply = reader.from_body(found.fields) if found.is_object else None
     if operation.repeat is not None and found.not_ready:
         return Pending(found.body, found.retry_after, reply)

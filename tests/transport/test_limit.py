@@ -116,3 +116,15 @@ def test_many_different_limits_do_not_pile_up() -> None:
         limits.close()
 
     run(main())
+
+
+def test_a_limit_is_told_in_seconds_of_another_clock() -> None:
+    """What is asked for is turned into real seconds by the rule that was given."""
+
+    async def main() -> None:
+        limits = TimeLimits(lambda seconds: seconds / 10)
+        assert await block(limits, 10.0, 5.0) == ("late", 1.0)
+        assert await block(limits, 10.0, 0.5) == ("in time", 0.5)
+        limits.close()
+
+    run(main())

@@ -146,6 +146,32 @@ def test_the_pace_survives_the_event_loop() -> None:
     assert largest_window(first + second, 3.0) == 1
 
 
+def test_places_belong_to_their_loop() -> None:
+    """A place that a loop took with it is missing in no other one, and each loop finds its own again."""
+    limiter = MemoryLimiter({"call": LaneLimits(1)})
+
+    async def hold() -> None:
+        slot = limiter.slot("call")
+        await slot.__aenter__()
+
+    def is_free(runner: asyncio.Runner) -> bool:
+        async def ask() -> bool:
+            try:
+                async with asyncio.timeout(1), limiter.slot("call"):
+                    return True
+            except TimeoutError:
+                return False
+
+        return runner.run(ask())
+
+    with (
+        asyncio.Runner(loop_factory=VirtualTimeLoop) as one,
+        asyncio.Runner(loop_factory=VirtualTimeLoop) as two,
+    ):
+        one.run(hold())
+        assert [is_free(two), is_free(one), is_free(two), is_free(one)] == [True, False, True, False]
+
+
 def test_a_clock_that_begins_anew_delays_one_period_at_most() -> None:
     """Starts that lie in the future of a new loop count as of now."""
     limiter = MemoryLimiter()

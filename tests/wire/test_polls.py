@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from typing import Any
 
@@ -392,3 +393,30 @@ def test_nothing_is_remembered_without_need() -> None:
     """A plain look leaves no memory, and a memory stays far below the budget of a slot."""
     assert follow(look({"data": [clip("running")]})).memory is None
     assert sys.getsizeof(Memory(failures=3, half_since=1.0)) <= 100
+
+
+def test_clips_under_way_are_read_when_asked_for() -> None:
+    """A poll of clips that go on reads none of them before somebody looks; then they are as any others."""
+    data = [
+        {"clip_id": "c1", "state": "running", "audio_url": "https://audiopipe.suno.ai/?item_id=c1"},
+        {"clip_id": "c2", "state": "pending", "duration": "odd"},
+    ]
+    seen = look({"code": 200, "data": data})
+    assert seen.phase == "running"
+    assert seen.update is not None
+    clips = seen.update.clips
+    later = pickle.loads(pickle.dumps(clips))
+    for read in (clips, later):
+        assert [clip.clip_id for clip in read] == ["c1", "c2"]
+        assert [clip.raw for clip in read] == data
+        assert read[0].stream_url
+        assert read[1].duration is None
+        assert len(read) == 2
+        assert read.items is read.items
+
+
+@pytest.mark.parametrize("state", [["running"], {"running": 1}, None, 1, "", "RUNNING", "paused"])
+def test_odd_states_are_read_with_care(state: object) -> None:
+    """Only the known words are taken at their word; nothing else breaks the look or ends it."""
+    seen = look({"code": 200, "data": [{"clip_id": "c", "state": state}]})
+    assert seen.phase in {"running", "pending"}
