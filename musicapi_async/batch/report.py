@@ -68,7 +68,8 @@ def _timeline(record: SongRecord) -> Iterator[str]:
         ("waiting", record.submitted_at, record.ended_at),
         ("fetching", record.ended_at, record.fetched_at),
     )
-    shown = [(name, begin, end) for name, begin, end in spans if begin and end > begin]
+    # A clock that was set meanwhile gives times out of order: what they tell is not shown.
+    shown = [(name, begin, end) for name, begin, end in spans if start <= begin < end <= start + whole]
     if not shown or whole <= 0:
         return
     yield '<div class="timeline">'

@@ -20,7 +20,7 @@ import msgspec
 
 from ..api.request import body
 from ..client import MusicAPI
-from ..errors import JobKeyConflictError, RequestValidationError
+from ..errors import BatchError, JobKeyConflictError, RequestValidationError
 from ..store import SQLiteStore, states
 from ..store.ledger import request_of
 from . import files
@@ -28,7 +28,7 @@ from .manifest import Manifest, Song, operation_of
 from .purse import BudgetReached, Purse
 from .records import Folder, SongRecord, write_whole
 from .report import write_report
-from .song_work import HALTING, Left, SongWork
+from .song_work import HALTING, MENDING, Left, SongWork, disk_fault
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -106,6 +106,9 @@ async def run_batch(
     `stop` ends submitting when it is set: what was submitted is still waited for and fetched.
     `on_progress` is told of every change.
 
+    When the disk is full or the folder can no longer be written, it submits nothing more, and leaves what it
+    cannot write for the next run.
+
     Returns a `BatchResult`. Raises `RequestValidationError` for a faulty manifest and `JobKeyConflictError`
     for a song that was changed under its id, both before anything is sent; `BatchError` if the folder is in
     use or cannot be written; `JobStoreError`.
@@ -120,6 +123,7 @@ async def run_batch(
         manifest = await anyio.to_thread.run_sync(Manifest.read, manifest)
     folder = Folder(out)
     with folder.locked():
+        folder.check_store()
         store = SQLiteStore(folder.store_path)
         try:
             run = Run(
@@ -137,6 +141,8 @@ async def run_batch(
                 prices=prices,
             )
             return await run.carry_out()
+        except OSError as error:
+            raise BatchError(disk_fault(error, folder.out), hint=MENDING) from error
         finally:
             await store.aclose()
 
@@ -215,6 +221,7 @@ class Run:
         for job in await self.store.jobs("reserved", "sent"):
             # The folder is ours alone, so whoever held these is gone, even on another machine.
             await self.store.change(job.key, states.recover(lambda _holder: False, now))
+        await anyio.to_thread.run_sync(self.folder.begin)
         conflicts: list[str] = []
         for song in self.manifest.songs:
             known = await self.store.get(song.key)

@@ -7,6 +7,7 @@ standard input forks a child that runs a batch. A child is a real process: what 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import resource
@@ -146,13 +147,26 @@ def child(run: BatchRun) -> NoReturn:
         os._exit(code)
 
 
+def obey_permissions() -> None:
+    """Give up root's right to pass over permissions (capabilities(7)); others have none."""
+    if os.geteuid():
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the lower bits, then the higher
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+
+
 async def carry_out(run: BatchRun) -> None:
-    """The batch, and a word on how it ended."""
+    """The batch, and a word on how it ended. Like everybody else, root must not write where none may."""
     import msgspec
 
     from musicapi_async import Clock, MusicAPI, MusicAPIError
     from musicapi_async.batch import run_batch
 
+    obey_permissions()
     if run.limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (run.limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
