@@ -318,6 +318,14 @@ class MusicAPI:
         await runtime.noted()
         return await self._ledger.jobs(*states)
 
+    async def job(self, key: str) -> Job | None:
+        """The paid call with this job key exactly as it is written down; None if there is none.
+
+        Free, sends nothing, settles nothing: of a process that died while sending it may still say `sent`.
+        Raises `JobStoreError`.
+        """
+        return await self._ledger.store.get(key)
+
     async def resolve(self, key: str, *, task_id: str) -> Task[Any]:
         """Say which task an ambiguous job made: from now on its key stands for that task. Sends nothing.
 
@@ -435,6 +443,11 @@ class MusicAPI:
     def options(self) -> Options:
         """The options of this view; `with_options` makes another."""
         return self._options
+
+    @property
+    def records_calls(self) -> bool:
+        """Whether every paid call is written down, as with a store; else only those with a job key are."""
+        return self._ledger.always
 
     @property
     def clock(self) -> Clock:

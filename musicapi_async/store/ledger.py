@@ -81,7 +81,7 @@ class Ledger:
         self.clock: Final = clock
         self.alive: Final = alive
         self._base_url: Final = base_url
-        self._always: Final = always
+        self.always: Final = always
         self._new_key: Final = new_key
         self._unsaved: Final[dict[str, Step]] = {}
         self._ends: Final[dict[tuple[str, str], None]] = {}
@@ -90,14 +90,14 @@ class Ledger:
         self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
     ) -> JobRecording | None:
         """The recording of a call; None for one without a key that need not be written down."""
-        if key is None and not self._always:
+        if key is None and not self.always:
             return None
         request = request_of(self._base_url, call, body, family, kind)
         return JobRecording(self, key or self._new_key(), request)
 
     def keyed(self, options: Options) -> Options:
         """The options with a job key, if the call is written down."""
-        if options.job_key is not None or not self._always:
+        if options.job_key is not None or not self.always:
             return options
         return msgspec.structs.replace(options, job_key=self._new_key())
 

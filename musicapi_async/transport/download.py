@@ -357,7 +357,7 @@ def _finish(part: Path, path: Path, url: str, owned: bool) -> Path:
         final, count = path.with_name(f"{path.name} {count}.{ending}"), count + 1
     os.replace(part, final)
     parts.drop_note(part)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     return final
 
 
@@ -371,7 +371,8 @@ def _same_bytes(one: Path, other: Path) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a loss of power, where the system can be asked for that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
