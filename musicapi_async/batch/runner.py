@@ -25,6 +25,7 @@ from ..store import SQLiteStore, states
 from ..store.ledger import request_of
 from . import files
 from .manifest import Manifest, Song, operation_of
+from .plan import MAX_IN_FLIGHT
 from .purse import BudgetReached, Purse
 from .records import Folder, SongRecord, write_whole
 from .report import write_report
@@ -32,8 +33,6 @@ from .song_work import HALTING, MENDING, Left, SongWork, disk_fault
 
 log: Final = logging.getLogger("musicapi_async")
 
-MAX_IN_FLIGHT: Final = 64
-"""Tasks submitted and not yet ended; at the documented pace about 40 songs run at once."""
 PLACES: Final = ("queued", "submitting", "running", "fetching", "done", "failed", "unknown", "left")
 STOPPED_LOOK: Final = 0.05
 """Seconds between looks at a create that was under way when the batch was stopped."""

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from . import exits
-from .commanding import Command, run, seconds
+from .commanding import Command, pace_of, run, seconds
 from .invocation import Invocation
 from .visible import visible
 
 if TYPE_CHECKING:
     from ..batch import BatchResult, Plan, Progress
+    from ..transport.limiter import Pace
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
@@ -69,9 +70,17 @@ def batch_group() -> None:
 @click.option(
     "--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True, help="Tasks at once."
 )
+@click.option(
+    "--pace",
+    callback=pace_of,
+    default="1/3s",
+    show_default=True,
+    metavar="N/TIME",
+    help="Creates per time, such as 20/10s; none: no limit. Default: that of a standard account.",
+)
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
-def run_command(manifest: Path, out: Path, dry_run: bool, **options: Any) -> None:
+def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **options: Any) -> None:
     """Make all songs of MANIFEST, a .jsonl or .csv file. Charges credits.
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
@@ -82,13 +91,14 @@ def run_command(manifest: Path, out: Path, dry_run: bool, **options: Any) -> Non
         from ..batch import Manifest, plan_batch, run_batch
 
         songs = await asyncio.to_thread(Manifest.read, manifest)
-        plan = await plan_batch(songs, out, retry_failed=options["retry_failed"])
         if dry_run:
+            shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
+            plan = await plan_batch(songs, out, pace=pace, **shared)
             told = {name: getattr(plan, name) for name in plan.__struct_fields__}
-            invocation.reporter.event("plan", told, _plan_text(plan))
+            invocation.reporter.event("plan", told, _plan_text(plan, pace))
             return exits.OK
         meter = _Meter(invocation)
-        async with invocation.client() as client:
+        async with invocation.client(pace=pace) as client:
             with meter, _two_interrupts(meter) as stop:
                 result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
         return _summary(invocation, result, interrupted=stop.is_set())
@@ -96,13 +106,14 @@ def run_command(manifest: Path, out: Path, dry_run: bool, **options: Any) -> Non
     run(work)
 
 
-def _plan_text(plan: Plan) -> list[str]:
+def _plan_text(plan: Plan, pace: Pace | None) -> list[str]:
     lines = [f"{plan.songs} songs: {plan.new} to submit, {plan.going_on} going on, {plan.settled} settled"]
     if plan.unknown:
         lines.append(f"{plan.unknown} with an unknown outcome: see `musicapi jobs list`")
     if plan.steps:
         lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
-    lines.append(f"{plan.creates} creates at one per 3 s, and {plan.calls} other paid calls")
+    rate = "without a limit" if pace is None else f"at {pace.count} per {pace.period:g} s"
+    lines.append(f"{plan.creates} creates {rate}, and {plan.calls} other paid calls")
     lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
     return lines
 
