@@ -183,6 +183,10 @@ class Run:
         self.unknown: Final[dict[str, str]] = {}
         self.left: Final[dict[str, str]] = {}
         self.submitted = 0
+        self.begun = 0
+        self.last_begun = 0.0
+        self.took: Final[list[float]] = [0.0, 0.0]
+        """Songs that were run and settled, and how long they took in all."""
         self.halted = ""
         self.started = client.clock.now()
 
@@ -200,7 +204,7 @@ class Run:
         ids = (song.id for song in self.manifest.songs)
         report = self.folder.out / "report.html"
         await anyio.to_thread.run_sync(
-            write_report, report, self.folder.records(ids), {**self.unknown, **self.left}
+            write_report, report, self.folder.records(ids), {**self.unknown, **self.left}, self._counted()
         )
         return BatchResult(
             done=self.counts["done"],
@@ -212,6 +216,16 @@ class Run:
             spent=self.purse.spent if self.purse.budget is not None else None,
             report=report,
         )
+
+    def _counted(self) -> str:
+        told = (
+            ("done", "done"),
+            ("failed", "failed"),
+            ("unknown", "with an unknown outcome"),
+            ("left", "left"),
+        )
+        counts = ", ".join(f"{self.counts[name]} {words}" for name, words in told if self.counts[name])
+        return f"{len(self.manifest.songs)} songs: {counts}" if counts else ""
 
     # --- before the first credit ---------------------------------------------------------------------------
 
@@ -276,6 +290,9 @@ class Run:
                 work = SongWork(self, song)
                 record = await work.settle()
                 where = work.place
+                if record is not None and work.ran_at is not None:
+                    self.took[0] += 1
+                    self.took[1] += self.client.clock.now() - work.ran_at
             else:
                 where = "submitting"
             self.move(where, self._verdict(song, record))
@@ -294,7 +311,6 @@ class Run:
 
     def _tell(self) -> None:
         elapsed = self.client.clock.now() - self.started
-        settled = self.counts["done"] + self.counts["failed"]
         open_songs = sum(self.counts[name] for name in ("queued", "submitting", "running", "fetching"))
         self.on_progress(
             Progress(
@@ -302,11 +318,28 @@ class Run:
                 **self.counts,
                 submitted=self.submitted,
                 pace=60 * self.submitted / elapsed if elapsed > 0 else 0.0,
-                left_seconds=open_songs * elapsed / settled if settled and self.submitted else None,
+                left_seconds=self._left_seconds(elapsed) if open_songs else None,
                 spent=self.purse.spent if self.purse.budget is not None else None,
                 stopping=self.stop.is_set() or bool(self.halted),
             )
         )
+
+    def ran(self) -> float:
+        """A song runs at the service from now on; the time on the monotonic clock."""
+        self.begun += 1
+        self.last_begun = self.client.clock.now()
+        return self.last_begun
+
+    def _left_seconds(self, elapsed: float) -> float | None:
+        """The expected time to the end: until the last song begins, and then what a song takes."""
+        settled, seconds = self.took
+        if not settled:
+            return None
+        waiting = self.counts["queued"] + self.counts["submitting"]
+        if waiting and not self.stop.is_set() and not self.halted:
+            return waiting * elapsed / self.begun + seconds / settled
+        left = seconds / settled - (self.client.clock.now() - self.last_begun)
+        return left if left > 0 else None
 
     # --- paid calls ----------------------------------------------------------------------------------------
 

@@ -74,12 +74,13 @@ class Left(Exception):
 
 
 class SongWork:
-    """One song on its way; `place` is where it is counted."""
+    """One song on its way; `place` is where it is counted, `ran_at` when it first ran."""
 
     def __init__(self, run: Run, song: Song) -> None:
         self.run: Final = run
         self.song: Final = song
         self.place = "submitting"
+        self.ran_at: float | None = None
         self.now: Final = run.client.clock.time
         self.record: Final = SongRecord(
             id=song.id,
@@ -142,6 +143,8 @@ class SongWork:
         return cast("Clips", result.clips)
 
     def _moved(self, place: str) -> None:
+        if place == "running" and self.ran_at is None:
+            self.ran_at = self.run.ran()
         self.run.move(self.place, place)
         self.place = place
 

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
 NAMED: Final = 10
-"""Songs that a summary names one by one; the report names all."""
+"""Songs that a line of a summary names; the report names all."""
 
 
 def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
@@ -97,7 +97,7 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
             told = {name: getattr(plan, name) for name in plan.__struct_fields__}
             invocation.reporter.event("plan", told, _plan_text(plan, pace))
             return exits.OK
-        meter = _Meter(invocation)
+        meter = _Meter(invocation, len(songs.songs))
         async with invocation.client(pace=pace) as client:
             with meter, _two_interrupts(meter) as stop:
                 result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
@@ -107,13 +107,16 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
 
 
 def _plan_text(plan: Plan, pace: Pace | None) -> list[str]:
-    lines = [f"{plan.songs} songs: {plan.new} to submit, {plan.going_on} going on, {plan.settled} settled"]
+    counts = (plan.new, "to submit"), (plan.going_on, "going on"), (plan.settled, "settled")
+    told = ", ".join(f"{count} {words}" for count, words in counts if count)
+    lines = [f"{plan.songs} songs: {told}" if told else f"{plan.songs} songs"]
     if plan.unknown:
         lines.append(f"{plan.unknown} with an unknown outcome: see `musicapi jobs list`")
     if plan.steps:
         lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
     rate = "without a limit" if pace is None else f"at {pace.count} per {pace.period:g} s"
-    lines.append(f"{plan.creates} creates {rate}, and {plan.calls} other paid calls")
+    calls = f", and {plan.calls} other paid calls" if plan.calls else ""
+    lines.append(f"{plan.creates} creates {rate}{calls}")
     lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
     return lines
 
@@ -132,10 +135,11 @@ def _summary(invocation: Invocation, result: BatchResult, *, interrupted: bool) 
     if result.halted:
         lines.append(f"Stopped early: {visible(result.halted)}")
     for title, found in (("Outcome unknown", result.unknown), ("Left for the next run", result.left)):
-        for name, why in list(found.items())[:NAMED]:
-            lines.append(f"{title}: {visible(name)}: {visible(why)}")
-        if len(found) > NAMED:
-            lines.append(f"{title}: and {len(found) - NAMED} more")
+        for why, names in _by_reason(found).items():
+            named = ", ".join(visible(name) for name in names[:NAMED])
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            reason = "" if why == result.halted else f": {visible(why)}"
+            lines.append(f"{title}: {named}{more}{reason}")
     lines.append(f"Report: {result.report}")
     invocation.reporter.event("batch", fields, lines)
     if result.unknown:
@@ -149,10 +153,19 @@ def _summary(invocation: Invocation, result: BatchResult, *, interrupted: bool) 
     return exits.GOING_ON if result.left else exits.OK
 
 
+def _by_reason(found: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names by what is said of them: a full disk is told once, not once for each song."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.items():
+        reasons.setdefault(why, []).append(name)
+    return reasons
+
+
 class _Meter:
     """Live progress: one bar on a terminal, a plain line now and then elsewhere, events in JSON."""
 
-    def __init__(self, invocation: Invocation) -> None:
+    def __init__(self, invocation: Invocation, songs: int) -> None:
+        self._songs = songs
         self._json = invocation.errors_as_json
         self._last = 0.0
         self.progress: Progress | None = None
@@ -163,15 +176,21 @@ class _Meter:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bars
+            from rich.table import Column
 
             self._bar = Bars(
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TextColumn(
+                    "{task.description}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+                ),
                 console=Console(stderr=True),
+                expand=True,
             )
             self._bar.start()
-            self._bar.add_task("", total=None)
+            self._bar.add_task("", total=self._songs)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -205,25 +224,26 @@ class _Meter:
 
 
 def _line(progress: Progress) -> str:
-    parts = [
-        f"{progress.queued + progress.submitting} queued",
-        f"{progress.running} running",
-        f"{progress.fetching} fetching",
-    ]
-    parts += [
+    counts = [
         f"{count} {name}"
         for name, count in (
+            ("queued", progress.queued + progress.submitting),
+            ("running", progress.running),
+            ("finishing", progress.fetching),
             ("failed", progress.failed),
             ("unknown", progress.unknown),
             ("left", progress.left),
         )
         if count
     ]
-    parts.append(f"{progress.pace:.0f} calls/min")
+    parts = [", ".join(counts)] if counts else []
+    if progress.left_seconds:
+        parts.append(f"{_duration(progress.left_seconds)} to go")
     if progress.spent is not None:
         parts.append(f"{progress.spent:g} credits")
-    if progress.left_seconds:
-        parts.append(f"about {_duration(progress.left_seconds)} left")
+    parts.append(f"{progress.submitted} submitted")
+    if progress.queued + progress.submitting:
+        parts[-1] += f" ({progress.pace:.0f}/min)"
     return ", ".join(parts)
 
 

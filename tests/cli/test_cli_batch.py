@@ -120,6 +120,19 @@ async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_p
     assert len(jobs) == made
 
 
+async def test_a_reason_that_concerns_many_songs_is_told_once(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Without credits all songs are left: one line names them, another says why."""
+    sandbox.account.credits = 0
+    write(tmp_path, 12)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 3, ended.err
+    assert ended.out.count("credits are not enough") == 1
+    assert ended.out.count("Left for the next run") == 1
+    assert "and 2 more" in ended.out
+
+
 async def test_an_unknown_outcome_is_listed_and_resolved(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
