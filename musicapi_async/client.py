@@ -301,22 +301,23 @@ class MusicAPI:
 
     # --- jobs ----------------------------------------------------------------------------------------------
 
-    async def jobs(self, *states: JobState) -> list[Job]:
-        """The paid calls that were written down, oldest first; with `states`, only those in these states.
+    async def jobs(self, *states: JobState, state: JobState | None = None) -> list[Job]:
+        """The paid calls that were written down, oldest first; with states, only those in these states.
 
-        Free, sends nothing. `await client.jobs("ambiguous")` lists what somebody has to decide on; jobs whose
-        process died while sending are among them. States: reserved, sent, accepted, finished, failed,
-        ambiguous. Raises `JobStoreError`.
+        Free, sends nothing. `await client.jobs("ambiguous")`, or `jobs(state="ambiguous")`, lists what
+        somebody has to decide on; jobs whose process died while sending are among them. States: reserved,
+        sent, accepted, finished, failed, ambiguous. Raises `JobStoreError`.
         """
-        for state in states:
-            if state not in STATES:
+        wanted = states if state is None else (*states, state)
+        for name in wanted:
+            if name not in STATES:
                 raise RequestValidationError(
-                    f"state: one of {', '.join(STATES)}, got {state!r}", field="state"
+                    f"state: one of {', '.join(STATES)}, got {name!r}", field="state"
                 )
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
         await runtime.noted()
-        return await self._ledger.jobs(*states)
+        return await self._ledger.jobs(*wanted)
 
     async def job(self, key: str) -> Job | None:
         """The paid call with this job key exactly as it is written down; None if there is none.

@@ -389,6 +389,9 @@ async def test_the_end_of_a_task_that_was_named_late_is_noted(sandbox: Sandbox, 
             await client.with_options(job_key="k").sonic.create_music(**SONG)
         task_id = sandbox.journal.creates[0].task_id
         await client.task("sonic", task_id).wait()
+        assert (
+            await client.jobs(state="ambiguous") == await client.jobs("ambiguous") == [await client.job("k")]
+        )
         await client.resolve("k", task_id=task_id)
         await client.task("sonic", task_id).refresh()
         (job,) = await client.jobs()
