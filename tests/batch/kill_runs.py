@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 from batch_processes import BatchRun, ForkServer, fork_server
 
-from musicapi_async.batch import Manifest
 from musicapi_async.batch.records import Folder, SongRecord
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.sandbox.choices import Durations
@@ -29,7 +28,7 @@ SONG = 1 + CLIPS * 2
 IN_FLIGHT = 6
 """Tasks at once: few, so that at any instant some songs begin, some run, and some are fetched."""
 DURATIONS = Durations(song=(40.0, 0.3), stems=(30.0, 0.3))
-WATCHED = 0.001
+WATCHED = 0.003
 """Real seconds between looks at the journal while the instant of a kill is awaited."""
 MOMENT = 0.05
 """Real seconds, at most, between the last of the requests that a draw waits for and the kill."""
@@ -206,7 +205,7 @@ class Killing:
 
     def records(self) -> list[SongRecord]:
         """The records of all settled songs."""
-        return list(self.folder.records(song.id for song in Manifest.read(self.manifest).songs))
+        return list(self.folder.records(f"song-{index}" for index in range(self.songs)))
 
     async def let_end(self, server: ForkServer) -> None:
         """A run that nobody kills, and what is there after it."""
@@ -295,4 +294,4 @@ class Killing:
         outcome = self.outcome
         assert not outcome.ambiguous
         assert len(outcome.jobs) == len(outcome.charged) == outcome.charged.total() == 2 * self.songs
-        assert not list(self.folder.out.rglob("*.part"))
+        assert [str(path) for path in self.folder.out.rglob("*.part")] == []
