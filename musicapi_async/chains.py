@@ -16,18 +16,22 @@ A chain pays for several calls, and a later one may fail. What was paid for unti
 goes on from there without paying again. A `Reached` that is passed in is filled as the chain goes on, which
 helps where no error comes, such as a cancelled task; it is stored as JSON (`Reached.json`, `Reached.parse`).
 
-A step of unknown outcome (`OutcomeUnknownError`, or a task cancelled while it was sent) may be paid for.
+A step of unknown outcome (`OutcomeUnknownError`, or a task cancelled or a process killed while it was sent)
+may be paid for; it is noted in `Reached` before it is sent, and `everything` writes that down in its folder.
 Going on raises `OutcomeUnknownError` again and sends nothing until somebody has looked and says
 `reached.resolve("extend", task=token)` or, to pay for it once more, `reached.resubmit("extend")`.
 
 With a job key (`client.with_options(job_key="demo")`) each step gets a key of its own ("demo.extend"), so
 that running a chain again finds what it has paid for in the store of the client. A step that failed stays so
-under its key until `client.resubmit("demo.extend")`; without a job key, going on submits it anew.
+under its key until `client.resubmit("demo.extend")`; without a job key, going on submits it anew. A client
+with a store gives each step a new key of its own, which `Reached` keeps: so a step that was under way when
+the process was killed is settled by its job, and sends nothing if it was accepted.
 """
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -39,6 +43,7 @@ import anyio.to_thread
 import msgspec
 
 from .api.operation import Operation
+from .api.parts import Stems
 from .api.replies import Midi, Upload, Wav
 from .api.request import refuse, violations
 from .api.results import Clip, Clips, Result
@@ -51,7 +56,7 @@ from .errors import (
     RequestValidationError,
     TaskFailedError,
 )
-from .transport.download import safe_name
+from .transport.download import safe_name, sync_folder
 from .transport.links import extension_of
 
 if TYPE_CHECKING:
@@ -199,7 +204,7 @@ async def extend_full(
             now.clip_ids["part"] = (choose or _first)(parts).clip_id
         part = now.clip_ids["part"]
         full = await _submitted(
-            client, now, "concat", lambda: _keyed(client, "concat").sonic.concat_music(continue_clip_id=part)
+            client, now, "concat", lambda view: view.sonic.concat_music(continue_clip_id=part)
         )
         return await _finished(full, now, "concat", timeout)
 
@@ -217,8 +222,12 @@ async def _reworked(
         _check(client, operation, {**fields, "continue_clip_id": "checked before it is known"})
         clip_id = await _clip_id(client, source, uploader, now)
         step = operation.name.partition("_")[0]
-        method = getattr(_keyed(client, step).sonic, operation.name)
-        return await _submitted(client, now, step, lambda: method(continue_clip_id=clip_id, **fields))
+
+        def create(view: MusicAPI) -> Awaitable[Task[Clips]]:
+            method: Callable[..., Awaitable[Task[Clips]]] = getattr(view.sonic, operation.name)
+            return method(continue_clip_id=clip_id, **fields)
+
+        return await _submitted(client, now, step, create)
 
 
 @contextmanager
@@ -232,50 +241,80 @@ def _keeping(reached: Reached | None) -> Generator[Reached]:
         raise
 
 
-def _keyed(client: MusicAPI, step: str) -> MusicAPI:
-    """The client for one step: a job key of the chain becomes one of the step."""
-    key = client.options.job_key
-    return client if key is None else client.with_options(job_key=f"{key}.{step}")
+async def _nothing() -> None:
+    """Where what was reached is kept by the caller."""
 
 
 async def _submitted(
-    client: MusicAPI, reached: Reached, step: str, create: Callable[[], Awaitable[Task[R]]]
+    client: MusicAPI,
+    reached: Reached,
+    step: str,
+    create: Callable[[MusicAPI], Awaitable[Task[R]]],
+    keep: Callable[[], Awaitable[None]] = _nothing,
 ) -> Task[R]:
     """The task of a step: the one that is paid for already, else a new one."""
     token = reached.tasks.get(step)
     if token is not None:
         return cast("Task[R]", client.task(token))
-    task = await _paid(client, reached, step, create)
+    task = await _paid(client, reached, step, create, keep)
     reached.tasks[step] = task.token
     return task
 
 
-async def _paid(client: MusicAPI, reached: Reached, step: str, create: Callable[[], Awaitable[T]]) -> T:
-    """Make a paid call unless it may have been made; when its outcome is unknown, that is remembered."""
-    key = client.options.job_key and f"{client.options.job_key}.{step}"
-    if step in reached.unknown and not (
-        # A call that was written down is guarded, and settled, by its job.
-        key and reached.unknown[step] == key and any(job.key == key for job in await client.jobs())
-    ):
+async def _paid(
+    client: MusicAPI,
+    reached: Reached,
+    step: str,
+    create: Callable[[MusicAPI], Awaitable[T]],
+    keep: Callable[[], Awaitable[None]] = _nothing,
+) -> T:
+    """Make a paid call unless it may have been made, with a client that has the job key of the step.
+
+    The step counts as of unknown outcome from before it is sent until its answer is there, and `keep` writes
+    that down: whoever is killed in between does not pay again.
+    """
+    key = _key_of(client, reached, step)
+    if step in reached.unknown and not await _is_guarded(client, reached.unknown[step]):
         raise OutcomeUnknownError(
             f"the step {step!r} was sent before, and whether it was carried out is unknown",
             job_key=reached.unknown[step] or None,
             hint=f"Look for its result in the dashboard, then call reached.resolve({step!r}, ...) with it, "
-            f"or reached.resubmit({step!r}) to pay for it again.",
+            f"or reached.resubmit({step!r}) to pay for it again. (`reached` is on this error.)",
         )
+    reached.unknown[step] = key
+    await keep()
     try:
-        made = await create()
+        made = await create(client.with_options(job_key=key) if key else client)
     except MusicAPIError as error:
         if error.may_have_been_charged:
-            reached.unknown[step] = getattr(error, "job_key", None) or ""
+            reached.unknown[step] = getattr(error, "job_key", None) or key
         else:
             reached.unknown.pop(step, None)
         raise
-    except anyio.get_cancelled_exc_class():
-        reached.unknown[step] = key or ""
+    except TypeError:  # a misspelt field: it was never sent
+        reached.unknown.pop(step, None)
         raise
     reached.unknown.pop(step, None)
     return made
+
+
+def _key_of(client: MusicAPI, reached: Reached, step: str) -> str:
+    """The job key of a step: from that of the chain, else that of its last send, else a new one.
+
+    '' if there is no store where it would be written down.
+    """
+    if client.options.job_key is not None:
+        return f"{client.options.job_key}.{step}"
+    if reached.unknown.get(step):
+        return reached.unknown[step]
+    return f"chain-{uuid.uuid4().hex}.{step}" if client.records_calls else ""
+
+
+async def _is_guarded(client: MusicAPI, key: str) -> bool:
+    """Whether a call was written down under this key, in this store: then its job says whether it is sent."""
+    wanted = client.options.job_key
+    mine = not wanted or key.startswith(f"{wanted}.")
+    return bool(key) and mine and await client.job(key) is not None
 
 
 async def _finished(task: Task[R], reached: Reached, step: str, timeout: float | None = None) -> R:
@@ -331,9 +370,7 @@ async def _clip_id(client: MusicAPI, source: Source, uploader: Uploader | None, 
             upload = Upload()
         else:
             link = reached.links["upload"]
-            upload = await _paid(
-                client, reached, "upload", lambda: _keyed(client, "upload").sonic.upload(link)
-            )
+            upload = await _paid(client, reached, "upload", lambda view: view.sonic.upload(link))
     if upload.clip_id:
         reached.clip_ids["upload"] = upload.clip_id
         return upload.clip_id
@@ -497,30 +534,31 @@ class _Place:
     async def get_wav(self) -> None:
         """The WAV file."""
 
-        async def ask() -> str:
-            return (await _keyed(self.client, "wav").sonic.wav(self.clip.clip_id)).wav_url
+        async def ask(view: MusicAPI) -> str:
+            return (await view.sonic.wav(self.clip.clip_id)).wav_url
 
         self.found["wav"] = self.there("wav") or await self._linked("wav", ask, lambda url: Wav(wav_url=url))
 
     async def get_midi(self) -> None:
         """The MIDI file; none if the service made notes without a file."""
 
-        async def ask() -> str:
-            return (await _keyed(self.client, "midi").sonic.midi(self.clip.clip_id)).midi_url or ""
+        async def ask(view: MusicAPI) -> str:
+            return (await view.sonic.midi(self.clip.clip_id)).midi_url or ""
 
         self.found["midi"] = self.there("mid") or await self._linked(
             "midi", ask, lambda url: Midi(midi_url=url)
         )
 
     async def _linked(
-        self, step: str, ask: Callable[[], Awaitable[str]], reply: Callable[[str], Wav | Midi]
+        self, step: str, ask: Callable[[MusicAPI], Awaitable[str]], reply: Callable[[str], Wav | Midi]
     ) -> Path | None:
         """A file behind a link that is paid for once. One that is stale is asked for again by the next call;
         one that has never worked may only be early, so it is kept."""
         url = self.reached.links.get(step)
         if url is None:
             try:
-                url = self.reached.links[step] = await _paid(self.client, self.reached, step, ask)
+                url = await _paid(self.client, self.reached, step, ask, self.keep)
+                self.reached.links[step] = url
             finally:
                 await self.keep()
         if not url:
@@ -541,8 +579,9 @@ class _Place:
         lrc, srt = self.there("lrc"), self.there("srt")
         if lrc is None or srt is None:
             try:
-                sonic = _keyed(self.client, "lyrics").sonic
-                aligned = await sonic.aligned_lyrics(self.clip.clip_id, wait=True)
+                key = self.client.options.job_key
+                view = self.client.with_options(job_key=f"{key}.lyrics") if key else self.client
+                aligned = await view.sonic.aligned_lyrics(self.clip.clip_id, wait=True)
             except NotFoundError:
                 return
             if not aligned.words:
@@ -558,10 +597,13 @@ class _Place:
         files = self.reached.files.get(step, {})
         paths = {name: self.folder / file for name, file in files.items()}
         if not paths or not all(path.is_file() for path in paths.values()):
-            sonic = _keyed(self.client, step).sonic
-            create = sonic.stems_basic if kind == "basic" else sonic.stems_full
+
+            def create(view: MusicAPI) -> Awaitable[Task[Stems]]:
+                sonic = view.sonic
+                return (sonic.stems_basic if kind == "basic" else sonic.stems_full)(self.clip.clip_id)
+
             try:
-                task = await _submitted(self.client, self.reached, step, lambda: create(self.clip.clip_id))
+                task = await _submitted(self.client, self.reached, step, create, self.keep)
             finally:
                 await self.keep()
             try:
@@ -587,3 +629,4 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
+    sync_folder(path.parent)

@@ -322,22 +322,31 @@ class MusicAPI:
 
     # --- jobs ----------------------------------------------------------------------------------------------
 
-    async def jobs(self, *states: JobState) -> list[Job]:
-        """The paid calls that were written down, oldest first; with `states`, only those in these states.
+    async def jobs(self, *states: JobState, state: JobState | None = None) -> list[Job]:
+        """The paid calls that were written down, oldest first; with states, only those in these states.
 
-        Free, sends nothing. `await client.jobs("ambiguous")` lists what somebody has to decide on; jobs whose
-        process died while sending are among them. States: reserved, sent, accepted, finished, failed,
-        ambiguous. Raises `JobStoreError`.
+        Free, sends nothing. `await client.jobs("ambiguous")`, or `jobs(state="ambiguous")`, lists what
+        somebody has to decide on; jobs whose process died while sending are among them. States: reserved,
+        sent, accepted, finished, failed, ambiguous. Raises `JobStoreError`.
         """
-        for state in states:
-            if state not in STATES:
+        wanted = states if state is None else (*states, state)
+        for name in wanted:
+            if name not in STATES:
                 raise RequestValidationError(
-                    f"state: one of {', '.join(STATES)}, got {state!r}", field="state"
+                    f"state: one of {', '.join(STATES)}, got {name!r}", field="state"
                 )
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
         await runtime.noted()
-        return await self._ledger.jobs(*states)
+        return await self._ledger.jobs(*wanted)
+
+    async def job(self, key: str) -> Job | None:
+        """The paid call with this job key exactly as it is written down; None if there is none.
+
+        Free, sends nothing, settles nothing: of a process that died while sending it may still say `sent`.
+        Raises `JobStoreError`.
+        """
+        return await self._ledger.store.get(key)
 
     async def resolve(self, key: str, *, task_id: str) -> Task[Any]:
         """Say which task an ambiguous job made: from now on its key stands for that task. Sends nothing.
@@ -460,6 +469,11 @@ class MusicAPI:
     def options(self) -> Options:
         """The options of this view; `with_options` makes another."""
         return self._options
+
+    @property
+    def records_calls(self) -> bool:
+        """Whether every paid call is written down, as with a store; else only those with a job key are."""
+        return self._ledger.always
 
     @property
     def clock(self) -> Clock:

@@ -70,7 +70,7 @@ class Runtime:
             rng,
             polled_of=polled_of,
             ended=self._ended,
-            lost=lambda ref: self.caller.task_ended(ref.family, ref.task_id),
+            lost=self._freed,
         )
         self.downloader: Final = Downloader(session, limiter, clock, rng)
         self.ledgers: Final[set[Ledger]] = set()
@@ -81,9 +81,15 @@ class Runtime:
     async def _look(self, ref: TaskRef, polled: Polled) -> Seen:
         return await self.caller.look(ref, polled, self._once)
 
+    def _freed(self, ref: TaskRef) -> None:
+        for word in SAME_FAMILY.get(ref.family, (ref.family,)):
+            self.caller.task_ended(word, ref.task_id)
+
     def _ended(self, ref: TaskRef, update: TaskUpdate) -> None:
-        self.caller.task_ended(ref.family, ref.task_id)
+        self._freed(ref)
         for ledger in self.ledgers:
+            if ledger.knows_end_of(ref):
+                continue  # whoever looks again at a task that has ended tells no news
             note = self.loop.create_task(ledger.ended(ref, update))
             self._notes.add(note)
             note.add_done_callback(self._notes.discard)

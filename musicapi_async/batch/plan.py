@@ -8,13 +8,16 @@ from typing import Final
 import msgspec
 
 from ..store import SQLiteStore
+from ..transport.limiter import Pace
 from .manifest import Manifest, operation_of
 from .records import Folder
 
+MAX_IN_FLIGHT: Final = 64
+"""Tasks submitted and not yet ended; at the documented pace about 40 songs run at once."""
 CLIPS: Final = 2
 """Clips of a song; the service usually makes two."""
-CREATE_SECONDS: Final = 3.0
-"""Seconds between creates on a standard account (documented)."""
+PACE: Final = "1/3s"
+"""Creates per time on a standard account (documented)."""
 TASK_SECONDS: Final = 120.0
 """Seconds that a task takes, in the middle of the one to four minutes that users report."""
 
@@ -24,7 +27,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `songs` in all; `settled` need nothing; `going_on` were submitted and are waited for; `unknown` wait for
     a decision (`musicapi jobs`); `new` are submitted. `creates` tasks and `calls` other paid calls are
-    expected, with two clips for each song; `seconds` is the expected time. Prices are not known here.
+    expected, with two clips for each song; `pace` is that of the creates ('none' without one), `seconds` the
+    expected time. Prices are not known here.
     """
 
     songs: int
@@ -35,11 +39,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     creates: int
     calls: int
     steps: dict[str, int]
+    pace: str
     seconds: float
 
 
-async def plan_batch(manifest: Manifest, out: str | os.PathLike[str], *, retry_failed: bool = False) -> Plan:
-    """What `run_batch` would do now with this manifest and folder. Free, sends and writes nothing."""
+async def plan_batch(
+    manifest: Manifest,
+    out: str | os.PathLike[str],
+    *,
+    retry_failed: bool = False,
+    pace: Pace | str | None = PACE,
+    max_in_flight: int = MAX_IN_FLIGHT,
+) -> Plan:
+    """What `run_batch` would do now with this manifest and folder. Free, sends and writes nothing.
+
+    `pace` is that of the client, `max_in_flight` that of `run_batch`. Raises `ValueError` for a bad pace.
+    """
+    if isinstance(pace, str):
+        pace = Pace.parse(pace)
     folder = Folder(out)
     known: dict[str, str] = {}
     if folder.store_path.exists():
@@ -72,7 +89,8 @@ async def plan_batch(manifest: Manifest, out: str | os.PathLike[str], *, retry_f
                 depth = max(depth, 3 if step.name == "extend" else 2)
             else:
                 calls += times
-    seconds = creates * CREATE_SECONDS + depth * TASK_SECONDS if creates or going_on else 0.0
+    apart = max(1 / pace.rate if pace is not None else 0.0, TASK_SECONDS / max_in_flight)
+    seconds = creates * apart + depth * TASK_SECONDS if creates or going_on else 0.0
     return Plan(
         songs=len(manifest.songs),
         settled=settled,
@@ -82,5 +100,6 @@ async def plan_batch(manifest: Manifest, out: str | os.PathLike[str], *, retry_f
         creates=creates,
         calls=calls,
         steps=steps,
+        pace="none" if pace is None else str(pace),
         seconds=seconds,
     )

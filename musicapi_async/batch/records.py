@@ -4,6 +4,7 @@ out/                        finished files, each with its metadata (.json) besid
 out/covers/, out/wav/, ...  covers, and what the steps gave
 out/report.html             the report
 out/.musicapi/jobs.sqlite   the store: what was sent and paid for
+out/.musicapi/begun         there once the store is: a store that is gone is noticed
 out/.musicapi/songs/        one record for each song that is settled
 out/.musicapi/lock          held while a run is on
 """
@@ -107,6 +108,7 @@ class Folder:
         self.home: Final = self.out / HOME
         self.store_path: Final = self.home / "jobs.sqlite"
         self._songs: Final = self.home / "songs"
+        self._begun: Final = self.home / "begun"
 
     def make(self) -> None:
         """Make the folder, or raise `BatchError`."""
@@ -135,6 +137,20 @@ class Folder:
                 ) from error
             yield
 
+    def check_store(self) -> None:
+        """Raise `BatchError` if the store is gone: without it, everything would be paid for again."""
+        if self._begun.exists() and not self.store_path.exists():
+            raise BatchError(
+                f"the job store {self.store_path} is gone: it says which songs were paid for",
+                hint="Nothing was sent. Put it back from a copy; or choose another folder, where every song "
+                "is made and paid for anew.",
+            )
+
+    def begin(self) -> None:
+        """Note that the store is there now."""
+        if not self._begun.exists():
+            write_whole(self._begun, b"")
+
     def _record_path(self, song_id: str) -> Path:
         # Ids are the user's words and may be any; their digest is a name everywhere.
         return self._songs / f"{hashlib.sha256(song_id.encode()).hexdigest()[:32]}.json"
@@ -144,7 +160,10 @@ class Folder:
         record = self._read(self._record_path(song.id))
         if record is None or record.id != song.id:
             return None
-        return record if all((self.out / name).is_file() for name in record.files) else None
+        try:
+            return record if all((self.out / name).is_file() for name in record.files) else None
+        except OSError:
+            return None
 
     def records(self, ids: Iterator[str]) -> Iterator[SongRecord]:
         """The records of these songs, one at a time, however many there are."""
@@ -157,7 +176,7 @@ class Folder:
     def _read(path: Path) -> SongRecord | None:
         try:
             return _decoder.decode(path.read_bytes())
-        except (FileNotFoundError, msgspec.MsgspecError, ValueError):
+        except (OSError, msgspec.MsgspecError, ValueError):
             return None  # a record only saves work: without it, the song is looked at again, for free
 
     def keep(self, record: SongRecord) -> None:

@@ -15,16 +15,31 @@ from .records import ClipRecord, SongRecord, StepRecord
 WIDTH: Final = 640
 """Units of a wave form's drawing; it scales with the page."""
 
+SHOWN: Final = {
+    "stems_basic": "Stems (basic)",
+    "stems_full": "Stems (full)",
+    "stems": "Stems",
+    "wav": "WAV",
+    "midi": "MIDI",
+    "lyrics": "Timed lyrics",
+    "persona": "Persona",
+    "extend": "Extended",
+}
+"""What the steps are called on the page."""
 
-def write_report(path: Path, records: Iterable[SongRecord], unsettled: Mapping[str, str]) -> None:
-    """Write the page for these songs; `unsettled` maps what is not settled to why. Flat in memory."""
+
+def write_report(
+    path: Path, records: Iterable[SongRecord], unsettled: Mapping[str, str], summary: str = ""
+) -> None:
+    """Write the page for these songs; `unsettled` maps what is not settled to why, `summary` is a line above
+    them. Flat in memory."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as file:
-        file.writelines(_page(records, unsettled))
+        file.writelines(_page(records, unsettled, summary))
     os.replace(part, path)
 
 
-def _page(records: Iterable[SongRecord], unsettled: Mapping[str, str]) -> Iterator[str]:
+def _page(records: Iterable[SongRecord], unsettled: Mapping[str, str], summary: str) -> Iterator[str]:
     style = files(__name__.rpartition(".")[0]).joinpath("report.css").read_text(encoding="utf-8")
     yield (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -33,11 +48,15 @@ def _page(records: Iterable[SongRecord], unsettled: Mapping[str, str]) -> Iterat
     )
     if unsettled:
         yield '<section class="unsettled"><h2>Not settled</h2><dl>'
+        reasons: dict[str, list[str]] = {}
         for name, why in unsettled.items():
-            yield f"<dt>{html.escape(name)}</dt><dd>{html.escape(why)}</dd>"
+            reasons.setdefault(why, []).append(name)
+        for why, names in reasons.items():
+            yield f"<dt>{html.escape(', '.join(names))}</dt><dd>{html.escape(why)}</dd>"
         yield "</dl></section>"
-    yield '<p class="legend"><i class="queued"></i>queueing <i class="waiting"></i>waiting '
-    yield '<i class="fetching"></i>downloading</p>'
+    yield f"<p>{html.escape(summary)}</p>" if summary else ""
+    yield '<p class="legend"><span><i class="queued"></i>queueing</span> <span><i class="waiting"></i>waiting'
+    yield '</span> <span><i class="fetching"></i>downloading</span></p>'
     count = 0
     for record in records:
         count += 1
@@ -48,7 +67,7 @@ def _page(records: Iterable[SongRecord], unsettled: Mapping[str, str]) -> Iterat
 
 
 def _song(record: SongRecord) -> Iterator[str]:
-    yield f'<article class="{record.state}"><h2>{html.escape(record.title)}</h2>'
+    yield f'<article class="{record.state}"><h2>{html.escape(record.title.strip() or record.id)}</h2>'
     yield f'<p class="facts">line {record.line} · {html.escape(record.operation)}'
     yield f" · task <code>{html.escape(record.task_id)}</code></p>" if record.task_id else "</p>"
     if record.error:
@@ -68,7 +87,8 @@ def _timeline(record: SongRecord) -> Iterator[str]:
         ("waiting", record.submitted_at, record.ended_at),
         ("fetching", record.ended_at, record.fetched_at),
     )
-    shown = [(name, begin, end) for name, begin, end in spans if begin and end > begin]
+    # A clock that was set meanwhile gives times out of order: what they tell is not shown.
+    shown = [(name, begin, end) for name, begin, end in spans if start <= begin < end <= start + whole]
     if not shown or whole <= 0:
         return
     yield '<div class="timeline">'
@@ -82,7 +102,7 @@ def _clip(clip: ClipRecord) -> Iterator[str]:
     yield '<section class="clip">'
     if clip.cover:
         yield f'<img src="{_link(clip.cover)}" alt="" loading="lazy">'
-    yield f"<div><h3>{html.escape(clip.title or clip.clip_id)}</h3>"
+    yield f"<div><h3>{html.escape(clip.title.strip() or clip.clip_id)}</h3>"
     facts = [f"{clip.duration:.0f} s" if clip.duration else "", clip.tags]
     yield f'<p class="facts">{html.escape(" · ".join(fact for fact in facts if fact))}</p>'
     if clip.error:
@@ -99,17 +119,18 @@ def _clip(clip: ClipRecord) -> Iterator[str]:
 
 
 def _step(step: StepRecord) -> Iterator[str]:
-    yield f'<details class="{html.escape(step.state)}"><summary>{html.escape(step.name)}</summary>'
+    shown_as = SHOWN.get(step.name, step.name) + (", failed" if step.state == "failed" else "")
+    yield f'<details class="{html.escape(step.state)}"><summary>{html.escape(shown_as)}</summary>'
     if step.error:
         yield f'<p class="error">{html.escape(step.error)}</p>'
-    yield "<ul>"
+    yield "<ul>" if step.files else ""
     for name in step.files:
         shown = html.escape(Path(name).name)
         if Path(name).suffix.lower() in (".mp3", ".wav", ".ogg", ".flac", ".m4a"):
             yield f'<li>{shown}<audio controls preload="none" src="{_link(name)}"></audio></li>'
         else:
             yield f'<li><a href="{_link(name)}">{shown}</a></li>'
-    yield "</ul></details>"
+    yield "</ul></details>" if step.files else "</details>"
 
 
 def _wave(peaks: list[float]) -> str:

@@ -20,20 +20,19 @@ import msgspec
 
 from ..api.request import body
 from ..client import MusicAPI
-from ..errors import JobKeyConflictError, RequestValidationError
+from ..errors import BatchError, JobKeyConflictError, RequestValidationError
 from ..store import SQLiteStore, states
 from ..store.ledger import request_of
 from . import files
 from .manifest import Manifest, Song, operation_of
+from .plan import MAX_IN_FLIGHT
 from .purse import BudgetReached, Purse
 from .records import Folder, SongRecord, write_whole
 from .report import write_report
-from .song_work import HALTING, Left, SongWork
+from .song_work import HALTING, MENDING, Left, SongWork, disk_fault
 
 log: Final = logging.getLogger("musicapi_async")
 
-MAX_IN_FLIGHT: Final = 64
-"""Tasks submitted and not yet ended; at the documented pace about 40 songs run at once."""
 PLACES: Final = ("queued", "submitting", "running", "fetching", "done", "failed", "unknown", "left")
 STOPPED_LOOK: Final = 0.05
 """Seconds between looks at a create that was under way when the batch was stopped."""
@@ -106,6 +105,9 @@ async def run_batch(
     `stop` ends submitting when it is set: what was submitted is still waited for and fetched.
     `on_progress` is told of every change.
 
+    When the disk is full or the folder can no longer be written, it submits nothing more, and leaves what it
+    cannot write for the next run.
+
     Returns a `BatchResult`. Raises `RequestValidationError` for a faulty manifest and `JobKeyConflictError`
     for a song that was changed under its id, both before anything is sent; `BatchError` if the folder is in
     use or cannot be written; `JobStoreError`.
@@ -120,6 +122,7 @@ async def run_batch(
         manifest = await anyio.to_thread.run_sync(Manifest.read, manifest)
     folder = Folder(out)
     with folder.locked():
+        folder.check_store()
         store = SQLiteStore(folder.store_path)
         try:
             run = Run(
@@ -137,6 +140,8 @@ async def run_batch(
                 prices=prices,
             )
             return await run.carry_out()
+        except OSError as error:
+            raise BatchError(disk_fault(error, folder.out), hint=MENDING) from error
         finally:
             await store.aclose()
 
@@ -178,6 +183,10 @@ class Run:
         self.unknown: Final[dict[str, str]] = {}
         self.left: Final[dict[str, str]] = {}
         self.submitted = 0
+        self.begun = 0
+        self.last_begun = 0.0
+        self.took: Final[list[float]] = [0.0, 0.0]
+        """Songs that were run and settled, and how long they took in all."""
         self.halted = ""
         self.started = client.clock.now()
 
@@ -195,7 +204,7 @@ class Run:
         ids = (song.id for song in self.manifest.songs)
         report = self.folder.out / "report.html"
         await anyio.to_thread.run_sync(
-            write_report, report, self.folder.records(ids), {**self.unknown, **self.left}
+            write_report, report, self.folder.records(ids), {**self.unknown, **self.left}, self._counted()
         )
         return BatchResult(
             done=self.counts["done"],
@@ -208,6 +217,16 @@ class Run:
             report=report,
         )
 
+    def _counted(self) -> str:
+        told = (
+            ("done", "done"),
+            ("failed", "failed"),
+            ("unknown", "with an unknown outcome"),
+            ("left", "left"),
+        )
+        counts = ", ".join(f"{self.counts[name]} {words}" for name, words in told if self.counts[name])
+        return f"{len(self.manifest.songs)} songs: {counts}" if counts else ""
+
     # --- before the first credit ---------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
@@ -215,6 +234,7 @@ class Run:
         for job in await self.store.jobs("reserved", "sent"):
             # The folder is ours alone, so whoever held these is gone, even on another machine.
             await self.store.change(job.key, states.recover(lambda _holder: False, now))
+        await anyio.to_thread.run_sync(self.folder.begin)
         conflicts: list[str] = []
         for song in self.manifest.songs:
             known = await self.store.get(song.key)
@@ -270,6 +290,9 @@ class Run:
                 work = SongWork(self, song)
                 record = await work.settle()
                 where = work.place
+                if record is not None and work.ran_at is not None:
+                    self.took[0] += 1
+                    self.took[1] += self.client.clock.now() - work.ran_at
             else:
                 where = "submitting"
             self.move(where, self._verdict(song, record))
@@ -288,7 +311,6 @@ class Run:
 
     def _tell(self) -> None:
         elapsed = self.client.clock.now() - self.started
-        settled = self.counts["done"] + self.counts["failed"]
         open_songs = sum(self.counts[name] for name in ("queued", "submitting", "running", "fetching"))
         self.on_progress(
             Progress(
@@ -296,11 +318,28 @@ class Run:
                 **self.counts,
                 submitted=self.submitted,
                 pace=60 * self.submitted / elapsed if elapsed > 0 else 0.0,
-                left_seconds=open_songs * elapsed / settled if settled and self.submitted else None,
+                left_seconds=self._left_seconds(elapsed) if open_songs else None,
                 spent=self.purse.spent if self.purse.budget is not None else None,
                 stopping=self.stop.is_set() or bool(self.halted),
             )
         )
+
+    def ran(self) -> float:
+        """A song runs at the service from now on; the time on the monotonic clock."""
+        self.begun += 1
+        self.last_begun = self.client.clock.now()
+        return self.last_begun
+
+    def _left_seconds(self, elapsed: float) -> float | None:
+        """The expected time to the end: until the last song begins, and then what a song takes."""
+        settled, seconds = self.took
+        if not settled:
+            return None
+        waiting = self.counts["queued"] + self.counts["submitting"]
+        if waiting and not self.stop.is_set() and not self.halted:
+            return waiting * elapsed / self.begun + seconds / settled
+        left = seconds / settled - (self.client.clock.now() - self.last_begun)
+        return left if left > 0 else None
 
     # --- paid calls ----------------------------------------------------------------------------------------
 

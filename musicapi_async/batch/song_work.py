@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio.to_thread
@@ -15,7 +16,6 @@ from ..api.results import Clip, Clips
 from ..errors import (
     AuthenticationError,
     BadRequestError,
-    BatchError,
     DownloadError,
     EndpointRetiredError,
     InsufficientCreditsError,
@@ -52,17 +52,35 @@ SETTLING: Final = (
 """Errors that settle a song or a step as failed. All others say nothing of it: the next run goes on."""
 
 
+MENDING: Final = "What was paid for is written down: mend the disk and run the same command again."
+
+
+def disk_fault(error: OSError, folder: Path) -> str:
+    """What the disk refused, and where."""
+    return f"could not write {error.filename or folder}: {error.strerror or error}"
+
+
+def _is_of_the_disk(error: MusicAPIError) -> bool:
+    cause = error.__cause__  # a TimeoutError is an OSError, too
+    return (
+        isinstance(error, DownloadError)
+        and isinstance(cause, OSError)
+        and not isinstance(cause, TimeoutError)
+    )
+
+
 class Left(Exception):
     """The song is not settled in this run."""
 
 
 class SongWork:
-    """One song on its way; `place` is where it is counted."""
+    """One song on its way; `place` is where it is counted, `ran_at` when it first ran."""
 
     def __init__(self, run: Run, song: Song) -> None:
         self.run: Final = run
         self.song: Final = song
         self.place = "submitting"
+        self.ran_at: float | None = None
         self.now: Final = run.client.clock.time
         self.record: Final = SongRecord(
             id=song.id,
@@ -81,6 +99,7 @@ class SongWork:
             clips = await self._made()
             if clips is not None:
                 await self._take(clips)
+            await anyio.to_thread.run_sync(run.folder.keep, record)
         except Left as left:
             run.left[song.id] = str(left)
             return None
@@ -91,17 +110,17 @@ class SongWork:
             run.halt(str(error))
             run.left[song.id] = str(error)
             return None
-        except (JobStoreError, BatchError):
+        except JobStoreError:
             raise
         except MusicAPIError as error:
+            if _is_of_the_disk(error):
+                run.halt(str(error))  # whatever is made next could not be written either
             run.left[song.id] = str(error)
             return None
         except OSError as error:
-            raise BatchError(
-                f"{error.filename or run.folder.out}: {error.strerror or error}",
-                hint="What was paid for is written down: mend the disk and run the same command again.",
-            ) from error
-        await anyio.to_thread.run_sync(run.folder.keep, record)
+            run.left[song.id] = f"{disk_fault(error, run.folder.out)}. {MENDING}"
+            run.halt(run.left[song.id])
+            return None
         return record
 
     async def _made(self) -> Clips | None:
@@ -124,6 +143,8 @@ class SongWork:
         return cast("Clips", result.clips)
 
     def _moved(self, place: str) -> None:
+        if place == "running" and self.ran_at is None:
+            self.ran_at = self.run.ran()
         self.run.move(self.place, place)
         self.place = place
 
@@ -189,6 +210,8 @@ class SongWork:
                 (image,) = await run.client.download(cover, folder.out / "covers", name="{clip_id}")
                 kept.cover = folder.relative(image)
             except DownloadError as error:
+                if _is_of_the_disk(error):
+                    raise
                 log.warning("no cover of clip %s: %s", clip.clip_id, error)  # the song is there without it
         if run.waveforms:
             kept.peaks = await anyio.to_thread.run_sync(files.wave_form, path)

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,17 +16,18 @@ import click
 from ..api.families import FAMILIES
 from ..api.spelling import did_you_mean
 from . import exits
-from .commanding import Command, Group, run, seconds
+from .commanding import Command, Group, pace_of, run, seconds
 from .invocation import Invocation
 from .visible import visible
 
 if TYPE_CHECKING:
     from ..batch import BatchResult, Plan, Progress
+    from ..transport.limiter import Pace
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
 NAMED: Final = 10
-"""Songs that a summary names one by one; the report names all."""
+"""Songs that a line of a summary names; the report names all."""
 
 
 def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
@@ -75,9 +76,17 @@ def batch_group() -> None:
 @click.option(
     "--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True, help="Tasks at once."
 )
+@click.option(
+    "--pace",
+    callback=pace_of,
+    default="1/3s",
+    show_default=True,
+    metavar="N/TIME",
+    help="Creates per time, such as 20/10s; none: no limit. Default: that of a standard account.",
+)
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
-def run_command(manifest: Path, out: Path, dry_run: bool, **options: Any) -> None:
+def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **options: Any) -> None:
     """Make all songs of MANIFEST, a .jsonl or .csv file. Charges credits.
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
@@ -88,13 +97,14 @@ def run_command(manifest: Path, out: Path, dry_run: bool, **options: Any) -> Non
         from ..batch import Manifest, plan_batch, run_batch
 
         songs = await asyncio.to_thread(Manifest.read, manifest)
-        plan = await plan_batch(songs, out, retry_failed=options["retry_failed"])
         if dry_run:
+            shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
+            plan = await plan_batch(songs, out, pace=pace, **shared)
             told = {name: getattr(plan, name) for name in plan.__struct_fields__}
-            invocation.reporter.event("plan", told, _plan_text(plan))
+            invocation.reporter.event("plan", told, _plan_text(plan, pace))
             return exits.OK
-        meter = _Meter(invocation)
-        async with invocation.client() as client:
+        meter = _Meter(invocation, len(songs.songs))
+        async with invocation.client(pace=pace) as client:
             with meter, _two_interrupts(meter) as stop:
                 result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
         return _summary(invocation, result, interrupted=stop.is_set())
@@ -102,13 +112,17 @@ def run_command(manifest: Path, out: Path, dry_run: bool, **options: Any) -> Non
     run(work)
 
 
-def _plan_text(plan: Plan) -> list[str]:
-    lines = [f"{plan.songs} songs: {plan.new} to submit, {plan.going_on} going on, {plan.settled} settled"]
+def _plan_text(plan: Plan, pace: Pace | None) -> list[str]:
+    counts = (plan.new, "to submit"), (plan.going_on, "going on"), (plan.settled, "settled")
+    told = ", ".join(f"{count} {words}" for count, words in counts if count)
+    lines = [f"{plan.songs} songs: {told}" if told else f"{plan.songs} songs"]
     if plan.unknown:
         lines.append(f"{plan.unknown} with an unknown outcome: see `musicapi jobs list`")
     if plan.steps:
         lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
-    lines.append(f"{plan.creates} creates at one per 3 s, and {plan.calls} other paid calls")
+    rate = "without a limit" if pace is None else f"at {pace.count} per {pace.period:g} s"
+    calls = f", and {plan.calls} other paid calls" if plan.calls else ""
+    lines.append(f"{plan.creates} creates {rate}{calls}")
     lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
     return lines
 
@@ -127,10 +141,11 @@ def _summary(invocation: Invocation, result: BatchResult, *, interrupted: bool) 
     if result.halted:
         lines.append(f"Stopped early: {visible(result.halted)}")
     for title, found in (("Outcome unknown", result.unknown), ("Left for the next run", result.left)):
-        for name, why in list(found.items())[:NAMED]:
-            lines.append(f"{title}: {visible(name)}: {visible(why)}")
-        if len(found) > NAMED:
-            lines.append(f"{title}: and {len(found) - NAMED} more")
+        for why, names in _by_reason(found).items():
+            named = ", ".join(visible(name) for name in names[:NAMED])
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            reason = "" if why == result.halted else f": {visible(why)}"
+            lines.append(f"{title}: {named}{more}{reason}")
     lines.append(f"Report: {result.report}")
     invocation.reporter.event("batch", fields, lines)
     if result.unknown:
@@ -144,10 +159,19 @@ def _summary(invocation: Invocation, result: BatchResult, *, interrupted: bool) 
     return exits.GOING_ON if result.left else exits.OK
 
 
+def _by_reason(found: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names by what is said of them: a full disk is told once, not once for each song."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.items():
+        reasons.setdefault(why, []).append(name)
+    return reasons
+
+
 class _Meter:
     """Live progress: one bar on a terminal, a plain line now and then elsewhere, events in JSON."""
 
-    def __init__(self, invocation: Invocation) -> None:
+    def __init__(self, invocation: Invocation, songs: int) -> None:
+        self._songs = songs
         self._json = invocation.errors_as_json
         self._last = 0.0
         self.progress: Progress | None = None
@@ -158,15 +182,21 @@ class _Meter:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bars
+            from rich.table import Column
 
             self._bar = Bars(
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TextColumn(
+                    "{task.description}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+                ),
                 console=Console(stderr=True),
+                expand=True,
             )
             self._bar.start()
-            self._bar.add_task("", total=None)
+            self._bar.add_task("", total=self._songs)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -200,25 +230,26 @@ class _Meter:
 
 
 def _line(progress: Progress) -> str:
-    parts = [
-        f"{progress.queued + progress.submitting} queued",
-        f"{progress.running} running",
-        f"{progress.fetching} fetching",
-    ]
-    parts += [
+    counts = [
         f"{count} {name}"
         for name, count in (
+            ("queued", progress.queued + progress.submitting),
+            ("running", progress.running),
+            ("finishing", progress.fetching),
             ("failed", progress.failed),
             ("unknown", progress.unknown),
             ("left", progress.left),
         )
         if count
     ]
-    parts.append(f"{progress.pace:.0f} calls/min")
+    parts = [", ".join(counts)] if counts else []
+    if progress.left_seconds:
+        parts.append(f"{_duration(progress.left_seconds)} to go")
     if progress.spent is not None:
         parts.append(f"{progress.spent:g} credits")
-    if progress.left_seconds:
-        parts.append(f"about {_duration(progress.left_seconds)} left")
+    parts.append(f"{progress.submitted} submitted")
+    if progress.queued + progress.submitting:
+        parts[-1] += f" ({progress.pace:.0f}/min)"
     return ", ".join(parts)
 
 

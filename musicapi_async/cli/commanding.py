@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +12,9 @@ from ..api.spelling import did_you_mean
 from ..config import check_seconds
 from ..errors import RequestValidationError
 from .invocation import Invocation
+
+if TYPE_CHECKING:
+    from ..transport.limiter import Pace
 
 T = TypeVar("T")
 
@@ -37,6 +40,18 @@ def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> 
         return None if value is None else check_seconds("it", value)
     except RequestValidationError as error:
         raise click.BadParameter("must be a positive number", ctx, param) from error
+
+
+def pace_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Pace | None:
+    """'1/3s' as a pace; 'none', and nothing, as none; or a usage error."""
+    from ..transport.limiter import Pace
+
+    if value is None or value == "none":
+        return None
+    try:
+        return Pace.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:

@@ -64,12 +64,12 @@ class Invocation:
 
     # --- the client ----------------------------------------------------------------------------------------
 
-    def client(self) -> MusicAPI:
-        """A client as the options and the environment say."""
+    def client(self, **options: Any) -> MusicAPI:
+        """A client as the options and the environment say; `options` go to `MusicAPI`."""
         from ..client import MusicAPI
         from ..clock import Clock
 
-        client = MusicAPI(self._key(), base_url=self.base_url, clock=Clock(self.clock_speed))
+        client = MusicAPI(self._key(), base_url=self.base_url, clock=Clock(self.clock_speed), **options)
         if self.clock_speed != 1 and not _is_local(client.base_url):
             raise click.UsageError(
                 "--clock-speed (MUSICAPI_CLOCK_SPEED) is for a sandbox on this machine only."

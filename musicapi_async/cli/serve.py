@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .commanding import Command, run, seconds
+from .commanding import Command, pace_of, run, seconds
 from .invocation import Invocation
 
 DEFAULT_PORT = 8765
@@ -14,15 +14,8 @@ DEFAULT_PORT = 8765
 
 def _limit(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, float] | None:
     """'1/3s' as (1, 3.0)."""
-    from ..transport.limiter import Pace
-
-    if value is None or value == "none":
-        return None
-    try:
-        pace = Pace.parse(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-    return pace.count, pace.period
+    pace = pace_of(ctx, param, value)
+    return None if pace is None else (pace.count, pace.period)
 
 
 @click.command("sandbox", cls=Command)

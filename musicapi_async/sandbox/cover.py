@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ _SHADES: Final = 48
 _Colour = tuple[float, float, float]
 
 
+@lru_cache(maxsize=32)  # both as a file of its own and within the MP3
 def cover(brief: Brief) -> bytes:
     """A square PNG of 512 pixels, a few kB, that follows the title, the mood and the seed of `brief`.
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import threading
 from collections.abc import Callable, MutableSequence
-from typing import Protocol, cast
+from functools import cache
+from typing import Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["Encoder", "MidiMessage", "SoundFile", "id3", "lameenc", "mido", "soundfile"]
+
+_importing: Final = threading.Lock()
 
 Samples = npt.NDArray[np.float32]
 
@@ -101,6 +105,12 @@ def id3() -> _Id3:
 
 def lameenc() -> _Lameenc | None:
     """The MP3 encoder that can be told to be quick, if it is installed."""
+    with _importing:  # while one thread imports this extension, others would find it half made
+        return _lameenc()
+
+
+@cache
+def _lameenc() -> _Lameenc | None:
     if importlib.util.find_spec("lameenc") is None:
         return None
     return cast("_Lameenc", importlib.import_module("lameenc"))

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from ..api.families import SAME_FAMILY
 from ..api.handle import TaskRef
 from ..api.request import SECRET, without_secrets
 from ..api.results import TaskUpdate
@@ -28,6 +29,9 @@ LOOK_LONGEST: Final = 1.0
 """Seconds between looks at a row that another call holds; a create takes about a second."""
 PATIENCE: Final = 120.0
 """Seconds to wait for a holder of whom nobody can tell whether it lives, twice the longest attempt."""
+
+ENDS: Final = 1024
+"""Tasks whose end is remembered as noted, so that looking at them again costs no look into the store."""
 
 _encoder: Final = msgspec.json.Encoder(order="sorted")
 _under_way: Final[WeakValueDictionary[str, JobRecording]] = WeakValueDictionary()
@@ -77,22 +81,23 @@ class Ledger:
         self.clock: Final = clock
         self.alive: Final = alive
         self._base_url: Final = base_url
-        self._always: Final = always
+        self.always: Final = always
         self._new_key: Final = new_key
         self._unsaved: Final[dict[str, Step]] = {}
+        self._ends: Final[dict[tuple[str, str], None]] = {}
 
     def record(
         self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
     ) -> JobRecording | None:
         """The recording of a call; None for one without a key that need not be written down."""
-        if key is None and not self._always:
+        if key is None and not self.always:
             return None
         request = request_of(self._base_url, call, body, family, kind)
         return JobRecording(self, key or self._new_key(), request)
 
     def keyed(self, options: Options) -> Options:
         """The options with a job key, if the call is written down."""
-        if options.job_key is not None or not self._always:
+        if options.job_key is not None or not self.always:
             return options
         return msgspec.structs.replace(options, job_key=self._new_key())
 
@@ -110,6 +115,7 @@ class Ledger:
 
     async def resolve(self, key: str, task: TaskRef) -> Job:
         """Say which task an ambiguous job made."""
+        self.reopen(task)
         step = states.resolved(key, task, self.alive, self.clock.time())
         job = await self.store.change(key, step, durable=True)
         assert job is not None  # the step raises when there is none
@@ -117,19 +123,33 @@ class Ledger:
 
     async def adopt(self, key: str, task: TaskRef) -> None:
         """A webhook told which task the call with this key made; only one whose answer was lost needs it."""
+        self.reopen(task)
         await self.store.change(key, states.adopted(task, self.clock.time()), durable=True)
+
+    def knows_end_of(self, ref: TaskRef) -> bool:
+        """Whether that a task ended has been noted lately, so that there is nothing to do."""
+        return _one(ref) in self._ends
+
+    def reopen(self, ref: TaskRef) -> None:
+        """There is news of a task: its end is noted when it is seen again."""
+        self._ends.pop(_one(ref), None)
 
     async def ended(self, ref: TaskRef, update: TaskUpdate) -> None:
         """Note that a task ended. A loss here loses nothing: the next look at the task tells it again."""
+        self._ends[_one(ref)] = None
+        while len(self._ends) > ENDS:
+            del self._ends[next(iter(self._ends))]
         error = update.error
         outcome = "failed" if error is not None else update.result.status if update.result else ""
         refunded = error.refunded if isinstance(error, TaskFailedError) else None
         why = error.message if error is not None else ""
         try:
-            for job in await self.store.find(ref.family, ref.task_id):
-                step = states.ended(ref, outcome, refunded, why, self.clock.time())
-                await self.store.change(job.key, step)
+            for word in SAME_FAMILY.get(ref.family, (ref.family,)):
+                for job in await self.store.find(word, ref.task_id):
+                    step = states.ended(ref, outcome, refunded, why, self.clock.time())
+                    await self.store.change(job.key, step)
         except JobStoreError as failure:
+            self.reopen(ref)
             log.warning("task %s ended (%s), and that could not be noted: %s", ref.task_id, outcome, failure)
 
     async def keep(self, key: str, step: Step, what: str) -> None:
@@ -233,6 +253,7 @@ class JobRecording:
 
     async def accepted(self, task: TaskRef, reply: Any) -> None:
         """On disk when this returns: the task."""
+        self._ledger.reopen(task)
         kept = msgspec.structs.replace(task, own=False)
         now = self._ledger.clock.time()
         step = states.accepted(self._holder, self._job, kept, _text(reply), now)
@@ -273,6 +294,11 @@ class _Reopened(JobRecording):
         self._opened = True
         ledger = self._ledger
         return states.reopened(self.key, self._holder, ledger.alive, ledger.clock.time())
+
+
+def _one(ref: TaskRef) -> tuple[str, str]:
+    """One key for a task, whichever word of its family it is told by."""
+    return SAME_FAMILY.get(ref.family, (ref.family,))[0], ref.task_id
 
 
 def unknown_outcome(job: Job) -> OutcomeUnknownError:

@@ -175,7 +175,7 @@ class Downloader:
                 await self._clock.sleep(retry.spread(next(pauses), 0.1, self._rng))
 
     async def _attempt(self, url: str, path: Path, extension: str, owned: bool) -> Path:
-        part = path.with_name(path.name + f".{extension}" * bool(extension) + ".part")
+        part = _part_of(path, extension)
         have, source = await anyio.to_thread.run_sync(parts.started, part, url)
         headers = {"Accept-Encoding": "identity"}
         if have:
@@ -305,7 +305,7 @@ def _finish(part: Path, path: Path, url: str, owned: bool) -> Path:
         final, count = path.with_name(f"{path.name} {count}.{ending}"), count + 1
     os.replace(part, final)
     parts.drop_note(part)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     return final
 
 
@@ -319,7 +319,8 @@ def _same_bytes(one: Path, other: Path) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a loss of power, where the system can be asked for that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -329,12 +330,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _whole_file(path: Path, extension: str) -> Path | None:
-    """The finished file of an earlier download, if there is one."""
+    """The finished file of an earlier download, if there is one; what a kill left beside it goes."""
     for ending in (extension,) if extension else EXTENSIONS:
         final = path.with_name(f"{path.name}.{ending}")
         if final.is_file() and final.stat().st_size:
+            parts.drop(_part_of(path, extension))
             return final
     return None
+
+
+def _part_of(path: Path, extension: str) -> Path:
+    """Where a file is written before it has its name."""
+    return path.with_name(path.name + f".{extension}" * bool(extension) + ".part")
 
 
 FIELDS: Final = ("title", "clip_id", "index", "name")

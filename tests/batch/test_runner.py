@@ -374,3 +374,21 @@ async def test_the_report_is_one_self_contained_page(client: MusicAPI, tmp_path:
     assert page.count('<svg class="wave"') == 4
     assert "Rain 1" in page
     assert page.count('class="timeline"') == 2
+    assert "2 songs: 2 done" in page
+
+
+async def test_the_report_tells_what_failed_and_names_what_has_no_title(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Counts above, the songs of unknown outcome by their keys, failures with their reason, blank titles by id."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(400))
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    songs = [{**row, "title": title} for row, title in zip(rows(3), ("a", "b", "   "), strict=True)]
+    result = await make(client, songs, tmp_path, max_in_flight=1)
+    page = result.report.read_text("utf-8")
+    assert "3 songs: 1 done, 1 failed, 1 with an unknown outcome" in page
+    (unknown,) = result.unknown
+    assert f"<dt>{unknown}</dt>" in page
+    assert page.count('<article class="failed">') == 1
+    for record in Folder(tmp_path).records(iter(["s2"])):
+        assert "<h2>s2</h2>" in page if record.state == "done" else record.error in page

@@ -43,10 +43,26 @@ async def test_a_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox
     assert ended.code == 0
     assert "10 songs: 10 to submit" in ended.out
     assert "20 stems_basic, 20 wav" in ended.out
-    assert "30 creates at one per 3 s, and 20 other paid calls" in ended.out
+    assert "30 creates at 1 per 3 s, and 20 other paid calls" in ended.out
     assert "About 5 min" in ended.out
     assert not (tmp_path / "out").exists()
     assert not sandbox.journal
+
+
+async def test_the_pace_is_that_of_the_account(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """`--pace` decides how fast songs are submitted, and how long the plan says that it takes."""
+    write(tmp_path, 30)
+    for pace, told in (("1/1m", "About 32 min"), ("20/10s", "About 2 min"), ("none", "without a limit")):
+        ended = await shell.run(
+            "batch", "run", "songs.jsonl", "--out", "p", "--pace", pace, "--dry-run", "--text"
+        )
+        assert told in ended.out, ended.err
+    wrong = await shell.run("batch", "run", "songs.jsonl", "--out", "p", "--pace", "quick")
+    assert wrong.code == 2
+    assert "20/10s" in wrong.err
+    write(tmp_path, 2)
+    assert (await shell.run("batch", "run", "songs.jsonl", "--out", "slow", "--pace", "1/2m")).code == 0
+    assert sandbox.journal.pace()[0] > 40  # of 120 s, which are 0.6 real ones: a busy machine may take some
 
 
 async def test_a_faulty_manifest_names_the_line(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -93,6 +109,19 @@ async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_p
     jobs = lines_of(listed.out)
     assert {job["task_id"] for job in jobs} == {entry.task_id for entry in sandbox.journal.creates}
     assert len(jobs) == made
+
+
+async def test_a_reason_that_concerns_many_songs_is_told_once(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Without credits all songs are left: one line names them, another says why."""
+    sandbox.account.credits = 0
+    write(tmp_path, 12)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 3, ended.err
+    assert ended.out.count("credits are not enough") == 1
+    assert ended.out.count("Left for the next run") == 1
+    assert "and 2 more" in ended.out
 
 
 async def test_an_unknown_outcome_is_listed_and_resolved(

@@ -239,3 +239,15 @@ async def test_a_download_that_never_comes_leaves_nothing_under_its_name(
         sandbox.faults.clear()
         (path,) = await client.download(clips[0], tmp_path / "out")
     assert os.listdir(tmp_path / "out") == [path.name]
+
+
+async def test_a_process_killed_after_the_last_byte_leaves_nothing_for_ever(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Killed between giving a file its name and forgetting its note: the next call removes the note."""
+    async with sandbox.client(pace=None) as client:
+        clips = await (await client.sonic.create_music(**SONG)).wait()
+        (path,) = await client.download(clips[0], tmp_path)
+        path.with_name(path.name + ".source.part").write_text("{}")
+        assert await client.download(clips[0], tmp_path) == [path]
+    assert os.listdir(tmp_path) == [path.name]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
+import sys
+import textwrap
 import zlib
+from pathlib import Path
 
 import mido
 import msgspec
@@ -222,3 +227,32 @@ def test_a_cover_is_a_small_png_that_follows_its_song():
     assert cover(BRIEF) == picture
     assert cover(msgspec.structs.replace(BRIEF, title="Sun")) != picture
     assert cover(msgspec.structs.replace(BRIEF, seed=12)) != picture
+
+
+HALF_MADE = """
+    import time
+    whole, __spec__ = __spec__, None  # as an extension looks to other threads while it is imported
+    time.sleep(0.02)
+    __spec__ = whole
+    class Encoder: ...
+"""
+MANY_THREADS = """
+    from concurrent.futures import ThreadPoolExecutor
+    from musicapi_async.sandbox import libraries
+    with ThreadPoolExecutor(4) as threads:
+        print(sum(found.result().Encoder is not None for found in
+            [threads.submit(libraries.lameenc) for _ in range(4)]))
+"""
+
+
+def test_the_first_songs_of_many_threads_find_the_encoder_whole(tmp_path: Path) -> None:
+    """Threads that ask while another one imports it wait for that import."""
+    (tmp_path / "lameenc.py").write_text(textwrap.dedent(HALF_MADE))
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MANY_THREADS)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "4", done.stderr

@@ -26,7 +26,7 @@ from musicapi_async.errors import (
     TaskFailedError,
 )
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.store import JobStore, MemoryStore, SQLiteStore
+from musicapi_async.store import Job, JobStore, MemoryStore, SQLiteStore
 from musicapi_async.wire.signature import sign
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
@@ -333,6 +333,62 @@ async def test_a_failure_that_only_a_later_client_saw_is_noted(
         (job,) = await view.jobs()
         assert (job.state, job.outcome) == ("failed", "failed")
         await (await view.resubmit("k")).wait()
+
+
+@pytest.mark.parametrize("words", [("sonic", "suno"), ("suno", "sonic")])
+async def test_the_end_of_a_task_is_noted_under_either_word_of_its_family(
+    sandbox: Sandbox, store: JobStore, words: tuple[str, str]
+) -> None:
+    """Both words name Sonic: a task that was made by one and waited for by the other is finished."""
+    made_by, waited_by = words
+    async with opened(sandbox, store) as client:
+        family = getattr(client.with_options(job_key="k"), made_by)
+        task_id = (await family.create_music(**SONG)).task_id
+        await client.task(waited_by, task_id).wait()
+        (job,) = await client.jobs()
+    assert (job.state, job.outcome) == ("finished", "succeeded")
+
+
+class Counting(MemoryStore):
+    """Counts the looks for a task."""
+
+    found = 0
+
+    async def find(self, family: str, task_id: str) -> list[Job]:
+        """The jobs with this task."""
+        self.found += 1
+        return await super().find(family, task_id)
+
+
+async def test_looking_at_an_ended_task_again_costs_no_look_into_the_store(sandbox: Sandbox) -> None:
+    """Its end is noted by the first look; a hundred more ask the service only."""
+    store = Counting()
+    async with opened(sandbox, store) as client:
+        task = await client.sonic.create_music(**SONG)
+        await task.wait()
+        (job,) = await client.jobs()
+        looked = store.found
+        for _ in range(100):
+            await task.refresh()
+    assert job.state == "finished"
+    assert store.found == looked
+
+
+async def test_the_end_of_a_task_that_was_named_late_is_noted(sandbox: Sandbox, store: JobStore) -> None:
+    """Seen before anybody had said which job it belongs to, its end is noted when it is seen again."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    async with opened(sandbox, store) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="k").sonic.create_music(**SONG)
+        task_id = sandbox.journal.creates[0].task_id
+        await client.task("sonic", task_id).wait()
+        assert (
+            await client.jobs(state="ambiguous") == await client.jobs("ambiguous") == [await client.job("k")]
+        )
+        await client.resolve("k", task_id=task_id)
+        await client.task("sonic", task_id).refresh()
+        (job,) = await client.jobs()
+    assert (job.state, job.outcome) == ("finished", "succeeded")
 
 
 async def test_a_direct_call_gives_its_reply_again(sandbox: Sandbox, store: JobStore) -> None:

@@ -1,0 +1,154 @@
+"""A chain whose process is killed between a paid call and the note of it. The sandbox's journal is the judge."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pytest
+
+from musicapi_async import Clip, OutcomeUnknownError, chains
+from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.store import SQLiteStore
+
+CHAIN = """
+import asyncio, sys
+import msgspec
+from musicapi_async import Clip, Clock, MusicAPI, chains
+from musicapi_async.store import SQLiteStore
+
+async def main():
+    base_url, key, clip, folder, store, parts, pace = sys.argv[1:]
+    clip, parts = msgspec.json.decode(clip, type=Clip), msgspec.json.decode(parts)
+    store = SQLiteStore(store) if store else None
+    async with MusicAPI(key, base_url=base_url, clock=Clock(100), pace=pace or None, store=store) as client:
+        if pace:
+            await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="before it")
+        await chains.everything(client, clip, folder, **parts)
+
+asyncio.run(main())
+"""
+
+WAV: dict[str, Any] = {"stems": "none", "wav": True, "midi": False, "lyrics": False}
+STEMS: dict[str, Any] = {"stems": "basic", "wav": False, "midi": False, "lyrics": False}
+HANGING = 600.0
+"""API seconds without an answer: until the process is killed."""
+
+
+@pytest.fixture
+async def box() -> AsyncIterator[Sandbox]:
+    """A sandbox with short songs."""
+    async with Sandbox(speed=100, longest=1) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def clip(box: Sandbox) -> Clip:
+    """A finished clip."""
+    async with box.client() as client:
+        made = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="calm rain")
+        return (await made.wait())[0]
+
+
+async def started(
+    box: Sandbox, clip: Clip, folder: Path, parts: dict[str, Any], store: Path | None, pace: str = ""
+) -> asyncio.subprocess.Process:
+    """`everything` in a process of its own; with a pace, after another create."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CHAIN, box.base_url, box.api_key, msgspec.json.encode(clip), folder),
+        *(store or "", msgspec.json.encode(parts), pace),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+async def killed(
+    box: Sandbox, clip: Clip, folder: Path, path: str, parts: dict[str, Any], store: Path | None
+) -> None:
+    """Run `everything`, and kill it when its paid call has arrived and before it is answered."""
+    box.faults.on("POST", path, Fault.slow(HANGING))
+    process = await started(box, clip, folder, parts, store)
+    with anyio.fail_after(60):
+        while not any(entry.charge for entry in box.journal.requests(path)):
+            await anyio.lowlevel.checkpoint()
+    process.kill()
+    await process.wait()
+
+
+@pytest.mark.parametrize(("path", "parts"), [("/sonic/wav", WAV), ("/sonic/stems/basic", STEMS)])
+async def test_a_chain_killed_while_it_paid_does_not_pay_again(
+    box: Sandbox, clip: Clip, tmp_path: Path, path: str, parts: dict[str, Any]
+) -> None:
+    """Without a store the next call refuses that step, with the way out, until somebody decides."""
+    await killed(box, clip, tmp_path, path, parts, None)
+    async with box.client(pace=None) as client:
+        for _ in range(2):
+            with pytest.raises(OutcomeUnknownError, match=r"sent before.*dashboard") as caught:
+                await chains.everything(client, clip, tmp_path, **parts)
+        assert len(box.journal.requests(path)) == 1
+        reached = caught.value.reached
+        assert isinstance(reached, chains.Reached)
+        (step,) = reached.unknown
+        reached.resubmit(step)
+        files = await chains.everything(client, clip, tmp_path, reached=reached, **parts)
+        assert files.wav or files.stems
+    assert len(box.journal.requests(path)) == 2
+
+
+async def test_with_a_store_a_killed_step_is_a_job_that_can_be_resolved(
+    box: Sandbox, clip: Clip, tmp_path: Path
+) -> None:
+    """The step has a job key of its own; the task that somebody names for it is waited for, and fetched."""
+    await killed(box, clip, tmp_path / "out", "/sonic/stems/basic", STEMS, tmp_path / "jobs.sqlite")
+    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await chains.everything(client, clip, tmp_path / "out", **STEMS)
+        (job,) = await client.jobs("ambiguous")
+        assert caught.value.job_key == job.key
+        (entry,) = box.journal.requests("/sonic/stems/basic")
+        await client.resolve(job.key, task_id=entry.task_id)
+        files = await chains.everything(client, clip, tmp_path / "out", **STEMS)
+    assert len(files.stems) == 2
+    assert len(box.journal.requests("/sonic/stems/basic")) == 1
+
+
+@pytest.mark.parametrize(("path", "parts"), [("/sonic/wav", WAV), ("/sonic/stems/basic", STEMS)])
+async def test_with_a_store_a_step_that_was_answered_before_the_kill_is_not_sent_again(
+    box: Sandbox, clip: Clip, tmp_path: Path, path: str, parts: dict[str, Any]
+) -> None:
+    """The answer is in the store, only the folder's note is still that of the moment before the call."""
+    out, store = tmp_path / "out", SQLiteStore(tmp_path / "jobs.sqlite")
+    async with box.client(pace=None, store=store) as client:
+        files = await chains.everything(client, clip, out, **parts)
+        (job,) = await client.jobs()
+        before = chains.Reached(clip_ids={"clip": clip.clip_id}, unknown={job.key.partition(".")[2]: job.key})
+        for path_of in (files.wav, *files.stems.values()):
+            if path_of is not None:
+                path_of.unlink()
+        (out / chains.REACHED_FILE).write_text(before.json())
+        assert await chains.everything(client, clip, out, **parts) == files
+    assert len(box.journal.requests(path)) == 1
+
+
+async def test_a_chain_killed_while_it_queued_is_sent_when_it_is_called_again(
+    box: Sandbox, clip: Clip, tmp_path: Path
+) -> None:
+    """With a store it is known that nothing had left, so there is nothing to decide."""
+    store = SQLiteStore(tmp_path / "jobs.sqlite")
+    process = await started(box, clip, tmp_path / "out", STEMS, store.path, pace="1/86400s")
+    with anyio.fail_after(60):
+        while not (store.path.exists() and await store.jobs("reserved") and await store.jobs("accepted")):
+            await anyio.lowlevel.checkpoint()
+    process.kill()
+    await process.wait()
+    noted = chains.Reached.parse((tmp_path / "out" / chains.REACHED_FILE).read_bytes())
+    assert list(noted.unknown) == ["stems_basic"]
+    async with box.client(pace=None, store=store) as client:
+        assert (await chains.everything(client, clip, tmp_path / "out", **STEMS)).stems
+    assert len(box.journal.requests("/sonic/stems/basic")) == 1
