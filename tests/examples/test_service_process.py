@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ async def test_killed_again_and_again_it_loses_nothing_and_pays_nothing_twice(tm
 
 
 async def test_killed_while_ordering_it_sends_what_had_not_left_and_nothing_twice(tmp_path: Path) -> None:
-    """Six orders, killed at once: after the restart each is sent, or found, or waits for its webhook."""
+    """Six orders, killed at once: after the restart each is sent, or found, or told by its webhook.
+
+    One whose request was on its way out in that moment never arrived, and says that nobody knows.
+    """
     # Ten seconds for a song: a webhook that comes while the service is away is repeated only so often.
     async with Sandbox(speed=SPEED, longest=20, durations=Durations(song=(300.0, 0.2))) as sandbox:
         sandbox.faults.on("POST", "/sonic/create", Fault.slow(10), times=3)
@@ -94,12 +98,16 @@ async def test_killed_while_ordering_it_sends_what_had_not_left_and_nothing_twic
                 await order(studio, f"song {number}")
             await asyncio.to_thread(studio.end, signal.SIGKILL)
             await asyncio.to_thread(studio.start)
-            shown = await watch(studio, all_ended(6))
+
+            def settled(shown: dict[str, dict[str, Any]]) -> bool:
+                states = Counter(song["state"] for song in shown.values())
+                return states["succeeded"] == len(sandbox.journal.creates) == 6 - states["unknown"]
+
+            await watch(studio, settled)
         finally:
             await asyncio.to_thread(studio.end)
-        assert {song["state"] for song in shown.values()} == {"succeeded"}
-        assert len(sandbox.journal.creates) == 6
-        assert sandbox.journal.charges == 120
+        assert len(sandbox.journal.creates) >= 4
+        assert sandbox.journal.charges == 20 * len(sandbox.journal.creates)
 
 
 async def test_a_song_whose_order_was_never_answered_comes_back_by_webhook(tmp_path: Path) -> None:
