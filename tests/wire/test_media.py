@@ -145,7 +145,7 @@ ODD = {
     "an unsynchronised tag": ("mp3", b"ID3\x03\0\x80\0\0\0\x0a" + b"\xff\0\xfb" * 3 + b"\0" + FRAME * 2),
     "a cut last frame": ("mp3", FRAME * 2 + FRAME[:100]),
     "a free bit rate": ("mp3", FREE * 3),
-    "layer II": ("mp3", (b"\xff\xfd\x84\x00" + bytes(413)) * 2),
+    "layer II": ("mp3", (b"\xff\xfd\x80\x00" + bytes(413)) * 2),
     "AAC": ("aac", AAC * 3),
     "AAC after a tag": ("aac", TAG + AAC * 3),
     "FLAC after a tag": ("flac", TAG + b"fLaC\0\0\0\x22\x10\0\x10\0" + bytes(6) + b"\x0b\xb8" + bytes(22)),
