@@ -64,8 +64,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended. `unknown` maps the job keys whose outcome nobody knows to why; `left` maps the ids of
-    songs that are not settled to why; `halted` is why submitting stopped early, or '', and `disk_failed` whether
-    that was the disk and not the account; `report` is the page.
+    songs that are not settled to why; `halted` is why submitting stopped early, or ''; `disk_failed` tells
+    whether that was the disk and not the account; `report` is the page.
     """
 
     done: int
