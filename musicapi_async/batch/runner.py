@@ -64,7 +64,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended. `unknown` maps the job keys whose outcome nobody knows to why; `left` maps the ids of
-    songs that are not settled to why; `halted` is why submitting stopped early, or ''; `report` is the page.
+    songs that are not settled to why; `halted` is why submitting stopped early, or ''; `disk_failed` tells
+    whether that was the disk and not the account; `report` is the page.
     """
 
     done: int
@@ -72,6 +73,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     unknown: dict[str, str]
     left: dict[str, str]
     halted: str
+    disk_failed: bool = False
     submitted: int
     spent: float | None
     report: Path
@@ -188,6 +190,7 @@ class Run:
         self.took: Final[list[float]] = [0.0, 0.0]
         """Songs that were run and settled, and how long they took in all."""
         self.halted = ""
+        self.disk_failed = False
         self.started = client.clock.now()
 
     async def carry_out(self) -> BatchResult:
@@ -212,6 +215,7 @@ class Run:
             unknown=self.unknown,
             left=self.left,
             halted=self.halted,
+            disk_failed=self.disk_failed,
             submitted=self.submitted,
             spent=self.purse.spent if self.purse.budget is not None else None,
             report=report,
@@ -374,10 +378,10 @@ class Run:
         self._tell()
         return found
 
-    def halt(self, why: str) -> None:
+    def halt(self, why: str, *, by_disk: bool = False) -> None:
         """Submit nothing more; what is about to leave still does."""
         if not self.halted:
-            self.halted = why
+            self.halted, self.disk_failed = why, by_disk
             log.warning("the batch submits nothing more: %s", why)
 
     async def _unless_stopped(self, key: str, create: Callable[[], Awaitable[Any]]) -> Any:

@@ -114,12 +114,12 @@ class SongWork:
             raise
         except MusicAPIError as error:
             if _is_of_the_disk(error):
-                run.halt(str(error))  # whatever is made next could not be written either
+                run.halt(str(error), by_disk=True)  # whatever is made next could not be written either
             run.left[song.id] = str(error)
             return None
         except OSError as error:
             run.left[song.id] = f"{disk_fault(error, run.folder.out)}. {MENDING}"
-            run.halt(run.left[song.id])
+            run.halt(run.left[song.id], by_disk=True)
             return None
         return record
 

@@ -153,7 +153,7 @@ def _summary(invocation: Invocation, result: BatchResult, *, interrupted: bool) 
     if interrupted:
         return exits.INTERRUPTED
     if result.halted:
-        return exits.NOT_ALLOWED
+        return exits.OTHER if result.disk_failed else exits.NOT_ALLOWED
     if result.failed:
         return exits.TASK_FAILED
     return exits.GOING_ON if result.left else exits.OK

@@ -31,7 +31,7 @@ BROKEN_PIPE: Final = 141
 MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
     {
         OK: "done",
-        OTHER: "the service, the network or a file failed, or something unexpected",
+        OTHER: "the service, the network, a file or the disk failed, or something unexpected",
         REFUSED_HERE: "wrong usage, or refused before sending; nothing was charged",
         NOT_ALLOWED: "key, permission or credits",
         TASK_FAILED: "a task failed",

@@ -2,8 +2,9 @@
 
 A clip that has succeeded may not be on the CDN yet, so first refusals are expected and waited out. HEAD is
 not dependable on these hosts, so the file is simply fetched. What arrives is written to `<name>.part`,
-checked (length, first bytes), synced, and then renamed; a later call goes on from the `.part`, if the note
-beside it says that it is of the same link and the answer that it is of the same file.
+checked (length, first bytes, whether its header can be decoded), synced, and then renamed; a later call goes
+on from the `.part`, if the note beside it says that it is of the same link and the answer that it is of the
+same file.
 
 A file that is there already is taken for a clip's only if its name holds the clip's id. Any other name may be
 another song's: the file is fetched, and one of the same content is kept, else the next free name is used.
@@ -27,7 +28,7 @@ import anyio.to_thread
 
 from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
-from ..wire import retry
+from ..wire import media, retry
 from . import part as parts
 from .limiter import RateLimiter
 from .links import EXTENSIONS, Link, extension_of, parts_of
@@ -53,17 +54,8 @@ NO_LINK: Final = "Give an http link, clips, or the result of a task."
 GONE: Final = frozenset({401, 403, 404, 410})
 """How hosts of files answer to a link that has expired."""
 
-MAGIC: Final = (
-    (0, b"ID3", "mp3"),
-    (8, b"WAVE", "wav"),
-    (0, b"OggS", "ogg"),
-    (0, b"fLaC", "flac"),
-    (4, b"ftyp", "m4a"),
-    (0, b"MThd", "mid"),
-)
 RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 UNSAFE: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
-TEXT: Final = frozenset({9, 10, 13, *range(32, 127)})
 
 
 def safe_name(text: str, limit: int = NAME_BYTES) -> str:
@@ -72,16 +64,6 @@ def safe_name(text: str, limit: int = NAME_BYTES) -> str:
     name = " ".join(UNSAFE.sub(" ", visible).split())
     name = name.encode("utf-8", "ignore")[:limit].decode("utf-8", "ignore").strip(" .")
     return f"_{name}" if RESERVED.fullmatch(name) else name
-
-
-def kind_of(head: bytes) -> str | None:
-    """The extension that the first bytes speak for; None for text, HTML and JSON; '' for unknown data."""
-    for offset, mark, extension in MAGIC:
-        if head[offset : offset + len(mark)] == mark:
-            return extension
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
-        return "mp3"
-    return None if TEXT.issuperset(head[:64]) or head.lstrip()[:1] in (b"<", b"{", b"[") else ""
 
 
 class _Again(Exception):
@@ -286,12 +268,21 @@ def _sync(file: BinaryIO) -> None:
 
 def _finish(part: Path, path: Path, url: str, owned: bool) -> Path:
     """Check the whole `.part` and give it its name, or the next one that is free unless it is `owned`."""
+    size = part.stat().st_size
     with part.open("rb") as file:
-        head = file.read(512)
-    kind = kind_of(head)
+
+        def read(at: int, count: int) -> bytes:
+            file.seek(at)
+            return file.read(count)
+
+        kind = media.kind_of(read, size)
+        fault = media.fault_of(kind or "", read, size)
     if kind is None:
         parts.drop(part)
-        raise _Again("no audio came, but text" if head else "an empty file came")
+        raise _Again("no audio came, but text" if size else "an empty file came")
+    if fault:
+        parts.drop(part)
+        raise _Again(fault)
     named = extension_of(url)
     if not kind and named in EXTENSIONS:
         parts.drop(part)

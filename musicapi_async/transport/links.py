@@ -19,7 +19,7 @@ from ..api.replies import Files, Midi, Wav
 from ..api.results import Clip, Clips, Result, TaskUpdate
 from ..errors import DownloadError, RequestValidationError
 
-EXTENSIONS: Final = ("mp3", "wav", "ogg", "flac", "m4a", "mid")
+EXTENSIONS: Final = ("mp3", "wav", "ogg", "flac", "m4a", "aac", "mid")
 """Of the formats that are known by their first bytes."""
 
 WAIT_FIRST: Final = "Wait for the task first: clips = await task.wait()."

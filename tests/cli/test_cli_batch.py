@@ -124,6 +124,25 @@ async def test_a_reason_that_concerns_many_songs_is_told_once(
     assert "and 2 more" in ended.out
 
 
+async def test_a_disk_fault_is_told_from_a_matter_of_the_account(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Exit code 1 and the name of what could not be written; with it mended the same command ends."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "covers").write_text("a file where a folder has to be")
+    write(tmp_path, 2)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--json")
+    (event,) = lines_of(ended.out)
+    assert f"out{os.sep}covers" in event["halted"]
+    assert event["disk_failed"] is True
+    assert ended.code == 1, ended.err
+    (out / "covers").unlink()
+    assert (await shell.run("batch", "run", "songs.jsonl", "--out", "out")).code == 0
+    assert len(sandbox.journal.creates) == 2
+    assert sandbox.journal.charged_twice() == []
+
+
 async def test_an_unknown_outcome_is_listed_and_resolved(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:

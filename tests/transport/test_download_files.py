@@ -8,14 +8,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
 
 from musicapi_async import Clip, DownloadError, MusicAPI
+from musicapi_async.sandbox import container, encode
+from musicapi_async.sandbox.composer import Brief, compose
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 SIZE = 1_500_000
-A, B = b"ID3" + b"A" * SIZE, b"ID3" + b"B" * SIZE
+FRAME = b"\xff\xfb\x90\x64" + bytes(413)
+A, B = FRAME * 2 + b"A" * SIZE, FRAME * 2 + b"B" * SIZE
+SOUND = (np.sin(np.arange(48_000) / 20)[:, None] * [0.5, 0.3]).astype(np.float32)
 
 
 @pytest.fixture
@@ -25,10 +30,13 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Host:
-    """A host of files that can resume, cuts the files in `cut` in the middle, and drips those in `dripping`."""
+    """A host of files that can resume, cuts the files in `cut` in the middle, drips those in `dripping`, and
+    sends what is in `damaged` instead, once.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {"/a.mp3": A, "/b.mp3": B, "/1/audio.mp3": A, "/2/audio.mp3": B}
+        self.damaged: dict[str, bytes] = {}
         self.tags: dict[str, str] = {}
         self.cut: set[str] = set()
         self.dripping: dict[str, float] = {}
@@ -39,7 +47,8 @@ class Host:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """A whole file, the rest of one, or one that goes wrong."""
         self.asked.append(request)
-        path, body = request.path, self.files[request.path]
+        path = request.path
+        body = self.damaged.pop(path, self.files[path])
         tag = self.tags.get(path)
         headers = {} if tag is None else {"ETag": tag}
         span = request.headers.get("Range")
@@ -234,3 +243,54 @@ async def test_a_slow_download_is_not_given_up(host: Host, client: MusicAPI, tmp
     host.dripping, host.drop = {"/a.mp3": 1.0}, 5000
     (path,) = await client.download(song(host, "a"), tmp_path)
     assert path.read_bytes() == A
+
+
+# --- what came can be decoded ------------------------------------------------------------------------------
+
+
+async def test_whole_files_of_all_formats_are_kept(host: Host, client: MusicAPI, tmp_path: Path) -> None:
+    """The sandbox's own encoders write them; the content decides the extension."""
+    mp3 = encode.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
+    files = {
+        "mp3": mp3,
+        "wav": encode.to_wav(SOUND),
+        "m4a": container.to_m4a(mp3, len(SOUND)),
+        "mid": encode.to_midi(compose(Brief(seed=1, duration=4))),
+    }
+    host.files = {f"/song.{kind}": data for kind, data in files.items()}
+    paths = await client.download([f"{host.url}/song.{kind}" for kind in files], tmp_path)
+    assert {path.suffix[1:]: path.read_bytes() for path in paths} == files
+    assert len(host.asked) == len(files)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "why"),
+    [
+        ("a.mp3", b"ID3\x04\0\0\0\0\0\0" + b"A" * 5000, "not a decodable MP3: no two MPEG audio frames"),
+        ("a.mp3", b"ID3\x04\0\0\0\0\x7f\x7f" + FRAME * 3, "not a decodable MP3: its ID3 tag"),
+        ("a.wav", b"RIFF\x0c\0\0\0WAVEdata\0\0\0\0", "not a decodable WAV: no 'fmt ' chunk"),
+        ("a.ogg", b"OggS\x07" + bytes(60), "not a decodable OGG: its first page has version 7"),
+        ("a.flac", b"fLaC\x04\0\0\x22" + bytes(60), "not a decodable FLAC: it does not begin with"),
+        ("a.m4a", b"\0\0\0\x10ftypM4A \0\0\0\0", "not a decodable M4A: it has no moov box"),
+        ("a.mid", b"MThd\0\0\0\x06\0\x09\0\x01\0\x60", "not a decodable MIDI file: its format is 9"),
+    ],
+)
+async def test_a_file_that_cannot_be_decoded_is_refused(
+    host: Host, client: MusicAPI, tmp_path: Path, name: str, body: bytes, why: str
+) -> None:
+    """It is fetched again like other damage, then the error says what is wrong; nothing of it is left."""
+    host.files = {f"/{name}": body}
+    with pytest.raises(DownloadError, match="in 6 tries") as caught:
+        await client.download(f"{host.url}/{name}", tmp_path)
+    assert why in str(caught.value)
+    assert len(host.asked) == 6
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_file_that_was_damaged_once_comes_whole(host: Host, client: MusicAPI, tmp_path: Path) -> None:
+    """Nothing of the damaged one is gone on with."""
+    host.damaged = {"/a.mp3": b"ID3\x04\0\0\0\0\0\0" + bytes(5000)}
+    (path,) = await client.download(song(host, "a"), tmp_path)
+    assert path.read_bytes() == A
+    assert os.listdir(tmp_path) == [path.name]
+    assert ["Range" in request.headers for request in host.asked] == [False, False]
