@@ -346,6 +346,8 @@ class MusicAPI:
         Free, sends nothing, settles nothing: of a process that died while sending it may still say `sent`.
         Raises `JobStoreError`.
         """
+        runtime = await self._core.runtime()
+        runtime.ledgers.add(self._ledger)  # so that closing the client closes the store
         return await self._ledger.store.get(key)
 
     async def resolve(self, key: str, *, task_id: str) -> Task[Any]:

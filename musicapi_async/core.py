@@ -172,10 +172,12 @@ class Core:
         """Close what this loop has open."""
         self.closed = True
         loop = asyncio.get_running_loop()
-        for runtime in [known for known in self._runtimes if known.loop is loop]:
+        mine = [known for known in self._runtimes if known.loop is loop]
+        for runtime in mine:
             await runtime.aclose()
-            self._runtimes.remove(runtime)
-        self._runtimes[:] = [known for known in self._runtimes if not known.loop.is_closed()]
+        self._runtimes[:] = [
+            known for known in self._runtimes if known not in mine and not known.loop.is_closed()
+        ]
 
     def __del__(self) -> None:
         runtimes = getattr(self, "_runtimes", ())  # empty if construction was refused

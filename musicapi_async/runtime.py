@@ -76,6 +76,7 @@ class Runtime:
         self.ledgers: Final[set[Ledger]] = set()
         self._notes: Final[set[asyncio.Task[None]]] = set()
         self.closed = False
+        self._gone: Final = asyncio.Event()
         self.keeper: AsyncGenerator[None, None] | None = None
 
     async def _look(self, ref: TaskRef, polled: Polled) -> Seen:
@@ -96,7 +97,8 @@ class Runtime:
 
     async def noted(self) -> None:
         """Return when all that has ended so far is written down."""
-        await asyncio.gather(*self._notes)
+        if self._notes:
+            await asyncio.wait(self._notes)  # not `gather`, which cancels them all with whoever waits
 
     def deliver(self, family: str, task_id: str | None, body: Mapping[str, Any]) -> None:
         """Hand the body of a webhook to the waits for its task."""
@@ -124,8 +126,15 @@ class Runtime:
     async def aclose(self) -> None:
         """Stop waiting, let paid calls under way finish for a moment, close the connections."""
         if self.closed:
+            await self._gone.wait()
             return
         self.closed = True
+        try:
+            await self._close()
+        finally:
+            self._gone.set()
+
+    async def _close(self) -> None:
         async with AsyncExitStack() as closing:  # each step runs, whatever becomes of the others
             if self.keeper is not None:
                 closing.push_async_callback(self.keeper.aclose)
@@ -146,4 +155,5 @@ async def _close_at_end(runtime: Runtime) -> AsyncGenerator[None, None]:
         yield
     finally:
         runtime.keeper = None  # a generator cannot close itself while it runs
-        await runtime.aclose()
+        if not runtime.closed:  # else it is the runtime that ends this
+            await runtime.aclose()

@@ -136,9 +136,10 @@ class Ledger:
 
     async def ended(self, ref: TaskRef, update: TaskUpdate) -> None:
         """Note that a task ended. A loss here loses nothing: the next look at the task tells it again."""
-        self._ends[_one(ref)] = None
+        self._ends[_one(ref)] = None  # at once, so that looks in the meantime do not note it, too
         while len(self._ends) > ENDS:
             del self._ends[next(iter(self._ends))]
+        noted = False
         error = update.error
         outcome = "failed" if error is not None else update.result.status if update.result else ""
         refunded = error.refunded if isinstance(error, TaskFailedError) else None
@@ -148,9 +149,13 @@ class Ledger:
                 for job in await self.store.find(word, ref.task_id):
                     step = states.ended(ref, outcome, refunded, why, self.clock.time())
                     await self.store.change(job.key, step)
+                    noted = True
         except JobStoreError as failure:
-            self.reopen(ref)
+            noted = False
             log.warning("task %s ended (%s), and that could not be noted: %s", ref.task_id, outcome, failure)
+        finally:
+            if not noted:  # or cancelled, or its job is being written down just now
+                self.reopen(ref)
 
     async def keep(self, key: str, step: Step, what: str) -> None:
         """Write down what has happened already. What cannot be is logged, and tried again later."""

@@ -159,7 +159,9 @@ class Agenda:
         if self._unpark():
             self._roused = True
         elif len(self._workers) < self._concurrency:
-            worker = asyncio.get_running_loop().create_task(self._work())
+            # Not `create_task`: with `asyncio.eager_task_factory` the worker would run at once, and rouse the
+            # next one inside itself before this one is counted.
+            worker = asyncio.Task(self._work(), loop=asyncio.get_running_loop())
             worker.add_done_callback(self._ended)
             self._workers.add(worker)
             self._roused = True

@@ -292,14 +292,13 @@ class TaskWaiter:
     async def _poll(self, slot: Slot) -> None:
         try:
             seen = await self._look(slot.ref, slot.polled)
-        except Exception as error:
-            slot.busy = False
-            log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
-            self._fail(slot, error)
-        else:
             slot.busy = False
             if self._slots.get(slot.key) is slot:
                 self._apply(slot, seen)
+        except Exception as error:  # such as one of a polling policy that the user wrote
+            slot.busy = False
+            log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
+            self._fail(slot, error)
 
     def _apply(self, slot: Slot, seen: Seen, *, told: bool = False) -> None:
         """Act on what a look shows, or on what a webhook told."""

@@ -31,6 +31,8 @@ NO_SUCH_PATH: Final = re.compile(
     re.IGNORECASE,
 )
 """404 texts that speak of no task, clip or persona, but of the path."""
+OF_A_THING: Final = re.compile(r"\b(task|clip|persona|voice|song|file)s?\b", re.IGNORECASE)
+"""404 texts of somebody who knows the API."""
 
 
 def explain(error: MusicAPIError, base_url: str) -> MusicAPIError:
@@ -64,7 +66,9 @@ def _may_be_path(error: NotFoundError | BadRequestError | InvalidResponseError, 
         return True
     if isinstance(error, InvalidResponseError):
         return False
-    return not base_url.endswith(PATH) or NO_SUCH_PATH.fullmatch(error.message.strip(" .")) is not None
+    if NO_SUCH_PATH.fullmatch(error.message.strip(" .")):
+        return True
+    return not base_url.endswith(PATH) and not OF_A_THING.search(error.message)
 
 
 def _of_path(error: MusicAPIError, base_url: str) -> str:

@@ -99,6 +99,19 @@ def test_async_with_twice_on_one_client() -> None:
     asyncio.run(twice())
 
 
+def test_closing_twice_at_once_closes_once() -> None:
+    """Whoever closes second waits until all is closed, too."""
+
+    async def twice() -> None:
+        async with Sandbox() as sandbox:
+            client = sandbox.client()
+            await client.credits()
+            await asyncio.gather(client.aclose(), client.aclose())
+            await client.aclose()
+
+    asyncio.run(twice())
+
+
 def test_without_async_with_aclose_is_enough() -> None:
     """A client that is closed by hand leaves no warning."""
     done = run(

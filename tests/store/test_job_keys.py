@@ -374,6 +374,44 @@ async def test_looking_at_an_ended_task_again_costs_no_look_into_the_store(sandb
     assert store.found == looked
 
 
+class Holding(MemoryStore):
+    """A store whose searches wait until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+
+    async def find(self, family: str, task_id: str) -> list[Job]:
+        """The jobs with this task."""
+        await self.free.wait()
+        return await super().find(family, task_id)
+
+
+async def test_who_leaves_while_ends_are_noted_stops_nothing(sandbox: Sandbox) -> None:
+    """A listing of jobs that is given up does not take the note of an end with it."""
+    store = Holding()
+    async with opened(sandbox, store) as client:
+        task = await client.sonic.create_music(**SONG)
+        await task.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await client.jobs()
+        store.free.set()
+        (job,) = await client.jobs()
+    assert job.state == "finished"
+
+
+async def test_closing_the_client_closes_a_store_that_was_asked_for_one_job(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """`client.job` uses the store as all else does."""
+    before = set(threading.enumerate())
+    async with opened(sandbox, SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+        assert await client.job("k") is None
+        assert stores(before)
+    await until(lambda: not stores(before))
+
+
 async def test_the_end_of_a_task_that_was_named_late_is_noted(sandbox: Sandbox, store: JobStore) -> None:
     """Seen before anybody had said which job it belongs to, its end is noted when it is seen again."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)

@@ -185,3 +185,22 @@ def test_polls_that_end_at_once_need_no_worker_each() -> None:
         assert pending_timers() == []
 
     run(main())
+
+
+@pytest.mark.parametrize("count", [300, 2000])
+@pytest.mark.parametrize("factory", [None, getattr(asyncio, "eager_task_factory", None)])  # from 3.12 on
+def test_eager_tasks_change_nothing(factory: Any, count: int) -> None:
+    """Where tasks begin at once, as services may set, every slot is polled, and no more at once than allowed."""
+    polls = Polls(takes=1.0)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        agenda = Agenda(Clock(), polls.poll, 64)
+        for number in range(count):
+            agenda.schedule(slot(number), 5.0)
+        await asyncio.sleep(60 + count / 64)
+        await agenda.aclose()
+
+    run(main())
+    assert len(polls.began) == count
+    assert polls.most == 64

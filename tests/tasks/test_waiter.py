@@ -257,6 +257,24 @@ async def test_an_unexpected_exception_reaches_the_waiter() -> None:
         await make(service).wait(service.ref("t"), "all", None)
 
 
+class Refusing(Fixed):
+    """A polling policy of a user, with a fault in it."""
+
+    def next(self, kind: Any, age: float) -> float:
+        """Never a time."""
+        raise ZeroDivisionError("the user's own")
+
+
+async def test_an_error_of_the_polling_policy_reaches_the_waiter() -> None:
+    """It ends the wait instead of leaving it without another look."""
+    service = Service(Clock())
+    rng = random.Random(1)
+    waiter = TaskWaiter(service.look, Refusing(15.0, rng=rng), service.clock, rng, polled_of, concurrency=8)
+    with pytest.raises(ZeroDivisionError, match="the user's own"):
+        await waiter.wait(service.ref("t"), "all", 1000.0)
+    await waiter.aclose()
+
+
 async def test_updates_show_pending_running_succeeded_once_each() -> None:
     """Looks that show nothing new are not reported."""
     service = Service(Clock())

@@ -20,6 +20,7 @@ ROWS: list[tuple[str, int, bytes, dict[str, str], str]] = [
     (GOOD, 404, b'{"error": "task not found"}', {}, ""),
     (GOOD, 404, b'{"error": "clip not found"}', {}, ""),
     (GOOD, 400, b'{"error": "mv is required"}', {}, ""),
+    ("https://proxy.example/music", 404, b'{"error": "clip not found"}', {}, ""),
     (GOOD, 502, PAGE, {}, ""),
     (GOOD, 308, b"", {"location": "https://www.musicapi.ai/"}, "redirects to https://www.musicapi.ai/"),
     (
