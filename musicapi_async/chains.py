@@ -50,6 +50,7 @@ from .api.results import Clip, Clips, Result
 from .api.sonic import Sonic
 from .errors import (
     DownloadError,
+    JobStoreError,
     MusicAPIError,
     NotFoundError,
     OutcomeUnknownError,
@@ -281,6 +282,7 @@ async def _paid(
             hint=f"Look for its result in the dashboard, then call reached.resolve({step!r}, ...) with it, "
             f"or reached.resubmit({step!r}) to pay for it again. (`reached` is on this error.)",
         )
+    before = reached.unknown.get(step)
     reached.unknown[step] = key
     await keep()
     try:
@@ -288,14 +290,37 @@ async def _paid(
     except MusicAPIError as error:
         if error.may_have_been_charged:
             reached.unknown[step] = getattr(error, "job_key", None) or key
-        else:
+        elif not await _stays_open(client, key, before):
             reached.unknown.pop(step, None)
         raise
-    except TypeError:  # a misspelt field: it was never sent
-        reached.unknown.pop(step, None)
+    except TypeError:  # a misspelt field: it was not sent this time
+        _restore(reached, step, before)
         raise
     reached.unknown.pop(step, None)
     return made
+
+
+def _restore(reached: Reached, step: str, before: str | None) -> None:
+    """Have it noted of a step what was noted before this call of it."""
+    if before is None:
+        reached.unknown.pop(step, None)
+    else:
+        reached.unknown[step] = before
+
+
+async def _stays_open(client: MusicAPI, key: str, before: str | None) -> bool:
+    """Whether a step may have been carried out although its call has just ended without a charge.
+
+    An earlier call of it may have been: of one that was noted before, only that its job is gone proves that
+    it was not. A store that cannot be read proves nothing.
+    """
+    if not key:
+        return False  # without a job, a step that was noted before is not called
+    try:
+        job = await client.job(key)
+    except JobStoreError:
+        return before is not None
+    return job is not None and (before is not None or job.state in {"sent", "ambiguous"})
 
 
 def _key_of(client: MusicAPI, reached: Reached, step: str) -> str:

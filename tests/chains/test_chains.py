@@ -18,6 +18,8 @@ from musicapi_async import (
     ContentModerationError,
     DownloadError,
     InsufficientCreditsError,
+    JobKeyConflictError,
+    JobStoreError,
     MusicAPI,
     MusicAPIError,
     OutcomeUnknownError,
@@ -28,6 +30,7 @@ from musicapi_async import (
 )
 from musicapi_async.api.replies import Upload
 from musicapi_async.sandbox import Choices, Fault, Sandbox
+from musicapi_async.store import Job, SQLiteStore, Step
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
@@ -464,3 +467,76 @@ async def test_a_link_that_worked_before_goes_stale(box: Sandbox, client: MusicA
         await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
     assert await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False) == files
     assert paid(box) == {"create_music": 1, "/sonic/wav": 2}
+
+
+# --- what an error without a charge says of the calls before it -----------------------------------------------
+
+
+class Disk(SQLiteStore):
+    """A store that cannot write while its disk is full; a dying one cannot be read after that, either."""
+
+    full = dying = dead = False
+
+    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
+        if self.full:
+            self.dead = self.dying
+            raise JobStoreError("the disk is full", path=str(self.path))
+        return await super().change(key, step, durable=durable)
+
+    async def get(self, key: str) -> Job | None:
+        if self.dead:
+            raise JobStoreError("the disk is gone", path=str(self.path))
+        return await super().get(key)
+
+
+@pytest.mark.parametrize("dying", [False, True])
+async def test_a_full_disk_does_not_make_a_step_of_unknown_outcome_new(
+    box: Sandbox, tmp_path: Path, dying: bool
+) -> None:
+    """What could not be written down was not sent; that an earlier call may be paid for stays known."""
+    store = Disk(tmp_path / "jobs.sqlite")
+    async with box.client(pace=None, store=store) as client:
+        clip = await song(client)
+        box.faults.on("POST", "/sonic/create", Fault.reset_after)
+        reached = chains.Reached()
+        with pytest.raises(OutcomeUnknownError):
+            await chains.extend(client, clip, reached=reached, **SONG)
+        noted = dict(reached.unknown)
+        store.full, store.dying = True, dying
+        with pytest.raises(JobStoreError):
+            await chains.extend(client, clip, reached=reached, **SONG)
+        store.full = store.dead = False
+        assert reached.unknown == noted
+        with pytest.raises(OutcomeUnknownError):
+            await chains.extend(client, clip, reached=reached, **SONG)
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
+
+
+async def test_other_words_do_not_make_a_step_of_unknown_outcome_new(box: Sandbox, tmp_path: Path) -> None:
+    """A changed prompt is refused as often as it is tried; the words of the first call are settled."""
+    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+        clip = await song(client)
+        box.faults.on("POST", "/sonic/create", Fault.reset_after)
+        reached = chains.Reached()
+        with pytest.raises(OutcomeUnknownError):
+            await chains.extend(client, clip, reached=reached, **SONG)
+        for _ in range(2):
+            with pytest.raises(JobKeyConflictError):
+                await chains.extend(client, clip, reached=reached, **{**SONG, "prompt": "other words"})
+        (key,) = reached.unknown.values()
+        await client.resolve(key, task_id=str(box.journal.creates[-1].task_id))
+        assert await chains.extend(client, clip, reached=reached, **SONG)
+        assert reached.unknown == {}
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
+
+
+async def test_a_step_that_was_refused_is_open_no_more(box: Sandbox, tmp_path: Path) -> None:
+    """A refusal frees the key of the step, so other words may follow, with a store as without."""
+    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+        clip = await song(client)
+        reached = chains.Reached()
+        with pytest.raises(ContentModerationError):
+            await chains.extend(client, clip, reached=reached, mv="sonic-v6", prompt="an example phrase")
+        assert reached.unknown == {}
+        assert await chains.extend(client, clip, reached=reached, **SONG)
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
