@@ -79,6 +79,10 @@ AUDIO: Final = frozenset({".mp3", ".wav", ".m4a", ".flac", ".ogg", ".aac", ".aif
 """Endings by which text is taken for the name of a local file rather than for a clip id."""
 
 
+TAKES: Final = {"upload": ("task", "clip_id"), "wav": ("link",), "midi": ("link",)}
+"""What settles a step of unknown outcome: what going on reads of it. Of all others, that is the task."""
+
+
 class Reached(msgspec.Struct, omit_defaults=True):
     """What a chain has got, by step: clip ids, tokens of tasks, links, files. Pass it back to go on."""
 
@@ -92,22 +96,35 @@ class Reached(msgspec.Struct, omit_defaults=True):
     def resolve(
         self, step: str, *, task: str | None = None, clip_id: str | None = None, link: str | None = None
     ) -> None:
-        """Say what a step of unknown outcome made: the token of its task, its clip, or its link.
+        """Say what a step of unknown outcome made.
 
-        Sends nothing. The token for a task id is `client.task("sonic", task_id).token`. Raises
-        `RequestValidationError` for a step that is not in `unknown`, and unless one of the three is given.
+        A `link` for "wav" and "midi", a `task` or a `clip_id` for "upload", and the `task` for every other
+        step, by its token: of a task id, `client.task("sonic", task_id).token`. The clips that a task made
+        are not taken in its place; the dashboard shows the task id.
+        Sends nothing. Raises `RequestValidationError` for a step that is not in `unknown`, and unless one
+        thing is given that the step takes.
         """
-        given = [
-            (kept, value)
-            for kept, value in ((self.tasks, task), (self.clip_ids, clip_id), (self.links, link))
-            if value
-        ]
-        if step not in self.unknown or len(given) != 1:
+        if step not in self.unknown:
             raise RequestValidationError(
-                "step: one of unknown outcome, with one of task, clip_id and link", field="step", value=step
+                f"step: one of unknown outcome ({', '.join(self.unknown) or 'there is none'}), got {step!r}",
+                field="step",
+                value=step,
             )
-        ((kept, value),) = given
-        kept[step] = value
+        takes = TAKES.get(step, ("task",))
+        named = {"task": (self.tasks, task), "clip_id": (self.clip_ids, clip_id), "link": (self.links, link)}
+        given = [name for name, (_, value) in named.items() if value]
+        if len(given) != 1 or given[0] not in takes:
+            raise RequestValidationError(
+                f"step: {step!r} takes {'= or '.join(takes)}=, got {', '.join(given) or 'nothing'}",
+                field="step",
+                value=step,
+                hint=""
+                if "task" not in takes
+                else "A task is named by its token: "
+                'client.task("sonic", task_id).token, with the task id that the dashboard shows.',
+            )
+        kept, value = named[given[0]]
+        kept[step] = value or ""
         del self.unknown[step]
 
     def resubmit(self, step: str) -> None:
@@ -275,16 +292,21 @@ async def _paid(
     that down: whoever is killed in between does not pay again.
     """
     key = _key_of(client, reached, step)
+    takes = TAKES.get(step, ("task",))[0]
     if step in reached.unknown and not await _is_guarded(client, reached.unknown[step]):
         raise OutcomeUnknownError(
-            f"the step {step!r} was sent before, and whether it was carried out is unknown",
+            f"the step {step!r} was begun before and may have been sent: its outcome is unknown",
             job_key=reached.unknown[step] or None,
-            hint=f"Look for its result in the dashboard, then call reached.resolve({step!r}, ...) with it, "
+            hint=f"Look for its result in the dashboard, then call reached.resolve({step!r}, {takes}=...), "
             f"or reached.resubmit({step!r}) to pay for it again. (`reached` is on this error.)",
         )
     before = reached.unknown.get(step)
     reached.unknown[step] = key
-    await keep()
+    try:
+        await keep()
+    except BaseException:  # nothing was sent
+        _restore(reached, step, before)
+        raise
     try:
         made = await create(client.with_options(job_key=key) if key else client)
     except MusicAPIError as error:
@@ -295,6 +317,10 @@ async def _paid(
         raise
     except TypeError:  # a misspelt field: it was not sent this time
         _restore(reached, step, before)
+        raise
+    except anyio.get_cancelled_exc_class():
+        if await _never_left(client, key):
+            _restore(reached, step, before)
         raise
     reached.unknown.pop(step, None)
     return made
@@ -321,6 +347,18 @@ async def _stays_open(client: MusicAPI, key: str, before: str | None) -> bool:
     except JobStoreError:
         return before is not None
     return job is not None and (before is not None or job.state in {"sent", "ambiguous"})
+
+
+async def _never_left(client: MusicAPI, key: str) -> bool:
+    """Whether the job of a call that was cancelled just now proves that nothing had left."""
+    if not key:
+        return False
+    with anyio.CancelScope(shield=True):
+        try:
+            job = await client.job(key)
+        except JobStoreError:
+            return False
+    return job is None or job.state == "reserved"
 
 
 def _key_of(client: MusicAPI, reached: Reached, step: str) -> str:
@@ -353,7 +391,11 @@ async def _finished(task: Task[R], reached: Reached, step: str, timeout: float |
 
 def _check(client: MusicAPI, operation: Operation[Any, Any], fields: dict[str, Any]) -> None:
     """Refuse what the last call of a chain would refuse before the first is paid for."""
-    found = violations(operation.request(**fields))
+    try:
+        request = operation.request(**fields)
+    except TypeError as error:
+        raise operation._misused((), fields, error) from None  # pyright: ignore[reportPrivateUsage]
+    found = violations(request)
     if found and client.options.validate == "error":
         raise refuse(found, operation.call_name)
 
