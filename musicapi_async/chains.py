@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
@@ -353,12 +353,10 @@ async def _never_left(client: MusicAPI, key: str) -> bool:
     """Whether the job of a call that was cancelled just now proves that nothing had left."""
     if not key:
         return False
-    with anyio.CancelScope(shield=True):
-        try:
-            job = await client.job(key)
-        except JobStoreError:
-            return False
-    return job is None or job.state == "reserved"
+    with anyio.CancelScope(shield=True), suppress(JobStoreError):
+        job = await client.job(key)
+        return job is None or job.state == "reserved"
+    return False
 
 
 def _key_of(client: MusicAPI, reached: Reached, step: str) -> str:
