@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
@@ -50,18 +50,35 @@ from .api.results import Clip, Clips, Result
 from .api.sonic import Sonic
 from .errors import (
     DownloadError,
+    JobStoreError,
     MusicAPIError,
     NotFoundError,
     OutcomeUnknownError,
     RequestValidationError,
     TaskFailedError,
 )
+from .reached import TAKES, Reached
 from .transport.download import safe_name, sync_folder
 from .transport.links import extension_of
 
 if TYPE_CHECKING:
     from .api.handle import Task
     from .client import MusicAPI
+
+__all__ = [
+    "AUDIO",
+    "GONE",
+    "REACHED_FILE",
+    "REFUSED",
+    "Everything",
+    "Reached",
+    "Source",
+    "Uploader",
+    "cover",
+    "everything",
+    "extend",
+    "extend_full",
+]
 
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
@@ -76,60 +93,6 @@ Uploader = Callable[[Path], Awaitable[str]]
 
 AUDIO: Final = frozenset({".mp3", ".wav", ".m4a", ".flac", ".ogg", ".aac", ".aiff"})
 """Endings by which text is taken for the name of a local file rather than for a clip id."""
-
-
-class Reached(msgspec.Struct, omit_defaults=True):
-    """What a chain has got, by step: clip ids, tokens of tasks, links, files. Pass it back to go on."""
-
-    clip_ids: dict[str, str] = msgspec.field(default_factory=dict[str, str])
-    tasks: dict[str, str] = msgspec.field(default_factory=dict[str, str])
-    links: dict[str, str] = msgspec.field(default_factory=dict[str, str])
-    files: dict[str, dict[str, str]] = msgspec.field(default_factory=dict[str, dict[str, str]])
-    unknown: dict[str, str] = msgspec.field(default_factory=dict[str, str])
-    """Steps that may have been carried out, and under which job key ("" without one)."""
-
-    def resolve(
-        self, step: str, *, task: str | None = None, clip_id: str | None = None, link: str | None = None
-    ) -> None:
-        """Say what a step of unknown outcome made: the token of its task, its clip, or its link.
-
-        Sends nothing. The token for a task id is `client.task("sonic", task_id).token`. Raises
-        `RequestValidationError` for a step that is not in `unknown`, and unless one of the three is given.
-        """
-        given = [
-            (kept, value)
-            for kept, value in ((self.tasks, task), (self.clip_ids, clip_id), (self.links, link))
-            if value
-        ]
-        if step not in self.unknown or len(given) != 1:
-            raise RequestValidationError(
-                "step: one of unknown outcome, with one of task, clip_id and link", field="step", value=step
-            )
-        ((kept, value),) = given
-        kept[step] = value
-        del self.unknown[step]
-
-    def resubmit(self, step: str) -> None:
-        """Forget what a step gave or may have given: going on pays for it again. Sends nothing."""
-        self.unknown.pop(step, None)
-        self.tasks.pop(step, None)
-        self.clip_ids.pop(step, None)
-        self.files.pop(step, None)
-        self.links.pop(step, None)
-
-    def json(self) -> str:
-        """As one line of JSON, to be stored."""
-        return msgspec.json.encode(self).decode()
-
-    @classmethod
-    def parse(cls, text: str | bytes) -> Reached:
-        """Read what `json` wrote; raises `RequestValidationError` for anything else."""
-        try:
-            return msgspec.json.decode(text, type=cls)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise RequestValidationError(
-                f"reached: no JSON of a Reached: {error}", field="reached"
-            ) from error
 
 
 # --- extend and cover ---------------------------------------------------------------------------------------
@@ -274,28 +237,71 @@ async def _paid(
     that down: whoever is killed in between does not pay again.
     """
     key = _key_of(client, reached, step)
+    takes = TAKES.get(step, ("task",))[0]
     if step in reached.unknown and not await _is_guarded(client, reached.unknown[step]):
         raise OutcomeUnknownError(
-            f"the step {step!r} was sent before, and whether it was carried out is unknown",
+            f"the step {step!r} was begun before and may have been sent: its outcome is unknown",
             job_key=reached.unknown[step] or None,
-            hint=f"Look for its result in the dashboard, then call reached.resolve({step!r}, ...) with it, "
+            hint=f"Look for its result in the dashboard, then call reached.resolve({step!r}, {takes}=...), "
             f"or reached.resubmit({step!r}) to pay for it again. (`reached` is on this error.)",
         )
+    before = reached.unknown.get(step)
     reached.unknown[step] = key
-    await keep()
+    try:
+        await keep()
+    except BaseException:  # nothing was sent
+        _restore(reached, step, before)
+        raise
     try:
         made = await create(client.with_options(job_key=key) if key else client)
     except MusicAPIError as error:
         if error.may_have_been_charged:
             reached.unknown[step] = getattr(error, "job_key", None) or key
-        else:
+        elif not await _stays_open(client, key, before):
             reached.unknown.pop(step, None)
         raise
-    except TypeError:  # a misspelt field: it was never sent
-        reached.unknown.pop(step, None)
+    except TypeError:  # a misspelt field: it was not sent this time
+        _restore(reached, step, before)
+        raise
+    except anyio.get_cancelled_exc_class():
+        if await _never_left(client, key):
+            _restore(reached, step, before)
         raise
     reached.unknown.pop(step, None)
     return made
+
+
+def _restore(reached: Reached, step: str, before: str | None) -> None:
+    """Have it noted of a step what was noted before this call of it."""
+    if before is None:
+        reached.unknown.pop(step, None)
+    else:
+        reached.unknown[step] = before
+
+
+async def _stays_open(client: MusicAPI, key: str, before: str | None) -> bool:
+    """Whether a step may have been carried out although its call has just ended without a charge.
+
+    An earlier call of it may have been: of one that was noted before, only that its job is gone proves that
+    it was not. A store that cannot be read proves nothing.
+    """
+    if not key:
+        return False  # without a job, a step that was noted before is not called
+    try:
+        job = await client.job(key)
+    except JobStoreError:
+        return before is not None
+    return job is not None and (before is not None or job.state in {"sent", "ambiguous"})
+
+
+async def _never_left(client: MusicAPI, key: str) -> bool:
+    """Whether the job of a call that was cancelled just now proves that nothing had left."""
+    if not key:
+        return False
+    with anyio.CancelScope(shield=True), suppress(JobStoreError):
+        job = await client.job(key)
+        return job is None or job.state == "reserved"
+    return False
 
 
 def _key_of(client: MusicAPI, reached: Reached, step: str) -> str:
@@ -328,7 +334,11 @@ async def _finished(task: Task[R], reached: Reached, step: str, timeout: float |
 
 def _check(client: MusicAPI, operation: Operation[Any, Any], fields: dict[str, Any]) -> None:
     """Refuse what the last call of a chain would refuse before the first is paid for."""
-    found = violations(operation.request(**fields))
+    try:
+        request = operation.request(**fields)
+    except TypeError as error:
+        raise operation._misused((), fields, error) from None  # pyright: ignore[reportPrivateUsage]
+    found = violations(request)
     if found and client.options.validate == "error":
         raise refuse(found, operation.call_name)
 

@@ -89,7 +89,7 @@ async def test_a_chain_killed_while_it_paid_does_not_pay_again(
     await killed(box, clip, tmp_path, path, parts, None)
     async with box.client(pace=None) as client:
         for _ in range(2):
-            with pytest.raises(OutcomeUnknownError, match=r"sent before.*dashboard") as caught:
+            with pytest.raises(OutcomeUnknownError, match=r"begun before.*dashboard") as caught:
                 await chains.everything(client, clip, tmp_path, **parts)
         assert len(box.journal.requests(path)) == 1
         reached = caught.value.reached

@@ -18,6 +18,8 @@ from musicapi_async import (
     ContentModerationError,
     DownloadError,
     InsufficientCreditsError,
+    JobKeyConflictError,
+    JobStoreError,
     MusicAPI,
     MusicAPIError,
     OutcomeUnknownError,
@@ -28,6 +30,7 @@ from musicapi_async import (
 )
 from musicapi_async.api.replies import Upload
 from musicapi_async.sandbox import Choices, Fault, Sandbox
+from musicapi_async.store import Job, SQLiteStore, Step
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
@@ -134,7 +137,8 @@ async def test_a_bad_last_step_costs_no_upload(box: Sandbox, client: MusicAPI) -
     """The fields of the cover are checked before the upload is paid for."""
     with pytest.raises(RequestValidationError, match="title"):
         await chains.cover(client, "https://files.example/a.mp3", **{**SONG, "title": "x" * 81})
-    with pytest.raises(TypeError, match="promt"):
+    told = r"sonic\.cover_upload_music\(\) has no argument 'promt' \(did you mean 'prompt'\?\)"
+    with pytest.raises(TypeError, match=told):
         await chains.cover(client, "https://files.example/a.mp3", mv="sonic-v6", promt="misspelt")
     assert len(box.journal) == 0
 
@@ -464,3 +468,217 @@ async def test_a_link_that_worked_before_goes_stale(box: Sandbox, client: MusicA
         await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
     assert await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False) == files
     assert paid(box) == {"create_music": 1, "/sonic/wav": 2}
+
+
+# --- what an error without a charge says of the calls before it -----------------------------------------------
+
+
+class Disk(SQLiteStore):
+    """A store that cannot write while its disk is full; a dying one cannot be read after that, either."""
+
+    full = dying = dead = False
+
+    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
+        if self.full:
+            self.dead = self.dying
+            raise JobStoreError("the disk is full", path=str(self.path))
+        return await super().change(key, step, durable=durable)
+
+    async def get(self, key: str) -> Job | None:
+        if self.dead:
+            raise JobStoreError("the disk is gone", path=str(self.path))
+        return await super().get(key)
+
+
+@pytest.mark.parametrize("dying", [False, True])
+async def test_a_full_disk_does_not_make_a_step_of_unknown_outcome_new(
+    box: Sandbox, tmp_path: Path, dying: bool
+) -> None:
+    """What could not be written down was not sent; that an earlier call may be paid for stays known."""
+    store = Disk(tmp_path / "jobs.sqlite")
+    async with box.client(pace=None, store=store) as client:
+        clip = await song(client)
+        box.faults.on("POST", "/sonic/create", Fault.reset_after)
+        reached = chains.Reached()
+        with pytest.raises(OutcomeUnknownError):
+            await chains.extend(client, clip, reached=reached, **SONG)
+        noted = dict(reached.unknown)
+        store.full, store.dying = True, dying
+        with pytest.raises(JobStoreError):
+            await chains.extend(client, clip, reached=reached, **SONG)
+        store.full = store.dead = False
+        assert reached.unknown == noted
+        with pytest.raises(OutcomeUnknownError):
+            await chains.extend(client, clip, reached=reached, **SONG)
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
+
+
+async def test_other_words_do_not_make_a_step_of_unknown_outcome_new(box: Sandbox, tmp_path: Path) -> None:
+    """A changed prompt is refused as often as it is tried; the words of the first call are settled."""
+    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+        clip = await song(client)
+        box.faults.on("POST", "/sonic/create", Fault.reset_after)
+        reached = chains.Reached()
+        with pytest.raises(OutcomeUnknownError):
+            await chains.extend(client, clip, reached=reached, **SONG)
+        for _ in range(2):
+            with pytest.raises(JobKeyConflictError):
+                await chains.extend(client, clip, reached=reached, **{**SONG, "prompt": "other words"})
+        (key,) = reached.unknown.values()
+        await client.resolve(key, task_id=str(box.journal.creates[-1].task_id))
+        assert await chains.extend(client, clip, reached=reached, **SONG)
+        assert reached.unknown == {}
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
+
+
+async def test_a_step_that_was_refused_is_open_no_more(box: Sandbox, tmp_path: Path) -> None:
+    """A refusal frees the key of the step, so other words may follow, with a store as without."""
+    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+        clip = await song(client)
+        reached = chains.Reached()
+        with pytest.raises(ContentModerationError):
+            await chains.extend(client, clip, reached=reached, mv="sonic-v6", prompt="an example phrase")
+        assert reached.unknown == {}
+        assert await chains.extend(client, clip, reached=reached, **SONG)
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
+
+
+# --- settling a step -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "taken"),
+    [
+        ("upload", {"task", "clip_id"}),
+        ("wav", {"link"}),
+        ("midi", {"link"}),
+        ("extend", {"task"}),
+        ("cover", {"task"}),
+        ("concat", {"task"}),
+        ("stems_basic", {"task"}),
+        ("stems_full", {"task"}),
+    ],
+)
+def test_a_step_is_settled_only_by_what_it_reads(step: str, taken: set[str]) -> None:
+    """Anything else is refused, says what is taken, and leaves the step open."""
+    for given in ("task", "clip_id", "link"):
+        reached = chains.Reached(unknown={step: "a key"})
+        if given in taken:
+            reached.resolve(step, **{given: "it"})
+            assert reached.unknown == {}
+        else:
+            with pytest.raises(RequestValidationError, match=rf"'{step}' takes \w+=.*got {given}"):
+                reached.resolve(step, **{given: "it"})
+            assert reached == chains.Reached(unknown={step: "a key"})
+
+
+async def test_a_clip_does_not_settle_the_step_whose_task_made_it(box: Sandbox, client: MusicAPI) -> None:
+    """The refusal says how to name the task, and then the extension is not paid for again."""
+    clip = await song(client)
+    box.faults.on("POST", "/sonic/create", Fault.reset_after)
+    reached = chains.Reached()
+    with pytest.raises(OutcomeUnknownError):
+        await chains.extend_full(client, clip, reached=reached, **SONG)
+    made = client.task("sonic", str(box.journal.creates[-1].task_id))
+    with pytest.raises(RequestValidationError, match="token"):
+        reached.resolve("extend", clip_id=(await made.wait())[0].clip_id)
+    with pytest.raises(OutcomeUnknownError, match=r"reached\.resolve\('extend', task="):
+        await chains.extend_full(client, clip, reached=reached, **SONG)
+    reached.resolve("extend", task=made.token)
+    assert await chains.extend_full(client, clip, reached=reached, **SONG)
+    assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
+
+
+async def test_a_link_settles_a_file_and_a_clip_an_upload(
+    box: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Neither the WAV nor the upload is paid for again."""
+    clip = await song(client)
+    box.faults.on("POST", "/sonic/wav", Fault.reset_after)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    assert isinstance(caught.value.reached, chains.Reached)
+    link = (await client.sonic.wav((await song(client)).clip_id)).wav_url
+    caught.value.reached.resolve("wav", link=link)
+    files = await chains.everything(
+        client, clip, tmp_path, stems="none", midi=False, lyrics=False, reached=caught.value.reached
+    )
+    assert files.wav is not None
+    upload = await client.sonic.upload(str(clip.final_url))
+    box.faults.on("POST", "/sonic/upload", Fault.reset_after)
+    reached = chains.Reached()
+    with pytest.raises(OutcomeUnknownError):
+        await chains.cover(client, str(clip.final_url), reached=reached, **SONG)
+    reached.resolve("upload", clip_id=str(upload.clip_id))
+    assert await chains.cover(client, str(clip.final_url), reached=reached, **SONG)
+    assert paid(box) == {"create_music": 2, "/sonic/wav": 2, "/sonic/upload": 2, "cover_upload_music": 1}
+
+
+# --- steps that never left -------------------------------------------------------------------------------------
+
+
+async def test_a_step_that_could_not_be_noted_was_not_sent(
+    box: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """The folder cannot be written for a while; another part then writes no lie about the WAV."""
+    clip = await song(client)
+    midi = (await client.sonic.midi(clip.clip_id)).midi_url
+    reached = chains.Reached(clip_ids={"clip": clip.clip_id}, links={"midi": str(midi)})
+    (tmp_path / chains.REACHED_FILE).write_text(reached.json())
+    obstacle = tmp_path / f"{chains.REACHED_FILE}.part"
+    obstacle.mkdir()
+    box.faults.on("GET", "/media/*.mid", Fault.slow(20.0))
+    running = asyncio.ensure_future(chains.everything(client, clip, tmp_path, stems="none", lyrics=False))
+    await asyncio.sleep(10)
+    obstacle.rmdir()
+    with pytest.raises(OSError, match=r"reached\.json"):
+        await running
+    assert not box.journal.requests("/sonic/wav")
+    noted = chains.Reached.parse((tmp_path / chains.REACHED_FILE).read_bytes())
+    assert noted.files.keys() == {"midi"}
+    assert noted.unknown == {}
+    files = await chains.everything(client, clip, tmp_path, stems="none", lyrics=False)
+    assert files.wav is not None
+    assert paid(box) == {"create_music": 1, "/sonic/midi": 1, "/sonic/wav": 1}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_step_cancelled_in_the_queue_is_told_as_it_is(
+    box: Sandbox, tmp_path: Path, stored: bool
+) -> None:
+    """With a store nothing had left for certain, and going on sends it; without one it is begun, not sent."""
+    store = SQLiteStore(tmp_path / "jobs.sqlite") if stored else None
+    reached = chains.Reached()
+    async with box.client(pace="1/1000s", store=store) as client:
+        clip = await song(client)
+        running = asyncio.ensure_future(chains.extend(client, clip, reached=reached, **SONG))
+        await asyncio.sleep(5)
+        assert list(reached.unknown) == ["extend"]
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        if stored:
+            assert reached.unknown == {}
+        else:
+            with pytest.raises(OutcomeUnknownError, match="begun before and may have been sent"):
+                await chains.extend(client, clip, reached=reached, **SONG)
+            reached.resubmit("extend")
+        assert await chains.extend(client, clip, reached=reached, **SONG)
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
+
+
+async def test_a_step_cancelled_after_it_left_stays_open_with_a_store(box: Sandbox, tmp_path: Path) -> None:
+    """Its job waits for the answer, and going on finds it there."""
+    reached = chains.Reached()
+    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+        clip = await song(client)
+        box.faults.on("POST", "/sonic/create", Fault.slow(20.0))
+        running = asyncio.ensure_future(chains.extend(client, clip, reached=reached, **SONG))
+        await asyncio.sleep(5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert list(reached.unknown) == ["extend"]
+        assert await chains.extend(client, clip, reached=reached, **SONG)
+        assert reached.unknown == {}
+    assert paid(box) == {"create_music": 1, "extend_music": 1}
