@@ -146,7 +146,7 @@ class Operation(Generic[P, R]):
             try:
                 request = self.request(*args, **kwargs)
             except TypeError as error:
-                raise self._misused(args, kwargs, error) from None
+                raise self.misused(args, kwargs, error) from None
             return cast("R", await send(self, request))
 
         # Kept on the family, where it is found the next time without asking here again.
@@ -200,7 +200,7 @@ class Operation(Generic[P, R]):
             return "May be repeated freely; repeated for you after passing failures."
         return "Sent at most once: never repeated after it may have left."
 
-    def _misused(self, args: tuple[object, ...], given: Mapping[str, object], error: TypeError) -> TypeError:
+    def misused(self, args: tuple[object, ...], given: Mapping[str, object], error: TypeError) -> TypeError:
         """What is wrong with the arguments, and what is right."""
         known = self.signature.parameters
         name = f"{self.family.word}.{self.name}()"

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from .errors import RequestValidationError
+from ..errors import RequestValidationError
 
 TAKES: Final = {"upload": ("task", "clip_id"), "wav": ("link",), "midi": ("link",)}
 """What settles a step of unknown outcome: what going on reads of it. Of all others, that is the task."""
