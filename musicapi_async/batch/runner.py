@@ -21,7 +21,7 @@ import msgspec
 from ..api.request import body
 from ..client import MusicAPI
 from ..errors import BatchError, JobKeyConflictError, RequestValidationError
-from ..store import SQLiteStore, states
+from ..store import Job, SQLiteStore, states
 from ..store.ledger import request_of
 from . import files
 from .manifest import Manifest, Song, operation_of
@@ -352,22 +352,23 @@ class Run:
         job = await self.store.get(key)
         again = job is not None and job.state == "failed" and self.retry_failed
 
-        async def create() -> Any:
-            if again:
-                try:
-                    return await self.client.resubmit(key, webhook_secret=fields.get("webhook_secret"))
-                except RequestValidationError as error:  # not sent, so what is known of it stays as it is
-                    raise Left(str(error)) from error
+        async def call() -> Any:
             view = self.client.with_options(job_key=key)
             return await getattr(getattr(view, family), operation)(**fields)
 
+        async def call_again() -> Any:
+            try:
+                return await self.client.resubmit(key, webhook_secret=fields.get("webhook_secret"))
+            except RequestValidationError as error:  # not sent, so what is known of it stays as it is
+                raise Left(str(error)) from error
+
         if job is not None and not again:
-            return await create()  # paid for before, or known to be unknown
+            return await call()  # paid for before, or known to be unknown
         if self.halted or self.stop.is_set():
             raise Left(self.halted or "not submitted: the batch was stopped")
         try:
             async with self.purse.pay(operation, key):
-                found = await self._unless_stopped(key, create)
+                found = await self._unless_stopped(key, job, call_again if again else call, look=call)
         except BudgetReached:
             self.halt(f"the budget of {self.purse.budget:g} credits is reached")
             raise Left(self.halted) from None
@@ -384,8 +385,16 @@ class Run:
             self.halted, self.disk_failed = why, by_disk
             log.warning("the batch submits nothing more: %s", why)
 
-    async def _unless_stopped(self, key: str, create: Callable[[], Awaitable[Any]]) -> Any:
-        """The create, unless the batch is stopped before it leaves."""
+    async def _unless_stopped(
+        self,
+        key: str,
+        before: Job | None,
+        create: Callable[[], Awaitable[Any]],
+        *,
+        look: Callable[[], Awaitable[Any]],
+    ) -> Any:
+        """The create, unless the batch is stopped before it leaves. `before` is the job as it was, `look`
+        gives what a create that did leave has made, and sends nothing."""
         call = asyncio.ensure_future(create())
         stopped = asyncio.ensure_future(self.stop.wait())
         try:
@@ -396,9 +405,10 @@ class Run:
             await asyncio.wait({call})
             if not call.cancelled():
                 return await call
-            while (job := await self.store.get(key)) is not None:
+            sends = before.attempts if before is not None else 0
+            while (job := await self.store.get(key)) is not None and job.attempts > sends:
                 if job.state not in ("reserved", "sent"):
-                    return await create()  # its answer came after all
+                    return await look()  # its answer came after all
                 await self.client.clock.sleep(STOPPED_LOOK)
             raise Left("not submitted: the batch was stopped")
         finally:

@@ -297,6 +297,53 @@ async def test_stopping_submits_nothing_more_and_finishes_the_rest(sandbox: Sand
     assert len(sandbox.journal.creates) == 10
 
 
+NEVER = "1/9999s"
+"""A pace at which the second create of a test does not leave."""
+
+
+async def test_stopping_sends_no_failed_song_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    """With `retry_failed`, too, the songs that wait for the pace are left as they were, unpaid."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=6)
+    async with sandbox.client(pace=None) as client:
+        assert (await make(client, rows(6), tmp_path)).failed == 6
+    stop = asyncio.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.submitted:
+            stop.set()
+
+    async with sandbox.client(pace=NEVER) as client:
+        result = await make(client, rows(6), tmp_path, retry_failed=True, stop=stop, on_progress=watch)
+    assert (result.submitted, result.done, len(result.left)) == (1, 1, 5)
+    assert len(sandbox.journal.creates) == 6 + 1
+    assert sandbox.journal.charges == sandbox.account.prices["create"]
+    async with sandbox.client(pace=None) as client:
+        again = await make(client, rows(6), tmp_path, retry_failed=True)
+    assert (again.submitted, again.done) == (5, 6)
+    assert len(sandbox.journal.creates) == 6 + 6
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+async def test_a_song_accepted_after_the_stop_is_finished(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path, *, retry_failed: bool
+) -> None:
+    """It had left when the batch was stopped and is paid for, so it counts as submitted and is fetched."""
+    if retry_failed:
+        sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+        assert (await make(client, rows(1), tmp_path)).failed == 1
+    before = len(sandbox.journal.creates)
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(300))
+    stop = asyncio.Event()
+    run = asyncio.ensure_future(make(client, rows(1), tmp_path, retry_failed=retry_failed, stop=stop))
+    while len(sandbox.journal.creates) == before:
+        await asyncio.sleep(0.005)
+    stop.set()
+    result = await run
+    assert (result.submitted, result.done, result.left) == (1, 1, {})
+    assert len(sandbox.journal.creates) == before + 1
+    assert sandbox.journal.charges == sandbox.account.prices["create"]
+
+
 async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path: Path) -> None:
     """Stopped hard: the next run pays for nothing twice."""
     started = asyncio.Event()
