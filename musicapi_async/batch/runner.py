@@ -111,8 +111,8 @@ async def run_batch(
     cannot write for the next run.
 
     Returns a `BatchResult`. Raises `RequestValidationError` for a faulty manifest and `JobKeyConflictError`
-    for a song that was changed under its id, both before anything is sent; `BatchError` if the folder is in
-    use or cannot be written; `JobStoreError`.
+    for a song that was changed under its id or is of another base URL, both before anything is sent;
+    `BatchError` if the folder is in use or cannot be written; `JobStoreError`.
 
     ```python
     result = await run_batch(client, "songs.jsonl", out="out/")
@@ -239,34 +239,37 @@ class Run:
             # The folder is ours alone, so whoever held these is gone, even on another machine.
             await self.store.change(job.key, states.recover(lambda _holder: False, now))
         await anyio.to_thread.run_sync(self.folder.begin)
-        conflicts: list[str] = []
-        for song in self.manifest.songs:
-            known = await self.store.get(song.key)
-            if known is not None:
-                operation = operation_of(song)
-                asked = body(operation.request(**song.fields))
-                now_asked = request_of(
-                    known.request.base_url, operation.call_name, msgspec.json.encode(asked)
-                )
-                changed = [
-                    line
-                    for line in states.difference(known.request, now_asked)
-                    if line.partition(":")[0] in {*asked, "call"}
-                ]
-                if changed:
-                    conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
-        if conflicts:
-            raise JobKeyConflictError(
-                f"{self.manifest.source}: songs that were sent before are asked for differently now: "
-                + "; ".join(conflicts[:20]),
-                difference=conflicts,
-                hint="Give a changed song another id, or use another folder.",
-            )
+        await self._check_unchanged()
         if self.purse.budget is not None:
             self._keep_prices(self.purse.prices)
             for job in await self.store.jobs("accepted", "finished", "failed", "ambiguous"):
                 if job.state != "failed" or job.refunded is False:
                     self.purse.charged(job.request.kind, job.key)
+
+    async def _check_unchanged(self) -> None:
+        """Refuse songs that would not be asked for as they were, which is found out without sending."""
+        conflicts: list[str] = []
+        hints: set[str] = set()
+        for song in self.manifest.songs:
+            known = await self.store.get(song.key)
+            if known is None:
+                continue
+            operation = operation_of(song)
+            asked = {**body(operation.request(**song.fields)), **(self.client.options.extra_body or {})}
+            now = request_of(self.client.base_url, operation.call_name, msgspec.json.encode(asked))
+            if changed := states.difference(known.request, now):
+                conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
+                if known.request.base_url != now.base_url:
+                    hints.add(f"Use the base_url of the first run, {known.request.base_url}.")
+                if any(not line.startswith("base_url:") for line in changed):
+                    hints.add("Give a changed song another id, or use another folder.")
+        if conflicts:
+            raise JobKeyConflictError(
+                f"{self.manifest.source}: songs that were sent before are asked for differently now: "
+                + "; ".join(conflicts[:20]),
+                difference=conflicts,
+                hint=" ".join(sorted(hints, reverse=True)),
+            )
 
     @property
     def _prices_path(self) -> Path:
