@@ -21,6 +21,7 @@ import unicodedata
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from weakref import WeakValueDictionary
 
 import aiohttp
 import anyio
@@ -80,7 +81,8 @@ class Downloader:
         self._limiter: Final = limiter
         self._clock: Final = clock
         self._rng: Final = rng
-        self._locks: Final[dict[Path, asyncio.Lock]] = {}
+        self._locks: Final[WeakValueDictionary[Path, asyncio.Lock]] = WeakValueDictionary()
+        """One for each file under way. Whoever waits for it holds it, so no second one is made meanwhile."""
         self._naming: Final = asyncio.Lock()
 
     async def fetch_all(
@@ -134,9 +136,6 @@ class Downloader:
                 path=str(path),
                 hint="Mend the folder or the disk and download again; that costs nothing.",
             ) from error
-        finally:
-            if not lock.locked():
-                self._locks.pop(path, None)
 
     async def _fetch(self, url: str, path: Path, extension: str, owned: bool) -> Path:
         pauses = retry.delays(FIRST_PAUSE, LONGEST_PAUSE)
