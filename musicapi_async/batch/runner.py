@@ -21,7 +21,7 @@ import msgspec
 from ..api.request import body
 from ..client import MusicAPI
 from ..errors import BatchError, JobKeyConflictError, RequestValidationError
-from ..store import SQLiteStore, states
+from ..store import Job, SQLiteStore, states
 from ..store.ledger import request_of
 from . import files
 from .manifest import Manifest, Song, operation_of
@@ -111,8 +111,8 @@ async def run_batch(
     cannot write for the next run.
 
     Returns a `BatchResult`. Raises `RequestValidationError` for a faulty manifest and `JobKeyConflictError`
-    for a song that was changed under its id, both before anything is sent; `BatchError` if the folder is in
-    use or cannot be written; `JobStoreError`.
+    for a song that was changed under its id or is of another base URL, both before anything is sent;
+    `BatchError` if the folder is in use or cannot be written; `JobStoreError`.
 
     ```python
     result = await run_batch(client, "songs.jsonl", out="out/")
@@ -239,34 +239,37 @@ class Run:
             # The folder is ours alone, so whoever held these is gone, even on another machine.
             await self.store.change(job.key, states.recover(lambda _holder: False, now))
         await anyio.to_thread.run_sync(self.folder.begin)
-        conflicts: list[str] = []
-        for song in self.manifest.songs:
-            known = await self.store.get(song.key)
-            if known is not None:
-                operation = operation_of(song)
-                asked = body(operation.request(**song.fields))
-                now_asked = request_of(
-                    known.request.base_url, operation.call_name, msgspec.json.encode(asked)
-                )
-                changed = [
-                    line
-                    for line in states.difference(known.request, now_asked)
-                    if line.partition(":")[0] in {*asked, "call"}
-                ]
-                if changed:
-                    conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
-        if conflicts:
-            raise JobKeyConflictError(
-                f"{self.manifest.source}: songs that were sent before are asked for differently now: "
-                + "; ".join(conflicts[:20]),
-                difference=conflicts,
-                hint="Give a changed song another id, or use another folder.",
-            )
+        await self._check_unchanged()
         if self.purse.budget is not None:
             self._keep_prices(self.purse.prices)
             for job in await self.store.jobs("accepted", "finished", "failed", "ambiguous"):
                 if job.state != "failed" or job.refunded is False:
                     self.purse.charged(job.request.kind, job.key)
+
+    async def _check_unchanged(self) -> None:
+        """Refuse songs that would not be asked for as they were, which is found out without sending."""
+        conflicts: list[str] = []
+        hints: set[str] = set()
+        for song in self.manifest.songs:
+            known = await self.store.get(song.key)
+            if known is None:
+                continue
+            operation = operation_of(song)
+            asked = {**body(operation.request(**song.fields)), **(self.client.options.extra_body or {})}
+            now = request_of(self.client.base_url, operation.call_name, msgspec.json.encode(asked))
+            if changed := states.difference(known.request, now):
+                conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
+                if known.request.base_url != now.base_url:
+                    hints.add(f"Use the base_url of the first run, {known.request.base_url}.")
+                if any(not line.startswith("base_url:") for line in changed):
+                    hints.add("Give a changed song another id, or use another folder.")
+        if conflicts:
+            raise JobKeyConflictError(
+                f"{self.manifest.source}: songs that were sent before are asked for differently now: "
+                + "; ".join(conflicts[:20]),
+                difference=conflicts,
+                hint=" ".join(sorted(hints, reverse=True)),
+            )
 
     @property
     def _prices_path(self) -> Path:
@@ -352,22 +355,23 @@ class Run:
         job = await self.store.get(key)
         again = job is not None and job.state == "failed" and self.retry_failed
 
-        async def create() -> Any:
-            if again:
-                try:
-                    return await self.client.resubmit(key, webhook_secret=fields.get("webhook_secret"))
-                except RequestValidationError as error:  # not sent, so what is known of it stays as it is
-                    raise Left(str(error)) from error
+        async def call() -> Any:
             view = self.client.with_options(job_key=key)
             return await getattr(getattr(view, family), operation)(**fields)
 
+        async def call_again() -> Any:
+            try:
+                return await self.client.resubmit(key, webhook_secret=fields.get("webhook_secret"))
+            except RequestValidationError as error:  # not sent, so what is known of it stays as it is
+                raise Left(str(error)) from error
+
         if job is not None and not again:
-            return await create()  # paid for before, or known to be unknown
+            return await call()  # paid for before, or known to be unknown
         if self.halted or self.stop.is_set():
             raise Left(self.halted or "not submitted: the batch was stopped")
         try:
             async with self.purse.pay(operation, key):
-                found = await self._unless_stopped(key, create)
+                found = await self._unless_stopped(key, job, call_again if again else call, look=call)
         except BudgetReached:
             self.halt(f"the budget of {self.purse.budget:g} credits is reached")
             raise Left(self.halted) from None
@@ -384,8 +388,16 @@ class Run:
             self.halted, self.disk_failed = why, by_disk
             log.warning("the batch submits nothing more: %s", why)
 
-    async def _unless_stopped(self, key: str, create: Callable[[], Awaitable[Any]]) -> Any:
-        """The create, unless the batch is stopped before it leaves."""
+    async def _unless_stopped(
+        self,
+        key: str,
+        before: Job | None,
+        create: Callable[[], Awaitable[Any]],
+        *,
+        look: Callable[[], Awaitable[Any]],
+    ) -> Any:
+        """The create, unless the batch is stopped before it leaves. `before` is the job as it was, `look`
+        gives what a create that did leave has made, and sends nothing."""
         call = asyncio.ensure_future(create())
         stopped = asyncio.ensure_future(self.stop.wait())
         try:
@@ -396,9 +408,10 @@ class Run:
             await asyncio.wait({call})
             if not call.cancelled():
                 return await call
-            while (job := await self.store.get(key)) is not None:
+            sends = before.attempts if before is not None else 0
+            while (job := await self.store.get(key)) is not None and job.attempts > sends:
                 if job.state not in ("reserved", "sent"):
-                    return await create()  # its answer came after all
+                    return await look()  # its answer came after all
                 await self.client.clock.sleep(STOPPED_LOOK)
             raise Left("not submitted: the batch was stopped")
         finally:

@@ -47,10 +47,12 @@ SETTLING: Final = (
     PermissionDeniedError,
     NotFoundError,
     EndpointRetiredError,
-    JobKeyConflictError,
 )
-"""Errors that settle a song or a step as failed. All others say nothing of it: the next run goes on."""
+"""Errors that settle a song or a step as failed. All others say nothing of it: the next run goes on.
 
+`JobKeyConflictError` is none of them: it says that something was sent before, so it may be paid for.
+"""
+KEEPING: Final = "Give it as it was in the run that sent it: what was paid for is still there."
 
 MENDING: Final = "What was paid for is written down: mend the disk and run the same command again."
 
@@ -112,6 +114,10 @@ class SongWork:
             return None
         except JobStoreError:
             raise
+        except JobKeyConflictError as error:
+            error.hint = KEEPING  # with another key it would be paid for again
+            run.left[song.id] = str(error)
+            return None
         except MusicAPIError as error:
             if _is_of_the_disk(error):
                 run.halt(str(error), by_disk=True)  # whatever is made next could not be written either

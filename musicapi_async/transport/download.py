@@ -21,6 +21,7 @@ import unicodedata
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from weakref import WeakValueDictionary
 
 import aiohttp
 import anyio
@@ -80,7 +81,8 @@ class Downloader:
         self._limiter: Final = limiter
         self._clock: Final = clock
         self._rng: Final = rng
-        self._locks: Final[dict[Path, asyncio.Lock]] = {}
+        self._locks: Final[WeakValueDictionary[Path, asyncio.Lock]] = WeakValueDictionary()
+        """One for each file under way. Whoever waits for it holds it, so no second one is made meanwhile."""
         self._naming: Final = asyncio.Lock()
 
     async def fetch_all(
@@ -93,14 +95,15 @@ class Downloader:
         """
         check_pattern(pattern)
         taken: dict[str, set[str]] = {}
-        wanted: list[Coroutine[Any, Any, Path]] = []
-        for index, link in enumerate(links):
-            name = _name(link, index, pattern, taken)
+        names = [_name(link, index, pattern, taken) for index, link in enumerate(links)]
+
+        def fetch(link: Link, name: str) -> Coroutine[Any, Any, Path]:
             owned = link.of_clip and _holds_id(name, link.clip_id, pattern)
-            wanted.append(self.fetch(link.url, folder / name, link.extension, owned=owned))
+            return self.fetch(link.url, folder / name, link.extension, owned=owned)
+
         try:
             async with asyncio.timeout(None if deadline is None else self._clock.real(deadline)):
-                done = await asyncio.gather(*wanted, return_exceptions=True)
+                done = await asyncio.gather(*map(fetch, links, names), return_exceptions=True)
         except TimeoutError as error:
             raise DownloadError(
                 f"the deadline of {deadline:g} s passed",
@@ -134,9 +137,6 @@ class Downloader:
                 path=str(path),
                 hint="Mend the folder or the disk and download again; that costs nothing.",
             ) from error
-        finally:
-            if not lock.locked():
-                self._locks.pop(path, None)
 
     async def _fetch(self, url: str, path: Path, extension: str, owned: bool) -> Path:
         pauses = retry.delays(FIRST_PAUSE, LONGEST_PAUSE)
@@ -336,20 +336,32 @@ def _part_of(path: Path, extension: str) -> Path:
 
 
 FIELDS: Final = ("title", "clip_id", "index", "name")
+TOO_WIDE: Final = re.compile(r"[{}]|\d{4}")
+"""In a format: a width that another field gives, which may be any text, or one of a thousand and more."""
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse a name pattern with unknown fields, or one that would leave the folder."""
-    try:
-        names = _fields_of(pattern)
-    except ValueError:
-        names = {""}
-    if not pattern.strip() or not names.issubset(FIELDS) or re.search(r"[/\\]", pattern):
+    """Refuse a name pattern that cannot be filled in, or one that would leave the folder."""
+    if not _can_be_filled(pattern) or not pattern.strip() or re.search(r"[/\\]", pattern):
         raise RequestValidationError(
             f"name: a pattern with the fields {', '.join(FIELDS)} and without '/', got {pattern!r}",
             field="name",
             value=repr(pattern),
         )
+
+
+def _can_be_filled(pattern: str) -> bool:
+    """Whether the pattern gives a name for whatever values its fields have, and one of a sane length."""
+    try:
+        for _, name, form, _ in string.Formatter().parse(pattern):
+            if name is not None and name not in FIELDS:
+                return False
+            if form and TOO_WIDE.search(form):
+                return False
+        pattern.format(title="title", clip_id="id", index=1, name="name")
+    except ValueError:
+        return False
+    return True
 
 
 def _fields_of(pattern: str) -> set[str]:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import msgspec
 import mutagen.id3
 import pytest
+from patience import until
 
 from musicapi_async import MusicAPI, Webhooks
 from musicapi_async.batch import BatchResult, Manifest, Progress, run_batch
@@ -109,6 +110,61 @@ async def test_a_changed_song_is_refused_before_anything_is_sent(
     with pytest.raises(JobKeyConflictError, match=r"line 2 .*title: 'Song 1' before, 'Another' now"):
         await make(client, changed, tmp_path)
     assert len(sandbox.journal.creates) == 2
+
+
+async def test_a_field_taken_away_is_refused_before_anything_is_sent(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A song without a field that it had is a changed song, too; a field of the client's own is no change."""
+    with_field = client.with_options(extra_body={"negative_tags": "drums"})
+    await make(with_field, rows(1, tags="pop", custom_mode=True), tmp_path)
+    with pytest.raises(JobKeyConflictError, match=r"line 1 .*'pop' before, nothing now"):
+        await make(with_field, rows(1, custom_mode=True), tmp_path)
+    again = await make(with_field, rows(1, tags="pop", custom_mode=True), tmp_path)
+    assert (again.done, len(sandbox.journal.creates)) == (1, 1)
+
+
+async def test_another_base_url_is_refused_and_loses_no_song(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Songs under way are not taken for failed: back on the right address they are waited for and fetched."""
+    sent = asyncio.Event()
+    async with sandbox.client(pace=None) as client:
+        run = asyncio.ensure_future(
+            make(client, rows(3), tmp_path, on_progress=lambda p: sent.set() if p.submitted == 3 else None)
+        )
+        await sent.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    other = sandbox.base_url.replace("127.0.0.1", "localhost")
+    async with MusicAPI(sandbox.api_key, base_url=other, clock=sandbox.clock, pace=None) as client:
+        with pytest.raises(JobKeyConflictError, match="base_url") as caught:
+            await make(client, rows(3), tmp_path)
+    assert len(caught.value.difference) == 3
+    assert f"Use the base_url of the first run, {sandbox.base_url}." in caught.value.hint
+    assert "another id" not in caught.value.hint
+    async with sandbox.client(pace=None) as client:
+        result = await make(client, rows(3), tmp_path)
+    assert (result.done, result.failed, result.submitted) == (3, 0, 0)
+    assert len(sandbox.journal.creates) == 3
+    assert sandbox.journal.charges == 3 * sandbox.account.prices["create"]
+
+
+async def test_a_step_changed_under_its_song_is_left_and_not_taken_for_failed(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A run that was killed before its record was written goes on with the steps that were paid for."""
+    songs = rows(1, steps=[{"persona": {"name": "V"}}], clips="first")
+    await make(client, songs, tmp_path)
+    for record in (tmp_path / ".musicapi" / "songs").iterdir():
+        record.unlink()
+    charges = sandbox.journal.charges
+    changed = await make(client, rows(1, steps=[{"persona": {"name": "W"}}], clips="first"), tmp_path)
+    assert (changed.done, changed.failed, changed.complete) == (0, 0, False)
+    assert "'V' before, 'W' now" in changed.left["s0"]
+    assert "still there" in changed.left["s0"]
+    assert "another key" not in changed.left["s0"]
+    assert (await make(client, songs, tmp_path)).done == 1
+    assert sandbox.journal.charges == charges
 
 
 async def test_a_failed_song_is_made_again_only_when_asked(
@@ -285,7 +341,7 @@ async def test_stopping_submits_nothing_more_and_finishes_the_rest(sandbox: Sand
         if progress.submitted >= 3:
             stop.set()
 
-    async with sandbox.client(pace="1/3s") as client:
+    async with sandbox.client(pace="1/60s") as client:
         result = await make(client, rows(10), tmp_path, stop=stop, on_progress=watch)
         # On a busy machine a create or two may be under way in the moment of the stop; they are finished, too.
         assert 3 <= result.done < 10
@@ -295,6 +351,52 @@ async def test_stopping_submits_nothing_more_and_finishes_the_rest(sandbox: Sand
     async with sandbox.client(pace=None) as client:
         assert (await make(client, rows(10), tmp_path)).done == 10
     assert len(sandbox.journal.creates) == 10
+
+
+NEVER = "1/3000s"
+"""A pace at which the second create of a test does not leave."""
+
+
+async def test_stopping_sends_no_failed_song_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    """With `retry_failed`, too, the songs that wait for the pace are left as they were, unpaid."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=6)
+    async with sandbox.client(pace=None) as client:
+        assert (await make(client, rows(6), tmp_path)).failed == 6
+    stop = asyncio.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.submitted:
+            stop.set()
+
+    async with sandbox.client(pace=NEVER) as client:
+        result = await make(client, rows(6), tmp_path, retry_failed=True, stop=stop, on_progress=watch)
+    assert (result.submitted, result.done, len(result.left)) == (1, 1, 5)
+    assert len(sandbox.journal.creates) == 6 + 1
+    assert sandbox.journal.charges == sandbox.account.prices["create"]
+    async with sandbox.client(pace=None) as client:
+        again = await make(client, rows(6), tmp_path, retry_failed=True)
+    assert (again.submitted, again.done) == (5, 6)
+    assert len(sandbox.journal.creates) == 6 + 6
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+async def test_a_song_accepted_after_the_stop_is_finished(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path, *, retry_failed: bool
+) -> None:
+    """It had left when the batch was stopped and is paid for, so it counts as submitted and is fetched."""
+    if retry_failed:
+        sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+        assert (await make(client, rows(1), tmp_path)).failed == 1
+    before = len(sandbox.journal.creates)
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(300))
+    stop = asyncio.Event()
+    run = asyncio.ensure_future(make(client, rows(1), tmp_path, retry_failed=retry_failed, stop=stop))
+    await until(lambda: len(sandbox.journal.creates) > before)
+    stop.set()
+    result = await run
+    assert (result.submitted, result.done, result.left) == (1, 1, {})
+    assert len(sandbox.journal.creates) == before + 1
+    assert sandbox.journal.charges == sandbox.account.prices["create"]
 
 
 async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path: Path) -> None:

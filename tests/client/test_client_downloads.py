@@ -140,6 +140,43 @@ async def test_what_never_is_a_file_is_refused(client: MusicAPI, tmp_path: Path,
     assert caught.value.value in {"NoneType", "int", "dict", "bytes", "Voice", "Persona"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "{",
+        "{}",
+        "{author}",
+        "{title}/{index}",
+        "{title!x}",
+        "{index:q}",
+        "{title:d}",
+        "{index!s:d}",
+        "{title:{clip_id}}",
+        "{title:{author}}",
+        "{title:>9999999999}",
+    ],
+)
+async def test_a_name_that_cannot_be_filled_in_is_refused(
+    client: MusicAPI, tmp_path: Path, name: str
+) -> None:
+    """Before anything is fetched, as a fault of `name`, whichever part of the pattern is wrong."""
+    links = [f"{client.base_url}/{number}.mp3" for number in range(3)]
+    with pytest.raises(
+        RequestValidationError, match="name: a pattern with the fields title, clip_id"
+    ) as caught:
+        await client.download(links, tmp_path / "songs", name=name)
+    assert caught.value.field == "name"
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_name_may_be_formatted(client: MusicAPI, tmp_path: Path) -> None:
+    """Widths, cuts and conversions of the fields, and braces that are meant as such."""
+    clip = await song(client)
+    (path,) = await client.download(clip, tmp_path, name="{index:03d} {title!s:.2} {{x}}")
+    assert path.name == "000 Ra {x}.mp3"
+
+
 async def test_a_forgotten_await_is_named(client: MusicAPI, tmp_path: Path) -> None:
     """`client.download(task.wait(), ...)` says what is missing, and Python need not warn besides."""
     task = client.task("sonic", "t")

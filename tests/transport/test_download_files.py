@@ -216,6 +216,25 @@ async def test_files_fetched_at_once_never_share_a_free_name(
 # --- how long it may take ----------------------------------------------------------------------------------
 
 
+async def test_a_file_is_written_by_one_at_a_time_when_a_download_is_cancelled(
+    host: Host, client: MusicAPI, tmp_path: Path
+) -> None:
+    """One holds the file, one waits, the first is cancelled, a third comes: still only one fetches it."""
+    host.drop, host.dripping["/a.mp3"] = SIZE // 10, 1
+    holder, waiter = (asyncio.ensure_future(client.download(song(host, "a"), tmp_path)) for _ in range(2))
+    await asyncio.sleep(5)
+    assert len(host.asked) == 1
+    holder.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holder
+    third = asyncio.ensure_future(client.download(song(host, "a"), tmp_path))
+    await asyncio.sleep(5)
+    assert len(host.asked) == 2
+    assert await waiter == await third == [tmp_path / "Song a.mp3"]
+    assert (tmp_path / "Song a.mp3").read_bytes() == A
+    assert len(host.asked) == 2
+
+
 async def test_a_deadline_ends_a_download(host: Host, client: MusicAPI, tmp_path: Path) -> None:
     """The option for whole calls holds for files, too; what has come is gone on with by the next call."""
     host.dripping = {"/a.mp3": 0.5}
