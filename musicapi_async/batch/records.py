@@ -77,6 +77,8 @@ class SongRecord(msgspec.Struct, kw_only=True):
     submitted_at: float = 0.0
     ended_at: float = 0.0
     fetched_at: float = 0.0
+    open: bool = False
+    """Whether the song was taken up again, so that this is what was known before."""
 
     @property
     def files(self) -> Iterator[str]:

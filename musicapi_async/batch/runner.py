@@ -293,8 +293,8 @@ class Run:
         for song in songs:
             self.move("queued", "submitting")
             record = await anyio.to_thread.run_sync(self.folder.record, song)
-            if record is None or (self.retry_failed and any(record.faults)):
-                work = SongWork(self, song)
+            if record is None or record.open or (self.retry_failed and any(record.faults)):
+                work = SongWork(self, song, record)
                 record = await work.settle()
                 where = work.place
                 if record is not None and work.ran_at is not None:

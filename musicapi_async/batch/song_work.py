@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio.to_thread
+import msgspec
 
 from ..api.families import FAMILIES
 from ..api.handle import Task
@@ -78,9 +79,10 @@ class Left(Exception):
 class SongWork:
     """One song on its way; `place` is where it is counted, `ran_at` when it first ran."""
 
-    def __init__(self, run: Run, song: Song) -> None:
+    def __init__(self, run: Run, song: Song, before: SongRecord | None = None) -> None:
         self.run: Final = run
         self.song: Final = song
+        self.before: Final = before
         self.place = "submitting"
         self.ran_at: float | None = None
         self.now: Final = run.client.clock.time
@@ -98,6 +100,11 @@ class SongWork:
         """Bring the song to its end, as far as this run can; its record, or None if it is not settled."""
         run, song, record = self.run, self.song, self.record
         try:
+            if self.before is not None and not self.before.open:
+                # Whoever is killed after this has paid for it again: the old record must not hide that.
+                await anyio.to_thread.run_sync(
+                    run.folder.keep, msgspec.structs.replace(self.before, open=True)
+                )
             clips = await self._made()
             if clips is not None:
                 await self._take(clips)

@@ -206,7 +206,7 @@ async def test_a_failed_song_that_cannot_be_sent_again_keeps_its_error(
         result = await make(client, rows(1), tmp_path, retry_failed=True)
     assert "webhook_secret" in result.left["s0"]
     (after,) = Folder(tmp_path).records(iter(["s0"]))
-    assert after == before
+    assert (after.state, after.error) == (before.state, before.error)
     assert len(sandbox.journal.creates) == 1
 
 
@@ -397,6 +397,46 @@ async def test_a_song_accepted_after_the_stop_is_finished(
     assert (result.submitted, result.done, result.left) == (1, 1, {})
     assert len(sandbox.journal.creates) == before + 1
     assert sandbox.journal.charges == sandbox.account.prices["create"]
+
+
+async def test_a_failed_song_that_was_paid_for_again_is_fetched_by_any_run(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Ended right after a second payment, the first one's failure does not hide what it bought."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    assert (await make(client, rows(1), tmp_path)).failed == 1
+    bought = asyncio.Event()
+    run = asyncio.ensure_future(
+        make(
+            client,
+            rows(1),
+            tmp_path,
+            retry_failed=True,
+            on_progress=lambda progress: bought.set() if progress.submitted else None,
+        )
+    )
+    await bought.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    creates = len(sandbox.journal.creates)
+    result = await make(client, rows(1), tmp_path)
+    assert (result.done, result.failed, result.submitted) == (1, 0, 0)
+    assert len(sandbox.journal.creates) == creates == 2
+
+
+async def test_a_failed_song_that_was_taken_up_in_vain_is_still_failed(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Stopped before it was sent again, it is settled as it was, and nothing is sent."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    assert (await make(client, rows(1), tmp_path)).failed == 1
+    stop = asyncio.Event()
+    stop.set()
+    assert list((await make(client, rows(1), tmp_path, retry_failed=True, stop=stop)).left) == ["s0"]
+    again = await make(client, rows(1), tmp_path)
+    assert (again.failed, again.submitted, again.left) == (1, 0, {})
+    assert len(sandbox.journal.creates) == 1
 
 
 async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path: Path) -> None:
