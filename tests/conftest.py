@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that; the tests that
+# press Ctrl-C in a process need it to be heard.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a shared machine a slow example proves nothing, so no example is timed. In CI the examples are the same
 # in every run; elsewhere each run looks in new places.
@@ -29,7 +35,7 @@ def pytest_report_header() -> str:
     )
 
 
-# The tests of these rooms wait for other processes most of the time, so they begin first.
+# The tests of these rooms wait for other processes most of the time, so they begin first, the longest before all.
 PATIENT = ("examples", "batch", "contrib", "cli", "docs")
 
 
@@ -41,7 +47,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with what takes longest, so that nobody waits for it alone at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in PATIENT)
+    order = {room: place for place, room in enumerate(PATIENT)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(PATIENT)))
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from studio_process import StudioProcess
 
-# One browser for all: with several test processes these tests stay in one.
-pytestmark = pytest.mark.xdist_group("browser")
+# With several test processes these tests stay in two, each with one browser.
+WATCHING = pytest.mark.xdist_group("a browser that watches")
+USING = pytest.mark.xdist_group("a browser that is used")
 
 PATIENCE = 90.0
 QUICK = 30.0
@@ -116,6 +117,7 @@ class Page:
 
 
 # About twenty seconds for a song: time enough to listen while it is being made, on a busy machine, too.
+@WATCHING
 @pytest.mark.parametrize("studio", [5.0], indirect=True)
 def test_a_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """What was playing while it was made plays on from the file, which can be downloaded."""
@@ -161,6 +163,7 @@ def test_a_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, st
     assert page.errors() == []
 
 
+@USING
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 def test_a_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """The rest of a visitor's way, with a mouse: keep a voice under a name, order a song with it."""
@@ -185,6 +188,7 @@ def test_a_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: 
     assert page.errors() == []
 
 
+@WATCHING
 def test_a_killed_server_is_started_again_and_the_page_goes_on(
     chromium: webdriver.Chrome, studio: StudioProcess
 ) -> None:
@@ -206,6 +210,7 @@ def test_a_killed_server_is_started_again_and_the_page_goes_on(
     assert again.errors() == []
 
 
+@WATCHING
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 def test_two_tabs_show_the_same_songs(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """What is ordered in one appears in the other, from order to end, also with the phone's width."""
@@ -220,6 +225,7 @@ def test_two_tabs_show_the_same_songs(chromium: webdriver.Chrome, studio: Studio
         assert page.errors() == []
 
 
+@USING
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_sticks_out_of_the_page(
@@ -243,6 +249,7 @@ def test_nothing_sticks_out_of_the_page(
     assert outside == []
 
 
+@WATCHING
 def test_a_stopped_server_ends_at_once_and_quietly(
     chromium: webdriver.Chrome, studio: StudioProcess, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +263,7 @@ def test_a_stopped_server_ends_at_once_and_quietly(
     page.until(lambda: page.one("#link").text == "reconnecting")
 
 
+@USING
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 def test_what_cannot_be_done_is_said_on_the_page(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """A text that the service refuses, and a server that is away."""
@@ -270,6 +278,7 @@ def test_what_cannot_be_done_is_said_on_the_page(chromium: webdriver.Chrome, stu
     assert not page.one("#says").is_displayed()
 
 
+@USING
 def test_a_song_that_failed_says_why_and_can_be_tried_again(
     chromium: webdriver.Chrome, studio: StudioProcess
 ) -> None:
