@@ -244,15 +244,7 @@ def resolved(key: str, task: TaskRef, alive: Liveness, now: float) -> Step:
             )
         if not job.request.kind:
             raise RequestValidationError(f"job {key!r} makes no task: {job.request.call}", field="key")
-        return msgspec.structs.replace(
-            job,
-            state="accepted",
-            holder=None,
-            task=task,
-            why="resolved by its task id",
-            updated_at=now,
-            others=_without(job.others, task),
-        )
+        return _settled(job, task, "resolved by its task id", now)
 
     return step
 
@@ -272,17 +264,22 @@ def adopted(task: TaskRef, now: float) -> Step:
         known = msgspec.structs.replace(task, kind=job.request.kind, submitted_at=job.updated_at)
         if job.state == "sent" and job.attempts > 1:
             return msgspec.structs.replace(job, others=_and(job.others, (known,)))
-        return msgspec.structs.replace(
-            job,
-            state="accepted",
-            holder=None,
-            task=known,
-            why="resolved by its webhook",
-            updated_at=now,
-            others=_without(job.others, task),
-        )
+        return _settled(job, known, "resolved by its webhook", now)
 
     return step
+
+
+def _settled(job: Job, task: TaskRef, why: str, now: float) -> Job:
+    """A job of which it was found out late that it made this task."""
+    return msgspec.structs.replace(
+        job,
+        state="accepted",
+        holder=None,
+        task=task,
+        why=why,
+        updated_at=now,
+        others=_without(job.others, task),
+    )
 
 
 def _known_to(job: Job) -> set[str]:

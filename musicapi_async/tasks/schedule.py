@@ -254,9 +254,7 @@ class Learned:
     def _jittered(self, age: float, look: float, floor: float) -> float:
         if self._rng is None:
             return look
-        # As `spread` does, without two calls more.
-        gap = (look - age) * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0))
-        return age + (gap if gap > floor else floor)
+        return age + max(spread(look - age, JITTER, self._rng), floor)
 
 
 class _Unlearning:
