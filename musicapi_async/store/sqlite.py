@@ -201,7 +201,7 @@ class _File:
             return self._connection
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _make(self.path)
+            make(self.path)
         if self.path.stat().st_size == 0:
             raise _damaged(self.path, "the file is empty")
         connection = sqlite3.connect(
@@ -241,12 +241,17 @@ class _File:
                 connection.close()
 
 
-def _make(path: Path) -> None:
-    """Make a whole empty store and give it its name at once; another process may do so at the same time."""
+def make(path: Path) -> None:
+    """Make a whole empty store and give it its name at once; another process may do so at the same time.
+
+    It has its write-ahead log before it has its name: turning that on needs the file for oneself, and SQLite
+    refuses at once, without waiting, if two that have just opened the file try it.
+    """
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         connection = sqlite3.connect(fresh, isolation_level=None)
         try:
+            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             migrate(connection, path)
@@ -263,9 +268,9 @@ def _make(path: Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
     finally:
-        for left in (fresh, fresh.with_name(fresh.name + "-journal")):
+        for ending in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
-                left.unlink()
+                fresh.with_name(fresh.name + ending).unlink()
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from batch_processes import BatchRun, ForkServer, fork_server
+from batch_processes import BatchRun, Running
 
 from musicapi_async.batch.records import Folder, SongRecord
 from musicapi_async.sandbox import Sandbox
@@ -139,12 +139,11 @@ class Killing:
 
     async def kill_and_resume(self, kills: int) -> None:
         """Start, kill at a random instant, start again; after the last kill let it end."""
-        async with fork_server() as server:
-            while len(self.outcome.kills) < kills:
-                await self.start_and_kill(server, kills - len(self.outcome.kills))
-            await self.let_end(server)
+        while len(self.outcome.kills) < kills:
+            await self.start_and_kill(kills - len(self.outcome.kills))
+        await self.let_end()
 
-    async def start_and_kill(self, server: ForkServer, left: int) -> None:
+    async def start_and_kill(self, left: int) -> None:
         """One run, killed when it has made a random number of requests and a random moment has gone by."""
         journal = self.sandbox.journal
         seen, made = len(journal), 0
@@ -152,7 +151,7 @@ class Killing:
         wanted = self.draw.uniform(0, 2 * self.work_left() / (left + 1))
         moment = self.draw.uniform(0, MOMENT)
         before = seen
-        running = await server.start(self.run)
+        running = Running(self.run)
         try:
             async with asyncio.timeout(PATIENCE):
                 while made < wanted and not running.has_ended:
@@ -162,7 +161,7 @@ class Killing:
         except TimeoutError:
             pass
         await asyncio.sleep(moment)
-        if await running.kill():
+        if await running.killed():
             self.outcome.kills.append(await self.look(before))
 
     def work_left(self) -> int:
@@ -207,9 +206,9 @@ class Killing:
         """The records of all settled songs."""
         return list(self.folder.records(f"song-{index}" for index in range(self.songs)))
 
-    async def let_end(self, server: ForkServer) -> None:
+    async def let_end(self) -> None:
         """A run that nobody kills, and what is there after it."""
-        running = await server.start(self.run)
+        running = Running(self.run)
         self.outcome.listed = set((await running.result())["unknown"])
         await self.find()
 
@@ -238,8 +237,7 @@ class Killing:
                     await client.resubmit(job.key)
                 else:
                     await client.resolve(job.key, task_id=entry.task_id)
-        async with fork_server() as server:
-            await self.let_end(server)
+        await self.let_end()
 
     # --- what must be so ------------------------------------------------------------------------------------
 

@@ -14,11 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import msgspec
 import pytest
-from batch_processes import BatchRun, ForkServer, Running, fork_server
+from batch_processes import BatchRun, Running
+from patience import until
 
 from musicapi_async import Clock, MusicAPI
 from musicapi_async.batch import BatchResult, run_batch
@@ -37,13 +36,6 @@ async def sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[Sandbox]:
     """A sandbox whose songs take half a second to make, and have a second to play unless a test says more."""
     async with Sandbox(speed=300, credits=1e6, longest=getattr(request, "param", 1)) as sandbox:
         yield sandbox
-
-
-@pytest.fixture
-async def server() -> AsyncGenerator[ForkServer]:
-    """Where runs are forked."""
-    async with fork_server() as server:
-        yield server
 
 
 @pytest.fixture
@@ -66,9 +58,9 @@ def run(sandbox: Sandbox, tmp_path: Path) -> BatchRun:
     )
 
 
-async def ended(server: ForkServer, run: BatchRun) -> dict[str, Any]:
+async def ended(run: BatchRun) -> dict[str, Any]:
     """How a run ended that nothing disturbs on its way."""
-    return await (await server.start(run)).result()
+    return await Running(run).result()
 
 
 async def jobs(run: BatchRun) -> list[Job]:
@@ -92,14 +84,12 @@ def finals(run: BatchRun) -> dict[str, int]:
 
 async def reached(sandbox: Sandbox, kind: str, running: Running) -> None:
     """The run has made its first request of a kind, or has ended."""
-    with anyio.fail_after(60):
-        while not sandbox.journal.tally()[kind] and not running.has_ended:
-            await anyio.lowlevel.checkpoint()
+    await until(lambda: sandbox.journal.tally()[kind] or running.has_ended, every=0.001)
 
 
-async def completes(sandbox: Sandbox, server: ForkServer, run: BatchRun, before: dict[str, int]) -> None:
+async def completes(sandbox: Sandbox, run: BatchRun, before: dict[str, int]) -> None:
     """The same command makes all songs, pays for nothing twice, and what was there was whole."""
-    result = await ended(server, run)
+    result = await ended(run)
     assert (result["done"], result["unknown"], result["left"]) == (SONGS, {}, {})
     assert len(sandbox.journal.creates) == 2 * SONGS
     assert sandbox.journal.charged_twice() == []
@@ -109,11 +99,9 @@ async def completes(sandbox: Sandbox, server: ForkServer, run: BatchRun, before:
 
 
 @pytest.mark.parametrize("sandbox", [SECONDS], indirect=True)
-async def test_a_disk_that_fills_up_while_files_are_fetched(
-    sandbox: Sandbox, server: ForkServer, run: BatchRun
-) -> None:
+async def test_a_disk_that_fills_up_while_files_are_fetched(sandbox: Sandbox, run: BatchRun) -> None:
     """The file and the reason are named, nothing more is submitted, and nothing is half there."""
-    result = await ended(server, replace(run, limit=150_000))
+    result = await ended(replace(run, limit=150_000))
     assert result["done"] == 0
     assert result["left"]
     for why in (result["halted"], *result["left"].values()):
@@ -122,20 +110,18 @@ async def test_a_disk_that_fills_up_while_files_are_fetched(
     assert f"could not write {run.out}{os.sep}" in result["halted"]
     assert not finals(run)
     assert {job.task_id for job in await jobs(run)} == {entry.task_id for entry in sandbox.journal.creates}
-    await completes(sandbox, server, run, {})
+    await completes(sandbox, run, {})
 
 
-async def test_a_disk_that_is_full_for_the_store_itself(
-    sandbox: Sandbox, server: ForkServer, run: BatchRun
-) -> None:
+async def test_a_disk_that_is_full_for_the_store_itself(sandbox: Sandbox, run: BatchRun) -> None:
     """The store is named; an answer that could not be written down stands in the log, with its task, and is
     listed as unknown; nothing is paid twice."""
-    result = await ended(server, replace(run, limit=60_000))
+    result = await ended(replace(run, limit=60_000))
     assert result["error"] == "JobStoreError"
     assert "jobs.sqlite" in result["text"]
     assert "limit to file sizes" in result["text"]
     log = run.log.read_text()
-    result = await ended(server, run)
+    result = await ended(run)
     unknown = [job for job in await jobs(run) if job.state == "ambiguous"]
     assert set(result["unknown"]) == {job.key for job in unknown}
     assert result["done"] == SONGS - len({job.key.partition("/")[0] for job in unknown})
@@ -147,13 +133,13 @@ async def test_a_disk_that_is_full_for_the_store_itself(
         assert job.key in log
 
 
-@pytest.mark.parametrize("until", ["create", "media"])
+@pytest.mark.parametrize("phase", ["create", "media"])
 async def test_a_folder_that_turns_read_only_in_the_middle(
-    sandbox: Sandbox, server: ForkServer, run: BatchRun, until: str
+    sandbox: Sandbox, run: BatchRun, phase: str
 ) -> None:
     """The file and the reason are named; made writable again, the batch goes on."""
-    running = await server.start(run)
-    await reached(sandbox, until, running)
+    running = Running(run)
+    await reached(sandbox, phase, running)
     folders = [Path(run.out), *(path for path in found(run, "*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
@@ -165,21 +151,19 @@ async def test_a_folder_that_turns_read_only_in_the_middle(
             folder.chmod(0o755)
     assert "Permission denied" in str(result)
     assert run.out in str(result)
-    await completes(sandbox, server, run, before)
+    await completes(sandbox, run, before)
 
 
-async def test_a_folder_whose_place_is_taken_in_the_middle(
-    sandbox: Sandbox, server: ForkServer, run: BatchRun
-) -> None:
+async def test_a_folder_whose_place_is_taken_in_the_middle(sandbox: Sandbox, run: BatchRun) -> None:
     """A file where the folder of the stems should be: the songs are left with the reason, and fetched later."""
-    running = await server.start(run)
+    running = Running(run)
     await reached(sandbox, "create", running)
     (Path(run.out) / "stems_basic").write_text("in the way")
     result = await running.result()
     assert result["left"]
     assert "stems_basic" in result["halted"]
     (Path(run.out) / "stems_basic").unlink()
-    await completes(sandbox, server, run, finals(run))
+    await completes(sandbox, run, finals(run))
 
 
 def cut(path: Path) -> None:
@@ -205,22 +189,22 @@ def lock_up(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [cut, garble, empty, replace_by_folder, lock_up, Path.unlink])
 async def test_a_store_that_was_harmed_between_two_runs(
-    sandbox: Sandbox, server: ForkServer, run: BatchRun, harm: Callable[[Path], None]
+    sandbox: Sandbox, run: BatchRun, harm: Callable[[Path], None]
 ) -> None:
     """It is named and left as it is, nothing is sent; put back, the batch has nothing left to do."""
-    await ended(server, run)
+    await ended(run)
     path, copy = Folder(run.out).store_path, Path(run.out).with_name("copy")
     shutil.copyfile(path, copy)
     harm(path)
     sent = len(sandbox.journal)
-    result = await ended(server, run)
+    result = await ended(run)
     assert result["error"] in (JobStoreError.__name__, BatchError.__name__)
     assert "jobs.sqlite" in result["text"]
     assert len(sandbox.journal) == sent
     if path.is_dir():
         path.rmdir()
     os.replace(copy, path)
-    await completes(sandbox, server, run, finals(run))
+    await completes(sandbox, run, finals(run))
 
 
 class Watch(Clock):

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import msgspec
 import pytest
+from forked import Forked
+from patience import until
 
 from musicapi_async import Clip, OutcomeUnknownError, chains
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.store import SQLiteStore
-
-CHAIN = """
-import asyncio, sys
-import msgspec
-from musicapi_async import Clip, Clock, MusicAPI, chains
-from musicapi_async.store import SQLiteStore
-
-async def main():
-    base_url, key, clip, folder, store, parts, pace = sys.argv[1:]
-    clip, parts = msgspec.json.decode(clip, type=Clip), msgspec.json.decode(parts)
-    store = SQLiteStore(store) if store else None
-    async with MusicAPI(key, base_url=base_url, clock=Clock(100), pace=pace or None, store=store) as client:
-        if pace:
-            await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="before it")
-        await chains.everything(client, clip, folder, **parts)
-
-asyncio.run(main())
-"""
 
 WAV: dict[str, Any] = {"stems": "none", "wav": True, "midi": False, "lyrics": False}
 STEMS: dict[str, Any] = {"stems": "basic", "wav": False, "midi": False, "lyrics": False}
@@ -57,15 +37,12 @@ async def clip(box: Sandbox) -> Clip:
         return (await made.wait())[0]
 
 
-async def started(
+def started(
     box: Sandbox, clip: Clip, folder: Path, parts: dict[str, Any], store: Path | None, pace: str = ""
-) -> asyncio.subprocess.Process:
+) -> Forked:
     """`everything` in a process of its own; with a pace, after another create."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", CHAIN, box.base_url, box.api_key, msgspec.json.encode(clip), folder),
-        *(store or "", msgspec.json.encode(parts), pace),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    given = (msgspec.json.encode(clip).decode(), str(folder), str(store or ""), json.dumps(parts), pace)
+    return Forked("chain_process:main", box.base_url, box.api_key, *given)
 
 
 async def killed(
@@ -73,12 +50,10 @@ async def killed(
 ) -> None:
     """Run `everything`, and kill it when its paid call has arrived and before it is answered."""
     box.faults.on("POST", path, Fault.slow(HANGING))
-    process = await started(box, clip, folder, parts, store)
-    with anyio.fail_after(60):
-        while not any(entry.charge for entry in box.journal.requests(path)):
-            await anyio.lowlevel.checkpoint()
+    process = started(box, clip, folder, parts, store)
+    await until(lambda: any(entry.charge for entry in box.journal.requests(path)))
     process.kill()
-    await process.wait()
+    await process.ended()
 
 
 @pytest.mark.parametrize(("path", "parts"), [("/sonic/wav", WAV), ("/sonic/stems/basic", STEMS)])
@@ -141,12 +116,14 @@ async def test_a_chain_killed_while_it_queued_is_sent_when_it_is_called_again(
 ) -> None:
     """With a store it is known that nothing had left, so there is nothing to decide."""
     store = SQLiteStore(tmp_path / "jobs.sqlite")
-    process = await started(box, clip, tmp_path / "out", STEMS, store.path, pace="1/86400s")
-    with anyio.fail_after(60):
-        while not (store.path.exists() and await store.jobs("reserved") and await store.jobs("accepted")):
-            await anyio.lowlevel.checkpoint()
+    process = started(box, clip, tmp_path / "out", STEMS, store.path, pace="1/86400s")
+
+    async def queued() -> bool:
+        return store.path.exists() and bool(await store.jobs("reserved") and await store.jobs("accepted"))
+
+    await until(queued)
     process.kill()
-    await process.wait()
+    await process.ended()
     noted = chains.Reached.parse((tmp_path / "out" / chains.REACHED_FILE).read_bytes())
     assert list(noted.unknown) == ["stems_basic"]
     async with box.client(pace=None, store=store) as client:

@@ -6,14 +6,14 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicapi_async.sandbox import Sandbox
+from forked import Piped
+from patience import PATIENCE
 
-PATIENCE = 60.0
+from musicapi_async.sandbox import Sandbox
 
 
 def environment(sandbox: Sandbox | None = None) -> dict[str, str]:
@@ -49,19 +49,10 @@ class Shell:
         self.environment = environment(sandbox)
         self.folder = folder
 
-    async def start(self, *args: str, **options: Any) -> asyncio.subprocess.Process:
+    async def start(self, *args: str) -> Piped:
         """A running process."""
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "musicapi_async.cli.main",
-            *args,
-            env=self.environment,
-            cwd=self.folder,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            **options,
+        return await Piped.started(
+            "musicapi_async.cli.main:main", *args, environment=self.environment, folder=self.folder
         )
 
     async def run(self, *args: str, given: bytes = b"") -> Ended:
@@ -72,7 +63,6 @@ class Shell:
     async def interrupt_after(self, word: str, *args: str) -> Ended:
         """Press Ctrl-C once a line of the output holds `word`."""
         process = await self.start(*args)
-        assert process.stdout is not None
         seen = b""
         while word.encode() not in seen:
             line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
@@ -82,7 +72,7 @@ class Shell:
         return await ended(process, b"", seen)
 
 
-async def ended(process: asyncio.subprocess.Process, given: bytes = b"", seen: bytes = b"") -> Ended:
+async def ended(process: Piped, given: bytes = b"", seen: bytes = b"") -> Ended:
     """Wait for the end of a process."""
     out, err = await asyncio.wait_for(process.communicate(given), PATIENCE)
     assert process.returncode is not None

@@ -99,7 +99,6 @@ async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_p
     process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
     await until(lambda: len(sandbox.journal.creates) >= 2)
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
     await process.stderr.readuntil(b"pays for nothing twice")
     process.send_signal(signal.SIGINT)
     ended = await end(process)

@@ -288,12 +288,10 @@ async def test_files_that_are_missing_can_be_fetched_later(
 async def test_a_reader_that_leaves_ends_it_quietly(sandbox: Sandbox, shell: Shell) -> None:
     """`| head -1` gives no traceback, and the task is still named."""
     process = await shell.start(*SONG, "--wait")
-    assert process.stdout is not None
     line = await process.stdout.readline()
-    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
-    assert process.stderr is not None
+    process.transports[1].close()
     err = (await process.stderr.read()).decode()
-    assert await process.wait() == 141
+    assert await process.ended() == 141
     assert "Traceback" not in err
     assert lines_of(err)[-1]["tasks"] == [lines_of(line.decode())[0]["token"]]
     assert sandbox.balance < 1000
@@ -313,7 +311,6 @@ async def test_the_sandbox_runs_alone() -> None:
     """It prints what to export, serves, and Ctrl-C ends it cleanly."""
     shell = Shell()
     process = await shell.start("sandbox", "--port", "0", "--speed", "200", "--create-limit", "1/3s")
-    assert process.stdout is not None
     told = lines_of((await process.stdout.readline()).decode())[0]
     other = Shell()
     other.environment |= {"MUSICAPI_BASE_URL": told["base_url"], "MUSICAPI_KEY": told["api_key"]}

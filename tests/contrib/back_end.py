@@ -1,4 +1,4 @@
-"""A back end as somebody would deploy it, in a process of its own: `python back_end.py fastapi <port> ...`.
+"""A back end as somebody would deploy it, in a process of its own, with arguments: `fastapi <port> <settings>`.
 
 Prints its port once it listens. `/state` tells what is running inside.
 """
@@ -89,7 +89,3 @@ def main() -> None:
     sock.listen(1024)
     print(sock.getsockname()[1], flush=True)
     {"fastapi": fastapi, "aiohttp_web": aiohttp_web}[sys.argv[1]](sock, json.loads(sys.argv[3]))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,20 +6,18 @@ import asyncio
 import io
 import json
 import signal
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from patience import PATIENCE, until
+from forked import Piped
+from patience import until
 
 from musicapi_async.sandbox import Durations, Fault, Sandbox
 from musicapi_async.webhooks import sign
 
-HERE = Path(__file__).parent
 SPEED = 60.0
 EXACT = Durations(song=(100.0, 0.0))
 
@@ -29,9 +27,7 @@ pytestmark = pytest.mark.parametrize("framework", ["fastapi", "aiohttp_web"])
 class BackEnd:
     """A running back end and a browser of it."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, port: int, browser: aiohttp.ClientSession
-    ) -> None:
+    def __init__(self, process: Piped, port: int, browser: aiohttp.ClientSession) -> None:
         self.process = process
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
@@ -73,12 +69,8 @@ class BackEnd:
 @asynccontextmanager
 async def back_end(framework: str, sandbox: Sandbox, port: int = 0, **more: Any) -> AsyncGenerator[BackEnd]:
     settings = {"base_url": sandbox.base_url, "key": sandbox.api_key, "speed": sandbox.clock.speed, **more}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(HERE / "back_end.py"), framework, str(port), json.dumps(settings),
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    process = await Piped.started("back_end:main", framework, str(port), json.dumps(settings))
     try:
-        assert process.stdout is not None
         found = int(await process.stdout.readline())
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(connector=connector) as browser:
@@ -86,7 +78,7 @@ async def back_end(framework: str, sandbox: Sandbox, port: int = 0, **more: Any)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(process.wait(), PATIENCE)
+            await process.ended()
 
 
 async def test_a_song_is_streamed_to_the_browser_and_told_by_webhook(framework: str) -> None:
@@ -167,7 +159,7 @@ async def test_a_stopped_server_does_not_wait_for_its_streams(framework: str) ->
         watching = asyncio.create_task(server.events(token))
         await until(lambda: server.shows(streams=1), every=0.05)
         server.process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(server.process.wait(), PATIENCE)  # the song takes longer
+        await server.process.ended()  # the song takes longer
         await asyncio.gather(watching, return_exceptions=True)
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
-
-ROOT = Path(__file__).parent.parent.parent
+from forked import Forked
 
 
 class StudioProcess:
@@ -22,7 +19,7 @@ class StudioProcess:
         self.speed = speed
         self.environment = environment
         self.port = 0
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Forked | None = None
 
     @property
     def url(self) -> str:
@@ -30,13 +27,16 @@ class StudioProcess:
 
     def start(self) -> None:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("MUSICAPI_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "musicapi_async.examples.service", "--port", str(self.port),
-             "--folder", str(self.folder), "--speed", str(self.speed)],
-            env={**plain, "PYTHONPATH": str(ROOT), **self.environment}, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        told, to_tell = os.pipe()
+        self.process = Forked(
+            "musicapi_async.examples.service:main",
+            *("--port", str(self.port), "--folder", str(self.folder), "--speed", str(self.speed)),
+            environment={**plain, **self.environment},
+            streams=(0, to_tell, 2),
+        )
+        os.close(to_tell)
+        with open(told) as out:
+            line = out.readline()
         assert line.startswith("Song studio: http://127.0.0.1:"), line
         self.port = int(line.rpartition(":")[2])
 
@@ -46,10 +46,7 @@ class StudioProcess:
         if process is None:
             return 0
         process.send_signal(how)
-        code = process.wait(60)
-        if process.stdout is not None:
-            process.stdout.close()
-        return code
+        return process.wait()
 
     def end_sandbox(self) -> None:
         """End the sandbox that outlives the service."""

@@ -4,51 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import signal
-import sys
 from pathlib import Path
 
 import anyio
 import pytest
+from forked import Piped
 from patience import until
 
 from musicapi_async.errors import OutcomeUnknownError
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.store import SQLiteStore
 
-WORKER = """
-import asyncio, json, sys
-from musicapi_async import MusicAPI
-from musicapi_async.store import SQLiteStore
 
-async def main():
-    base_url, key, path, *names = sys.argv[1:]
-    async with MusicAPI(key, base_url=base_url, store=SQLiteStore(path), pace=None) as client:
-        async def one(name):
-            view = client.with_options(job_key=name)
-            task = await view.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain", title=name)
-            return name, task.task_id
-        print(json.dumps(await asyncio.gather(*map(one, names))))
-
-asyncio.run(main())
-"""
-
-
-async def start(sandbox: Sandbox, path: Path, *names: str) -> asyncio.subprocess.Process:
-    """A process that makes a song for each name, under the name as its job key."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        WORKER,
-        sandbox.base_url,
-        sandbox.api_key,
-        str(path),
-        *names,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+async def start(sandbox: Sandbox, path: Path, *names: str) -> Piped:
+    """A process that makes a song for each name, under the name as its job key, and prints their tasks."""
+    return await Piped.started("store_process:main", sandbox.base_url, sandbox.api_key, str(path), *names)
 
 
 async def test_eight_processes_pay_once_for_each_of_200_keys(tmp_path: Path) -> None:
@@ -65,9 +36,8 @@ async def test_eight_processes_pay_once_for_each_of_200_keys(tmp_path: Path) -> 
         workers = await asyncio.gather(
             *(start(sandbox, tmp_path / "jobs.sqlite", *share) for share in shares)
         )
-        printed = await asyncio.gather(*(worker.communicate() for worker in workers))
         found: dict[str, set[str]] = {}
-        for out, _ in printed:
+        for out, _ in await asyncio.gather(*(worker.communicate() for worker in workers)):
             for name, task_id in json.loads(out):
                 found.setdefault(name, set()).add(task_id)
         assert set(found) == set(names)
@@ -85,8 +55,8 @@ async def test_a_process_killed_while_sending_leaves_an_ambiguous_job(tmp_path: 
         sandbox.faults.on("POST", "/sonic/create", Fault.hang)
         worker = await start(sandbox, tmp_path / "jobs.sqlite", "song")
         await until(lambda: len(sandbox.journal.creates) == 1)
-        worker.send_signal(signal.SIGKILL)
-        await worker.communicate()
+        worker.kill()
+        await worker.ended()
         async with sandbox.client(store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
             (job,) = await client.jobs("ambiguous")
             assert job.key == "song"
@@ -111,8 +81,8 @@ async def test_a_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -
         store = SQLiteStore(path)
         await anyio.sleep(0.1)  # what the process does with the answer cannot be seen from here
         assert [job.state for job in await store.jobs()] == ["reserved"]
-        worker.send_signal(signal.SIGKILL)
-        await worker.communicate()
+        worker.kill()
+        await worker.ended()
         await store.aclose()
     async with Sandbox(port=sandbox.port) as open_again:
         async with open_again.client(store=SQLiteStore(path)) as client:

@@ -15,7 +15,7 @@ import pytest
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.errors import JobStoreError
 from musicapi_async.store import Holder, Job, JobRequest, SQLiteStore, states
-from musicapi_async.store.sqlite import APPLICATION_ID, MIGRATIONS, migrate
+from musicapi_async.store.sqlite import APPLICATION_ID, MIGRATIONS, make, migrate
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
 ME = Holder("host", "boot", 1, "1", "nonce")
@@ -236,6 +236,22 @@ try:
 except JobStoreError as error:
     print("error", error)
 """
+
+
+async def test_a_new_file_opens_beside_another_that_has_just_been_opened(tmp_path: Path) -> None:
+    """Two processes may begin at the same instant: neither needs the file for itself to open it."""
+    path = tmp_path / "jobs.sqlite"
+    make(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM job").fetchall()
+    store = SQLiteStore(path)
+    try:
+        assert await store.jobs() == []
+    finally:
+        other.close()
+        await store.aclose()
+    assert os.listdir(tmp_path) == ["jobs.sqlite"]
 
 
 async def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
