@@ -30,6 +30,7 @@ PRELOADED: Final = (
     "musicapi_async.contrib.aiohttp_web",
     "musicapi_async.examples.service",
     "musicapi_async.runtime",
+    "musicapi_async.sandbox.server",
     "musicapi_async.store",
     "uvicorn.lifespan.on",
     "uvicorn.loops.auto",

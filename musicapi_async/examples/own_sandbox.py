@@ -84,9 +84,9 @@ async def answers(address: Address) -> bool:
     return True
 
 
-async def run(folder: Path, speed: float, idle: float = IDLE) -> None:
+async def run(folder: Path, speed: float, *, idle: float = IDLE, longest: float = LONGEST) -> None:
     """Serve until nobody has asked anything for `idle` seconds."""
-    async with Sandbox(speed=speed, credits=10_000, longest=LONGEST, seed=os.getpid()) as sandbox:
+    async with Sandbox(speed=speed, credits=10_000, longest=longest, seed=os.getpid()) as sandbox:
         address = Address(sandbox.base_url, sandbox.api_key, speed, os.getpid())
         fresh = folder / f"sandbox.json.{os.getpid()}"
         fresh.write_bytes(msgspec.json.encode(address))

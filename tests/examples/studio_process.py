@@ -1,18 +1,27 @@
-"""The example service in a process of its own."""
+"""The example service in a process of its own, and its sandbox in another."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from forked import Forked
+from patience import PATIENCE
+
+from musicapi_async.examples import own_sandbox
+
+SHORT = 4.0
+"""Seconds of the longest song where it does not matter: making one takes a hundredth of its length."""
 
 
 class StudioProcess:
-    """Starts, kills and stops `python -m musicapi_async.examples.service`."""
+    """Starts, kills and stops `musicapi_async.examples.service`."""
 
     def __init__(self, folder: Path, speed: float = 12.0, **environment: str) -> None:
         self.folder = folder
@@ -24,6 +33,14 @@ class StudioProcess:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def start_sandbox(self, longest: float = SHORT) -> None:
+        """Start the sandbox that the service would start itself, for shorter songs."""
+        Forked("studio_process:sandbox", str(self.folder), str(self.speed), str(longest))
+        end = time.monotonic() + PATIENCE
+        while not (self.folder / "sandbox.json").exists():
+            assert time.monotonic() < end, "the sandbox did not start"
+            time.sleep(0.01)
 
     def start(self) -> None:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("MUSICAPI_")}
@@ -54,3 +71,9 @@ class StudioProcess:
         if path.exists():
             told: dict[str, Any] = msgspec.json.decode(path.read_bytes())
             os.kill(told["pid"], signal.SIGTERM)
+
+
+def sandbox() -> None:
+    """The sandbox as a program."""
+    folder, speed, longest = sys.argv[1:]
+    asyncio.run(own_sandbox.run(Path(folder), float(speed), longest=float(longest)))

@@ -14,16 +14,17 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from studio_process import StudioProcess
+from studio_process import SHORT, StudioProcess
 
 # With several test processes these tests stay in two, each with one browser.
 WATCHING = pytest.mark.xdist_group("a browser that watches")
 USING = pytest.mark.xdist_group("a browser that is used")
 
 PATIENCE = 90.0
-QUICK = 30.0
+SLOW, QUICK = 5.0, 30.0
+"""Speeds at which a song takes some twenty seconds, time enough to listen while it is made, and three."""
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--headless", "--force-prefers-reduced-motion", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--mute-audio",
 )  # fmt: skip
@@ -49,8 +50,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[webdriver.Ch
 
 @pytest.fixture
 def studio(tmp_path: Path, request: pytest.FixtureRequest) -> Generator[StudioProcess]:
-    """A service without a key, on a sandbox of its own; the parameter is the sandbox's speed."""
+    """A service without a key, on a sandbox of its own; the parameter is the sandbox's speed.
+
+    At the lowest it is the sandbox that the service starts itself, with songs that are long enough to listen to.
+    """
     running = StudioProcess(tmp_path, getattr(request, "param", 12.0))
+    if running.speed > SLOW:
+        running.start_sandbox()
     running.start()
     yield running
     running.end()
@@ -85,7 +91,7 @@ class Page:
         end = time.monotonic() + PATIENCE
         while not (found := true()):
             assert time.monotonic() < end, what or f"not within {PATIENCE} s; songs: {self.states()}"
-            time.sleep(0.05)
+            time.sleep(0.1)
         return found
 
     def order(self, description: str) -> None:
@@ -118,7 +124,7 @@ class Page:
 
 # About twenty seconds for a song: time enough to listen while it is being made, on a busy machine, too.
 @WATCHING
-@pytest.mark.parametrize("studio", [5.0], indirect=True)
+@pytest.mark.parametrize("studio", [SLOW], indirect=True)
 def test_a_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """What was playing while it was made plays on from the file, which can be downloaded."""
     page = Page(chromium, studio.url)
@@ -184,7 +190,7 @@ def test_a_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: 
     page.order("a song about trains")
     page.until(lambda: page.states() == ["succeeded", "succeeded"])
     assert page.one(".song .by").text == "· sung by Rainy <b>voice</b>"
-    page.until(lambda: (page.audio()["duration"] or 0) > 10)
+    page.until(lambda: (page.audio()["duration"] or 0) > SHORT / 2)
     assert page.errors() == []
 
 

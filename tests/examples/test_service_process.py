@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from studio_process import StudioProcess
+from studio_process import SHORT, StudioProcess
 
 from musicapi_async.sandbox import Durations, Fault, Sandbox
 
@@ -61,7 +61,7 @@ def studio_on(sandbox: Sandbox, folder: Path) -> StudioProcess:
 async def test_killed_again_and_again_it_loses_nothing_and_pays_nothing_twice(tmp_path: Path) -> None:
     """SIGKILL at random instants while songs are made: every song that got its token ends, with files."""
     draw = random.Random(7)
-    async with Sandbox(speed=SPEED, longest=20, durations=Durations(song=(90.0, 0.2))) as sandbox:
+    async with Sandbox(speed=SPEED, longest=SHORT, durations=Durations(song=(90.0, 0.2))) as sandbox:
         studio = studio_on(sandbox, tmp_path)
         await asyncio.to_thread(studio.start)
         try:
@@ -89,7 +89,7 @@ async def test_killed_while_ordering_it_sends_what_had_not_left_and_nothing_twic
     One whose request was on its way out in that moment never arrived, and says that nobody knows.
     """
     # Ten seconds for a song: a webhook that comes while the service is away is repeated only so often.
-    async with Sandbox(speed=SPEED, longest=20, durations=Durations(song=(300.0, 0.2))) as sandbox:
+    async with Sandbox(speed=SPEED, longest=SHORT, durations=Durations(song=(300.0, 0.2))) as sandbox:
         sandbox.faults.on("POST", "/sonic/create", Fault.slow(10), times=3)
         studio = studio_on(sandbox, tmp_path)
         await asyncio.to_thread(studio.start)
@@ -112,7 +112,7 @@ async def test_killed_while_ordering_it_sends_what_had_not_left_and_nothing_twic
 
 async def test_a_song_whose_order_was_never_answered_comes_back_by_webhook(tmp_path: Path) -> None:
     """The connection breaks after the create was taken: it is not ordered again, and it is found."""
-    async with Sandbox(speed=SPEED, longest=20) as sandbox:
+    async with Sandbox(speed=SPEED, longest=SHORT) as sandbox:
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
         studio = studio_on(sandbox, tmp_path)
         await asyncio.to_thread(studio.start)
@@ -131,7 +131,7 @@ async def test_a_song_whose_order_was_never_answered_comes_back_by_webhook(tmp_p
 
 async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
     """With Last-Event-ID only what changed since; an id of another file starts from the beginning."""
-    async with Sandbox(speed=SPEED, longest=20) as sandbox:
+    async with Sandbox(speed=SPEED, longest=SHORT) as sandbox:
         studio = studio_on(sandbox, tmp_path)
         await asyncio.to_thread(studio.start)
         try:
