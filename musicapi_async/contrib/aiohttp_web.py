@@ -97,7 +97,7 @@ def setup(
     if webhook is not None:
         app.router.add_post(webhook, receive)
     if events is not None:
-        app.router.add_get(events, watch)
+        app.router.add_get(events, watch, allow_head=False)  # a HEAD would get the events as a body
 
 
 @web.middleware
@@ -108,7 +108,7 @@ async def problems(
     try:
         return await handler(request)
     except MusicAPIError as error:
-        log.warning("%s %s: %s", request.method, request.path, error)
+        log.warning("%s %s: %s", request.method, request.rel_url.raw_path, error)
         return problem_response(problem_of(error))
 
 

@@ -120,6 +120,7 @@ async def test_a_browser_reconnects_where_it_was_even_after_a_restart(framework:
         async with back_end(framework, sandbox, port) as server:
             rest = await server.events(token, seen[-1]["id"])
             assert seen[-1]["id"] not in [event["id"] for event in rest]
+            assert "pending" not in [event["data"]["state"] for event in rest]
             assert rest[-1]["data"]["state"] == "succeeded"
             url = f"{server.url}/tasks/{token}/events"
             async with server.browser.get(url, headers={"Last-Event-ID": rest[-1]["id"]}) as response:
@@ -172,7 +173,10 @@ async def test_a_stopped_server_does_not_wait_for_its_streams(framework: str) ->
 
 
 async def test_deliveries_that_must_not_be_believed_are_refused_without_a_word(framework: str) -> None:
-    """400 for a bad signature or body, 413 for ten megabytes, 405 for a GET; nothing about why."""
+    """400 for a bad signature or body, 413 for ten megabytes, 405 for a GET; nothing about why.
+
+    A HEAD of an event stream is refused, too: its events would follow headers that promise no body.
+    """
     async with Sandbox(speed=1) as sandbox, back_end(framework, sandbox) as server:
         url = f"{server.url}/webhooks/musicapi"
         raw = b'{"task_id":"t","platform":"suno","event":"song.completed"}'
@@ -195,6 +199,8 @@ async def test_deliveries_that_must_not_be_believed_are_refused_without_a_word(f
                 assert "secret" not in text
                 assert "sign" not in text
         async with server.browser.get(url) as response:
+            assert response.status == 405
+        async with server.browser.head(f"{server.url}/tasks/musicapi:sonic:x:0:id/events") as response:
             assert response.status == 405
 
 
