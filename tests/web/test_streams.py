@@ -87,7 +87,9 @@ async def test_a_browser_that_comes_back_is_never_shown_an_older_state() -> None
     looked = TaskUpdate("running", clips=clips("running"), raw={"code": 200})
     data = [line for line in await read(Source(PENDING, looked, DONE), mark_of(RUNNING)) if "data: " in line]
     assert [json.loads(line[6:])["state"] for line in data] == ["succeeded"]
-    data = [line for line in await read(Source(PENDING, looked, DONE), "of another state") if "data: " in line]
+    data = [
+        line for line in await read(Source(PENDING, looked, DONE), "of another state") if "data: " in line
+    ]
     assert [json.loads(line[6:])["state"] for line in data] == ["running", "succeeded"]
 
 
