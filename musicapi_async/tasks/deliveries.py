@@ -5,9 +5,9 @@ get lost, and nobody says so: an address that cannot be reached looks like tasks
 a look that finds a task ended of which no webhook told. Then webhooks are taken to have stopped, and every
 task is looked at when a look pays, until the next webhook comes.
 
-Where several processes share the address, such as the workers of one server, each webhook reaches one of them,
-and mostly not the one that waits. The sign is a webhook about a task that nobody here submitted or waits for.
-Then, too, every task is looked at when a look pays, until no such webhook has come for a while.
+Where several processes share the address, such as the workers of one server, each webhook reaches one of
+them, and mostly not the one that waits. The sign is a webhook about a task that nobody here submitted or
+waits for. Then, too, every task is looked at when a look pays, until no such webhook has come for a while.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REMEMBERED: Final = 256
 """Ended tasks whose bodies are kept for a wait that starts later; 10 kB each, usually."""
 
 EXPECTED: Final = 10_000
-"""Tasks of which it is known that a webhook will tell, or was to, 200 bytes each; older ones are polled as usual."""
+"""Tasks of which a webhook will tell, or was to, 200 bytes each; older ones are polled as usual."""
 
 SHARED: Final = 900.0
 """Seconds after a webhook for another process for which none is relied on: as long as a wait for a song, so

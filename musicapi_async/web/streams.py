@@ -102,8 +102,8 @@ async def stream(
 
     Events are named `update`; the last has `ended` true. A browser that comes back is told nothing before
     the task was looked at, as it knows more than this process. What ends the watching without ending the
-    task is one event named `problem`. Every `heartbeat` seconds of silence a comment keeps the connection open.
-    Closing the generator stops the watching at once; the task goes on.
+    task is one event named `problem`. Every `heartbeat` seconds of silence a comment keeps the connection
+    open. Closing the generator stops the watching at once; the task goes on.
     """
     ahead: asyncio.Future[TaskUpdate] | None = None
     seen = last_event_id or ""
