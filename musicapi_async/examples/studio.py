@@ -20,7 +20,7 @@ import anyio
 from ..api.handle import Task
 from ..api.results import Clips, TaskUpdate
 from ..client import MusicAPI
-from ..errors import DownloadError, MusicAPIError, OutcomeUnknownError, TaskTimeoutError
+from ..errors import DownloadError, MusicAPIError, OutcomeUnknownError, RateLimitedError, TaskTimeoutError
 from ..web import event, problem_of, update_fields
 from ..web.streams import HEARTBEAT, problem_fields
 from ..webhooks import Event
@@ -29,6 +29,8 @@ from .records import Record, Records
 log: Final = logging.getLogger("musicapi_async.examples")
 
 MODEL: Final = "sonic-v6"
+MOST: Final = 50
+"""Songs under way at once; more would wait for minutes before they are even sent."""
 REVISION: Final = 18
 """Digits that no revision reaches; longer ones are somebody's invention."""
 RECONNECT: Final = 1000
@@ -49,6 +51,8 @@ class Studio:
 
     def order(self, description: str, persona_id: str = "", instrumental: bool = False) -> Record:
         """Order a song; it is made beside the request, and told of by `feed`."""
+        if len(self._running) >= MOST:
+            raise RateLimitedError(f"{MOST} songs are under way already", status=429)
         persona = self._records.get(persona_id) if persona_id else None
         fields: dict[str, Any] = {
             "description": description,

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from studio_process import StudioProcess
 
+from musicapi_async import MusicAPI, RateLimitedError
+from musicapi_async.examples.records import Records
+from musicapi_async.examples.studio import MOST, Studio
 from musicapi_async.sandbox import Durations, Fault, Sandbox
 
 SPEED = 30.0
@@ -148,7 +152,10 @@ async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
 
 
 async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None:
-    """Too long, empty, unknown clips and files, paths out of the folder: 4xx, and nothing is charged."""
+    """Too long, empty, unknown clips and files, paths out of the folder: 4xx, and nothing is charged.
+
+    Neither may another site order in the visitor's name, nor one whose name points to this machine.
+    """
     async with Sandbox(speed=SPEED) as sandbox:
         studio = studio_on(sandbox, tmp_path)
         await asyncio.to_thread(studio.start)
@@ -164,9 +171,37 @@ async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None
                 for path, body in posts:
                     async with browser.post(studio.url + path, json=body) as answer:
                         assert 400 <= answer.status < 500, path
+                here, order_ = studio.url, {"description": "rain"}
+                for headers, status in (
+                    ({"Origin": "https://evil.example"}, 403),
+                    ({"Origin": "null"}, 403),
+                    ({"Origin": "http://127.0.0.1:1"}, 403),
+                    ({"Host": f"evil.example:{studio.port}"}, 421),
+                    ({"Host": "["}, 421),
+                ):
+                    async with browser.post(f"{here}/songs", json=order_, headers=headers) as answer:
+                        assert answer.status == status, headers
+                async with browser.post(f"{here}/songs", json=[], headers={"Origin": here}) as answer:
+                    assert answer.status == 422
+                async with browser.get(here) as answer:
+                    assert "script-src 'sha256-" in answer.headers["Content-Security-Policy"]
                 for path in ("/files/a/b", "/files/..%2F..%2Fetc/passwd", "/files/a/..%2Frecords.sqlite"):
                     async with browser.get(studio.url + path) as answer:
                         assert answer.status == 404
         finally:
             await asyncio.to_thread(studio.end)
         assert sandbox.journal.charges == 0
+
+
+async def test_songs_under_way_are_bounded(tmp_path: Path) -> None:
+    """One more is refused as the service's own "too many", and not written down."""
+    records = Records(tmp_path / "records.sqlite")
+    async with MusicAPI("key", base_url="http://127.0.0.1:9") as client:
+        studio = Studio(client, records, tmp_path)
+        for number in range(MOST):
+            studio.order(f"song {number}")
+        with pytest.raises(RateLimitedError):
+            studio.order("one more")
+        assert len(records.songs()) == MOST
+        await studio.close()
+    records.close()
