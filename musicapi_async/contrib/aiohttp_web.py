@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -153,9 +153,10 @@ async def _body(request: web.Request, limit: int) -> bytes | None:
     """The raw body, or None if it is longer than `limit`; nothing beyond is kept."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > limit:
-            return None
-        parts.append(part)
+    with suppress(ConnectionError):  # half a body is refused like any other that was not signed
+        async for part in request.content.iter_any():
+            size += len(part)
+            if size > limit:
+                return None
+            parts.append(part)
     return b"".join(parts)

@@ -153,12 +153,23 @@ async def test_five_hundred_browsers_watch_and_leave_nothing_behind(framework: s
         assert len(sandbox.journal.polls) <= 50
 
 
-async def test_a_browser_that_leaves_alone_is_noticed(framework: str) -> None:
-    """One stream, closed by the browser: the server forgets it although the song goes on."""
+async def test_a_browser_that_leaves_alone_is_noticed(
+    framework: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One stream, closed by the browser: the server forgets it although the song goes on.
+
+    A delivery that breaks off in the middle of its body is no error of the server's, either.
+    """
     async with Sandbox(speed=1) as sandbox, back_end(framework, sandbox) as server:
         token = await server.create(description="rain")
         assert len(await server.events(token, most=1)) == 1
+        _, half = await asyncio.open_connection("127.0.0.1", server.port)
+        half.write(b"POST /webhooks/musicapi HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        await half.drain()
+        await server.state()
+        half.close()
         await until(lambda: server.shows(streams=0), every=0.05)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_a_stopped_server_does_not_wait_for_its_streams(framework: str) -> None:
