@@ -71,11 +71,12 @@ PAGE_HEADERS: Final = {
 
 
 class Order(BaseModel):
-    """A song that a visitor wants."""
+    """A song that a visitor wants; `key` tells an order that is sent again from another one."""
 
     description: Annotated[str, Field(min_length=1, max_length=400)]
     persona_id: Annotated[str, Field(max_length=200)] = ""
     instrumental: bool = False
+    key: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
 
 
 class PersonaOrder(BaseModel):
@@ -187,7 +188,7 @@ def make_app(settings: Settings) -> FastAPI:
     @app.post("/songs", status_code=202)
     async def order(order: Order, studio: StudioHere) -> dict[str, str]:
         """Order a song; the feed tells of it."""
-        return {"id": studio.order(order.description, order.persona_id, order.instrumental).id}
+        return {"id": studio.order(order.description, order.persona_id, order.instrumental, order.key).id}
 
     @app.post("/personas", status_code=201)
     async def make_persona(order: PersonaOrder, studio: StudioHere) -> dict[str, str]:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Coroutine
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,8 +50,13 @@ class Studio:
 
     # --- what visitors ask ---------------------------------------------------------------------------
 
-    def order(self, description: str, persona_id: str = "", instrumental: bool = False) -> Record:
-        """Order a song; it is made beside the request, and told of by `feed`."""
+    def order(
+        self, description: str, persona_id: str = "", instrumental: bool = False, key: str = ""
+    ) -> Record:
+        """Order a song; it is made beside the request, and told of by `feed`. Once for the same `key`."""
+        song_id = f"song-{key or secrets.token_hex(16)}"
+        if (known := self._records.get(song_id)) is not None:
+            return known
         if len(self._running) >= MOST:
             raise RateLimitedError(f"{MOST} songs are under way already", status=429)
         persona = self._records.get(persona_id) if persona_id else None
@@ -65,13 +71,15 @@ class Studio:
             "clips": [],
             "ordered_at": self._client.clock.time(),
         }
-        song = self._put("song", f"song-{secrets.token_hex(8)}", fields)
+        song = self._put("song", song_id, fields)
         self._start(self._make(song))
         return song
 
     async def make_persona(self, name: str, clip_id: str) -> Record:
-        """Make a persona from a clip; charges credits. Raises what the client raises."""
-        persona = await self._client.sonic.create_persona(name=name, clip_id=clip_id)
+        """Make a persona from a clip; charges credits, once for a clip and name. Raises as it does."""
+        digest = blake2b(f"{clip_id} {name}".encode(), digest_size=16).hexdigest()
+        sonic = self._client.with_options(job_key=f"persona-{digest}").sonic
+        persona = await sonic.create_persona(name=name, clip_id=clip_id)
         return self._put("persona", persona.persona_id, {"name": name, "clip_id": clip_id})
 
     def file(self, song_id: str, clip_id: str) -> tuple[Path, str] | None:

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from studio_process import StudioProcess
 
-from musicapi_async import MusicAPI, RateLimitedError
+from musicapi_async import MusicAPI, NotFoundError, RateLimitedError
 from musicapi_async.examples.records import Records
 from musicapi_async.examples.studio import MOST, Studio
 from musicapi_async.sandbox import Durations, Fault, Sandbox
@@ -139,7 +139,7 @@ async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
         studio = studio_on(sandbox, tmp_path)
         await asyncio.to_thread(studio.start)
         try:
-            first = await order(studio, "one")
+            first = await order(studio, "one", key="a" * 32)
             shown = await watch(studio, all_ended(1))
             mark = shown[first]["mark"]
             second = await order(studio, "two")
@@ -147,8 +147,10 @@ async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
             assert first not in later
             for odd in ("other.1", "x", f"{mark}x", "9" * 400, f"{mark}{'9' * 5000}", "%00"):
                 assert first in await watch(studio, lambda shown: second in shown, odd)
+            assert await order(studio, "one", key="a" * 32) == first  # sent again, as its answer was lost
         finally:
             await asyncio.to_thread(studio.end)
+        assert len(sandbox.journal.creates) == 2
 
 
 async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None:
@@ -191,6 +193,23 @@ async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None
         finally:
             await asyncio.to_thread(studio.end)
         assert sandbox.journal.charges == 0
+
+
+async def test_a_persona_that_is_asked_for_again_is_paid_once(tmp_path: Path) -> None:
+    """The answer did not reach the page: the same clip and name give the same persona."""
+    records = Records(tmp_path / "records.sqlite")
+    async with Sandbox(speed=600, longest=10) as sandbox, sandbox.client(pace=None) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        clip = (await task.wait())[0]
+        studio = Studio(client, records, tmp_path)
+        made = [await studio.make_persona(name, clip.clip_id) for name in ("One", "One", "Two")]
+        assert made[0].id == made[1].id != made[2].id
+        asked = [entry for entry in sandbox.journal if entry.path.endswith("/sonic/persona")]
+        assert len(asked) == 2
+        for _ in range(2):  # what was refused may be asked again
+            with pytest.raises(NotFoundError):
+                await studio.make_persona("One", "no-such-clip")
+    records.close()
 
 
 async def test_songs_under_way_are_bounded(tmp_path: Path) -> None:
