@@ -66,8 +66,8 @@ def setup(
 
     `make` makes the client; without it `options` go to `MusicAPI`. `webhook` is POSTed to by the service:
     204 once the waits are finished, 400 for what must not be believed, 413 above `limit` bytes. `on_event`
-    is called with each event once; if it raises, the service is told to try again. `events` streams the
-    updates of the task whose token is in the path. None leaves a route out.
+    is called with each event once in each process; if it raises, the service is told to try again. `events`
+    streams the updates of the task whose token is in the path. None leaves a route out.
     """
 
     async def run(app: web.Application) -> AsyncIterator[None]:

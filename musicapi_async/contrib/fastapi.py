@@ -94,9 +94,9 @@ def router(
     """The routes that a back end needs; None leaves one out.
 
     `webhook` is POSTed to by the service: 204 once the waits are finished, 400 for what must not be believed,
-    413 above `limit` bytes. `on_event` is called with each event once; if it raises, the service is told to
-    try again. `events` streams the updates of the task whose token is in the path; guard it with
-    `dependencies` if knowing a token is not enough.
+    413 above `limit` bytes. `on_event` is called with each event once in each process; if it raises, the
+    service is told to try again. `events` streams the updates of the task whose token is in the path; guard
+    it with `dependencies` if knowing a token is not enough.
     """
     routes = APIRouter()
 

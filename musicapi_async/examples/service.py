@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 try:
     import uvicorn
     from fastapi import Depends, FastAPI, HTTPException, Request, Response
+    from fastapi.exceptions import RequestValidationError as InvalidBody
     from fastapi.responses import FileResponse, HTMLResponse
     from pydantic import BaseModel, Field
 except ModuleNotFoundError as missing:
@@ -38,9 +39,17 @@ except ModuleNotFoundError as missing:
 from ..client import MusicAPI
 from ..clock import Clock
 from ..config import LOOPBACK, find_base_url, find_key
-from ..contrib.fastapi import EventStream, add_problem_handler, end_streams, lifespan, router
+from ..contrib.fastapi import (
+    EventStream,
+    add_problem_handler,
+    end_streams,
+    lifespan,
+    problem_response,
+    router,
+)
 from ..errors import RequestValidationError
 from ..store import SQLiteStore
+from ..web.problems import INVALID
 from ..web.receiving import WEBHOOK_PATH
 from ..webhooks import Event, Webhooks
 from .own_sandbox import Address, answers, find_or_start
@@ -179,6 +188,11 @@ def make_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Song studio", lifespan=run, dependencies=[Depends(check)])
     app.include_router(router(events=None, on_event=told))
     add_problem_handler(app)
+
+    @app.exception_handler(InvalidBody)
+    async def invalid(request: Request, error: Exception) -> Response:
+        """A body that is no order; FastAPI's own answer repeats it, and fails where it cannot be repeated."""
+        return problem_response(INVALID)
 
     @app.get("/", response_class=HTMLResponse)
     async def page(request: Request) -> Response:

@@ -167,12 +167,15 @@ async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None
                     ("/songs", {"description": ""}),
                     ("/songs", {"description": "x" * 401}),
                     ("/songs", []),
+                    ("/songs", {"description": float("nan")}),
+                    ("/songs", {"description": "\ud800"}),
                     ("/personas", {"name": "n", "clip_id": "no-such-clip"}),
                     ("/personas", {"name": "", "clip_id": "c"}),
                 ]
                 for path, body in posts:
                     async with browser.post(studio.url + path, json=body) as answer:
                         assert 400 <= answer.status < 500, path
+                        assert answer.content_type == "application/problem+json"
                 here, order_ = studio.url, {"description": "rain"}
                 for headers, status in (
                     ({"Origin": "https://evil.example"}, 403),
