@@ -103,7 +103,10 @@ class Runtime:
     def deliver(self, family: str, task_id: str | None, body: Mapping[str, Any]) -> None:
         """Hand the body of a webhook to the waits for its task."""
         if task_id and polled_as(family) is not None:
-            for word in SAME_FAMILY.get(family, (family,)):
+            words = SAME_FAMILY.get(family, (family,))
+            if not any(self.waiter.knows(word, task_id) for word in words):
+                self.waiter.stray()
+            for word in words:
                 self.waiter.deliver(word, task_id, body)
 
     async def refresh(self, ref: TaskRef, options: Options) -> TaskUpdate:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -66,8 +66,8 @@ def setup(
 
     `make` makes the client; without it `options` go to `MusicAPI`. `webhook` is POSTed to by the service:
     204 once the waits are finished, 400 for what must not be believed, 413 above `limit` bytes. `on_event`
-    is called with each event once; if it raises, the service is told to try again. `events` streams the
-    updates of the task whose token is in the path. None leaves a route out.
+    is called with each event once in each process; if it raises, the service is told to try again. `events`
+    streams the updates of the task whose token is in the path. None leaves a route out.
     """
 
     async def run(app: web.Application) -> AsyncIterator[None]:
@@ -97,7 +97,7 @@ def setup(
     if webhook is not None:
         app.router.add_post(webhook, receive)
     if events is not None:
-        app.router.add_get(events, watch)
+        app.router.add_get(events, watch, allow_head=False)  # a HEAD would get the events as a body
 
 
 @web.middleware
@@ -108,7 +108,7 @@ async def problems(
     try:
         return await handler(request)
     except MusicAPIError as error:
-        log.warning("%s %s: %s", request.method, request.path, error)
+        log.warning("%s %s: %s", request.method, request.rel_url.raw_path, error)
         return problem_response(problem_of(error))
 
 
@@ -153,9 +153,10 @@ async def _body(request: web.Request, limit: int) -> bytes | None:
     """The raw body, or None if it is longer than `limit`; nothing beyond is kept."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > limit:
-            return None
-        parts.append(part)
+    with suppress(ConnectionError):  # half a body is refused like any other that was not signed
+        async for part in request.content.iter_any():
+            size += len(part)
+            if size > limit:
+                return None
+            parts.append(part)
     return b"".join(parts)

@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Annotated, Any, Final, cast
 
 import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.params import Depends as Dependency
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from ..client import MusicAPI
@@ -94,9 +94,9 @@ def router(
     """The routes that a back end needs; None leaves one out.
 
     `webhook` is POSTed to by the service: 204 once the waits are finished, 400 for what must not be believed,
-    413 above `limit` bytes. `on_event` is called with each event once; if it raises, the service is told to
-    try again. `events` streams the updates of the task whose token is in the path; guard it with
-    `dependencies` if knowing a token is not enough.
+    413 above `limit` bytes. `on_event` is called with each event once in each process; if it raises, the
+    service is told to try again. `events` streams the updates of the task whose token is in the path; guard
+    it with `dependencies` if knowing a token is not enough.
     """
     routes = APIRouter()
 
@@ -195,9 +195,10 @@ async def _body(request: Request, limit: int) -> bytes | None:
     """The raw body, or None if it is longer than `limit`; nothing beyond is kept."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            return None
-        parts.append(part)
+    with suppress(ClientDisconnect):  # half a body is refused like any other that was not signed
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                return None
+            parts.append(part)
     return b"".join(parts)

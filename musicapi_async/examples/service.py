@@ -5,14 +5,20 @@ next song with it. With MUSICAPI_KEY set it makes real songs, which cost credits
 sandbox, which costs nothing. Stop it in the middle, start it again: the page goes on. It needs
 `pip install 'musicapi-async[fastapi,sandbox]'`.
 
-Read `studio.py` for what it does with songs; here is only HTTP.
+Read `studio.py` for what it does with songs; here is only HTTP. It knows no users: whoever reaches it may
+order songs, so it listens to this machine alone. Only its own page may order, whatever else is open in the
+browser. Put a login in front of it before you listen to more.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+import hashlib
 import logging
+import mimetypes
+import re
 import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping
@@ -23,7 +29,8 @@ from urllib.parse import urlsplit
 
 try:
     import uvicorn
-    from fastapi import Depends, FastAPI, Request, Response
+    from fastapi import Depends, FastAPI, HTTPException, Request, Response
+    from fastapi.exceptions import RequestValidationError as InvalidBody
     from fastapi.responses import FileResponse, HTMLResponse
     from pydantic import BaseModel, Field
 except ModuleNotFoundError as missing:
@@ -32,9 +39,17 @@ except ModuleNotFoundError as missing:
 from ..client import MusicAPI
 from ..clock import Clock
 from ..config import LOOPBACK, find_base_url, find_key
-from ..contrib.fastapi import EventStream, add_problem_handler, end_streams, lifespan, router
+from ..contrib.fastapi import (
+    EventStream,
+    add_problem_handler,
+    end_streams,
+    lifespan,
+    problem_response,
+    router,
+)
 from ..errors import RequestValidationError
 from ..store import SQLiteStore
+from ..web.problems import INVALID
 from ..web.receiving import WEBHOOK_PATH
 from ..webhooks import Event, Webhooks
 from .own_sandbox import Address, answers, find_or_start
@@ -48,12 +63,29 @@ KEEP_ALIVE: Final = 120.0
 """Seconds between looks whether the sandbox is there."""
 
 
+def _hashes(element: str) -> str:
+    inside = re.findall(rf"<{element}>(.*?)</{element}>", PAGE, re.DOTALL)
+    digests = [hashlib.sha256(text.encode()).digest() for text in inside]
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": f"default-src 'none'; script-src {_hashes('script')}; connect-src 'self'; "
+    f"style-src {_hashes('style')}; img-src * data:; media-src *; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""The page runs its own script and no other, whatever a title says, and in no frame of another site."""
+
+
 class Order(BaseModel):
-    """A song that a visitor wants."""
+    """A song that a visitor wants; `key` tells an order that is sent again from another one."""
 
     description: Annotated[str, Field(min_length=1, max_length=400)]
     persona_id: Annotated[str, Field(max_length=200)] = ""
     instrumental: bool = False
+    key: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
 
 
 class PersonaOrder(BaseModel):
@@ -74,11 +106,33 @@ StudioHere = Annotated[Studio, Depends(the_studio)]
 class Settings:
     """How the service was started."""
 
-    def __init__(self, port: int, folder: Path, public_url: str | None, speed: float) -> None:
+    def __init__(self, host: str, port: int, folder: Path, public_url: str | None, speed: float) -> None:
+        self.host: Final = host
         self.port: Final = port
         self.folder: Final = folder
         self.public_url: Final = public_url
         self.speed: Final = speed
+
+
+def check_visitor(settings: Settings, request: Request) -> None:
+    """Refuse what another site has a visitor's browser do here: songs cost credits.
+
+    The site is in Origin; a name of its own that it had point to this machine is in Host.
+    """
+    host = request.headers.get("host", "")
+    public = settings.public_url or ""
+    if settings.host in LOOPBACK and _name(f"//{host}") not in (LOOPBACK | {_name(public)}) - {""}:
+        raise HTTPException(421, "Another name than this service's.")
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("//")[2] not in {host, urlsplit(public).netloc} - {""}:
+        raise HTTPException(403, "Not from another site.")
+
+
+def _name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 async def address_of(settings: Settings) -> tuple[Address, bool]:
@@ -107,7 +161,7 @@ def make_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
-        settings.folder.mkdir(parents=True, exist_ok=True)
+        settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the webhooks' secret
         records = Records(settings.folder / "records.sqlite")
         address, own = await address_of(settings)
         async with lifespan(lambda: client_for(address, settings, records.setting("secret")))(app):
@@ -128,19 +182,27 @@ def make_app(settings: Settings) -> FastAPI:
     async def told(event: Event) -> None:
         await app.state.studio.told(event)
 
-    app = FastAPI(title="Song studio", lifespan=run)
+    async def check(request: Request) -> None:
+        check_visitor(settings, request)
+
+    app = FastAPI(title="Song studio", lifespan=run, dependencies=[Depends(check)])
     app.include_router(router(events=None, on_event=told))
     add_problem_handler(app)
 
+    @app.exception_handler(InvalidBody)
+    async def invalid(request: Request, error: Exception) -> Response:
+        """A body that is no order; FastAPI's own answer repeats it, and fails where it cannot be repeated."""
+        return problem_response(INVALID)
+
     @app.get("/", response_class=HTMLResponse)
-    async def page(request: Request) -> str:
+    async def page(request: Request) -> Response:
         """The page."""
-        return PAGE.replace("{{mode}}", request.app.state.mode)
+        return HTMLResponse(PAGE.replace("{{mode}}", request.app.state.mode), headers=PAGE_HEADERS)
 
     @app.post("/songs", status_code=202)
     async def order(order: Order, studio: StudioHere) -> dict[str, str]:
         """Order a song; the feed tells of it."""
-        return {"id": studio.order(order.description, order.persona_id, order.instrumental).id}
+        return {"id": studio.order(order.description, order.persona_id, order.instrumental, order.key).id}
 
     @app.post("/personas", status_code=201)
     async def make_persona(order: PersonaOrder, studio: StudioHere) -> dict[str, str]:
@@ -158,7 +220,14 @@ def make_app(settings: Settings) -> FastAPI:
         found = studio.file(song_id, clip_id)
         if found is None or not found[0].is_file():
             return Response(status_code=404)
-        return FileResponse(found[0], filename=found[1] if save else None)
+        path, name = found
+        kind = mimetypes.guess_type(path)[0] or ""
+        return FileResponse(
+            path,
+            filename=name if save else None,
+            media_type=kind if kind.startswith("audio/") else "application/octet-stream",
+            headers={"X-Content-Type-Options": "nosniff"},
+        )
 
     return app
 
@@ -193,7 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     sock = config.bind_socket()
     sock.listen(128)  # who comes before the sandbox has started waits a moment instead of being refused
     port = sock.getsockname()[1]
-    config.app = make_app(Settings(port, given.folder.absolute(), given.public_url, given.speed))
+    config.app = make_app(Settings(given.host, port, given.folder.absolute(), given.public_url, given.speed))
     print(f"Song studio: http://{given.host}:{port}", flush=True)
     with suppress(KeyboardInterrupt):
         _Server(config).run(sockets=[sock])

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Coroutine
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ import anyio
 from ..api.handle import Task
 from ..api.results import Clips, TaskUpdate
 from ..client import MusicAPI
-from ..errors import DownloadError, MusicAPIError, OutcomeUnknownError, TaskTimeoutError
+from ..errors import DownloadError, MusicAPIError, OutcomeUnknownError, RateLimitedError, TaskTimeoutError
 from ..web import event, problem_of, update_fields
 from ..web.streams import HEARTBEAT, problem_fields
 from ..webhooks import Event
@@ -29,6 +30,8 @@ from .records import Record, Records
 log: Final = logging.getLogger("musicapi_async.examples")
 
 MODEL: Final = "sonic-v6"
+MOST: Final = 50
+"""Songs under way at once; more would wait for minutes before they are even sent."""
 REVISION: Final = 18
 """Digits that no revision reaches; longer ones are somebody's invention."""
 RECONNECT: Final = 1000
@@ -47,8 +50,15 @@ class Studio:
 
     # --- what visitors ask ---------------------------------------------------------------------------
 
-    def order(self, description: str, persona_id: str = "", instrumental: bool = False) -> Record:
-        """Order a song; it is made beside the request, and told of by `feed`."""
+    def order(
+        self, description: str, persona_id: str = "", instrumental: bool = False, key: str = ""
+    ) -> Record:
+        """Order a song; it is made beside the request, and told of by `feed`. Once for the same `key`."""
+        song_id = f"song-{key or secrets.token_hex(16)}"
+        if (known := self._records.get(song_id)) is not None:
+            return known
+        if len(self._running) >= MOST:
+            raise RateLimitedError(f"{MOST} songs are under way already", status=429)
         persona = self._records.get(persona_id) if persona_id else None
         fields: dict[str, Any] = {
             "description": description,
@@ -61,13 +71,15 @@ class Studio:
             "clips": [],
             "ordered_at": self._client.clock.time(),
         }
-        song = self._put("song", f"song-{secrets.token_hex(8)}", fields)
+        song = self._put("song", song_id, fields)
         self._start(self._make(song))
         return song
 
     async def make_persona(self, name: str, clip_id: str) -> Record:
-        """Make a persona from a clip; charges credits. Raises what the client raises."""
-        persona = await self._client.sonic.create_persona(name=name, clip_id=clip_id)
+        """Make a persona from a clip; charges credits, once for a clip and name. Raises as it does."""
+        digest = blake2b(f"{clip_id} {name}".encode(), digest_size=16).hexdigest()
+        sonic = self._client.with_options(job_key=f"persona-{digest}").sonic
+        persona = await sonic.create_persona(name=name, clip_id=clip_id)
         return self._put("persona", persona.persona_id, {"name": name, "clip_id": clip_id})
 
     def file(self, song_id: str, clip_id: str) -> tuple[Path, str] | None:

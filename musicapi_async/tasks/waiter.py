@@ -198,6 +198,14 @@ class TaskWaiter:
             self._ended(ref, update)
         return False
 
+    def knows(self, family: str, task_id: str) -> bool:
+        """Whether somebody waits for this task here, or a webhook was expected or has come."""
+        return (family, task_id) in self._slots or self._deliveries.knows((family, task_id))
+
+    def stray(self) -> None:
+        """A webhook has come about a task of another process: poll as usual for some time."""
+        self._deliveries.stray()
+
     @property
     def watched(self) -> int:
         """How many tasks are waited for now."""
@@ -277,11 +285,11 @@ class TaskWaiter:
 
     def _is_told(self, slot: Slot) -> bool:
         """Whether a webhook will tell of the end, so that looking is only the safety net."""
-        return self._deliveries.expects(slot.key) and not self._deliveries.silent
+        return self._deliveries.expects(slot.key) and self._deliveries.reliable
 
-    def _hurry(self) -> None:
-        """Webhooks have stopped: look at the tasks that relied on them as at any other."""
-        log.warning("webhooks have stopped coming: polling at the usual times until the next one")
+    def _hurry(self, why: str) -> None:
+        """Webhooks cannot be relied on: look at the tasks that did as at any other."""
+        log.warning("%s: polling at the usual times", why)
         now = self._clock.now()
         for slot in self._slots.values():
             if self._deliveries.expects(slot.key) and not slot.busy:

@@ -100,9 +100,10 @@ async def stream(
 ) -> AsyncGenerator[bytes, None]:
     """The events of `task.updates()` from what the browser saw last to the end of the task. Free.
 
-    Events are named `update`; the last has `ended` true. What ends the watching without ending the task is
-    one event named `problem`. Every `heartbeat` seconds of silence a comment keeps the connection open.
-    Closing the generator stops the watching at once; the task goes on.
+    Events are named `update`; the last has `ended` true. A browser that comes back is told nothing before
+    the task was looked at, as it knows more than this process. What ends the watching without ending the
+    task is one event named `problem`. Every `heartbeat` seconds of silence a comment keeps the connection
+    open. Closing the generator stops the watching at once; the task goes on.
     """
     ahead: asyncio.Future[TaskUpdate] | None = None
     seen = last_event_id or ""
@@ -117,6 +118,8 @@ async def stream(
                 continue
             step, ahead = ahead, None
             update = step.result()
+            if last_event_id and update.raw is None and not update.is_terminal:
+                continue  # nobody has looked yet
             if (mark := mark_of(update)) != seen:
                 seen = mark
                 yield event(update_fields(update), name="update", event_id=mark)

@@ -172,8 +172,9 @@ def _body(raw: object, limit: int) -> bytes:
 
 
 def _secrets(given: object) -> list[str | bytes]:
-    some: Iterable[Any] = [given] if isinstance(given, str | bytes) else cast("Any", given or ())
-    secrets = [secret for secret in some if isinstance(secret, str | bytes) and secret]
+    some = [given] if isinstance(given, str | bytes) else given
+    known = cast("Iterable[object]", some) if isinstance(some, Iterable) else ()
+    secrets = [secret for secret in known if isinstance(secret, str | bytes) and secret]
     if not secrets:
         raise _refuse("no webhook secret to check with: without one anybody could sign")
     return secrets
@@ -208,7 +209,8 @@ class _Found:
         self._values: dict[str, list[str]] = {}
         try:
             given = cast("Any", headers)
-            pairs = given.items() if isinstance(headers, Mapping) else given
+            items = getattr(given, "items", None)  # also of `http.server`, whose headers are no Mapping
+            pairs = cast("Iterable[tuple[object, object]]", items() if callable(items) else given)
             for name, value in pairs:
                 key = _text(name).lower()
                 if key in self.NAMES:

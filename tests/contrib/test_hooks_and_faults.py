@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -99,6 +101,40 @@ async def test_all_faults_together() -> None:
         await make_songs(client)
         assert sandbox.journal.tally()["poll"] <= 2 * SONGS
         assert sandbox.journal.charges == 20 * SONGS
+
+
+async def test_workers_that_share_an_address_are_not_late() -> None:
+    """Each delivery reaches one of three, and mostly not the one that waits: that one polls as usual."""
+    draw = random.Random(3)
+    workers: list[MusicAPI] = []
+    late: list[float] = []
+
+    async def pass_on(request: web.Request) -> web.Response:
+        inbox = draw.choice(workers).webhooks
+        await inbox.handle(request.headers, await request.read(), url=str(request.rel_url))
+        return web.Response(status=204)
+
+    async def make_one(client: MusicAPI, number: int) -> None:
+        await client.clock.sleep(number)
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt=f"song {number}")
+        await task.wait()
+        late.append(sandbox.now() - next(w.ends for w in sandbox.service.works if w.task_id == task.task_id))
+
+    app, url = web.Application(), list[str]()
+    app.router.add_post("/webhooks/musicapi", pass_on)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    sock = await _listen(url)
+    await runner.setup()
+    await web.SockSite(runner, sock).start()
+    async with AsyncExitStack() as open_, Sandbox(seed=6, durations=Durations(song=(100.0, 0.3))) as sandbox:
+        for _ in range(3):
+            client = sandbox.client(pace=None, webhooks=Webhooks(url[0], "a secret"))
+            workers.append(await open_.enter_async_context(client))
+        async with asyncio.TaskGroup() as group:
+            for number in range(SONGS):
+                group.create_task(make_one(workers[number % 3], number))
+    await runner.cleanup()
+    assert max(late) < 70
 
 
 async def test_songs_that_fail_are_told_as_failed() -> None:

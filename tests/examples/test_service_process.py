@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from studio_process import SHORT, StudioProcess
 
+from musicapi_async import MusicAPI, NotFoundError, RateLimitedError
+from musicapi_async.examples.records import Records
+from musicapi_async.examples.studio import MOST, Studio
 from musicapi_async.sandbox import Durations, Fault, Sandbox
 
 SPEED = 30.0
@@ -135,7 +139,7 @@ async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
         studio = studio_on(sandbox, tmp_path)
         await asyncio.to_thread(studio.start)
         try:
-            first = await order(studio, "one")
+            first = await order(studio, "one", key="a" * 32)
             shown = await watch(studio, all_ended(1))
             mark = shown[first]["mark"]
             second = await order(studio, "two")
@@ -143,12 +147,17 @@ async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
             assert first not in later
             for odd in ("other.1", "x", f"{mark}x", "9" * 400, f"{mark}{'9' * 5000}", "%00"):
                 assert first in await watch(studio, lambda shown: second in shown, odd)
+            assert await order(studio, "one", key="a" * 32) == first  # sent again, as its answer was lost
         finally:
             await asyncio.to_thread(studio.end)
+        assert len(sandbox.journal.creates) == 2
 
 
 async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None:
-    """Too long, empty, unknown clips and files, paths out of the folder: 4xx, and nothing is charged."""
+    """Too long, empty, unknown clips and files, paths out of the folder: 4xx, and nothing is charged.
+
+    Neither may another site order in the visitor's name, nor one whose name points to this machine.
+    """
     async with Sandbox(speed=SPEED) as sandbox:
         studio = studio_on(sandbox, tmp_path)
         await asyncio.to_thread(studio.start)
@@ -158,15 +167,63 @@ async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None
                     ("/songs", {"description": ""}),
                     ("/songs", {"description": "x" * 401}),
                     ("/songs", []),
+                    ("/songs", {"description": float("nan")}),
+                    ("/songs", {"description": "\ud800"}),
                     ("/personas", {"name": "n", "clip_id": "no-such-clip"}),
                     ("/personas", {"name": "", "clip_id": "c"}),
                 ]
                 for path, body in posts:
                     async with browser.post(studio.url + path, json=body) as answer:
                         assert 400 <= answer.status < 500, path
+                        assert answer.content_type == "application/problem+json"
+                here, order_ = studio.url, {"description": "rain"}
+                for headers, status in (
+                    ({"Origin": "https://evil.example"}, 403),
+                    ({"Origin": "null"}, 403),
+                    ({"Origin": "http://127.0.0.1:1"}, 403),
+                    ({"Host": f"evil.example:{studio.port}"}, 421),
+                    ({"Host": "["}, 421),
+                ):
+                    async with browser.post(f"{here}/songs", json=order_, headers=headers) as answer:
+                        assert answer.status == status, headers
+                async with browser.post(f"{here}/songs", json=[], headers={"Origin": here}) as answer:
+                    assert answer.status == 422
+                async with browser.get(here) as answer:
+                    assert "script-src 'sha256-" in answer.headers["Content-Security-Policy"]
                 for path in ("/files/a/b", "/files/..%2F..%2Fetc/passwd", "/files/a/..%2Frecords.sqlite"):
                     async with browser.get(studio.url + path) as answer:
                         assert answer.status == 404
         finally:
             await asyncio.to_thread(studio.end)
         assert sandbox.journal.charges == 0
+
+
+async def test_a_persona_that_is_asked_for_again_is_paid_once(tmp_path: Path) -> None:
+    """The answer did not reach the page: the same clip and name give the same persona."""
+    records = Records(tmp_path / "records.sqlite")
+    async with Sandbox(speed=600, longest=10) as sandbox, sandbox.client(pace=None) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        clip = (await task.wait())[0]
+        studio = Studio(client, records, tmp_path)
+        made = [await studio.make_persona(name, clip.clip_id) for name in ("One", "One", "Two")]
+        assert made[0].id == made[1].id != made[2].id
+        asked = [entry for entry in sandbox.journal if entry.path.endswith("/sonic/persona")]
+        assert len(asked) == 2
+        for _ in range(2):  # what was refused may be asked again
+            with pytest.raises(NotFoundError):
+                await studio.make_persona("One", "no-such-clip")
+    records.close()
+
+
+async def test_songs_under_way_are_bounded(tmp_path: Path) -> None:
+    """One more is refused as the service's own "too many", and not written down."""
+    records = Records(tmp_path / "records.sqlite")
+    async with MusicAPI("key", base_url="http://127.0.0.1:9") as client:
+        studio = Studio(client, records, tmp_path)
+        for number in range(MOST):
+            studio.order(f"song {number}")
+        with pytest.raises(RateLimitedError):
+            studio.order("one more")
+        assert len(records.songs()) == MOST
+        await studio.close()
+    records.close()

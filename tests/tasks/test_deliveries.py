@@ -15,7 +15,7 @@ from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.clock import Clock
-from musicapi_async.tasks.deliveries import GRACE, LOOKS, REMEMBERED
+from musicapi_async.tasks.deliveries import GRACE, LOOKS, REMEMBERED, SHARED
 from musicapi_async.tasks.schedule import Learned
 from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
@@ -136,6 +136,23 @@ async def test_polling_slows_down_again_with_the_next_webhook() -> None:
     service.ends.clear()
     await service.run([100.0] * 10)
     assert sum(service.looks.values()) == 0
+
+
+async def test_a_webhook_for_another_process_brings_the_usual_polling_for_a_while() -> None:
+    """Tasks that wait already and new ones are polled; a quarter of an hour later none is."""
+    service = Service()
+    waiting = asyncio.create_task(service.wait(service.submit("t", 200)))
+    await asyncio.sleep(50)
+    service.waiter.stray()
+    await waiting
+    assert service.looks["t"] >= 2
+    await service.wait(service.submit("u", 100))
+    assert service.looks["u"] >= 1
+    await asyncio.sleep(SHARED)
+    await service.wait(service.submit("v", 100))
+    assert service.looks["v"] == 0
+    assert service.waiter.knows("sonic", "v")  # its copies, and those that were overtaken, are no news
+    assert not service.waiter.knows("sonic", "w")
 
 
 async def test_a_webhook_that_is_a_little_later_than_the_look_is_not_lost() -> None:

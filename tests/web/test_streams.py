@@ -82,6 +82,17 @@ async def test_what_the_browser_has_seen_is_not_sent_again() -> None:
     assert not has_ended("")
 
 
+async def test_a_browser_that_comes_back_is_never_shown_an_older_state() -> None:
+    """After a restart nobody has looked yet: the made-up first state is not told to one that has seen more."""
+    looked = TaskUpdate("running", clips=clips("running"), raw={"code": 200})
+    data = [line for line in await read(Source(PENDING, looked, DONE), mark_of(RUNNING)) if "data: " in line]
+    assert [json.loads(line[6:])["state"] for line in data] == ["succeeded"]
+    data = [
+        line for line in await read(Source(PENDING, looked, DONE), "of another state") if "data: " in line
+    ]
+    assert [json.loads(line[6:])["state"] for line in data] == ["running", "succeeded"]
+
+
 async def test_an_error_of_the_watching_is_one_last_problem_without_its_text() -> None:
     """Nothing of the error's text; a time-out only closes, so that the browser goes on watching."""
     lines = await read(Source(PENDING, AuthenticationError("hush", status=401)))

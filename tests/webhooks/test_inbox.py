@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from deliveries import NOW, SECRET, deliver, example
 
@@ -15,6 +16,7 @@ from musicapi_async import (
     TaskFailedError,
     WebhookVerificationError,
 )
+from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.sonic_songs import CreateMusic
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import Event, Inbox, Webhooks
@@ -225,6 +227,24 @@ def test_requests_that_name_their_own_address_keep_it_and_empty_means_none() -> 
     receiving = Webhooks(secret=SECRET)
     left = CreateMusic(mv="sonic-v6", gpt_description_prompt="x")
     assert receiving.order(left) is left
+
+
+def test_every_operation_that_can_be_told_of_is_told_of() -> None:
+    """Address with job key and secret, on each path that the contract says takes them, and on no other."""
+    hooked: set[str] = set()
+    for operation in (one for family in FAMILIES.values() for one in family.operations().values()):
+        fields = msgspec.structs.fields(operation.request)
+        plain = operation.request(**{field.name: "x" for field in fields if field.required})
+        ordered: Any = Webhooks(URL, SECRET).order(plain, "k")
+        if ordered is not plain:
+            assert (ordered.webhook_url, ordered.webhook_secret) == (f"{URL}?job_key=k", SECRET)
+            hooked.add(operation.path)
+    sonic = ("create", "create-voice", "sample", "mashup", "replace-section", "upload-extend", "upload-cover")
+    producer = ("create", "upload", "download")
+    assert hooked == {f"/sonic/{word}" for word in sonic} | {f"/producer/{word}" for word in producer} | {
+        "/suno/create",
+        "/nuro/create",
+    }
 
 
 def test_the_job_key_goes_into_the_address_if_there_is_room() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import hmac
+import inspect
 import json
 import pickle
 from contextlib import suppress
+from email.message import Message
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from multidict import CIMultiDict
 
 from musicapi_async import Clips, Voice, WebhookVerificationError
 from musicapi_async.webhooks import BODY_LIMIT, parse, sign, sign_body, verify
+from musicapi_async.wire import signature
 
 FAILED = example("webhook-sonic-failed")
 
@@ -185,7 +189,7 @@ def test_several_secrets_are_accepted_while_one_is_replaced() -> None:
         assert verify(raw, headers, ["new", "old"], now=NOW)
         assert verify(raw, headers, (b"new", b"old"), now=NOW)
     raw, headers = deliver(FAILED, secret="")
-    nothing: list[Any] = [["new", "old"], "", b"", [], [""], None, ["", b""], 0]
+    nothing: list[Any] = [["new", "old"], "", b"", [], [""], None, ["", b""], 0, 5, object(), [5, None]]
     for secrets in nothing:
         with pytest.raises(WebhookVerificationError):
             verify(raw, headers, secrets, now=NOW)
@@ -197,7 +201,10 @@ def test_body_and_headers_may_change_places_and_headers_come_in_any_form() -> No
     loud = {key.upper(): value for key, value in headers.items()}
     loud["X-WEBHOOK-SIGNATURE"] = "sha256=" + headers["X-Webhook-Signature"][7:].upper()
     asgi = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
-    forms: list[Any] = [headers, loud, CIMultiDict(headers), list(headers.items()), asgi, dict(asgi)]
+    stdlib = Message()
+    for key, value in headers.items():
+        stdlib[key] = value
+    forms: list[Any] = [headers, loud, CIMultiDict(headers), list(headers.items()), asgi, dict(asgi), stdlib]
     for form in forms:
         assert verify(raw, form, SECRET, now=NOW).task_id == FAILED["task_id"]
         assert verify(form, raw, SECRET, now=NOW).task_id == FAILED["task_id"]
@@ -259,6 +266,17 @@ def test_the_error_tells_what_is_wrong_and_no_secret() -> None:
     assert SECRET not in text
     assert sign(SECRET, NOW, raw)[7:] not in text
     assert str(pickle.loads(pickle.dumps(caught.value))) == text
+
+
+def test_the_comparison_takes_the_same_time_wherever_it_fails() -> None:
+    """Each secret is tried to the end by `hmac.compare_digest`; nothing returns early, nothing compares by ==."""
+    assert not signature.matches(bytes(32), [""], "1", b"x")
+    made = bytes.fromhex(sign("", 1, b"x").removeprefix("sha256="))
+    assert not signature.matches(made, ["", b""], "1", b"x")
+    nodes = list(ast.walk(ast.parse(inspect.getsource(signature.matches))))
+    assert sum(isinstance(node, ast.Attribute) and node.attr == "compare_digest" for node in nodes) == 1
+    assert not any(isinstance(node, ast.Eq | ast.NotEq | ast.Break | ast.In) for node in nodes)
+    assert sum(isinstance(node, ast.Return) for node in nodes) == 1
 
 
 @given(raw=st.binary(max_size=200), at=st.integers(0, 2**33), secret=st.text(min_size=1))
