@@ -46,7 +46,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 @pytest.fixture
 async def box() -> AsyncIterator[Sandbox]:
     """A sandbox with short songs."""
-    async with Sandbox(seed=2, longest=8.0) as sandbox:
+    async with Sandbox(seed=2, longest=3.0) as sandbox:
         yield sandbox
 
 
