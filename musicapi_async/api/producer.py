@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -20,6 +20,13 @@ FILES: Final = Polled(
     "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=4, slow=30
 )
 """First look, interval and deadline in seconds (contract, tasks 5)."""
+
+RETIRED: Final[Mapping[str, str]] = {
+    "music_variation": "producer.create_music with another seed",
+    "swap_music_vocals": "producer.replace_music over the window",
+    "swap_music_sound": "producer.replace_music over the window",
+}
+"""Task types that are retired (410), and what the service advises instead (contract, producer 2.1)."""
 
 Sound = Annotated[
     str,

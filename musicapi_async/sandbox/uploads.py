@@ -9,7 +9,7 @@ import anyio.to_thread
 from .outside import NotAccessible
 from .pressing import load
 from .recipes import continued, joined, made, uploaded
-from .refusal import NOT_ACCESSIBLE, Refusal, invalid
+from .refusal import NOT_ACCESSIBLE, Refusal, invalid, retired
 from .service import Call, Reply, submitted
 from .songs import Song, read_song, variants
 from .sonic import cover, extension, whole
@@ -86,6 +86,8 @@ async def upload(call: Call) -> Reply:
 
 async def riffusion_upload(call: Call) -> Reply:
     """`POST /riffusion/upload`: direct."""
+    if call.service.choices.riffusion == "retired":
+        raise retired()
     url = call.form.source_url()
     clip = await _bought(call, "riffusion_upload", url)
     return Reply({"code": 200, "clip_id": clip.clip_id, "message": "success"})

@@ -51,6 +51,18 @@ async def test_a_retired_endpoint_names_its_replacement() -> None:
         assert sandbox.journal.charges == 0
 
 
+async def test_a_retired_task_type_names_its_replacement() -> None:
+    """Also where no typed call asks for it: by a bare request, or by a field of one's own."""
+    async with Sandbox(speed=SPEED) as sandbox, sandbox.client(pace=None) as client:
+        with pytest.raises(EndpointRetiredError, match=r"Use producer\.replace_music") as caught:
+            await client.request("POST", "/producer/create", json={"task_type": "swap_music_sound"})
+        assert caught.value.replacement == "producer.replace_music over the window"
+        varied = client.with_options(extra_body={"task_type": "music_variation"})
+        with pytest.raises(EndpointRetiredError, match="another seed"):
+            await varied.producer.create_music(sound="pop")
+        assert sandbox.journal.charges == 0
+
+
 async def test_results_follow_what_was_asked() -> None:
     """Stems by name, pairs with their full songs, a voice with its persona id."""
     async with Sandbox(speed=SPEED, seed=1, credits=5000) as sandbox, sandbox.client(pace=None) as client:

@@ -243,7 +243,7 @@ async def test_vox_and_persona_bounds(start):
 
 
 async def test_voices(start):
-    """create-voice fetches a voice of more than ten seconds; then it sings; 402 when credits are missing."""
+    """create-voice fetches a voice of more than ten seconds; it sings for a month; 402 without credits."""
     api = await start()
     clip = await api.song(duration=12)
     status, reply = await api.post("/sonic/create-voice", {"audio_url": clip["audio_url"]})
@@ -258,6 +258,8 @@ async def test_voices(start):
     poor = await start(credits=3)
     status, reply = await poor.post("/sonic/create-voice", {"audio_url": clip["audio_url"]})
     assert (status, reply["type"]) == (402, "insufficient_credits")
+    await asyncio.sleep(30 * 86_400 / api.sandbox.clock.speed)
+    assert await api.post("/sonic/create", song) == (404, {"type": "not_found", "error": "persona not found"})
 
 
 async def test_uploads_are_really_fetched(start):
@@ -450,6 +452,7 @@ async def test_retired_and_unknown_paths(start):
     for family in ("nuro", "riffusion", "studio"):
         assert await api.post(f"/{family}/create", {}) == (410, gone)
         assert await api.get(f"/{family}/task/x") == (410, gone)
+    assert await api.post("/riffusion/upload", {"url": "https://files.example/a.mp3"}) == (410, gone)
     for kind in ("music_variation", "swap_music_vocals", "swap_music_sound"):
         status, reply = await api.post("/producer/create", {"task_type": kind})
         assert (status, reply["error"]) == (410, "This task type is no longer supported.")
