@@ -29,6 +29,7 @@ from .api.suno import Suno
 from .clock import Clock
 from .config import (
     Options,
+    SonicPaths,
     check_parts,
     check_proxy,
     check_text,
@@ -76,8 +77,9 @@ class MusicAPI:
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
     `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
-    `sonic_word`: 'suno' on sister hosts that want it in the paths. `close_with_loop`: connections end with
-    their event loop, and a client that is not closed by hand is no mistake. `clock`, `rng`: for tests.
+    `sonic_word`: 'suno' on sister hosts that want it in the paths; `sonic_poll`: where songs are polled there
+    (else '/suno/clip/{task_id}'). `close_with_loop`: connections end with their event loop, and a client that
+    is not closed by hand is no mistake. `clock`, `rng`: for tests.
 
     Raises `RequestValidationError` for a missing or malformed key, address or option.
     """
@@ -114,6 +116,7 @@ class MusicAPI:
         trust_env: bool = False,
         webhooks: Webhooks | None = None,
         sonic_word: str = "sonic",
+        sonic_poll: str | None = None,
         close_with_loop: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -141,7 +144,7 @@ class MusicAPI:
             proxy=proxy,
             trust_env=trust_env,
             webhooks=webhooks,
-            sonic_word=sonic_word,
+            sonic_paths=SonicPaths(sonic_word, sonic_poll),
             close_with_loop=close_with_loop,
             clock=clock or Clock(find_clock_speed(url)),
             rng=rng or random.Random(),

@@ -6,7 +6,15 @@ import warnings
 
 import pytest
 
-from musicapi_async import Clips, ConcatPairs, EndpointRetiredError, Stems, Voice
+from musicapi_async import (
+    Clips,
+    ConcatPairs,
+    EndpointRetiredError,
+    MusicAPI,
+    RequestValidationError,
+    Stems,
+    Voice,
+)
 from musicapi_async.sandbox import Choices, Sandbox
 
 SPEED = 500.0
@@ -109,6 +117,30 @@ async def test_the_word_of_the_sister_hosts_stands_in_the_paths() -> None:
         task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         assert (await task.wait()).status == "succeeded"
         assert {entry.path.split("/")[1] for entry in sandbox.journal} == {"suno"}
+
+
+async def test_where_songs_are_polled_can_be_said() -> None:
+    """Nobody knows for sure where the host of that word is polled, so the path is an option."""
+    poll = "/sonic/task/{task_id}"
+    async with Sandbox(speed=SPEED, seed=1) as box, box.client(sonic_word="suno", sonic_poll=poll) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        await task.wait()
+        assert {entry.path.split("/")[1] for entry in box.journal} == {"suno", "sonic"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sonic_word": "suno/../x"},
+        {"sonic_word": ""},
+        {"sonic_poll": "/suno/task"},
+        {"sonic_poll": "x{task_id}"},
+    ],
+)
+def test_words_that_are_no_part_of_a_path_are_refused(options: dict[str, str]) -> None:
+    """The option is named."""
+    with pytest.raises(RequestValidationError, match=next(iter(options))):
+        MusicAPI("key", **options)  # type: ignore[arg-type]
 
 
 async def test_a_voice_from_audio_of_the_sandbox_itself() -> None:
