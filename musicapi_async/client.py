@@ -6,14 +6,14 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 
 import msgspec
 
-from .api.account import Account
+from .api.account import Account, Spending
 from .api.families import FAMILIES
 from .api.handle import Task, TaskRef, tasks_of
 from .api.nuro import Nuro
@@ -171,6 +171,27 @@ class MusicAPI:
         """The balance of the account. Free, may be called often. Raises `AuthenticationError`."""
         return await self._account.credits()
 
+    @asynccontextmanager
+    async def spending(self) -> AsyncGenerator[Spending]:
+        """What is spent inside: the balance before and after, which alone proves a charge or a refund. Free.
+
+        ```python
+        async with client.spending() as spent:
+            await (await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="calm")).wait()
+        print(spent.total)
+        ```
+        Other calls of the account count, too. An error leaves with `spent` filled in, if the balance can be
+        had. Raises what `credits` raises.
+        """
+        spent = Spending(await self.credits())
+        try:
+            yield spent
+        except Exception:
+            with suppress(MusicAPIError):
+                spent.after = await self.credits()
+            raise
+        spent.after = await self.credits()
+
     async def request(
         self,
         method: str,
@@ -181,8 +202,15 @@ class MusicAPI:
     ) -> Any:
         """Call any path below the base URL, with the same key, limits and errors; returns the decoded JSON.
 
-        For what is not typed here, such as `/sonic/batch`. A GET is free and repeated after passing
-        failures; anything else is taken to cost credits and is sent at most once.
+        For what is not typed here. A GET is free and repeated after passing failures; anything else is taken
+        to cost credits and is sent at most once.
+
+        `POST /sonic/batch` and `GET /sonic/batch` (`params={"batch_id": ...}`): at most 10 items, each with a
+        webhook and failures of its own, as the vendor's site says. Unknown: the keys of the body, the reply
+        (where the batch id is in it), the form of a status and of results, the price. `create_many` makes
+        single creates under the pace and needs none of it. `POST /producer/lyrics-create` and
+        `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is looked
+        at with `client.task("producer", task_id)`.
         """
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)

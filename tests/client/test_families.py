@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+import musicapi_async
 from musicapi_async import (
     Clips,
     ConcatPairs,
@@ -13,9 +14,11 @@ from musicapi_async import (
     MusicAPI,
     RequestValidationError,
     Stems,
+    TaskFailedError,
     Voice,
 )
-from musicapi_async.sandbox import Choices, Sandbox
+from musicapi_async.api.families import FAMILIES
+from musicapi_async.sandbox import Choices, Fault, Sandbox
 
 SPEED = 500.0
 LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
@@ -141,6 +144,28 @@ def test_words_that_are_no_part_of_a_path_are_refused(options: dict[str, str]) -
     """The option is named."""
     with pytest.raises(RequestValidationError, match=next(iter(options))):
         MusicAPI("key", **options)  # type: ignore[arg-type]
+
+
+def test_every_kind_of_result_has_a_public_name() -> None:
+    """What a call gives can be named in annotations without knowing the rooms of the package."""
+    for family in FAMILIES.values():
+        for operation in family.operations().values():
+            assert operation.reply.__name__ in musicapi_async.__all__, operation
+
+
+async def test_the_balance_tells_what_was_spent() -> None:
+    """A song costs; a failed one comes back, which shows although its error leaves."""
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+        async with client.spending() as spent:
+            task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+            assert spent.total is None
+        assert spent.total == sandbox.journal.charges == 20
+        sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+        with pytest.raises(TaskFailedError):
+            async with client.spending() as lost:
+                await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).wait()
+        assert lost.total == 0
+        await task.wait()
 
 
 async def test_a_voice_from_audio_of_the_sandbox_itself() -> None:
