@@ -92,7 +92,7 @@ class ApiCaller:
             except BaseException:
                 place.release()
                 raise
-            model = getattr(request, "mv", None)
+            model, wanted = getattr(request, "mv", None), getattr(request, "format", None)
             ref = TaskRef(
                 operation.family.word,
                 accepted.task_id,
@@ -100,6 +100,7 @@ class ApiCaller:
                 self._clock.time(),
                 model=model if isinstance(model, str) else "",
                 own=True,
+                format=wanted if isinstance(wanted, str) else "",
             )
             if place is not FREE:
                 self._places[ref.family, ref.task_id] = place

@@ -48,7 +48,11 @@ async def test_riffusion_and_studio_give_clips() -> None:
         assert isinstance(songs, Clips)
         assert len(songs) == 2
         track = await client.producer.create_music(sound="pop, bright", title="Track")
-        assert (await track.wait())[0].title == "Track"
+        made = (await track.wait())[0]
+        assert made.title == "Track"
+        wav = await client.producer.download(made.clip_id, "wav")
+        assert wav.ref.format == "wav"
+        assert str((await wav.wait())[0].final_url).endswith(".wav")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
