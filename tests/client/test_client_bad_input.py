@@ -302,6 +302,19 @@ async def test_rules_over_several_fields(bench: Bench) -> None:
         assert bench.box.journal.charges == charges
 
 
+@pytest.mark.parametrize("mv", ["sonic-v4", "sonic-v6"])
+async def test_a_section_has_limits_of_its_own(bench: Bench, mv: str) -> None:
+    """They do not depend on the model, here as at the service; one over is refused by both."""
+    full = {"prompt": "x" * 5000, "tags": "x" * 1000, "infill_lyrics": "x" * 3000}
+    given = {**bench.good("sonic", "replace_section"), "mv": mv}
+    await bench.call("sonic", "replace_section", {**given, **full})
+    for field, text in full.items():
+        with pytest.raises(RequestValidationError, match=field):
+            await bench.call("sonic", "replace_section", {**given, field: text + "x"})
+        with pytest.raises(BadRequestError):
+            await bench.call("sonic", "replace_section", {**given, field: text + "x"}, validate="off")
+
+
 MISUSES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (
         "create_music",
