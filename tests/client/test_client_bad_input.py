@@ -254,6 +254,7 @@ RULES: list[Case] = [
     ("sonic.create_music", {"webhook_url": "http://a.example/hook"}, "webhook_url", 400),
     ("sonic.extend_music", {"custom_mode": False}, "gpt_description_prompt", 400),
     ("sonic.add_vocals", {"overpainting_start_s": 5.0, "overpainting_end_s": 4.0}, "overpainting_end_s", 400),
+    ("sonic.add_instrumental", {"overpainting_end_s": 0.0}, "overpainting_end_s", 400),
     ("sonic.sample", {"url": "https://files.example/a.mp3"}, "url", 400),
     ("sonic.sample", {"sample_clip_id": None}, "url", 400),
     ("sonic.sample", {"chop_sample_start_s": 3.0}, "chop_sample_end_s", 400),
