@@ -203,7 +203,8 @@ class MusicAPI:
         """Call any path below the base URL, with the same key, limits and errors; returns the decoded JSON.
 
         For what is not typed here. A GET is free and repeated after passing failures; anything else is taken
-        to cost credits and is sent at most once.
+        to cost credits, is sent at most once, and waits for its turn under the pace of creates unless it is
+        known to be a direct call.
 
         `POST /sonic/batch` and `GET /sonic/batch` (`params={"batch_id": ...}`): at most 10 items, each with a
         webhook and failures of its own, as the vendor's site says. Unknown: the keys of the body, the reply
