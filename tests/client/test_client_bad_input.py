@@ -264,6 +264,8 @@ RULES: list[Case] = [
     ("sonic.vox", {"vocal_start_s": 0.0, "vocal_end_s": 30.5}, "vocal_end_s", 400),
     ("sonic.create_persona", {"vocal_end_s": 5.0}, "vocal_start_s", 200),
     ("producer.create_music", {"sound": None}, "sound", 400),
+    ("producer.create_music", {"seed": "seven"}, "seed", 400),
+    ("producer.cover_music", {"seed": "7 or so"}, "seed", 400),
     ("producer.replace_music", {"starts_at": 3.0}, "ends_at", 400),
     ("nuro.create_bgm", {"duration": 61}, "duration", 400),
     ("nuro.create_bgm", {"version": "v2.0", "duration": 29}, "duration", 400),
