@@ -45,9 +45,10 @@ async def imported(call: Call, url: str) -> Clip:
     await call.service.sleep(call.service.durations.upload)
     call.now = call.service.now()
     brief = Brief(seed=seed, title="Upload", duration=duration)
+    own = call.service.whose(url)  # of a song made here it is known what is heard
     clip = Clip(
         call.service.new_id(),
-        uploaded(brief, duration, call.service.keep_audio(data)),
+        own.recipe if own else uploaded(brief, duration, call.service.keep_audio(data)),
         mv="sonic-v6",
         title="Upload",
         uploaded=True,

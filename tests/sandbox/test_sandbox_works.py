@@ -279,6 +279,28 @@ async def test_uploads_are_really_fetched(start):
     assert len(stems) == 2
 
 
+async def test_what_is_told_of_an_upload_is_true(start):
+    """Of a song made here notes, words and tempo are its own; of foreign sound none are made up."""
+    api = await start(longest=4.0)
+    clip = await api.song()
+    foreign = await (await start(longest=4.0, seed=5)).song()
+    mine, theirs = [
+        {"clip_id": (await direct(api, "/sonic/upload", {"url": made["audio_url"]}))["clip_id"]}
+        for made in (clip, foreign)
+    ]
+    await asyncio.sleep(60 / api.sandbox.clock.speed)
+    for path in ("/sonic/aligned-lyrics", "/sonic/bpm"):
+        told = await direct(api, path, {"clip_id": clip["clip_id"]})
+        assert await direct(api, path, mine) == told
+    own, known = [
+        (await direct(api, "/sonic/midi", body))["data"]["instruments"]
+        for body in (mine, {"clip_id": clip["clip_id"]})
+    ]
+    assert own == known
+    assert (await direct(api, "/sonic/midi", theirs))["data"]["instruments"] == []
+    assert (await api.post("/sonic/aligned-lyrics", theirs))[0] == 404
+
+
 @pytest.mark.parametrize(
     ("url", "text"),
     [
