@@ -17,9 +17,11 @@ asyncio.run(main())
 """
 
 from ._version import __version__
+from .api.account import Spending
 from .api.handle import Task, TaskRef
-from .api.parts import ConcatPairs, Pair, Stem, Stems, Voice
-from .api.replies import Credits, Persona
+from .api.lyrics import AlignedLyrics, Lyrics, LyricsDrafts
+from .api.parts import ConcatPairs, Pair, Stem, Stems, Voice, WrittenLyrics
+from .api.replies import Bpm, Credits, Files, Midi, Persona, SongMetadata, Upload, UpsampledTags, Vox, Wav
 from .api.results import Clip, Clips, Result, TaskUpdate
 from .client import MusicAPI
 from .clock import Clock
@@ -59,9 +61,11 @@ from .webhooks import Webhooks
 __all__ = [
     "APIConnectionError",
     "APIStatusError",
+    "AlignedLyrics",
     "AuthenticationError",
     "BadRequestError",
     "BatchError",
+    "Bpm",
     "Clip",
     "Clips",
     "Clock",
@@ -72,10 +76,14 @@ __all__ = [
     "Credits",
     "DownloadError",
     "EndpointRetiredError",
+    "Files",
     "InsufficientCreditsError",
     "InvalidResponseError",
     "JobKeyConflictError",
     "JobStoreError",
+    "Lyrics",
+    "LyricsDrafts",
+    "Midi",
     "MusicAPI",
     "MusicAPIError",
     "NotFoundError",
@@ -88,6 +96,8 @@ __all__ = [
     "RequestValidationError",
     "Result",
     "ServerError",
+    "SongMetadata",
+    "Spending",
     "Stem",
     "Stems",
     "StepFailedError",
@@ -98,9 +108,14 @@ __all__ = [
     "TaskRef",
     "TaskTimeoutError",
     "TaskUpdate",
+    "Upload",
+    "UpsampledTags",
     "UpstreamError",
     "Voice",
+    "Vox",
+    "Wav",
     "WebhookVerificationError",
     "Webhooks",
+    "WrittenLyrics",
     "__version__",
 ]

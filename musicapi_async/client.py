@@ -6,14 +6,14 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 
 import msgspec
 
-from .api.account import Account
+from .api.account import Account, Spending
 from .api.families import FAMILIES
 from .api.handle import Task, TaskRef, tasks_of
 from .api.nuro import Nuro
@@ -29,6 +29,7 @@ from .api.suno import Suno
 from .clock import Clock
 from .config import (
     Options,
+    SonicPaths,
     check_parts,
     check_proxy,
     check_text,
@@ -76,8 +77,9 @@ class MusicAPI:
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
     `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
-    `sonic_word`: 'suno' on sister hosts that want it in the paths. `close_with_loop`: connections end with
-    their event loop, and a client that is not closed by hand is no mistake. `clock`, `rng`: for tests.
+    `sonic_word`: 'suno' on sister hosts that want it in the paths; `sonic_poll`: where songs are polled there
+    (else '/suno/clip/{task_id}'). `close_with_loop`: connections end with their event loop, and a client that
+    is not closed by hand is no mistake. `clock`, `rng`: for tests.
 
     Raises `RequestValidationError` for a missing or malformed key, address or option.
     """
@@ -114,6 +116,7 @@ class MusicAPI:
         trust_env: bool = False,
         webhooks: Webhooks | None = None,
         sonic_word: str = "sonic",
+        sonic_poll: str | None = None,
         close_with_loop: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -141,7 +144,7 @@ class MusicAPI:
             proxy=proxy,
             trust_env=trust_env,
             webhooks=webhooks,
-            sonic_word=sonic_word,
+            sonic_paths=SonicPaths(sonic_word, sonic_poll),
             close_with_loop=close_with_loop,
             clock=clock or Clock(find_clock_speed(url)),
             rng=rng or random.Random(),
@@ -168,6 +171,27 @@ class MusicAPI:
         """The balance of the account. Free, may be called often. Raises `AuthenticationError`."""
         return await self._account.credits()
 
+    @asynccontextmanager
+    async def spending(self) -> AsyncGenerator[Spending]:
+        """What is spent inside: the balance before and after, which alone proves a charge or a refund. Free.
+
+        ```python
+        async with client.spending() as spent:
+            await (await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="calm")).wait()
+        print(spent.total)
+        ```
+        Other calls of the account count, too. An error leaves with `spent` filled in, if the balance can be
+        had. Raises what `credits` raises.
+        """
+        spent = Spending(await self.credits())
+        try:
+            yield spent
+        except Exception:
+            with suppress(MusicAPIError):
+                spent.after = await self.credits()
+            raise
+        spent.after = await self.credits()
+
     async def request(
         self,
         method: str,
@@ -178,8 +202,16 @@ class MusicAPI:
     ) -> Any:
         """Call any path below the base URL, with the same key, limits and errors; returns the decoded JSON.
 
-        For what is not typed here, such as `/sonic/batch`. A GET is free and repeated after passing
-        failures; anything else is taken to cost credits and is sent at most once.
+        For what is not typed here. A GET is free and repeated after passing failures; anything else is taken
+        to cost credits, is sent at most once, and waits for its turn under the pace of creates unless it is
+        known to be a direct call.
+
+        `POST /sonic/batch` and `GET /sonic/batch` (`params={"batch_id": ...}`): at most 10 items, each with a
+        webhook and failures of its own, as the vendor's site says. Unknown: the keys of the body, the reply
+        (where the batch id is in it), the form of a status and of results, the price. `create_many` makes
+        single creates under the pace and needs none of it. `POST /producer/lyrics-create` and
+        `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is looked
+        at with `client.task("producer", task_id)`.
         """
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)

@@ -69,6 +69,35 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             check_text("job_key", self.job_key)
 
 
+SONIC_POLL: Final = "/sonic/task/{task_id}"
+"""Where songs are polled (contract, sonic 21)."""
+
+
+class SonicPaths:
+    """The paths of Sonic at a host: sister hosts may have another word in them (contract, sonic 22).
+
+    Where such a host is polled is not known for sure, so `poll` can be given; else it is that of the alias.
+    """
+
+    def __init__(self, word: str = "sonic", poll: str | None = None) -> None:
+        if not _is_text(word) or not re.fullmatch(r"[\w-]+", word, re.ASCII):
+            raise _bad("sonic_word", "one word of a path, such as 'suno'", repr(word))
+        if poll is not None and not (
+            _is_text(poll) and re.fullmatch(r"(/[\w.-]+)+/\{task_id\}", poll, re.ASCII)
+        ):
+            raise _bad("sonic_poll", "a path such as '/suno/task/{task_id}'", repr(poll))
+        self._word: Final = word
+        self._poll: Final = poll or (SONIC_POLL if word == "sonic" else f"/{word}/clip/{{task_id}}")
+
+    def of(self, path: str) -> str:
+        """The path at this host of a declared one."""
+        if path == SONIC_POLL:
+            return self._poll
+        if self._word == "sonic" or not path.startswith("/sonic/"):
+            return path
+        return f"/{self._word}/{path.removeprefix('/sonic/')}"
+
+
 PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "store": ("change", 'a store such as SQLiteStore("jobs.sqlite")'),
     "polling": ("observed", "a policy of musicapi_async.tasks.schedule"),

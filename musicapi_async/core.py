@@ -21,7 +21,7 @@ from .api.operation import Operation
 from .api.request import Request
 from .api.results import TaskUpdate, Until
 from .clock import Clock
-from .config import Options
+from .config import Options, SonicPaths
 from .errors import MusicAPIError, RequestValidationError
 from .store.ledger import Ledger
 from .store.memory import MemoryStore
@@ -56,7 +56,7 @@ class Core:
         proxy: str | None,
         trust_env: bool,
         webhooks: Webhooks | None,
-        sonic_word: str,
+        sonic_paths: SonicPaths,
         close_with_loop: bool,
         clock: Clock,
         rng: random.Random,
@@ -73,7 +73,7 @@ class Core:
         self._session: Final = session
         self._proxy: Final = proxy
         self._trust_env: Final = trust_env
-        self._sonic_word: Final = sonic_word
+        self._sonic_paths: Final = sonic_paths
         self._rng: Final = rng
         self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
         self._polling = polling
@@ -129,17 +129,10 @@ class Core:
             policy=self._polling,
             clock=self.clock,
             rng=self._rng,
-            path_of=self._path_of,
+            path_of=self._sonic_paths.of,
             places=self._places,
             attempt_timeout=self._attempt_timeout,
         )
-
-    def _path_of(self, path: str) -> str:
-        if self._sonic_word == "sonic" or not path.startswith("/sonic/"):
-            return path
-        if path == "/sonic/task/{task_id}":
-            return f"/{self._sonic_word}/clip/{{task_id}}"
-        return f"/{self._sonic_word}/{path.removeprefix('/sonic/')}"
 
     @cached_property
     def inbox(self) -> Inbox:

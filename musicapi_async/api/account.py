@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from .operation import Family, calls
 from .replies import Credits
 from .request import Request
@@ -17,3 +19,15 @@ class Account(Family):
     word = "account"
 
     credits = calls("/get-credits", GetCredits, Credits, method="GET", charges=False)
+
+
+class Spending(msgspec.Struct):
+    """What the balance lost between two looks at it; see `MusicAPI.spending`. `after` is None before."""
+
+    before: Credits
+    after: Credits | None = None
+
+    @property
+    def total(self) -> float | None:
+        """Credits that are gone, below zero if some came back; None if there was no second look."""
+        return None if self.after is None else self.before.total - self.after.total

@@ -21,8 +21,8 @@ TOKEN_MARK: Final = "musicapi"  # noqa: S105 - the first word of a resume token,
 class TaskRef(msgspec.Struct, frozen=True):
     """What identifies a task for ever: family ('sonic'), task id, and kind (the operation that made it).
 
-    `submitted_at` is the Unix time of the submit, 0 if it is not known; `model` the model asked for; `own`
-    whether this process submitted it.
+    `submitted_at` is the Unix time of the submit, 0 if it is not known; `model` the model and `format` the
+    format asked for; `own` whether this process submitted it.
     """
 
     family: str
@@ -31,6 +31,7 @@ class TaskRef(msgspec.Struct, frozen=True):
     submitted_at: float = 0.0
     model: str = ""
     own: bool = False
+    format: str = ""
 
     @property
     def token(self) -> str:

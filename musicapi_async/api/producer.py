@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final
 
 from msgspec import Meta
 
 from ..errors import Violation
 from .operation import Family, Polled, calls, submits
-from .request import GetMusic, Hooked, in_order
+from .request import GetMusic, Hooked, in_order, picture
 from .results import Clips, TaskUpdate
 from .values import ClipId, Title
 
@@ -20,6 +21,15 @@ FILES: Final = Polled(
     "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=4, slow=30
 )
 """First look, interval and deadline in seconds (contract, tasks 5)."""
+
+NUMBER: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+
+RETIRED: Final[Mapping[str, str]] = {
+    "music_variation": "producer.create_music with another seed",
+    "swap_music_vocals": "producer.replace_music over the window",
+    "swap_music_sound": "producer.replace_music over the window",
+}
+"""Task types that are retired (410), and what the service advises instead (contract, producer 2.1)."""
 
 Sound = Annotated[
     str,
@@ -47,6 +57,12 @@ class Made(Hooked, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.seed, int) and not isinstance(self.seed, bool):
             self.seed = str(self.seed)
+
+    def rules(self) -> Iterator[Violation]:
+        """A seed is a number, although it is sent as text."""
+        yield from super().rules()
+        if self.seed and not NUMBER.fullmatch(str(self.seed)):
+            yield Violation("seed", "a number, also as text", picture(self.seed))
 
 
 class CreateMusic(Made, kw_only=True, tag_field="task_type", tag="create_music"):

@@ -40,7 +40,7 @@ class Create(Request, kw_only=True):
 
     task_type: Annotated[
         str,
-        Meta(min_length=1, description="What to do, one of TASK_TYPES."),
+        Meta(min_length=1, description=f"What to do: {', '.join(TASK_TYPES)}."),
     ] = "create_music"
     mv: Annotated[str, Meta(min_length=1, description="Model.")] = "FUZZ-1.1 Pro"
     custom_mode: (

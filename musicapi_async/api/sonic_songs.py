@@ -203,11 +203,10 @@ class Overpainting(ByModel, kw_only=True):
     use_suno_cdn: SunoCdn = False
 
     def rules(self) -> Iterator[Violation]:
-        """The part ends after it starts."""
+        """The part ends after it starts, which is at the beginning unless told."""
         yield from super().rules()
-        yield from in_order(
-            self.overpainting_start_s, self.overpainting_end_s, "overpainting_start_s", "overpainting_end_s"
-        )
+        start = self.overpainting_start_s or 0.0
+        yield from in_order(start, self.overpainting_end_s, "overpainting_start_s", "overpainting_end_s")
 
 
 class AddVocals(Overpainting, kw_only=True, tag_field="task_type", tag="add_vocals"):

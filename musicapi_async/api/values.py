@@ -19,7 +19,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 # --- fields that several requests share ----------------------------------------------------------------
 
-Mv = Annotated[str, Meta(description="Model, such as 'sonic-v6'; unknown names are sent as they are.")]
+Mv = Annotated[
+    str, Meta(min_length=1, description="Model, such as 'sonic-v6'; unknown names are sent as they are.")
+]
 CustomMode = Annotated[
     bool,
     Meta(

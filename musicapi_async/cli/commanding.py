@@ -71,6 +71,7 @@ def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
     found: list[click.Parameter] = [form_option] if form else []
     found += [
         option("--base-url", metavar="URL", help="Address of the service (else MUSICAPI_BASE_URL)."),
+        option("--sonic-word", metavar="WORD", help="Word for Sonic in paths: 'suno' at api.sunoapi.com."),
         option("--key-file", metavar="FILE", help="File that holds the API key (else MUSICAPI_KEY)."),
         option("-v", "--verbose", count=True, help="Show the log; -vv shows more."),
     ]

@@ -187,7 +187,9 @@ def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 def request_command(method: str, path: str, body: Any, params: dict[str, str]) -> None:
     """Call any path and print the JSON that it answers.
 
-    The path is below the base URL, such as /get-credits.
+    The path is below the base URL, such as /get-credits. The only way to /sonic/batch, whose body, reply and
+    results nobody has documented.
+
     A GET is free and repeated after passing failures; anything else is taken to charge credits and is sent
     at most once.
     """

@@ -34,6 +34,7 @@ class Invocation:
         self.json: bool | None = None
         self.base_url: str | None = None
         self.key_file: str | None = None
+        self.sonic_word = "sonic"
         self.clock_speed: float = 1.0
         self.verbose: int = 0
         self.resumable = True
@@ -69,7 +70,13 @@ class Invocation:
         from ..client import MusicAPI
         from ..clock import Clock
 
-        client = MusicAPI(self._key(), base_url=self.base_url, clock=Clock(self.clock_speed), **options)
+        client = MusicAPI(
+            self._key(),
+            base_url=self.base_url,
+            sonic_word=self.sonic_word,
+            clock=Clock(self.clock_speed),
+            **options,
+        )
         if self.clock_speed != 1 and not _is_local(client.base_url):
             raise click.UsageError(
                 "--clock-speed (MUSICAPI_CLOCK_SPEED) is for a sandbox on this machine only."

@@ -11,13 +11,17 @@ import click
 
 from ..api.families import FAMILIES
 from ..api.handle import TaskRef
+from ..api.lyrics import AlignedLyrics
 from ..api.operation import Family, Operation
+from ..api.replies import Files, Midi, Wav
 from ..api.request import refuse, violations
 from ..api.results import TaskUpdate
+from ..errors import DownloadError
 from .commanding import Command, Group, first_sentence, kebab, run, seconds
 from .following import follow
 from .invocation import Invocation
 from .options_of import argument_fields, fields_given, parameters_of, spoken
+from .visible import visible
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -35,7 +39,7 @@ class OperationCommand(Command):
         super().__init__(
             name or kebab(operation.name),
             callback=self._invoke,
-            params=_waiting_options() if operation.submits else [],
+            params=_waiting_options() if operation.submits else _saving_options(operation),
             short_help=first_sentence(about) + ("" if _replacement(operation) is None else " (deprecated)"),
         )
         self._about = about
@@ -86,7 +90,7 @@ class OperationCommand(Command):
             chosen = wait if wait is not None else bool(folder or timeout) or not invocation.is_json
             async with invocation.client() as client:
                 if not self.operation.submits:
-                    await _call(invocation, client, self.operation, values)
+                    await _call(invocation, client, self.operation, values, folder)
                     return None
                 return await _submit(
                     invocation, client, self.operation, values, wait=chosen, folder=folder, timeout=timeout
@@ -102,12 +106,7 @@ def _waiting_options() -> list[click.Parameter]:
             default=None,
             help="Wait for the end. Default: yes, with bars, on a terminal.",
         ),
-        click.Option(
-            ["--download"],
-            type=click.Path(file_okay=False, path_type=Path),
-            metavar="DIR",
-            help="Wait, then fetch the files into this folder.",
-        ),
+        _download_option("Wait, then fetch the files into this folder."),
         click.Option(
             ["--timeout"],
             type=float,
@@ -116,6 +115,19 @@ def _waiting_options() -> list[click.Parameter]:
             help="Wait, at most so long; the task goes on after that.",
         ),
     ]
+
+
+def _saving_options(operation: Operation[Any, Any]) -> list[click.Parameter]:
+    if issubclass(operation.reply, AlignedLyrics):
+        return [_download_option("Write the subtitles (LRC and SRT) into this folder.")]
+    if issubclass(operation.reply, Wav | Midi | Files):
+        return [_download_option("Fetch the files into this folder.")]
+    return []
+
+
+def _download_option(told: str) -> click.Option:
+    folder = click.Path(file_okay=False, path_type=Path)
+    return click.Option(["--download"], type=folder, metavar="DIR", help=told)
 
 
 def _replacement(operation: Operation[Any, Any]) -> str | None:
@@ -128,7 +140,11 @@ def method_of(client: MusicAPI, operation: Operation[Any, Any]) -> Any:
 
 
 async def _call(
-    invocation: Invocation, client: MusicAPI, operation: Operation[Any, Any], values: Mapping[str, Any]
+    invocation: Invocation,
+    client: MusicAPI,
+    operation: Operation[Any, Any],
+    values: Mapping[str, Any],
+    folder: Path | None,
 ) -> None:
     with invocation.reporter.busy(operation.call_name):
         reply = await method_of(client, operation)(**values)
@@ -136,7 +152,31 @@ async def _call(
         ref = TaskRef(operation.family.word, reply.task_id or str(values.get("task_id")))
         invocation.reporter.look(client.task(ref.token), reply)
     else:
-        invocation.reporter.reply(f"{operation.family.word}.{operation.name}", reply)
+        name = f"{operation.family.word}.{operation.name}"
+        invocation.reporter.reply(name, reply)
+        if folder is None:
+            return
+        if isinstance(reply, AlignedLyrics):
+            paths = _write_subtitles(reply, folder, str(values["clip_id"]))
+        else:
+            paths = await client.download(reply, folder)
+        told = [f"saved  {visible(str(path))}" for path in paths]
+        invocation.reporter.event("saved", {"operation": name, "paths": paths}, told)
+
+
+def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list[Path]:
+    from ..transport.download import safe_name
+
+    if not aligned.words:
+        raise DownloadError("there are no words yet", hint="Ask again, or with --wait; repeats are free.")
+    paths = [folder / f"{safe_name(clip_id) or 'lyrics'}.{ending}" for ending in ("lrc", "srt")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(paths, (aligned.lrc(), aligned.srt()), strict=True):
+            path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise DownloadError(f"cannot write to {folder}: {error.strerror}") from error
+    return paths
 
 
 async def _submit(

@@ -143,7 +143,7 @@ def _option(field: FieldInfo, operation: Operation[Any, Any]) -> click.Option:
     dest, flag, kind = dest_of(field.name), flag_of(field.name), _core(field.type)
     told = [spoken(field.description, operation)] if field.description else []
     if field.limit and field.limit not in PLAIN_LIMITS:
-        limit = re.sub(r"^(text of|a number|a whole number) ", "", field.limit)
+        limit = re.sub(r"^(text|a number|a whole number) (of )?", "", field.limit)
         told.append(f"({limit})")
     if field.default is not None:
         default = {True: "yes", False: "no"}.get(field.default, field.default)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Final, Literal
 
 from .pressing import stem_groups
 from .recipes import made
@@ -11,8 +11,11 @@ from .refusal import invalid
 from .service import Call, Reply, submitted
 from .songs import read_song, sung, variants
 from .synth import INSTRUMENTAL
-from .validation import SHORT_TAGS
+from .validation import SHORT_TAGS, ModelLimits
 from .works import Clip
+
+SECTION: Final = ModelLimits(prompt=5000, tags=1000)
+"""Characters of a new section, whatever the model (contract, sonic 10)."""
 
 
 def mashup(call: Call) -> Reply:
@@ -35,7 +38,7 @@ def mashup(call: Call) -> Reply:
 def replace_section(call: Call) -> Reply:
     """`POST /sonic/replace-section`: a section anew; with `auto_concat` also the whole song."""
     form, service = call.form, call.service
-    song = read_song(call, modes=False)
+    song = read_song(call, modes=False, own=SECTION)
     if song.mv == "sonic-v3-5":
         raise invalid("The 'mv' field is invalid. The model should be newer than 'sonic-v3-5'.")
     lyrics = form.text("infill_lyrics", 3000)

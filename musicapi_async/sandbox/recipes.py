@@ -112,15 +112,16 @@ def score_of(recipe: Recipe) -> Score:
 
 
 def heard(recipe: Recipe, stems: tuple[str, ...] | None = None) -> Score:
-    """The notes that are really heard: none where uploaded sound plays; of some stems only."""
+    """The notes and words that are really heard: none where uploaded sound plays; of some stems only."""
     if recipe.uploaded and recipe.how == "join":
         score = join(heard(recipe.sources[0]), recipe.start, heard(recipe.sources[1]))
     elif recipe.uploaded and recipe.how == "cut":
         score = window(heard(recipe.sources[0]), recipe.start, recipe.end)
     else:
         score = score_of(recipe)
-    parts = () if recipe.how == "upload" else score.parts
-    kept = parts if stems is None else tuple(part for part in parts if part.stem in stems)
+    if recipe.how == "upload":
+        return msgspec.structs.replace(score, parts=(), words=())
+    kept = score.parts if stems is None else tuple(part for part in score.parts if part.stem in stems)
     return msgspec.structs.replace(score, parts=kept)
 
 

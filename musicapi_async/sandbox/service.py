@@ -110,6 +110,12 @@ class Service:
         """The address of a media file."""
         return f"{self.origin}/media/{name}"
 
+    def whose(self, url: str) -> Clip | None:
+        """The clip whose whole sound is the file at `url`, if that is one of the sandbox's own links."""
+        name, dot, ending = url.removeprefix(self.media("")).partition(".")
+        clip = self.clips.get(name) if dot and ending in ("mp3", "m4a", "wav") else None
+        return clip if clip is not None and not clip.stem and url == self.media(f"{name}.{ending}") else None
+
     def clip(self, clip_id: str, now: float, *, text: str = "clip not found") -> Clip:
         """A clip that can be worked on: 404 for an unknown or failed one, 400 for one that is not done."""
         clip = self.clips.get(clip_id) if len(clip_id) <= ID else None

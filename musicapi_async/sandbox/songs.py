@@ -48,13 +48,16 @@ def read_song(
     kind: str = "",
     also: tuple[str, ...] = (),
     tags: int | None = None,
+    own: ModelLimits | None = None,
     modes: bool = True,
     lengthy: bool = False,
     lenient: bool = False,
 ) -> Song:
-    """Read and check the fields of a song. `lenient` lets mode and custom text be left out."""
+    """Read and check the fields of a song. `lenient` lets mode and custom text be left out; `own` limits
+    take the place of those of the model."""
     form, choices = call.form, call.service.choices
     mv, limits = model(form, also=also, chirp=choices.chirp_models)
+    limits = own or limits
     custom = form.flag("custom_mode", needed=modes and not lenient)
     instrumental = form.flag("make_instrumental") or False
     auto = form.flag("auto_lyrics") or False

@@ -115,7 +115,7 @@ def aligned_lyrics(call: Call) -> Reply:
     text = "clip not found or has no lyrics"
     clip = service.clip(call.form.clip_id("clip_id"), call.now, text=text)
     fresh = clip.uploaded and call.now < clip.ends + service.durations.alignment
-    words = () if fresh else score_of(clip.recipe).words
+    words = () if fresh else heard(clip.recipe).words
     if not words and not fresh:
         raise not_found(text)
     key = f"aligned:{clip.clip_id}"

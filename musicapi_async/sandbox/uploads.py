@@ -9,7 +9,7 @@ import anyio.to_thread
 from .outside import NotAccessible
 from .pressing import load
 from .recipes import continued, joined, made, uploaded
-from .refusal import NOT_ACCESSIBLE, Refusal, invalid
+from .refusal import NOT_ACCESSIBLE, Refusal, invalid, retired
 from .service import Call, Reply, submitted
 from .songs import Song, read_song, variants
 from .sonic import cover, extension, whole
@@ -45,9 +45,10 @@ async def imported(call: Call, url: str) -> Clip:
     await call.service.sleep(call.service.durations.upload)
     call.now = call.service.now()
     brief = Brief(seed=seed, title="Upload", duration=duration)
+    own = call.service.whose(url)  # of a song made here it is known what is heard
     clip = Clip(
         call.service.new_id(),
-        uploaded(brief, duration, call.service.keep_audio(data)),
+        own.recipe if own else uploaded(brief, duration, call.service.keep_audio(data)),
         mv="sonic-v6",
         title="Upload",
         uploaded=True,
@@ -86,6 +87,8 @@ async def upload(call: Call) -> Reply:
 
 async def riffusion_upload(call: Call) -> Reply:
     """`POST /riffusion/upload`: direct."""
+    if call.service.choices.riffusion == "retired":
+        raise retired()
     url = call.form.source_url()
     clip = await _bought(call, "riffusion_upload", url)
     return Reply({"code": 200, "clip_id": clip.clip_id, "message": "success"})

@@ -15,6 +15,7 @@ import anyio
 
 from ..api.handle import Task, TaskRef, Watcher
 from ..api.operation import Operation, Polled
+from ..api.producer import RETIRED
 from ..api.replies import Credits
 from ..api.request import Request
 from ..clock import Clock
@@ -86,12 +87,12 @@ class ApiCaller:
                     reply,
                     call=out.call,
                     family=operation.family.word,
-                    replacement=operation.replacement,
+                    replacement=operation.replacement or _instead(out.path, options.extra_body),
                 )
             except BaseException:
                 place.release()
                 raise
-            model = getattr(request, "mv", None)
+            model, wanted = getattr(request, "mv", None), getattr(request, "format", None)
             ref = TaskRef(
                 operation.family.word,
                 accepted.task_id,
@@ -99,6 +100,7 @@ class ApiCaller:
                 self._clock.time(),
                 model=model if isinstance(model, str) else "",
                 own=True,
+                format=wanted if isinstance(wanted, str) else "",
             )
             if place is not FREE:
                 self._places[ref.family, ref.task_id] = place
@@ -178,7 +180,7 @@ class ApiCaller:
 
         async def fly() -> Any:
             reply = await self._session.send(out, options)
-            return _read_any(reply, out)
+            return _read_any(reply, out, _instead(path, json))
 
         async def keep(recording: Recording, reply: Any) -> None:
             await recording.answered(reply)
@@ -372,10 +374,16 @@ class ApiCaller:
         )
 
 
-def _read_any(found: replies.Answer, out: Outgoing) -> Any:
+def _instead(path: str, body: object) -> str | None:
+    """What is advised instead of a task type that Producer has retired; no typed call asks for one."""
+    kind = cast("Mapping[str, object]", body).get("task_type") if isinstance(body, Mapping) else None
+    return RETIRED.get(kind) if isinstance(kind, str) and path.startswith("/producer/") else None
+
+
+def _read_any(found: replies.Answer, out: Outgoing, replacement: str | None) -> Any:
     """The decoded body of an untyped call, or the error that it tells of."""
     if not found.ok or (found.code or 0) >= 400:
-        raise replies.error_of(found, call=out.call)
+        raise replies.error_of(found, call=out.call, replacement=replacement)
     if not found.json:
         raise InvalidResponseError(
             f"the answer is not JSON: {found.text}", status=found.status, body=found.body, call=out.call

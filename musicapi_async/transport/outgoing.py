@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
+from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.request import SECRET, Request, body, refuse, secrets_in, violations
 from ..config import ATTEMPT_TIMEOUT, Options
@@ -66,6 +68,12 @@ def _encode(values: Mapping[str, object], call: str) -> bytes:
         raise RequestValidationError(f"the body cannot be sent as JSON: {error}", call=call) from error
 
 
+@cache
+def _declared() -> Mapping[str, Operation[Any, Any]]:
+    """The operations by call: those of one call have the same limits."""
+    return {one.call_name: one for family in FAMILIES.values() for one in family.operations().values()}
+
+
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -91,15 +99,17 @@ def raw_outgoing(
         if value is not None:
             query[name] = str(value).lower() if isinstance(value, bool) else str(value)
     call = f"{verb} {parts.path}"
+    known = _declared().get(call)
+    creates = verb != "GET" and (known is None or known.submits)  # what nobody knows may make tasks
     return Outgoing(
         method=verb,
         path=path,
         call=call,
         kind="get" if verb == "GET" else "create",
-        lane="submit" if verb != "GET" and parts.path.endswith("/create") else "call",
+        lane="submit" if creates else "call",
         params=query or None,
         body=None if json is None else encode_any(json, call),
-        attempt_timeout=options.attempt_timeout or ATTEMPT_TIMEOUT,
+        attempt_timeout=options.attempt_timeout or (known and known.attempt_timeout) or ATTEMPT_TIMEOUT,
         secrets=tuple(secrets_in(json)),
     )
 

@@ -192,6 +192,8 @@ class Look:
         for clip in clips.items:
             if "state" not in clip.raw and self._is_upload(clip):
                 clip.state = SUCCEEDED
+            if self.ref.kind == "download" and clip.wav_url and self.ref.format in {"", "wav"}:
+                clip.audio_url = clip.wav_url  # read first (contract, producer 4), unless MP3 was asked for
         return Stems.of(clips) if self.ref.kind in STEMS_KINDS else clips
 
     def _is_upload(self, clip: Clip) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from musicapi_async.api import nuro_values
 from musicapi_async.api.families import FAMILIES, polled_as
+from musicapi_async.api.nuro import Segment
 from musicapi_async.api.request import body, violations
 
 SONG = {"mv": "sonic-v6", "prompt": "la"}
@@ -228,6 +229,36 @@ def test_nuro_lists_hold_five() -> None:
         assert problems("nuro.create_bgm", **{field: ["x"] * 6}) == [field]
         assert problems("nuro.create_bgm", **{field: "x"}) == [field]
     assert problems("nuro.create_bgm", segments=[{"name": "intro", "duration": "long"}]) == ["segments"]
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "wrong"),
+    [
+        (None, {"duration": 60}, []),
+        (None, {"duration": 61}, ["duration"]),
+        ("v1.0", {"duration": 61}, ["duration"]),
+        ("v1.0", {"description": "x" * 200}, []),
+        ("v2.0", {"duration": 120}, []),
+        ("v2.0", {"duration": 121}, ["duration"]),
+        ("v2.0", {"duration": 29}, ["duration"]),
+        ("v2.0", {"description": "x" * 199}, []),
+        ("v2.0", {"description": "x" * 200}, ["description"]),
+        ("v2.0", {"segments": [5, 25]}, []),
+        ("v2.0", {"segments": [4, 40]}, ["segments"]),
+        ("v2.0", {"segments": [121]}, ["segments"]),
+        ("v2.0", {"segments": [29]}, ["segments"]),
+        ("v2.0", {"segments": [60, 61]}, ["segments"]),
+        ("v3.0", {"duration": 110, "segments": [1], "description": "x" * 200}, []),
+    ],
+)
+def test_nuro_lengths_follow_the_version(
+    version: str | None, fields: dict[str, Any], wrong: list[str]
+) -> None:
+    """Each version has its own limits; a version that is not known yet has none here."""
+    for made in (Segment, dict[str, Any]):
+        parts = [made(name="verse", duration=seconds) for seconds in fields.get("segments", ())]
+        given = {**fields, **({"segments": parts} if parts else {})}
+        assert problems("nuro.create_bgm", version=version, **given) == wrong
 
 
 def test_nuro_knows_its_values() -> None:

@@ -254,6 +254,7 @@ RULES: list[Case] = [
     ("sonic.create_music", {"webhook_url": "http://a.example/hook"}, "webhook_url", 400),
     ("sonic.extend_music", {"custom_mode": False}, "gpt_description_prompt", 400),
     ("sonic.add_vocals", {"overpainting_start_s": 5.0, "overpainting_end_s": 4.0}, "overpainting_end_s", 400),
+    ("sonic.add_instrumental", {"overpainting_end_s": 0.0}, "overpainting_end_s", 400),
     ("sonic.sample", {"url": "https://files.example/a.mp3"}, "url", 400),
     ("sonic.sample", {"sample_clip_id": None}, "url", 400),
     ("sonic.sample", {"chop_sample_start_s": 3.0}, "chop_sample_end_s", 400),
@@ -263,7 +264,13 @@ RULES: list[Case] = [
     ("sonic.vox", {"vocal_start_s": 0.0, "vocal_end_s": 30.5}, "vocal_end_s", 400),
     ("sonic.create_persona", {"vocal_end_s": 5.0}, "vocal_start_s", 200),
     ("producer.create_music", {"sound": None}, "sound", 400),
+    ("producer.create_music", {"seed": "seven"}, "seed", 400),
+    ("producer.cover_music", {"seed": "7 or so"}, "seed", 400),
     ("producer.replace_music", {"starts_at": 3.0}, "ends_at", 400),
+    ("nuro.create_bgm", {"duration": 61}, "duration", 400),
+    ("nuro.create_bgm", {"version": "v2.0", "duration": 29}, "duration", 400),
+    ("nuro.create_bgm", {"version": "v2.0", "description": "x" * 200}, "description", 400),
+    ("nuro.create_bgm", {"version": "v2.0", "segments": [{"name": "verse", "duration": 29}]}, "segments", 400),
     ("riffusion.create", {"task_type": "replace_music", "continue_clip_id": "CLIP", "replace_start_time": 3.0,
                           "replace_end_time": 1.0}, "replace_end_time", 400),
     ("studio.create", {"lyrics": None}, "lyrics", 400),
@@ -296,6 +303,19 @@ async def test_rules_over_several_fields(bench: Bench) -> None:
             await bench.call(family, name, given, validate="off")
         assert refused.value.status == status, call
         assert bench.box.journal.charges == charges
+
+
+@pytest.mark.parametrize("mv", ["sonic-v4", "sonic-v6"])
+async def test_a_section_has_limits_of_its_own(bench: Bench, mv: str) -> None:
+    """They do not depend on the model, here as at the service; one over is refused by both."""
+    full = {"prompt": "x" * 5000, "tags": "x" * 1000, "infill_lyrics": "x" * 3000}
+    given = {**bench.good("sonic", "replace_section"), "mv": mv}
+    await bench.call("sonic", "replace_section", {**given, **full})
+    for field, text in full.items():
+        with pytest.raises(RequestValidationError, match=field):
+            await bench.call("sonic", "replace_section", {**given, field: text + "x"})
+        with pytest.raises(BadRequestError):
+            await bench.call("sonic", "replace_section", {**given, field: text + "x"}, validate="off")
 
 
 MISUSES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [

@@ -6,8 +6,19 @@ import warnings
 
 import pytest
 
-from musicapi_async import Clips, ConcatPairs, EndpointRetiredError, Stems, Voice
-from musicapi_async.sandbox import Choices, Sandbox
+import musicapi_async
+from musicapi_async import (
+    Clips,
+    ConcatPairs,
+    EndpointRetiredError,
+    MusicAPI,
+    RequestValidationError,
+    Stems,
+    TaskFailedError,
+    Voice,
+)
+from musicapi_async.api.families import FAMILIES
+from musicapi_async.sandbox import Choices, Fault, Sandbox
 
 SPEED = 500.0
 LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
@@ -37,7 +48,11 @@ async def test_riffusion_and_studio_give_clips() -> None:
         assert isinstance(songs, Clips)
         assert len(songs) == 2
         track = await client.producer.create_music(sound="pop, bright", title="Track")
-        assert (await track.wait())[0].title == "Track"
+        made = (await track.wait())[0]
+        assert made.title == "Track"
+        wav = await client.producer.download(made.clip_id, "wav")
+        assert wav.ref.format == "wav"
+        assert str((await wav.wait())[0].final_url).endswith(".wav")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -48,6 +63,18 @@ async def test_a_retired_endpoint_names_its_replacement() -> None:
             await client.nuro.create_bgm(description="calm")
         assert caught.value.replacement
         assert caught.value.replacement in str(caught.value)
+        assert sandbox.journal.charges == 0
+
+
+async def test_a_retired_task_type_names_its_replacement() -> None:
+    """Also where no typed call asks for it: by a bare request, or by a field of one's own."""
+    async with Sandbox(speed=SPEED) as sandbox, sandbox.client(pace=None) as client:
+        with pytest.raises(EndpointRetiredError, match=r"Use producer\.replace_music") as caught:
+            await client.request("POST", "/producer/create", json={"task_type": "swap_music_sound"})
+        assert caught.value.replacement == "producer.replace_music over the window"
+        varied = client.with_options(extra_body={"task_type": "music_variation"})
+        with pytest.raises(EndpointRetiredError, match="another seed"):
+            await varied.producer.create_music(sound="pop")
         assert sandbox.journal.charges == 0
 
 
@@ -97,6 +124,52 @@ async def test_the_word_of_the_sister_hosts_stands_in_the_paths() -> None:
         task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         assert (await task.wait()).status == "succeeded"
         assert {entry.path.split("/")[1] for entry in sandbox.journal} == {"suno"}
+
+
+async def test_where_songs_are_polled_can_be_said() -> None:
+    """Nobody knows for sure where the host of that word is polled, so the path is an option."""
+    poll = "/sonic/task/{task_id}"
+    async with Sandbox(speed=SPEED, seed=1) as box, box.client(sonic_word="suno", sonic_poll=poll) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        await task.wait()
+        assert {entry.path.split("/")[1] for entry in box.journal} == {"suno", "sonic"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sonic_word": "suno/../x"},
+        {"sonic_word": ""},
+        {"sonic_poll": "/suno/task"},
+        {"sonic_poll": "x{task_id}"},
+    ],
+)
+def test_words_that_are_no_part_of_a_path_are_refused(options: dict[str, str]) -> None:
+    """The option is named."""
+    with pytest.raises(RequestValidationError, match=next(iter(options))):
+        MusicAPI("key", **options)  # type: ignore[arg-type]
+
+
+def test_every_kind_of_result_has_a_public_name() -> None:
+    """What a call gives can be named in annotations without knowing the rooms of the package."""
+    for family in FAMILIES.values():
+        for operation in family.operations().values():
+            assert operation.reply.__name__ in musicapi_async.__all__, operation
+
+
+async def test_the_balance_tells_what_was_spent() -> None:
+    """A song costs; a failed one comes back, which shows although its error leaves."""
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+        async with client.spending() as spent:
+            task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+            assert spent.total is None
+        assert spent.total == sandbox.journal.charges == 20
+        sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+        with pytest.raises(TaskFailedError):
+            async with client.spending() as lost:
+                await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).wait()
+        assert lost.total == 0
+        await task.wait()
 
 
 async def test_a_voice_from_audio_of_the_sandbox_itself() -> None:

@@ -243,7 +243,7 @@ async def test_vox_and_persona_bounds(start):
 
 
 async def test_voices(start):
-    """create-voice fetches a voice of more than ten seconds; then it sings; 402 when credits are missing."""
+    """create-voice fetches a voice of more than ten seconds; it sings for a month; 402 without credits."""
     api = await start()
     clip = await api.song(duration=12)
     status, reply = await api.post("/sonic/create-voice", {"audio_url": clip["audio_url"]})
@@ -258,6 +258,8 @@ async def test_voices(start):
     poor = await start(credits=3)
     status, reply = await poor.post("/sonic/create-voice", {"audio_url": clip["audio_url"]})
     assert (status, reply["type"]) == (402, "insufficient_credits")
+    await asyncio.sleep(30 * 86_400 / api.sandbox.clock.speed)
+    assert await api.post("/sonic/create", song) == (404, {"type": "not_found", "error": "persona not found"})
 
 
 async def test_uploads_are_really_fetched(start):
@@ -275,6 +277,28 @@ async def test_uploads_are_really_fetched(start):
     words = {"clip_id": reply["clip_id"]}
     stems = await api.finished(await api.submit("/sonic/stems/basic", words))
     assert len(stems) == 2
+
+
+async def test_what_is_told_of_an_upload_is_true(start):
+    """Of a song made here notes, words and tempo are its own; of foreign sound none are made up."""
+    api = await start(longest=4.0)
+    clip = await api.song()
+    foreign = await (await start(longest=4.0, seed=5)).song()
+    mine, theirs = [
+        {"clip_id": (await direct(api, "/sonic/upload", {"url": made["audio_url"]}))["clip_id"]}
+        for made in (clip, foreign)
+    ]
+    await asyncio.sleep(60 / api.sandbox.clock.speed)
+    for path in ("/sonic/aligned-lyrics", "/sonic/bpm"):
+        told = await direct(api, path, {"clip_id": clip["clip_id"]})
+        assert await direct(api, path, mine) == told
+    own, known = [
+        (await direct(api, "/sonic/midi", body))["data"]["instruments"]
+        for body in (mine, {"clip_id": clip["clip_id"]})
+    ]
+    assert own == known
+    assert (await direct(api, "/sonic/midi", theirs))["data"]["instruments"] == []
+    assert (await api.post("/sonic/aligned-lyrics", theirs))[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -450,6 +474,7 @@ async def test_retired_and_unknown_paths(start):
     for family in ("nuro", "riffusion", "studio"):
         assert await api.post(f"/{family}/create", {}) == (410, gone)
         assert await api.get(f"/{family}/task/x") == (410, gone)
+    assert await api.post("/riffusion/upload", {"url": "https://files.example/a.mp3"}) == (410, gone)
     for kind in ("music_variation", "swap_music_vocals", "swap_music_sound"):
         status, reply = await api.post("/producer/create", {"task_type": kind})
         assert (status, reply["error"]) == (410, "This task type is no longer supported.")

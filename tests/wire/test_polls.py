@@ -420,3 +420,18 @@ def test_odd_states_are_read_with_care(state: object) -> None:
     """Only the known words are taken at their word; nothing else breaks the look or ends it."""
     seen = look({"code": 200, "data": [{"clip_id": "c", "state": state}]})
     assert seen.phase in {"running", "pending"}
+
+
+@pytest.mark.parametrize(("asked", "ending"), [("wav", "wav"), ("mp3", "mp3"), ("", "wav")])
+def test_the_file_of_a_producer_download_is_the_one_asked_for(asked: str, ending: str) -> None:
+    """With both links the WAV is read first, unless MP3 was asked for; a track itself is its audio."""
+    links = {"audio_url": "https://cdn.example/a.mp3", "wav_url": "https://cdn.example/a.wav"}
+    polled = polled_as("producer")
+    assert polled is not None
+    for kind, wanted in (("download", ending), ("create_music", "mp3")):
+        ref = TaskRef("producer", "T", kind, format=asked)
+        raw = json.dumps({"code": 200, "data": [links]}).encode()
+        seen = polls.read_poll(replies.answer(200, CIMultiDict(), raw), ref=ref, polled=polled)
+        assert seen.update is not None
+        assert seen.update.clips[0].final_url == f"https://cdn.example/a.{wanted}"
+        assert seen.update.clips[0].raw == links

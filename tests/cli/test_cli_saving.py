@@ -1,0 +1,57 @@
+"""Files of direct calls: the command fetches what the reply links to, so that nobody needs another program."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+from click.testing import CliRunner, Result
+from command_shell import environment, lines_of
+
+from musicapi_async.cli.root import root
+from musicapi_async.sandbox import Sandbox
+
+LYRICS = "[Verse]\nRain on the window"
+ENDINGS = {
+    ("wav",): {".wav"},
+    ("midi",): {".mid"},
+    ("download", "--formats", "mp3", "--formats", "wav"): {".mp3", ".wav"},
+    ("aligned-lyrics",): {".lrc", ".srt"},
+}
+
+
+async def run(box: Sandbox, *args: str) -> Result:
+    """Run the command in another thread, as it has an event loop of its own."""
+    invoke = partial(CliRunner().invoke, root, args, env=environment(box))
+    return await anyio.to_thread.run_sync(invoke)
+
+
+async def test_files_of_direct_calls_are_saved(tmp_path: Path) -> None:
+    """The reply first, then where its files are; without the option nothing is written."""
+    async with Sandbox(speed=1000.0, longest=4.0) as box, box.client() as client:
+        song = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        clip_id = (await song.wait())[0].clip_id
+        for number, (words, endings) in enumerate(ENDINGS.items()):
+            folder = tmp_path / str(number)
+            done = await run(box, "sonic", *words, clip_id, "--download", str(folder))
+            assert done.exit_code == 0, done.output
+            reply, saved = lines_of(done.stdout)
+            assert (reply["event"], saved["event"]) == ("reply", "saved")
+            assert {Path(path) for path in saved["paths"]} == set(folder.iterdir())
+            assert {path.suffix for path in folder.iterdir()} == endings
+        assert "Rain on the window" in (tmp_path / "3" / f"{clip_id}.lrc").read_text(encoding="utf-8")
+        (tmp_path / "file").touch()
+        blocked = await run(box, "sonic", "aligned-lyrics", clip_id, "--download", str(tmp_path / "file/x"))
+        assert blocked.exit_code == 1
+        assert "DownloadError" in blocked.stderr
+        plain = await run(box, "sonic", "wav", clip_id)
+        assert len(lines_of(plain.stdout)) == 1
+
+
+async def test_a_call_without_files_has_no_such_option() -> None:
+    """A tempo is no file."""
+    async with Sandbox() as box:
+        done = await run(box, "sonic", "bpm", "clip", "--download", "folder")
+    assert done.exit_code == 2
+    assert "--download" in done.stderr

@@ -1,0 +1,34 @@
+"""Untyped calls keep the limits of the typed ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from musicapi_async.api.families import FAMILIES
+from musicapi_async.config import Options
+from musicapi_async.transport.outgoing import outgoing, raw_outgoing
+
+POSTS = [
+    operation
+    for family in FAMILIES.values()
+    for operation in family.operations().values()
+    if operation.method == "POST"
+]
+
+
+@pytest.mark.parametrize("operation", POSTS, ids=repr)
+def test_an_untyped_call_has_pace_and_time_of_the_typed_one(operation) -> None:
+    """Whatever makes tasks waits for its turn, and what works before it answers gets its time."""
+    needed = {field.name: "x" for field in operation.fields if field.required}
+    plain = Options(validate="off")
+    typed = outgoing(operation, operation.request(**needed), plain, str)
+    raw = raw_outgoing("post", operation.path, plain, {}, None)
+    assert (raw.lane, raw.attempt_timeout) == (typed.lane, typed.attempt_timeout)
+    assert raw_outgoing("POST", operation.path, Options(attempt_timeout=5), {}, None).attempt_timeout == 5
+
+
+@pytest.mark.parametrize("path", ["/sonic/batch", "/producer/video-clip", "/suno/upload"])
+def test_what_nobody_knows_waits_for_its_turn(path: str) -> None:
+    """It may make tasks; looking never does."""
+    assert raw_outgoing("POST", path, Options(), {}, None).lane == "submit"
+    assert raw_outgoing("GET", path, Options(), None, {"batch_id": "b"}).lane == "call"
