@@ -16,17 +16,17 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from studio_process import SHORT, StudioProcess
 
-# With several test processes these tests stay in two, each with one browser.
-WATCHING = pytest.mark.xdist_group("a browser that watches")
-USING = pytest.mark.xdist_group("a browser that is used")
+# With several test processes these tests stay in one, with one browser.
+pytestmark = pytest.mark.xdist_group("browser")
 
 PATIENCE = 90.0
 SLOW, QUICK = 5.0, 30.0
 """Speeds at which a song takes some twenty seconds, time enough to listen while it is made, and three."""
 FLAGS = (
-    "--headless", "--force-prefers-reduced-motion", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--mute-audio",
+    "--disable-dev-shm-usage", "--mute-audio", "--disable-extensions", "--force-prefers-reduced-motion",
+    "--process-per-site", "--disable-features=SpareRendererForSitePerProcess",
 )  # fmt: skip
 
 
@@ -37,8 +37,8 @@ def installed(*names: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[webdriver.Chrome]:
-    """One browser for all tests of this file."""
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[webdriver.Chrome]:
+    """One browser for all tests of this file, with a first tab that stays empty."""
     options = webdriver.ChromeOptions()
     options.binary_location = installed("chromium", "chromium-browser", "google-chrome")
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
@@ -46,6 +46,18 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[webdriver.Ch
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(installed("chromedriver")))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def chromium(browser: webdriver.Chrome) -> Generator[webdriver.Chrome]:
+    """The browser; the tabs of a test close after it."""
+    first, *_ = browser.window_handles
+    yield browser
+    for handle in browser.window_handles:
+        if handle != first:
+            browser.switch_to.window(handle)
+            browser.close()
+    browser.switch_to.window(first)
 
 
 @pytest.fixture
@@ -123,7 +135,6 @@ class Page:
 
 
 # About twenty seconds for a song: time enough to listen while it is being made, on a busy machine, too.
-@WATCHING
 @pytest.mark.parametrize("studio", [SLOW], indirect=True)
 def test_a_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """What was playing while it was made plays on from the file, which can be downloaded."""
@@ -169,7 +180,6 @@ def test_a_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, st
     assert page.errors() == []
 
 
-@USING
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 def test_a_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """The rest of a visitor's way, with a mouse: keep a voice under a name, order a song with it."""
@@ -194,7 +204,6 @@ def test_a_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: 
     assert page.errors() == []
 
 
-@WATCHING
 def test_a_killed_server_is_started_again_and_the_page_goes_on(
     chromium: webdriver.Chrome, studio: StudioProcess
 ) -> None:
@@ -216,7 +225,6 @@ def test_a_killed_server_is_started_again_and_the_page_goes_on(
     assert again.errors() == []
 
 
-@WATCHING
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 def test_two_tabs_show_the_same_songs(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """What is ordered in one appears in the other, from order to end, also with the phone's width."""
@@ -231,7 +239,6 @@ def test_two_tabs_show_the_same_songs(chromium: webdriver.Chrome, studio: Studio
         assert page.errors() == []
 
 
-@USING
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_sticks_out_of_the_page(
@@ -255,7 +262,6 @@ def test_nothing_sticks_out_of_the_page(
     assert outside == []
 
 
-@WATCHING
 def test_a_stopped_server_ends_at_once_and_quietly(
     chromium: webdriver.Chrome, studio: StudioProcess, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,7 +275,6 @@ def test_a_stopped_server_ends_at_once_and_quietly(
     page.until(lambda: page.one("#link").text == "reconnecting")
 
 
-@USING
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 def test_what_cannot_be_done_is_said_on_the_page(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """A text that the service refuses, and a server that is away."""
@@ -284,7 +289,6 @@ def test_what_cannot_be_done_is_said_on_the_page(chromium: webdriver.Chrome, stu
     assert not page.one("#says").is_displayed()
 
 
-@USING
 def test_a_song_that_failed_says_why_and_can_be_tried_again(
     chromium: webdriver.Chrome, studio: StudioProcess
 ) -> None:
