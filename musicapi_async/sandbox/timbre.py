@@ -8,6 +8,7 @@ an envelope; a render keeps the notes it has made, since music repeats itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,8 @@ RATE: Final = 24_000
 """Samples per second at which notes are made."""
 
 _TABLE: Final = 2_048
+_TABLES: Final = 1_000
+"""Samples of a table of one cycle, 8 kB, and how many are kept from render to render."""
 
 _FORMANTS: Final = {
     "a": ((850, 90, 1.0), (1220, 110, 0.6), (2810, 170, 0.22)),
@@ -36,12 +39,11 @@ _FORMANTS: Final = {
 
 
 class Bank:
-    """Makes notes and keeps them for the next time. One bank per render; nothing is shared or global."""
+    """Makes notes and keeps them for the next time. One bank per render."""
 
     def __init__(self, male: bool) -> None:
         self._notes: dict[tuple[str, int, int, int, str], Wave] = {}
-        self._tables: dict[tuple[object, ...], Wave] = {}
-        self._noise = np.random.default_rng(7).standard_normal(RATE * 2).astype(np.float32)
+        self._noise = _noise()
         self._male = male
         self._players: dict[str, Callable[[float, float, float], Wave]] = {
             "piano": self._piano,
@@ -241,10 +243,7 @@ class Bank:
     def _cycle(self, f: float, phase: npt.NDArray[np.float64], timbre: tuple[object, ...]) -> Wave:
         """The timbre's cycle at `phase` (in cycles), with no partial above what `RATE` can hold."""
         top = max(1, min(int(RATE / 2.1 / f), 80))
-        key = (top, round(f, 1) if timbre[0] == "voice" else 0, *timbre)
-        table = self._tables.get(key)
-        if table is None:
-            table = self._tables[key] = _table(_partials(timbre, top, f))
+        table = _table(timbre, top, round(f, 1) if timbre[0] == "voice" else 0.0)
         at = (phase * _TABLE).astype(np.int64) & (_TABLE - 1)
         return _f32(table.take(at))
 
@@ -271,12 +270,23 @@ def _partials(timbre: tuple[object, ...], top: int, f: float) -> npt.NDArray[np.
             return 1 / k
 
 
-def _table(partials: npt.NDArray[np.float64]) -> Wave:
-    """One cycle of these partials at an RMS of 0.35, so that timbres are about equally loud."""
+@cache
+def _noise() -> Wave:
+    noise = np.random.default_rng(7).standard_normal(RATE * 2).astype(np.float32)
+    noise.flags.writeable = False
+    return noise
+
+
+@lru_cache(_TABLES)
+def _table(timbre: tuple[object, ...], top: int, f: float) -> Wave:
+    """One cycle of a timbre at an RMS of 0.35, so that timbres are about equally loud."""
+    partials = _partials(timbre, top, f)
     spectrum = np.zeros(_TABLE // 2 + 1, dtype=np.complex128)
     spectrum[1 : len(partials) + 1] = partials * np.exp(-0.5j * np.pi * (np.arange(len(partials)) % 3))
     cycle = np.fft.irfft(spectrum)
-    return _f32(cycle * (0.35 / max(float(np.sqrt(np.mean(cycle**2))), 1e-12)))
+    table = _f32(cycle * (0.35 / max(float(np.sqrt(np.mean(cycle**2))), 1e-12)))
+    table.flags.writeable = False
+    return table
 
 
 def _vibrato(f: float, t: npt.NDArray[np.float64], rate: float, depth: float) -> npt.NDArray[np.float64]:
