@@ -17,7 +17,7 @@ from report import Report, arguments
 
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter, Pace
-from musicapi_async.wire.retry import Failure, RetryPolicy, decide
+from musicapi_async.wire.retry import Failure, RetryPolicy, decide, drawing
 
 CREATES = 2000
 LATENCY = 0.03
@@ -81,7 +81,7 @@ async def creates(pace: Pace, share: float, seed: int) -> Outcome:
             if done:
                 limiter.succeeded("submit")
                 return
-            wait = decide("create", Failure.RATE_LIMITED, attempt, None, policy, rng) or 0.0
+            wait = decide("create", Failure.RATE_LIMITED, attempt, None, policy, drawing(rng)) or 0.0
             limiter.pause("submit", min(wait, 1.0))
             await asyncio.sleep(wait)
         raise RuntimeError("a create was refused more often than a policy repeats it")
@@ -146,7 +146,7 @@ async def unknown_limit(per_second: float, seed: int) -> Unknown:
             else:
                 # Nobody said how long to wait: stop the lane for a moment, the cut does the rest.
                 limiter.pause(
-                    "poll", 0.5 * (decide("get", Failure.RATE_LIMITED, 1, None, policy, rng) or 0.0)
+                    "poll", 0.5 * (decide("get", Failure.RATE_LIMITED, 1, None, policy, drawing(rng)) or 0.0)
                 )
 
     callers = [asyncio.create_task(caller()) for _ in range(WAITERS)]

@@ -26,6 +26,7 @@ from musicapi_async.tasks.schedule import (
     PollPolicy,
     Timing,
 )
+from musicapi_async.wire.retry import drawing
 
 TASKS = 3000
 WARM_UP = 200
@@ -116,7 +117,10 @@ def against_optimum(durations: Durations, seed: int) -> float:
     """Cost of the default over that of the optimum, on one sample."""
     rng = Random(seed)
     sample = [durations.draw(rng) for _ in range(TASKS)]
-    return simulate(Learned(rng=rng), sample).cost / static(optimum(durations, GAP, LONGEST_GAP), sample).cost
+    return (
+        simulate(Learned(draw=drawing(rng)), sample).cost
+        / static(optimum(durations, GAP, LONGEST_GAP), sample).cost
+    )
 
 
 def fixed_with_polls(polls: float, durations: list[float]) -> tuple[float, Outcome]:
@@ -137,16 +141,16 @@ def simulate_fixed(interval: float, durations: list[float]) -> Outcome:
 
 def policies(seed: int) -> dict[str, PollPolicy]:
     return {
-        LEARNED: Learned(rng=Random(seed)),
+        LEARNED: Learned(draw=drawing(Random(seed))),
         "learned, gap 15 s, no jitter": Learned(),
-        "learned, gap 5 s": Learned(lambda _kind: Timing(5, 5, 900), rng=Random(seed)),
+        "learned, gap 5 s": Learned(lambda _kind: Timing(5, 5, 900), draw=drawing(Random(seed))),
         "first 45 s, then every 15 s": FirstThenFixed(45, 15),
         "every 5 s": Fixed(5),
         "every 15 s": Fixed(15),
         "every 20 s": Fixed(20),
         "every 30 s": Fixed(30),
         "expo 2 to 30 s, no jitter": Exponential(2, 30),
-        "expo 2 to 30 s, full jitter": Exponential(2, 30, "full", rng=Random(seed)),
+        "expo 2 to 30 s, full jitter": Exponential(2, 30, "full", draw=drawing(Random(seed))),
     }
 
 

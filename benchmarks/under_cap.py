@@ -34,6 +34,7 @@ from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter, Pace
 from musicapi_async.wire.looks import Seen
+from musicapi_async.wire.retry import Draw, drawing
 
 CAP = Pace(5, 1.0)
 BURST = 1000
@@ -43,14 +44,14 @@ STEADY_SAMPLES = 5
 FIXED = "every 20 s"
 DEFAULT = "learned (the default)"
 
-Make = Callable[[Random, MemoryLimiter, Clock], PollPolicy]
+Make = Callable[[Draw, MemoryLimiter, Clock], PollPolicy]
 POLICIES: dict[str, Make] = {
-    FIXED: lambda _rng, _limiter, _clock: Fixed(20),
-    DEFAULT: lambda rng, limiter, clock: Learned(
-        price=ShadowPrice(partial(limiter.is_crowded, "poll"), clock.now), rng=rng
+    FIXED: lambda _draw, _limiter, _clock: Fixed(20),
+    DEFAULT: lambda draw, limiter, clock: Learned(
+        price=ShadowPrice(partial(limiter.is_crowded, "poll"), clock.now), draw=draw
     ),
-    "learned, price 2 s": lambda rng, _limiter, _clock: Learned(rng=rng),
-    "learned, price 1 s": lambda rng, _limiter, _clock: Learned(price=1.0, rng=rng),
+    "learned, price 2 s": lambda draw, _limiter, _clock: Learned(draw=draw),
+    "learned, price 1 s": lambda draw, _limiter, _clock: Learned(price=1.0, draw=draw),
 }
 
 
@@ -83,7 +84,7 @@ LOADS = (
 )
 
 
-async def watch(make: Make, load: Load, durations: list[float], rng: Random) -> Noticed:
+async def watch(make: Make, load: Load, durations: list[float], draw: Draw) -> Noticed:
     loop = asyncio.get_running_loop()
     clock = Clock()
     limiter = MemoryLimiter({"poll": LaneLimits(64, CAP)}, clock)
@@ -101,7 +102,7 @@ async def watch(make: Make, load: Load, durations: list[float], rng: Random) -> 
             return Seen(phase="running", update=TaskUpdate("running"))
         return Seen(phase="done", update=TaskUpdate("succeeded", result=Clips((), None)))
 
-    waiter = TaskWaiter(look, make(rng, limiter, clock), clock, rng, lambda _ref: polled)
+    waiter = TaskWaiter(look, make(draw, limiter, clock), clock, draw, lambda _ref: polled)
 
     async def song(number: int) -> None:
         await asyncio.sleep(number * load.gap - loop.time())
@@ -126,7 +127,7 @@ def samples(make: Make, load: Load, durations: Durations, seed: int) -> list[Not
         rng = Random(seed + number)
         sample = [durations.draw(rng) for _ in range(load.count)]
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            found.append(runner.run(watch(make, load, sample, rng)))
+            found.append(runner.run(watch(make, load, sample, drawing(rng))))
     return found
 
 

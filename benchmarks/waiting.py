@@ -37,6 +37,7 @@ from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.polls import read_payload
+from musicapi_async.wire.retry import drawing
 
 SIZES = (1_000, 10_000, 100_000)
 LAG_SECONDS = 15.0
@@ -86,9 +87,9 @@ class Looks:
 
 
 def waiter_of(looks: Looks, seed: int, *, learned: bool = True) -> TaskWaiter:
-    rng = Random(seed)
-    policy = Learned(rng=rng) if learned else Fixed(20, rng=rng)
-    return TaskWaiter(looks.look, policy, Clock(), rng, polled_of)
+    draw = drawing(Random(seed))
+    policy = Learned(draw=draw) if learned else Fixed(20, draw=draw)
+    return TaskWaiter(looks.look, policy, Clock(), draw, polled_of)
 
 
 async def wait_for(waiter: TaskWaiter, tasks: list[Task[Any]]) -> int:

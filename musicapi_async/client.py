@@ -147,7 +147,7 @@ class MusicAPI:
             sonic_paths=SonicPaths(sonic_word, sonic_poll),
             close_with_loop=close_with_loop,
             clock=clock or Clock(find_clock_speed(url)),
-            rng=rng or random.Random(),
+            rng=rng,
             attempt_timeout=attempt_timeout,
         )
         self._attach(core, options, core.book)

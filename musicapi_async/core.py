@@ -27,6 +27,7 @@ from .store.ledger import Ledger
 from .store.memory import MemoryStore
 from .transport.recording import Recorder, Unrecorded
 from .wire import addresses
+from .wire.retry import Draw, drawing
 
 if TYPE_CHECKING:
     import aiohttp
@@ -59,7 +60,7 @@ class Core:
         sonic_paths: SonicPaths,
         close_with_loop: bool,
         clock: Clock,
-        rng: random.Random,
+        rng: random.Random | None,
         attempt_timeout: float | None,
     ) -> None:
         self._attempt_timeout: Final = attempt_timeout
@@ -75,6 +76,7 @@ class Core:
         self._trust_env: Final = trust_env
         self._sonic_paths: Final = sonic_paths
         self._rng: Final = rng
+        self._draw: Final = drawing(rng)
         self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
@@ -113,14 +115,14 @@ class Core:
         from .transport.session import Session
 
         if self._polling is None:
-            self._polling = _learned(self._limiter, self.clock, self._rng)
+            self._polling = _learned(self._limiter, self.clock, self._draw)
         return Runtime(
             session=Session(
                 api_key=self._api_key,
                 base_url=self.base_url,
                 limiter=self._limiter,
                 clock=self.clock,
-                rng=self._rng,
+                draw=self._draw,
                 given=self._session,
                 proxy=self._proxy,
                 trust_env=self._trust_env,
@@ -128,7 +130,7 @@ class Core:
             limiter=self._limiter,
             policy=self._polling,
             clock=self.clock,
-            rng=self._rng,
+            draw=self._draw,
             path_of=self._sonic_paths.of,
             places=self._places,
             attempt_timeout=self._attempt_timeout,
@@ -145,7 +147,9 @@ class Core:
         """The request with its webhook, if there shall be one, and options with the job key in it."""
         if self.webhooks is None:
             return request, options
-        key = options.job_key or str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        # Not from a generator of this process: one that was forked from it would draw the same key.
+        fresh = uuid.uuid4() if self._rng is None else uuid.UUID(int=self._rng.getrandbits(128), version=4)
+        key = options.job_key or str(fresh)
         ordered = self.webhooks.order(request, key)
         return ordered, options if ordered is request else msgspec.structs.replace(options, job_key=key)
 
@@ -286,15 +290,15 @@ def _limiter(pace: str | Pace | None, in_flight: int | None, clock: Clock) -> Ra
         raise RequestValidationError(str(error), field="pace") from error
 
 
-def _learned(limiter: RateLimiter, clock: Clock, rng: random.Random) -> PollPolicy:
+def _learned(limiter: RateLimiter, clock: Clock, draw: Draw) -> PollPolicy:
     """The default policy; where polls are capped, their price follows from the queue for them."""
     from .tasks.price import PRICE, ShadowPrice
     from .tasks.schedule import Learned
     from .transport.limiter import MemoryLimiter
 
     if not (isinstance(limiter, MemoryLimiter) and limiter.has_pace("poll")):
-        return Learned(price=PRICE, rng=rng)
-    return Learned(price=ShadowPrice(partial(limiter.is_crowded, "poll"), clock.now), rng=rng)
+        return Learned(price=PRICE, draw=draw)
+    return Learned(price=ShadowPrice(partial(limiter.is_crowded, "poll"), clock.now), draw=draw)
 
 
 def _outside_line() -> str:

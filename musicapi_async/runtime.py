@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -28,6 +27,7 @@ from .transport.in_flight import Place
 from .transport.limiter import RateLimiter
 from .transport.session import Session
 from .wire.looks import Seen
+from .wire.retry import Draw
 
 
 def polled_of(ref: TaskRef) -> Polled:
@@ -52,7 +52,7 @@ class Runtime:
         limiter: RateLimiter,
         policy: PollPolicy,
         clock: Clock,
-        rng: random.Random,
+        draw: Draw,
         path_of: Callable[[str], str],
         places: dict[tuple[str, str], Place],
         attempt_timeout: float | None = None,
@@ -67,12 +67,12 @@ class Runtime:
             self._look,
             policy,
             clock,
-            rng,
+            draw,
             polled_of=polled_of,
             ended=self._ended,
             lost=self._freed,
         )
-        self.downloader: Final = Downloader(session, limiter, clock, rng)
+        self.downloader: Final = Downloader(session, limiter, clock, draw)
         self.ledgers: Final[set[Ledger]] = set()
         self._notes: Final[set[asyncio.Task[None]]] = set()
         self.closed = False

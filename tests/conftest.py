@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that; the tests that
 # press Ctrl-C in a process need it to be heard.
@@ -43,6 +45,23 @@ PATIENT = ("examples", "batch", "contrib", "cli", "docs")
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Spread the whole suite over the cores, and two more, as half of its time is waiting; a part runs here."""
     return (os.cpu_count() or 2) + 2 if config.args_source is not config.ArgsSource.ARGS else 0
+
+
+class OneBrowser(LoadScopeScheduling):
+    """Gives each test to whoever has time for it, but the browser's tests to one, who starts the browser once.
+
+    What the marks of xdist's own `loadgroup` would do, were they not without effect since pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file.endswith("test_service_page.py") else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneBrowser:
+    """Who runs which test."""
+    return OneBrowser(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from random import Random
 from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
@@ -23,7 +22,7 @@ from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.sonic import SONGS
 from musicapi_async.tasks.hazard import BINS, Hazard
 from musicapi_async.tasks.price import PRICE
-from musicapi_async.wire.retry import equal_jitter, full_jitter, spread
+from musicapi_async.wire.retry import Draw, equal_jitter, full_jitter, spread
 
 LONGEST_GAP: Final = 60.0
 """No gap is longer, however unlikely an end is: what was learned may be out of date."""
@@ -137,12 +136,12 @@ class Learned:
     takes about 3 µs and a kind about 1 kB. `timing_of` gives the floors and what is known of a kind before;
     `price` is what a poll is worth in seconds of lateness, or a function that tells it for each look: a
     `ShadowPrice` where the polls per second are capped, as a client makes one by itself if its limiter has
-    a pace for polls. With `rng`, gaps are jittered by 10 %, never below the floor.
+    a pace for polls. With `draw`, gaps are jittered by 10 %, never below the floor.
 
     What was learned outlives the process if it is saved:
 
     ```python
-    policy = Learned(rng=random.Random())
+    policy = Learned(draw=backoff.full_jitter)
     policy.load(json.loads(path.read_text()))  # of an earlier process; ValueError if it is something else
     async with MusicAPI(polling=policy) as client:
         ...
@@ -155,14 +154,14 @@ class Learned:
         timing_of: Callable[[str], Timing] = documented,
         *,
         price: float | Callable[[], float] = PRICE,
-        rng: Random | None = None,
+        draw: Draw | None = None,
     ) -> None:
         if not callable(price) and not (price > 0 and math.isfinite(price)):
             raise ValueError(f"price must be positive and finite, got {price!r}")
         self._timing_of: Final = timing_of
         self._price_of: Final = price if callable(price) else None
         self._price: Final = PRICE if callable(price) else price
-        self._rng: Final = rng
+        self._draw: Final = draw
         self._kinds: dict[str, tuple[Timing, Hazard]] = {}
         self._firsts: Final[dict[str, tuple[int, float, float]]] = {}
         """The latest first look of a kind, with the hazards and the price for which it holds."""
@@ -252,9 +251,9 @@ class Learned:
         return timing, Hazard(timing.quick, timing.slow)
 
     def _jittered(self, age: float, look: float, floor: float) -> float:
-        if self._rng is None:
+        if self._draw is None:
             return look
-        return age + max(spread(look - age, JITTER, self._rng), floor)
+        return age + max(spread(look - age, JITTER, self._draw), floor)
 
 
 class _Unlearning:
@@ -265,16 +264,16 @@ class _Unlearning:
 
 
 class FirstThenFixed(_Unlearning):
-    """The first look at age `first`, then one every `interval` seconds; with `rng` jittered by 10 %."""
+    """The first look at age `first`, then one every `interval` seconds; with `draw` jittered by 10 %."""
 
-    def __init__(self, first: float, interval: float, *, rng: Random | None = None) -> None:
+    def __init__(self, first: float, interval: float, *, draw: Draw | None = None) -> None:
         if not (0 < first < math.inf and 0 < interval < math.inf):
             raise ValueError(
                 f"first and interval must be positive and finite, got {first!r} and {interval!r}"
             )
         self._first: Final = first
         self._interval: Final = interval
-        self._rng: Final = rng
+        self._draw: Final = draw
 
     def first(self, kind: str) -> float:
         """The age of the first look."""
@@ -285,14 +284,14 @@ class FirstThenFixed(_Unlearning):
         return age + self._jittered(self._interval)
 
     def _jittered(self, interval: float) -> float:
-        return interval if self._rng is None else spread(interval, JITTER, self._rng)
+        return interval if self._draw is None else spread(interval, JITTER, self._draw)
 
 
 class Fixed(FirstThenFixed):
-    """A look every `interval` seconds; with `rng` jittered by 10 %."""
+    """A look every `interval` seconds; with `draw` jittered by 10 %."""
 
-    def __init__(self, interval: float, *, rng: Random | None = None) -> None:
-        super().__init__(interval, interval, rng=rng)
+    def __init__(self, interval: float, *, draw: Draw | None = None) -> None:
+        super().__init__(interval, interval, draw=draw)
 
 
 class Exponential(_Unlearning):
@@ -300,7 +299,7 @@ class Exponential(_Unlearning):
 
     As a policy sees no count of looks, the gap follows from the age, which is `base` less than the next gap
     when gaps double. `jitter` is that of backoff libraries: `"full"` draws from 0 to the gap, `"equal"`
-    from half of it; both need `rng`.
+    from half of it; both need `draw`.
     """
 
     SHORTEST: Final = 0.1
@@ -311,16 +310,16 @@ class Exponential(_Unlearning):
         cap: float,
         jitter: Literal["none", "equal", "full"] = "none",
         *,
-        rng: Random | None = None,
+        draw: Draw | None = None,
     ) -> None:
         if not 0 < base <= cap < math.inf:
             raise ValueError(f"needs 0 < base <= cap, finite, got {base!r} and {cap!r}")
-        if jitter != "none" and rng is None:
-            raise ValueError(f"jitter {jitter!r} needs rng")
+        if jitter != "none" and draw is None:
+            raise ValueError(f"jitter {jitter!r} needs draw")
         self._base: Final = base
         self._cap: Final = cap
         self._jitter: Final = jitter
-        self._rng: Final = rng
+        self._draw: Final = draw
         self._mean: Final = {"none": 1.0, "equal": 0.75, "full": 0.5}[jitter]
 
     def first(self, kind: str) -> float:
@@ -332,6 +331,6 @@ class Exponential(_Unlearning):
         return age + self._gap(min(age / self._mean + self._base, self._cap))
 
     def _gap(self, gap: float) -> float:
-        if self._rng is not None and self._jitter != "none":
-            gap = (full_jitter if self._jitter == "full" else equal_jitter)(gap, self._rng)
+        if self._draw is not None and self._jitter != "none":
+            gap = (full_jitter if self._jitter == "full" else equal_jitter)(gap, self._draw)
         return max(gap, self.SHORTEST)

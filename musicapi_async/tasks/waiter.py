@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from copy import copy
 from typing import Any, Final, TypeVar
@@ -71,7 +70,7 @@ class TaskWaiter:
         look: Look,
         policy: PollPolicy,
         clock: Clock,
-        rng: random.Random,
+        draw: retry.Draw,
         polled_of: Callable[[TaskRef], Polled],
         *,
         concurrency: int = CONCURRENCY,
@@ -81,7 +80,7 @@ class TaskWaiter:
         self._look: Final = look
         self._policy: Final = policy
         self._clock: Final = clock
-        self._rng: Final = rng
+        self._draw: Final = draw
         self._polled_of: Final = polled_of
         self._ended: Final = ended
         self._lost: Final = lost
@@ -295,7 +294,7 @@ class TaskWaiter:
             if self._deliveries.expects(slot.key) and not slot.busy:
                 age = now - slot.born
                 due = slot.born + max(self._policy.first(slot.kind), age)
-                self._agenda.schedule(slot, min(slot.due, due + self._rng.uniform(0, slot.polled.interval)))
+                self._agenda.schedule(slot, min(slot.due, due + self._draw(slot.polled.interval)))
 
     async def _poll(self, slot: Slot) -> None:
         try:
@@ -346,7 +345,7 @@ class TaskWaiter:
 
     def _next_look(self, slot: Slot, verdict: polls.Verdict, age: float) -> float:
         if verdict.failures:
-            return age + max(retry.poll_pause(verdict.failures, self._rng), verdict.after)
+            return age + max(retry.poll_pause(verdict.failures, self._draw), verdict.after)
         if self._is_told(slot) and verdict.memory is None:
             return max(self._slow_look(slot, age), age + verdict.after)
         due = self._policy.next(slot.kind, age)
@@ -355,7 +354,7 @@ class TaskWaiter:
             shortest = min(slot.polled.interval, due - age)
             due = age + min(max(hint - age, shortest), LONGEST_GAP)
         if slot.eager:
-            due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._rng))
+            due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._draw))
         return max(due, age + verdict.after)
 
     def _slow_look(self, slot: Slot, age: float) -> float:

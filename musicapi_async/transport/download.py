@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import re
 import string
 import unicodedata
@@ -76,11 +75,11 @@ class _Again(Exception):
 class Downloader:
     """Fetches files over the media session of an event loop."""
 
-    def __init__(self, session: Session, limiter: RateLimiter, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, session: Session, limiter: RateLimiter, clock: Clock, draw: retry.Draw) -> None:
         self._session: Final = session
         self._limiter: Final = limiter
         self._clock: Final = clock
-        self._rng: Final = rng
+        self._draw: Final = draw
         self._locks: Final[WeakValueDictionary[Path, asyncio.Lock]] = WeakValueDictionary()
         """One for each file under way. Whoever waits for it holds it, so no second one is made meanwhile."""
         self._naming: Final = asyncio.Lock()
@@ -154,7 +153,7 @@ class Downloader:
                         status=again.status,
                         hint=_next_step(again.status),
                     ) from again
-                await self._clock.sleep(retry.spread(next(pauses), 0.1, self._rng))
+                await self._clock.sleep(retry.spread(next(pauses), 0.1, self._draw))
 
     async def _attempt(self, url: str, path: Path, extension: str, owned: bool) -> Path:
         part = _part_of(path, extension)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache, partial
@@ -120,7 +119,7 @@ class Session:
         base_url: str,
         limiter: RateLimiter,
         clock: Clock,
-        rng: random.Random,
+        draw: retry.Draw,
         given: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
@@ -139,7 +138,7 @@ class Session:
         self._base: Final = base_url
         self._limiter: Final = limiter
         self._clock: Final = clock
-        self._rng: Final = rng
+        self._draw: Final = draw
         self._given: Final = given
         self._proxy: Final = proxy
         self._trust_env: Final = trust_env
@@ -212,7 +211,7 @@ class Session:
             policy = retry.RetryPolicy(
                 retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
             )
-            wait = retry.decide(out.kind, failure, attempt, retry_after, policy, self._rng)
+            wait = retry.decide(out.kind, failure, attempt, retry_after, policy, self._draw)
             if failure is retry.Failure.RATE_LIMITED:
                 # No header stops the lane for longer than a retry would obey it.
                 self._limiter.pause(out.lane, wait or min(retry_after or 0.0, policy.retry_after_cap))

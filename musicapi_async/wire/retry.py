@@ -3,19 +3,21 @@
 The rule about money stands above all: a create is repeated only when it provably was not sent or provably
 was refused. There is no idempotency key, so a second send of a create that was taken is a second charge.
 
-Waits come from backoff's exponential generator; its jitter is not used, because it draws from the global
-random numbers and may wait 0 s. Jitter here is "equal": half of the wait is certain, half is random. A
-`Retry-After` is a floor below all of that: no jitter undercuts what the server asked for.
+Waits come from backoff's exponential generator, and what is random in them from its `full_jitter`, which
+draws between 0 and a wait. Alone it may wait 0 s, so here it is a part of the wait: jitter is "equal", half
+of it certain and half random. A `Retry-After` is a floor below all of that: no jitter undercuts what the
+server asked for.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from random import Random
 from typing import Final, Literal
@@ -31,6 +33,9 @@ RETRY_AFTER_LENGTH: Final = 64
 
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
+Draw = Callable[[float], float]
+"""Draws a number between 0 and its argument, as `backoff.full_jitter` does."""
+
 MethodKind = Literal["get", "create", "repeatable"]
 """What a request may cost.
 
@@ -39,6 +44,11 @@ MethodKind = Literal["get", "create", "repeatable"]
   again, which is no failure, but after a loss nobody knows whether the first one was charged.
 - `repeatable`: a POST that is free to repeat after a loss (aligned lyrics).
 """
+
+
+def drawing(rng: Random | None) -> Draw:
+    """`backoff.full_jitter`, or the same from a generator that one can seed, for what must not vary."""
+    return backoff.full_jitter if rng is None else partial(rng.uniform, 0)
 
 
 class Failure(StrEnum):
@@ -98,7 +108,7 @@ def decide(  # noqa: PLR0917 - these six decide
     attempt: int,
     retry_after: float | None,
     policy: RetryPolicy,
-    rng: Random,
+    draw: Draw,
 ) -> float | None:
     """The seconds to wait before the request is sent again, or None: do not send it again.
 
@@ -106,7 +116,7 @@ def decide(  # noqa: PLR0917 - these six decide
     """
     if attempt > policy.retries or not may_repeat(method_kind, failure, policy):
         return None
-    wait = equal_jitter(_delay(attempt, policy), rng)
+    wait = equal_jitter(_delay(attempt, policy), draw)
     if retry_after is None or not retry_after > 0:
         return wait
     return max(wait, retry_after) if retry_after <= policy.retry_after_cap else None
@@ -141,21 +151,21 @@ def _delay(attempt: int, policy: RetryPolicy) -> float:
     return next(islice(delays(policy.base, policy.cap), min(max(attempt, 1), 2200) - 1, None))
 
 
-def equal_jitter(value: float, rng: Random) -> float:
+def equal_jitter(value: float, draw: Draw) -> float:
     """Between half of `value` and all of it: many clients spread, and none comes at once."""
-    return value / 2 + rng.uniform(0, value / 2)
+    return value / 2 + draw(value / 2)
 
 
-def full_jitter(value: float, rng: Random) -> float:
-    """Anything up to `value`, but never 0."""
-    return value * (1 - rng.random())
+def full_jitter(value: float, draw: Draw) -> float:
+    """Anything between a thousandth of `value`, so that it is never 0, and all of it."""
+    return value * 0.001 + draw(value * 0.999)
 
 
-def spread(value: float, fraction: float, rng: Random) -> float:
+def spread(value: float, fraction: float, draw: Draw) -> float:
     """`value` give or take `fraction` of it, never 0 for a positive value. 0 <= fraction < 1."""
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be 0 or more and below 1, got {fraction!r}")
-    return value * (1 + fraction * rng.uniform(-1, 1))
+    return value * (1 - fraction) + draw(2 * fraction * value)
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
@@ -183,8 +193,8 @@ POLL_PAUSE_LONGEST: Final = 60.0
 """Seconds; four pauses of 2, 8, 32 and 60 s bridge a break of the network of more than a minute."""
 
 
-def poll_pause(failures: int, rng: Random) -> float:
+def poll_pause(failures: int, draw: Draw) -> float:
     """Seconds before a task is looked at again after `failures` transient failures in a row (1 or more)."""
     growing = backoff.expo(base=4, factor=POLL_PAUSE_FIRST, max_value=POLL_PAUSE_LONGEST)
     values = (value for value in growing if value is not None)  # pyright: ignore[reportUnnecessaryComparison]
-    return equal_jitter(next(islice(values, min(max(failures, 1), 10) - 1, None)), rng)
+    return equal_jitter(next(islice(values, min(max(failures, 1), 10) - 1, None)), draw)

@@ -10,6 +10,7 @@ from musicapi_async.sandbox import Durations, Sandbox
 from musicapi_async.tasks.schedule import Learned
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter, Pace
+from musicapi_async.wire.retry import drawing
 
 KIND = "sonic/create_music sonic-v6"
 
@@ -17,7 +18,7 @@ KIND = "sonic/create_music sonic-v6"
 async def test_what_was_learned_is_saved_and_given_to_the_next_client() -> None:
     """A service that takes 30 s instead of the documented minutes is looked at sooner in the next process."""
     async with Sandbox(speed=120, durations=Durations(song=(30.0, 0.0)), create_limit=None) as sandbox:
-        policy = Learned(rng=random.Random(1))
+        policy = Learned(draw=drawing(random.Random(1)))
         before = Learned().first(KIND)
         async with sandbox.client(polling=policy, pace=None) as client:
             rows = [{"mv": "sonic-v6", "gpt_description_prompt": f"song {n}"} for n in range(40)]

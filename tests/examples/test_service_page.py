@@ -16,9 +16,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from studio_process import SHORT, StudioProcess
 
-# With several test processes these tests stay in one, with one browser.
-pytestmark = pytest.mark.xdist_group("browser")
-
 PATIENCE = 90.0
 SLOW, QUICK = 5.0, 30.0
 """Speeds at which a song takes some twenty seconds, time enough to listen while it is made, and three."""

@@ -22,6 +22,7 @@ from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.polls import read_poll
 from musicapi_async.wire.replies import answer
+from musicapi_async.wire.retry import drawing
 
 STREAM = "https://audiopipe.suno.ai/?item_id=c1"
 FILE = "https://cdn1.suno.ai/c1.mp3"
@@ -58,11 +59,11 @@ class Service:
         self.looks: dict[str, int] = {}
         self.ends: dict[str, float] = {}
         self.seen: dict[str, float] = {}
-        rng = random.Random(seed)
-        policy = Learned(rng=rng)
+        draw = drawing(random.Random(seed))
+        policy = Learned(draw=draw)
         self.ended: list[str] = []
         ended: Callable[[Any, Any], None] = lambda ref, update: self.ended.append(ref.task_id)  # noqa: E731
-        self.waiter = TaskWaiter(self.look, policy, self.clock, rng, polled_of, ended=ended)
+        self.waiter = TaskWaiter(self.look, policy, self.clock, draw, polled_of, ended=ended)
 
     def submit(self, task_id: str, seconds: float, *, hooked: bool = True) -> TaskRef:
         self.looks[task_id] = 0

@@ -20,6 +20,7 @@ from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter, Pace
 from musicapi_async.wire.looks import Seen
+from musicapi_async.wire.retry import drawing
 
 KIND = "sonic/create_music sonic-v6"
 
@@ -112,7 +113,9 @@ def watch(count: int, gap: float, *, rationed: bool) -> tuple[float, int, list[f
             late.append(now - ends[ref.task_id])
             return Seen(phase="done", update=TaskUpdate("succeeded", result=Clips((), None)))
 
-        waiter = TaskWaiter(look, Learned(price=price, rng=rng), clock, Random(2), lambda _ref: polled)
+        waiter = TaskWaiter(
+            look, Learned(price=price, draw=drawing(rng)), clock, drawing(Random(2)), lambda _ref: polled
+        )
 
         async def song(number: int) -> None:
             await asyncio.sleep(number * gap)

@@ -25,6 +25,7 @@ from musicapi_async.tasks.schedule import (
     Timing,
     documented,
 )
+from musicapi_async.wire.retry import drawing
 
 SONG = "sonic/create sonic-v6"
 
@@ -97,7 +98,7 @@ durations = st.lists(st.floats(0.5, 1500), max_size=60)
 )
 def test_floors_and_ceilings_hold_whatever_was_learned(lives: list[float], kind: str, seed: int) -> None:
     """No look comes before its floor, none more than a jittered minute after the last."""
-    policy = Learned(rng=Random(seed))
+    policy = Learned(draw=drawing(Random(seed)))
     for duration in lives:
         live(policy, kind, duration)
     timing = documented(kind)
@@ -298,9 +299,9 @@ def test_plain_policies_do_what_they_say() -> None:
 def test_jitter_never_looks_twice_at_once(seed: int, jitter: Any) -> None:
     """Jittered ages rise, by no more than the gap and a tenth."""
     for policy in (
-        Fixed(20, rng=Random(seed)),
-        FirstThenFixed(45, 15, rng=Random(seed)),
-        Exponential(2, 30, jitter, rng=Random(seed)),
+        Fixed(20, draw=drawing(Random(seed))),
+        FirstThenFixed(45, 15, draw=drawing(Random(seed))),
+        Exponential(2, 30, jitter, draw=drawing(Random(seed))),
     ):
         ages = looks(policy, SONG, 50)
         assert 0 < ages[0] <= 45 * 1.1
@@ -320,5 +321,5 @@ def test_jitter_never_looks_twice_at_once(seed: int, jitter: Any) -> None:
 )
 def test_impossible_plain_policies_are_refused(make: Any) -> None:
     """Intervals are positive and finite, and jitter needs a source."""
-    with pytest.raises(ValueError, match=r"first|base|rng"):
+    with pytest.raises(ValueError, match=r"first|base|draw"):
         make()

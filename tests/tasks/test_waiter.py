@@ -31,6 +31,7 @@ from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.wire import replies
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.polls import read_poll, unanswered
+from musicapi_async.wire.retry import drawing
 
 STREAM = "https://audiopipe.suno.ai/?item_id=c1"
 FILE = "https://cdn1.suno.ai/c1.mp3"
@@ -92,9 +93,9 @@ def polled_of(ref: TaskRef) -> Polled:
 def make(
     service: Service, ended: Callable[[Any, Any], None] | None = None, interval: float = 15.0
 ) -> TaskWaiter:
-    rng = random.Random(1)
+    draw = drawing(random.Random(1))
     return TaskWaiter(
-        service.look, Fixed(interval, rng=rng), service.clock, rng, polled_of, concurrency=8, ended=ended
+        service.look, Fixed(interval, draw=draw), service.clock, draw, polled_of, concurrency=8, ended=ended
     )
 
 
@@ -268,8 +269,10 @@ class Refusing(Fixed):
 async def test_an_error_of_the_polling_policy_reaches_the_waiter() -> None:
     """It ends the wait instead of leaving it without another look."""
     service = Service(Clock())
-    rng = random.Random(1)
-    waiter = TaskWaiter(service.look, Refusing(15.0, rng=rng), service.clock, rng, polled_of, concurrency=8)
+    draw = drawing(random.Random(1))
+    waiter = TaskWaiter(
+        service.look, Refusing(15.0, draw=draw), service.clock, draw, polled_of, concurrency=8
+    )
     with pytest.raises(ZeroDivisionError, match="the user's own"):
         await waiter.wait(service.ref("t"), "all", 1000.0)
     await waiter.aclose()

@@ -28,6 +28,7 @@ from musicapi_async.tasks.waiter import CONCURRENCY, TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.polls import read_payload, unanswered
+from musicapi_async.wire.retry import drawing
 
 Fate = Literal["succeeds", "fails", "hangs"]
 FILE = "https://cdn1.suno.ai/c.mp3"
@@ -47,7 +48,12 @@ class World:
         self.rng = random.Random(seed)
         self.clock = Clock()
         self.waiter = TaskWaiter(
-            self.look, Learned(rng=self.rng), self.clock, self.rng, polled_of, ended=self.ended
+            self.look,
+            Learned(draw=drawing(self.rng)),
+            self.clock,
+            drawing(self.rng),
+            polled_of,
+            ended=self.ended,
         )
         self.refs: list[TaskRef] = []
         self.ends: dict[str, tuple[float, Fate]] = {}

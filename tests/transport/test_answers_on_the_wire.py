@@ -14,6 +14,7 @@ from musicapi_async.config import Options
 from musicapi_async.errors import ConnectionLostError, InvalidResponseError, RequestTimeoutError
 from musicapi_async.transport.limiter import MemoryLimiter
 from musicapi_async.transport.session import Outgoing, Session
+from musicapi_async.wire.retry import drawing
 
 KEY = 'a"key'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -56,7 +57,7 @@ async def session(script: Script, body_limit: int = 1000) -> AsyncGenerator[Sess
         base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
         limiter=MemoryLimiter(),
         clock=Clock(),
-        rng=random.Random(1),
+        draw=drawing(random.Random(1)),
         body_limit=body_limit,
     )
     try:

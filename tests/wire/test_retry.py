@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from musicapi_async.wire.retry import (
     RETRY_AFTER_LONGEST,
+    Draw,
     Failure,
     MethodKind,
     RetryPolicy,
     decide,
     delays,
+    drawing,
     equal_jitter,
     full_jitter,
     parse_retry_after,
@@ -28,7 +30,7 @@ NOW = 1_800_000_000.0
 
 kinds = st.sampled_from(KINDS)
 failures = st.sampled_from(list(Failure))
-rngs = st.integers().map(Random)
+draws = st.integers().map(Random).map(drawing) | st.just(drawing(None))
 
 
 @pytest.mark.parametrize(
@@ -44,65 +46,66 @@ rngs = st.integers().map(Random)
 )
 def test_what_may_be_sent_again(failure: Failure, get: bool, create: bool, repeatable: bool) -> None:
     """A create is repeated only when it was not sent or was refused for its rate."""
-    answers = [decide(kind, failure, 1, None, RetryPolicy(), Random(0)) is not None for kind in KINDS]
+    answers = [decide(kind, failure, 1, None, RetryPolicy(), drawing(None)) is not None for kind in KINDS]
     assert answers == [get, create, repeatable]
 
 
-@given(kinds, st.text(), st.integers(1, 3), rngs)
+@given(kinds, st.text(), st.integers(1, 3), draws)
 def test_an_unknown_failure_is_never_repeated(
-    kind: MethodKind, failure: str, attempt: int, rng: Random
+    kind: MethodKind, failure: str, attempt: int, draw: Draw
 ) -> None:
     """A word that nobody knows is no proof that nothing was charged."""
     if failure not in list(Failure):
-        assert decide(kind, failure, attempt, None, RetryPolicy(), rng) is None
+        assert decide(kind, failure, attempt, None, RetryPolicy(), draw) is None
 
 
 def test_creates_after_a_5xx_are_an_explicit_choice() -> None:
     """Only the policy that says so repeats a create after a server error, and nothing else changes."""
     daring = RetryPolicy(resend_creates_on_5xx=True)
-    assert decide("create", Failure.SERVER_ERROR, 1, None, daring, Random(0)) is not None
-    assert decide("create", Failure.SENT_UNKNOWN, 1, None, daring, Random(0)) is None
-    assert decide("create", Failure.INVALID_REPLY, 1, None, daring, Random(0)) is None
+    assert decide("create", Failure.SERVER_ERROR, 1, None, daring, drawing(Random(0))) is not None
+    assert decide("create", Failure.SENT_UNKNOWN, 1, None, daring, drawing(Random(0))) is None
+    assert decide("create", Failure.INVALID_REPLY, 1, None, daring, drawing(Random(0))) is None
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_attempts_end(retries: int) -> None:
     """After as many repeats as the policy allows there is none."""
     policy = RetryPolicy(retries=retries)
-    waits = [decide("get", Failure.NOT_SENT, n, None, policy, Random(n)) for n in range(1, 6)]
+    waits = [decide("get", Failure.NOT_SENT, n, None, policy, drawing(Random(n))) for n in range(1, 6)]
     assert [wait is not None for wait in waits] == [n <= retries for n in range(1, 6)]
 
 
-@given(st.integers(1, 10**9), rngs)
-def test_waits_double_up_to_the_cap(attempt: int, rng: Random) -> None:
+@given(st.integers(1, 10**9), draws)
+def test_waits_double_up_to_the_cap(attempt: int, draw: Draw) -> None:
     """The wait lies between half and all of 1, 2, 4, 8, 8, … seconds."""
-    wait = decide("get", Failure.SERVER_ERROR, attempt, None, RetryPolicy(retries=10**9), rng)
+    wait = decide("get", Failure.SERVER_ERROR, attempt, None, RetryPolicy(retries=10**9), draw)
     nominal = min(2.0 ** min(attempt - 1, 10), 8.0)
     assert wait is not None
     assert nominal / 2 <= wait <= nominal
 
 
-@given(kinds, failures, st.integers(1, 3), st.floats(0, 60), rngs)
+@given(kinds, failures, st.integers(1, 3), st.floats(0, 60), draws)
 def test_retry_after_is_a_floor(
-    kind: MethodKind, failure: Failure, attempt: int, retry_after: float, rng: Random
+    kind: MethodKind, failure: Failure, attempt: int, retry_after: float, draw: Draw
 ) -> None:
     """No jitter undercuts what the server asked for."""
-    wait = decide(kind, failure, attempt, retry_after, RetryPolicy(), rng)
+    wait = decide(kind, failure, attempt, retry_after, RetryPolicy(), draw)
     assert wait is None or wait >= retry_after
 
 
 def test_a_retry_after_beyond_the_cap_is_not_waited_for() -> None:
     """More than a minute is the caller's decision."""
-    assert decide("get", Failure.RATE_LIMITED, 1, 60.0, RetryPolicy(), Random(0)) == 60
-    assert decide("get", Failure.RATE_LIMITED, 1, 60.1, RetryPolicy(), Random(0)) is None
-    assert decide("get", Failure.RATE_LIMITED, 1, float("inf"), RetryPolicy(), Random(0)) is None
+    assert decide("get", Failure.RATE_LIMITED, 1, 60.0, RetryPolicy(), drawing(None)) == 60
+    assert decide("get", Failure.RATE_LIMITED, 1, 60.1, RetryPolicy(), drawing(None)) is None
+    assert decide("get", Failure.RATE_LIMITED, 1, float("inf"), RetryPolicy(), drawing(None)) is None
 
 
 @pytest.mark.parametrize("retry_after", [float("nan"), -3.0, 0.0])
 def test_a_retry_after_without_sense_is_ignored(retry_after: float) -> None:
     """The wait is then the same as without it."""
     waits = [
-        decide("get", Failure.RATE_LIMITED, 2, hint, RetryPolicy(), Random(7)) for hint in (retry_after, None)
+        decide("get", Failure.RATE_LIMITED, 2, hint, RetryPolicy(), drawing(Random(7)))
+        for hint in (retry_after, None)
     ]
     assert waits[0] == waits[1]
 
@@ -123,19 +126,19 @@ def test_delays_are_numbers_from_the_first() -> None:
     assert list(itertools.islice(delays(0.5, 3), 5)) == [0.5, 1, 2, 3, 3]
 
 
-@given(st.floats(0.001, 1e6), rngs)
-def test_jitter_stays_in_its_bounds(value: float, rng: Random) -> None:
+@given(st.floats(0.001, 1e6), draws)
+def test_jitter_stays_in_its_bounds(value: float, draw: Draw) -> None:
     """Equal jitter waits at least half, a spread of a tenth stays within it, and none is ever 0."""
-    assert value / 2 <= equal_jitter(value, rng) <= value
-    assert 0 < full_jitter(value, rng) <= value
-    assert value * 0.9 * (1 - 1e-9) <= spread(value, 0.1, rng) <= value * 1.1 * (1 + 1e-9)
+    assert value / 2 <= equal_jitter(value, draw) <= value
+    assert 0 < full_jitter(value, draw) <= value
+    assert value * 0.9 * (1 - 1e-9) <= spread(value, 0.1, draw) <= value * 1.1 * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_a_spread_that_could_reach_zero_is_refused(fraction: float) -> None:
     """The fraction is at least 0 and below 1."""
     with pytest.raises(ValueError, match="fraction"):
-        spread(10, fraction, Random(0))
+        spread(10, fraction, drawing(Random(0)))
 
 
 @pytest.mark.parametrize(
