@@ -34,7 +34,7 @@ def rows(count: int, **more: Any) -> list[dict[str, Any]]:
 @pytest.fixture
 async def sandbox() -> AsyncGenerator[Sandbox]:
     """A sandbox whose songs take half a second and are short."""
-    async with Sandbox(speed=300, credits=1e6, longest=3) as sandbox:
+    async with Sandbox(speed=300, credits=1e6, longest=1) as sandbox:
         yield sandbox
 
 
