@@ -16,7 +16,8 @@ from random import Random
 from report import Report, arguments
 
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter, Pace
+from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter
+from musicapi_async.transport.pace import Pace
 from musicapi_async.wire.retry import Failure, RetryPolicy, decide, drawing
 
 CREATES = 2000

@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
     from .store.base import Job, JobState, JobStore
     from .tasks.schedule import PollPolicy
-    from .transport.limiter import Pace, RateLimiter
+    from .transport.limiter import RateLimiter
     from .transport.links import Fetchable
+    from .transport.pace import Pace
     from .webhooks import Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)

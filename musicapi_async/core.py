@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from .store.base import JobStore
     from .tasks.schedule import PollPolicy
     from .transport.in_flight import Place
-    from .transport.limiter import Pace, RateLimiter
+    from .transport.limiter import RateLimiter
+    from .transport.pace import Pace
     from .webhooks import Event, Inbox, Webhooks
 
 
@@ -280,7 +281,8 @@ class Bound:
 
 
 def _limiter(pace: str | Pace | None, in_flight: int | None, clock: Clock) -> RateLimiter:
-    from .transport.limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter, Pace
+    from .transport.limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
+    from .transport.pace import Pace
 
     try:
         allowed = Pace.parse(pace) if isinstance(pace, str) else pace

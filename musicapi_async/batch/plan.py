@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from ..store import SQLiteStore
-from ..transport.limiter import Pace
+from ..transport.pace import Pace
 from .manifest import Manifest, operation_of
 from .records import Folder
 

@@ -22,7 +22,7 @@ from .visible import visible
 
 if TYPE_CHECKING:
     from ..batch import BatchResult, Plan, Progress
-    from ..transport.limiter import Pace
+    from ..transport.pace import Pace
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""

@@ -14,7 +14,7 @@ from ..errors import RequestValidationError
 from .invocation import Invocation
 
 if TYPE_CHECKING:
-    from ..transport.limiter import Pace
+    from ..transport.pace import Pace
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 
 def pace_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Pace | None:
     """'1/3s' as a pace; 'none', and nothing, as none; or a usage error."""
-    from ..transport.limiter import Pace
+    from ..transport.pace import Pace
 
     if value is None or value == "none":
         return None

@@ -129,10 +129,6 @@ class Bar:
         self._began = time.monotonic() - age
         self._word = "pending"
 
-    def rename(self, label: str) -> None:
-        """Show another label."""
-        self._label = label
-
     def note(self, text: str) -> None:
         """Show a few characters beside the state."""
         self._note = text

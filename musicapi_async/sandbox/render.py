@@ -80,14 +80,6 @@ class Mix:
         """All twelve stems by name; they sum to `audio`. Large: 46 MB each for two minutes."""
         return {name: self.stem(name) for name in STEMS}
 
-    def basic(self) -> dict[str, Audio]:
-        """Two stems, "vocals" (with the backing vocals) and "instrumental", that sum to `audio`."""
-        singers = ("vocals", "backing vocals")
-        return {
-            "vocals": self.group(singers),
-            "instrumental": self.group(name for name in STEMS if name not in singers),
-        }
-
     def _desk(self, names: Iterable[str]) -> tuple[Wave, Wave]:
         """Left and right at `RATE` of these stems, placed and echoed."""
         count = (self._samples + 1) // 2

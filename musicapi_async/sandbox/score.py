@@ -142,31 +142,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         """The key in words, such as "A minor"."""
         return f"{PITCH_NAMES[self.tonic]} {self.mode}"
 
-    @property
-    def chords(self) -> tuple[str, ...]:
-        """The chord of each bar in letters, such as "Am" or "Cmaj7"."""
-        return tuple(_chord_name(bar.chord) for bar in self.bars)
-
 
 PITCH_NAMES: Final = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 """The twelve pitch classes by name, C first."""
-
-
-_SHAPES: Final[dict[tuple[int, ...], str]] = {
-    (4, 7): "",
-    (3, 7): "m",
-    (3, 6): "dim",
-    (4, 7, 11): "maj7",
-    (4, 7, 10): "7",
-    (3, 7, 10): "m7",
-    (3, 6, 10): "m7b5",
-}
-"""Names of chords by their intervals above the root."""
-
-
-def _chord_name(chord: tuple[int, ...]) -> str:
-    shape = tuple((pitch - chord[0]) % 12 for pitch in chord[1:])
-    return PITCH_NAMES[chord[0] % 12] + _SHAPES.get(shape, "")
 
 
 def bounded_duration(seconds: float) -> float:

@@ -9,7 +9,8 @@ import random
 from musicapi_async.sandbox import Durations, Sandbox
 from musicapi_async.tasks.schedule import Learned
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter, Pace
+from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter
+from musicapi_async.transport.pace import Pace
 from musicapi_async.wire.retry import drawing
 
 KIND = "sonic/create_music sonic-v6"

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from musicapi_async.sandbox.pressing import stem_groups
 from musicapi_async.sandbox.render import SAMPLE_RATE, Audio, Mix, render
 from musicapi_async.sandbox.style import INSTRUMENTS
 from musicapi_async.sandbox.synth import STEMS, Brief, Note, Part, compose, join, window
@@ -37,11 +38,13 @@ def test_the_mix_is_stereo_at_48_khz_and_neither_silent_nor_clipped(mix: Mix):
 
 
 def test_the_stems_sum_to_the_mix(mix: Mix):
-    """All twelve stems together, and the two basic ones, give the mix."""
+    """All twelve stems together, and the basic two and four, give the mix."""
     stems = mix.stems()
     assert tuple(stems) == STEMS
     np.testing.assert_allclose(sum(stems.values()), mix.audio, atol=1e-3)
-    np.testing.assert_allclose(sum(mix.basic().values()), mix.audio, atol=1e-3)
+    for count in (2, 4):
+        groups = [mix.group(names) for _, names in stem_groups("basic", count)]
+        np.testing.assert_allclose(sum(groups), mix.audio, atol=1e-3)
     assert {name for name, stem in stems.items() if stem.any()} == set(mix.names)
     assert {"vocals", "drums", "bass", "strings", "brass", "woodwinds"} <= set(mix.names)
 

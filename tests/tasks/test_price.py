@@ -18,7 +18,8 @@ from musicapi_async.tasks.price import CHEAPEST, DEAREST, PRICE, ShadowPrice
 from musicapi_async.tasks.schedule import Learned
 from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter, Pace
+from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter
+from musicapi_async.transport.pace import Pace
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.retry import drawing
 

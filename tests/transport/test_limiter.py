@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 
 from musicapi_async.clock import Clock
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import (
-    DEFAULT_LANES,
-    GUARD,
-    LaneLimits,
-    MemoryLimiter,
-    Pace,
-)
+from musicapi_async.transport.limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
+from musicapi_async.transport.pace import GUARD, Pace
 
 
 def run(main: Coroutine[Any, Any, Any], start: float = 0.0) -> Any:
