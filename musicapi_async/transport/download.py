@@ -80,7 +80,7 @@ class Downloader:
         self._limiter: Final = limiter
         self._clock: Final = clock
         self._draw: Final = draw
-        self._locks: Final[WeakValueDictionary[Path, asyncio.Lock]] = WeakValueDictionary()
+        self._locks: Final[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
         """One for each file under way. Whoever waits for it holds it, so no second one is made meanwhile."""
         self._naming: Final = asyncio.Lock()
 
@@ -116,6 +116,10 @@ class Downloader:
             paths.append(outcome)
         return paths
 
+    def _lock(self, path: Path) -> asyncio.Lock:
+        """One for each file, however its path is written."""
+        return self._locks.setdefault(os.path.abspath(path), asyncio.Lock())
+
     async def fetch(self, url: str, path: Path, extension: str = "", *, owned: bool = True) -> Path:
         """Fetch `url` to `path` plus the extension that its content speaks for; returns the whole path.
 
@@ -124,9 +128,8 @@ class Downloader:
         """
         if parts_of(url).scheme not in ("http", "https"):
             raise DownloadError(f"not an http link: {url[:200]!r}", url=url, hint=NO_LINK)
-        lock = self._locks.setdefault(path, asyncio.Lock())
         try:
-            async with lock, self._limiter.slot("media"):
+            async with self._lock(path), self._limiter.slot("media"):
                 there = await anyio.to_thread.run_sync(_whole_file, path, extension) if owned else None
                 return there or await self._fetch(url, path, extension, owned)
         except OSError as error:

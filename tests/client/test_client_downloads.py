@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -79,6 +80,20 @@ async def test_formats_of_one_name_stand_beside_each_other(client: MusicAPI, tmp
     kept = mp3.stat().st_mtime_ns
     assert await client.download(clip, tmp_path, name="song") == [mp3]
     assert mp3.stat().st_mtime_ns == kept
+
+
+async def test_a_file_that_is_named_in_two_ways_is_fetched_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two downloads at once into one folder, by a relative and an absolute path, write one file once."""
+    monkeypatch.chdir(tmp_path)
+    async with Sandbox(seed=3, longest=6.0) as box, box.client(pace=None) as client:
+        clip = await song(client)
+        one, other = await asyncio.gather(
+            client.download(clip, "out"), client.download(clip, tmp_path / "out")
+        )
+        assert one[0].resolve() == other[0]
+        assert len(box.journal.requests(kind="media")) == 1
 
 
 async def test_clips_of_one_name_are_numbered(client: MusicAPI, tmp_path: Path) -> None:
