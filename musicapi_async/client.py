@@ -393,8 +393,15 @@ class MusicAPI:
                 f"job {key!r} makes no task ({job.request.call})" if task_id else "task_id: text, not empty",
                 field="key" if task_id else "task_id",
             )
-        model = str(job.request.fields.get("mv") or "")
-        ref = TaskRef(job.request.family, task_id, job.request.kind, job.updated_at, model)
+        asked = job.request.fields
+        ref = TaskRef(
+            job.request.family,
+            task_id,
+            job.request.kind,
+            job.updated_at,
+            model=str(asked.get("mv") or ""),
+            format=str(asked.get("format") or ""),
+        )
         job = await self._ledger.resolve(key, ref)
         return Task(job.task or ref, Watching(self._core, self._options, self._ledger), job_key=key)
 
