@@ -181,7 +181,8 @@ class MusicAPI:
         print(spent.total)
         ```
         Other calls of the account count, too. An error leaves with `spent` filled in, if the balance can be
-        had. Raises what `credits` raises.
+        had; a cancellation, such as by a time-out around it, does not wait for that. Raises what `credits`
+        raises.
         """
         spent = Spending(await self.credits())
         try:

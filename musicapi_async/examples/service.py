@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import base64
 import hashlib
+import ipaddress
 import logging
 import mimetypes
 import re
@@ -125,17 +126,26 @@ class Settings:
 def check_visitor(settings: Settings, request: Request) -> None:
     """Refuse what another site has a visitor's browser do here: songs cost credits.
 
-    The site is in Origin; a name of its own that it had point to this machine is in Host.
+    The site is in Origin; a name of its own that it had point to this machine is in Host. A number in Host
+    is no name that anybody could have point here.
     """
     host = request.headers.get("host", "")
     public = settings.public_url or ""
-    if settings.host in LOOPBACK and _name(f"//{host}") not in (LOOPBACK | {_name(public)}) - {""}:
+    if not _is_ours(_name(f"//{host}"), settings):
         raise HTTPException(421, "Another name than this service's.")
     origin = request.headers.get("origin")
     if origin is not None:
         own = (_site(f"{origin.partition(':')[0]}://{host}"), _site(public))
         if not _name(origin) or _site(origin) not in own:
             raise HTTPException(403, "Not from another site.")
+
+
+def _is_ours(name: str, settings: Settings) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name in {"localhost", settings.host.lower(), _name(settings.public_url or "")} - {""}
+    return True
 
 
 def _site(url: str) -> tuple[str, int | None]:
@@ -269,7 +279,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--folder", type=Path, default=Path("musicapi-service"), help="for records and songs")
-    parser.add_argument("--public-url", help="where the service reaches this one, for webhooks (https://...)")
+    parser.add_argument(
+        "--public-url", help="where others reach this one, for webhooks and by name (https://...)"
+    )
     parser.add_argument("--speed", type=float, default=SPEED, help="of the sandbox; 1 is real time")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")

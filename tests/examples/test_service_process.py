@@ -241,13 +241,14 @@ async def test_webhooks_of_the_own_sandbox_go_where_the_service_listens(
         (None, "", "https://", 421),
     ],
 )
+@pytest.mark.parametrize("listening", ["127.0.0.1", "127.0.0.2", "LOCALHOST", "0.0.0.0"])
 def test_only_the_own_page_may_order(
-    tmp_path: Path, public: str | None, host: str, origin: str, refused: int
+    tmp_path: Path, public: str | None, host: str, origin: str, refused: int, listening: str
 ) -> None:
-    """A site is its name and its port, however they are written."""
+    """A site is its name and its port, however they are written, and wherever the service listens."""
     headers = [(b"host", host.encode()), (b"origin", origin.encode())]
     request = Request({"type": "http", "headers": headers})
-    settings = Settings("127.0.0.1", 8000, tmp_path, public, 1.0)
+    settings = Settings(listening, 8000, tmp_path, public, 1.0)
     if not refused:
         check_visitor(settings, request)
         return
