@@ -180,6 +180,15 @@ def test_what_was_spent_is_told_as_exactly_as_the_balance() -> None:
     assert spent.total == 10.1
 
 
+async def test_a_download_that_is_resolved_by_hand_keeps_the_format_asked_for() -> None:
+    """The handle and its token know it from what was written down."""
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+        sandbox.faults.on("POST", "/producer/download", Fault.reset_after)
+        with pytest.raises(musicapi_async.OutcomeUnknownError):
+            await client.with_options(job_key="k").producer.download(clip_id="clip", format="mp3")
+        assert (await client.resolve("k", task_id="T")).token.endswith(":T:mp3")
+
+
 async def test_a_voice_from_audio_of_the_sandbox_itself() -> None:
     """create_voice gives a persona id that sings."""
     async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
