@@ -182,7 +182,8 @@ class MusicAPI:
         print(spent.total)
         ```
         Other calls of the account count, too. An error leaves with `spent` filled in, if the balance can be
-        had. Raises what `credits` raises.
+        had; a cancellation, such as by a time-out around it, does not wait for that. Raises what `credits`
+        raises.
         """
         spent = Spending(await self.credits())
         try:
@@ -394,8 +395,15 @@ class MusicAPI:
                 f"job {key!r} makes no task ({job.request.call})" if task_id else "task_id: text, not empty",
                 field="key" if task_id else "task_id",
             )
-        model = str(job.request.fields.get("mv") or "")
-        ref = TaskRef(job.request.family, task_id, job.request.kind, job.updated_at, model)
+        asked = job.request.fields
+        ref = TaskRef(
+            job.request.family,
+            task_id,
+            job.request.kind,
+            job.updated_at,
+            model=str(asked.get("mv") or ""),
+            format=str(asked.get("format") or ""),
+        )
         job = await self._ledger.resolve(key, ref)
         return Task(job.task or ref, Watching(self._core, self._options, self._ledger), job_key=key)
 

@@ -152,7 +152,10 @@ class Core:
         fresh = uuid.uuid4() if self._rng is None else uuid.UUID(int=self._rng.getrandbits(128), version=4)
         key = options.job_key or str(fresh)
         ordered = self.webhooks.order(request, key)
-        return ordered, options if ordered is request else msgspec.structs.replace(options, job_key=key)
+        if ordered is request:
+            return request, options
+        self.inbox.expect(key)
+        return ordered, msgspec.structs.replace(options, job_key=key)
 
     async def _adopt(self, key: str, task: TaskRef) -> None:
         runtime = await self.runtime()
@@ -164,7 +167,7 @@ class Core:
         loop = asyncio.get_running_loop()
         for runtime in self._runtimes:
             if runtime.loop is loop and not runtime.closed:
-                runtime.deliver(event.family, event.task_id, event.raw)
+                runtime.deliver(event.family, event.task_id, event.raw, own=self.inbox.expects(event))
 
     async def aclose(self) -> None:
         """Close what this loop has open."""

@@ -100,11 +100,11 @@ class Runtime:
         if self._notes:
             await asyncio.wait(self._notes)  # not `gather`, which cancels them all with whoever waits
 
-    def deliver(self, family: str, task_id: str | None, body: Mapping[str, Any]) -> None:
-        """Hand the body of a webhook to the waits for its task."""
+    def deliver(self, family: str, task_id: str | None, body: Mapping[str, Any], *, own: bool) -> None:
+        """Hand the body of a webhook to the waits for its task; `own` if this process ordered it."""
         if task_id and polled_as(family) is not None:
             words = SAME_FAMILY.get(family, (family,))
-            if not any(self.waiter.knows(word, task_id) for word in words):
+            if not own and not any(self.waiter.knows(word, task_id) for word in words):
                 self.waiter.stray()
             for word in words:
                 self.waiter.deliver(word, task_id, body)

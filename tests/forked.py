@@ -59,8 +59,8 @@ class Forked:
         ends = [Connection(os.dup(one)) for one in streams]
         settings = dict(os.environ if environment is None else environment)
         self._process = CONTEXT.Process(
-            target=_run, args=(program, args, settings, folder or Path.cwd(), ends)
-        )
+            target=_run, args=(program, args, settings, folder or Path.cwd(), ends), daemon=True
+        )  # daemon: one that a failed test left behind is ended, not waited for, when the tests are over
         self._process.start()
         for end in ends:
             end.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from .operation import Family, calls
@@ -21,6 +23,10 @@ class Account(Family):
     credits = calls("/get-credits", GetCredits, Credits, method="GET", charges=False)
 
 
+DIGITS: Final = 6
+"""Decimals of a difference between balances: what binary fractions leave beyond is no credit."""
+
+
 class Spending(msgspec.Struct):
     """What the balance lost between two looks at it; see `MusicAPI.spending`. `after` is None before."""
 
@@ -30,4 +36,4 @@ class Spending(msgspec.Struct):
     @property
     def total(self) -> float | None:
         """Credits that are gone, below zero if some came back; None if there was no second look."""
-        return None if self.after is None else self.before.total - self.after.total
+        return None if self.after is None else round(self.before.total - self.after.total, DIGITS)

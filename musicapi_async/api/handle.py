@@ -36,21 +36,25 @@ class TaskRef(msgspec.Struct, frozen=True):
     @property
     def token(self) -> str:
         """One line to store; `client.task(token)` makes a handle of it in any process."""
-        parts = (self.family, self.kind, f"{self.submitted_at:.0f}", self.task_id)
+        parts = [self.family, self.kind, f"{self.submitted_at:.0f}", self.task_id]
+        if self.format:
+            parts.append(self.format)
         return ":".join((TOKEN_MARK, *(quote(part, safe="") for part in parts)))
 
     @classmethod
     def parse(cls, token: str) -> TaskRef | None:
         """Read a token, or give None when it is none."""
         parts = token.split(":")
-        if len(parts) != 5 or parts[0] != TOKEN_MARK:
+        if len(parts) not in (5, 6) or parts[0] != TOKEN_MARK:
             return None
-        family, kind, submitted, task_id = (unquote(part) for part in parts[1:])
+        family, kind, submitted, task_id, *rest = (unquote(part) for part in parts[1:])
         try:
             at = float(submitted)
         except ValueError:
             return None
-        return cls(family, task_id, kind, at) if family and task_id and 0 <= at < 1e11 else None
+        if not (family and task_id and 0 <= at < 1e11):
+            return None
+        return cls(family, task_id, kind, at, format=rest[0] if rest else "")
 
 
 def check_until(until: Until) -> None:

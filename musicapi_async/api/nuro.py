@@ -71,7 +71,6 @@ class CreateBgm(Hooked, kw_only=True, tag_field="type", tag="bgm"):
             int,
             Meta(
                 ge=1,
-                le=120,
                 description="Length in seconds: 1 to 60 with 'v1.0', 30 to 120 with 'v2.0', where `segments` "
                 "take its place.",
             ),

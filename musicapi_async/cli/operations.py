@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -88,6 +90,8 @@ class OperationCommand(Command):
 
         async def work(invocation: Invocation) -> int | None:
             chosen = wait if wait is not None else bool(folder or timeout) or not invocation.is_json
+            if folder is not None:
+                _make_ready(folder)
             async with invocation.client() as client:
                 if not self.operation.submits:
                     await _call(invocation, client, self.operation, values, folder)
@@ -164,16 +168,29 @@ async def _call(
         invocation.reporter.event("saved", {"operation": name, "paths": paths}, told)
 
 
+def _make_ready(folder: Path) -> None:
+    """Find out before anything is paid that nothing can be saved here."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        hint = "Nothing was sent. Name another folder."
+        raise DownloadError(
+            f"cannot write to {folder}: {error.strerror}", path=str(folder), hint=hint
+        ) from error
+
+
 def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list[Path]:
+    from ..batch.records import write_whole
     from ..transport.download import safe_name
 
     if not aligned.words:
         raise DownloadError("there are no words yet", hint="Ask again, or with --wait; repeats are free.")
     paths = [folder / f"{safe_name(clip_id) or 'lyrics'}.{ending}" for ending in ("lrc", "srt")]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, (aligned.lrc(), aligned.srt()), strict=True):
-            path.write_text(text, encoding="utf-8", newline="\n")
+            write_whole(path, text.encode())
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error.strerror}") from error
     return paths

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import base64
 import hashlib
+import ipaddress
 import logging
 import mimetypes
 import re
@@ -59,6 +60,8 @@ from .studio import Studio
 PAGE: Final = (Path(__file__).parent / "service.html").read_text(encoding="utf-8")
 SPEED: Final = 10.0
 """How much faster than real time the sandbox makes songs: about ten seconds for one."""
+EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for whoever asks
+"""What to call here, of hosts that stand for every address."""
 KEEP_ALIVE: Final = 120.0
 """Seconds between looks whether the sandbox is there."""
 
@@ -113,26 +116,49 @@ class Settings:
         self.public_url: Final = public_url
         self.speed: Final = speed
 
+    @property
+    def here(self) -> str:
+        """The address of this service on this machine."""
+        host = EVERYWHERE.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
 
 def check_visitor(settings: Settings, request: Request) -> None:
     """Refuse what another site has a visitor's browser do here: songs cost credits.
 
-    The site is in Origin; a name of its own that it had point to this machine is in Host.
+    The site is in Origin; a name of its own that it had point to this machine is in Host. A number in Host
+    is no name that anybody could have point here.
     """
     host = request.headers.get("host", "")
     public = settings.public_url or ""
-    if settings.host in LOOPBACK and _name(f"//{host}") not in (LOOPBACK | {_name(public)}) - {""}:
+    if not _is_ours(_name(f"//{host}"), settings):
         raise HTTPException(421, "Another name than this service's.")
     origin = request.headers.get("origin")
-    if origin is not None and origin.partition("//")[2] not in {host, urlsplit(public).netloc} - {""}:
-        raise HTTPException(403, "Not from another site.")
+    if origin is not None:
+        own = (_site(f"{origin.partition(':')[0]}://{host}"), _site(public))
+        if not _name(origin) or _site(origin) not in own:
+            raise HTTPException(403, "Not from another site.")
+
+
+def _is_ours(name: str, settings: Settings) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name in {"localhost", settings.host.lower(), _name(settings.public_url or "")} - {""}
+    return True
+
+
+def _site(url: str) -> tuple[str, int | None]:
+    """Host and port, also where the port is not written as it is the usual one."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return "", None
 
 
 def _name(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+    return _site(url)[0]
 
 
 async def address_of(settings: Settings) -> tuple[Address, bool]:
@@ -146,7 +172,8 @@ async def address_of(settings: Settings) -> tuple[Address, bool]:
 def client_for(address: Address, settings: Settings, secret: str) -> MusicAPI:
     """A client; with webhooks, if the service that makes the songs can reach this one."""
     local = urlsplit(address.base_url).hostname in LOOPBACK
-    base = settings.public_url or (f"http://127.0.0.1:{settings.port}" if local else None)
+    reached = local and _name(settings.here) in LOOPBACK
+    base = settings.public_url or (settings.here if reached else None)
     return MusicAPI(
         address.api_key,
         base_url=address.base_url,
@@ -252,7 +279,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--folder", type=Path, default=Path("musicapi-service"), help="for records and songs")
-    parser.add_argument("--public-url", help="where the service reaches this one, for webhooks (https://...)")
+    parser.add_argument(
+        "--public-url", help="where others reach this one, for webhooks and by name (https://...)"
+    )
     parser.add_argument("--speed", type=float, default=SPEED, help="of the sandbox; 1 is real time")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -262,8 +291,9 @@ def main(arguments: list[str] | None = None) -> None:
     sock = config.bind_socket()
     sock.listen(128)  # who comes before the sandbox has started waits a moment instead of being refused
     port = sock.getsockname()[1]
-    config.app = make_app(Settings(given.host, port, given.folder.absolute(), given.public_url, given.speed))
-    print(f"Song studio: http://{given.host}:{port}", flush=True)
+    settings = Settings(given.host, port, given.folder.absolute(), given.public_url, given.speed)
+    config.app = make_app(settings)
+    print(f"Song studio: {settings.here}", flush=True)
     with suppress(KeyboardInterrupt):
         _Server(config).run(sockets=[sock])
 

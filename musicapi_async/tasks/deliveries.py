@@ -7,7 +7,7 @@ task is looked at when a look pays, until the next webhook comes.
 
 Where several processes share the address, such as the workers of one server, each webhook reaches one of
 them, and mostly not the one that waits. The sign is a webhook about a task that nobody here submitted or
-waits for. Then, too, every task is looked at when a look pays, until no such webhook has come for a while.
+waited for. Then, too, every task is looked at when a look pays, until no such webhook has come for a while.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Deliveries:
         self._expected: Final[OrderedDict[Key, bool]] = OrderedDict()
         """Whether more will come of a task; False for those that have ended."""
         self._bodies: Final[OrderedDict[Key, tuple[Any, bool]]] = OrderedDict()
+        self._left: Final[OrderedDict[Key, None]] = OrderedDict()
         self._doubt: asyncio.TimerHandle | None = None
 
     def expect(self, key: Key) -> None:
@@ -73,7 +74,13 @@ class Deliveries:
 
     def knows(self, key: Key) -> bool:
         """Whether this process has to do with this task, as far as it remembers."""
-        return key in self._expected or key in self._bodies
+        return key in self._expected or key in self._bodies or key in self._left
+
+    def left(self, key: Key) -> None:
+        """Nobody waits any more for a task that an earlier process submitted; its webhook may still come."""
+        self._left[key] = None
+        while len(self._left) > EXPECTED:
+            self._left.popitem(last=False)
 
     def stray(self) -> None:
         """A webhook has come for another process: those for this one may go astray as well."""

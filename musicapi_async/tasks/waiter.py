@@ -198,7 +198,7 @@ class TaskWaiter:
         return False
 
     def knows(self, family: str, task_id: str) -> bool:
-        """Whether somebody waits for this task here, or a webhook was expected or has come."""
+        """Whether somebody waits or waited for this task here, or a webhook was expected or has come."""
         return (family, task_id) in self._slots or self._deliveries.knows((family, task_id))
 
     def stray(self) -> None:
@@ -280,6 +280,8 @@ class TaskWaiter:
     def _forget(self, slot: Slot) -> None:
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
+            if not slot.ref.own:
+                self._deliveries.left(slot.key)
         self._agenda.forget(slot, len(self._slots))
 
     def _is_told(self, slot: Slot) -> bool:

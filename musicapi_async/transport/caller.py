@@ -175,7 +175,7 @@ class ApiCaller:
         params: Mapping[str, object] | None = None,
     ) -> Any:
         """Any call that is not typed; see `MusicAPI.request`."""
-        out = raw_outgoing(method, path, options, json, params)
+        out = raw_outgoing(method, path, options, json, params, self._path_of)
         record(out, options, recorder)
 
         async def fly() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -68,17 +68,23 @@ def _encode(values: Mapping[str, object], call: str) -> bytes:
         raise RequestValidationError(f"the body cannot be sent as JSON: {error}", call=call) from error
 
 
-@cache
-def _declared() -> Mapping[str, Operation[Any, Any]]:
-    """The operations by call: those of one call have the same limits."""
-    return {one.call_name: one for family in FAMILIES.values() for one in family.operations().values()}
+@lru_cache(maxsize=16)  # one for each client, and few have a word of their own in the paths
+def _declared(path_of: Callable[[str], str]) -> Mapping[str, Operation[Any, Any]]:
+    """The operations by call, as they are at this host: those of one call have the same limits."""
+    operations = [one for family in FAMILIES.values() for one in family.operations().values()]
+    return {f"{one.method} {path_of(one.path)}": one for one in operations}
 
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-def raw_outgoing(
-    method: str, path: str, options: Options, json: object, params: Mapping[str, object] | None
+def raw_outgoing(  # noqa: PLR0917 - what the caller was given, and where
+    method: str,
+    path: str,
+    options: Options,
+    json: object,
+    params: Mapping[str, object] | None,
+    path_of: Callable[[str], str] = str,
 ) -> Outgoing:
     """The request of an untyped call; `RequestValidationError` for one that cannot be sent."""
     verb = method.upper()
@@ -99,7 +105,7 @@ def raw_outgoing(
         if value is not None:
             query[name] = str(value).lower() if isinstance(value, bool) else str(value)
     call = f"{verb} {parts.path}"
-    known = _declared().get(call)
+    known = _declared(path_of).get(call)
     creates = verb != "GET" and (known is None or known.submits)  # what nobody knows may make tasks
     return Outgoing(
         method=verb,

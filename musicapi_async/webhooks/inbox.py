@@ -117,6 +117,7 @@ class Inbox:
         self._adopt: Final = adopt
         self._handled: Final[_Recent[bool]] = _Recent(remembered)
         self._jobs: Final[_Recent[TaskRef]] = _Recent(remembered)
+        self._ordered: Final[_Recent[bool]] = _Recent(remembered)
 
     async def handle(self, headers: Headers, raw: Raw, *, url: str = "") -> Event:
         """Check a delivery, finish the waits for its task, and return it. Free, may be repeated.
@@ -161,6 +162,14 @@ class Inbox:
             self.forget(event)  # the service tries again
             raise
         return event
+
+    def expect(self, job_key: str) -> None:
+        """A call with this job key is about to leave here, and orders a webhook."""
+        self._ordered.put(job_key, True)
+
+    def expects(self, event: Event) -> bool:
+        """Whether this process ordered the event, even if it never got the answer that names the task."""
+        return event.job_key is not None and event.job_key in self._ordered
 
     def forget(self, event: Event) -> None:
         """Take the next delivery of `event` for a new one, because what you did with this one failed."""

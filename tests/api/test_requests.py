@@ -248,7 +248,7 @@ def test_nuro_lists_hold_five() -> None:
         ("v2.0", {"segments": [121]}, ["segments"]),
         ("v2.0", {"segments": [29]}, ["segments"]),
         ("v2.0", {"segments": [60, 61]}, ["segments"]),
-        ("v3.0", {"duration": 110, "segments": [1], "description": "x" * 200}, []),
+        ("v3.0", {"duration": 180, "segments": [1], "description": "x" * 200}, []),
     ],
 )
 def test_nuro_lengths_follow_the_version(

@@ -41,12 +41,20 @@ async def test_files_of_direct_calls_are_saved(tmp_path: Path) -> None:
             assert {Path(path) for path in saved["paths"]} == set(folder.iterdir())
             assert {path.suffix for path in folder.iterdir()} == endings
         assert "Rain on the window" in (tmp_path / "3" / f"{clip_id}.lrc").read_text(encoding="utf-8")
-        (tmp_path / "file").touch()
-        blocked = await run(box, "sonic", "aligned-lyrics", clip_id, "--download", str(tmp_path / "file/x"))
-        assert blocked.exit_code == 1
-        assert "DownloadError" in blocked.stderr
         plain = await run(box, "sonic", "wav", clip_id)
         assert len(lines_of(plain.stdout)) == 1
+
+
+async def test_a_folder_that_cannot_be_is_found_out_before_anything_is_paid(tmp_path: Path) -> None:
+    """Neither a song nor a file is ordered for nowhere."""
+    (tmp_path / "file").touch()
+    song = ("create", "--mv", "sonic-v6", "--gpt-description-prompt", "rain")
+    async with Sandbox() as box:
+        for words in (song, ("sonic", "wav", "clip"), ("sonic", "aligned-lyrics", "clip")):
+            blocked = await run(box, *words, "--download", str(tmp_path / "file/x"))
+            assert blocked.exit_code == 1
+            assert "DownloadError" in blocked.stderr
+        assert len(box.journal) == 0
 
 
 async def test_a_call_without_files_has_no_such_option() -> None:

@@ -17,7 +17,9 @@ from musicapi_async import (
     TaskFailedError,
     Voice,
 )
+from musicapi_async.api.account import Spending
 from musicapi_async.api.families import FAMILIES
+from musicapi_async.api.replies import Credits
 from musicapi_async.sandbox import Choices, Fault, Sandbox
 
 SPEED = 500.0
@@ -170,6 +172,21 @@ async def test_the_balance_tells_what_was_spent() -> None:
                 await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).wait()
         assert lost.total == 0
         await task.wait()
+
+
+def test_what_was_spent_is_told_as_exactly_as_the_balance() -> None:
+    """Balances with fractions differ by what was charged, not by binary dust."""
+    spent = Spending(Credits(credits=100.3, extra_credits=0.1), Credits(credits=90.2, extra_credits=0.1))
+    assert spent.total == 10.1
+
+
+async def test_a_download_that_is_resolved_by_hand_keeps_the_format_asked_for() -> None:
+    """The handle and its token know it from what was written down."""
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+        sandbox.faults.on("POST", "/producer/download", Fault.reset_after)
+        with pytest.raises(musicapi_async.OutcomeUnknownError):
+            await client.with_options(job_key="k").producer.download(clip_id="clip", format="mp3")
+        assert (await client.resolve("k", task_id="T")).token.endswith(":T:mp3")
 
 
 async def test_a_voice_from_audio_of_the_sandbox_itself() -> None:

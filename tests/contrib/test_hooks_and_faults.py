@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from musicapi_async import MusicAPI, Webhooks
+from musicapi_async import MusicAPI, OutcomeUnknownError, Webhooks
 from musicapi_async.contrib.aiohttp_web import CLIENT, setup
 from musicapi_async.sandbox import Durations, Fault, Faults, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
@@ -101,6 +101,16 @@ async def test_all_faults_together() -> None:
         await make_songs(client)
         assert sandbox.journal.tally()["poll"] <= 2 * SONGS
         assert sandbox.journal.charges == 20 * SONGS
+
+
+async def test_the_webhook_of_a_create_whose_answer_was_lost_makes_nobody_poll() -> None:
+    """Its job key says that it was ordered here, so the address is not taken for one that is shared."""
+    async with Sandbox(seed=1) as sandbox, receiving(sandbox) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError):
+            await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="lost")
+        await make_songs(client)
+        assert sandbox.journal.tally()["poll"] == 0
 
 
 async def test_workers_that_share_an_address_are_not_late() -> None:

@@ -13,10 +13,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from fastapi import HTTPException, Request
 from studio_process import SHORT, StudioProcess
 
 from musicapi_async import MusicAPI, NotFoundError, RateLimitedError
+from musicapi_async.examples.own_sandbox import Address
 from musicapi_async.examples.records import Records
+from musicapi_async.examples.service import Settings, check_visitor, client_for
 from musicapi_async.examples.studio import MOST, Studio
 from musicapi_async.sandbox import Durations, Fault, Sandbox
 
@@ -196,6 +199,62 @@ async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None
         finally:
             await asyncio.to_thread(studio.end)
         assert sandbox.journal.charges == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+    ],
+)
+async def test_webhooks_of_the_own_sandbox_go_where_the_service_listens(
+    tmp_path: Path, host: str, here: str
+) -> None:
+    """With IPv6, too; where the sandbox may not call, none are ordered."""
+    address = Address("http://127.0.0.1:1/api/v1", "sk_test", 1.0)
+    settings = Settings(host, 8000, tmp_path, None, 1.0)
+    async with client_for(address, settings, "secret") as client:
+        ordered = client._core.webhooks  # pyright: ignore[reportPrivateUsage]
+        assert settings.here == here
+        assert ordered is not None
+        assert ordered.url == f"{here}/webhooks/musicapi"
+    async with client_for(address, Settings("192.0.2.1", 8000, tmp_path, None, 1.0), "secret") as client:
+        assert client._core.webhooks is None  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize(
+    ("public", "host", "origin", "refused"),
+    [
+        ("https://Songs.example:443", "127.0.0.1:8000", "https://songs.example", 0),
+        ("https://songs.example", "songs.example", "https://songs.example", 0),
+        (None, "[::1]:8000", "http://[::1]:8000", 0),
+        (None, "localhost", "http://localhost", 0),
+        (None, "localhost:8000", "http://localhost:3000", 403),
+        (None, "localhost:8000", "null", 403),
+        (None, "localhost:8000", "https://", 403),
+        (None, "localhost:8000", "http://localhost:x", 403),
+        ("https://songs.example", "127.0.0.1:8000", "https://songs.example:8443", 403),
+        (None, "evil.example:8000", "http://evil.example:8000", 421),
+        (None, "", "https://", 421),
+    ],
+)
+@pytest.mark.parametrize("listening", ["127.0.0.1", "127.0.0.2", "LOCALHOST", "0.0.0.0"])
+def test_only_the_own_page_may_order(
+    tmp_path: Path, public: str | None, host: str, origin: str, refused: int, listening: str
+) -> None:
+    """A site is its name and its port, however they are written, and wherever the service listens."""
+    headers = [(b"host", host.encode()), (b"origin", origin.encode())]
+    request = Request({"type": "http", "headers": headers})
+    settings = Settings(listening, 8000, tmp_path, public, 1.0)
+    if not refused:
+        check_visitor(settings, request)
+        return
+    with pytest.raises(HTTPException) as caught:
+        check_visitor(settings, request)
+    assert caught.value.status_code == refused
 
 
 async def test_a_persona_that_is_asked_for_again_is_paid_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.clock import Clock
+from musicapi_async.errors import TaskTimeoutError
 from musicapi_async.tasks.deliveries import GRACE, LOOKS, REMEMBERED, SHARED
 from musicapi_async.tasks.schedule import Learned
 from musicapi_async.tasks.waiter import TaskWaiter
@@ -154,6 +155,19 @@ async def test_a_webhook_for_another_process_brings_the_usual_polling_for_a_whil
     assert service.looks["v"] == 0
     assert service.waiter.knows("sonic", "v")  # its copies, and those that were overtaken, are no news
     assert not service.waiter.knows("sonic", "w")
+
+
+async def test_a_webhook_for_a_task_that_was_resumed_here_is_for_this_process() -> None:
+    """The look found its end, or the wait was given up, before the webhook came."""
+    service = Service()
+    service.submit("t", 10, hooked=False)
+    service.submit("u", 900, hooked=False)
+    await asyncio.sleep(20)
+    await service.wait(TaskRef("sonic", "t", "create_music"))
+    with pytest.raises(TaskTimeoutError):
+        await service.waiter.wait(TaskRef("sonic", "u", "create_music"), "all", 5)
+    assert service.waiter.knows("sonic", "t")
+    assert service.waiter.knows("sonic", "u")
 
 
 async def test_a_webhook_that_is_a_little_later_than_the_look_is_not_lost() -> None:

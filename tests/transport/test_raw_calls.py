@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from musicapi_async.api.families import FAMILIES
-from musicapi_async.config import Options
+from musicapi_async.config import Options, SonicPaths
 from musicapi_async.transport.outgoing import outgoing, raw_outgoing
 
 POSTS = [
@@ -32,3 +32,12 @@ def test_what_nobody_knows_waits_for_its_turn(path: str) -> None:
     """It may make tasks; looking never does."""
     assert raw_outgoing("POST", path, Options(), {}, None).lane == "submit"
     assert raw_outgoing("GET", path, Options(), None, {"batch_id": "b"}).lane == "call"
+
+
+def test_the_word_of_a_sister_host_changes_no_limits() -> None:
+    """Where Sonic is called suno, the direct calls of Sonic are direct calls under that name."""
+    path_of = SonicPaths("suno").of
+    assert raw_outgoing("POST", "/suno/wav", Options(), {}, None).lane == "submit"
+    assert raw_outgoing("POST", "/suno/wav", Options(), {}, None, path_of).lane == "call"
+    assert raw_outgoing("POST", "/suno/create", Options(), {}, None, path_of).lane == "submit"
+    assert raw_outgoing("POST", "/suno/get-song", Options(), {}, None, path_of).lane == "call"

@@ -424,12 +424,16 @@ def test_odd_states_are_read_with_care(state: object) -> None:
 
 @pytest.mark.parametrize(("asked", "ending"), [("wav", "wav"), ("mp3", "mp3"), ("", "wav")])
 def test_the_file_of_a_producer_download_is_the_one_asked_for(asked: str, ending: str) -> None:
-    """With both links the WAV is read first, unless MP3 was asked for; a track itself is its audio."""
+    """With both links the WAV is read first, unless MP3 was asked for; a track itself is its audio.
+
+    So it is for who has only the token.
+    """
     links = {"audio_url": "https://cdn.example/a.mp3", "wav_url": "https://cdn.example/a.wav"}
     polled = polled_as("producer")
     assert polled is not None
     for kind, wanted in (("download", ending), ("create_music", "mp3")):
-        ref = TaskRef("producer", "T", kind, format=asked)
+        ref = TaskRef.parse(TaskRef("producer", "T", kind, format=asked).token)
+        assert ref is not None
         raw = json.dumps({"code": 200, "data": [links]}).encode()
         seen = polls.read_poll(replies.answer(200, CIMultiDict(), raw), ref=ref, polled=polled)
         assert seen.update is not None
