@@ -35,9 +35,11 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Records:
-    """The file."""
+    """The file. It holds a secret, so nobody else may read it."""
 
     def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600)
+        path.chmod(0o600)
         self._database: Final = sqlite3.connect(path, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing

@@ -124,6 +124,7 @@ class Studio:
         """A webhook has come: a song whose order was never answered is found by its job key."""
         song = self._records.get(event.job_key or "")
         if song is not None and song.fields["state"] == "unknown":
+            self._change(song.id, state="ordering")  # so that the next webhook finds nothing to do
             self._start(self._make(song))  # its job is settled now: this gives the task and sends nothing
 
     async def close(self) -> None:

@@ -286,3 +286,11 @@ async def test_songs_under_way_are_bounded(tmp_path: Path) -> None:
         assert len(records.songs()) == MOST
         await studio.close()
     records.close()
+
+
+def test_nobody_else_reads_the_records(tmp_path: Path) -> None:
+    """The webhooks' secret is in them, whatever the folder lets others do, and in a file of before, too."""
+    path = tmp_path / "records.sqlite"
+    path.touch(mode=0o644)
+    Records(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
