@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command_shell import Shell, ended, environment, lines_of
 from mutagen.mp3 import MP3
+from patience import until
 
 from musicapi_async.sandbox import Choices, Fault, Sandbox
 
@@ -277,9 +278,12 @@ async def test_ctrl_c_while_a_create_is_under_way_still_names_its_task(
 async def test_files_that_are_missing_can_be_fetched_later(
     sandbox: Sandbox, shell: Shell, tmp_path: Path
 ) -> None:
-    """A folder that cannot be written is an error that costs nothing but another download."""
-    (tmp_path / "blocked").write_text("a file, no folder", encoding="utf-8")
-    done = await shell.run(*SONG, "--download", "blocked/songs")
+    """A folder that is gone when the song is there is an error that costs nothing but another download."""
+    process = await shell.start(*SONG, "--download", "songs")
+    await until(lambda: sandbox.journal.creates)
+    (tmp_path / "songs").rmdir()
+    (tmp_path / "songs").write_text("a file, no folder", encoding="utf-8")
+    done = await ended(process)
     token = lines_of(done.out)[0]["token"]
     assert done.code == 1
     assert lines_of(done.err)[-1] == {"event": "going_on", "tasks": [], "not_downloaded": [token]}
