@@ -39,7 +39,7 @@ class TextRow:
     def resumed(self, task: Task[Any]) -> None:
         """The time runs from the submit, if that is known."""
         at = task.ref.submitted_at
-        self._bar.begin(max(0.0, time.time() - at) if at else 0.0)
+        self._bar.resume(max(0.0, time.time() - at) if at else 0.0)
 
     def saw(self, task: Task[Any], update: TaskUpdate) -> None:
         """Move the bar."""

@@ -20,10 +20,11 @@ from musicapi_async import (
     TaskTimeoutError,
 )
 from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.results import TaskUpdate
 from musicapi_async.cli import exits
 from musicapi_async.cli.commands import refs_of
 from musicapi_async.cli.complaint import error_fields
-from musicapi_async.cli.progress import share_done
+from musicapi_async.cli.progress import AGE, Bars, age_words, share_done
 from musicapi_async.cli.text import value_lines
 from musicapi_async.cli.visible import visible
 
@@ -73,6 +74,26 @@ def test_a_bar_only_grows_and_never_claims_the_end(one: float, other: float) -> 
     """It is full only when the task has ended."""
     low, high = sorted((one, other))
     assert 0 <= share_done(low) <= share_done(high) < 1
+
+
+def test_a_task_that_had_ended_before_the_first_look_has_no_age() -> None:
+    """When it ended is not known; one that is still under way shows the time since its submit."""
+    end = TaskUpdate("failed", error=TaskFailedError("upstream"))
+    ended, running = Bars().bar("ended"), Bars().bar("running")
+    for bar, looks in ((ended, [end]), (running, [TaskUpdate("running"), end])):
+        bar.resume(9540.0)
+        assert bar.age_text[0] == ""
+        for look in looks:
+            bar.show(look)
+        bar.finish("failed")
+    assert (ended.age_text[0], running.age_text[0]) == ("", "2h39")
+
+
+@given(st.floats(min_value=0, max_value=8e7))
+def test_an_age_fits_its_column(seconds: float) -> None:
+    """Minutes, hours or days."""
+    assert len(age_words(seconds)) <= AGE
+    assert [age_words(one) for one in (162, 3600, 9540, 432000)] == ["2:42", "1h00", "2h39", "5 d"]
 
 
 def test_replies_read_well() -> None:
