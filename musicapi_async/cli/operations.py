@@ -212,6 +212,7 @@ async def _submit(
             task = await method_of(client, operation)(**values)
         reporter.accepted(task)
         return None
+    invocation.folder = folder  # also for a task that only the log tells of, after Ctrl-C during the create
     with reporter.following(client.clock.speed):
         row = reporter.row(_label(operation, values))
         task = await method_of(client, operation)(**values)
