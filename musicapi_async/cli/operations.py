@@ -157,7 +157,9 @@ async def _call(
         invocation.reporter.look(client.task(ref.token), reply)
     else:
         name = f"{operation.family.word}.{operation.name}"
-        invocation.reporter.reply(name, reply)
+        is_saved_whole = folder is not None and isinstance(reply, AlignedLyrics)
+        if invocation.is_json or not is_saved_whole:  # nobody reads on the screen what is in the files
+            invocation.reporter.reply(name, reply)
         if folder is None:
             return
         if isinstance(reply, AlignedLyrics):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..api.handle import Task
+from ..api.lyrics import AlignedLyrics
 from ..api.parts import Stem
 from ..api.results import Clips, Result, TaskUpdate
 from ..api.values import list_or_empty, mapping_or_empty
@@ -107,8 +108,9 @@ class TextReporter:
             click.echo(line)
 
     def reply(self, operation: str, reply: Any) -> None:
-        """One line per field, a block for long text and for lists of objects."""
-        for line in value_lines(reply_fields(reply)):
+        """One line per field, a block for long text and for lists of objects; lyrics with times as LRC."""
+        is_sung = isinstance(reply, AlignedLyrics)
+        for line in lyric_lines(reply) if is_sung else value_lines(reply_fields(reply)):
             click.echo(line)
 
     def body(self, body: Any) -> None:
@@ -119,6 +121,11 @@ class TextReporter:
         """The text; the fields are for programs."""
         for line in text:
             click.echo(line)
+
+
+def lyric_lines(aligned: AlignedLyrics) -> list[str]:
+    """A line of the song per line, with its time; the single words are for programs."""
+    return [visible(line) for line in aligned.lrc().split("\n") if line] or ["There are no lines yet."]
 
 
 def value_lines(fields: Mapping[str, Any]) -> list[str]:
