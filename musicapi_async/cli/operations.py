@@ -22,7 +22,7 @@ from ..errors import DownloadError
 from .commanding import Command, Group, first_sentence, kebab, run, seconds
 from .following import follow
 from .invocation import Invocation
-from .options_of import argument_fields, fields_given, parameters_of, spoken
+from .options_of import argument_fields, fields_given, parameters_of, rule_spoken, spoken
 from .visible import visible
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class OperationCommand(Command):
         values = fields_given(self.operation, given)
         found = violations(self.operation.request(**values))
         if found:
+            found = [rule_spoken(rule, self.operation) for rule in found]
             raise refuse(found, self.operation.call_name)
         wait, folder, timeout = given.get("wait"), given.get("download"), given.get("timeout")
         if wait is False and (folder is not None or timeout is not None):

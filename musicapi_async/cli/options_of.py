@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ import msgspec
 
 from ..api.operation import Operation
 from ..api.request import SECRET, FieldInfo
+from ..errors import Violation
 
 FILE_LIMIT: Final = 1024 * 1024
 """Bytes that are read from a file or from standard input; the longest field has 5,000 characters."""
@@ -188,7 +189,24 @@ def type_of(kind: msgspec.inspect.Type) -> ParamType:
 def spoken(text: str, operation: Operation[Any, Any]) -> str:
     """A docstring for the terminal: quoted fields of the request by their option, other quotes dropped."""
     names = {field.name for field in operation.fields}
-    return re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
+    text = re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
+    return _flags_spoken(text, names)
+
+
+def rule_spoken(rule: Violation, operation: Operation[Any, Any]) -> Violation:
+    """A broken rule for the terminal: all fields that its limit names, by their option."""
+    names = {field.name for field in operation.fields}
+    limit = _flags_spoken(rule.limit, names)
+    limit = re.sub(r"(?<![\w'-])\w+(?![\w'-])", lambda it: flag_of(it[0]) if it[0] in names else it[0], limit)
+    return Violation(rule.field, limit, rule.value)
+
+
+def _flags_spoken(text: str, names: Container[str]) -> str:
+    def flag(found: re.Match[str]) -> str:
+        is_field = found[1] in names
+        return flag_of(found[1] if found[2] == "True" else f"no_{found[1]}") if is_field else found[0]
+
+    return re.sub(r"\b(\w+)(?:=| is )(True|False)\b", flag, text)
 
 
 def fields_given(operation: Operation[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
