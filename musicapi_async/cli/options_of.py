@@ -19,6 +19,9 @@ from ..errors import Violation
 FILE_LIMIT: Final = 1024 * 1024
 """Bytes that are read from a file or from standard input; the longest field has 5,000 characters."""
 
+NAMING: Final = ("_id", "url", "_link")
+"""Ends of the names of fields that name something: they are taken as they are, never as '@file'."""
+
 PLAIN_LIMITS: Final = frozenset({"text", "text, not empty", "True or False", "a JSON value", "a number"})
 """Limits that the type shown beside an option tells already."""
 
@@ -115,14 +118,14 @@ def dest_of(name: str) -> str:
 
 
 def argument_fields(operation: Operation[Any, Any]) -> tuple[FieldInfo, ...]:
-    """The fields that stand without an option's name: required ids and links, which need no naming."""
+    """The fields that stand without an option's name: required ids and links, and a field required alone."""
     own = inspect.signature(operation.request).parameters
+    required = [field for field in operation.fields if field.required]
     return tuple(
         field
-        for field in operation.fields
-        if field.required
-        and own[field.name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        and field.name.endswith(("_id", "url", "_link"))
+        for field in required
+        if own[field.name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        and (len(required) == 1 or field.name.endswith(NAMING))
     )
 
 
@@ -132,8 +135,10 @@ def parameters_of(operation: Operation[Any, Any]) -> list[click.Parameter]:
     found: list[click.Parameter] = []
     for field in arguments:
         shown = field.name.upper()
-        found.append(click.Argument([dest_of(field.name)], required=False, type=str, metavar=shown))
-        found.append(click.Option([flag_of(field.name), "also_" + dest_of(field.name)], hidden=True))
+        kind = str if field.name.endswith(NAMING) else type_of(field.type)
+        found.append(click.Argument([dest_of(field.name)], required=False, type=kind, metavar=shown))
+        also = "also_" + dest_of(field.name)
+        found.append(click.Option([flag_of(field.name), also], type=kind, hidden=True))
     options = [field for field in operation.fields if field not in arguments]
     options.sort(key=lambda field: (not field.required, field.name.startswith("webhook_")))
     found += [_option(field, operation) for field in options]
