@@ -70,6 +70,7 @@ async def test_an_unknown_id_says_what_a_token_looks_like(shell: Shell) -> None:
     assert done.code == 1
     assert "GET /sonic/task/garbage" in done.err
     assert TOKEN in " ".join(done.err.split())
+    assert "A clip has an id of its own" in done.err
 
 
 @pytest.mark.parametrize("group", ["batch", "jobs", "sonic"])
