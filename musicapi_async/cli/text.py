@@ -185,9 +185,7 @@ def result_lines(result: Result) -> list[str]:
         lines.append(f"  clip   {visible(clip.clip_id)}")
         link = clip.final_url or clip.stream_url
         if link:
-            lines.append(
-                f"  {'file ' if clip.final_url else 'stream'} {' ' if clip.final_url else ''}{visible(link)}"
-            )
+            lines.append(f"  {'link  ' if clip.final_url else 'stream'} {visible(link)}")
     if not isinstance(result, Clips):
         for name in type(result).__slots__:
             value = getattr(result, name)

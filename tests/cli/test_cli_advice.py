@@ -38,6 +38,17 @@ def test_a_typo_names_what_was_meant(args: list[str], told: str) -> None:
     assert told in " ".join(done.stderr.split())
 
 
+def test_usage_errors_break_between_words() -> None:
+    """Not in the middle of one, where the terminal ends."""
+    done = CliRunner().invoke(
+        root, ["--text", "wait", "two words"], env={"MUSICAPI_KEY": "k", "COLUMNS": "60"}
+    )
+    told = done.stderr.partition("Error: ")[2].splitlines()
+    assert len(told) > 2
+    assert max(map(len, told)) <= 60
+    assert " ".join(told).startswith(f"'two words' is neither a whole token nor a task id. {TOKEN}")
+
+
 RULES: list[tuple[list[str], str]] = [
     (
         ["create", "--mv", "sonic-v6"],
