@@ -274,12 +274,10 @@ async def test_ctrl_c_while_a_create_is_under_way_still_names_its_task(
     assert waited.code == 0
 
 
-async def test_files_that_are_missing_can_be_fetched_later(
-    sandbox: Sandbox, shell: Shell, tmp_path: Path
-) -> None:
-    """A folder that cannot be written is an error that costs nothing but another download."""
-    (tmp_path / "blocked").write_text("a file, no folder", encoding="utf-8")
-    done = await shell.run(*SONG, "--download", "blocked/songs")
+async def test_files_that_are_missing_can_be_fetched_later(sandbox: Sandbox, shell: Shell) -> None:
+    """A file that does not come is an error that costs nothing but another download."""
+    sandbox.faults.on("GET", "/media/*", Fault.status(500), times=None)
+    done = await shell.run(*SONG, "--download", "songs")
     token = lines_of(done.out)[0]["token"]
     assert done.code == 1
     assert lines_of(done.err)[-1] == {"event": "going_on", "tasks": [], "not_downloaded": [token]}
