@@ -44,6 +44,12 @@ WHERE_FROM: Final = (
 )
 """What to wait for, and who prints it."""
 
+CLIP_ID: Final = (
+    "A clip has an id of its own, which is no task's: give the token of the task that made it, or pay for "
+    "links with `musicapi sonic download CLIP_ID --formats mp3 --download DIR`."
+)
+"""What else may have been given, since both ids look alike."""
+
 
 def next_step(error: MusicAPIError) -> str:
     """What the user can do now, in terms of the command."""
@@ -53,7 +59,10 @@ def next_step(error: MusicAPIError) -> str:
             address = cause.hint if isinstance(cause, MusicAPIError) and "base_url" in cause.hint else ""
             return f"{text} {address}".strip()
     if isinstance(error, NotFoundError) and error.task_id and "base_url" not in error.hint:
-        return f"Check the id, the family, and that the key belongs to the account that made it. {WHERE_FROM}"
+        return (
+            f"Check the id, the family, and that the key belongs to the account that made it. {CLIP_ID} "
+            f"{WHERE_FROM}"
+        )
     if isinstance(error, RequestValidationError) and error.field == "api_key":
         return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
     return error.hint

@@ -41,7 +41,8 @@ class Invocation:
         """False in the demo, whose tasks end with it."""
         self._going_on: dict[str, TaskRef] = {}
         self._unsaved: dict[str, TaskRef] = {}
-        self._folder = Path()
+        self.folder: Path | None = None
+        """Where the files of all tasks are wanted, if they are."""
         self._reporter: Reporter | None = None
 
     @property
@@ -109,7 +110,7 @@ class Invocation:
     def fetching(self, task: Task[Any], folder: Path) -> None:
         """From now on its files are wanted; they are not there yet."""
         self._unsaved[task.task_id] = task.ref
-        self._folder = folder
+        self.folder = folder
 
     def fetched(self, task: Task[Any]) -> None:
         """Its files are on disk."""
@@ -120,6 +121,8 @@ class Invocation:
         ref = TaskRef.parse(token) if isinstance(token, str) else None
         if ref is not None:
             self._going_on.setdefault(ref.task_id, ref)
+            if self.folder is not None:
+                self._unsaved.setdefault(ref.task_id, ref)
 
     @property
     def going_on(self) -> list[str]:
@@ -128,9 +131,8 @@ class Invocation:
 
     @property
     def not_downloaded(self) -> list[str]:
-        """The tokens of the tasks that have ended and whose files were not all fetched."""
-        refs = self._unsaved.values() if self.resumable else ()
-        return [ref.token for ref in refs if ref.task_id not in self._going_on]
+        """The tokens of the tasks whose files are wanted and were not all fetched, ended or not."""
+        return [ref.token for ref in self._unsaved.values()] if self.resumable else []
 
     # --- the end -------------------------------------------------------------------------------------------
 
@@ -165,14 +167,17 @@ class Invocation:
         if self.errors_as_json:
             write_json({"event": "going_on", **left}, err=True)
             return
-        tokens = left["tasks"]
+        tokens, unsaved = left["tasks"], left["not_downloaded"]
         if tokens:
             what = "1 task goes on and is" if len(tokens) == 1 else f"{len(tokens)} tasks go on and are"
             click.echo(f"{what} paid for. Come back, free of charge, with:", err=True)
-            click.echo(resume_command(tokens), err=True)
-        if left["not_downloaded"]:
-            click.echo("Not all files were fetched. Go on, free of charge, with:", err=True)
-            words = [f"--out {shlex.quote(str(self._folder))}", *left["not_downloaded"]]
+        waited_for = [token for token in tokens if token not in unsaved]
+        if waited_for:
+            click.echo(resume_command(waited_for), err=True)
+        if unsaved:
+            if waited_for or not tokens:
+                click.echo("Not all files were fetched. Go on, free of charge, with:", err=True)
+            words = [f"--out {shlex.quote(str(self.folder or Path()))}", *unsaved]
             click.echo(resume_command(words, "download"), err=True)
 
     def _left_behind(self) -> dict[str, list[str]]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 STATES = ("reserved", "sent", "accepted", "finished", "failed", "ambiguous")
 
+HEADER = "state  key  task  (why, balance)"
+
 _store = click.argument("store", type=click.Path(exists=True, path_type=Path), metavar="FILE_OR_DIR")
 
 
@@ -49,7 +51,10 @@ def list_command(store: Path, states: tuple[JobState, ...]) -> None:
 
         ledger = Ledger(opened, Clock(), "")
         try:
-            for job in await ledger.jobs(*states):
+            found = await ledger.jobs(*states)
+            if not invocation.is_json:
+                click.echo(HEADER if found else "No jobs.")
+            for job in found:
                 invocation.reporter.event("job", _fields(job), _text(job))
         finally:
             await ledger.aclose()

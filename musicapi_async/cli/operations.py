@@ -22,7 +22,7 @@ from ..errors import DownloadError
 from .commanding import Command, Group, first_sentence, kebab, run, seconds
 from .following import follow
 from .invocation import Invocation
-from .options_of import argument_fields, fields_given, parameters_of, spoken
+from .options_of import argument_fields, fields_given, parameters_of, rule_spoken, spoken
 from .visible import visible
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class OperationCommand(Command):
         values = fields_given(self.operation, given)
         found = violations(self.operation.request(**values))
         if found:
+            found = [rule_spoken(rule, self.operation) for rule in found]
             raise refuse(found, self.operation.call_name)
         wait, folder, timeout = given.get("wait"), given.get("download"), given.get("timeout")
         if wait is False and (folder is not None or timeout is not None):
@@ -157,7 +158,9 @@ async def _call(
         invocation.reporter.look(client.task(ref.token), reply)
     else:
         name = f"{operation.family.word}.{operation.name}"
-        invocation.reporter.reply(name, reply)
+        is_saved_whole = folder is not None and isinstance(reply, AlignedLyrics)
+        if invocation.is_json or not is_saved_whole:  # nobody reads on the screen what is in the files
+            invocation.reporter.reply(name, reply)
         if folder is None:
             return
         if isinstance(reply, AlignedLyrics):
@@ -212,6 +215,7 @@ async def _submit(
             task = await method_of(client, operation)(**values)
         reporter.accepted(task)
         return None
+    invocation.folder = folder  # also for a task that only the log tells of, after Ctrl-C during the create
     with reporter.following(client.clock.speed):
         row = reporter.row(_label(operation, values))
         task = await method_of(client, operation)(**values)

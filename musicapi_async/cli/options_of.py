@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,9 +14,13 @@ import msgspec
 
 from ..api.operation import Operation
 from ..api.request import SECRET, FieldInfo
+from ..errors import Violation
 
 FILE_LIMIT: Final = 1024 * 1024
 """Bytes that are read from a file or from standard input; the longest field has 5,000 characters."""
+
+NAMING: Final = ("_id", "url", "_link")
+"""Ends of the names of fields that name something: they are taken as they are, never as '@file'."""
 
 PLAIN_LIMITS: Final = frozenset({"text", "text, not empty", "True or False", "a JSON value", "a number"})
 """Limits that the type shown beside an option tells already."""
@@ -114,14 +118,14 @@ def dest_of(name: str) -> str:
 
 
 def argument_fields(operation: Operation[Any, Any]) -> tuple[FieldInfo, ...]:
-    """The fields that stand without an option's name: required ids and links, which need no naming."""
+    """The fields that stand without an option's name: required ids and links, and a field required alone."""
     own = inspect.signature(operation.request).parameters
+    required = [field for field in operation.fields if field.required]
     return tuple(
         field
-        for field in operation.fields
-        if field.required
-        and own[field.name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        and field.name.endswith(("_id", "url", "_link"))
+        for field in required
+        if own[field.name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        and (len(required) == 1 or field.name.endswith(NAMING))
     )
 
 
@@ -131,8 +135,10 @@ def parameters_of(operation: Operation[Any, Any]) -> list[click.Parameter]:
     found: list[click.Parameter] = []
     for field in arguments:
         shown = field.name.upper()
-        found.append(click.Argument([dest_of(field.name)], required=False, type=str, metavar=shown))
-        found.append(click.Option([flag_of(field.name), "also_" + dest_of(field.name)], hidden=True))
+        kind = str if field.name.endswith(NAMING) else type_of(field.type)
+        found.append(click.Argument([dest_of(field.name)], required=False, type=kind, metavar=shown))
+        also = "also_" + dest_of(field.name)
+        found.append(click.Option([flag_of(field.name), also], type=kind, hidden=True))
     options = [field for field in operation.fields if field not in arguments]
     options.sort(key=lambda field: (not field.required, field.name.startswith("webhook_")))
     found += [_option(field, operation) for field in options]
@@ -188,7 +194,24 @@ def type_of(kind: msgspec.inspect.Type) -> ParamType:
 def spoken(text: str, operation: Operation[Any, Any]) -> str:
     """A docstring for the terminal: quoted fields of the request by their option, other quotes dropped."""
     names = {field.name for field in operation.fields}
-    return re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
+    text = re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
+    return _flags_spoken(text, names)
+
+
+def rule_spoken(rule: Violation, operation: Operation[Any, Any]) -> Violation:
+    """A broken rule for the terminal: all fields that its limit names, by their option."""
+    names = {field.name for field in operation.fields}
+    limit = _flags_spoken(rule.limit, names)
+    limit = re.sub(r"(?<![\w'-])\w+(?![\w'-])", lambda it: flag_of(it[0]) if it[0] in names else it[0], limit)
+    return Violation(rule.field, limit, rule.value)
+
+
+def _flags_spoken(text: str, names: Container[str]) -> str:
+    def flag(found: re.Match[str]) -> str:
+        is_field = found[1] in names
+        return flag_of(found[1] if found[2] == "True" else f"no_{found[1]}") if is_field else found[0]
+
+    return re.sub(r"\b(\w+)(?:=| is )(True|False)\b", flag, text)
 
 
 def fields_given(operation: Operation[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,6 +122,7 @@ class Bar:
         self._began: float | None = None
         self._took: float | None = None
         self._told: float | None = None
+        self._resumed = False
         self.id: Final[TaskID] = bars.progress.add_task("", total=1.0, bar=self)
 
     def begin(self, age: float = 0.0) -> None:
@@ -129,14 +130,21 @@ class Bar:
         self._began = time.monotonic() - age
         self._word = "pending"
 
+    def resume(self, age: float = 0.0) -> None:
+        """It was accepted `age` real seconds ago, and may have ended long since: the first look tells."""
+        self._began, self._resumed = time.monotonic() - age, True
+
     def note(self, text: str) -> None:
         """Show a few characters beside the state."""
         self._note = text
 
     def show(self, update: TaskUpdate) -> None:
         """What was seen: the state, how many clips are done, and how far it is if the service tells."""
-        if self._began is None:
+        if self._resumed and update.is_terminal:
+            self._began = None  # nobody knows when it ended
+        elif self._began is None:
             self._began = time.monotonic() - update.seen_at / self._speed
+        self._resumed = False
         streaming = any(clip.stream_url for clip in update.clips)
         self._word = "stream" if update.state == "running" and streaming else update.state
         done = sum(clip.is_succeeded for clip in update.clips)
@@ -154,7 +162,7 @@ class Bar:
     @property
     def age(self) -> float | None:
         """Seconds of the service's time since the submit."""
-        if self._took is not None or self._began is None:
+        if self._took is not None or self._began is None or self._resumed:
             return self._took
         return (time.monotonic() - self._began) * self._speed
 
@@ -189,9 +197,16 @@ class Bar:
 
     @property
     def age_text(self) -> tuple[str, str]:
-        """The age in minutes and seconds."""
-        age = self.age
-        return ("" if age is None else f"{int(age) // 60}:{int(age) % 60:02d}"), "dim"
+        """The age in minutes and seconds, or in hours and minutes."""
+        return ("" if self.age is None else age_words(self.age)), "dim"
+
+
+def age_words(seconds: float) -> str:
+    """'2:42', above an hour '2h39', above four days '5 d': never wider than its column."""
+    minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    if hours >= 100:
+        return f"{hours // 24} d"
+    return f"{hours}h{minutes % 60:02d}" if hours else f"{minutes}:{int(seconds) % 60:02d}"
 
 
 def spinner(what: str) -> AbstractContextManager[Any]:

@@ -22,6 +22,7 @@ from .commands import (
     task_command,
     wait_command,
 )
+from .complaint import wrapped
 from .demo import demo_command
 from .invocation import Invocation, LogHandler
 from .jobs import jobs_group
@@ -61,8 +62,11 @@ class Root(Group):
         except MusicAPIError as error:
             code = invocation.end([error])
         except click.UsageError as error:
-            if isinstance(error, NoArgsIsHelpError) or not invocation.errors_as_json:  # help is always text
+            if isinstance(error, NoArgsIsHelpError):  # help is always text
                 raise
+            if not invocation.errors_as_json:
+                message = " ".join(error.format_message().split())
+                raise click.UsageError(wrapped(message, first=7), error.ctx) from error
             code = _usage(error)
         finally:
             LOGGER.removeHandler(handler)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..api.handle import Task
+from ..api.lyrics import AlignedLyrics
 from ..api.parts import Stem
 from ..api.results import Clips, Result, TaskUpdate
 from ..api.values import list_or_empty, mapping_or_empty
@@ -39,7 +40,7 @@ class TextRow:
     def resumed(self, task: Task[Any]) -> None:
         """The time runs from the submit, if that is known."""
         at = task.ref.submitted_at
-        self._bar.begin(max(0.0, time.time() - at) if at else 0.0)
+        self._bar.resume(max(0.0, time.time() - at) if at else 0.0)
 
     def saw(self, task: Task[Any], update: TaskUpdate) -> None:
         """Move the bar."""
@@ -107,8 +108,9 @@ class TextReporter:
             click.echo(line)
 
     def reply(self, operation: str, reply: Any) -> None:
-        """One line per field, a block for long text and for lists of objects."""
-        for line in value_lines(reply_fields(reply)):
+        """One line per field, a block for long text and for lists of objects; lyrics with times as LRC."""
+        is_sung = isinstance(reply, AlignedLyrics)
+        for line in lyric_lines(reply) if is_sung else value_lines(reply_fields(reply)):
             click.echo(line)
 
     def body(self, body: Any) -> None:
@@ -119,6 +121,11 @@ class TextReporter:
         """The text; the fields are for programs."""
         for line in text:
             click.echo(line)
+
+
+def lyric_lines(aligned: AlignedLyrics) -> list[str]:
+    """A line of the song per line, with its time; the single words are for programs."""
+    return [visible(line) for line in aligned.lrc().split("\n") if line] or ["There are no lines yet."]
 
 
 def value_lines(fields: Mapping[str, Any]) -> list[str]:
@@ -178,9 +185,7 @@ def result_lines(result: Result) -> list[str]:
         lines.append(f"  clip   {visible(clip.clip_id)}")
         link = clip.final_url or clip.stream_url
         if link:
-            lines.append(
-                f"  {'file ' if clip.final_url else 'stream'} {' ' if clip.final_url else ''}{visible(link)}"
-            )
+            lines.append(f"  {'link  ' if clip.final_url else 'stream'} {visible(link)}")
     if not isinstance(result, Clips):
         for name in type(result).__slots__:
             value = getattr(result, name)

@@ -152,7 +152,8 @@ async def test_an_unknown_outcome_is_listed_and_resolved(
     assert ended.code == 6
     assert "Outcome unknown: s0/create_music" in ended.out
     listed = await shell.run("jobs", "list", "out", "--state", "ambiguous", "--text")
-    assert listed.out.startswith("ambiguous  s0/create_music")
+    assert listed.out.startswith("state  key  task")
+    assert "\nambiguous  s0/create_music" in listed.out
     task_id = sandbox.journal.creates[0].task_id
     resolved = await shell.run("jobs", "resolve", "out", "s0/create_music", "--task-id", task_id)
     assert resolved.code == 0, resolved.err

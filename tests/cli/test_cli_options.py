@@ -111,6 +111,16 @@ def test_ids_stand_without_an_option_or_with_one() -> None:
         parsed(operation)
 
 
+def test_the_only_field_that_is_needed_stands_without_an_option_too(tmp_path: Path) -> None:
+    """`lyrics "rain"`, and the same from a file."""
+    operation = operation_of("sonic", "lyrics")
+    (tmp_path / "idea").write_text("rain", encoding="utf-8")
+    for args in (["rain"], ["--description", "rain"], [f"@{tmp_path}/idea"]):
+        assert parsed(operation, *args) == {"description": "rain"}
+    with pytest.raises(click.UsageError, match="Missing argument 'DESCRIPTION'"):
+        parsed(operation)
+
+
 @pytest.mark.parametrize(
     ("args", "missing"), [([], "--mv"), (["--mv", "m", "--continue-at", "3"], "--custom-mode")]
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 from hypothesis import given
@@ -20,10 +22,12 @@ from musicapi_async import (
     TaskTimeoutError,
 )
 from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.results import TaskUpdate
 from musicapi_async.cli import exits
 from musicapi_async.cli.commands import refs_of
 from musicapi_async.cli.complaint import error_fields
-from musicapi_async.cli.progress import share_done
+from musicapi_async.cli.invocation import Invocation
+from musicapi_async.cli.progress import AGE, Bars, age_words, share_done
 from musicapi_async.cli.text import value_lines
 from musicapi_async.cli.visible import visible
 
@@ -73,6 +77,41 @@ def test_a_bar_only_grows_and_never_claims_the_end(one: float, other: float) -> 
     """It is full only when the task has ended."""
     low, high = sorted((one, other))
     assert 0 <= share_done(low) <= share_done(high) < 1
+
+
+def test_a_task_that_had_ended_before_the_first_look_has_no_age() -> None:
+    """When it ended is not known; one that is still under way shows the time since its submit."""
+    end = TaskUpdate("failed", error=TaskFailedError("upstream"))
+    ended, running = Bars().bar("ended"), Bars().bar("running")
+    for bar, looks in ((ended, [end]), (running, [TaskUpdate("running"), end])):
+        bar.resume(9540.0)
+        assert bar.age_text[0] == ""
+        for look in looks:
+            bar.show(look)
+        bar.finish("failed")
+    assert (ended.age_text[0], running.age_text[0]) == ("", "2h39")
+
+
+@given(st.floats(min_value=0, max_value=8e7))
+def test_an_age_fits_its_column(seconds: float) -> None:
+    """Minutes, hours or days."""
+    assert len(age_words(seconds)) <= AGE
+    assert [age_words(one) for one in (162, 3600, 9540, 432000)] == ["2:42", "1h00", "2h39", "5 d"]
+
+
+def test_what_is_left_behind_is_downloaded_if_that_was_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A task that goes on is waited for, or fetched into the folder; also one that only the log names."""
+    plain, wanted = TaskRef("sonic", "p", "create_music", 5).token, TaskRef("sonic", "w").token
+    invocation = Invocation()
+    invocation.json = False
+    invocation.noticed(plain)
+    invocation.folder = Path("my songs")
+    invocation.noticed(wanted)
+    assert (invocation.going_on, invocation.not_downloaded) == ([plain, wanted], [wanted])
+    invocation.interrupted()
+    told = " ".join(capsys.readouterr().err.replace("\\\n", "").split())
+    assert f"musicapi wait {plain} " in told
+    assert told.endswith(f"musicapi download --out 'my songs' {wanted}")
 
 
 def test_replies_read_well() -> None:

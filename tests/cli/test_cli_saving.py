@@ -28,7 +28,8 @@ async def run(box: Sandbox, *args: str) -> Result:
 
 
 async def test_files_of_direct_calls_are_saved(tmp_path: Path) -> None:
-    """The reply first, then where its files are; without the option nothing is written."""
+    """The reply first, then where its files are; without the option nothing is written. As text, lyrics are
+    shown line by line, or saved."""
     async with Sandbox(speed=1000.0, longest=4.0) as box, box.client() as client:
         song = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         clip_id = (await song.wait())[0].clip_id
@@ -43,6 +44,10 @@ async def test_files_of_direct_calls_are_saved(tmp_path: Path) -> None:
         assert "Rain on the window" in (tmp_path / "3" / f"{clip_id}.lrc").read_text(encoding="utf-8")
         plain = await run(box, "sonic", "wav", clip_id)
         assert len(lines_of(plain.stdout)) == 1
+        shown = await run(box, "--text", "sonic", "aligned-lyrics", clip_id)
+        assert shown.stdout == (tmp_path / "3" / f"{clip_id}.lrc").read_text(encoding="utf-8")
+        saved_only = await run(box, "--text", "sonic", "aligned-lyrics", clip_id, "--download", str(tmp_path))
+        assert [line.split()[0] for line in saved_only.stdout.splitlines()] == ["saved", "saved"]
 
 
 async def test_a_folder_that_cannot_be_is_found_out_before_anything_is_paid(tmp_path: Path) -> None:
