@@ -101,8 +101,9 @@ async def run_batch(
     """Make all songs of a manifest, with their steps, in the folder `out`. Charges credits for each.
 
     May be repeated: with the same manifest and folder it goes on where it ended, however it ended, and pays
-    for nothing twice. `budget` credits for the whole folder stop it before they are passed (`prices` by
-    operation, where known; others are learned). `max_in_flight` tasks at once. `retry_failed` sends failed
+    for nothing twice. `budget` credits for the whole folder stop it before they are passed, as far as prices
+    are known: what is not in `prices` (credits by operation) is learned from the first call of its kind,
+    which is made alone and may pass the budget. `max_in_flight` tasks at once. `retry_failed` sends failed
     songs and steps again. `tags` writes ID3 tags into the files, `waveforms` draws them in the report.
     `stop` ends submitting when it is set: what was submitted is still waited for and fetched.
     `on_progress` is told of every change.
@@ -372,8 +373,8 @@ class Run:
         try:
             async with self.purse.pay(operation, key):
                 found = await self._unless_stopped(key, job, call_again if again else call, look=call)
-        except BudgetReached:
-            self.halt(f"the budget of {self.purse.budget:g} credits is reached")
+        except BudgetReached as reached:
+            self.halt(str(reached))
             raise Left(self.halted) from None
         except HALTING as error:
             self.halt(str(error))

@@ -63,7 +63,12 @@ def batch_group() -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Check the file and tell what would be done; send nothing.")
 @click.option(
-    "--budget", type=float, callback=seconds, metavar="CREDITS", help="Stop before more than this is spent."
+    "--budget",
+    type=float,
+    callback=seconds,
+    metavar="CREDITS",
+    help="Stop before more than this is spent. The first call of each kind may pass it, unless --price says "
+    "what it costs.",
 )
 @click.option(
     "--price",
@@ -71,7 +76,8 @@ def batch_group() -> None:
     multiple=True,
     callback=_prices,
     metavar="OPERATION=CREDITS",
-    help="For the budget: what a call costs. Else the first call of each kind tells; repeatable.",
+    help="For the budget: what a call costs. Else the first call of each kind tells, which is made alone; "
+    "repeatable.",
 )
 @click.option(
     "--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True, help="Tasks at once."
@@ -107,7 +113,7 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
         async with invocation.client(pace=pace) as client:
             with meter, _two_interrupts(meter) as stop:
                 result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
-        return _summary(invocation, result, interrupted=stop.is_set())
+        return _summary(invocation, result, budget=options["budget"], interrupted=stop.is_set())
 
     run(work)
 
@@ -133,11 +139,12 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
-def _summary(invocation: Invocation, result: BatchResult, *, interrupted: bool) -> int:
+def _summary(invocation: Invocation, result: BatchResult, *, budget: float | None, interrupted: bool) -> int:
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
     lines = [f"{result.done} songs done, {result.failed} failed, {result.submitted} calls submitted"]
     if result.spent is not None:
-        lines.append(f"{result.spent:g} credits spent in this folder")
+        more = f", more than the budget of {budget:g}" if budget is not None and result.spent > budget else ""
+        lines.append(f"{result.spent:g} credits spent in this folder{more}")
     if result.halted:
         lines.append(f"Stopped early: {visible(result.halted)}")
     for title, found in (("Outcome unknown", result.unknown), ("Left for the next run", result.left)):
