@@ -63,13 +63,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. `unknown` maps the job keys whose outcome nobody knows to why; `left` maps the ids of
-    songs that are not settled to why; `halted` is why submitting stopped early, or ''; `disk_failed` tells
-    whether that was the disk and not the account; `report` is the page.
+    """How a run ended. `failures` maps the ids of failed songs to why, `unknown` the job keys whose outcome
+    nobody knows, `left` the ids of songs that are not settled; `halted` is why submitting stopped early, or
+    ''; `disk_failed` tells whether that was the disk and not the account; `report` is the page.
     """
 
     done: int
     failed: int
+    failures: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     unknown: dict[str, str]
     left: dict[str, str]
     halted: str
@@ -183,6 +184,7 @@ class Run:
             budget, self._balance, {**self._kept_prices(), **(prices or {})}, self._keep_prices
         )
         self.counts: Final[dict[str, int]] = dict.fromkeys(PLACES, 0)
+        self.failures: Final[dict[str, str]] = {}
         self.unknown: Final[dict[str, str]] = {}
         self.left: Final[dict[str, str]] = {}
         self.submitted = 0
@@ -213,6 +215,7 @@ class Run:
         return BatchResult(
             done=self.counts["done"],
             failed=self.counts["failed"],
+            failures=self.failures,
             unknown=self.unknown,
             left=self.left,
             halted=self.halted,
@@ -306,8 +309,11 @@ class Run:
             self.move(where, self._verdict(song, record))
 
     def _verdict(self, song: Song, record: SongRecord | None) -> str:
+        if record is not None and record.state == "failed":
+            self.failures[song.id] = record.reason or record.error
+            return "failed"
         if record is not None:
-            return "failed" if record.state == "failed" else "done"
+            return "done"
         return "left" if song.id in self.left else "unknown"
 
     def move(self, before: str, after: str) -> None:

@@ -72,6 +72,13 @@ def _is_of_the_disk(error: MusicAPIError) -> bool:
     )
 
 
+def core(error: MusicAPIError) -> str:
+    """What happened without the song that it happened to, so that equal reasons can be told once."""
+    status = getattr(error, "status", None)
+    told = f"{error.message.rstrip('.')} (HTTP {status})" if status else error.message
+    return told.replace(error.task_id, "the task") if error.task_id else told
+
+
 class Left(Exception):
     """The song is not settled in this run."""
 
@@ -144,7 +151,7 @@ class SongWork:
         except HALTING:
             raise
         except SETTLING as error:
-            record.state, record.error = "failed", str(error)
+            record.state, record.error, record.reason = "failed", str(error), core(error)
             record.task_id = error.task_id or ""
             record.ended_at = self.now()
             if isinstance(error, TaskFailedError):

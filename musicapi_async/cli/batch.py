@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -147,12 +147,16 @@ def _summary(invocation: Invocation, result: BatchResult, *, budget: float | Non
         lines.append(f"{result.spent:g} credits spent in this folder{more}")
     if result.halted:
         lines.append(f"Stopped early: {visible(result.halted)}")
+    for why, names in _by_reason(result.failures).items():
+        lines.append(f"{len(names)} failed: {visible(why)} ({_named(names)})")
+    if result.failures:
+        lines.append(
+            "To send what failed once more, which is charged again: the same command, --retry-failed."
+        )
     for title, found in (("Outcome unknown", result.unknown), ("Left for the next run", result.left)):
         for why, names in _by_reason(found).items():
-            named = ", ".join(visible(name) for name in names[:NAMED])
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             reason = "" if why == result.halted else f": {visible(why)}"
-            lines.append(f"{title}: {named}{more}{reason}")
+            lines.append(f"{title}: {_named(names)}{reason}")
     lines.append(f"Report: {result.report}")
     invocation.reporter.event("batch", fields, lines)
     if result.unknown:
@@ -164,6 +168,11 @@ def _summary(invocation: Invocation, result: BatchResult, *, budget: float | Non
     if result.failed:
         return exits.TASK_FAILED
     return exits.GOING_ON if result.left else exits.OK
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(visible(name) for name in names[:NAMED]) + more
 
 
 def _by_reason(found: Mapping[str, str]) -> dict[str, list[str]]:

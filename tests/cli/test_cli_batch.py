@@ -123,6 +123,21 @@ async def test_a_reason_that_concerns_many_songs_is_told_once(
     assert "and 2 more" in ended.out
 
 
+async def test_failures_are_told_by_reason(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """One line for each reason, what to do next, and the same by song in JSON, in later runs, too."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=2)
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(400))
+    write(tmp_path, 3)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 4, ended.err
+    assert "2 failed: generation failed (s" in ended.out
+    assert "1 failed: Bad Request (HTTP 400) (s" in ended.out
+    assert ended.out.count("--retry-failed") == 1
+    again = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--json")
+    (event,) = lines_of(again.out)
+    assert sorted(event["failures"].values()) == ["Bad Request (HTTP 400)", *["generation failed"] * 2]
+
+
 async def test_a_disk_fault_is_told_from_a_matter_of_the_account(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
