@@ -153,10 +153,13 @@ def _summary(invocation: Invocation, result: BatchResult, *, budget: float | Non
         lines.append(
             "To send what failed once more, which is charged again: the same command, --retry-failed."
         )
-    for title, found in (("Outcome unknown", result.unknown), ("Left for the next run", result.left)):
-        for why, names in _by_reason(found).items():
-            reason = "" if why == result.halted else f": {visible(why)}"
-            lines.append(f"{title}: {_named(names)}{reason}")
+    for why, names in _by_reason(result.unknown).items():
+        lines.append(f"Outcome unknown: {_named(names)}: {visible(why)}")
+    for why, names in _by_reason(result.left).items():
+        reason = "" if why == result.halted else f": {visible(why)}"
+        lines.append(f"{_songs(len(names))} left{reason} ({_named(names)})")
+    if result.left and not result.halted:
+        lines.append("Run the same command again: it goes on, and pays for nothing twice.")
     lines.append(f"Report: {result.report}")
     invocation.reporter.event("batch", fields, lines)
     if result.unknown:
@@ -168,6 +171,14 @@ def _summary(invocation: Invocation, result: BatchResult, *, budget: float | Non
     if result.failed:
         return exits.TASK_FAILED
     return exits.GOING_ON if result.left else exits.OK
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _songs(count: int) -> str:
+    return _count(count, "song")
 
 
 def _named(names: Sequence[str]) -> str:

@@ -330,6 +330,17 @@ async def test_a_refund_is_given_back_once_however_often_the_failure_is_seen(
             record.unlink()
 
 
+async def test_songs_left_alike_are_left_for_the_same_reason(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Neither a link nor an id tells them apart, and the reason says that they are paid for."""
+    sandbox.faults.on("GET", "/media/*", Fault.status(404), times=None)
+    result = await make(client, rows(2), tmp_path)
+    host = sandbox.base_url.split("/")[2]
+    (why,) = set(result.left.values())
+    assert why == f"could not fetch a file from {host} in 6 tries: HTTP 404; paid for and made"
+
+
 async def test_no_more_than_allowed_are_in_flight(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
     """With `max_in_flight=2` at most two songs run at once."""
     running: list[int] = []

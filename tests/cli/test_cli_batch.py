@@ -119,7 +119,7 @@ async def test_a_reason_that_concerns_many_songs_is_told_once(
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
     assert ended.code == 3, ended.err
     assert ended.out.count("credits are not enough") == 1
-    assert ended.out.count("Left for the next run") == 1
+    assert ended.out.count("songs left") == 1
     assert "and 2 more" in ended.out
 
 
@@ -136,6 +136,23 @@ async def test_failures_are_told_by_reason(shell: Shell, sandbox: Sandbox, tmp_p
     again = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--json")
     (event,) = lines_of(again.out)
     assert sorted(event["failures"].values()) == ["Bad Request (HTTP 400)", *["generation failed"] * 2]
+
+
+async def test_songs_left_by_a_lost_connection_are_told_together(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """One line that says that they are paid for, another what to do."""
+    write(tmp_path, 3)
+    sandbox.faults.on("POST", "/sonic/create", Fault.stuck(), times=None)
+    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    await until(lambda: len({entry.path for entry in sandbox.journal.polls}) == 3)
+    await sandbox.stop()
+    ended = await end(process)
+    assert ended.code == 5, ended.err
+    (line,) = [line for line in ended.out.splitlines() if " left" in line]
+    assert line.startswith("3 songs left: no connection to http://")
+    assert "; paid for and still running (s" in line
+    assert "Run the same command again" in ended.out
 
 
 async def test_a_disk_fault_is_told_from_a_matter_of_the_account(
