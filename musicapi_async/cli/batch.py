@@ -15,8 +15,10 @@ import click
 
 from ..api.families import FAMILIES
 from ..api.spelling import did_you_mean
+from ..errors import RequestValidationError
 from . import exits
 from .commanding import Command, Group, pace_of, run, seconds
+from .complaint import wrapped
 from .invocation import Invocation
 from .visible import visible
 
@@ -102,7 +104,12 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
     async def work(invocation: Invocation) -> int:
         from ..batch import Manifest, plan_batch, run_batch
 
-        songs = await asyncio.to_thread(Manifest.read, manifest)
+        try:
+            songs = await asyncio.to_thread(Manifest.read, manifest)
+        except RequestValidationError as error:
+            if invocation.errors_as_json:
+                raise
+            return _refused(error)
         if dry_run:
             shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
             plan = await plan_batch(songs, out, pace=pace, **shared)
@@ -116,6 +123,15 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
         return _summary(invocation, result, budget=options["budget"], interrupted=stop.is_set())
 
     run(work)
+
+
+def _refused(error: RequestValidationError) -> int:
+    """Tell what is wrong with a manifest, one fault on each line."""
+    first, *others = error.message.split("\n")
+    label = click.style("Error:", fg="red", bold=True)
+    lines = [f"{label} {wrapped(first, first=7)}", *map(wrapped, others), error.money, error.hint]
+    click.echo("\n".join(lines), err=True)
+    return exits.REFUSED_HERE
 
 
 def _plan_text(plan: Plan, pace: Pace | None) -> list[str]:

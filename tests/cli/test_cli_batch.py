@@ -74,6 +74,24 @@ async def test_a_faulty_manifest_names_the_line(shell: Shell, sandbox: Sandbox, 
     assert not sandbox.journal
 
 
+async def test_each_fault_of_a_manifest_has_a_line(shell: Shell, tmp_path: Path) -> None:
+    """Text names one fault on each line, in plain words; JSON holds all of them in one event."""
+    song = {"mv": "sonic-v6", "gpt_description_prompt": "rain"}
+    bad = json.dumps({**song, "titel": "Rain"})
+    (tmp_path / "songs.jsonl").write_text(f"{bad}\n{json.dumps(song)}\nrain\n[]\n")
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--dry-run", "--text")
+    assert ended.code == 2
+    first, *lines = ended.err.splitlines()
+    assert first == "Error: songs.jsonl:"
+    assert lines[0] == "line 1: unknown field 'titel', did you mean 'title'?"
+    assert lines[1].startswith("line 3: not JSON (")
+    assert lines[2] == "line 4: not a JSON object {...}, but []"
+    assert lines[3].startswith("Nothing was sent")
+    told = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--dry-run", "--json")
+    (event,) = lines_of(told.err)
+    assert event["message"].count("line ") == 3
+
+
 async def test_ctrl_c_once_finishes_what_was_submitted(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
