@@ -233,7 +233,8 @@ class Run:
             ("left", "left"),
         )
         counts = ", ".join(f"{self.counts[name]} {words}" for name, words in told if self.counts[name])
-        return f"{len(self.manifest.songs)} songs: {counts}" if counts else ""
+        songs = len(self.manifest.songs)
+        return f"{songs} song{'s' if songs != 1 else ''}: {counts}" if counts else ""
 
     # --- before the first credit ---------------------------------------------------------------------------
 

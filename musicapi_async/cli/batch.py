@@ -90,7 +90,7 @@ def batch_group() -> None:
     default="1/3s",
     show_default=True,
     metavar="N/TIME",
-    help="Creates per time, such as 20/10s; none: no limit. Default: that of a standard account.",
+    help="Creates per time, such as 20/10s, as the plan of the account allows; none: no limit.",
 )
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
@@ -137,14 +137,15 @@ def _refused(error: RequestValidationError) -> int:
 def _plan_text(plan: Plan, pace: Pace | None) -> list[str]:
     counts = (plan.new, "to submit"), (plan.going_on, "going on"), (plan.settled, "settled")
     told = ", ".join(f"{count} {words}" for count, words in counts if count)
-    lines = [f"{plan.songs} songs: {told}" if told else f"{plan.songs} songs"]
+    lines = [f"{_songs(plan.songs)}: {told}" if told else _songs(plan.songs)]
     if plan.unknown:
         lines.append(f"{plan.unknown} with an unknown outcome: see `musicapi jobs list`")
     if plan.steps:
         lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
     rate = "without a limit" if pace is None else f"at {pace.count} per {pace.period:g} s"
-    calls = f", and {plan.calls} other paid calls" if plan.calls else ""
-    lines.append(f"{plan.creates} creates {rate}{calls}")
+    calls = f", and {_count(plan.calls, 'other paid call')}" if plan.calls else ""
+    in_all = f": {_count(plan.creates + plan.calls, 'paid call')} in all" if calls else ""
+    lines.append(f"{_count(plan.creates, 'create')} {rate}{calls}{in_all}")
     lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
     return lines
 
@@ -157,7 +158,8 @@ def _duration(seconds: float) -> str:
 
 def _summary(invocation: Invocation, result: BatchResult, *, budget: float | None, interrupted: bool) -> int:
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
-    lines = [f"{result.done} songs done, {result.failed} failed, {result.submitted} calls submitted"]
+    calls = _count(result.submitted, "call")
+    lines = [f"{_songs(result.done)} done, {result.failed} failed, {calls} submitted"]
     if result.spent is not None:
         more = f", more than the budget of {budget:g}" if budget is not None and result.spent > budget else ""
         lines.append(f"{result.spent:g} credits spent in this folder{more}")
@@ -180,7 +182,7 @@ def _summary(invocation: Invocation, result: BatchResult, *, budget: float | Non
     invocation.reporter.event("batch", fields, lines)
     if result.unknown:
         return exits.OUTCOME_UNKNOWN
-    if interrupted:
+    if interrupted and result.left:
         return exits.INTERRUPTED
     if result.halted:
         return exits.OTHER if result.disk_failed else exits.NOT_ALLOWED
@@ -264,6 +266,11 @@ class _Meter:
         else:
             self.say(f"{progress.done + progress.failed}/{progress.total} {_line(progress)}")
 
+    @property
+    def under_way(self) -> int:
+        """Songs that are paid for and not fetched yet."""
+        return self.progress.running + self.progress.fetching if self.progress else 0
+
     def say(self, text: str) -> None:
         """A line of text beside the progress."""
         if self._bar is not None:
@@ -291,7 +298,7 @@ def _line(progress: Progress) -> str:
     if progress.spent is not None:
         parts.append(f"{progress.spent:g} credits")
     parts.append(f"{progress.submitted} submitted")
-    if progress.queued + progress.submitting:
+    if progress.queued + progress.submitting and progress.pace >= 1:
         parts[-1] += f" ({progress.pace:.0f}/min)"
     return ", ".join(parts)
 
@@ -309,9 +316,8 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
                 main.cancel()
             return
         stop.set()
-        running = meter.progress.running + meter.progress.fetching if meter.progress else 0
         meter.say(
-            f"Stopping: nothing more is submitted. {running} songs that were are waited for and fetched; "
+            f"Stopping: nothing more is submitted; {_songs(meter.under_way)} under way will be fetched. "
             "Ctrl-C again leaves at once. The same command goes on later, and pays for nothing twice."
         )
 
@@ -325,6 +331,13 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
         yield stop
     except asyncio.CancelledError:
         if stop.is_set():
+            count = meter.under_way
+            paid = (
+                f"{_songs(count)} {'goes on and is' if count == 1 else 'go on and are'} paid for. "
+                if count
+                else ""
+            )
+            meter.say(f"{paid}Run the same command again: it goes on, and pays for nothing twice.")
             raise KeyboardInterrupt from None
         raise
     finally:

@@ -43,7 +43,7 @@ async def test_a_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox
     assert ended.code == 0
     assert "10 songs: 10 to submit" in ended.out
     assert "20 stems_basic, 20 wav" in ended.out
-    assert "30 creates at 1 per 3 s, and 20 other paid calls" in ended.out
+    assert "30 creates at 1 per 3 s, and 20 other paid calls: 50 paid calls in all" in ended.out
     assert "About 5 min" in ended.out
     assert not (tmp_path / "out").exists()
     assert not sandbox.journal
@@ -104,9 +104,23 @@ async def test_ctrl_c_once_finishes_what_was_submitted(
     made = len(sandbox.journal.creates)
     assert ended.code == 130, ended.err
     assert "nothing more is submitted" in ended.err
-    assert f"{made} songs done" in ended.out
+    assert f"{made} song{'s' * (made != 1)} done" in ended.out
     assert made < 30
     assert sandbox.journal.charged_twice() == []
+
+
+async def test_ctrl_c_with_nothing_left_to_do_is_success(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """All songs were submitted before it, so all are done, and there is nothing to come back for."""
+    write(tmp_path, 1)
+    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    await until(lambda: len(sandbox.journal.creates) == 1)
+    process.send_signal(signal.SIGINT)
+    ended = await end(process)
+    assert "under way" in ended.err
+    assert ended.code == 0, ended.err
+    assert "1 song done" in ended.out
 
 
 async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -121,6 +135,7 @@ async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_p
     process.send_signal(signal.SIGINT)
     ended = await end(process)
     assert ended.code == 130, ended.err
+    assert "Run the same command again" in ended.err
     made = len(sandbox.journal.creates)
     listed = await shell.run("jobs", "list", "out", "--json")
     jobs = lines_of(listed.out)
