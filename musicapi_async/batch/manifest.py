@@ -7,7 +7,8 @@ JSON Lines: one song on each line, the fields of a submitting operation and, if 
      "clips": "first", "steps": [{"persona": {"name": "Voice"}}, {"extend": {"continue_at": 60, ...}}]}
 
 `operation` is any that gives a task (default `sonic.create_music`); `steps` follow for each clip of the song
-(`"clips": "first"`: for the first only). CSV: a header with the same names, the steps separated by `;`.
+(`"clips": "first"`: for the first only). CSV: a header with the same names, the steps separated by
+`;` or `,`.
 """
 
 from __future__ import annotations

@@ -99,6 +99,15 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
     nothing more and finishes what was submitted; twice leaves at once.
+
+    A row has the fields of create_music (`musicapi create --help`; or of another `operation`), and if
+    wanted `id`, `steps` and `clips`. The steps follow for each clip of the song, usually two; with `clips`
+    "first" for the first only. CSV has the same names in its header; its steps are separated by commas (then
+    in quotes) or semicolons.
+
+    Steps: stems (or stems_basic, stems_full), wav, midi, lyrics, bpm, vox, persona, extend, and every other
+    operation that works on a clip; with fields of its own a step is an object, such as
+    {"persona": {"name": "Voice"}}.
     """
 
     async def work(invocation: Invocation) -> int:

@@ -74,6 +74,20 @@ async def test_a_faulty_manifest_names_the_line(shell: Shell, sandbox: Sandbox, 
     assert not sandbox.journal
 
 
+async def test_the_help_says_what_a_row_may_hold(shell: Shell) -> None:
+    """Fields, steps, which clips they follow for, and how CSV separates them."""
+    told = " ".join((await shell.run("batch", "run", "--help")).out.split())
+    for words in (
+        "fields of create_music",
+        "Steps: stems",
+        "for each clip",
+        "commas",
+        "semicolons",
+        "may pass it",
+    ):
+        assert words in told
+
+
 async def test_each_fault_of_a_manifest_has_a_line(shell: Shell, tmp_path: Path) -> None:
     """Text names one fault on each line, in plain words; JSON holds all of them in one event."""
     song = {"mv": "sonic-v6", "gpt_description_prompt": "rain"}
