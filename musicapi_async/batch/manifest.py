@@ -7,7 +7,8 @@ JSON Lines: one song on each line, the fields of a submitting operation and, if 
      "clips": "first", "steps": [{"persona": {"name": "Voice"}}, {"extend": {"continue_at": 60, ...}}]}
 
 `operation` is any that gives a task (default `sonic.create_music`); `steps` follow for each clip of the song
-(`"clips": "first"`: for the first only). CSV: a header with the same names, the steps separated by `;`.
+(`"clips": "first"`: for the first only). CSV: a header with the same names, the steps separated by
+`;` or `,`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.request import Request, fields, violations
-from ..api.spelling import did_you_mean
+from ..api.spelling import nearest
 from ..errors import RequestValidationError, Violation
 
 SIZE_LIMIT: Final = 256 * 1024 * 1024
@@ -55,6 +56,23 @@ SOURCES: Final = ("clip_id", "continue_clip_id")
 """Fields that take the clip that a step works on."""
 
 Which = Literal["all", "first"]
+
+
+class Fault(Violation):
+    """What is wrong with a line, in words of its own."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, field: str, limit: str, value: str, told: str) -> None:
+        super().__init__(field, limit, value)
+        self.told = told
+
+    def __str__(self) -> str:
+        return self.told
+
+    def within(self, step: str) -> Fault:
+        """The same in a step."""
+        return Fault(f"{step}.{self.field}", self.limit, self.value, f"{step}: {self.told}")
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -106,11 +124,14 @@ class Manifest(msgspec.Struct, frozen=True):
         """
         file = Path(path)
         if file.stat().st_size > SIZE_LIMIT:
-            raise _refuse(str(file), [(0, Violation("file", f"at most {SIZE_LIMIT} bytes", ""))])
+            told = f"the file is larger than {SIZE_LIMIT} bytes"
+            raise _refuse(str(file), [(0, Fault("file", f"at most {SIZE_LIMIT} bytes", "", told))])
         try:
             text = file.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise _refuse(str(file), [(0, Violation("file", "UTF-8 text", f"byte {error.start}"))]) from None
+            place = f"byte {error.start}"
+            fault = Fault("file", "UTF-8 text", place, f"not UTF-8 text ({place})")
+            raise _refuse(str(file), [(0, fault)]) from None
         rows = _csv_rows(text) if file.suffix.lower() == ".csv" else _json_rows(text)
         return cls._checked(rows, str(file), loose=file.suffix.lower() == ".csv")
 
@@ -136,14 +157,15 @@ class Manifest(msgspec.Struct, frozen=True):
                 taken[found.id] += 1
                 if taken[found.id] > 1:
                     if row.get("id"):
-                        faults.append((number, Violation("id", "different for each song", repr(found.id))))
+                        told = f"the id {found.id!r} stands in an earlier line, too"
+                        faults.append((number, Fault("id", "different for each song", repr(found.id), told)))
                         continue
                     found = msgspec.structs.replace(found, id=f"{found.id}-{taken[found.id]}")
                 songs.append(found)
             else:
                 faults.extend((number, fault) for fault in found)
         if not songs and not faults:
-            faults.append((0, Violation("file", "at least one song", "none")))
+            faults.append((0, Fault("file", "at least one song", "none", "no song in the file")))
         if faults:
             raise _refuse(source, faults)
         return cls(tuple(songs), source)
@@ -160,7 +182,7 @@ def _refuse(source: str, faults: list[tuple[int, Violation]]) -> RequestValidati
         told.append(f"and {len(faults) - REPORTED} more")
     first = faults[0][1]
     return RequestValidationError(
-        f"{source}: " + "; ".join(told),
+        f"{source}: {told[0]}" if len(told) == 1 else "\n".join([f"{source}:", *told]),
         field=first.field,
         limit=first.limit,
         value=first.value,
@@ -176,12 +198,14 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | Violation]]:
         try:
             row: Any = msgspec.json.decode(line)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            yield number, Violation("line", "one JSON object", str(error)[:80])
+            why = str(error).removeprefix("JSON is malformed: ")[:80]
+            yield number, Fault("line", "one JSON object", why, f"not JSON ({why})")
             continue
         if isinstance(row, dict):
             yield number, cast("dict[str, Any]", row)
         else:
-            yield number, Violation("line", "one JSON object", type(row).__name__)
+            shown = repr(cast("object", row))[:40]
+            yield number, Fault("line", "one JSON object", shown, f"not a JSON object {{...}}, but {shown}")
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | Violation]]:
@@ -189,11 +213,13 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | Violation]]:
     try:
         for row in reader:
             if None in row or None in row.values():
-                yield reader.line_num, Violation("line", "as many columns as the header", "")
+                told = "not as many columns as the header"
+                yield reader.line_num, Fault("line", "as many columns as the header", "", told)
             elif any(row.values()):
                 yield reader.line_num, {name.strip(): value for name, value in row.items() if value}
     except csv.Error as error:
-        yield reader.line_num, Violation("line", "well-formed CSV", str(error)[:80])
+        why = str(error)[:80]
+        yield reader.line_num, Fault("line", "well-formed CSV", why, f"not CSV ({why})")
 
 
 def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violation]:
@@ -207,8 +233,13 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
     known = FAMILIES[family].operations() if family in FAMILIES else {}
     operation = known.get(operation_name)
     if operation is None or not operation.submits:
-        near = did_you_mean(str(name), SUBMITTING) or ", such as 'sonic.create_music'"
-        return [Violation("operation", f"one that gives a task{near}", repr(name))]
+        shown = repr(name)[:80]
+        wrong = "makes no song" if operation is not None else "is no operation"
+        near = nearest(str(name), SUBMITTING)
+        told = f"operation {shown} {wrong}, " + (
+            f"did you mean {near!r}?" if near else f"as {DEFAULT_OPERATION!r} is"
+        )
+        return [Fault("operation", "one that gives a task", shown, told)]
     faults: list[Violation] = []
     if which not in ("all", "first"):
         faults.append(Violation("clips", "'all' or 'first'", repr(which)))
@@ -248,11 +279,7 @@ def _checked_fields(
     known = {field.name: field for field in fields(operation.request)}
     words = [*known] if source else [*known, *OF_A_LINE]
     faults = [
-        Violation(
-            name,
-            f"a field of {operation.name}{did_you_mean(name, words) or ': ' + ', '.join(known)}",
-            "an unknown name",
-        )
+        _unknown(name, words, f"; {operation.name} has {', '.join(known)}")
         for name in given
         if name not in known
     ]
@@ -265,11 +292,17 @@ def _checked_fields(
     missing = [
         name for name, field in known.items() if field.required and name not in values and name not in filled
     ]
-    faults += [Violation(name, "needed", "nothing") for name in missing]
-    if not faults:
-        request: Request = operation.request(**values, **filled)
-        faults = violations(request)
-    return values, faults
+    faults += [Fault(name, "needed", "nothing", f"{name!r} is missing") for name in missing]
+    if faults:
+        return values, [*faults]
+    request: Request = operation.request(**values, **filled)
+    return values, violations(request)
+
+
+def _unknown(name: str, words: Sequence[str], instead: str) -> Fault:
+    near = nearest(name, words)
+    told = f"unknown field {name[:80]!r}" + (f", did you mean {near!r}?" if near else instead)
+    return Fault(name, "a known field", "an unknown name", told)
 
 
 def _loosened(hint: Any, value: Any) -> Any:
@@ -297,12 +330,23 @@ def _step(family: str, given: Any) -> Step | list[Violation]:
     source = next((field for field in SOURCES if field in names), None)
     if operation is None or source is None or operation.method == "GET":
         words = sorted({*STEP_NAMES, *steps_of(family)})
-        return [Violation("steps", f"one of {', '.join(words)}", repr(name) + did_you_mean(name, words))]
+        near = nearest(name, words)
+        told = f"unknown step {name[:80]!r}, " + (
+            f"did you mean {near!r}?" if near else f"not one of {', '.join(words)}"
+        )
+        return [Fault("steps", f"one of {', '.join(words)}", repr(name), told)]
     if source in values:
-        return [Violation(f"steps.{name}.{source}", "left out: it is the clip of the song", "")]
+        told = f"step {name!r} takes no {source!r}: it is the clip of the song"
+        return [Fault(f"steps.{name}.{source}", "left out: it is the clip of the song", "", told)]
     checked, faults = _checked_fields(operation, values, loose=False, source=source)
     if faults:
-        return [Violation(f"steps.{name}.{fault.field}", fault.limit, fault.value) for fault in faults]
+        step = f"steps.{name}"
+        return [
+            fault.within(step)
+            if isinstance(fault, Fault)
+            else Violation(f"{step}.{fault.field}", fault.limit, fault.value)
+            for fault in faults
+        ]
     return Step(name, operation_name, source, checked)
 
 

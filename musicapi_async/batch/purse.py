@@ -1,7 +1,8 @@
 """A budget in credits, kept by what calls were seen to cost.
 
 The service publishes no prices and changes them, so they are learned: the first call of each kind is made
-alone, with the balance read before and after. Prices that are given are taken as they are. What is spent
+alone, with the balance read before and after, and may pass the budget, because nobody knows what it costs.
+Prices that are given are taken as they are. What is spent
 counts for the whole folder, runs before this one included; a task that failed and was refunded counts
 nothing, one whose outcome is unknown counts as charged.
 """
@@ -17,7 +18,7 @@ from ..errors import OutcomeUnknownError
 
 
 class BudgetReached(Exception):
-    """The next call would pass the budget: it is not made."""
+    """The next call would pass the budget, or the last one has: it is not made. The text says which."""
 
 
 class Purse:
@@ -39,6 +40,7 @@ class Purse:
         self._balance: Final = balance
         self._learned: Final = learned
         self._charges: Final[dict[str, float]] = {}
+        self._passed_by = ""
         self._held = 0.0
         self._paying = 0
         self._learning = False
@@ -60,7 +62,7 @@ class Purse:
             )
             price = self.prices.get(kind)
             if self.spent + self._held + (price or 0.0) > self.budget or self.spent >= self.budget:
-                raise BudgetReached
+                raise BudgetReached(self._reason(kind, price))
             self._learning = price is None
             self._paying += 1
             self._held += price or 0.0
@@ -72,6 +74,9 @@ class Purse:
                 self.prices[kind] = max(0.0, before - await self._balance())
                 self._learned(self.prices)
             self.charged(kind, key)
+            if price is None and self.spent > self.budget:
+                cost = self.prices[kind]
+                self._passed_by = f"the first {kind} cost {cost:g}, the budget was {self.budget:g}"
         except OutcomeUnknownError:
             self.charged(kind, key)
             raise
@@ -82,6 +87,14 @@ class Purse:
                 if price is None:
                     self._learning = False
                 self._changed.notify_all()
+
+    def _reason(self, kind: str, price: float | None) -> str:
+        """Why a call of this kind and price is not made."""
+        if self._passed_by:
+            return self._passed_by
+        costs = f", and {kind} costs {price:g}" if price else ""
+        spent = self.spent + self._held
+        return f"the budget of {self.budget:g} credits is reached: {spent:g} are spent{costs}"
 
     def charged(self, kind: str, key: str) -> None:
         """Count the call of this kind and job key as charged."""

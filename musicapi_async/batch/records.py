@@ -61,7 +61,8 @@ class ClipRecord(msgspec.Struct, kw_only=True):
 
 
 class SongRecord(msgspec.Struct, kw_only=True):
-    """What became of a song: `state` is 'done' (perhaps with failed clips or steps) or 'failed'."""
+    """What became of a song: `state` is 'done' (perhaps with failed clips or steps) or 'failed'. `error` is
+    the whole text of what went wrong, `reason` its core, the same for all songs that failed alike."""
 
     id: str
     line: int
@@ -71,6 +72,7 @@ class SongRecord(msgspec.Struct, kw_only=True):
     state: RecordState
     task_id: str = ""
     error: str = ""
+    reason: str = ""
     refunded: bool | None = None
     clips: list[ClipRecord] = msgspec.field(default_factory=list[ClipRecord])
     queued_at: float = 0.0

@@ -63,13 +63,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. `unknown` maps the job keys whose outcome nobody knows to why; `left` maps the ids of
-    songs that are not settled to why; `halted` is why submitting stopped early, or ''; `disk_failed` tells
-    whether that was the disk and not the account; `report` is the page.
+    """How a run ended. `failures` maps the ids of failed songs to why, `unknown` the job keys whose outcome
+    nobody knows, `left` the ids of songs that are not settled; `halted` is why submitting stopped early, or
+    ''; `disk_failed` tells whether that was the disk and not the account; `report` is the page.
     """
 
     done: int
     failed: int
+    failures: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     unknown: dict[str, str]
     left: dict[str, str]
     halted: str
@@ -101,8 +102,9 @@ async def run_batch(
     """Make all songs of a manifest, with their steps, in the folder `out`. Charges credits for each.
 
     May be repeated: with the same manifest and folder it goes on where it ended, however it ended, and pays
-    for nothing twice. `budget` credits for the whole folder stop it before they are passed (`prices` by
-    operation, where known; others are learned). `max_in_flight` tasks at once. `retry_failed` sends failed
+    for nothing twice. `budget` credits for the whole folder stop it before they are passed, as far as prices
+    are known: what is not in `prices` (credits by operation) is learned from the first call of its kind,
+    which is made alone and may pass the budget. `max_in_flight` tasks at once. `retry_failed` sends failed
     songs and steps again. `tags` writes ID3 tags into the files, `waveforms` draws them in the report.
     `stop` ends submitting when it is set: what was submitted is still waited for and fetched.
     `on_progress` is told of every change.
@@ -182,6 +184,7 @@ class Run:
             budget, self._balance, {**self._kept_prices(), **(prices or {})}, self._keep_prices
         )
         self.counts: Final[dict[str, int]] = dict.fromkeys(PLACES, 0)
+        self.failures: Final[dict[str, str]] = {}
         self.unknown: Final[dict[str, str]] = {}
         self.left: Final[dict[str, str]] = {}
         self.submitted = 0
@@ -212,6 +215,7 @@ class Run:
         return BatchResult(
             done=self.counts["done"],
             failed=self.counts["failed"],
+            failures=self.failures,
             unknown=self.unknown,
             left=self.left,
             halted=self.halted,
@@ -229,7 +233,8 @@ class Run:
             ("left", "left"),
         )
         counts = ", ".join(f"{self.counts[name]} {words}" for name, words in told if self.counts[name])
-        return f"{len(self.manifest.songs)} songs: {counts}" if counts else ""
+        songs = len(self.manifest.songs)
+        return f"{songs} song{'s' if songs != 1 else ''}: {counts}" if counts else ""
 
     # --- before the first credit ---------------------------------------------------------------------------
 
@@ -305,8 +310,11 @@ class Run:
             self.move(where, self._verdict(song, record))
 
     def _verdict(self, song: Song, record: SongRecord | None) -> str:
+        if record is not None and record.state == "failed":
+            self.failures[song.id] = record.reason or record.error
+            return "failed"
         if record is not None:
-            return "failed" if record.state == "failed" else "done"
+            return "done"
         return "left" if song.id in self.left else "unknown"
 
     def move(self, before: str, after: str) -> None:
@@ -372,8 +380,8 @@ class Run:
         try:
             async with self.purse.pay(operation, key):
                 found = await self._unless_stopped(key, job, call_again if again else call, look=call)
-        except BudgetReached:
-            self.halt(f"the budget of {self.purse.budget:g} credits is reached")
+        except BudgetReached as reached:
+            self.halt(str(reached))
             raise Left(self.halted) from None
         except HALTING as error:
             self.halt(str(error))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 import msgspec
@@ -72,6 +73,22 @@ def _is_of_the_disk(error: MusicAPIError) -> bool:
     )
 
 
+def core(error: MusicAPIError) -> str:
+    """What happened without the song that it happened to, so that equal reasons can be told once."""
+    status = getattr(error, "status", None)
+    told = f"{error.message.rstrip('.')} (HTTP {status})" if status else error.message
+    return told.replace(error.task_id, "the task") if error.task_id else told
+
+
+def _kept_for_later(error: MusicAPIError) -> str:
+    """Why a song is left, and what is paid for; without its own ids and links where it is."""
+    if isinstance(error, DownloadError):
+        link = error.url.partition("?")[0]
+        told = error.message.replace(link, f"a file from {urlsplit(link).netloc}") if link else error.message
+        return f"{told.rstrip('.')}; paid for and made"
+    return f"{core(error).rstrip('.')}; paid for and still running" if error.task_id else str(error)
+
+
 class Left(Exception):
     """The song is not settled in this run."""
 
@@ -128,7 +145,9 @@ class SongWork:
         except MusicAPIError as error:
             if _is_of_the_disk(error):
                 run.halt(str(error), by_disk=True)  # whatever is made next could not be written either
-            run.left[song.id] = str(error)
+                run.left[song.id] = str(error)
+            else:
+                run.left[song.id] = _kept_for_later(error)
             return None
         except OSError as error:
             run.left[song.id] = f"{disk_fault(error, run.folder.out)}. {MENDING}"
@@ -144,7 +163,7 @@ class SongWork:
         except HALTING:
             raise
         except SETTLING as error:
-            record.state, record.error = "failed", str(error)
+            record.state, record.error, record.reason = "failed", str(error), core(error)
             record.task_id = error.task_id or ""
             record.ended_at = self.now()
             if isinstance(error, TaskFailedError):

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +15,10 @@ import click
 
 from ..api.families import FAMILIES
 from ..api.spelling import did_you_mean
+from ..errors import RequestValidationError
 from . import exits
 from .commanding import Command, Group, pace_of, run, seconds
+from .complaint import wrapped
 from .invocation import Invocation
 from .visible import visible
 
@@ -63,7 +65,12 @@ def batch_group() -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Check the file and tell what would be done; send nothing.")
 @click.option(
-    "--budget", type=float, callback=seconds, metavar="CREDITS", help="Stop before more than this is spent."
+    "--budget",
+    type=float,
+    callback=seconds,
+    metavar="CREDITS",
+    help="Stop before more than this is spent. The first call of each kind may pass it, unless --price says "
+    "what it costs.",
 )
 @click.option(
     "--price",
@@ -71,7 +78,8 @@ def batch_group() -> None:
     multiple=True,
     callback=_prices,
     metavar="OPERATION=CREDITS",
-    help="For the budget: what a call costs. Else the first call of each kind tells; repeatable.",
+    help="For the budget: what a call costs. Else the first call of each kind tells, which is made alone; "
+    "repeatable.",
 )
 @click.option(
     "--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True, help="Tasks at once."
@@ -82,7 +90,7 @@ def batch_group() -> None:
     default="1/3s",
     show_default=True,
     metavar="N/TIME",
-    help="Creates per time, such as 20/10s; none: no limit. Default: that of a standard account.",
+    help="Creates per time, such as 20/10s, as the plan of the account allows; none: no limit.",
 )
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
@@ -91,12 +99,26 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
     nothing more and finishes what was submitted; twice leaves at once.
+
+    A row has the fields of create_music (`musicapi create --help`; or of another `operation`), and if
+    wanted `id`, `steps` and `clips`. The steps follow for each clip of the song, usually two; with `clips`
+    "first" for the first only. CSV has the same names in its header; its steps are separated by commas (then
+    in quotes) or semicolons.
+
+    Steps: stems (or stems_basic, stems_full), wav, midi, lyrics, bpm, vox, persona, extend, and every other
+    operation that works on a clip; with fields of its own a step is an object, such as
+    {"persona": {"name": "Voice"}}.
     """
 
     async def work(invocation: Invocation) -> int:
         from ..batch import Manifest, plan_batch, run_batch
 
-        songs = await asyncio.to_thread(Manifest.read, manifest)
+        try:
+            songs = await asyncio.to_thread(Manifest.read, manifest)
+        except RequestValidationError as error:
+            if invocation.errors_as_json:
+                raise
+            return _refused(error)
         if dry_run:
             shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
             plan = await plan_batch(songs, out, pace=pace, **shared)
@@ -107,22 +129,32 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
         async with invocation.client(pace=pace) as client:
             with meter, _two_interrupts(meter) as stop:
                 result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
-        return _summary(invocation, result, interrupted=stop.is_set())
+        return _summary(invocation, result, budget=options["budget"], interrupted=stop.is_set())
 
     run(work)
+
+
+def _refused(error: RequestValidationError) -> int:
+    """Tell what is wrong with a manifest, one fault on each line."""
+    first, *others = error.message.split("\n")
+    label = click.style("Error:", fg="red", bold=True)
+    lines = [f"{label} {wrapped(first, first=7)}", *map(wrapped, others), error.money, error.hint]
+    click.echo("\n".join(lines), err=True)
+    return exits.REFUSED_HERE
 
 
 def _plan_text(plan: Plan, pace: Pace | None) -> list[str]:
     counts = (plan.new, "to submit"), (plan.going_on, "going on"), (plan.settled, "settled")
     told = ", ".join(f"{count} {words}" for count, words in counts if count)
-    lines = [f"{plan.songs} songs: {told}" if told else f"{plan.songs} songs"]
+    lines = [f"{_songs(plan.songs)}: {told}" if told else _songs(plan.songs)]
     if plan.unknown:
         lines.append(f"{plan.unknown} with an unknown outcome: see `musicapi jobs list`")
     if plan.steps:
         lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
     rate = "without a limit" if pace is None else f"at {pace.count} per {pace.period:g} s"
-    calls = f", and {plan.calls} other paid calls" if plan.calls else ""
-    lines.append(f"{plan.creates} creates {rate}{calls}")
+    calls = f", and {_count(plan.calls, 'other paid call')}" if plan.calls else ""
+    in_all = f": {_count(plan.creates + plan.calls, 'paid call')} in all" if calls else ""
+    lines.append(f"{_count(plan.creates, 'create')} {rate}{calls}{in_all}")
     lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
     return lines
 
@@ -133,30 +165,52 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
-def _summary(invocation: Invocation, result: BatchResult, *, interrupted: bool) -> int:
+def _summary(invocation: Invocation, result: BatchResult, *, budget: float | None, interrupted: bool) -> int:
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
-    lines = [f"{result.done} songs done, {result.failed} failed, {result.submitted} calls submitted"]
+    calls = _count(result.submitted, "call")
+    lines = [f"{_songs(result.done)} done, {result.failed} failed, {calls} submitted"]
     if result.spent is not None:
-        lines.append(f"{result.spent:g} credits spent in this folder")
+        more = f", more than the budget of {budget:g}" if budget is not None and result.spent > budget else ""
+        lines.append(f"{result.spent:g} credits spent in this folder{more}")
     if result.halted:
         lines.append(f"Stopped early: {visible(result.halted)}")
-    for title, found in (("Outcome unknown", result.unknown), ("Left for the next run", result.left)):
-        for why, names in _by_reason(found).items():
-            named = ", ".join(visible(name) for name in names[:NAMED])
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            reason = "" if why == result.halted else f": {visible(why)}"
-            lines.append(f"{title}: {named}{more}{reason}")
+    for why, names in _by_reason(result.failures).items():
+        lines.append(f"{len(names)} failed: {visible(why)} ({_named(names)})")
+    if result.failures:
+        lines.append(
+            "To send what failed once more, which is charged again: the same command, --retry-failed."
+        )
+    for why, names in _by_reason(result.unknown).items():
+        lines.append(f"Outcome unknown: {_named(names)}: {visible(why)}")
+    for why, names in _by_reason(result.left).items():
+        reason = "" if why == result.halted else f": {visible(why)}"
+        lines.append(f"{_songs(len(names))} left{reason} ({_named(names)})")
+    if result.left and not result.halted:
+        lines.append("Run the same command again: it goes on, and pays for nothing twice.")
     lines.append(f"Report: {result.report}")
     invocation.reporter.event("batch", fields, lines)
     if result.unknown:
         return exits.OUTCOME_UNKNOWN
-    if interrupted:
+    if interrupted and result.left:
         return exits.INTERRUPTED
     if result.halted:
         return exits.OTHER if result.disk_failed else exits.NOT_ALLOWED
     if result.failed:
         return exits.TASK_FAILED
     return exits.GOING_ON if result.left else exits.OK
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _songs(count: int) -> str:
+    return _count(count, "song")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(visible(name) for name in names[:NAMED]) + more
 
 
 def _by_reason(found: Mapping[str, str]) -> dict[str, list[str]]:
@@ -221,6 +275,11 @@ class _Meter:
         else:
             self.say(f"{progress.done + progress.failed}/{progress.total} {_line(progress)}")
 
+    @property
+    def under_way(self) -> int:
+        """Songs that are paid for and not fetched yet."""
+        return self.progress.running + self.progress.fetching if self.progress else 0
+
     def say(self, text: str) -> None:
         """A line of text beside the progress."""
         if self._bar is not None:
@@ -248,7 +307,7 @@ def _line(progress: Progress) -> str:
     if progress.spent is not None:
         parts.append(f"{progress.spent:g} credits")
     parts.append(f"{progress.submitted} submitted")
-    if progress.queued + progress.submitting:
+    if progress.queued + progress.submitting and progress.pace >= 1:
         parts[-1] += f" ({progress.pace:.0f}/min)"
     return ", ".join(parts)
 
@@ -266,9 +325,8 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
                 main.cancel()
             return
         stop.set()
-        running = meter.progress.running + meter.progress.fetching if meter.progress else 0
         meter.say(
-            f"Stopping: nothing more is submitted. {running} songs that were are waited for and fetched; "
+            f"Stopping: nothing more is submitted; {_songs(meter.under_way)} under way will be fetched. "
             "Ctrl-C again leaves at once. The same command goes on later, and pays for nothing twice."
         )
 
@@ -282,6 +340,13 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
         yield stop
     except asyncio.CancelledError:
         if stop.is_set():
+            count = meter.under_way
+            paid = (
+                f"{_songs(count)} {'goes on and is' if count == 1 else 'go on and are'} paid for. "
+                if count
+                else ""
+            )
+            meter.say(f"{paid}Run the same command again: it goes on, and pays for nothing twice.")
             raise KeyboardInterrupt from None
         raise
     finally:

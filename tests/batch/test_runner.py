@@ -293,6 +293,19 @@ async def test_a_budget_is_not_passed(
     assert sandbox.journal.charges == 4 * price
 
 
+async def test_a_first_call_that_passes_the_budget_is_named(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Nobody knows what it costs before it is made, alone; with its price given it is not made at all."""
+    price = sandbox.account.prices["create"]
+    known = await make(client, rows(3), tmp_path / "a", budget=price / 2, prices={"create_music": price})
+    assert (known.spent, known.submitted) == (0, 0)
+    assert known.halted.endswith(f"create_music costs {price:g}")
+    result = await make(client, rows(3), tmp_path / "b", budget=price / 2)
+    assert (result.spent, result.submitted) == (price, 1)
+    assert result.halted == f"the first create_music cost {price:g}, the budget was {price / 2:g}"
+
+
 async def test_a_refund_gives_the_budget_back(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
     """A failed song does not use the budget up."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
@@ -315,6 +328,17 @@ async def test_a_refund_is_given_back_once_however_often_the_failure_is_seen(
         assert result.spent == (price if run < 2 else 2 * price)
         for record in (tmp_path / ".musicapi" / "songs").iterdir():
             record.unlink()
+
+
+async def test_songs_left_alike_are_left_for_the_same_reason(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Neither a link nor an id tells them apart, and the reason says that they are paid for."""
+    sandbox.faults.on("GET", "/media/*", Fault.status(404), times=None)
+    result = await make(client, rows(2), tmp_path)
+    host = sandbox.base_url.split("/")[2]
+    (why,) = set(result.left.values())
+    assert why == f"could not fetch a file from {host} in 6 tries: HTTP 404; paid for and made"
 
 
 async def test_no_more_than_allowed_are_in_flight(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def test_a_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox
     assert ended.code == 0
     assert "10 songs: 10 to submit" in ended.out
     assert "20 stems_basic, 20 wav" in ended.out
-    assert "30 creates at 1 per 3 s, and 20 other paid calls" in ended.out
+    assert "30 creates at 1 per 3 s, and 20 other paid calls: 50 paid calls in all" in ended.out
     assert "About 5 min" in ended.out
     assert not (tmp_path / "out").exists()
     assert not sandbox.journal
@@ -74,6 +74,38 @@ async def test_a_faulty_manifest_names_the_line(shell: Shell, sandbox: Sandbox, 
     assert not sandbox.journal
 
 
+async def test_the_help_says_what_a_row_may_hold(shell: Shell) -> None:
+    """Fields, steps, which clips they follow for, and how CSV separates them."""
+    told = " ".join((await shell.run("batch", "run", "--help")).out.split())
+    for words in (
+        "fields of create_music",
+        "Steps: stems",
+        "for each clip",
+        "commas",
+        "semicolons",
+        "may pass it",
+    ):
+        assert words in told
+
+
+async def test_each_fault_of_a_manifest_has_a_line(shell: Shell, tmp_path: Path) -> None:
+    """Text names one fault on each line, in plain words; JSON holds all of them in one event."""
+    song = {"mv": "sonic-v6", "gpt_description_prompt": "rain"}
+    bad = json.dumps({**song, "titel": "Rain"})
+    (tmp_path / "songs.jsonl").write_text(f"{bad}\n{json.dumps(song)}\nrain\n[]\n")
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--dry-run", "--text")
+    assert ended.code == 2
+    first, *lines = ended.err.splitlines()
+    assert first == "Error: songs.jsonl:"
+    assert lines[0] == "line 1: unknown field 'titel', did you mean 'title'?"
+    assert lines[1].startswith("line 3: not JSON (")
+    assert lines[2] == "line 4: not a JSON object {...}, but []"
+    assert lines[3].startswith("Nothing was sent")
+    told = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--dry-run", "--json")
+    (event,) = lines_of(told.err)
+    assert event["message"].count("line ") == 3
+
+
 async def test_ctrl_c_once_finishes_what_was_submitted(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -86,9 +118,23 @@ async def test_ctrl_c_once_finishes_what_was_submitted(
     made = len(sandbox.journal.creates)
     assert ended.code == 130, ended.err
     assert "nothing more is submitted" in ended.err
-    assert f"{made} songs done" in ended.out
+    assert f"{made} song{'s' * (made != 1)} done" in ended.out
     assert made < 30
     assert sandbox.journal.charged_twice() == []
+
+
+async def test_ctrl_c_with_nothing_left_to_do_is_success(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """All songs were submitted before it, so all are done, and there is nothing to come back for."""
+    write(tmp_path, 1)
+    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    await until(lambda: len(sandbox.journal.creates) == 1)
+    process.send_signal(signal.SIGINT)
+    ended = await end(process)
+    assert "under way" in ended.err
+    assert ended.code == 0, ended.err
+    assert "1 song done" in ended.out
 
 
 async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -103,6 +149,7 @@ async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_p
     process.send_signal(signal.SIGINT)
     ended = await end(process)
     assert ended.code == 130, ended.err
+    assert "Run the same command again" in ended.err
     made = len(sandbox.journal.creates)
     listed = await shell.run("jobs", "list", "out", "--json")
     jobs = lines_of(listed.out)
@@ -119,8 +166,40 @@ async def test_a_reason_that_concerns_many_songs_is_told_once(
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
     assert ended.code == 3, ended.err
     assert ended.out.count("credits are not enough") == 1
-    assert ended.out.count("Left for the next run") == 1
+    assert ended.out.count("songs left") == 1
     assert "and 2 more" in ended.out
+
+
+async def test_failures_are_told_by_reason(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """One line for each reason, what to do next, and the same by song in JSON, in later runs, too."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=2)
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(400))
+    write(tmp_path, 3)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 4, ended.err
+    assert "2 failed: generation failed (s" in ended.out
+    assert "1 failed: Bad Request (HTTP 400) (s" in ended.out
+    assert ended.out.count("--retry-failed") == 1
+    again = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--json")
+    (event,) = lines_of(again.out)
+    assert sorted(event["failures"].values()) == ["Bad Request (HTTP 400)", *["generation failed"] * 2]
+
+
+async def test_songs_left_by_a_lost_connection_are_told_together(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """One line that says that they are paid for, another what to do."""
+    write(tmp_path, 3)
+    sandbox.faults.on("POST", "/sonic/create", Fault.stuck(), times=None)
+    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    await until(lambda: len({entry.path for entry in sandbox.journal.polls}) == 3)
+    await sandbox.stop()
+    ended = await end(process)
+    assert ended.code == 5, ended.err
+    (line,) = [line for line in ended.out.splitlines() if " left" in line]
+    assert line.startswith("3 songs left: no connection to http://")
+    assert "; paid for and still running (s" in line
+    assert "Run the same command again" in ended.out
 
 
 async def test_a_disk_fault_is_told_from_a_matter_of_the_account(
