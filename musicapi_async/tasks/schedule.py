@@ -201,6 +201,8 @@ class Learned:
 
     def save(self) -> dict[str, Any]:
         """What was learned, as a dict that `json.dumps` takes."""
+        for _, hazard in self._kinds.values():
+            hazard.work_out()  # as whoever loads it will, so that both go on alike
         return {
             "version": 1,
             "kinds": {
@@ -253,7 +255,8 @@ class Learned:
     def _jittered(self, age: float, look: float, floor: float) -> float:
         if self._draw is None:
             return look
-        return age + max(spread(look - age, JITTER, self._draw), floor)
+        gap = spread(look - age, JITTER, self._draw)
+        return age + (gap if gap > floor else floor)
 
 
 class _Unlearning:

@@ -192,7 +192,7 @@ def test_what_was_learned_can_be_saved() -> None:
         live(policy, "producer/create", rng.gauss(45, 5))
     restored.load(json.loads(json.dumps(policy.save())))
     for kind in (SONG, "producer/create"):
-        assert looks(restored, kind, 8) == pytest.approx(looks(policy, kind, 8), abs=0.2)
+        assert looks(restored, kind, 8) == pytest.approx(looks(policy, kind, 8), abs=0.01)
 
 
 ZEROS = [0.0] * BINS
