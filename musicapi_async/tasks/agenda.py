@@ -23,9 +23,12 @@ from typing import Final
 from ..clock import Clock
 from .listeners import Slot
 
-SLACK: Final = 0.005
-"""Real seconds within which due times are served by one wake-up: a timer for each due time was measured to
-be 30 times slower on uvloop."""
+SLACK: Final = 0.02
+"""Seconds within which due times are served by one wake-up. With 100,000 tasks that are looked at in no order
+this is 1 to 4 µs per look cheaper than a quarter of it, and far below every interval."""
+SHORTEST_SLEEP: Final = 0.005
+"""Real seconds that the timer sleeps at least, however fast the clock runs: a timer for each due time was
+measured to be 30 times slower on uvloop."""
 STALE: Final = 64
 """Entries that were overtaken and are left, beside one for each task."""
 NEVER: Final = math.inf
@@ -43,7 +46,7 @@ class Agenda:
         self._clock: Final = clock
         self._poll: Final = poll
         self._concurrency: Final = concurrency
-        self._slack: Final = clock.speed * SLACK
+        self._slack: Final = max(SLACK, clock.speed * SHORTEST_SLEEP)
         self._instants: Final[list[int]] = []  # a heap, in units of the slack
         self._slots: Final[dict[int, list[Slot]]] = {}  # of each instant
         self._batch: list[Slot] = []  # what is due now, the oldest last
@@ -188,7 +191,7 @@ class Agenda:
         if self._closed:
             return
         self._covered = due - self._slack
-        delay = max(self._clock.real(due - self._clock.now()), SLACK)
+        delay = max(self._clock.real(due - self._clock.now()), SHORTEST_SLEEP)
         # An empty context: the workers outlive the request that happened to start them.
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(delay, self._rouse, context=contextvars.Context())
