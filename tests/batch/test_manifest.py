@@ -149,6 +149,16 @@ def test_no_text_raises_anything_else(text: str) -> None:
         ({"steps": [{"persona": {"nam": "x", "name": "y"}}]}, ", did you mean 'name'?"),
         ({"operation": "sonic.create-musik"}, "did you mean 'sonic.create_music'?"),
         ({"zzz": 1}, "unknown field 'zzz'; create_music has "),
+        ({"style": "folk"}, "unknown field 'style', did you mean 'tags'?"),
+        ({"genre": "folk"}, "unknown field 'genre', did you mean 'tags'?"),
+        ({"lyrics": "la"}, "unknown field 'lyrics', did you mean 'prompt'?"),
+        ({"model": "sonic-v6"}, "unknown field 'model', did you mean 'mv'?"),
+        (
+            {"out": "o"},
+            "unknown field 'out': all files of a batch are downloaded into one folder, which --out",
+        ),
+        ({"output": "o"}, "unknown field 'output': all files of a batch are downloaded"),
+        ({"mv": None}, "mv: text, not empty (known for mv: sonic-v6, "),
     ],
 )
 def test_a_typo_names_what_was_meant(row: dict[str, Any], told: str) -> None:
@@ -156,3 +166,20 @@ def test_a_typo_names_what_was_meant(row: dict[str, Any], told: str) -> None:
     with pytest.raises(RequestValidationError) as caught:
         Manifest.of([{"mv": "sonic-v6", "gpt_description_prompt": "rain", **row}])
     assert told in str(caught.value)
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    """The second would replace the first without a word."""
+    path = write(tmp_path, "mv,title,title\nsonic-v6,one,two\n", "songs.csv")
+    with pytest.raises(
+        RequestValidationError, match="the column 'title' stands in the header more than once"
+    ):
+        Manifest.read(path)
+
+
+def test_a_missing_model_lists_those_that_are_known() -> None:
+    """All models, as in the help of the command."""
+    with pytest.raises(
+        RequestValidationError, match=r"'mv' is missing \(known for mv: sonic-v6, .*sonic-v3-5\)"
+    ):
+        Manifest.of([{"gpt_description_prompt": "rain"}])
