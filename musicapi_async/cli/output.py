@@ -13,7 +13,7 @@ import os
 import select
 import sys
 from io import BufferedWriter, RawIOBase, TextIOWrapper
-from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -37,18 +37,17 @@ class OutputLost(Exception):
 
 
 class _Guarded(RawIOBase):
-    """The bytes of one standard stream. Once a write has failed, `lost` is set and no more is written."""
+    """The bytes of the file descriptor `number`, or of a stream that was closed from the start (None).
 
-    def __init__(self, stream: TextIO | None, *, raises: bool) -> None:
+    Once a write has failed, `lost` is set and no more is written.
+    """
+
+    def __init__(self, number: int | None, *, raises: bool) -> None:
         super().__init__()
-        self._stream: Final = stream  # kept alive: its end would close the raw stream
-        buffer = stream.buffer if stream is not None else None
-        self._raw: Final[RawIOBase | BinaryIO | None] = (
-            buffer.raw if isinstance(buffer, BufferedWriter) else buffer
-        )
-        self._terminal: Final = stream is not None and stream.isatty()
+        self._raw: Final = None if number is None else open(number, "wb", 0, closefd=False)  # noqa: SIM115
+        self._terminal: Final = self._raw is not None and self._raw.isatty()
         self.raises = raises
-        self.lost: OutputLost | None = None if stream is not None else OutputLost(CLOSED)
+        self.lost: OutputLost | None = OutputLost(CLOSED) if number is None else None
 
     def writable(self) -> bool:
         """True, also when writing fails: the failure is reported at the first write."""
@@ -83,11 +82,11 @@ class _Guarded(RawIOBase):
 class _Stream(TextIOWrapper):
     """The text of a standard stream."""
 
-    def __init__(self, stream: TextIO | None, *, raises: bool) -> None:
-        self.guarded: Final = _Guarded(stream, raises=raises)
+    def __init__(self, number: int | None, encoding: str, *, raises: bool) -> None:
+        self.guarded: Final = _Guarded(number, raises=raises)
         super().__init__(
             BufferedWriter(self.guarded),
-            encoding="utf-8" if stream is None else stream.encoding,
+            encoding=encoding,
             errors="replace",  # a title that the terminal cannot show is no error
             line_buffering=True,
         )
@@ -103,9 +102,14 @@ def guard() -> None:
 
 
 def _guarded(stream: TextIO | None, *, raises: bool) -> TextIO:
-    """The stream in guard; one that a program has put in its place, which is no `TextIOWrapper`, stays."""
-    is_own = stream is None or issubclass(type(stream), TextIOWrapper)
-    return stream if stream is not None and not is_own else _Stream(stream, raises=raises)
+    """The stream in guard; one without a file descriptor, which a program has put in its place, stays."""
+    if stream is None:
+        return _Stream(None, "utf-8", raises=raises)
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return stream
+    return _Stream(number, stream.encoding, raises=raises)
 
 
 def _occupy_standard_descriptors() -> None:

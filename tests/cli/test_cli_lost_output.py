@@ -1,6 +1,7 @@
 """Standard output that is full, closed, or read by nobody: paid tasks are named all the same.
 
-Real processes under a shell, because what the interpreter does with a closed stream is part of it.
+Processes of their own, some of them under a shell, because what the interpreter does with a closed stream is
+part of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_shell import Ended, environment, lines_of
+from forked import Forked
 from patience import PATIENCE
 
 from musicapi_async.sandbox import Fault, Sandbox
@@ -20,26 +22,48 @@ from musicapi_async.store import SQLiteStore
 
 LOST = 141
 SONG = ("create", "--mv", "sonic-v6", "--prompt", "[Verse]\nla la la", "--title", "Lanterns")
-NO_READER = '"$@"'
-"""With a pipe whose other end is closed already, as that of `| head -c0` is a moment later."""
-SINKS = {
-    "full": ('"$@" >/dev/full', "No space left on device"),
-    "closed": ('"$@" >&-', "it is closed"),
-    "no reader": (NO_READER, "Broken pipe"),
-}
-"""How a shell loses standard output, and what the system calls it."""
+SINKS = {"full": "No space left on device", "closed": "it is closed", "no reader": "Broken pipe"}
+"""How standard output is lost, and what the system calls it."""
+SCRIPTS = {"full": '"$@" >/dev/full', "closed": '"$@" >&-', "no reader": '"$@"'}
+"""The same in a shell; without a reader the pipe's other end is closed from the start."""
 
 
 async def lost(box: Sandbox | None, folder: Path, sink: str, *args: str) -> Ended:
     """Run the command with standard output lost."""
-    script, reason = SINKS[sink]
-    ran = await in_shell(script, box, folder, *args, read=script != NO_READER)
-    assert ran.out == ""
-    assert reason in ran.err
-    return ran
+    done = await run(box, folder, {"full": "/dev/full", "closed": None, "no reader": ""}[sink], "err", *args)
+    if not (sink == "no reader" and done.err == ""):
+        assert SINKS[sink] in done.err
+    return done
 
 
-async def in_shell(script: str, box: Sandbox | None, folder: Path, *args: str, read: bool = True) -> Ended:
+async def run(box: Sandbox | None, folder: Path, out: str | None, err: str | None, *args: str) -> Ended:
+    """Run the command with files in `folder`, or devices, as its output; '' for a pipe that nobody reads, None
+    for no stream at all."""
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    streams: list[int | None] = [opened[0]]
+    for name in (out, err):
+        if name == "":
+            reader, writer = os.pipe()
+            os.close(reader)
+            opened.append(writer)
+        elif name is not None:
+            opened.append(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        streams.append(None if name is None else opened[-1])
+    process = Forked(
+        "musicapi_async.cli.main:main", *args, environment=environment(box), folder=folder, streams=streams
+    )
+    for one in opened:
+        os.close(one)
+    code = await process.ended()
+    written = [
+        (folder / name).read_text(encoding="utf-8") if name and not name.startswith("/") else ""
+        for name in (out, err)
+    ]
+    no_traceback(written[1])
+    return Ended(code, *written)
+
+
+async def in_shell(script: str, box: Sandbox, folder: Path, *args: str, read: bool = True) -> Ended:
     """Run the command as `"$@"` of a shell script; unless `read`, nobody reads its standard output."""
     command = (sys.executable, "-m", "musicapi_async.cli.main", *args)
     reader, writer = os.pipe()
@@ -55,9 +79,13 @@ async def in_shell(script: str, box: Sandbox | None, folder: Path, *args: str, r
     os.close(writer)
     out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode is not None
-    for forbidden in (b"Traceback", b"Exception ignored", b"OutputLost"):
-        assert forbidden not in err, err.decode()
+    no_traceback(err.decode())
     return Ended(process.returncode, (out or b"").decode(), err.decode())
+
+
+def no_traceback(text: str) -> None:
+    """Nothing that the interpreter says of errors that nobody caught."""
+    assert not any(word in text for word in ("Traceback", "Exception ignored", "OutputLost")), text
 
 
 def token_of(box: Sandbox) -> str:
@@ -83,8 +111,7 @@ async def test_a_create_names_its_task(
         assert (event["event"], event["exit_code"]) == ("output_lost", LOST)
         assert event["tasks"] == [event["resume"].split()[-1]]
         words = event["resume"].split()[1:]
-        waited = await in_shell('"$@"', sandbox, tmp_path, "--json", *words)
-        assert waited.code == 0
+        assert (await run(sandbox, tmp_path, "out", "err", "--json", *words)).code == 0
         assert len(sandbox.journal.creates) == 1
 
 
@@ -178,18 +205,18 @@ async def test_what_is_free_says_why_it_shows_nothing(
         done = await lost(sandbox, tmp_path, sink, "--text", *args)
         assert done.code == LOST
         assert len(done.err.splitlines()) == 1
-    left = await in_shell(NO_READER, sandbox, tmp_path, "--text", *args, read=False)
+    left = await lost(sandbox, tmp_path, "no reader", "--text", *args)
     assert (left.code, left.err) == (LOST, "")
 
 
-@pytest.mark.parametrize("script", ['"$@" 2>&-', '"$@" 2>/dev/full'])
+@pytest.mark.parametrize("err", [None, "/dev/full", ""])
 @pytest.mark.parametrize("form", ["--json", "--text"])
 async def test_without_standard_error_the_token_is_on_standard_output(
-    sandbox: Sandbox, tmp_path: Path, script: str, form: str
+    sandbox: Sandbox, tmp_path: Path, err: str | None, form: str
 ) -> None:
     """Nor does the log, which cannot be written, end a paid call."""
     sandbox.faults.on("POST", "/sonic/create", Fault.stuck())
-    done = await in_shell(script, sandbox, tmp_path, form, "-vv", *SONG, "--timeout", "60")
+    done = await run(sandbox, tmp_path, "out", err, form, "-vv", *SONG, "--timeout", "60")
     assert done.code == 5
     assert token_of(sandbox) in done.out
 
@@ -205,14 +232,22 @@ async def test_without_any_stream_the_exit_code_tells(
     assert len(sandbox.journal.creates) == 1
 
 
+@pytest.mark.parametrize("sink", SINKS)
+async def test_a_create_under_a_shell(sandbox: Sandbox, tmp_path: Path, sink: str) -> None:
+    """The same with a new interpreter, whose own end could fail as well."""
+    done = await in_shell(SCRIPTS[sink], sandbox, tmp_path, "--json", *SONG, read=sink != "no reader")
+    assert (done.code, done.out) == (LOST, "")
+    assert token_of(sandbox) in done.err
+    assert f"musicapi wait {lines_of(done.err)[-1]['tasks'][0]}" in done.err
+
+
 async def test_files_do_not_take_the_number_of_a_closed_stream(sandbox: Sandbox, tmp_path: Path) -> None:
     """What writes to descriptor 2 must not write into a job store."""
     (tmp_path / "songs.jsonl").write_text('{"mv": "sonic-v6", "prompt": "la"}', encoding="utf-8")
-    script = '"$@" <&- >&- 2>&-'
-    done = await in_shell(script, sandbox, tmp_path, "batch", "run", "songs.jsonl", "--out", "o", "-vv")
-    assert done.code == LOST
-    again = await in_shell('"$@"', sandbox, tmp_path, "batch", "run", "songs.jsonl", "--out", "o")
-    assert (again.code, len(sandbox.journal.creates)) == (0, 1)
+    words = ("batch", "run", "songs.jsonl", "--out", "o", "-vv")
+    assert (await run(sandbox, tmp_path, None, None, *words)).code == LOST
+    assert (await run(sandbox, tmp_path, "out", "err", *words)).code == 0
+    assert len(sandbox.journal.creates) == 1
 
 
 async def test_a_failed_task_is_told_as_well(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -220,7 +255,7 @@ async def test_a_failed_task_is_told_as_well(sandbox: Sandbox, tmp_path: Path) -
     async with sandbox.client() as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.fail("failed-200"))
         token = (await client.sonic.create_music(mv="sonic-v6", prompt="la")).token
-    while "failed" not in (await in_shell('"$@"', sandbox, tmp_path, "--json", "task", token)).out:
+    while "failed" not in (await run(sandbox, tmp_path, "out", "err", "--json", "task", token)).out:
         await sandbox.clock.sleep(10)
     done = await lost(sandbox, tmp_path, "full", "--json", "wait", token)
     assert done.code == LOST
