@@ -93,8 +93,8 @@ class _NearestOption(click.Command):
             flags = [flag for param in self.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)]
             known = {flag[2:].replace("-", "_"): flag for flag in flags if flag.startswith("--")}
             near = nearest(error.option_name, known)
-            meant = [known[near]] if near else None
-            raise click.NoSuchOption(error.option_name, possibilities=meant, ctx=error.ctx) from None
+            meant = f" Did you mean {known[near]!r}?" if near else ""
+            raise click.UsageError(f"No such option {error.option_name!r}.{meant}", error.ctx) from None
 
 
 class Group(_NearestOption, click.Group):

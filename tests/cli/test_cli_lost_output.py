@@ -17,6 +17,7 @@ from command_shell import Ended, environment, lines_of
 from forked import Forked
 from patience import PATIENCE
 
+from musicapi_async import TaskFailedError
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.store import SQLiteStore
 
@@ -254,10 +255,10 @@ async def test_a_failed_task_is_told_as_well(sandbox: Sandbox, tmp_path: Path) -
     """The loss of the output does not hide the error."""
     async with sandbox.client() as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.fail("failed-200"))
-        token = (await client.sonic.create_music(mv="sonic-v6", prompt="la")).token
-    while "failed" not in (await run(sandbox, tmp_path, "out", "err", "--json", "task", token)).out:
-        await sandbox.clock.sleep(10)
-    done = await lost(sandbox, tmp_path, "full", "--json", "wait", token)
+        task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
+        with pytest.raises(TaskFailedError):
+            await task.wait()
+    done = await lost(sandbox, tmp_path, "full", "--json", "task", task.token)
     assert done.code == LOST
     assert [event["event"] for event in lines_of(done.err)] == ["error", "output_lost"]
     assert lines_of(done.err)[0]["type"] == "TaskFailedError"
