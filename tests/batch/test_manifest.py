@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicapi_async.batch import Manifest
+from musicapi_async import MusicAPI
+from musicapi_async.batch import Manifest, run_batch
 from musicapi_async.errors import RequestValidationError
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
@@ -183,3 +184,13 @@ def test_a_missing_model_lists_those_that_are_known() -> None:
         RequestValidationError, match=r"'mv' is missing \(known for mv: sonic-v6, .*sonic-v3-5\)"
     ):
         Manifest.of([{"gpt_description_prompt": "rain"}])
+
+
+async def test_a_price_of_no_operation_is_refused(tmp_path: Path) -> None:
+    """A misspelt name would leave the budget without its price."""
+    async with MusicAPI("key", base_url="http://127.0.0.1:9") as client:
+        with pytest.raises(
+            RequestValidationError, match=r"no operation 'create_musik' \(did you mean 'create_music'"
+        ):
+            await run_batch(client, Manifest.of([SONG]), out=tmp_path / "out", prices={"create_musik": 3})
+    assert not (tmp_path / "out").exists()
