@@ -45,7 +45,7 @@ CONTEXT.set_forkserver_preload(list(PRELOADED))
 class Forked:
     """A process that runs `program`, which is "module:function", with arguments as a command gets them.
 
-    Its standard streams are these file descriptors of this process.
+    Its standard streams are these file descriptors of this process; None for one that it starts without.
     """
 
     def __init__(
@@ -54,16 +54,17 @@ class Forked:
         *args: str,
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
-        streams: Sequence[int] = (0, 1, 2),
+        streams: Sequence[int | None] = (0, 1, 2),
     ) -> None:
-        ends = [Connection(os.dup(one)) for one in streams]
+        ends = [None if one is None else Connection(os.dup(one)) for one in streams]
         settings = dict(os.environ if environment is None else environment)
         self._process = CONTEXT.Process(
             target=_run, args=(program, args, settings, folder or Path.cwd(), ends), daemon=True
         )  # daemon: one that a failed test left behind is ended, not waited for, when the tests are over
         self._process.start()
         for end in ends:
-            end.close()
+            if end is not None:
+                end.close()
 
     @property
     def returncode(self) -> int | None:
@@ -155,15 +156,24 @@ async def _writer(end: int) -> tuple[asyncio.StreamWriter, asyncio.BaseTransport
 
 
 def _run(
-    program: str, args: Sequence[str], environment: dict[str, str], folder: Path, ends: list[Connection]
+    program: str,
+    args: Sequence[str],
+    environment: dict[str, str],
+    folder: Path,
+    ends: list[Connection | None],
 ) -> None:
     """What the process does."""
     for number, end in enumerate(ends):
-        os.dup2(end.fileno(), number)
-        end.close()
+        if end is not None:
+            os.dup2(end.fileno(), number)
+            end.close()
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if ends[number] is None:  # as an interpreter does it that is started without the stream
+            os.close(number)
+            setattr(sys, name, None)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

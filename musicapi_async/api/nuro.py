@@ -13,6 +13,7 @@ from . import nuro_values as values
 from .operation import Family, Polled, calls, submits
 from .request import GetMusic, Hooked
 from .results import Clips, TaskUpdate
+from .values import KNOWN
 
 
 def _of(known: tuple[str, ...]) -> str:
@@ -59,7 +60,9 @@ class CreateBgm(Hooked, kw_only=True, tag_field="type", tag="bgm"):
     description: Annotated[
         str, Meta(min_length=1, description="What to make; at most 199 characters with 'v2.0'.")
     ]
-    version: Annotated[str, Meta(description="Engine: 'v1.0' or 'v2.0'.")] | None = None
+    version: (
+        Annotated[str, Meta(description="Engine: 'v1.0' or 'v2.0'.", extra={KNOWN: ("v1.0", "v2.0")})] | None
+    ) = None
     genre: Annotated[list[str], Meta(max_length=FEW, description=_of(values.BGM_GENRES))] | None = None
     mood: Annotated[list[str], Meta(max_length=FEW, description=_of(values.BGM_MOODS))] | None = None
     instrument: Annotated[list[str], Meta(max_length=FEW, description=_of(values.BGM_INSTRUMENTS))] | None = (

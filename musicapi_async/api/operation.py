@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cached_property
 from typing import (
     Any,
@@ -39,10 +39,11 @@ from urllib.parse import quote
 import msgspec
 
 from ..config import Options
+from ..errors import BadRequestError
 from .handle import Task
-from .request import FieldInfo, Request, fields
+from .request import FieldInfo, Request, fields, unknown_words
 from .results import Result
-from .spelling import did_you_mean
+from .spelling import did_you_mean, is_folder, nearest
 
 P = ParamSpec("P")
 Req = TypeVar("Req", bound=Request)
@@ -147,7 +148,11 @@ class Operation(Generic[P, R]):
                 request = self.request(*args, **kwargs)
             except TypeError as error:
                 raise self.misused(args, kwargs, error) from None
-            return cast("R", await send(self, request))
+            try:
+                return cast("R", await send(self, request))
+            except BadRequestError as error:
+                error.hint = " ".join(filter(None, [error.hint, unknown_words(request)]))
+                raise
 
         # Kept on the family, where it is found the next time without asking here again.
         vars(instance)[self.name] = method
@@ -209,19 +214,31 @@ class Operation(Generic[P, R]):
         if options:
             told = f"takes no {options[0]!r}: that is an option, client.with_options({options[0]}=...)"
         elif unknown:
-            near = did_you_mean(unknown[0], known)
-            told = f"has no argument {unknown[0]!r}{near or '; there are ' + ', '.join(known)}"
+            told = "has no argument " + ", ".join(_no_argument(one, known) for one in unknown)
+            if not any(nearest(one, known) or is_folder(one) for one in unknown):
+                told += f"; there are {', '.join(known)}"
         else:
             named = args and next(iter(known.values())).kind is inspect.Parameter.KEYWORD_ONLY
             needed = [one for one, about in known.items() if about.default is about.empty]
             lacking = [one for one in needed if one not in given and one not in list(known)[: len(args)]]
+            listed = [
+                words for field in self.fields if field.name in lacking and (words := field.known_words)
+            ]
             told = f"needs {', '.join(lacking)}" if lacking else f"cannot be called so: {error}"
+            told = "; ".join([told, *listed])
             if named:
                 told = f"takes arguments by name only, such as {next(iter(known))}=..."
         return TypeError(f"{name} {told}")
 
     def __repr__(self) -> str:
         return f"<{self.family.__name__}.{self.name}: {self.call_name}>"
+
+
+def _no_argument(name: str, known: Iterable[str]) -> str:
+    near = did_you_mean(name, known)
+    if not near and is_folder(name):
+        near = " (to save the files: client.download(await task.wait(), folder))"
+    return f"{name!r}{near}"
 
 
 _RAISES: Final = (

@@ -12,7 +12,7 @@ from ..errors import Violation
 from .operation import Family, Polled, calls, submits
 from .request import GetMusic, Hooked, in_order, picture
 from .results import Clips, TaskUpdate
-from .values import ClipId, Title
+from .values import KNOWN, LINK, ClipId, Title
 
 TRACKS: Final = Polled(
     "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=20, slow=90
@@ -41,13 +41,37 @@ Instruction = Annotated[str, Meta(description="What to do, in plain words.")]
 UploadedClip = Annotated[str, Meta(min_length=1, description="The uploaded clip, from `upload`.")]
 
 
+MODELS: Final = (
+    "Lyria 3 Pro",
+    "Lyria 3 preview",
+    "FUZZ-3-Demo",
+    "FUZZ-2.0",
+    "FUZZ-2.0 Pro",
+    "FUZZ-2.0 Raw",
+    "FUZZ-1.1",
+    "FUZZ-1.1 Pro",
+    "FUZZ-1.0",
+    "FUZZ-1.0 Pro",
+    "FUZZ-0.8",
+)
+"""The only real model, and the names that the vendor's documentation says are taken for it."""
+
+
 class Made(Hooked, kw_only=True):
     """What every track takes."""
 
     sound: Sound | None = None
     lyrics: Annotated[str, Meta(description="Lyrics with [Verse], [Chorus], ... marks.")] | None = None
     title: Title | None = None
-    mv: Annotated[str, Meta(description="Model; 'Lyria 3 Pro' if left out.")] | None = None
+    mv: (
+        Annotated[
+            str,
+            Meta(
+                description=f"Model: {', '.join(MODELS)}. 'Lyria 3 Pro' if left out.", extra={KNOWN: MODELS}
+            ),
+        ]
+        | None
+    ) = None
     seed: Annotated[str, Meta(description="Number that picks the variation; sent as text.")] | int | None = (
         None
     )
@@ -68,7 +92,7 @@ class Made(Hooked, kw_only=True):
 class CreateMusic(Made, kw_only=True, tag_field="task_type", tag="create_music"):
     """Create a track of about 30 seconds from a style, from lyrics, or both."""
 
-    cover_url: Annotated[str, Meta(description="Link to a cover image.")] | None = None
+    cover_url: Annotated[str, Meta(description="Link to a cover image.", extra={LINK: True})] | None = None
 
     def rules(self) -> Iterator[Violation]:
         """One of style and lyrics is needed."""
@@ -144,7 +168,9 @@ class CoverUploadMusic(Covering, kw_only=True, tag_field="task_type", tag="cover
 class Upload(Hooked):
     """Import audio by its link, as a task: the result is a clip whose `clip_id` can be worked on."""
 
-    audio_url: Annotated[str, Meta(min_length=1, description="Public direct link to the audio.")]
+    audio_url: Annotated[
+        str, Meta(min_length=1, description="Public direct link to the audio.", extra={LINK: True})
+    ]
 
 
 class Download(Hooked):

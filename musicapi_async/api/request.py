@@ -17,10 +17,20 @@ from msgspec import Meta
 
 from ..config import LOOPBACK
 from ..errors import RequestValidationError, Violation
-from .values import WebhookSecret, WebhookUrl
+from .spelling import did_you_mean
+from .values import KNOWN, LINK, WebhookSecret, WebhookUrl
 
 LOCAL: Final = "local"
 """`Meta(extra={LOCAL: True})` marks a field that steers this client and is never sent."""
+
+PUBLIC_LINK: Final = "a public link, http:// or https://"
+"""The limit of such a field."""
+
+PUBLISH: Final = (
+    "The service takes no files: put the file where everybody can fetch it, and give its link. "
+    "musicapi_async.chains.extend and cover do that with uploader=..., an async function."
+)
+"""What to do with a local file."""
 
 SECRET: Final = frozenset({"webhook_secret"})
 """Fields whose value appears in no error text and no repr."""
@@ -81,6 +91,13 @@ class FieldInfo(msgspec.Struct, frozen=True):
     description: str
     local: bool
     type: msgspec.inspect.Type
+    link: bool = False
+    known: tuple[str, ...] = ()
+
+    @property
+    def known_words(self) -> str:
+        """The known values in words; empty if there are none."""
+        return f"known for {self.name}: {', '.join(self.known)}" if self.known else ""
 
 
 @cache
@@ -97,10 +114,12 @@ def fields(cls: type[Request]) -> tuple[FieldInfo, ...]:
                 hint=hints[field.name],
                 required=field.required,
                 default=None if field.default is msgspec.NODEFAULT else field.default,
-                limit=limit_of(field.type),
+                limit=PUBLIC_LINK if extra.get(LINK) else limit_of(field.type),
                 description=description,
                 local=bool(extra.get(LOCAL)),
                 type=field.type,
+                link=bool(extra.get(LINK)),
+                known=tuple(extra.get(KNOWN, ())),
             )
         )
     return tuple(found)
@@ -196,10 +215,21 @@ def violations(request: Request) -> list[Violation]:
             continue  # an empty optional text is left out, as if it were not given
         if not _fits(value, field.hint):
             shown = "a secret" if field.name in SECRET else picture(value) + _meant(field.name, value)
-            found.append(Violation(field.name, field.limit, shown))
+            limit = f"{field.limit} ({field.known_words})" if field.known else field.limit
+            found.append(Violation(field.name, limit, shown))
+        elif field.link and not _is_link(value):
+            found.append(Violation(field.name, field.limit, picture(value)))
     if not found:
         found.extend(request.rules())
     return found
+
+
+def _is_link(value: object) -> bool:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        return parts is not None and parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def _meant(name: str, value: object) -> str:
@@ -233,9 +263,21 @@ def refuse(found: list[Violation], call: str) -> RequestValidationError:
     """The error for `found`, which must not be empty."""
     first = found[0]
     text = "; ".join(str(violation) for violation in found)
+    hint = PUBLISH if any(violation.limit == PUBLIC_LINK for violation in found) else ""
     return RequestValidationError(
-        text, field=first.field, limit=first.limit, value=first.value, violations=found, call=call
+        text, field=first.field, limit=first.limit, value=first.value, violations=found, call=call, hint=hint
     )
+
+
+def unknown_words(request: Request) -> str:
+    """The known values of fields that hold another one, for the error of a service that refused them."""
+    told: list[str] = []
+    for field in fields(type(request)):
+        value: object = getattr(request, field.name)
+        if field.known and isinstance(value, str) and value and value not in field.known:
+            near = did_you_mean(value, field.known)
+            told.append(f"{field.name} {picture(value)} is not known here{near}; {field.known_words}.")
+    return " ".join(told)
 
 
 def body(request: Request) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from .operation import Family, Polled, calls, submits
 from .replies import Upload
 from .request import GetMusic, Request, in_order
 from .results import Clips, TaskUpdate
-from .values import SourceUrl, Title
+from .values import KNOWN, SourceUrl, Title
 
 SONGS: Final = Polled("/riffusion/task/{task_id}", "riffusion", first=15, interval=15, deadline=900)
 """First look, interval and deadline in seconds (contract, tasks 5)."""
@@ -33,6 +33,10 @@ TASK_TYPES: Final = (
 """Known values of `task_type` (contract, riffusion 1); others are sent as they are."""
 
 
+MODELS: Final = ("FUZZ-1.1 Pro", "FUZZ-1.1", "FUZZ-1.0 Pro", "FUZZ-1.0")
+"""The models that the vendor's documentation lists."""
+
+
 class Create(Request, kw_only=True):
     """Create two songs, or work on a clip: `task_type` says what. Which fields go together is the service's
     business.
@@ -42,7 +46,9 @@ class Create(Request, kw_only=True):
         str,
         Meta(min_length=1, description=f"What to do: {', '.join(TASK_TYPES)}."),
     ] = "create_music"
-    mv: Annotated[str, Meta(min_length=1, description="Model.")] = "FUZZ-1.1 Pro"
+    mv: Annotated[
+        str, Meta(min_length=1, description=f"Model: {', '.join(MODELS)}.", extra={KNOWN: MODELS})
+    ] = "FUZZ-1.1 Pro"
     custom_mode: (
         Annotated[bool, Meta(description="True: `lyrics`. False: `prompt`. Left out: follows from them.")]
         | None

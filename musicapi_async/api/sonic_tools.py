@@ -10,7 +10,7 @@ from msgspec import Meta
 from ..errors import Violation
 from .request import LOCAL, Hooked, Request, in_order, window
 from .sonic_songs import Lengthy, Moded, Styled
-from .values import AudioWeight, AutoLyrics, ClipId, Instrumental, ShortTags, SourceUrl
+from .values import LINK, AudioWeight, AutoLyrics, ClipId, Instrumental, ShortTags, SourceUrl
 
 VOX_WINDOW: Final = 30
 """Seconds that a vocal segment may last (contract, sonic 15)."""
@@ -57,6 +57,7 @@ class CreateVoice(Hooked):
         Meta(
             min_length=1,
             description="Public direct link to MP3 or WAV: longer than 10 s, one clear speaker.",
+            extra={LINK: True},
         ),
     ]
 

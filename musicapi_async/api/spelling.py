@@ -1,19 +1,71 @@
-"""A misspelt word and the right one that is nearest to it."""
+"""A word that is not known, and the right one that was most likely meant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Final
 
 LONGEST: Final = 60
 """Characters of a word that are compared; none of ours is longer, and comparing takes time."""
 
+_FOLDERS: Final = ("download", "out")
+
+MEANT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "style": ("tags", "sound"),
+        "styles": ("tags", "sound"),
+        "genre": ("tags", "sound"),
+        "genres": ("tags", "sound"),
+        "mood": ("tags", "sound"),
+        "lyric": ("prompt", "lyrics"),
+        "lyrics": ("prompt",),
+        "text": ("prompt", "lyrics"),
+        "description": ("gpt_description_prompt", "describe"),
+        "model": ("mv", "model_type"),
+        "model_name": ("mv", "model_type"),
+        "model_version": ("mv", "model_type"),
+        "version": ("mv", "model_type"),
+        "download": _FOLDERS,
+        "out": _FOLDERS,
+        "output": _FOLDERS,
+        "output_dir": _FOLDERS,
+        "folder": _FOLDERS,
+        "dir": _FOLDERS,
+        "instrumental": ("make_instrumental",),
+        "gender": ("vocal_gender",),
+        "negative_style": ("negative_tags",),
+        "exclude": ("negative_tags",),
+        "weirdness": ("weirdness_constraint",),
+        "seconds": ("duration", "length"),
+        "length": ("duration",),
+        "callback_url": ("webhook_url",),
+        "webhook": ("webhook_url",),
+        "clip": ("clip_id", "continue_clip_id"),
+        "song_id": ("clip_id", "continue_clip_id"),
+        "audio_id": ("clip_id", "continue_clip_id"),
+        "persona": ("persona_id",),
+        "voice_id": ("persona_id",),
+        "file": ("url", "audio_url"),
+        "path": ("url", "audio_url"),
+        "link": ("url", "audio_url"),
+        "generate": ("create", "create_music"),
+        "song": ("create", "create_music"),
+    }
+)
+"""Words of other APIs, and of everyday speech, that no likeness of spelling leads to the right name from. The
+first that is known where the word stands is meant."""
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` most likely stands for, or None if none is near."""
     by_plain = {_plain(name): name for name in known}
-    found = get_close_matches(_plain(word[:LONGEST]), by_plain, n=1)
+    plain = _plain(word[:LONGEST])
+    for name in MEANT.get(plain, ()):
+        if name in by_plain:
+            return by_plain[name]
+    found = get_close_matches(plain, by_plain, n=1)
     return by_plain[found[0]] if found else None
 
 
@@ -23,5 +75,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return "" if found is None else f" (did you mean {found!r}?)"
 
 
+def is_folder(word: str) -> bool:
+    """True if the word asks for a folder to save files in, which no request has."""
+    return MEANT.get(_plain(word)) == _FOLDERS
+
+
 def _plain(word: str) -> str:
-    return word.strip().lower().replace("-", "_")
+    return word.strip().lower().lstrip("-").replace("-", "_").replace(" ", "_")

@@ -12,6 +12,7 @@ from ..errors import Violation
 from .operation import Family, Polled, calls, submits
 from .request import GetMusic, Request
 from .results import Clips, TaskUpdate
+from .values import KNOWN
 
 SONGS: Final = Polled("/studio/task/{task_id}", "studio", first=15, interval=15, deadline=900)
 """First look, interval and deadline in seconds (contract, tasks 5)."""
@@ -34,7 +35,12 @@ class Common(Request, kw_only=True):
         str, Meta(min_length=1, description="Style tags, a description or keywords, as the mode wants.")
     ]
     model_type: Annotated[
-        str, Meta(min_length=1, description="'studio130-v1.5' (130 s) or 'studio32-v1.5' (32 s).")
+        str,
+        Meta(
+            min_length=1,
+            description="'studio130-v1.5' (130 s) or 'studio32-v1.5' (32 s).",
+            extra={KNOWN: ("studio130-v1.5", "studio32-v1.5")},
+        ),
     ]
     prompt_strength: Annotated[float, Meta(ge=0, le=1, description="Weight of the prompt.")] = 0.5
     clarity_strength: Annotated[float, Meta(ge=0, le=1, description="Weight of clarity.")] = 0.25

@@ -17,10 +17,46 @@ from msgspec import Meta
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+KNOWN: Final = "known"
+"""`Meta(extra={KNOWN: (...)})`: the values that are known; others are sent as they are."""
+
+LINK: Final = "link"
+"""`Meta(extra={LINK: True})` marks a link that the service fetches: nothing else can be sent in it."""
+
+# --- limits by model (contract, sonic 1: refused live one over) ----------------------------------------
+
+
+class ModelLimits(msgspec.Struct, frozen=True):
+    """Characters that a Sonic model takes in `prompt` and `tags`."""
+
+    prompt: int
+    tags: int
+
+
+LOOSEST: Final = ModelLimits(prompt=5000, tags=1000)
+"""Unknown models get the loosest limits: the service decides."""
+
+SONIC_MODELS: Final[Mapping[str, ModelLimits]] = {
+    "sonic-v6": LOOSEST,
+    "sonic-v6-wild": LOOSEST,
+    "sonic-v6-mini": LOOSEST,
+    "sonic-v5-5": LOOSEST,
+    "sonic-v5": LOOSEST,
+    "sonic-v4-5-plus": LOOSEST,
+    "sonic-v4-5": LOOSEST,
+    "sonic-v4": ModelLimits(prompt=3000, tags=200),
+    "sonic-v3-5": ModelLimits(prompt=3000, tags=200),
+}
+
 # --- fields that several requests share ----------------------------------------------------------------
 
 Mv = Annotated[
-    str, Meta(min_length=1, description="Model, such as 'sonic-v6'; unknown names are sent as they are.")
+    str,
+    Meta(
+        min_length=1,
+        description=f"Model: {', '.join(SONIC_MODELS)}. Unknown names are sent as they are.",
+        extra={KNOWN: tuple(SONIC_MODELS)},
+    ),
 ]
 CustomMode = Annotated[
     bool,
@@ -72,36 +108,12 @@ SourceUrl = Annotated[
     Meta(
         min_length=1,
         description="Public direct link to the audio (MP3, WAV, ...; at most 8 minutes); must answer HEAD.",
+        extra={LINK: True},
     ),
 ]
 WebhookUrl = Annotated[str, Meta(max_length=1024, description="https address that is told of the result.")]
 WebhookSecret = Annotated[str, Meta(description="Key that signs the webhook; never shown again.")]
 SunoCdn = Annotated[bool, Meta(description="Ask for links on the provider's CDN; always sent.")]
-
-# --- limits by model (contract, sonic 1: refused live one over) ----------------------------------------
-
-
-class ModelLimits(msgspec.Struct, frozen=True):
-    """Characters that a Sonic model takes in `prompt` and `tags`."""
-
-    prompt: int
-    tags: int
-
-
-LOOSEST: Final = ModelLimits(prompt=5000, tags=1000)
-"""Unknown models get the loosest limits: the service decides."""
-
-SONIC_MODELS: Final[Mapping[str, ModelLimits]] = {
-    "sonic-v6": LOOSEST,
-    "sonic-v6-wild": LOOSEST,
-    "sonic-v6-mini": LOOSEST,
-    "sonic-v5-5": LOOSEST,
-    "sonic-v5": LOOSEST,
-    "sonic-v4-5-plus": LOOSEST,
-    "sonic-v4-5": LOOSEST,
-    "sonic-v4": ModelLimits(prompt=3000, tags=200),
-    "sonic-v3-5": ModelLimits(prompt=3000, tags=200),
-}
 
 # --- reading replies --------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ import msgspec
 from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.request import Request, fields, violations
-from ..api.spelling import nearest
+from ..api.spelling import is_folder, nearest
 from ..errors import RequestValidationError, Violation
 
 SIZE_LIMIT: Final = 256 * 1024 * 1024
@@ -211,6 +211,10 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | Violation]]:
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | Violation]]:
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
+        names = Counter(name.strip() for name in reader.fieldnames or ())
+        for name in (name for name, count in names.items() if count > 1):
+            told = f"the column {name[:80]!r} stands in the header more than once"
+            yield reader.line_num, Fault(name, "once in the header", "more than once", told)
         for row in reader:
             if None in row or None in row.values():
                 told = "not as many columns as the header"
@@ -292,7 +296,9 @@ def _checked_fields(
     missing = [
         name for name, field in known.items() if field.required and name not in values and name not in filled
     ]
-    faults += [Fault(name, "needed", "nothing", f"{name!r} is missing") for name in missing]
+    for name in missing:
+        listed = f" ({known[name].known_words})" if known[name].known else ""
+        faults.append(Fault(name, "needed", "nothing", f"{name!r} is missing{listed}"))
     if faults:
         return values, [*faults]
     request: Request = operation.request(**values, **filled)
@@ -301,6 +307,8 @@ def _checked_fields(
 
 def _unknown(name: str, words: Sequence[str], instead: str) -> Fault:
     near = nearest(name, words)
+    if not near and is_folder(name):
+        instead = ": all files of a batch are downloaded into one folder, which --out (out=) names"
     told = f"unknown field {name[:80]!r}" + (f", did you mean {near!r}?" if near else instead)
     return Fault(name, "a known field", "an unknown name", told)
 

@@ -18,7 +18,9 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from ..api.families import FAMILIES
 from ..api.request import body
+from ..api.spelling import did_you_mean
 from ..client import MusicAPI
 from ..errors import BatchError, JobKeyConflictError, RequestValidationError
 from ..store import Job, SQLiteStore, states
@@ -122,6 +124,10 @@ async def run_batch(
     """
     if tags:
         files.check_tagging()
+    for name in prices or ():
+        if name not in (known := {one for family in FAMILIES.values() for one in family.operations()}):
+            told = f"prices: there is no operation {name!r}{did_you_mean(name, known)}"
+            raise RequestValidationError(told, field="prices")
     if not isinstance(manifest, Manifest):
         manifest = await anyio.to_thread.run_sync(Manifest.read, manifest)
     folder = Folder(out)

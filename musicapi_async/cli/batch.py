@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
 import time
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from ..api.families import FAMILIES
 from ..api.spelling import did_you_mean
 from ..errors import RequestValidationError
 from . import exits
 from .commanding import Command, Group, pace_of, run, seconds
-from .complaint import wrapped
+from .complaint import in_commands, wrapped
 from .invocation import Invocation
+from .lines import json_line
+from .output import tell
 from .visible import visible
 
 if TYPE_CHECKING:
@@ -123,8 +127,9 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **o
             shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
             plan = await plan_batch(songs, out, pace=pace, **shared)
             told = {name: getattr(plan, name) for name in plan.__struct_fields__}
-            invocation.reporter.event("plan", told, _plan_text(plan, pace))
+            invocation.reporter.event("plan", told, _plan_text(plan, pace, out))
             return exits.OK
+        invocation.rerun = invocation.charges = True
         meter = _Meter(invocation, len(songs.songs))
         async with invocation.client(pace=pace) as client:
             with meter, _two_interrupts(meter) as stop:
@@ -138,17 +143,20 @@ def _refused(error: RequestValidationError) -> int:
     """Tell what is wrong with a manifest, one fault on each line."""
     first, *others = error.message.split("\n")
     label = click.style("Error:", fg="red", bold=True)
-    lines = [f"{label} {wrapped(first, first=7)}", *map(wrapped, others), error.money, error.hint]
-    click.echo("\n".join(lines), err=True)
+    lines = [f"{label} {wrapped(in_commands(first), first=7)}", *map(wrapped, map(in_commands, others))]
+    lines += [error.money, in_commands(error.hint)]
+    tell("\n".join(lines))
     return exits.REFUSED_HERE
 
 
-def _plan_text(plan: Plan, pace: Pace | None) -> list[str]:
+def _plan_text(plan: Plan, pace: Pace | None, out: Path) -> list[str]:
     counts = (plan.new, "to submit"), (plan.going_on, "going on"), (plan.settled, "settled")
     told = ", ".join(f"{count} {words}" for count, words in counts if count)
     lines = [f"{_songs(plan.songs)}: {told}" if told else _songs(plan.songs)]
     if plan.unknown:
-        lines.append(f"{plan.unknown} with an unknown outcome: see `musicapi jobs list`")
+        lines.append(
+            f"{plan.unknown} with an unknown outcome: see `musicapi jobs list {shlex.quote(str(out))}`"
+        )
     if plan.steps:
         lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
     rate = "without a limit" if pace is None else f"at {pace.count} per {pace.period:g} s"
@@ -166,6 +174,7 @@ def _duration(seconds: float) -> str:
 
 
 def _summary(invocation: Invocation, result: BatchResult, *, budget: float | None, interrupted: bool) -> int:
+    result = _in_commands(result)
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
     calls = _count(result.submitted, "call")
     lines = [f"{_songs(result.done)} done, {result.failed} failed, {calls} submitted"]
@@ -198,6 +207,22 @@ def _summary(invocation: Invocation, result: BatchResult, *, budget: float | Non
     if result.failed:
         return exits.TASK_FAILED
     return exits.GOING_ON if result.left else exits.OK
+
+
+def _in_commands(result: BatchResult) -> BatchResult:
+    """The result with its reasons in terms of the command."""
+    store = shlex.quote(str(result.report.parent))
+
+    def told(reasons: Mapping[str, str]) -> dict[str, str]:
+        return {name: in_commands(why, store) for name, why in reasons.items()}
+
+    return msgspec.structs.replace(
+        result,
+        failures=told(result.failures),
+        unknown=told(result.unknown),
+        left=told(result.left),
+        halted=in_commands(result.halted, store),
+    )
 
 
 def _count(count: int, noun: str) -> str:
@@ -268,10 +293,8 @@ class _Meter:
             return
         self._last = time.monotonic()
         if self._json:
-            from .lines import write_json
-
             told = {name: getattr(progress, name) for name in progress.__struct_fields__}
-            write_json({"event": "progress", **told}, err=True)
+            tell(json_line({"event": "progress", **told}))
         else:
             self.say(f"{progress.done + progress.failed}/{progress.total} {_line(progress)}")
 
@@ -285,7 +308,7 @@ class _Meter:
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         elif not self._json:
-            click.echo(text, err=True)
+            tell(text)
 
 
 def _line(progress: Progress) -> str:

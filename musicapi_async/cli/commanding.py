@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..api.spelling import did_you_mean
+from ..api.spelling import did_you_mean, nearest
 from ..config import check_seconds
 from ..errors import RequestValidationError
 from .invocation import Invocation
@@ -82,7 +82,22 @@ def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
     return [*found, option("--clock-speed", type=float, callback=_note_speed, help=speed, **variable)]
 
 
-class Group(click.Group):
+class _NearestOption(click.Command):
+    """A command that knows what a misspelt option was meant to be."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; an error for an option that there is not names the nearest one."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flags = [flag for param in self.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)]
+            known = {flag[2:].replace("-", "_"): flag for flag in flags if flag.startswith("--")}
+            near = nearest(error.option_name, known)
+            meant = f" Did you mean {known[near]!r}?" if near else ""
+            raise click.UsageError(f"No such option {error.option_name!r}.{meant}", error.ctx) from None
+
+
+class Group(_NearestOption, click.Group):
     """A group that knows what a misspelt command was meant to be."""
 
     def resolve_command(
@@ -105,7 +120,7 @@ class Word(click.Choice[str]):
         return told + did_you_mean(str(value), self.choices)
 
 
-class Command(click.Command):
+class Command(_NearestOption):
     """A command that takes the shared options as well, without showing them again."""
 
     def __init__(self, *args: Any, form: bool = True, **kwargs: Any) -> None:

@@ -13,12 +13,14 @@ from ..api.families import FAMILIES, polled_as
 from ..api.handle import TaskRef
 from ..api.results import Until
 from ..api.spelling import did_you_mean
+from ..api.values import mapping_or_empty
 from ..errors import MusicAPIError
 from .commanding import Command, Word, run, seconds
 from .complaint import WHERE_FROM
 from .following import follow, together
 from .invocation import Invocation
 from .options_of import Json
+from .output import put
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -151,6 +153,9 @@ def task_command(tasks: tuple[str, ...], family: str) -> None:
             update = await task.refresh()
         except MusicAPIError as error:
             return error
+        invocation.named(ref)
+        if update.error is not None:
+            invocation.failed(update.error)
         invocation.reporter.look(task, update)
         return update.error
 
@@ -198,7 +203,11 @@ def request_command(method: str, path: str, body: Any, params: dict[str, str]) -
         async with invocation.client() as client:
             with invocation.reporter.busy(f"{method.upper()} {path}"):
                 answer = await client.request(method, path, json=body, params=params or None)
-        invocation.reporter.body(answer)
+            invocation.charges = method.upper() != "GET"
+            family, task_id = path.strip("/").partition("/")[0], mapping_or_empty(answer).get("task_id")
+            if invocation.charges and family in POLLED_FAMILIES and isinstance(task_id, str):
+                invocation.named(TaskRef(family, task_id))
+            invocation.reporter.body(answer)
 
     run(work)
 
@@ -217,4 +226,4 @@ def completion_command(shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"click knows no completion for {shell}.")
-    click.echo(kind(root, {}, "musicapi", "_MUSICAPI_COMPLETE").source())
+    put(kind(root, {}, "musicapi", "_MUSICAPI_COMPLETE").source())

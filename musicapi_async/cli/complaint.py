@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from ..api.families import FAMILIES
 from ..errors import (
     DownloadError,
     InsufficientCreditsError,
@@ -19,10 +21,12 @@ from ..errors import (
     RateLimitedError,
     RequestTimeoutError,
     RequestValidationError,
+    StepFailedError,
     TaskFailedError,
     TaskTimeoutError,
 )
-from .lines import write_json
+from .lines import json_line
+from .output import tell
 from .visible import visible
 
 NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
@@ -36,6 +40,54 @@ NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
     }
 )
 """What to do next, where the library's own hint speaks of Python."""
+
+
+IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
+    (re.compile(python), command)
+    for python, command in (
+        (r"`?(?:await )?client\.credits\(\)`?", "`musicapi credits`"),
+        (
+            r"client\.resolve\((\"[^\"]+\"|'[^']+'), task_id=\.\.\.\)",
+            r"`musicapi jobs resolve FILE \1 --task-id ID`",
+        ),
+        (r"client\.resubmit\((\"[^\"]+\"|'[^']+')\)", r"`musicapi jobs resubmit FILE \1`"),
+        (
+            r"client\.task\('(\w+)', '([^']+)'(?:, kind='\w+')?\)\.wait\(\)(?: on an open client)?",
+            r"`musicapi wait \2 --family \1`",
+        ),
+        (r"client\.task\('([^']+)'\)\.wait\(\)(?: on an open client)?", r"`musicapi wait \1`"),
+        (r"clips = await task\.wait\(\)", "`musicapi wait`"),
+        (r"Raise attempt_timeout or deadline with client\.with_options\(\.\.\.\)", "Repeat it later"),
+        (r"Raise deadline with client\.with_options\(\.\.\.\) and download", "Download"),
+        (r"Lower the pace of the client \(`pace=`\), or raise `retries`", "Wait a little, or lower --pace"),
+        (r"Call midi\(\) again", "Repeat the command"),
+        (r"Keep `body` for the vendor's support", "Report it to the vendor's support"),
+        (r'MusicAPI\(sonic_word="suno"\)', "--sonic-word suno"),
+        (r" ?musicapi_async\.chains\.[^.]*\.\.\., an async function\.", ""),
+        (r"If `clip_id` is set, the upload worked.*", ""),
+        (r" or musicapi_async\.sandbox\.Sandbox", ""),
+        (r" \(out=\)", ""),
+        (r"\bbase_url\b", "--base-url"),
+    )
+)
+"""What the library advises in Python, and the same for users of the command."""
+
+_OPERATION: Final = re.compile(rf"\b({'|'.join(FAMILIES)})\.([a-z]+(?:_[a-z]+)*)\b")
+
+
+def in_commands(text: str, store: str = "FILE") -> str:
+    """A text of the library for users of the command: calls in Python by the command that does the same.
+
+    `store` is the file or folder of the jobs, as a word of a command line.
+    """
+    for python, command in IN_COMMANDS:
+        text = python.sub(command.replace("FILE", store.replace("\\", r"\\")), text)
+    return _OPERATION.sub(_as_command, text)
+
+
+def _as_command(found: re.Match[str]) -> str:
+    is_one = found[2] in FAMILIES[found[1]].operations()
+    return f"`musicapi {found[1]} {found[2].replace('_', '-')}`" if is_one else found[0]
 
 
 WHERE_FROM: Final = (
@@ -57,7 +109,7 @@ def next_step(error: MusicAPIError) -> str:
         if isinstance(error, kind):
             cause = error.__cause__
             address = cause.hint if isinstance(cause, MusicAPIError) and "base_url" in cause.hint else ""
-            return f"{text} {address}".strip()
+            return in_commands(f"{text} {address}".strip())
     if isinstance(error, NotFoundError) and error.task_id and "base_url" not in error.hint:
         return (
             f"Check the id, the family, and that the key belongs to the account that made it. {CLIP_ID} "
@@ -65,7 +117,12 @@ def next_step(error: MusicAPIError) -> str:
         )
     if isinstance(error, RequestValidationError) and error.field == "api_key":
         return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
-    return error.hint
+    if isinstance(error, StepFailedError) and error.clip_id:
+        return (
+            f"The upload worked: go on from its clip, {error.clip_id}, with `musicapi sonic "
+            "extend-upload-music` or `musicapi sonic cover-upload-music`, instead of uploading again."
+        )
+    return in_commands(error.hint)
 
 
 def what_happened(error: MusicAPIError) -> str:
@@ -79,16 +136,17 @@ def what_happened(error: MusicAPIError) -> str:
         )
     if isinstance(error, RequestValidationError) and error.field == "api_key":
         return error.message.replace("pass api_key=... or set MUSICAPI_KEY", "MUSICAPI_KEY is not set")
+    message = in_commands(error.message)
     if isinstance(error, TaskFailedError):
-        return f"task {error.task_id} failed: {error.message}"
-    return f"{error.call}: {error.message}" if error.call else error.message
+        return f"task {error.task_id} failed: {message}"
+    return f"{error.call}: {message}" if error.call else message
 
 
 def money(error: MusicAPIError) -> str:
     """Whether credits were spent, in terms of the command."""
     if isinstance(error, NotFoundError) and error.task_id:
         return ""  # whether such a task was ever paid for is just what nobody knows
-    return error.money.replace("client.credits()", "`musicapi credits`")
+    return in_commands(error.money)
 
 
 def error_fields(error: MusicAPIError, code: int) -> dict[str, Any]:
@@ -113,7 +171,7 @@ def error_fields(error: MusicAPIError, code: int) -> dict[str, Any]:
 def complain(error: MusicAPIError, code: int, *, as_json: bool) -> None:
     """Write an error to standard error."""
     if as_json:
-        write_json(error_fields(error, code), err=True)
+        tell(json_line(error_fields(error, code)))
         return
     facts = what_happened(error)
     status = getattr(error, "status", None)
@@ -123,10 +181,8 @@ def complain(error: MusicAPIError, code: int, *, as_json: bool) -> None:
     if about:
         facts = f"{facts.rstrip('.')} ({', '.join(about)})"
     label = click.style("Error:", fg="red", bold=True)
-    click.echo(f"{label} {wrapped(facts, first=7)}", err=True)
-    for text in (money(error), next_step(error)):
-        if text:
-            click.echo(wrapped(text), err=True)
+    texts = (text for text in (money(error), next_step(error)) if text)
+    tell("\n".join([f"{label} {wrapped(facts, first=7)}", *map(wrapped, texts)]))
 
 
 def wrapped(text: str, first: int = 0) -> str:

@@ -19,6 +19,7 @@ from . import exits
 from .commanding import Command, run, seconds
 from .following import end_of, together
 from .invocation import Invocation
+from .output import put, tell
 from .reporting import Row
 from .text import clock_text
 from .visible import visible
@@ -115,7 +116,7 @@ def demo_command(out: Path, speed: float, seed: int) -> None:
         return exits.OK
 
     invocation = click.get_current_context().ensure_object(Invocation)
-    invocation.resumable = False
+    invocation.resumable, invocation.rerun = False, True
     run(work)
 
 
@@ -127,8 +128,8 @@ async def _demo(invocation: Invocation, out: Path, speed: float, seed: int) -> N
     async with Sandbox(speed=speed, seed=seed, create_limit=(1, 3.0)) as sandbox, sandbox.client() as client:
         before = (await client.credits()).total
         if not invocation.is_json:
-            click.echo(f"A sandbox on this machine, {speed:g} times as fast as the service.\n", err=True)
-        with reporter.following(speed, summary=False):
+            tell(f"A sandbox on this machine, {speed:g} times as fast as the service.\n")
+        with reporter.following(speed, resumable=False):
             songs, persona = await _perform(invocation, client, out, seed)
         after = (await client.credits()).total
     took = time.monotonic() - began
@@ -216,7 +217,10 @@ def _show_table(songs: Sequence[Song]) -> None:
         for clip, path in zip(finished, song.paths, strict=True):
             length = clock_text(clip.duration)
             table.add_row(Text(visible(clip.title or "")), length, Text(visible(str(path))))
-    Console().print(table)
+    console = Console()
+    with console.capture() as shown:
+        console.print(table)
+    put(shown.get().removesuffix("\n"))
 
 
 def _summary(persona: Persona, before: float, after: float, took: float, speed: float) -> list[str]:

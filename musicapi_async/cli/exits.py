@@ -26,7 +26,7 @@ TASK_FAILED: Final = 4
 GOING_ON: Final = 5
 OUTCOME_UNKNOWN: Final = 6
 INTERRUPTED: Final = 130
-BROKEN_PIPE: Final = 141
+OUTPUT_LOST: Final = 141
 
 MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -38,11 +38,21 @@ MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
         GOING_ON: "time is over; the task goes on, its id is printed",
         OUTCOME_UNKNOWN: "outcome unknown: the account may have been charged",
         INTERRUPTED: "interrupted with Ctrl-C; tasks that go on are printed",
-        BROKEN_PIPE: "the reader of the output went away",
+        OUTPUT_LOST: "standard output is full or closed, or its reader went away; paid tasks are printed on "
+        "standard error",
     }
 )
 
-GRAVEST_FIRST: Final = (OUTCOME_UNKNOWN, NOT_ALLOWED, TASK_FAILED, GOING_ON, OTHER, REFUSED_HERE, OK)
+GRAVEST_FIRST: Final = (
+    OUTCOME_UNKNOWN,
+    OUTPUT_LOST,
+    NOT_ALLOWED,
+    TASK_FAILED,
+    GOING_ON,
+    OTHER,
+    REFUSED_HERE,
+    OK,
+)
 """Which code wins when several tasks end differently: what costs most when overlooked."""
 
 

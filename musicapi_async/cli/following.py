@@ -46,9 +46,12 @@ async def follow(
             invocation.fetched(task)
             row.saved(task, paths)
     except MusicAPIError as error:
-        if isinstance(error, TaskFailedError | NotFoundError):
+        if isinstance(error, NotFoundError):
+            invocation.unknown(task)
+        if isinstance(error, TaskFailedError):
             invocation.ended(task)
             invocation.fetched(task)
+        invocation.failed(error)
         row.failed(task, error)
         return error
     return None

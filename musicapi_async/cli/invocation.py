@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +15,9 @@ from ..api.handle import Task, TaskRef
 from ..config import LOOPBACK
 from ..errors import MusicAPIError
 from . import exits
-from .complaint import complain, resume_command
-from .lines import JsonReporter, write_json
+from .complaint import complain, in_commands, resume_command
+from .lines import JsonReporter, json_line
+from .output import OutputLost, tell
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -37,8 +37,16 @@ class Invocation:
         self.sonic_word = "sonic"
         self.clock_speed: float = 1.0
         self.verbose: int = 0
+        self.args: Sequence[str] = ()
+        """The arguments of this run, for a command line to copy."""
         self.resumable = True
         """False in the demo, whose tasks end with it."""
+        self.rerun = False
+        """True if the same command goes on by itself, as that of a batch does."""
+        self.charges = False
+        """True if replies of this run are paid for, and cannot be asked for again."""
+        self._tasks: dict[str, TaskRef] = {}
+        self._untold: list[MusicAPIError] = []
         self._going_on: dict[str, TaskRef] = {}
         self._unsaved: dict[str, TaskRef] = {}
         self.folder: Path | None = None
@@ -99,13 +107,23 @@ class Invocation:
 
     # --- tasks that go on ----------------------------------------------------------------------------------
 
+    def named(self, ref: TaskRef) -> None:
+        """A task that this run is about; it is printed if standard output is lost."""
+        self._tasks.setdefault(ref.task_id, ref)
+
     def accepted(self, task: Task[Any]) -> None:
         """From now on the task goes on even if this process ends."""
+        self.named(task.ref)
         self._going_on[task.task_id] = task.ref
 
     def ended(self, task: Task[Any]) -> None:
         """The task has come to its end."""
         self._going_on.pop(task.task_id, None)
+
+    def unknown(self, task: Task[Any]) -> None:
+        """The service knows no such task, so there is nothing to come back to."""
+        for known in (self._tasks, self._going_on, self._unsaved):
+            known.pop(task.task_id, None)
 
     def fetching(self, task: Task[Any], folder: Path) -> None:
         """From now on its files are wanted; they are not there yet."""
@@ -116,10 +134,14 @@ class Invocation:
         """Its files are on disk."""
         self._unsaved.pop(task.task_id, None)
 
-    def noticed(self, token: object) -> None:
-        """A token that the library logged: the task of a call whose caller was interrupted."""
+    def noticed(self, token: object, *, abandoned: bool = True) -> None:
+        """A token in the library's log, if it is one: of a task that was accepted, or, if `abandoned`, of one
+        whose caller was interrupted."""
         ref = TaskRef.parse(token) if isinstance(token, str) else None
-        if ref is not None:
+        if ref is None:
+            return
+        self.named(ref)
+        if abandoned:
             self._going_on.setdefault(ref.task_id, ref)
             if self.folder is not None:
                 self._unsaved.setdefault(ref.task_id, ref)
@@ -134,11 +156,16 @@ class Invocation:
         """The tokens of the tasks whose files are wanted and were not all fetched, ended or not."""
         return [ref.token for ref in self._unsaved.values()] if self.resumable else []
 
+    def failed(self, error: MusicAPIError) -> None:
+        """An error that will be told at the end, or when standard output is lost."""
+        self._untold.append(error)
+
     # --- the end -------------------------------------------------------------------------------------------
 
     def end(self, errors: Iterable[MusicAPIError]) -> int:
         """Tell of errors and of the tasks that go on; returns the exit code."""
         codes: list[int] = []
+        self._untold.clear()
         for error in errors:
             codes.append(exits.code_of(error))
             complain(error, codes[-1], as_json=self.errors_as_json)
@@ -149,13 +176,11 @@ class Invocation:
         """Tell what goes on after Ctrl-C; returns the exit code."""
         if self.errors_as_json:
             fields = {"exit_code": exits.INTERRUPTED, **self._left_behind()}
-            write_json({"event": "interrupted", **fields}, err=True)
+            tell(json_line({"event": "interrupted", **fields}), needed=True)
         elif not self.resumable:
-            click.echo(
-                "Interrupted. The sandbox has ended with its tasks; nothing real was charged.", err=True
-            )
+            tell("Interrupted. The sandbox has ended with its tasks; nothing real was charged.")
         else:
-            click.echo("Interrupted.", err=True)
+            tell("Interrupted.")
             self.tell_resume()
         return exits.INTERRUPTED
 
@@ -165,35 +190,77 @@ class Invocation:
         if not any(left.values()):
             return
         if self.errors_as_json:
-            write_json({"event": "going_on", **left}, err=True)
+            tell(json_line({"event": "going_on", **left}), needed=True)
             return
+        lines: list[str] = []
         tokens, unsaved = left["tasks"], left["not_downloaded"]
         if tokens:
             what = "1 task goes on and is" if len(tokens) == 1 else f"{len(tokens)} tasks go on and are"
-            click.echo(f"{what} paid for. Come back, free of charge, with:", err=True)
+            lines.append(f"{what} paid for. Come back, free of charge, with:")
         waited_for = [token for token in tokens if token not in unsaved]
         if waited_for:
-            click.echo(resume_command(waited_for), err=True)
+            lines.append(resume_command(waited_for))
         if unsaved:
             if waited_for or not tokens:
-                click.echo("Not all files were fetched. Go on, free of charge, with:", err=True)
-            words = [f"--out {shlex.quote(str(self.folder or Path()))}", *unsaved]
-            click.echo(resume_command(words, "download"), err=True)
+                lines.append("Not all files were fetched. Go on, free of charge, with:")
+            lines.append(resume_command([self._out, *unsaved], "download"))
+        tell("\n".join(lines), needed=True)
 
     def _left_behind(self) -> dict[str, list[str]]:
         return {"tasks": self.going_on, "not_downloaded": self.not_downloaded}
 
-    def broken_pipe(self) -> int:
-        """The reader has gone: nothing more is written, not even at exit. Returns the exit code."""
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except (OSError, ValueError, AttributeError):
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - lives until exit
-        try:
-            self.tell_resume()
-        except OSError:
-            return exits.BROKEN_PIPE  # standard error has gone, too
-        return exits.BROKEN_PIPE
+    def output_lost(self, lost: OutputLost) -> int:
+        """Tell what standard output could not take: paid tasks and replies, and the command that shows the
+        results again. Returns the exit code."""
+        codes = [exits.OUTPUT_LOST]
+        for error in self._untold:
+            codes.append(exits.code_of(error))
+            complain(error, codes[-1], as_json=self.errors_as_json)
+        code = exits.gravest(codes)
+        tokens = [ref.token for ref in self._tasks.values()]
+        reply = lost.text if self.charges else ""
+        if lost.reader_left and not tokens and not reply:
+            return code  # `| head` is no error, and nothing was paid for
+        if self.errors_as_json:
+            if reply:
+                tell(reply)
+            resume = " ".join(line.strip() for line in self._way_back(tokens).split("\\\n"))
+            fields = {"reason": lost.reason, "tasks": tokens, "not_downloaded": self.not_downloaded}
+            tell(json_line({"event": "output_lost", **fields, "resume": resume, "exit_code": code}))
+            return code
+        lines = [
+            f"{click.style('Error:', fg='red', bold=True)} Cannot write to standard output: {lost.reason}."
+        ]
+        if reply:
+            lines += ["What it could not take, and what was paid for:", reply]
+        if self.rerun:
+            lines += [f"Task {token}" for token in tokens]
+        if tokens or self.rerun:
+            lines += [self._what_is_paid(len(tokens)), self._way_back(tokens)]
+        tell("\n".join(lines))
+        return code
+
+    def _what_is_paid(self, tasks: int) -> str:
+        if not self.resumable:
+            return "The sandbox has ended with its tasks; nothing real was charged. To begin again:"
+        if self.rerun:
+            return "The same command goes on, and pays for nothing twice:"
+        subject = "1 task is" if tasks == 1 else f"{tasks} tasks are"
+        return f"{subject} paid for. The results again, free of charge:"
+
+    def _way_back(self, tokens: Sequence[str]) -> str:
+        """The command that gives the results of all tasks of this run; empty if there were none."""
+        if self.rerun:
+            return f"  {shlex.join(['musicapi', *self.args])}"
+        if not tokens:
+            return ""
+        if self.folder is None:
+            return resume_command(tokens)
+        return resume_command([self._out, *tokens], "download")
+
+    @property
+    def _out(self) -> str:
+        return f"--out {shlex.quote(str(self.folder or Path()))}"
 
 
 class LogHandler(logging.Handler):
@@ -204,18 +271,18 @@ class LogHandler(logging.Handler):
         self._invocation = invocation
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line; at warnings, note the tasks that are named."""
-        message = record.getMessage()
-        if record.levelno < _LEVELS[min(self._invocation.verbose, 2)]:
-            return
-        if record.levelno >= logging.WARNING:
+        """Note the tasks that are named, and write one line."""
+        if record.levelno >= logging.INFO:
             args = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
             for value in args:
-                self._invocation.noticed(value)
+                self._invocation.noticed(value, abandoned=record.levelno >= logging.WARNING)
+        if record.levelno < _LEVELS[min(self._invocation.verbose, 2)]:
+            return
+        message = in_commands(record.getMessage())
         if self._invocation.errors_as_json:
-            write_json({"event": "log", "level": record.levelname.lower(), "message": message}, err=True)
+            tell(json_line({"event": "log", "level": record.levelname.lower(), "message": message}))
         else:
-            click.echo(f"{record.levelname.lower()}: {message}", err=True)
+            tell(f"{record.levelname.lower()}: {message}")
 
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)

@@ -10,6 +10,7 @@ import click
 from ..api.handle import Task
 from .commanding import Command, Group, Word, run
 from .invocation import Invocation
+from .output import put
 from .visible import visible
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def list_command(store: Path, states: tuple[JobState, ...]) -> None:
         try:
             found = await ledger.jobs(*states)
             if not invocation.is_json:
-                click.echo(HEADER if found else "No jobs.")
+                put(HEADER if found else "No jobs.")
             for job in found:
                 invocation.reporter.event("job", _fields(job), _text(job))
         finally:
@@ -73,6 +74,7 @@ def resolve_command(store: Path, key: str, task_id: str) -> None:
     async def work(invocation: Invocation) -> None:
         async with invocation.client() as client:
             task = await client.with_options(store=opened).resolve(key, task_id=task_id)
+            invocation.named(task.ref)
             invocation.reporter.event(
                 "resolved", {"key": key, "task_id": task.task_id, "token": task.token}, [task.token]
             )
@@ -93,7 +95,10 @@ def resubmit_command(store: Path, key: str, webhook_secret: str | None) -> None:
 
     async def work(invocation: Invocation) -> None:
         async with invocation.client() as client:
+            invocation.charges = True
             found = await client.with_options(store=opened).resubmit(key, webhook_secret=webhook_secret)
+            if isinstance(found, Task):
+                invocation.named(found.ref)
             told = {"task_id": found.task_id, "token": found.token} if isinstance(found, Task) else {}
             invocation.reporter.event("resubmitted", {"key": key, **told}, [told.get("token", "done")])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,14 +16,13 @@ from ..api.replies import Credits
 from ..api.results import Clip, Clips, Result, TaskUpdate
 from ..api.values import RAW_NAME, list_or_empty
 from ..errors import MusicAPIError, TaskFailedError
+from .output import put
 from .reporting import Row
 
 
-def write_json(value: Mapping[str, Any] | Any, *, err: bool = False) -> None:
-    """One line of JSON, at once. Only ASCII, so that no encoding and no terminal can spoil it."""
-    stream = sys.stderr if err else sys.stdout
-    stream.write(json.dumps(value, default=_plain) + "\n")
-    stream.flush()
+def json_line(value: Any) -> str:
+    """A value as one line of JSON. Only ASCII, so that no encoding and no terminal can spoil it."""
+    return json.dumps(value, default=_plain)
 
 
 def _plain(value: Any) -> Any:
@@ -66,7 +64,11 @@ class JsonRow:
 
     def submitted(self, task: Task[Any]) -> None:
         """Event 'submitted'."""
-        write_json({"event": "submitted", **task_fields(task), "state": "pending", "warning": task.warning})
+        put(
+            json_line(
+                {"event": "submitted", **task_fields(task), "state": "pending", "warning": task.warning}
+            )
+        )
 
     def resumed(self, task: Task[Any]) -> None:
         """No event: nothing has happened."""
@@ -74,22 +76,22 @@ class JsonRow:
     def saw(self, task: Task[Any], update: TaskUpdate) -> None:
         """Event 'update'; the last look is told as 'finished' or 'failed'."""
         if not update.is_terminal:
-            write_json(_look(task, update))
+            put(json_line(_look(task, update)))
 
     def ended(self, task: Task[Any], result: Result) -> None:
         """Event 'finished'."""
-        write_json({"event": "finished", **task_fields(task), **result_fields(result)})
+        put(json_line({"event": "finished", **task_fields(task), **result_fields(result)}))
 
     def failed(self, task: Task[Any] | None, error: MusicAPIError) -> None:
         """Event 'failed' if the task failed; any other error stands on standard error only."""
         if task is not None and isinstance(error, TaskFailedError):
             told = {"state": "failed", "refunded": error.refunded, "message": error.message}
             clips = [clip_fields(clip) for clip in error.clips]
-            write_json({"event": "failed", **task_fields(task), **told, "clips": clips})
+            put(json_line({"event": "failed", **task_fields(task), **told, "clips": clips}))
 
     def saved(self, task: Task[Any], paths: Sequence[Path]) -> None:
         """Event 'downloaded'."""
-        write_json({"event": "downloaded", **task_fields(task), "paths": list(paths)})
+        put(json_line({"event": "downloaded", **task_fields(task), "paths": list(paths)}))
 
 
 def _look(task: Task[Any], update: TaskUpdate) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class JsonReporter:
         """Events need no preparation."""
         return JsonRow()
 
-    def following(self, speed: float, *, summary: bool = True) -> AbstractContextManager[object]:
+    def following(self, speed: float, *, resumable: bool = True) -> AbstractContextManager[object]:
         """Nothing moves in JSON."""
         return nullcontext()
 
@@ -120,19 +122,19 @@ class JsonReporter:
 
     def look(self, task: Task[Any], update: TaskUpdate) -> None:
         """Event 'update', also for an end."""
-        write_json(_look(task, update))
+        put(json_line(_look(task, update)))
 
     def reply(self, operation: str, reply: Any) -> None:
         """Event 'reply' with the fields of the reply."""
-        write_json({"event": "reply", "operation": operation, **reply_fields(reply)})
+        put(json_line({"event": "reply", "operation": operation, **reply_fields(reply)}), only_here=True)
 
     def body(self, body: Any) -> None:
         """The body alone, on one line."""
-        write_json(body)
+        put(json_line(body), only_here=True)
 
     def event(self, name: str, fields: Mapping[str, Any], text: Iterable[str]) -> None:
         """The event; the text is for people."""
-        write_json({"event": name, **fields})
+        put(json_line({"event": name, **fields}), only_here=True)
 
 
 def reply_fields(reply: Any) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from io import TextIOWrapper
 from typing import Final
+
+from .output import guard
 
 NEEDED: Final = ("click", "rich")
 """What the extra `[cli]` installs."""
@@ -13,12 +14,10 @@ NEEDED: Final = ("click", "rich")
 
 def main() -> None:
     """Run the `musicapi` command with the arguments of the process, and exit with its code."""
+    guard()
     if any(find_spec(name) is None for name in NEEDED):
         sys.stderr.write("The musicapi command needs an extra: pip install 'musicapi-async[cli]'\n")
         raise SystemExit(2)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a title that the terminal cannot show is no error
     from .root import root
 
     root.main(prog_name="musicapi")

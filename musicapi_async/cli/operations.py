@@ -151,10 +151,12 @@ async def _call(
     values: Mapping[str, Any],
     folder: Path | None,
 ) -> None:
+    invocation.charges = operation.charges
     with invocation.reporter.busy(operation.call_name):
         reply = await method_of(client, operation)(**values)
     if isinstance(reply, TaskUpdate):
         ref = TaskRef(operation.family.word, reply.task_id or str(values.get("task_id")))
+        invocation.named(ref)
         invocation.reporter.look(client.task(ref.token), reply)
     else:
         name = f"{operation.family.word}.{operation.name}"
@@ -213,6 +215,7 @@ async def _submit(
     if not wait:
         with reporter.busy(operation.call_name):
             task = await method_of(client, operation)(**values)
+        invocation.accepted(task)
         reporter.accepted(task)
         return None
     invocation.folder = folder  # also for a task that only the log tells of, after Ctrl-C during the create

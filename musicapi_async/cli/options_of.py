@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from ..api.operation import Operation
 from ..api.request import SECRET, FieldInfo
@@ -46,16 +47,16 @@ class Text(ParamType):
 
     def read(self, name: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text of the file `name`, or of standard input if it is '-'."""
-        if name == "-":
-            data = sys.stdin.buffer.read(FILE_LIMIT + 1)
-        else:
-            try:
+        try:
+            if name == "-":
+                data = sys.stdin.buffer.read(FILE_LIMIT + 1)
+            else:
                 with Path(name).open("rb") as file:
                     data = file.read(FILE_LIMIT + 1)
-            except (OSError, ValueError) as error:
-                reason = error.strerror if isinstance(error, OSError) else error
-                hint = "for text that begins with '@', double it: '@@...'"
-                self.fail(f"cannot read {name!r}: {reason} ({hint})", param, ctx)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            hint = "for text that begins with '@', double it: '@@...'"
+            self.fail(f"cannot read {name!r}: {reason} ({hint})", param, ctx)
         if len(data) > FILE_LIMIT:
             self.fail(f"{name!r} holds more than {FILE_LIMIT} bytes", param, ctx)
         try:
@@ -73,6 +74,23 @@ class Secret(Text):
         if isinstance(value, str) and not value.startswith("@"):
             self.fail("is a secret: give '@file' or '@-', not the secret itself", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Known(Text):
+    """Text with values that are known: completion and errors list them, others are sent as they are."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words: Final = words
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The values that begin as what was typed."""
+        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The values to choose from."""
+        return f"Known: {', '.join(self.words)}."
 
 
 class Scalar(Text):
@@ -162,7 +180,9 @@ def _option(field: FieldInfo, operation: Operation[Any, Any]) -> click.Option:
         each = type_of(kind.item_type)
         text += " Repeat the option for each."
         return click.Option([flag, dest], type=each, multiple=True, help=text, required=field.required)
-    param_type = Secret() if field.name in SECRET else type_of(field.type)
+    param_type = (
+        Secret() if field.name in SECRET else Known(field.known) if field.known else type_of(field.type)
+    )
     return click.Option([flag, dest], type=param_type, help=text, required=field.required)
 
 

@@ -53,10 +53,11 @@ class Reporter(Protocol):
         """Begin to tell of a task; only inside `following`."""
         ...
 
-    def following(self, speed: float, *, summary: bool = True) -> AbstractContextManager[object]:
+    def following(self, speed: float, *, resumable: bool = True) -> AbstractContextManager[object]:
         """A context in which tasks are followed; `speed` is that of the client's clock.
 
-        With `summary`, text tells at the end what each of them gave.
+        Of `resumable` tasks, which outlive this process, text gives the token at once and the result at the
+        end.
         """
         ...
 

@@ -26,8 +26,9 @@ from .complaint import wrapped
 from .demo import demo_command
 from .invocation import Invocation, LogHandler
 from .jobs import jobs_group
-from .lines import write_json
+from .lines import json_line
 from .operations import family_groups, shortcut
+from .output import OutputLost, lost_output, tell
 from .serve import sandbox_command
 
 LOGGER: Final = logging.getLogger("musicapi_async")
@@ -44,7 +45,15 @@ class Root(Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Every run has settings of its own."""
         ctx.obj = Invocation()
+        ctx.obj.args = tuple(args)
         return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command as a program; what click prints itself (help, usage) may be lost, too."""
+        try:
+            return super().main(*args, **kwargs)
+        except OutputLost as lost:
+            raise SystemExit(Invocation().output_lost(lost)) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what it raises is told, and decides the exit code."""
@@ -54,9 +63,12 @@ class Root(Group):
         before = LOGGER.level
         LOGGER.setLevel(logging.DEBUG)  # the handler knows what to show once all options were read
         try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            code = invocation.broken_pipe()
+            found = super().invoke(ctx)
+            if (unsaid := lost_output()) is None:
+                return found
+            code = invocation.output_lost(unsaid)
+        except OutputLost as lost:
+            code = invocation.output_lost(lost)
         except (KeyboardInterrupt, EOFError):
             code = invocation.interrupted()
         except MusicAPIError as error:
@@ -92,7 +104,7 @@ class Root(Group):
 
 def _usage(error: click.UsageError) -> int:
     told = {"type": "UsageError", "message": error.format_message(), "exit_code": exits.REFUSED_HERE}
-    write_json({"event": "error", **told}, err=True)
+    tell(json_line({"event": "error", **told}))
     return exits.REFUSED_HERE
 
 

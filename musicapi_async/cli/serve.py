@@ -8,6 +8,7 @@ import click
 
 from .commanding import Command, pace_of, run, seconds
 from .invocation import Invocation
+from .output import tell
 
 DEFAULT_PORT = 8765
 
@@ -70,4 +71,4 @@ def sandbox_command(
     try:
         run(work)
     except KeyboardInterrupt:
-        click.echo("The sandbox has ended.", err=True)
+        tell("The sandbox has ended.")

@@ -19,6 +19,7 @@ from ..api.values import list_or_empty, mapping_or_empty
 from ..errors import MusicAPIError, TaskFailedError
 from .complaint import resume_command
 from .lines import reply_fields
+from .output import put, tell
 from .reporting import Row
 from .visible import visible
 
@@ -27,14 +28,17 @@ if TYPE_CHECKING:
 
 
 class TextRow:
-    """A bar while the task runs, and lines at its end."""
+    """A bar while the task runs, and lines at its end. `resumable` tasks outlive this process."""
 
-    def __init__(self, bar: Bar, endings: list[str]) -> None:
+    def __init__(self, bar: Bar, endings: list[str], *, resumable: bool) -> None:
         self._bar: Final = bar
         self._endings: Final = endings
+        self._resumable: Final = resumable
 
     def submitted(self, task: Task[Any]) -> None:
-        """The time runs from here."""
+        """The time runs from here; whatever happens from now on, the token has been printed."""
+        if self._resumable:
+            tell(f"Accepted; to come back to it:\n{resume_command([task.token])}", needed=True)
         self._bar.begin()
 
     def resumed(self, task: Task[Any]) -> None:
@@ -69,26 +73,28 @@ class TextReporter:
     def __init__(self) -> None:
         self._bars: Bars | None = None
         self._endings: list[str] = []
+        self._resumable = True
 
     def row(self, label: str) -> Row:
         """A bar of its own for a task."""
         if self._bars is None:
             raise RuntimeError("rows are made inside `following`")
-        return TextRow(self._bars.bar(label), self._endings)
+        return TextRow(self._bars.bar(label), self._endings, resumable=self._resumable)
 
     @contextmanager
-    def following(self, speed: float, *, summary: bool = True) -> Generator[None]:
+    def following(self, speed: float, *, resumable: bool = True) -> Generator[None]:
         """Show the bars; print what the tasks gave when they are done, or as far as they came."""
         from .progress import Bars
 
+        self._resumable = resumable
         try:
             with Bars(speed) as self._bars:
                 yield
         finally:
             self._bars = None
-            for line in self._endings if summary else ():
-                click.echo(line)
-            self._endings.clear()
+            endings = self._endings if resumable else []
+            self._endings = []
+            _put_lines(endings)
 
     def busy(self, what: str) -> AbstractContextManager[object]:
         """A spinner."""
@@ -98,29 +104,31 @@ class TextReporter:
 
     def accepted(self, task: Task[Any]) -> None:
         """The id, and how to come back."""
-        for line in submitted_lines(task):
-            click.echo(line)
+        _put_lines(submitted_lines(task))
 
     def look(self, task: Task[Any], update: TaskUpdate) -> None:
         """The state and the clips as they are."""
-        click.echo(f"{task.task_id}  {update.state}")
-        for line in result_lines(update.result or update.clips):
-            click.echo(line)
+        _put_lines([f"{task.task_id}  {update.state}", *result_lines(update.result or update.clips)])
 
     def reply(self, operation: str, reply: Any) -> None:
         """One line per field, a block for long text and for lists of objects; lyrics with times as LRC."""
         is_sung = isinstance(reply, AlignedLyrics)
-        for line in lyric_lines(reply) if is_sung else value_lines(reply_fields(reply)):
-            click.echo(line)
+        lines = lyric_lines(reply) if is_sung else value_lines(reply_fields(reply))
+        _put_lines(lines, only_here=True)
 
     def body(self, body: Any) -> None:
         """Indented JSON."""
-        click.echo(json.dumps(body, indent=2))
+        put(json.dumps(body, indent=2), only_here=True)
 
     def event(self, name: str, fields: Mapping[str, Any], text: Iterable[str]) -> None:
         """The text; the fields are for programs."""
-        for line in text:
-            click.echo(line)
+        _put_lines(text, only_here=True)
+
+
+def _put_lines(lines: Iterable[str], *, only_here: bool = False) -> None:
+    """All lines in one write, so that what cannot be written is known as a whole."""
+    if found := list(lines):
+        put("\n".join(found), only_here=only_here)
 
 
 def lyric_lines(aligned: AlignedLyrics) -> list[str]:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicapi_async.batch import Manifest
+from musicapi_async import MusicAPI
+from musicapi_async.batch import Manifest, run_batch
 from musicapi_async.errors import RequestValidationError
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
@@ -149,6 +150,16 @@ def test_no_text_raises_anything_else(text: str) -> None:
         ({"steps": [{"persona": {"nam": "x", "name": "y"}}]}, ", did you mean 'name'?"),
         ({"operation": "sonic.create-musik"}, "did you mean 'sonic.create_music'?"),
         ({"zzz": 1}, "unknown field 'zzz'; create_music has "),
+        ({"style": "folk"}, "unknown field 'style', did you mean 'tags'?"),
+        ({"genre": "folk"}, "unknown field 'genre', did you mean 'tags'?"),
+        ({"lyrics": "la"}, "unknown field 'lyrics', did you mean 'prompt'?"),
+        ({"model": "sonic-v6"}, "unknown field 'model', did you mean 'mv'?"),
+        (
+            {"out": "o"},
+            "unknown field 'out': all files of a batch are downloaded into one folder, which --out",
+        ),
+        ({"output": "o"}, "unknown field 'output': all files of a batch are downloaded"),
+        ({"mv": None}, "mv: text, not empty (known for mv: sonic-v6, "),
     ],
 )
 def test_a_typo_names_what_was_meant(row: dict[str, Any], told: str) -> None:
@@ -156,3 +167,30 @@ def test_a_typo_names_what_was_meant(row: dict[str, Any], told: str) -> None:
     with pytest.raises(RequestValidationError) as caught:
         Manifest.of([{"mv": "sonic-v6", "gpt_description_prompt": "rain", **row}])
     assert told in str(caught.value)
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    """The second would replace the first without a word."""
+    path = write(tmp_path, "mv,title,title\nsonic-v6,one,two\n", "songs.csv")
+    with pytest.raises(
+        RequestValidationError, match="the column 'title' stands in the header more than once"
+    ):
+        Manifest.read(path)
+
+
+def test_a_missing_model_lists_those_that_are_known() -> None:
+    """All models, as in the help of the command."""
+    with pytest.raises(
+        RequestValidationError, match=r"'mv' is missing \(known for mv: sonic-v6, .*sonic-v3-5\)"
+    ):
+        Manifest.of([{"gpt_description_prompt": "rain"}])
+
+
+async def test_a_price_of_no_operation_is_refused(tmp_path: Path) -> None:
+    """A misspelt name would leave the budget without its price."""
+    async with MusicAPI("key", base_url="http://127.0.0.1:9") as client:
+        with pytest.raises(
+            RequestValidationError, match=r"no operation 'create_musik' \(did you mean 'create_music'"
+        ):
+            await run_batch(client, Manifest.of([SONG]), out=tmp_path / "out", prices={"create_musik": 3})
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import pytest
 from musicapi_async import BadRequestError, MusicAPI, RequestValidationError
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.request import FieldInfo
+from musicapi_async.api.values import SONIC_MODELS
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.store import SQLiteStore
 from musicapi_async.testing.virtual import VirtualTimeLoop
@@ -326,7 +328,19 @@ MISUSES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
         "create_music() has no argument 'titel' (did you mean 'title'?)",
     ),
     ("create_music", (), {"mv": "x", "zzz": 1}, "has no argument 'zzz'; there are mv, title"),
-    ("create_music", (), {"prompt": "x"}, "create_music() needs mv"),
+    ("create_music", (), {"prompt": "x"}, "create_music() needs mv; known for mv: sonic-v6, sonic-v6-wild, "),
+    (
+        "create_music",
+        (),
+        {"style": "folk", "lyrics": "la", "model": "sonic-v6"},
+        (
+            "has no argument 'style' (did you mean 'tags'?), 'lyrics' (did you mean 'prompt'?), 'model' (did you "
+            "mean 'mv'?)"
+        ),
+    ),
+    ("create_music", (), {"mv": "x", "genre": "y"}, "'genre' (did you mean 'tags'?)"),
+    ("create_music", (), {"mv": "x", "out": "y"}, "'out' (to save the files: client.download("),
+    ("create_music", (), {"mv": "x", "output": "y"}, "'output' (to save the files: client.download("),
     ("create_music", ("sonic-v6",), {}, "takes arguments by name only, such as mv=..."),
     ("create_music", (), {"mv": "x", "job_key": "1"}, "that is an option, client.with_options(job_key=...)"),
     ("create_persona", ("Ann",), {}, "create_persona() needs clip_id"),
@@ -350,6 +364,66 @@ async def test_a_misspelt_option_is_named_with_the_right_one() -> None:
     async with MusicAPI("key") as client:
         with pytest.raises(TypeError, match=r"did you mean 'retries'\?"):
             client.with_options(retrys=1)
+
+
+async def test_a_model_that_the_service_refuses_is_answered_with_those_that_are_known(bench: Bench) -> None:
+    """Sent all the same, since the service may know more models than this package."""
+    with pytest.raises(BadRequestError) as refused:
+        await bench.client.sonic.create_music(mv="sonic-v66", prompt=LYRICS)
+    told = (
+        f"'sonic-v66' is not known here (did you mean 'sonic-v6'?); known for mv: {', '.join(SONIC_MODELS)}."
+    )
+    assert told in str(refused.value)
+    with pytest.raises(BadRequestError) as other:
+        await bench.call("sonic", "create_music", {**SONG, "title": "x" * 200}, validate="off")
+    assert "known for mv" not in str(other.value)
+
+
+LINKS: list[tuple[str, str, dict[str, Any]]] = [
+    ("sonic", "upload", {"url": ...}),
+    ("sonic", "upload_extend", {**SONG, "url": ..., "continue_at": 1.0}),
+    ("sonic", "upload_cover", {**SONG, "url": ...}),
+    ("sonic", "sample", {**SONG, "url": ..., "chop_sample_start_s": 0.0, "chop_sample_end_s": 9.0}),
+    ("sonic", "create_voice", {"audio_url": ...}),
+    ("producer", "upload", {"audio_url": ...}),
+    ("riffusion", "upload", {"url": ...}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:riffusion is deprecated")
+@pytest.mark.parametrize(("family", "name", "given"), LINKS)
+async def test_a_local_file_in_the_place_of_a_link_is_refused_with_the_way_out(
+    bench: Bench, family: str, name: str, given: dict[str, Any], tmp_path: Path
+) -> None:
+    """By name, as a path, as a file: URL, or open; nothing is sent."""
+    file = tmp_path / "song.mp3"
+    file.write_bytes(b"ID3")
+    before = len(bench.box.journal)
+    with file.open("rb") as opened:
+        for value in (
+            "song.mp3",
+            str(file),
+            file,
+            file.as_uri(),
+            opened,
+            b"ID3",
+            "//a.example/x",
+            "http:///x",
+        ):
+            fields = {key: value if told is ... else told for key, told in given.items()}
+            with pytest.raises(
+                RequestValidationError, match=r"a public link, http:// or https://"
+            ) as refused:
+                await bench.call(family, name, fields)
+            assert "put the file where everybody can fetch it" in refused.value.hint
+            assert "uploader=" in refused.value.hint
+    assert len(bench.box.journal) == before
+
+
+async def test_a_local_file_by_position(bench: Bench) -> None:
+    """`client.sonic.upload("song.mp3")`."""
+    with pytest.raises(RequestValidationError, match=r"got 'song.mp3'"):
+        await bench.client.sonic.upload("song.mp3")
 
 
 @pytest.mark.parametrize(
