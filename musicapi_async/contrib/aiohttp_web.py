@@ -115,7 +115,7 @@ def setup(
 
     async def watch(request: web.Request) -> web.StreamResponse:
         found = await visitors.watch(
-            request.config_dict[CLIENT].task,
+            request.config_dict[CLIENT],
             request.match_info["token"],
             request.headers.get("Last-Event-ID"),
             None if authorize is None else partial(authorize, request),

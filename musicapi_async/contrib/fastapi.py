@@ -170,7 +170,7 @@ def router(
         `problem` ends a stream that cannot go on.
         """
         may = None if authorize is None else partial(authorize, request)
-        found = await visitors.watch(client.task, token, last_event_id, may)
+        found = await visitors.watch(client, token, last_event_id, may)
         if found is None:
             return Response(status_code=204)
         return problem_response(found) if isinstance(found, Problem) else EventStream(found)

@@ -15,19 +15,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
+from functools import partial
 from hashlib import blake2b
-from typing import Any, Final, TypeAlias
-
-import anyio
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from ..api.families import polled_as
 from ..api.handle import Task
 from ..api.results import TaskUpdate
-from ..errors import MusicAPIError, NotFoundError, RequestValidationError
-from .problems import NO_TASK, Problem, problem_of
+from ..errors import NotFoundError, RequestValidationError
+from .problems import NO_TASK, Problem
 from .streams import has_ended, stream
 
 EVENTS_PATH: Final = "/tasks/{token}/events"
@@ -48,6 +47,8 @@ LONGEST_TOKEN: Final = 1000
 """Characters; tokens of real tasks have about 80."""
 
 Allowed: TypeAlias = bool | Awaitable[bool]
+Later = Literal["later"]
+LATER: Final[Later] = "later"
 May: TypeAlias = Callable[[Task[Any]], Allowed]
 
 
@@ -62,6 +63,18 @@ def check_guarded(events: str | None, authorize: object, public: bool, where: st
         )
 
 
+class Tasks(Protocol):
+    """What is needed of a client."""
+
+    def task(self, token: str, /) -> Task[Any]:
+        """Make the handle of a task; `RequestValidationError` for what is no token."""
+        ...
+
+    def with_options(self, **changes: Any) -> Tasks:
+        """The same client with other options."""
+        ...
+
+
 class Visitors:
     """The visitors of one application."""
 
@@ -69,17 +82,17 @@ class Visitors:
         self._heartbeat: Final = heartbeat
         self._missing: Final[OrderedDict[bytes, float]] = OrderedDict()
         """When each task was not found, by the digest of its name; the oldest first."""
-        self._looking: Final[Counter[bytes]] = Counter()
+        self._looking: Final[dict[bytes, asyncio.Task[TaskUpdate]]] = {}
         self._lookups = 0.0
         self._counted_at = -math.inf
 
     async def watch(
-        self, task_of: Callable[[str], Task[Any]], token: str, last_event_id: str | None, may: May | None
+        self, client: Tasks, token: str, last_event_id: str | None, may: May | None
     ) -> Problem | AsyncGenerator[bytes, None] | None:
-        """Return the events of a task for one visitor; polls are free, but see the module's text.
+        """Return the events of a task for one visitor. Free.
 
         Args:
-            task_of: the client's `task`.
+            client: makes the handle of the task.
             token: what the visitor sent.
             last_event_id: the `Last-Event-ID` that the visitor's browser sent.
             may: says whether the visitor may watch a task; None: everyone may.
@@ -93,71 +106,62 @@ class Visitors:
         if len(token) > LONGEST_TOKEN:
             return NO_TASK
         try:
-            task = task_of(token)
+            task = client.task(token)
         except RequestValidationError:
             return NO_TASK
         if polled_as(task.family, task.kind) is None or not await _may_watch(may, task):
             return NO_TASK
+        updates: AsyncGenerator[TaskUpdate, None]
         if await task.is_known():
-            return stream(task.updates(), last_event_id, heartbeat=self._heartbeat)
+            updates = task.updates()
+        else:
+            lookup = self._lookup(client, task)
+            if lookup is None:
+                return NO_TASK
+            found = await _outcome(lookup)
+            if isinstance(found, NotFoundError):
+                return NO_TASK
+            if not isinstance(found, TaskUpdate):
+                return _come_back()
+            updates = _continued(found, task)
+        return stream(updates, last_event_id, heartbeat=self._heartbeat)
+
+    def _lookup(self, client: Tasks, task: Task[Any]) -> asyncio.Task[TaskUpdate] | Later | None:
+        """Return the poll of an unknown task, shared by its visitors; None if it was not found lately."""
         key = blake2b(f"{task.family} {task.task_id}".encode(), digest_size=16).digest()
-        if self._is_missing(key):
-            return NO_TASK
-        if not self._take_lookup(key):
-            return _come_back()
-        return await self._look_up(key, task, last_event_id)
-
-    async def _look_up(
-        self, key: bytes, task: Task[Any], last_event_id: str | None
-    ) -> Problem | AsyncGenerator[bytes, None]:
-        """Wait for the first poll of a task; the stream then goes on with the same wait."""
-        updates = task.updates()
-        self._looking[key] += 1
-        try:
-            async with AsyncExitStack() as closing:
-                await closing.enter_async_context(aclosing(updates))
-                with anyio.move_on_after(LOOKUP_TIME):
-                    async for update in updates:
-                        if update.raw is not None or update.is_terminal:  # the service has answered
-                            closing.pop_all()
-                            found = _continued(update, updates)
-                            return stream(found, last_event_id, heartbeat=self._heartbeat)
-            return _come_back()
-        except NotFoundError:
-            self._remember(key)
-            return NO_TASK
-        except MusicAPIError as error:
-            return problem_of(error)
-        finally:
-            self._looking[key] -= 1
-            if not self._looking[key]:
-                del self._looking[key]
-
-    def _take_lookup(self, key: bytes) -> bool:
-        """Return True if a lookup may start now; visitors of one task share its lookup."""
-        if key in self._looking:
-            return True
-        now = _now()
+        if (running := self._looking.get(key)) is not None:
+            return running
+        now = asyncio.get_running_loop().time()
+        if now - self._missing.get(key, -math.inf) < REMEMBERED_FOR:
+            return None
         refilled = self._lookups + (now - self._counted_at) * LOOKUPS_PER_SECOND
         self._lookups, self._counted_at = min(float(LOOKUPS), refilled), now
         if self._lookups < 1 or len(self._looking) >= LOOKUPS:
-            return False
+            return LATER
         self._lookups -= 1
-        return True
+        once = client.with_options(retries=0).task(task.token)
+        lookup = asyncio.get_running_loop().create_task(once.refresh())
+        self._looking[key] = lookup
+        lookup.add_done_callback(partial(self._looked_up, key))
+        return lookup
 
-    def _is_missing(self, key: bytes) -> bool:
-        at = self._missing.get(key)
-        return at is not None and _now() - at < REMEMBERED_FOR
-
-    def _remember(self, key: bytes) -> None:
-        self._missing.pop(key, None)
-        self._missing[key] = _now()
-        while len(self._missing) > REMEMBERED:
-            self._missing.popitem(last=False)
+    def _looked_up(self, key: bytes, lookup: asyncio.Task[TaskUpdate]) -> None:
+        del self._looking[key]
+        if not lookup.cancelled() and isinstance(lookup.exception(), NotFoundError):
+            self._missing.pop(key, None)
+            self._missing[key] = lookup.get_loop().time()
+            while len(self._missing) > REMEMBERED:
+                self._missing.popitem(last=False)
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+async def _outcome(lookup: asyncio.Task[TaskUpdate] | Later) -> TaskUpdate | BaseException | None:
+    """What a lookup found or raised; None if it takes too long or may not start yet."""
+    if lookup == LATER:
+        return None
+    done, _ = await asyncio.wait({lookup}, timeout=LOOKUP_TIME)
+    if not done or lookup.cancelled():
+        return None
+    return lookup.exception() or lookup.result()
 
 
 async def _may_watch(may: May | None, task: Task[Any]) -> bool:
@@ -167,15 +171,17 @@ async def _may_watch(may: May | None, task: Task[Any]) -> bool:
     return bool(await allowed if inspect.isawaitable(allowed) else allowed)
 
 
-async def _continued(
-    first: TaskUpdate, rest: AsyncGenerator[TaskUpdate, None]
-) -> AsyncGenerator[TaskUpdate, None]:
-    async with aclosing(rest):
-        yield first
-        async for update in rest:
-            yield update
+async def _continued(first: TaskUpdate, task: Task[Any]) -> AsyncGenerator[TaskUpdate, None]:
+    """The update that was looked up, then what polls show; not the state before the first poll."""
+    yield first
+    if first.is_terminal:
+        return
+    async with aclosing(task.updates()) as updates:
+        async for update in updates:
+            if update.raw is not None or update.is_terminal:
+                yield update
 
 
 async def _come_back() -> AsyncGenerator[bytes, None]:
     """A stream that only tells the browser when to reconnect."""
-    yield f"retry: {RECONNECT_LATER}\n: many tasks are being looked up\n\n".encode()
+    yield f"retry: {RECONNECT_LATER}\n: this task could not be looked up yet\n\n".encode()
