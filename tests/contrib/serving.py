@@ -65,7 +65,8 @@ async def serving(app: FastAPI | web.Application) -> AsyncGenerator[Server]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200, force_close=True)) as browser:
         server = Server(sock.getsockname()[1], browser)
         if isinstance(app, web.Application):
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+            # aiohttp reads the rest of a refused body for ten seconds by default, then it closes.
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, lingering_time=0.3)
             await runner.setup()
             await web.SockSite(runner, sock).start()
             try:
