@@ -8,6 +8,7 @@ import os
 import random
 import uuid
 import warnings
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import cached_property, partial
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from .transport.limiter import RateLimiter
     from .transport.pace import Pace
     from .webhooks import Event, Inbox, Webhooks
+
+REMEMBERED: Final = 10_000
+"""Tasks of the client's own that are remembered, 250 bytes each; 8 hours of creates at one per 3 s."""
 
 
 class Core:
@@ -82,6 +86,7 @@ class Core:
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
         self._places: Final[dict[tuple[str, str], Place]] = {}
+        self._made: Final[OrderedDict[tuple[str, str], None]] = OrderedDict()
         self.webhooks: Final = webhooks
         self.book: Final = self.ledger(store)
 
@@ -157,6 +162,16 @@ class Core:
         self.inbox.expect(key)
         return ordered, msgspec.structs.replace(options, job_key=key)
 
+    def remember(self, task: TaskRef) -> None:
+        """Note that a call of this client gave this task."""
+        self._made[task.family, task.task_id] = None
+        while len(self._made) > REMEMBERED:
+            self._made.popitem(last=False)
+
+    def made(self, task: TaskRef) -> bool:
+        """Return True if a call of this client gave this task, as far as it remembers."""
+        return (task.family, task.task_id) in self._made
+
     async def _adopt(self, key: str, task: TaskRef) -> None:
         runtime = await self.runtime()
         for ledger in tuple(runtime.ledgers):
@@ -222,6 +237,9 @@ class Watching:
         runtime = await self._runtime()
         return await runtime.refresh(ref, self._options)
 
+    async def is_known(self, ref: TaskRef) -> bool:
+        return self._core.made(ref) or bool(await self._ledger.store.find(ref.family, ref.task_id))
+
 
 class Bound:
     """What the families see of the client: a caller with its options."""
@@ -250,6 +268,7 @@ class Bound:
         except MusicAPIError as error:
             addresses.explain(error, self._core.base_url)
             raise
+        self._core.remember(task.ref)
         if ordered is not request and task.ref.own:  # what an earlier call made may have been told already
             runtime.waiter.expect(task.family, task.task_id)
         return task

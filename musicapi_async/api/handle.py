@@ -81,6 +81,10 @@ class Watcher(Protocol):
         """Look once, now."""
         ...
 
+    async def is_known(self, ref: TaskRef) -> bool:
+        """Return True if the client made the task, or its job store holds it."""
+        ...
+
 
 class Task(Generic[R_co]):
     """A generation that was accepted and paid for.
@@ -168,6 +172,14 @@ class Task(Generic[R_co]):
         """Look once, now, and return what is there. Free."""
         self.last = await self._watcher.refresh(self.ref)
         return self.last
+
+    async def is_known(self) -> bool:
+        """Return True if this client made the task, or its job store holds it. Free, sends nothing.
+
+        A token that a stranger sends may name any task, or none: ask before you spend polls on it. The client
+        remembers its last 10,000 tasks. Raises `JobStoreError`.
+        """
+        return await self._watcher.is_known(self.ref)
 
     def settle(self, outcome: TaskUpdate | Exception) -> None:
         """Note how a wait for many tasks ended for this one: the next `wait` answers with it.

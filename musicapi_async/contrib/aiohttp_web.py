@@ -2,11 +2,10 @@
 
 ```python
 from aiohttp import web
-from musicapi_async import Webhooks
 from musicapi_async.contrib.aiohttp_web import CLIENT, setup
 
 app = web.Application()
-setup(app, webhooks=Webhooks(url="https://example.com/webhooks/musicapi", secret=secret))
+setup(app, public=True)  # public: who knows a task's token may watch it
 
 
 async def create(request: web.Request) -> web.Response:
@@ -14,6 +13,8 @@ async def create(request: web.Request) -> web.Response:
     task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="warm lo-fi")
     return web.json_response({"events": f"/tasks/{task.token}/events"})
 ```
+
+In sub-applications (`app.add_subapp`) the client is `request.config_dict[CLIENT]`.
 """
 
 from __future__ import annotations
@@ -22,23 +23,28 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
+from ..api.handle import Task
 from ..client import MusicAPI
-from ..errors import MusicAPIError, RequestValidationError
-from ..web import STREAM_HEADERS, STREAM_TYPE, Problem, has_ended, problem_of, stream
-from ..web.problems import NO_TASK
-from ..web.receiving import EVENTS_PATH, WEBHOOK_PATH, OnEvent
+from ..errors import MusicAPIError
+from ..web import STREAM_HEADERS, STREAM_TYPE, Problem, loggable, problem_of
+from ..web.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent
 from ..web.receiving import receive as take
 from ..web.streams import HEARTBEAT
+from ..web.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
 from ..webhooks import BODY_LIMIT
 
 log: Final = logging.getLogger("musicapi_async")
 
 CLIENT: Final = web.AppKey("musicapi_async", MusicAPI)
-"""The app's client: `request.app[CLIENT]`."""
+"""The app's client: `request.app[CLIENT]`; in sub-applications, too, `request.config_dict[CLIENT]`."""
+
+Authorize = Callable[[web.Request, Task[Any]], Allowed]
+"""Says whether who sends a request may watch a task; a plain or an async function."""
 
 
 class _Streams(set[asyncio.Task[None]]):
@@ -57,18 +63,37 @@ def setup(
     *,
     webhook: str | None = WEBHOOK_PATH,
     events: str | None = EVENTS_PATH,
+    authorize: Authorize | None = None,
+    public: bool = False,
     on_event: OnEvent | None = None,
     limit: int = BODY_LIMIT,
+    body_timeout: float = BODY_TIMEOUT,
     heartbeat: float = HEARTBEAT,
     **options: Any,
 ) -> None:
     """Give an app a client that lives as long as it does, the routes, and answers for this package's errors.
 
-    `make` makes the client; without it `options` go to `MusicAPI`. `webhook` is POSTed to by the service:
-    204 once the waits are finished, 400 for what must not be believed, 413 above `limit` bytes. `on_event`
-    is called with each event once in each process; if it raises, the service is told to try again. `events`
-    streams the updates of the task whose token is in the path. None leaves a route out.
+    Args:
+        app: the application. What it mounts finds the client, too.
+        make: makes the client; without it `options` go to `MusicAPI`.
+        webhook: path that the service POSTs to; None leaves it out. 204 once the waits are finished, 400 for
+            what must not be believed, 408, 413 and 415 for a body that is too slow, too large or compressed.
+        events: path, with `{token}` in it, that streams the updates of a task as server-sent events; None
+            leaves it out.
+        authorize: `authorize(request, task)`, plain or async, returns True for a visitor who may watch the
+            task. Others get 404, as for a task that does not exist; raise `web.HTTPUnauthorized` to say more.
+        public: True if to know a task's token is enough to watch it.
+        on_event: called with each event once in each process; if it raises, the service is told to try again.
+        limit: bytes of the largest webhook.
+        body_timeout: real seconds within which the whole body of a webhook must arrive.
+        heartbeat: real seconds of silence after which a stream sends a comment.
+        options: of `MusicAPI`.
+
+    Raises:
+        RequestValidationError: for an event stream with neither `authorize` nor `public=True`.
     """
+    check_guarded(events, authorize, public, "setup()")
+    visitors = Visitors(heartbeat=heartbeat)
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         async with make() if make is not None else MusicAPI(**options) as client:
@@ -76,19 +101,28 @@ def setup(
             yield
 
     async def receive(request: web.Request) -> web.StreamResponse:
-        inbox, raw = request.app[CLIENT].webhooks, await _body(request, limit)
-        problem = await take(inbox, request.headers, raw, str(request.rel_url), on_event)
+        problem = await take(
+            request.config_dict[CLIENT].webhooks,
+            request.headers,
+            _parts(request),
+            str(request.rel_url),
+            on_event,
+            encoding=request.headers.get("Content-Encoding"),
+            limit=limit,
+            timeout=body_timeout,
+        )
         return web.Response(status=204) if problem is None else problem_response(problem)
 
     async def watch(request: web.Request) -> web.StreamResponse:
-        last = request.headers.get("Last-Event-ID")
-        if has_ended(last):
+        found = await visitors.watch(
+            request.config_dict[CLIENT],
+            request.match_info["token"],
+            request.headers.get("Last-Event-ID"),
+            None if authorize is None else partial(authorize, request),
+        )
+        if found is None:
             return web.Response(status=204)
-        try:
-            task = request.app[CLIENT].task(request.match_info["token"])
-        except RequestValidationError:
-            return problem_response(NO_TASK)
-        return await send_events(request, stream(task.updates(), last, heartbeat=heartbeat))
+        return problem_response(found) if isinstance(found, Problem) else await send_events(request, found)
 
     app[_STREAMS] = _Streams()
     app.cleanup_ctx.append(run)
@@ -108,13 +142,17 @@ async def problems(
     try:
         return await handler(request)
     except MusicAPIError as error:
-        log.warning("%s %s: %s", request.method, request.rel_url.raw_path, error)
+        path = request.rel_url.raw_path
+        log.warning("%s %s: %s", loggable(request.method), loggable(path), loggable(error))
         return problem_response(problem_of(error))
 
 
 def problem_response(problem: Problem) -> web.Response:
     """A problem as an answer."""
-    return web.Response(body=problem.body, status=problem.status, headers=problem.headers)
+    response = web.Response(body=problem.body, status=problem.status, headers=problem.headers)
+    if problem.closes:
+        response.force_close()
+    return response
 
 
 async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None]) -> web.StreamResponse:
@@ -129,7 +167,7 @@ async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None])
                 await response.write(chunk)
 
     pumping = asyncio.get_running_loop().create_task(pump())
-    streams = request.app.get(_STREAMS)
+    streams = request.config_dict.get(_STREAMS)
     if streams is not None:
         streams.add(pumping)
         pumping.add_done_callback(streams.discard)
@@ -149,14 +187,8 @@ async def _end_streams(app: web.Application) -> None:
         pumping.cancel()
 
 
-async def _body(request: web.Request, limit: int) -> bytes | None:
-    """The raw body, or None if it is longer than `limit`; nothing beyond is kept."""
-    parts: list[bytes] = []
-    size = 0
-    with suppress(ConnectionError):  # half a body is refused like any other that was not signed
+async def _parts(request: web.Request) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives; one that breaks off just ends, and is refused like any that was not signed."""
+    with suppress(ConnectionError, web.RequestPayloadError):
         async for part in request.content.iter_any():
-            size += len(part)
-            if size > limit:
-                return None
-            parts.append(part)
-    return b"".join(parts)
+            yield part

@@ -1,13 +1,11 @@
-"""FastAPI: `pip install 'musicapi-async[fastapi]'`.
+"""FastAPI, with the extra `[fastapi]`: `pip install -e '.[fastapi]'` in a clone of this package.
 
 ```python
 from fastapi import FastAPI
-from musicapi_async import Webhooks
 from musicapi_async.contrib.fastapi import Client, add_problem_handler, lifespan, router
 
-hooks = Webhooks(url="https://example.com/webhooks/musicapi", secret=secret)
-app = FastAPI(lifespan=lifespan(webhooks=hooks))
-app.include_router(router())
+app = FastAPI(lifespan=lifespan())
+app.include_router(router(public=True))  # public: who knows a task's token may watch it
 add_problem_handler(app)
 
 
@@ -17,6 +15,9 @@ async def create(description: str, client: Client) -> dict[str, str]:
     return {"events": f"/tasks/{task.token}/events"}
 ```
 
+Apps that this one mounts (`app.mount("/api", other)`) find its client, too; each needs `add_problem_handler`
+of its own. A lifespan of a mounted app never runs, so `lifespan` belongs to the outermost one.
+
 An event stream stays open for as long as its song takes, and uvicorn waits for open connections when it is
 stopped: run it with `--timeout-graceful-shutdown 2`, or have your own server call `end_streams(app)` as the
 example service does. The browsers reconnect to the next process.
@@ -25,26 +26,42 @@ example service does. The browsers reconnect to the next process.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated, Any, Final, cast
 
 import anyio
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.params import Depends as Dependency
-from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.types import Receive, Scope, Send
 
+try:
+    from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
+    from starlette.requests import ClientDisconnect, HTTPConnection
+    from starlette.types import Receive, Scope, Send
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"musicapi_async.contrib.fastapi needs the extra [fastapi] ({missing.name} is not installed): "
+        "pip install -e '.[fastapi]' in a clone of musicapi_async, or pip install fastapi uvicorn anywhere",
+        name=missing.name,
+    ) from missing
+
+from ..api.handle import Task
 from ..client import MusicAPI
-from ..errors import MusicAPIError, RequestValidationError
-from ..web import PROBLEM_TYPE, STREAM_HEADERS, STREAM_TYPE, Problem, has_ended, problem_of, stream
-from ..web.problems import NO_TASK
-from ..web.receiving import EVENTS_PATH, WEBHOOK_PATH, OnEvent
+from ..errors import MusicAPIError
+from ..web import PROBLEM_TYPE, STREAM_HEADERS, STREAM_TYPE, Problem, loggable, problem_of, problem_schema
+from ..web.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent
 from ..web.receiving import receive as take
 from ..web.streams import HEARTBEAT
+from ..web.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
 from ..webhooks import BODY_LIMIT
 
 log: Final = logging.getLogger("musicapi_async")
+
+Authorize = Callable[[Request, Task[Any]], Allowed]
+"""Says whether who sends a request may watch a task; a plain or an async function."""
+
+CLIENT: Final = "musicapi"
+STREAMS: Final = "musicapi_streams"
+"""Names in the state of the app and of its lifespan, which requests to mounted apps see as well."""
 
 
 def lifespan(
@@ -52,30 +69,42 @@ def lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """A lifespan that opens a client with the app and closes it with the app.
 
-    `make` makes the client; without it `options` go to `MusicAPI`. A lifespan of your own calls it inside:
-    `async with lifespan(...)(app): ...`.
+    `make` makes the client; without it `options` go to `MusicAPI`. A lifespan of your own calls it inside,
+    and yields what it gives, so that mounted apps find the client:
+    `async with lifespan(...)(app) as state: yield state`.
     """
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
         async with make() if make is not None else MusicAPI(**options) as client:
-            app.state.musicapi = client
+            state = {CLIENT: client, STREAMS: set[anyio.CancelScope]()}
+            for name, value in state.items():
+                setattr(app.state, name, value)
             try:
-                yield {}
+                yield state
             finally:
-                del app.state.musicapi
+                for name in state:
+                    delattr(app.state, name)
 
     return run
 
 
 def client_of(connection: HTTPConnection) -> MusicAPI:
-    """The app's client, for `Depends`; also in web sockets."""
-    client = getattr(connection.app.state, "musicapi", None)
+    """The app's client, for `Depends`; also in web sockets and in mounted apps."""
+    client = _shared(connection.scope, CLIENT)
     if not isinstance(client, MusicAPI):
         raise RuntimeError(
-            "the app has no client: FastAPI(lifespan=musicapi_async.contrib.fastapi.lifespan())"
+            "the app has no client: FastAPI(lifespan=musicapi_async.contrib.fastapi.lifespan()). "
+            "The lifespan of a mounted app never runs: give it to the outermost app. A lifespan of your own "
+            "yields what lifespan() gives: `async with lifespan()(app) as state: yield state`"
         )
     return client
+
+
+def _shared(scope: Scope, name: str) -> object:
+    """A value of the lifespan, from the request's state; from the app's where a lifespan dropped it."""
+    state: Mapping[str, object] = scope.get("state", {})
+    return state[name] if name in state else getattr(scope["app"].state, name, None)
 
 
 Client = Annotated[MusicAPI, Depends(client_of)]
@@ -86,50 +115,120 @@ def router(
     *,
     webhook: str | None = WEBHOOK_PATH,
     events: str | None = EVENTS_PATH,
+    authorize: Authorize | None = None,
+    public: bool = False,
     on_event: OnEvent | None = None,
     limit: int = BODY_LIMIT,
+    body_timeout: float = BODY_TIMEOUT,
     heartbeat: float = HEARTBEAT,
-    dependencies: Sequence[Dependency] = (),
 ) -> APIRouter:
-    """The routes that a back end needs; None leaves one out.
+    """The routes that a back end needs.
 
-    `webhook` is POSTed to by the service: 204 once the waits are finished, 400 for what must not be believed,
-    413 above `limit` bytes. `on_event` is called with each event once in each process; if it raises, the
-    service is told to try again. `events` streams the updates of the task whose token is in the path; guard
-    it with `dependencies` if knowing a token is not enough.
+    Args:
+        webhook: path that the service POSTs to; None leaves it out. 204 once the waits are finished, 400 for
+            what must not be believed, 408, 413 and 415 for a body that is too slow, too large or compressed.
+        events: path, with `{token}` in it, that streams the updates of a task as server-sent events; None
+            leaves it out.
+        authorize: `authorize(request, task)`, plain or async, returns True for a visitor who may watch the
+            task. Others get 404, as for a task that does not exist; raise `HTTPException(401)` to say more.
+        public: True if to know a task's token is enough to watch it.
+        on_event: called with each event once in each process; if it raises, the service is told to try again.
+        limit: bytes of the largest webhook.
+        body_timeout: real seconds within which the whole body of a webhook must arrive.
+        heartbeat: real seconds of silence after which a stream sends a comment.
+
+    Raises:
+        RequestValidationError: for an event stream with neither `authorize` nor `public=True`.
     """
-    routes = APIRouter()
+    check_guarded(events, authorize, public, "router()")
+    visitors = Visitors(heartbeat=heartbeat)
+    routes = APIRouter(tags=["musicapi"])
 
     async def receive(request: Request, client: Client) -> Response:
-        """A delivery of the service."""
-        raw = await _body(request, limit)
-        problem = await take(client.webhooks, request.headers.raw, raw, str(request.url), on_event)
+        """Take a webhook of the music service. It must be signed with the webhook secret."""
+        problem = await take(
+            client.webhooks,
+            request.headers.raw,
+            body_parts(request),
+            str(request.url),
+            on_event,
+            encoding=request.headers.get("content-encoding"),
+            limit=limit,
+            timeout=body_timeout,
+        )
         return Response(status_code=204) if problem is None else problem_response(problem)
 
-    async def watch(token: str, request: Request, client: Client) -> Response:
-        """The updates of a task as server-sent events."""
-        last = request.headers.get("last-event-id")
-        if has_ended(last):
+    async def watch(
+        token: Annotated[str, Path(description="The token of the task.")],
+        request: Request,
+        client: Client,
+        last_event_id: Annotated[str | None, Header(description="Sent by browsers that reconnect.")] = None,
+    ) -> Response:
+        """Stream the updates of a task as server-sent events, until its end.
+
+        Each event is named `update` and holds the whole state; the last has `ended` true. An event named
+        `problem` ends a stream that cannot go on.
+        """
+        may = None if authorize is None else partial(authorize, request)
+        found = await visitors.watch(client, token, last_event_id, may)
+        if found is None:
             return Response(status_code=204)
-        try:
-            task = client.task(token)
-        except RequestValidationError:
-            return problem_response(NO_TASK)
-        return EventStream(stream(task.updates(), last, heartbeat=heartbeat))
+        return problem_response(found) if isinstance(found, Problem) else EventStream(found)
 
     if webhook is not None:
-        routes.add_api_route(webhook, receive, methods=["POST"], status_code=204, include_in_schema=False)
+        routes.add_api_route(
+            webhook,
+            receive,
+            methods=["POST"],
+            status_code=204,
+            response_class=Response,
+            name="musicapi_webhook",
+            summary="Webhook of the music service",
+            response_description="The event was taken, now or before.",
+            responses=_problems(
+                {400: "Not verified.", 408: "Too slow.", 413: "Too large.", 415: "Content encoding."}
+            ),
+            openapi_extra=_WEBHOOK_INPUT,
+        )
     if events is not None:
-        guards = list(dependencies)
-        routes.add_api_route(events, watch, methods=["GET"], response_class=EventStream, dependencies=guards)
+        routes.add_api_route(
+            events,
+            watch,
+            methods=["GET"],
+            status_code=200,
+            response_class=EventStream,
+            name="musicapi_events",
+            summary="Updates of a task",
+            response_description="Server-sent events.",
+            responses={
+                204: {"description": "This browser has seen the end of the task."},
+                **_problems({404: "No such task, or not this visitor's.", 502: "The service has a problem."}),
+            },
+        )
     return routes
+
+
+def _problems(texts: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    content = {PROBLEM_TYPE: {"schema": problem_schema()}}
+    return {status: {"description": text, "content": content} for status, text in texts.items()}
+
+
+_WEBHOOK_INPUT: Final[dict[str, Any]] = {
+    "parameters": [
+        {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+        for name in ("X-Webhook-Timestamp", "X-Webhook-Signature")
+    ],
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+}
+"""What the service sends. The route reads it itself, since the signature covers the raw bytes."""
 
 
 def add_problem_handler(app: FastAPI) -> None:
     """Answer errors of this package with problem documents that leak nothing; the log has the whole text."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        log.warning("%s %s: %s", request.method, request.url.path, error)
+        path = request.url.path
+        log.warning("%s %s: %s", loggable(request.method), loggable(path), loggable(error))
         return problem_response(problem_of(error))
 
     app.add_exception_handler(MusicAPIError, answer)
@@ -138,19 +237,21 @@ def add_problem_handler(app: FastAPI) -> None:
 def problem_response(problem: Problem) -> Response:
     """A problem as an answer."""
     headers = {name: value for name, value in problem.headers.items() if name != "Content-Type"}
+    if problem.closes:
+        headers["Connection"] = "close"
     return Response(problem.body, problem.status, headers, media_type=PROBLEM_TYPE)
 
 
 def end_streams(app: FastAPI) -> None:
-    """End every event stream of `app`, such as when its server begins to stop."""
-    for scope in list(_streams(app)):
+    """End every event stream of `app` and of what it mounts, such as when its server begins to stop."""
+    for scope in list(_streams({"app": app})):
         scope.cancel()
 
 
-def _streams(app: Any) -> set[anyio.CancelScope]:
-    if not hasattr(app.state, "musicapi_streams"):
-        app.state.musicapi_streams = set[anyio.CancelScope]()
-    return cast("set[anyio.CancelScope]", app.state.musicapi_streams)
+def _streams(scope: Scope) -> set[anyio.CancelScope]:
+    """The streams that are open; a set that nothing else sees where there is no lifespan."""
+    found = _shared(scope, STREAMS)
+    return cast("set[anyio.CancelScope]", found) if isinstance(found, set) else set()
 
 
 class EventStream(Response):
@@ -162,9 +263,10 @@ class EventStream(Response):
 
     media_type = STREAM_TYPE
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
+        # FastAPI makes no OpenAPI document for a response class without the parameter `status_code`.
         self._chunks = chunks
-        self.status_code = 200
+        self.status_code = status_code
         self.background = None
         self.init_headers(dict(STREAM_HEADERS))
 
@@ -174,11 +276,13 @@ class EventStream(Response):
                 pass
             group.cancel_scope.cancel()
 
-        streams, sending = _streams(scope["app"]), anyio.CancelScope()
+        streams, sending = _streams(scope), anyio.CancelScope()
         try:
             async with aclosing(self._chunks) as chunks, anyio.create_task_group() as group:
                 group.start_soon(wait_until_gone)
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send(
+                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                )
                 with sending:
                     streams.add(sending)
                     async for chunk in chunks:
@@ -191,14 +295,8 @@ class EventStream(Response):
             streams.discard(sending)
 
 
-async def _body(request: Request, limit: int) -> bytes | None:
-    """The raw body, or None if it is longer than `limit`; nothing beyond is kept."""
-    parts: list[bytes] = []
-    size = 0
-    with suppress(ClientDisconnect):  # half a body is refused like any other that was not signed
+async def body_parts(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives; one that breaks off just ends, and is refused like any that was not signed."""
+    with suppress(ClientDisconnect):
         async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                return None
-            parts.append(part)
-    return b"".join(parts)
+            yield part

@@ -3,7 +3,7 @@
 Describe a song, hear it while it is still being made, download it, make a persona of its voice, sing the
 next song with it. With MUSICAPI_KEY set it makes real songs, which cost credits; without a key it starts a
 sandbox, which costs nothing. Stop it in the middle, start it again: the page goes on. It needs
-`pip install 'musicapi-async[fastapi,sandbox]'`.
+`pip install -e '.[fastapi,sandbox]'` in the clone.
 
 Read `studio.py` for what it does with songs; here is only HTTP. It knows no users: whoever reaches it may
 order songs, so it listens to this machine alone. Only its own page may order, whatever else is open in the
@@ -32,10 +32,14 @@ try:
     import uvicorn
     from fastapi import Depends, FastAPI, HTTPException, Request, Response
     from fastapi.exceptions import RequestValidationError as InvalidBody
-    from fastapi.responses import FileResponse, HTMLResponse
+    from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
     from pydantic import BaseModel, Field
+    from starlette.requests import HTTPConnection
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"{missing.name} is missing: pip install 'musicapi-async[fastapi,sandbox]'") from missing
+    raise SystemExit(
+        f"{missing.name} is missing: pip install -e '.[fastapi,sandbox]' in the clone of musicapi_async"
+    ) from missing
 
 from ..client import MusicAPI
 from ..clock import Clock
@@ -43,6 +47,7 @@ from ..config import LOOPBACK, find_base_url, find_key
 from ..contrib.fastapi import (
     EventStream,
     add_problem_handler,
+    body_parts,
     end_streams,
     lifespan,
     problem_response,
@@ -50,8 +55,8 @@ from ..contrib.fastapi import (
 )
 from ..errors import RequestValidationError
 from ..store import SQLiteStore
-from ..web.problems import INVALID
-from ..web.receiving import WEBHOOK_PATH
+from ..web.problems import INVALID, Problem
+from ..web.receiving import BODY_TIMEOUT, WEBHOOK_PATH, read_body
 from ..webhooks import Event, Webhooks
 from .own_sandbox import Address, answers, find_or_start
 from .records import Records
@@ -62,6 +67,8 @@ SPEED: Final = 10.0
 """How much faster than real time the sandbox makes songs: about ten seconds for one."""
 EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for whoever asks
 """What to call here, of hosts that stand for every address."""
+ORDER_LIMIT: Final = 16 * 1024
+"""Bytes of the largest order: 400 characters, each perhaps two escapes of six bytes, and a few words."""
 KEEP_ALIVE: Final = 120.0
 """Seconds between looks whether the sandbox is there."""
 
@@ -123,7 +130,7 @@ class Settings:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
-def check_visitor(settings: Settings, request: Request) -> None:
+def check_visitor(settings: Settings, request: HTTPConnection) -> None:
     """Refuse what another site has a visitor's browser do here: songs cost credits.
 
     The site is in Origin; a name of its own that it had point to this machine is in Host. A number in Host
@@ -138,6 +145,42 @@ def check_visitor(settings: Settings, request: Request) -> None:
         own = (_site(f"{origin.partition(':')[0]}://{host}"), _site(public))
         if not _name(origin) or _site(origin) not in own:
             raise HTTPException(403, "Not from another site.")
+
+
+class Door:
+    """Looks at every request first, whatever its path: checks the visitor, then reads the body in bounds.
+
+    FastAPI reads the whole body before anything that a route depends on. The webhook's route has bounds of
+    its own.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app: Final = app
+        self._settings: Final = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            check_visitor(self._settings, HTTPConnection(scope))
+        except HTTPException as refused:
+            answer = JSONResponse({"detail": refused.detail}, refused.status_code, {"Connection": "close"})
+            await answer(scope, receive, send)
+            return
+        if scope["path"] == WEBHOOK_PATH:
+            await self._app(scope, receive, send)
+            return
+        body = await read_body(body_parts(Request(scope, receive)), ORDER_LIMIT, BODY_TIMEOUT)
+        if isinstance(body, Problem):
+            await problem_response(body)(scope, receive, send)
+            return
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, receive_again, send)
 
 
 def _is_ours(name: str, settings: Settings) -> bool:
@@ -191,13 +234,14 @@ def make_app(settings: Settings) -> FastAPI:
         settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the webhooks' secret
         records = Records(settings.folder / "records.sqlite")
         address, own = await address_of(settings)
-        async with lifespan(lambda: client_for(address, settings, records.setting("secret")))(app):
+        opened = lifespan(lambda: client_for(address, settings, records.setting("secret")))
+        async with opened(app) as state:
             studio = app.state.studio = Studio(app.state.musicapi, records, settings.folder / "songs")
             app.state.mode = "sandbox" if own else "live"
             studio.resume()
             keeping = asyncio.create_task(_keep(address)) if own else None
             try:
-                yield {}
+                yield state
             finally:
                 await studio.close()
                 if keeping is not None:
@@ -209,10 +253,8 @@ def make_app(settings: Settings) -> FastAPI:
     async def told(event: Event) -> None:
         await app.state.studio.told(event)
 
-    async def check(request: Request) -> None:
-        check_visitor(settings, request)
-
-    app = FastAPI(title="Song studio", lifespan=run, dependencies=[Depends(check)])
+    app = FastAPI(title="Song studio", lifespan=run)
+    app.add_middleware(Door, settings=settings)
     app.include_router(router(events=None, on_event=told))
     add_problem_handler(app)
 

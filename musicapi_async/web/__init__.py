@@ -4,7 +4,7 @@ Pure but for the streams' waiting; no web framework. `musicapi_async.contrib.fas
 `musicapi_async.contrib.aiohttp_web` are thin layers over it.
 """
 
-from .problems import PROBLEM_TYPE, Problem, problem_of
+from .problems import PROBLEM_TYPE, Problem, loggable, problem_of, problem_schema
 from .streams import STREAM_HEADERS, STREAM_TYPE, event, has_ended, stream, update_fields
 
 __all__ = [
@@ -14,7 +14,9 @@ __all__ = [
     "Problem",
     "event",
     "has_ended",
+    "loggable",
     "problem_of",
+    "problem_schema",
     "stream",
     "update_fields",
 ]

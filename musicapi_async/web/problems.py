@@ -9,7 +9,7 @@ status: what the visitor can mend is 4xx, a missing key or an empty balance is n
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -37,6 +37,8 @@ from ..errors import (
 
 PROBLEM_TYPE: Final = "application/problem+json"
 LONGEST_RETRY_AFTER: Final = 3600
+LONGEST_LOGGED: Final = 1000
+"""Characters of a path or an error in the log; a server accepts paths of 64 kB."""
 PRIVATE_FIELDS: Final = frozenset(
     {"api_key", "base_url", "proxy", "webhooks", "webhook_url", "webhook_secret", "pace", "job_key"}
 )
@@ -61,14 +63,21 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_after: int = 0
 
     @property
+    def closes(self) -> bool:
+        """True if the request's body was not read to its end, so that the connection must be closed."""
+        return self.status in (408, 413, 415)
+
+    @property
     def body(self) -> bytes:
         """The JSON document."""
         return msgspec.json.encode({"type": "about:blank", **msgspec.to_builtins(self)})
 
     @property
     def headers(self) -> dict[str, str]:
-        """Content type, and Retry-After where waiting helps."""
+        """Content type, Retry-After where waiting helps, and what a 415 accepts (RFC 9110, 15.5.16)."""
         headers = {"Content-Type": PROBLEM_TYPE, "Cache-Control": "no-store"}
+        if self.status == 415:
+            headers["Accept-Encoding"] = "identity"
         if self.retry_after:
             headers["Retry-After"] = str(self.retry_after)
         return headers
@@ -81,6 +90,10 @@ def _problem(status: int, title: str, code: str, detail: str) -> Problem:
 INTERNAL: Final = _problem(500, "Internal Server Error", "internal", "Something went wrong here.")
 INVALID: Final = _problem(422, "Unprocessable Content", "invalid_request", "Some fields break their limits.")
 TOO_LARGE: Final = _problem(413, "Content Too Large", "too_large", "The body is too large.")
+TOO_SLOW: Final = _problem(408, "Request Timeout", "too_slow", "The body did not arrive in time.")
+ENCODED: Final = _problem(
+    415, "Unsupported Media Type", "encoded", "The body must be sent without a content encoding."
+)
 NO_TASK: Final = _problem(404, "Not Found", "not_found", "There is no such song, clip or persona.")
 
 _TABLE: Final[tuple[tuple[type[MusicAPIError], Problem], ...]] = (
@@ -115,6 +128,29 @@ _TABLE: Final[tuple[tuple[type[MusicAPIError], Problem], ...]] = (
      _problem(502, "Bad Gateway", "upstream", "The music service cannot be reached.")),
 )  # fmt: skip
 """The first row whose class fits; everything else is `INTERNAL`."""
+
+
+def problem_schema() -> dict[str, Any]:
+    """Return the JSON schema of a problem document, for OpenAPI."""
+    _, parts = msgspec.json.schema_components([Problem])
+    schema = parts["Problem"]
+    fields = schema["properties"]
+    fields["errors"]["items"] = parts["FieldProblem"]
+    return {**schema, "properties": {"type": {"type": "string", "const": "about:blank"}, **fields}}
+
+
+def loggable(text: object) -> str:
+    """Return a text as one line of printable characters, for a log that visitors must not forge.
+
+    Control and format characters become escapes such as `\\n`; what is longer than 1,000 characters is cut.
+    """
+    line = str(text)
+    cut = line if len(line) <= LONGEST_LOGGED else line[:LONGEST_LOGGED] + "..."
+    if cut.isprintable():
+        return cut
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in cut
+    )
 
 
 def problem_of(error: BaseException) -> Problem:

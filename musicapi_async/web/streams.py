@@ -20,7 +20,7 @@ import msgspec
 from ..api.parts import Voice
 from ..api.results import Clip, TaskUpdate
 from ..errors import MusicAPIError, TaskTimeoutError
-from .problems import INTERNAL, Problem, problem_of
+from .problems import INTERNAL, Problem, loggable, problem_of
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -128,7 +128,7 @@ async def stream(
     except TaskTimeoutError:
         pass  # the browser reconnects and goes on watching
     except MusicAPIError as error:
-        log.warning("an event stream ended: %s", error)
+        log.warning("an event stream ended: %s", loggable(error))
         yield event(problem_fields(problem_of(error)), name="problem", event_id="problem" + END)
     except Exception:
         log.exception("an event stream failed")

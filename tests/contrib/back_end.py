@@ -25,6 +25,10 @@ def make(port: int, settings: dict[str, Any]) -> MusicAPI:
     )
 
 
+def routes(settings: dict[str, Any]) -> dict[str, Any]:
+    return {"heartbeat": 0.3, "body_timeout": settings.get("body_timeout", 10.0)}
+
+
 async def note(event: Any) -> None:
     EVENTS.append(event.event)
     if event.event == "song.failed" and EVENTS.count("song.failed") == 1:
@@ -45,7 +49,7 @@ def fastapi(sock: socket.socket, settings: dict[str, Any]) -> None:
 
     port = sock.getsockname()[1]
     app = FastAPI(lifespan=lifespan(lambda: make(port, settings)))
-    app.include_router(router(on_event=note, heartbeat=0.3))
+    app.include_router(router(public=True, on_event=note, **routes(settings)))
     add_problem_handler(app)
 
     @app.post("/songs")
@@ -65,7 +69,7 @@ def aiohttp_web(sock: socket.socket, settings: dict[str, Any]) -> None:
 
     port = sock.getsockname()[1]
     app = web.Application()
-    setup(app, lambda: make(port, settings), on_event=note, heartbeat=0.3)
+    setup(app, lambda: make(port, settings), public=True, on_event=note, **routes(settings))
 
     async def create(request: web.Request) -> web.Response:
         query = request.query

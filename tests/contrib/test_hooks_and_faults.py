@@ -31,7 +31,9 @@ async def receiving(sandbox: Sandbox, **options: Any) -> AsyncGenerator[MusicAPI
     app = web.Application()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     url: list[str] = []
-    setup(app, lambda: sandbox.client(pace=None, webhooks=Webhooks(url[0], "a secret"), **options))
+    setup(
+        app, lambda: sandbox.client(pace=None, webhooks=Webhooks(url[0], "a secret"), **options), events=None
+    )
     sock = await _listen(url)
     await runner.setup()
     site = web.SockSite(runner, sock)

@@ -7,7 +7,7 @@ import json
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,12 @@ async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
         assert len(sandbox.journal.creates) == 2
 
 
+async def _without_end() -> AsyncGenerator[bytes]:
+    """A body that is too large, and then goes on for ever."""
+    yield b"[" + b" " * 20_000
+    await asyncio.Event().wait()
+
+
 async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None:
     """Too long, empty, unknown clips and files, paths out of the folder: 4xx, and nothing is charged.
 
@@ -189,6 +195,17 @@ async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None
                 ):
                     async with browser.post(f"{here}/songs", json=order_, headers=headers) as answer:
                         assert answer.status == status, headers
+                foreign = {"Host": f"evil.example:{studio.port}"}
+                for path in ("/", "/docs", "/openapi.json", "/feed", "/nosuch", "/webhooks/musicapi"):
+                    async with browser.get(here + path, headers=foreign) as answer:
+                        assert answer.status == 421, path
+                for path in ("/songs", "/personas", "/nosuch"):
+                    async with browser.post(here + path, data=_without_end()) as answer:
+                        assert answer.status == 413, path
+                async with browser.post(f"{here}/songs", data=_without_end(), headers=foreign) as answer:
+                    assert answer.status == 421
+                async with browser.get(f"{here}/openapi.json") as answer:
+                    assert answer.status == 200
                 async with browser.post(f"{here}/songs", json=[], headers={"Origin": here}) as answer:
                     assert answer.status == 422
                 async with browser.get(here) as answer:
