@@ -7,10 +7,11 @@ happens, not before. All time is simulated. Cost = mean lateness + 2 s per poll.
 from __future__ import annotations
 
 import heapq
+import json
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 from durations import ALL, LN, Durations
@@ -155,7 +156,15 @@ def policies(seed: int) -> dict[str, PollPolicy]:
 
 
 def main() -> None:
-    options = arguments(__doc__ or "").parse_args()
+    parser = arguments(__doc__ or "")
+    parser.add_argument(
+        "--redraw", action="store_true", help="only draw the chart of the saved figures again"
+    )
+    options = parser.parse_args()
+    if options.redraw:
+        saved = (options.out / "polling_policy.json").read_text(encoding="utf-8")
+        plot(options.out / "polling_policy.svg", json.loads(saved))
+        return
     report = Report("polling_policy", (__doc__ or "").strip())
     report.text(
         f"{TASKS:,} tasks per distribution, the first {WARM_UP} not counted. The optimum is the best static "
@@ -163,7 +172,7 @@ def main() -> None:
         "distribution; clairvoyant looks once, at the right moment."
     )
     spread: list[tuple[str, float, float, float]] = []
-    charts: list[tuple[Durations, dict[str, Outcome], list[Outcome]]] = []
+    fixed_intervals: dict[str, list[tuple[float, float]]] = {}
     for durations in ALL:
         rng = Random(options.seed)
         sample = [durations.draw(rng) for _ in range(TASKS)]
@@ -202,82 +211,65 @@ def main() -> None:
             report.target(
                 "LN: lateness against a fixed interval at equal polls", learned.late / equal.late, 0.72
             )
-        charts.append((durations, results, [simulate_fixed(float(i), sample) for i in range(6, 41, 2)]))
+        curve = [simulate_fixed(float(interval), sample) for interval in range(6, 41, 2)]
+        fixed_intervals[f"{durations.name}: {durations.what}"] = [(o.polls, o.late) for o in curve]
     report.table(
         f"Cost of the default against the same-gap optimum, {SAMPLES} samples",
         ("durations", "mean", "least", "most"),
         spread,
     )
+    report.data["fixed_intervals"] = fixed_intervals
     report.write(options.out)
-    plot(options.out / "polling_policy.svg", charts)
+    plot(options.out / "polling_policy.svg", report.data)
 
 
-# Label, kind of dot, and where the label stands (left -8, centred 0, right 8; lines below the dot).
+# Label, kind of dot, and where the label stands (left, centred or right of it; points above the dot).
 LABELS = {
-    "clairvoyant": ("clairvoyant", "p", 8, 4),
-    OPTIMUM: ("optimum", "o", -8, 4),
-    LEARNED: ("learned", "l", 0, -8),
-    "first 45 s, then every 15 s": ("first 45 s, then 15 s", "p", 0, 16),
-    "every 15 s": ("every 15 s", "p", 8, -4),
-    "every 20 s": ("every 20 s", "p", 8, -4),
-    "every 30 s": ("every 30 s", "p", 8, -4),
-    "expo 2 to 30 s, no jitter": ("expo, no jitter", "p", 0, -8),
-    "expo 2 to 30 s, full jitter": ("expo, full jitter", "p", 0, -8),
+    "clairvoyant": ("clairvoyant", "policy", "left", 4),
+    OPTIMUM: ("optimum", "optimum", "right", -3),
+    LEARNED: ("learned", "learned", "center", 7),
+    "first 45 s, then every 15 s": ("first 45 s, then 15 s", "policy", "center", -14),
+    "every 15 s": ("every 15 s", "policy", "left", 3),
+    "every 20 s": ("every 20 s", "policy", "left", 3),
+    "every 30 s": ("every 30 s", "policy", "left", 3),
+    "expo 2 to 30 s, no jitter": ("expo, no jitter", "policy", "left", -3),
+    "expo 2 to 30 s, full jitter": ("expo, full jitter", "policy", "center", 7),
 }
+COLOURS = {"policy": "#888888", "optimum": "#15803d", "learned": "#c2410c"}
 
 
-def plot(path: Path, charts: list[tuple[Durations, dict[str, Outcome], list[Outcome]]]) -> None:
-    """Mean lateness over polls per task; down and to the left is better."""
-    width, height, margin = 460, 340, 50
-    most_polls, most_late = 12.0, 20.0
-    columns = 2
-    parts: list[str] = []
-    for place, (durations, results, curve) in enumerate(charts):
-        left, top = (place % columns) * width, (place // columns) * height
+def plot(path: Path, data: dict[str, Any]) -> None:
+    """Mean lateness over polls per task, from the saved figures; down and to the left is better."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-        def x(polls: float, left: int = left) -> float:
-            return left + margin + polls / most_polls * (width - margin - 20)
-
-        def y(late: float, top: int = top) -> float:
-            return top + height - margin - late / most_late * (height - margin - 30)
-
-        title = escape(f"{durations.name}: {durations.what}")
-        parts.append(f'<text x="{left + margin}" y="{top + 18}" class="t">{title}</text>')
-        for tick in range(0, 13, 2):
-            parts.append(f'<path d="M{x(tick):.1f} {y(0):.1f}V{y(most_late):.1f}" class="g"/>')
-            parts.append(f'<text x="{x(tick):.1f}" y="{y(0) + 14:.1f}" class="m">{tick}</text>')
-        for tick in range(0, 21, 5):
-            parts.append(f'<path d="M{x(0):.1f} {y(tick):.1f}H{x(most_polls):.1f}" class="g"/>')
-            parts.append(f'<text x="{x(0) - 6:.1f}" y="{y(tick) + 4:.1f}" class="e">{tick}</text>')
-        parts.append(f'<text x="{x(most_polls / 2):.1f}" y="{y(0) + 30:.1f}" class="m">polls per task</text>')
-        parts.append(f'<text x="{x(0) - 6:.1f}" y="{y(most_late) - 5:.1f}" class="e">late, s</text>')
-        line = " ".join(
-            f"{x(o.polls):.1f},{y(o.late):.1f}"
-            for o in curve
-            if o.polls <= most_polls and o.late <= most_late
-        )
-        parts.append(f'<polyline points="{line}" class="f"/>')
-        for name, (label, kind, side, below) in LABELS.items():
-            o = results[name]
-            at, up = x(o.polls), y(o.late)
-            anchor = {-8: "e", 0: "m"}.get(side, "")
-            parts.append(f'<circle cx="{at:.1f}" cy="{up:.1f}" r="4" class="{kind}"/>')
-            parts.append(
-                f'<text x="{at + side:.1f}" y="{up + below:.1f}" class="s {anchor}">{escape(label)}</text>'
+    tables = {table["title"]: {row["policy"]: row for row in table["rows"]} for table in data["tables"][:-1]}
+    # Text stays text, and neither a date nor chance is in the file, so that equal figures give equal bytes.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "polling_policy", "font.size": 8}):
+        rows = (len(tables) + 1) // 2
+        figure = Figure(figsize=(9.2, 3.4 * rows), layout="constrained")
+        axes = list(figure.subplots(rows, 2, squeeze=False).flat)
+        for axis, (title, policies) in zip(axes, tables.items(), strict=False):
+            axis.set(
+                title=title, xlabel="polls per task", ylabel="mean lateness, s", xlim=(0, 12), ylim=(0, 20)
             )
-    rows = (len(charts) + columns - 1) // columns
-    style = (
-        "text{font:11px sans-serif;fill:#333}.t{font-weight:bold;font-size:12px}.m{text-anchor:middle}"
-        ".e{text-anchor:end}.s{font-size:10px}.g{stroke:#e4e4e4;fill:none}.f{stroke:#999;fill:none}"
-        ".p{fill:#888}.l{fill:#c2410c}.o{fill:#15803d}"
-    )
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * columns} {height * rows}" role="img" '
-        'aria-label="Mean lateness over polls per task for every polling policy; the grey line is all fixed '
-        f'intervals"><style>{style}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f"{''.join(parts)}</svg>\n",
-        encoding="utf-8",
-    )
+            axis.grid(color="#e4e4e4")
+            axis.set_axisbelow(True)
+            axis.plot(*zip(*data["fixed_intervals"][title], strict=True), color="#999999", linewidth=1)
+            for name, (label, kind, side, above) in LABELS.items():
+                at = policies[name]["polls per task"], policies[name]["mean lateness s"]
+                axis.plot(*at, "o", color=COLOURS[kind], markersize=5, clip_on=False)
+                beside = {"left": 6, "center": 0, "right": -6}[side]
+                axis.annotate(label, at, (beside, above), textcoords="offset points", ha=side, fontsize=7)
+        for axis in axes[len(tables) :]:
+            axis.set_axis_off()
+        figure.savefig(
+            path,
+            metadata={
+                "Date": None,
+                "Title": "Mean lateness over polls per task for every polling policy; grey: fixed intervals",
+            },
+        )
 
 
 if __name__ == "__main__":
