@@ -187,8 +187,7 @@ def _make_ready(folder: Path) -> None:
 
 
 def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list[Path]:
-    from ..batch.records import write_whole
-    from ..transport.download import safe_name
+    from ..files import safe_name, write_whole
 
     if not aligned.words:
         raise DownloadError("there are no words yet", hint="Ask again, or with --wait; repeats are free.")
