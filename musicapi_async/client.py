@@ -467,12 +467,14 @@ class MusicAPI:
         `files`: a clip, clips, the result of a task (such as `Stems`), a task or an update that has ended, a
         reply that holds links (`Wav`, `Midi`, `Files`), a link, or a list of any of these. `name` is the
         pattern of the file names without extension; fields: title, clip_id, index, name (of a stem).
-        Each file appears under its name only when it is whole and has been checked; a clip that is there
-        whole under a name with its clip_id is not fetched again. With other names, and for links, a file
+        Each file appears under its name only when it is whole and has been checked; its extension is that of
+        its content, or a known one of the link, else `.bin`. A clip that is there whole under a name with its
+        clip_id is not fetched again. With other names, and for links, a file
         there may be another's: it stays, and the new one gets a number unless both are the same. Clips that
-        failed are passed over. The key is never sent. The option `deadline` limits all of it. Raises
-        `DownloadError`, after which the next call goes on; `RequestValidationError` for what is no file; for
-        a task that failed its own error.
+        failed are passed over. The key is never sent, links are sent byte for byte. The option `deadline`
+        limits all of it. Raises `DownloadError`, after which the next call continues a partial file if the
+        host proves that it is of the same one; `RequestValidationError` for what is no file; for a task that
+        failed its own error. A leading `~` in `folder` is the home folder.
         """
         from .transport.links import links_of
 

@@ -75,6 +75,39 @@ def open_lock(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666), "r+b")
 
 
+def lock(file: BinaryIO) -> None:
+    """Hold a file until it is closed or the process dies; `BlockingIOError` if another one holds it.
+
+    It is held by whoever opened it, so two openings in one process exclude each other, too.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(error.errno, error.strerror) from error
+    else:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_held(path: Path) -> bool:
+    """Return True if `path` is a plain file that someone holds with `lock`."""
+    file = open_old(path)
+    if file is None:
+        return False
+    with file:
+        try:
+            lock(file)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False
+
+
 def _is_plain(found: os.stat_result) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
 

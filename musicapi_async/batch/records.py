@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO, Final, Literal
 import msgspec
 
 from ..errors import BatchError
-from ..files import expand, open_lock, open_new, write_whole
+from ..files import expand, lock, open_lock, open_new, write_whole
 from .manifest import Song
 
 HOME: Final = ".musicapi"
@@ -143,7 +142,7 @@ class Folder:
         self.make()
         with self._open_lock() as file:
             try:
-                _lock(file.fileno())
+                lock(file)
             except OSError as error:
                 raise BatchError(
                     f"another run is working on {self.out}",
@@ -200,14 +199,3 @@ class Folder:
     def relative(self, path: Path) -> str:
         """A path as it stands in records: below the folder, with '/'."""
         return path.relative_to(self.out).as_posix()
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,7 +22,7 @@ from ..errors import DownloadError
 from .commanding import Command, Group, first_sentence, kebab, run, seconds
 from .following import follow
 from .invocation import Invocation
-from .options_of import argument_fields, fields_given, parameters_of, rule_spoken, spoken
+from .options_of import Folder, argument_fields, fields_given, parameters_of, rule_spoken, spoken
 from .visible import visible
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def _saving_options(operation: Operation[Any, Any]) -> list[click.Parameter]:
 
 
 def _download_option(told: str) -> click.Option:
-    folder = click.Path(file_okay=False, path_type=Path)
-    return click.Option(["--download"], type=folder, metavar="DIR", help=told)
+    return click.Option(["--download"], type=Folder(), metavar="DIR", help=told)
 
 
 def _replacement(operation: Operation[Any, Any]) -> str | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import zlib
@@ -28,7 +29,7 @@ import anyio.to_thread
 
 from ..clock import Clock
 from ..errors import DownloadError
-from ..files import give_name, open_new, open_old, sync
+from ..files import give_name, lock, open_new, open_old, sync
 from ..wire import complete, media, retry
 from . import part as parts
 from .file_names import check_pattern, holds_id, name_of
@@ -36,6 +37,8 @@ from .limiter import RateLimiter
 from .links import EXTENSIONS, OTHERS, UNKNOWN, Link, extension_of
 from .media_requests import Unpacker, first_line, line_of, malformed, url_of
 from .session import Session
+
+log: Final = logging.getLogger("musicapi_async")
 
 TRIES: Final = 6
 """The first and five more over about a minute, while the CDN catches up (contract, tasks 4)."""
@@ -53,6 +56,7 @@ PASSING: Final = frozenset({408, 425, 429})
 """Statuses below 500 that say that a later request may succeed."""
 LATE: Final = frozenset({403, 404})
 """How a CDN answers for a file that it does not have yet."""
+BUSY: Final = "another process is fetching it into the same place"
 GONE: Final = frozenset({401, 403, 404, 410})
 """How hosts of files answer to a link that has expired."""
 
@@ -94,7 +98,7 @@ class Downloader:
         """Fetch files at once, as many as the lane allows; the paths in the order of `links`.
 
         All are tried; then the first error is raised, with every whole file in place. After `deadline`
-        seconds, waits included, all end; what has come is kept for the next call.
+        seconds, waits included, all end; what has come and can be continued stays for the next call.
         """
         check_pattern(pattern)
         taken: dict[str, set[str]] = {}
@@ -111,7 +115,7 @@ class Downloader:
             raise DownloadError(
                 f"the deadline of {deadline:g} s passed",
                 path=str(folder),
-                hint="Raise deadline with client.with_options(...) and download again: that goes on.",
+                hint="Raise deadline with client.with_options(...) and download again; that costs nothing.",
             ) from error
         paths: list[Path] = []
         for outcome in done:
@@ -137,8 +141,7 @@ class Downloader:
             raise malformed(link.url, link.url) from error
         try:
             async with self._lock(path), self._limiter.slot("media"):
-                there = await anyio.to_thread.run_sync(_whole_file, path, link.extension) if owned else None
-                return there or await self._fetch(link, path, owned)
+                return await self._fetch(link, path, owned)
         except OSError as error:
             raise DownloadError(
                 f"could not write {error.filename or path}: {error.strerror or error}",
@@ -153,10 +156,14 @@ class Downloader:
         tries = 0
         while True:
             tries += 1
+            # An earlier call may have fetched it, or another process meanwhile.
+            there = await anyio.to_thread.run_sync(_whole_file, path, link.extension) if owned else None
+            if there is not None:
+                return there
             try:
-                await self._attempt(link, part)
+                written = await self._attempt(link, part)
                 async with self._naming:  # two files must not find the same name free
-                    return await anyio.to_thread.run_sync(_finish, part, path, link.url, owned)
+                    return await anyio.to_thread.run_sync(_finish, written, part, path, link.url, owned)
             except _Again as again:
                 if again.drop:
                     await anyio.to_thread.run_sync(parts.drop, part)
@@ -175,8 +182,8 @@ class Downloader:
                     parts.drop_useless(part, link.url, SIZE_LIMIT)
             await self._clock.sleep(retry.spread(next(pauses), 0.1, self._draw))
 
-    async def _attempt(self, link: Link, part: Path) -> None:
-        """Fetch what is missing of a link into `part`, and check that it is whole."""
+    async def _attempt(self, link: Link, part: Path) -> os.stat_result:
+        """Fetch what is missing of a link into `part`, check that it is whole, and tell which file it is."""
         url = link.url
         have, source = await anyio.to_thread.run_sync(parts.started, part, url, SIZE_LIMIT)
         headers = {"Accept-Encoding": "identity"}
@@ -201,7 +208,7 @@ class Downloader:
                     await self._copy(response, file, body, url)
                     if body.total is None:
                         await anyio.to_thread.run_sync(_check_end, file, link.duration)
-                    await anyio.to_thread.run_sync(sync, file)
+                    return await anyio.to_thread.run_sync(sync, file)
                 finally:
                     file.close()  # at once: whoever is cancelled may not be able to wait
         except DownloadError:  # no later call will continue what came
@@ -287,12 +294,19 @@ async def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> _Bod
 
 
 def _open(part: Path, start: int) -> BinaryIO:
-    """Open a partial file to write on from `start`: what is there, or a new one."""
-    if not start:
-        return open_new(part)
+    """Open a partial file to write on from `start`, and hold it, so that no other process writes it, too."""
     file = open_old(part, write=True)
     if file is None:
-        raise _Again("the partial file is gone", drop=True)
+        if start:
+            raise _Again("the partial file is gone", drop=True)
+        file = open_new(part)
+    try:
+        lock(file)
+    except BlockingIOError:
+        file.close()
+        raise _Again(BUSY) from None
+    except OSError:  # a file system without locks
+        log.debug("%s cannot be locked", part)
     file.seek(start)
     file.truncate()
     return file
@@ -316,14 +330,15 @@ def _check_end(file: BinaryIO, duration: float | None) -> None:
             raise _Again(cut, drop=True)
 
 
-def _finish(part: Path, path: Path, url: str, owned: bool) -> Path:
+def _finish(written: os.stat_result, part: Path, path: Path, url: str, owned: bool) -> Path:
     """Check the whole `.part` and give it its name, or the next one that is free unless it is `owned`."""
     file = open_old(part)
     if file is None:
-        raise _Again("the partial file is gone")
+        raise _Again(BUSY)
     with file:
+        if not os.path.samestat(written, os.fstat(file.fileno())):
+            raise _Again(BUSY)
         read, size = _reader(file), file.seek(0, 2)
-        written = os.fstat(file.fileno())
         kind = media.kind_of(read, size)
         fault = media.fault_of(kind or "", read, size)
         line = line_of(read(0, media.HEAD)) if kind is None else ""

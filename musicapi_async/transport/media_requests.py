@@ -159,6 +159,13 @@ def connector(limit: int, keep_alive: float, *, public_only: bool) -> aiohttp.TC
 # --- bodies ------------------------------------------------------------------------------------------------
 
 
+UNPACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+PACKINGS: Final = UNPACKED | {"compress", "x-compress", "br", "zstd", "dcb", "dcz"}
+"""The content codings that are registered (IANA, HTTP Content Coding Registry) and change the bytes."""
+GZIP: Final = b"\x1f"
+"""The first byte of gzip (RFC 1952, 2.3.1)."""
+
+
 class _Decompressor(Protocol):
     @property
     def eof(self) -> bool: ...
@@ -172,26 +179,31 @@ class _Decompressor(Protocol):
 class Unpacker:
     """Unpacks a body that a host packed although it was asked not to; anything else passes as it is.
 
-    `packed` tells whether it does anything. Raises `ValueError` for an encoding that it does not know, and
-    `zlib.error` for data that is damaged.
+    `packed` is True if the host says that it packed the body. Raises `ValueError` for a packing that is not
+    known, and `zlib.error` for data that is damaged. Words that name no packing, such as 'binary', and 'gzip'
+    of what is none stand on files that were stored with wrong labels, and are not believed.
     """
 
     def __init__(self, encoding: str) -> None:
         words = [word.strip().lower() for word in encoding.split(",")]
-        self._word: Final = "".join(word for word in words if word != "identity")
-        if self._word not in ("", "gzip", "x-gzip", "deflate"):
+        packings = [word for word in words if word in PACKINGS]
+        if len(packings) > 1 or not UNPACKED.issuperset(packings):
             raise ValueError(f"packed as {encoding[:40]!r}")
-        self.packed: Final = bool(self._word)
+        self.packed: Final = bool(packings)
+        self._deflate: Final = packings == ["deflate"]
+        self._plain = not packings
         self._current: _Decompressor | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether the body has come to its own end."""
-        return not self.packed or (self._current is not None and self._current.eof)
+        return self._plain or (self._current is not None and self._current.eof)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The content of the next bytes, in pieces of a bounded size."""
-        if not self.packed:
+        if self._current is None and not self._deflate and data and data[:1] != GZIP:
+            self._plain = True
+        if self._plain:
             yield data
             return
         piece = b""
@@ -199,7 +211,7 @@ class Unpacker:
             if self._current is None:
                 self._current = zlib.decompressobj(self._window(data))
             elif self._current.eof:
-                if self._word == "deflate" or data[:1] != b"\x1f":
+                if self._deflate or data[:1] != GZIP:
                     return  # nothing, or padding after the end, as gzip allows
                 self._current = zlib.decompressobj(self._window(data))
             piece = self._current.decompress(data, PIECE)
@@ -207,7 +219,7 @@ class Unpacker:
             data = self._current.unused_data if self._current.eof else self._current.unconsumed_tail
 
     def _window(self, data: bytes) -> int:
-        if self._word != "deflate":
+        if not self._deflate:
             return 16 + zlib.MAX_WBITS
         # "deflate" is the zlib format (RFC 9110, 8.4.1.2), but some send the bare one.
         return zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS
@@ -228,10 +240,10 @@ async def first_line(response: aiohttp.ClientResponse) -> str:
 
 
 def line_of(data: bytes | bytearray) -> str:
-    """The first line of `data` that holds text, without markup and control characters."""
+    """The first line of `data` that holds words, without markup and control characters."""
     text = MARKUP.sub("\n", data[:ERROR_BYTES].decode("utf-8", "replace"))
     for line in text.splitlines():
         shown = " ".join("".join(c if c.isprintable() else " " for c in line).split())
-        if shown:
+        if any(c.isalnum() for c in shown):  # "{}" tells nothing
             return shown if len(shown) <= LINE else f"{shown[: LINE - 1]}…"
     return ""

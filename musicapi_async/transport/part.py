@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ..files import open_new, open_old, sync
+from ..files import is_held, open_new, open_old, sync
 
 NOTE_LIMIT: Final = 4096
 """Bytes of a note; ours are below 500."""
@@ -133,9 +133,10 @@ def note_source(part: Path, source: Source) -> None:
 
 
 def drop(part: Path) -> None:
-    """Remove what has come."""
-    part.unlink(missing_ok=True)
-    drop_note(part)
+    """Remove what has come, unless another process is writing it now."""
+    if not is_held(part):
+        part.unlink(missing_ok=True)
+        drop_note(part)
 
 
 def drop_note(part: Path) -> None:

@@ -24,20 +24,7 @@ MOST_FRAMES: Final = 1_500_000
 """Frames that are walked: ten hours of MP3, and two seconds of work."""
 MOST_GAPS: Final = 16
 """Places between the frames of an MP3 where something else stands."""
-ADTS_HERTZ: Final = (
-    96_000,
-    88_200,
-    64_000,
-    48_000,
-    44_100,
-    32_000,
-    24_000,
-    22_050,
-    16_000,
-    12_000,
-    11_025,
-    8_000,
-)
+ADTS_HERTZ: Final = (96e3, 88.2e3, 64e3, 48e3, 44.1e3, 32e3, 24e3, 22.05e3, 16e3, 12e3, 11.025e3, 8e3)
 """Sample rates by their index (ISO/IEC 14496-3, 1.6.3.4)."""
 MISSING: Final = 2.0
 """Seconds that the sound may be shorter than the clip is said to be, and as much again per hundred seconds:
