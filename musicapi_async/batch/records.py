@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO, Final, Literal
 import msgspec
 
 from ..errors import BatchError
-from ..files import expand, lock, open_lock, open_new, write_whole
+from ..files import expand, lock, open_lock, write_whole
 from .manifest import Song
 
 HOME: Final = ".musicapi"
@@ -118,9 +119,7 @@ class Folder:
         """Make the folder, or raise `BatchError`."""
         try:
             self._songs.mkdir(parents=True, exist_ok=True)
-            probe = self.home / "probe"
-            open_new(probe).close()
-            probe.unlink()
+            tempfile.TemporaryFile(dir=self.home).close()
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -176,9 +176,8 @@ class Downloader:
                         hint=_next_step(again.status),
                     ) from again
             finally:
-                with contextlib.suppress(
-                    OSError
-                ):  # blocking, but short: a cancelled task cannot await a thread
+                # Not in a thread, which a cancelled task may be unable to wait for; it is short.
+                with contextlib.suppress(OSError):
                     parts.drop_useless(part, link.url, SIZE_LIMIT)
             await self._clock.sleep(retry.spread(next(pauses), 0.1, self._draw))
 
