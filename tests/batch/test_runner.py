@@ -563,7 +563,7 @@ async def test_the_report_tells_what_failed_and_names_what_has_no_title(
 async def test_nothing_planted_in_a_folder_leads_to_other_files(
     client: MusicAPI, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """Links and pipes under the names of temporary files are removed, never opened."""
+    """Links and pipes under the names of temporary files are never opened."""
     out, victim = tmp_path / "out", tmp_path / "victim"
     victim.write_text("precious")
     home = out / ".musicapi"
@@ -575,6 +575,7 @@ async def test_nothing_planted_in_a_folder_leads_to_other_files(
     assert result.complete
     assert not (out / "report.html").is_symlink()
     os.link(victim, out / "report.html.part")
+    (home / "probe").unlink(missing_ok=True)
     os.mkfifo(home / "probe")
     assert (await make(client, rows(1), out)).complete
     assert victim.read_text() == "precious"
