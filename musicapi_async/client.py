@@ -31,6 +31,7 @@ from .config import (
     Options,
     SonicPaths,
     check_parts,
+    check_private_addresses,
     check_proxy,
     check_text,
     find_base_url,
@@ -39,6 +40,7 @@ from .config import (
 )
 from .core import Bound, Core, Watching
 from .errors import MusicAPIError, RequestValidationError
+from .files import expand
 from .store.base import STATES
 from .store.ledger import Ledger
 from .wire import addresses
@@ -77,6 +79,9 @@ class MusicAPI:
     `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
+    `forbid_private_addresses`: for back ends that download links of their users: no file is fetched from a
+    private or loopback address, whatever the link is called, redirects included. Not with a proxy, which
+    connects in place of this process.
     `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
     `sonic_word`: 'suno' on sister hosts that want it in the paths; `sonic_poll`: where songs are polled there
     (else '/suno/clip/{task_id}'). `close_with_loop`: connections end with their event loop, and a client that
@@ -115,6 +120,7 @@ class MusicAPI:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
+        forbid_private_addresses: bool = False,
         webhooks: Webhooks | None = None,
         sonic_word: str = "sonic",
         sonic_poll: str | None = None,
@@ -132,6 +138,7 @@ class MusicAPI:
             store=store, polling=polling, limiter=limiter, session=session, webhooks=webhooks, clock=clock
         )
         check_proxy(proxy)
+        check_private_addresses(forbid_private_addresses, by_proxy=proxy is not None or trust_env)
         url = find_base_url(base_url)
         core = Core(
             api_key=find_key(api_key),
@@ -144,6 +151,7 @@ class MusicAPI:
             session=session,
             proxy=proxy,
             trust_env=trust_env,
+            forbid_private_addresses=forbid_private_addresses,
             webhooks=webhooks,
             sonic_paths=SonicPaths(sonic_word, sonic_poll),
             close_with_loop=close_with_loop,
@@ -459,17 +467,21 @@ class MusicAPI:
         `files`: a clip, clips, the result of a task (such as `Stems`), a task or an update that has ended, a
         reply that holds links (`Wav`, `Midi`, `Files`), a link, or a list of any of these. `name` is the
         pattern of the file names without extension; fields: title, clip_id, index, name (of a stem).
-        Each file appears under its name only when it is whole and has been checked; a clip that is there
-        whole under a name with its clip_id is not fetched again. With other names, and for links, a file
+        Each file appears under its name only when it is whole and has been checked; its extension is that of
+        its content, or a known one of the link, else `.bin`. A clip that is there whole under a name with its
+        clip_id is not fetched again. With other names, and for links, a file
         there may be another's: it stays, and the new one gets a number unless both are the same. Clips that
-        failed are passed over. The key is never sent. The option `deadline` limits all of it. Raises
-        `DownloadError`, after which the next call goes on; `RequestValidationError` for what is no file; for
-        a task that failed its own error.
+        failed are passed over. The key is never sent, links are sent byte for byte. The option `deadline`
+        limits all of it. Raises `DownloadError`, after which the next call continues a partial file if the
+        host proves that it is of the same one; `RequestValidationError` for what is no file; for a task that
+        failed its own error. A leading `~` in `folder` is the home folder.
         """
         from .transport.links import links_of
 
         runtime = await self._core.runtime()
-        return await runtime.downloader.fetch_all(links_of(files), Path(folder), name, self._options.deadline)
+        return await runtime.downloader.fetch_all(
+            links_of(files), expand(folder), name, self._options.deadline
+        )
 
     # --- options and lifetime ------------------------------------------------------------------------------
 

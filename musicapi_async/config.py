@@ -128,6 +128,18 @@ def check_proxy(url: object) -> None:
         raise _bad("proxy", "an http or https address such as 'http://proxy.example:8080'", "")
 
 
+def check_private_addresses(forbid: object, *, by_proxy: bool) -> None:
+    """Refuse to forbid what a proxy would do unseen."""
+    if not isinstance(forbid, bool):
+        raise _bad("forbid_private_addresses", "True or False", type(forbid).__name__)
+    if forbid and by_proxy:
+        raise _bad(
+            "forbid_private_addresses",
+            "False with proxy or trust_env, as the proxy decides which addresses it connects to",
+            "",
+        )
+
+
 def check_text(name: str, value: str) -> None:
     """Refuse text that cannot be sent or written, such as a lone surrogate from a broken file."""
     try:

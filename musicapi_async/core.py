@@ -61,6 +61,7 @@ class Core:
         session: aiohttp.ClientSession | None,
         proxy: str | None,
         trust_env: bool,
+        forbid_private_addresses: bool,
         webhooks: Webhooks | None,
         sonic_paths: SonicPaths,
         close_with_loop: bool,
@@ -79,6 +80,7 @@ class Core:
         self._session: Final = session
         self._proxy: Final = proxy
         self._trust_env: Final = trust_env
+        self._forbid_private_addresses: Final = forbid_private_addresses
         self._sonic_paths: Final = sonic_paths
         self._rng: Final = rng
         self._draw: Final = drawing(rng)
@@ -132,6 +134,7 @@ class Core:
                 given=self._session,
                 proxy=self._proxy,
                 trust_env=self._trust_env,
+                forbid_private_addresses=self._forbid_private_addresses,
             ),
             limiter=self._limiter,
             policy=self._polling,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 
@@ -16,8 +15,7 @@ from ..api.parts import Stems
 from ..api.results import SUCCEEDED, Clip, Clips
 from ..client import MusicAPI
 from ..errors import RequestValidationError
-from ..transport.download import safe_name
-from .records import write_whole
+from ..files import replacing, safe_name, write_whole
 
 PEAKS: Final = 160
 """Bars of a wave form in the report; more would be thinner than a pixel on a phone."""
@@ -86,10 +84,16 @@ def write_tags(path: Path, clip: Clip) -> None:
     if path.suffix.lower() != ".mp3":
         return
     id3 = cast("Any", import_module("mutagen.id3"))
-    part = path.with_name(path.name + ".tagged.part")
-    shutil.copyfile(path, part)
+    with replacing(path) as file:
+        with path.open("rb") as untagged:
+            shutil.copyfileobj(untagged, file)
+        _tag(id3, file, clip)
+
+
+def _tag(id3: Any, file: BinaryIO, clip: Clip) -> None:
+    file.seek(0)
     try:
-        tags = id3.ID3(part)
+        tags = id3.ID3(file)
     except id3.ID3NoHeaderError:
         tags = id3.ID3()
     tags.setall("TIT2", [id3.TIT2(encoding=3, text=clip.title or clip.clip_id)])
@@ -97,8 +101,8 @@ def write_tags(path: Path, clip: Clip) -> None:
         tags.setall("TCON", [id3.TCON(encoding=3, text=clip.tags)])
     if clip.lyrics:
         tags.setall("USLT", [id3.USLT(encoding=3, lang="und", desc="", text=clip.lyrics)])
-    tags.save(part)
-    os.replace(part, path)
+    file.seek(0)
+    tags.save(file)
 
 
 def wave_form(path: Path) -> list[float]:

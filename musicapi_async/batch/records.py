@@ -14,14 +14,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import msgspec
 
 from ..errors import BatchError
+from ..files import expand, lock, open_lock, write_whole
 from .manifest import Song
 
 HOME: Final = ".musicapi"
@@ -108,7 +109,7 @@ class Folder:
     """The folder of a batch."""
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
-        self.out: Final = Path(out)
+        self.out: Final = expand(out)
         self.home: Final = self.out / HOME
         self.store_path: Final = self.home / "jobs.sqlite"
         self._songs: Final = self.home / "songs"
@@ -118,22 +119,29 @@ class Folder:
         """Make the folder, or raise `BatchError`."""
         try:
             self._songs.mkdir(parents=True, exist_ok=True)
-            probe = self.home / "probe"
-            probe.write_bytes(b"")
-            probe.unlink()
+            tempfile.TemporaryFile(dir=self.home).close()
         except OSError as error:
-            raise BatchError(
-                f"the folder {self.out} cannot be written: {error.strerror or error}",
-                hint="Nothing was sent. Choose another folder with --out.",
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> BatchError:
+        return BatchError(
+            f"the folder {self.out} cannot be written: {error.strerror or error}",
+            hint="Nothing was sent. Choose another folder with --out.",
+        )
+
+    def _open_lock(self) -> BinaryIO:
+        try:
+            return open_lock(self.home / "lock")
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
         """Hold the folder; `BatchError` if another run does. The system frees it when the process dies."""
         self.make()
-        with (self.home / "lock").open("a+b") as file:
+        with self._open_lock() as file:
             try:
-                _lock(file.fileno())
+                lock(file)
             except OSError as error:
                 raise BatchError(
                     f"another run is working on {self.out}",
@@ -190,25 +198,3 @@ class Folder:
     def relative(self, path: Path) -> str:
         """A path as it stands in records: below the folder, with '/'."""
         return path.relative_to(self.out).as_posix()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under its name only when it is whole and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

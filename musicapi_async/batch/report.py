@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from ..files import replacing
 from .records import ClipRecord, SongRecord, StepRecord
 
 WIDTH: Final = 640
@@ -33,10 +33,8 @@ def write_report(
 ) -> None:
     """Write the page for these songs; `unsettled` maps what is not settled to why, `summary` is a line above
     them. Flat in memory."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.writelines(_page(records, unsettled, summary))
-    os.replace(part, path)
+    with replacing(path) as file:
+        file.writelines(text.encode() for text in _page(records, unsettled, summary))
 
 
 def _page(records: Iterable[SongRecord], unsettled: Mapping[str, str], summary: str) -> Iterator[str]:

@@ -23,13 +23,14 @@ from ..api.request import body
 from ..api.spelling import did_you_mean
 from ..client import MusicAPI
 from ..errors import BatchError, JobKeyConflictError, RequestValidationError
+from ..files import write_whole
 from ..store import Job, SQLiteStore, states
 from ..store.ledger import request_of
 from . import files
 from .manifest import Manifest, Song, operation_of
 from .plan import MAX_IN_FLIGHT
 from .purse import BudgetReached, Purse
-from .records import Folder, SongRecord, write_whole
+from .records import Folder, SongRecord
 from .report import write_report
 from .song_work import HALTING, MENDING, Left, SongWork, disk_fault
 

@@ -21,7 +21,7 @@ from ..errors import (
     NotFoundError,
     RequestValidationError,
 )
-from ..transport.download import safe_name, sync_folder
+from ..files import expand, safe_name, write_whole
 from ..transport.links import extension_of
 from .paying import finished, paid, submitted
 from .reached import Reached
@@ -80,7 +80,7 @@ async def everything(
         raise RequestValidationError(
             f"clip: finished, got state {clip.state or 'unknown'!r}", field="clip", hint="Wait for its task."
         )
-    place = _Place(client, clip, Path(folder), name)
+    place = _Place(client, clip, expand(folder), name)
     await anyio.to_thread.run_sync(place.load, reached)
     if reached is not None:
         await place.keep()
@@ -147,7 +147,9 @@ class _Place:
 
     async def _keep(self) -> None:
         async with self._writing:
-            await anyio.to_thread.run_sync(_write, self.folder / REACHED_FILE, self.reached.json())
+            await anyio.to_thread.run_sync(
+                write_whole, self.folder / REACHED_FILE, self.reached.json().encode()
+            )
 
     def there(self, extension: str) -> Path | None:
         """A file that is in the folder already."""
@@ -217,8 +219,8 @@ class _Place:
             if not aligned.words:
                 return
             lrc, srt = (self.folder / f"{self.name}.{extension}" for extension in ("lrc", "srt"))
-            await anyio.to_thread.run_sync(_write, lrc, aligned.lrc())
-            await anyio.to_thread.run_sync(_write, srt, aligned.srt())
+            await anyio.to_thread.run_sync(write_whole, lrc, aligned.lrc().encode())
+            await anyio.to_thread.run_sync(write_whole, srt, aligned.srt().encode())
         self.found["lrc"], self.found["srt"] = lrc, srt
 
     async def get_stems(self, kind: Literal["basic", "full"], timeout: float | None) -> None:
@@ -249,14 +251,3 @@ class _Place:
             self.reached.files[step] = {name: f"stems/{path.name}" for name, path in paths.items()}
             await self.keep()
         self.found["stems"] = paths
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    sync_folder(path.parent)

@@ -23,6 +23,7 @@ from .commanding import Command, Group, pace_of, run, seconds
 from .complaint import in_commands, wrapped
 from .invocation import Invocation
 from .lines import json_line
+from .options_of import Folder
 from .output import tell
 from .visible import visible
 
@@ -62,7 +63,7 @@ def batch_group() -> None:
 @click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Folder(),
     required=True,
     metavar="DIR",
     help="Folder for the songs, the report, and what is known of the batch.",

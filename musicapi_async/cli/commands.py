@@ -19,7 +19,7 @@ from .commanding import Command, Word, run, seconds
 from .complaint import WHERE_FROM
 from .following import follow, together
 from .invocation import Invocation
-from .options_of import Json
+from .options_of import Folder, Json
 from .output import put
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def wait_command(tasks: tuple[str, ...], family: str, timeout: float | None, unt
 @_timeout
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Folder(),
     default=Path(),
     metavar="DIR",
     help="Folder for the files, made if missing. Default: this one.",

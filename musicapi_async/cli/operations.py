@@ -22,7 +22,7 @@ from ..errors import DownloadError
 from .commanding import Command, Group, first_sentence, kebab, run, seconds
 from .following import follow
 from .invocation import Invocation
-from .options_of import argument_fields, fields_given, parameters_of, rule_spoken, spoken
+from .options_of import Folder, argument_fields, fields_given, parameters_of, rule_spoken, spoken
 from .visible import visible
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def _saving_options(operation: Operation[Any, Any]) -> list[click.Parameter]:
 
 
 def _download_option(told: str) -> click.Option:
-    folder = click.Path(file_okay=False, path_type=Path)
-    return click.Option(["--download"], type=folder, metavar="DIR", help=told)
+    return click.Option(["--download"], type=Folder(), metavar="DIR", help=told)
 
 
 def _replacement(operation: Operation[Any, Any]) -> str | None:
@@ -187,8 +186,7 @@ def _make_ready(folder: Path) -> None:
 
 
 def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list[Path]:
-    from ..batch.records import write_whole
-    from ..transport.download import safe_name
+    from ..files import safe_name, write_whole
 
     if not aligned.words:
         raise DownloadError("there are no words yet", hint="Ask again, or with --wait; repeats are free.")

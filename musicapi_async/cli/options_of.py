@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from ..api.operation import Operation
 from ..api.request import SECRET, FieldInfo
 from ..errors import Violation
+from ..files import expand
 
 FILE_LIMIT: Final = 1024 * 1024
 """Bytes that are read from a file or from standard input; the longest field has 5,000 characters."""
@@ -63,6 +64,16 @@ class Text(ParamType):
             return data.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError:
             self.fail(f"{name!r} is not UTF-8 text", param, ctx)
+
+
+class Folder(click.Path):
+    """A folder to write to. A leading `~` is expanded, as shells do not in `--out=~/songs`."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(expand(value), param, ctx)
 
 
 class Secret(Text):

@@ -19,6 +19,7 @@ import msgspec
 from ..client import MusicAPI
 from ..clock import Clock
 from ..errors import MusicAPIError
+from ..files import write_whole
 from ..sandbox import Sandbox
 
 IDLE: Final = 600.0
@@ -88,9 +89,7 @@ async def run(folder: Path, speed: float, *, idle: float = IDLE, longest: float 
     """Serve until nobody has asked anything for `idle` seconds."""
     async with Sandbox(speed=speed, credits=10_000, longest=longest, seed=os.getpid()) as sandbox:
         address = Address(sandbox.base_url, sandbox.api_key, speed, os.getpid())
-        fresh = folder / f"sandbox.json.{os.getpid()}"
-        fresh.write_bytes(msgspec.json.encode(address))
-        fresh.replace(folder / "sandbox.json")
+        write_whole(folder / "sandbox.json", msgspec.json.encode(address))
         clock = Clock()
         journal = sandbox.journal
         asked, since = 0, clock.now()

@@ -31,6 +31,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from ..errors import JobStoreError
+from ..files import expand, sync_folder
 from .base import Job, JobState, Step
 
 R = TypeVar("R")
@@ -74,7 +75,7 @@ class SQLiteStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path: Final = Path(path)
+        self.path: Final = expand(path)
         self._lock: Final = threading.Lock()
         self._file: _File | None = None
 
@@ -271,12 +272,7 @@ def make(path: Path) -> None:
         for ending in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
                 fresh.with_name(fresh.name + ending).unlink()
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(path.parent)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

@@ -7,7 +7,6 @@ clips; it must not pass for one that has nothing to fetch.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, cast
@@ -21,6 +20,10 @@ from ..errors import DownloadError, RequestValidationError
 
 EXTENSIONS: Final = ("mp3", "wav", "ogg", "flac", "m4a", "aac", "mid")
 """Of the formats that are known by their first bytes."""
+OTHERS: Final = ("mp4", "webm", "opus", "aif", "aiff", "png", "jpg", "jpeg", "webp", "gif")
+"""Of other files that the service links to, taken from the link. All else is a `.bin`: a host must not choose
+that a file is one that a system runs."""
+UNKNOWN: Final = "bin"
 
 WAIT_FIRST: Final = "Wait for the task first: clips = await task.wait()."
 
@@ -34,6 +37,7 @@ class Link(NamedTuple):
     """A file to fetch: its address, what its name is made of, and its extension if that is known.
 
     `clip_id` may be the last part of a link, which says little; it is the id of a clip with `of_clip`.
+    `duration` is that of the clip in seconds.
     """
 
     url: str
@@ -42,6 +46,7 @@ class Link(NamedTuple):
     name: str = ""
     extension: str = ""
     of_clip: bool = False
+    duration: float | None = None
 
 
 def links_of(asked: Fetchable) -> list[Link]:
@@ -108,7 +113,8 @@ def _of_clip(clip: Clip, index: int) -> Link:
             hint="Wait for the task first; a stream is not a file.",
         )
     name = clip.name if isinstance(clip, Stem) else ""
-    return Link(clip.final_url, clip.title or "", clip.clip_id, name, extension_of(clip.final_url), True)
+    ending = extension_of(clip.final_url)
+    return Link(clip.final_url, clip.title or "", clip.clip_id, name, ending, True, clip.duration)
 
 
 def _named_by_link(url: str, extension: str) -> Link:
@@ -135,9 +141,9 @@ def _no_file(given: object) -> RequestValidationError:
 
 
 def extension_of(url: str) -> str:
-    """The extension in a link's path, if it is a short plain one."""
+    """The extension in a link's path, if it is a known one."""
     suffix = Path(parts_of(url).path).suffix.lower().lstrip(".")
-    return suffix if re.fullmatch(r"[a-z0-9]{2,4}", suffix) else ""
+    return suffix if suffix in EXTENSIONS or suffix in OTHERS else ""
 
 
 def parts_of(url: str) -> SplitResult:

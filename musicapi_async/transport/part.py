@@ -1,38 +1,51 @@
-"""The note beside a started download: which link its bytes came from, so that no two files are ever mixed."""
+"""A partial file and the note beside it: of which file its bytes are, so that no two files are ever mixed.
+
+Only a validator proves that the rest of a file belongs to its beginning (RFC 9110, 8.8 and 13.1.5): a strong
+entity tag, or a time of last modification. A link or a length proves nothing, as a host may put another file
+there. A partial file without one cannot be continued and is removed.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from ..files import is_held, open_new, open_old, sync
+
 NOTE_LIMIT: Final = 4096
-"""Bytes of a note; ours are below 400."""
+"""Bytes of a note; ours are below 500."""
 TAG: Final = re.compile(r'(W/)?"[\x21\x23-\x7e]{0,200}"')
 """An entity tag (RFC 9110, 8.8.3), in ASCII and of a sensible length."""
+DATE: Final = re.compile(r"[A-Za-z0-9,:+ -]{1,40}")
+"""What the forms of a date in a header are made of (RFC 9110, 5.6.7)."""
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where the bytes of a `.part` came from. The link is kept as a digest: it may be signed."""
+    """Where the bytes of a partial file came from. The link is stored as a digest: it may be signed."""
 
     link: str
     tag: str = ""
+    modified: str = ""
     total: int | None = None
 
-    def agrees(self, tag: str, total: int | None) -> bool:
-        """Whether an answer with this tag and length can be of the same file."""
-        return not (self.tag and tag and self.tag != tag) and (
-            None in (self.total, total) or self.total == total
-        )
+    def agrees(self, other: Source) -> bool:
+        """Return True if `other`, read from a response, proves to be of the same bytes."""
+        if None not in (self.total, other.total) and self.total != other.total:
+            return False
+        if self.tag and other.tag and (self.tag != other.tag or _is_strong(self.tag)):
+            return self.tag == other.tag
+        return bool(self.modified) and self.modified == other.modified
 
     @property
-    def condition(self) -> dict[str, str]:
-        """The header that gives the rest only of the same file; weak tags do not prove that."""
-        return {"If-Range": self.tag} if self.tag.startswith('"') else {}
+    def validator(self) -> str:
+        """The value of `If-Range`, which asks for the rest of the same file only; '' if none proves that."""
+        return self.tag if _is_strong(self.tag) else self.modified
 
 
 class Started(NamedTuple):
@@ -42,46 +55,92 @@ class Started(NamedTuple):
     source: Source
 
 
-def source_of(url: str, tag: str = "", total: int | None = None) -> Source:
-    """The source that a link and the headers of its answer tell of."""
+def _is_strong(tag: str) -> bool:
+    return tag.startswith('"')
+
+
+def source_of(url: str, headers: Mapping[str, str], total: int | None = None) -> Source:
+    """The source that a link and the headers of its response tell of."""
     digest = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return Source(digest, tag if TAG.fullmatch(tag) else "", total)
+    tag = headers.get("ETag", "")
+    modified = _modified(headers.get("Last-Modified", ""), headers.get("Date", ""))
+    return Source(digest, tag if TAG.fullmatch(tag) else "", modified, total)
 
 
-def started(part: Path, url: str) -> Started:
-    """What is there of `url`; the folder is made if it is missing. Other bytes count for nothing."""
+def _modified(text: str, now: str) -> str:
+    """A time of last modification that tells files apart; '' if there is none.
+
+    One of the second in which it is sent does not: the file may change again in that second (RFC 9110,
+    8.8.2.2).
+    """
+    if not DATE.fullmatch(text):
+        return ""
+    try:
+        modified = parsedate_to_datetime(text)
+        if now and (parsedate_to_datetime(now) - modified).total_seconds() < 1:
+            return ""
+    except (ValueError, TypeError, OverflowError):
+        return ""
+    return text
+
+
+def started(part: Path, url: str, limit: int) -> Started:
+    """What is there of `url` and can be continued; all else is removed. Makes the folder if it is missing."""
     part.parent.mkdir(parents=True, exist_ok=True)
-    wanted = source_of(url)
-    note = _note(part)
-    if not (part.is_file() and note.is_file()):
-        return Started(0, wanted)
-    with note.open("rb") as file:
+    return drop_useless(part, url, limit)
+
+
+def drop_useless(part: Path, url: str, limit: int) -> Started:
+    """Remove a partial file that cannot be continued as that of `url`; returns what there is after that.
+
+    One of more than `limit` bytes will never be a file, so it is removed, too.
+    """
+    wanted = source_of(url, {})
+    source = _noted(part)
+    if source is not None and source.link == wanted.link and source.validator:
+        file = open_old(part)
+        if file is not None:
+            with file:
+                size = file.seek(0, 2)
+            if size <= limit:
+                return Started(size, source)
+    drop(part)
+    return Started(0, wanted)
+
+
+def _noted(part: Path) -> Source | None:
+    file = open_old(_note(part))
+    if file is None:
+        return None
+    with file:
         text = file.read(NOTE_LIMIT)
     try:
         found = msgspec.json.decode(text, type=Source)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return Started(0, wanted)
-    if found.link != wanted.link or (found.tag and not TAG.fullmatch(found.tag)):
-        return Started(0, wanted)
-    return Started(part.stat().st_size, found)
+        return None
+    known = source_of("", {"ETag": found.tag, "Last-Modified": found.modified})
+    return found if (known.tag, known.modified) == (found.tag, found.modified) else None
 
 
 def note_source(part: Path, source: Source) -> None:
-    """Write down, before the first byte of a `.part`, where it comes from."""
-    with _note(part).open("wb") as file:
-        file.write(msgspec.json.encode(source))
-        file.flush()
-        os.fsync(file.fileno())
+    """Write down, before the first byte of a partial file, where it comes from."""
+    if source.validator:
+        with open_new(_note(part)) as file:
+            file.write(msgspec.json.encode(source))
+            sync(file)
+    else:
+        drop_note(part)
 
 
 def drop(part: Path) -> None:
-    """Forget what has come."""
-    part.unlink(missing_ok=True)
-    drop_note(part)
+    """Remove what has come, unless another process is writing it now."""
+    if not is_held(part):
+        part.unlink(missing_ok=True)
+        drop_note(part)
 
 
 def drop_note(part: Path) -> None:
-    """Forget where a `.part` came from, once it has its name."""
+    """Remove the note of a partial file, as when that has its name."""
     _note(part).unlink(missing_ok=True)
 
 

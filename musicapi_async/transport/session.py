@@ -40,6 +40,7 @@ from ..errors import (
 )
 from ..wire import replies, retry
 from ..wire.replies import Answer
+from . import media_requests
 from .limit import TimeLimits
 from .limiter import RateLimiter, Start
 from .recording import Recording
@@ -123,6 +124,7 @@ class Session:
         given: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
+        forbid_private_addresses: bool = False,
         body_limit: int = BODY_LIMIT,
     ) -> None:
         self._headers: Final = {
@@ -142,6 +144,7 @@ class Session:
         self._given: Final = given
         self._proxy: Final = proxy
         self._trust_env: Final = trust_env
+        self._forbid_private_addresses: Final = forbid_private_addresses
         self._body_limit: Final = body_limit
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
         self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
@@ -157,7 +160,9 @@ class Session:
             connector = (
                 aiohttp.TCPConnector(limit=POOL, force_close=True)
                 if name == "create"
-                else aiohttp.TCPConnector(limit=POOL, keepalive_timeout=KEEP_ALIVE)
+                else media_requests.connector(
+                    POOL, KEEP_ALIVE, public_only=name == "media" and self._forbid_private_addresses
+                )
             )
             traces: list[aiohttp.TraceConfig] = []
             if name == "create":
@@ -172,6 +177,8 @@ class Session:
                 proxy=self._proxy,
                 trace_configs=traces,
                 headers={"User-Agent": USER_AGENT} if name == "media" else self._headers,
+                # Files are unpacked on purpose: lengths and ranges count the packed bytes.
+                auto_decompress=name != "media",
             )
         return session
 
@@ -299,11 +306,9 @@ class Session:
     async def media(
         self, url: str, headers: Mapping[str, str], read_timeout: float
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Open a media link, following redirects, without the key."""
+        """Open a media link, following redirects, without the key; see `media_requests.opened`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
-        async with self._session("media").get(
-            url, headers=dict(headers), timeout=timeout, allow_redirects=True, max_redirects=5
-        ) as response:
+        async with media_requests.opened(self._session("media"), url, headers, timeout) as response:
             yield response
 
     async def aclose(self) -> None:

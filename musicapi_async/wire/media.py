@@ -56,7 +56,7 @@ _KBITS: Final = MappingProxyType(
     }
 )
 """Bit rates by whether it is MPEG-1 and by the layer's two bits (ISO/IEC 11172-3 and 13818-3)."""
-_AFTER_AUDIO: Final = (b"TAG", b"APET", b"LYRI", b"ID3", b"3DI")
+AFTER_AUDIO: Final = (b"TAG", b"APET", b"LYRI", b"ID3", b"3DI")
 
 
 def kind_of(read: Read, size: int) -> str | None:
@@ -82,25 +82,26 @@ def fault_of(kind: str, read: Read, size: int) -> str:
         return ""
     try:
         check(read, size)
-    except _Broken as broken:
+    except Broken as broken:
         return f"not a decodable {'MIDI file' if kind == 'mid' else kind.upper()}: {broken}"
     return ""
 
 
-class _Broken(Exception):
-    """The header cannot be decoded."""
+class Broken(Exception):
+    """A file that cannot be decoded, and why."""
 
 
 # --- MP3 and AAC -----------------------------------------------------------------------------------------
 
 
 class Frame(NamedTuple):
-    """The header of an MPEG audio frame: version, layer and sample rate, which all frames share, and
-    the length in bytes, 0 where the bit rate is free.
+    """The header of an MPEG audio frame: version, layer and sample rate, which all frames share,
+    the length in bytes, 0 where the bit rate is free, and the seconds of sound.
     """
 
     fixed: tuple[int, int, int]
     length: int
+    seconds: float
 
 
 def frame_at(data: bytes, at: int) -> Frame | None:
@@ -118,7 +119,8 @@ def frame_at(data: bytes, at: int) -> Frame | None:
     else:
         slots = 72 if layer == 1 and version != 3 else 144
         length = slots * bits // _RATES[version][hertz] + pad
-    return Frame((version, layer, hertz), length if bits else 0)
+    samples = 384 if layer == 3 else 576 if layer == 1 and version != 3 else 1152
+    return Frame((version, layer, hertz), length if bits else 0, samples / _RATES[version][hertz])
 
 
 def _synced_kind(head: bytes) -> str:
@@ -128,7 +130,7 @@ def _synced_kind(head: bytes) -> str:
     return "aac" if head[1] & 0xF6 == 0xF0 else "mp3"
 
 
-def _end_of_tags(read: Read, size: int) -> int:
+def end_of_tags(read: Read, size: int) -> int:
     """Where the ID3v2 tags at the start end."""
     at = 0
     for _ in range(TAGS):
@@ -136,42 +138,47 @@ def _end_of_tags(read: Read, size: int) -> int:
         if head[:3] != b"ID3":
             break
         if len(head) < 10:
-            raise _Broken("its ID3 tag is cut off")
+            raise Broken("its ID3 tag is cut off")
         length = int.from_bytes(head[6:10], "big")
         if max(head[6:10]) < 0x80:
             length = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         # Else the size is not sync-safe, as old writers had it, and plain.
         at += 10 + length + (10 if head[5] & 0x10 else 0)
         if at > size:
-            raise _Broken(f"its ID3 tag of {length} bytes is longer than the file of {size}")
+            raise Broken(f"its ID3 tag of {length} bytes is longer than the file of {size}")
     return at
 
 
 def _tagged_kind(read: Read, size: int) -> str:
     """Taggers put ID3 before FLAC and AAC, too."""
     try:
-        head = read(_end_of_tags(read, size), 4)
-    except _Broken:
+        head = read(end_of_tags(read, size), 4)
+    except Broken:
         return "mp3"
     if head == b"fLaC":
         return "flac"
     return _synced_kind(head) or "mp3"
 
 
-def _mp3(read: Read, size: int) -> None:
-    start = _end_of_tags(read, size)
+def first_frame(read: Read, size: int) -> int:
+    """Where the first frame of an MP3 begins: one that another frame, or the end of the file, follows."""
+    start = end_of_tags(read, size)
     if start >= size:
-        raise _Broken("nothing follows its ID3 tag")
+        raise Broken("nothing follows its ID3 tag")
     data = read(start, JUNK + LONGEST_FRAME + 4)
     at = data.find(0xFF)
     while 0 <= at < JUNK:
         frame = frame_at(data, at)
         if frame is not None and _goes_on(data, at, frame, start + len(data) >= size):
-            return
+            return start + at
         at = data.find(0xFF, at + 1)
-    raise _Broken(
+    raise Broken(
         f"no two MPEG audio frames follow each other in the {min(len(data), JUNK)} bytes {_place(start)}"
     )
+
+
+def _mp3(read: Read, size: int) -> None:
+    first_frame(read, size)
 
 
 def _place(start: int) -> str:
@@ -189,18 +196,18 @@ def _goes_on(data: bytes, at: int, frame: Frame, whole: bool) -> bool:
     if second is not None:
         return second.fixed == frame.fixed
     rest = data[end : end + 4]
-    return whole and len(data) >= end and at == 0 and (len(rest) < 4 or rest.startswith(_AFTER_AUDIO))
+    return whole and len(data) >= end and at == 0 and (len(rest) < 4 or rest.startswith(AFTER_AUDIO))
 
 
 def _aac(read: Read, size: int) -> None:
-    at = _end_of_tags(read, size)
+    at = end_of_tags(read, size)
     head = read(at, 7)
     if len(head) < 7 or head[2] >> 2 & 15 > 12:
-        raise _Broken("its first frame has no known sample rate")
+        raise Broken("its first frame has no known sample rate")
     length = int.from_bytes(head[3:6], "big") >> 5 & 0x1FFF
     following = read(at + length, 2)
     if length < 7 or (_synced_kind(following) != "aac" and at + length != size):
-        raise _Broken("no second frame is where its first one ends")
+        raise Broken("no second frame is where its first one ends")
 
 
 # --- chunks: WAV, MIDI -----------------------------------------------------------------------------------
@@ -214,7 +221,7 @@ class Chunk(NamedTuple):
     length: int
 
 
-def _chunks(read: Read, at: int, order: str, pad: int) -> Iterator[Chunk]:
+def chunks(read: Read, at: int, order: str, pad: int) -> Iterator[Chunk]:
     """The chunks from `at` on, as far as their sizes lead."""
     for _ in range(CHUNKS):
         head = read(at, 8)
@@ -229,59 +236,57 @@ def _wav(read: Read, size: int) -> None:
     head = read(0, 12)
     family = head[:4]
     if family not in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
-        raise _Broken(f"it begins with {family!r} instead of b'RIFF'")
+        raise Broken(f"it begins with {family!r} instead of b'RIFF'")
     order = ">" if family == b"RIFX" else "<"
     told: int = struct.unpack(f"{order}I", head[4:8])[0]
     if told < STREAMED and told + 8 > size + SLACK:
-        raise _Broken(f"its header tells of {told + 8} bytes, the file has {size}")
+        raise Broken(f"its header tells of {told + 8} bytes, the file has {size}")
     described = False
-    for chunk in _chunks(read, 12, order, 1):
+    for chunk in chunks(read, 12, order, 1):
         if chunk.name == b"fmt ":
             _wav_format(read(chunk.start, min(chunk.length, 26)), order)
             described = True
         elif chunk.name == b"data":
             if not described:
-                raise _Broken("no 'fmt ' chunk comes before its samples")
+                raise Broken("no 'fmt ' chunk comes before its samples")
             if chunk.length < STREAMED and chunk.start + chunk.length > size + SLACK:
-                raise _Broken(
-                    f"{chunk.length} bytes of samples are announced, {size - chunk.start} are there"
-                )
+                raise Broken(f"{chunk.length} bytes of samples are announced, {size - chunk.start} are there")
             return
-    raise _Broken(f"it has no {'data' if described else 'fmt '!r} chunk")
+    raise Broken(f"it has no {'data' if described else 'fmt '!r} chunk")
 
 
 def _wav_format(data: bytes, order: str) -> None:
     if len(data) < 14:
-        raise _Broken(f"its 'fmt ' chunk has {len(data)} bytes")
+        raise Broken(f"its 'fmt ' chunk has {len(data)} bytes")
     form, channels, hertz, _, _ = struct.unpack(f"{order}HHIIH", data[:14])
     bits: int | None = struct.unpack(f"{order}H", data[14:16])[0] if len(data) >= 16 else None
     if form == 0xFFFE and len(data) == 26:  # the real format begins the GUID at the end
         form = struct.unpack(f"{order}H", data[24:26])[0]
     if form == 0:
-        raise _Broken("its format is 0, unknown")
+        raise Broken("its format is 0, unknown")
     if not 1 <= channels <= CHANNELS:
-        raise _Broken(f"it claims {channels} channels")
+        raise Broken(f"it claims {channels} channels")
     if not 1 <= hertz <= FASTEST:
-        raise _Broken(f"it claims {hertz} samples per second")
+        raise Broken(f"it claims {hertz} samples per second")
     if bits is not None and (bits > 64 or (form in PCM and not bits)):
-        raise _Broken(f"it claims {bits} bits per sample")
+        raise Broken(f"it claims {bits} bits per sample")
 
 
 def _mid(read: Read, _size: int) -> None:
     head = read(0, 14)
     if len(head) < 14:
-        raise _Broken("its header is cut off")
+        raise Broken("its header is cut off")
     length, form, tracks, division = struct.unpack(">IHHH", head[4:])
     if length < 6:
-        raise _Broken(f"its header has {length} bytes instead of 6")
+        raise Broken(f"its header has {length} bytes instead of 6")
     if form > 2:
-        raise _Broken(f"its format is {form}, not 0 to 2")
+        raise Broken(f"its format is {form}, not 0 to 2")
     if not tracks:
-        raise _Broken("it has no tracks")
+        raise Broken("it has no tracks")
     if not division:
-        raise _Broken("a beat has no ticks")
-    if all(chunk.name != b"MTrk" for chunk in _chunks(read, 8 + length, ">", 0)):
-        raise _Broken("no track follows its header")
+        raise Broken("a beat has no ticks")
+    if all(chunk.name != b"MTrk" for chunk in chunks(read, 8 + length, ">", 0)):
+        raise Broken("no track follows its header")
 
 
 # --- Ogg, FLAC, M4A --------------------------------------------------------------------------------------
@@ -292,46 +297,46 @@ _CODECS: Final = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ", b"fishea
 def _ogg(read: Read, size: int) -> None:
     head = read(0, 27)
     if len(head) < 27:
-        raise _Broken("its first page is cut off")
+        raise Broken("its first page is cut off")
     if head[4]:
-        raise _Broken(f"its first page has version {head[4]} instead of 0")
+        raise Broken(f"its first page has version {head[4]} instead of 0")
     table = read(27, head[26])
     start, length = 27 + head[26], sum(table)
     packet = read(start, min(length, 16))
     if len(table) < head[26] or start + length > size:
-        raise _Broken("its first page is longer than the file")
+        raise Broken("its first page is longer than the file")
     if not packet.startswith(_CODECS):
-        raise _Broken(f"its first page holds no known codec but {packet[:8]!r}")
+        raise Broken(f"its first page holds no known codec but {packet[:8]!r}")
     if packet.startswith(b"\x01vorbis") and (len(packet) < 16 or not packet[11] or not any(packet[12:16])):
-        raise _Broken("its Vorbis header has no channels or no sample rate")
+        raise Broken("its Vorbis header has no channels or no sample rate")
     if packet.startswith(b"OpusHead") and (len(packet) < 10 or packet[8] > 15 or not packet[9]):
-        raise _Broken("its Opus header has no channels or an unknown version")
+        raise Broken("its Opus header has no channels or an unknown version")
 
 
 def _flac(read: Read, size: int) -> None:
-    start = _end_of_tags(read, size)
+    start = end_of_tags(read, size)
     head = read(start, 4 + 4 + 18)
     if len(head) < 26 or start + 4 + 4 + 34 > size:
-        raise _Broken("its header is cut off")
+        raise Broken("its header is cut off")
     if head[4] & 0x7F or int.from_bytes(head[5:8], "big") != 34:
-        raise _Broken("it does not begin with a STREAMINFO block")
+        raise Broken("it does not begin with a STREAMINFO block")
     if int.from_bytes(head[10:12], "big") < 16:
-        raise _Broken("its blocks have less than 16 samples")
+        raise Broken("its blocks have less than 16 samples")
     if not int.from_bytes(head[18:21], "big") >> 4:
-        raise _Broken("its sample rate is 0")
+        raise Broken("its sample rate is 0")
 
 
 def _m4a(read: Read, size: int) -> None:
     found: set[bytes] = set()
     for kind, start, end in _boxes(read, 0, size):
         if not found and end - start < 8:
-            raise _Broken("its ftyp box is too short")
+            raise Broken("its ftyp box is too short")
         if kind == b"moov" and kind not in found and not _has_track(read, start, end):
-            raise _Broken("its moov box holds no track")
+            raise Broken("its moov box holds no track")
         found.add(kind)
         if found >= {b"moov", b"mdat"}:
             return  # players need no more, whatever comes after
-    raise _Broken(f"it has no {'mdat' if b'moov' in found else 'moov'} box")
+    raise Broken(f"it has no {'mdat' if b'moov' in found else 'moov'} box")
 
 
 def _has_track(read: Read, start: int, end: int) -> bool:
@@ -350,9 +355,9 @@ def _boxes(read: Read, at: int, limit: int) -> Iterator[tuple[bytes, int, int]]:
             length, start = int.from_bytes(head[8:], "big"), at + 16
         end = limit if length == 0 else at + length
         if end < start:
-            raise _Broken(f"its box {kind!r} has {length} bytes")
+            raise Broken(f"its box {kind!r} has {length} bytes")
         if end > limit:
-            raise _Broken(f"its box {kind!r} of {length} bytes is longer than what holds it")
+            raise Broken(f"its box {kind!r} of {length} bytes is longer than what holds it")
         yield kind, start, end
         at = end
 

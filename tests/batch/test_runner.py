@@ -558,3 +558,47 @@ async def test_the_report_tells_what_failed_and_names_what_has_no_title(
     assert page.count('<article class="failed">') == 1
     for record in Folder(tmp_path).records(iter(["s2"])):
         assert "<h2>s2</h2>" in page if record.state == "done" else record.error in page
+
+
+async def test_nothing_planted_in_a_folder_leads_to_other_files(
+    client: MusicAPI, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Links and pipes under the names of temporary files are never opened."""
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    victim.write_text("precious")
+    home = out / ".musicapi"
+    home.mkdir(parents=True)
+    planted = [out / "report.html.part", home / "probe", home / "begun.part", home / "prices.json.part"]
+    for path in planted:
+        path.symlink_to(victim)
+    result = await make(client, rows(1), out)
+    assert result.complete
+    assert not (out / "report.html").is_symlink()
+    os.link(victim, out / "report.html.part")
+    (home / "probe").unlink(missing_ok=True)
+    os.mkfifo(home / "probe")
+    assert (await make(client, rows(1), out)).complete
+    assert victim.read_text() == "precious"
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_a_lock_that_is_a_link_is_refused(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
+    """No file is made where it leads to, and nothing is sent."""
+    home = tmp_path / "out" / ".musicapi"
+    home.mkdir(parents=True)
+    (home / "lock").symlink_to(tmp_path / "new")
+    with pytest.raises(BatchError, match="cannot be written"):
+        await make(client, rows(1), tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+    assert sandbox.journal.creates == []
+
+
+async def test_the_home_folder_is_meant_by_a_tilde(
+    client: MusicAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the files, the report and the store."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert (await make(client, rows(1), Path("~/songs"))).complete
+    assert (tmp_path / "home/songs/report.html").is_file()
+    assert os.listdir(tmp_path) == ["home"]

@@ -642,6 +642,20 @@ async def test_a_step_that_could_not_be_noted_was_not_sent(
     assert paid(box) == {"create_music": 1, "/sonic/midi": 1, "/sonic/wav": 1}
 
 
+async def test_nothing_planted_in_a_folder_leads_to_other_files(client: MusicAPI, tmp_path: Path) -> None:
+    """Links under the names of temporary files are removed, never followed."""
+    clip = await song(client)
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    out.mkdir()
+    victim.write_text("precious")
+    for name in (chains.REACHED_FILE, "song.lrc", "song.srt", "song.mp3", "song.mp3.source", "song.wav"):
+        (out / f"{name}.part").symlink_to(victim)
+    files = await chains.everything(client, clip, out, stems="none", midi=False)
+    assert files.lrc is not None
+    assert not any(path.is_symlink() for path in (files.audio, files.lrc, out / chains.REACHED_FILE))
+    assert victim.read_text() == "precious"
+
+
 @pytest.mark.parametrize("stored", [False, True])
 async def test_a_step_cancelled_in_the_queue_is_told_as_it_is(
     box: Sandbox, tmp_path: Path, stored: bool

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
+import pytest
 from click.testing import CliRunner, Result
 from command_shell import environment, lines_of
 
@@ -68,3 +70,18 @@ async def test_a_call_without_files_has_no_such_option() -> None:
         done = await run(box, "sonic", "bpm", "clip", "--download", "folder")
     assert done.exit_code == 2
     assert "--download" in done.stderr
+
+
+async def test_the_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells leave it as it is behind `=`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    async with Sandbox(speed=1000.0, longest=4.0) as box, box.client() as client:
+        song = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        clip_id = (await song.wait())[0].clip_id
+        lyrics = await run(box, "sonic", "aligned-lyrics", clip_id, "--download=~/lyrics")
+        assert lyrics.exit_code == 0, lyrics.output
+        files = await run(box, "download", song.token, "--out=~/songs")
+        assert files.exit_code == 0, files.output
+    assert os.listdir(tmp_path) == ["home"]
+    assert sorted(os.listdir(tmp_path / "home")) == ["lyrics", "songs"]

@@ -235,6 +235,26 @@ async def test_a_file_is_written_by_one_at_a_time_when_a_download_is_cancelled(
     assert len(host.asked) == 2
 
 
+@pytest.mark.parametrize("tag", ['"one"', None])
+async def test_two_clients_that_fetch_one_file_into_one_folder_get_it_whole(
+    host: Host, client: MusicAPI, tmp_path: Path, tag: str | None
+) -> None:
+    """As two processes may do. Neither writes into what the other one writes, or gives it its name."""
+    host.drop, host.dripping["/a.mp3"] = SIZE // 10, 1
+    if tag is not None:
+        host.tags["/a.mp3"] = tag
+    async with MusicAPI("key", base_url=host.url) as other:
+        first = asyncio.ensure_future(client.download(song(host, "a"), tmp_path))
+        await asyncio.sleep(3.5)
+        second = asyncio.ensure_future(other.download(song(host, "a"), tmp_path))
+        while not (first.done() and second.done()):
+            await asyncio.sleep(0.5)
+            if "Song a.mp3" in os.listdir(tmp_path):
+                assert (tmp_path / "Song a.mp3").read_bytes() == A
+        assert await first == await second == [tmp_path / "Song a.mp3"]
+    assert os.listdir(tmp_path) == ["Song a.mp3"]
+
+
 async def test_a_deadline_ends_a_download(host: Host, client: MusicAPI, tmp_path: Path) -> None:
     """The option for whole calls holds for files, too; what has come is gone on with by the next call."""
     host.dripping = {"/a.mp3": 0.5}
