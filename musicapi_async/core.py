@@ -8,7 +8,7 @@ import os
 import random
 import uuid
 import warnings
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
@@ -82,6 +82,7 @@ class Core:
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
         self._places: Final[dict[tuple[str, str], Place]] = {}
+        self._reached: Final[set[str]] = set()  # base URLs that have answered, in whichever loop
         self.webhooks: Final = webhooks
         self.book: Final = self.ledger(store)
 
@@ -127,6 +128,7 @@ class Core:
                 given=self._session,
                 proxy=self._proxy,
                 trust_env=self._trust_env,
+                reached=self._reached,
             ),
             limiter=self._limiter,
             policy=self._polling,
@@ -208,9 +210,11 @@ class Watching:
         runtime.ledgers.add(self._ledger)
         return runtime
 
-    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
+    async def wait(
+        self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
+    ) -> TaskUpdate:
         runtime = await self._runtime()
-        return await runtime.waiter.wait(ref, until, timeout)
+        return await runtime.waiter.wait(ref, until, timeout, show)
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         runtime = await self._runtime()

@@ -343,7 +343,10 @@ class StepFailedError(BadRequestError):
 class AuthenticationError(APIStatusError):
     """401: the key is missing, malformed, wrong, expired, or bound to other IP addresses."""
 
-    default_hint = "Check MUSICAPI_KEY (without 'Bearer ') and that the key belongs to this host."
+    default_hint = (
+        "Check MUSICAPI_KEY (without 'Bearer '), that the key belongs to this host, and, as keys may be bound "
+        "to IP addresses, that this machine's address is allowed."
+    )
 
 
 class PermissionDeniedError(APIStatusError):
@@ -450,21 +453,32 @@ class TaskFailedError(TaskError):
 class TaskTimeoutError(TaskError, TimeoutError):
     """We stopped waiting. The task was paid for, may still finish, and can be waited for again.
 
-    `elapsed` is the time waited in seconds, `last_body` the last reply (None if there was none).
+    `elapsed` is the time waited in seconds, `clips` the clips as far as they came, `last_body` the last reply
+    (None if there was none).
     """
 
     def __init__(
-        self, message: str, *, elapsed: float = 0.0, last_body: Any = None, kind: str = "", **fields: Any
+        self,
+        message: str,
+        *,
+        elapsed: float = 0.0,
+        clips: Sequence[Any] = (),
+        last_body: Any = None,
+        kind: str = "",
+        **fields: Any,
     ) -> None:
         super().__init__(message, **fields)
         self.elapsed = elapsed
+        self.clips = tuple(clips)
         self.last_body = last_body
         self.kind = kind
         if not self.hint:
             kind_argument = f", kind={kind!r}" if kind else ""
+            ready = any(clip.is_succeeded for clip in self.clips)
             self.hint = (
-                f"Resume with client.task({self.family!r}, {self.task_id!r}{kind_argument}).wait(); "
-                "a new create would be paid for again."
+                f"Resume with client.task({self.family!r}, {self.task_id!r}{kind_argument}).wait()"
+                + (', or with .wait(until="first") for what is ready; ' if ready else "; ")
+                + "a new create would be paid for again."
             )
 
 

@@ -124,6 +124,7 @@ class Session:
         proxy: str | None = None,
         trust_env: bool = False,
         body_limit: int = BODY_LIMIT,
+        reached: set[str] | None = None,
     ) -> None:
         self._headers: Final = {
             "Authorization": f"Bearer {api_key}",
@@ -143,6 +144,7 @@ class Session:
         self._proxy: Final = proxy
         self._trust_env: Final = trust_env
         self._body_limit: Final = body_limit
+        self._reached: Final = set[str]() if reached is None else reached
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
         self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
         self._key_spellings: Final = _spellings(api_key)
@@ -252,6 +254,8 @@ class Session:
                 except BaseException:
                     response.close()
                     raise
+            if response.status < 500:
+                self._reached.add(self._base)
             headers: Mapping[str, str] = response.headers
             if self._key in "\n".join(headers.values()):  # the key holds no white space
                 headers = {k.lower(): v.replace(self._key, HIDDEN) for k, v in headers.items()}
@@ -289,6 +293,11 @@ class Session:
             for spelling in _spellings(secret):
                 raw = raw.replace(spelling, HIDDEN_BYTES)
         return raw
+
+    @property
+    def reached(self) -> bool:
+        """Return True once the host has answered the client with a status below 500."""
+        return self._base in self._reached
 
     @property
     def base_url(self) -> str:

@@ -168,7 +168,13 @@ class Look:
             voice = read_voice(
                 mapping_or_empty(data), self.found.body, task_id=self.ref.task_id, family=self.ref.family
             )
-            return self._done(voice) if voice else self._going("pending")
+            if voice is not None:
+                return self._done(voice)
+            told = mapping_or_empty(data)
+            word = (text_or_none(told.get("status")) or "").upper()
+            if "FAIL" in word or "ERROR" in word:
+                return self._failed(reason=error_text(told) or "")
+            return self._going("pending")
         note = "" if data in (None, []) and self.body else f"no rule knows this body: {self.found.text}"
         return self._going("pending", note=note)
 
@@ -201,7 +207,7 @@ class Look:
         if not clip.clip_id or "state" in clip.raw:
             return False
         unsaid = self.ref.kind in {"", "get_music"}
-        return self.ref.kind == "upload" or (unsaid and clip.raw.keys() == {"clip_id"})
+        return self.ref.kind == "upload" or (unsaid and clip.raw.keys() <= {"clip_id", "id"})
 
     def _ended(self, clips: Clips, *, failed: bool) -> Seen:
         if not failed:

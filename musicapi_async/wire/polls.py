@@ -21,7 +21,8 @@ from .replies import Answer
 __all__ = ["Memory", "Seen", "Verdict", "decide", "read_payload", "read_poll", "unanswered"]
 
 ROW_OF_FAILURES: Final = 5
-"""Transient failures in a row that end a wait (R10)."""
+"""Transient failures in a row that end a wait if the host has never answered: then the address is the likely
+cause. Otherwise they end no wait before its time-out: the task is paid for, and outages of minutes pass."""
 MISSING_GRACE: Final = 60.0
 """Seconds after our own submit during which an unknown id is believed to be on its way (R8)."""
 MISSING_LOOKS: Final = 2
@@ -90,10 +91,13 @@ def unanswered(error: APIConnectionError | InvalidResponseError, *, ref: TaskRef
 # --- what follows from it --------------------------------------------------------------------------------
 
 
-def decide(seen: Seen, memory: Memory | None, *, age: float, own: bool, now: float) -> Verdict:
-    """What follows from a look, with what earlier looks have left in `memory`.
+def decide(
+    seen: Seen, memory: Memory | None, *, age: float, own: bool, now: float, reached: bool = False
+) -> Verdict:
+    """Return what follows from a poll, with what earlier polls have left in `memory`.
 
-    `age` is the task's age in seconds, `own` whether this process submitted it, `now` any steady clock.
+    `age` is the task's age in seconds, `own` whether this process submitted it, `now` any steady clock,
+    `reached` whether the host has ever given this client an answer below 500.
     """
     before = memory or FRESH
     match seen.phase:
@@ -101,7 +105,7 @@ def decide(seen: Seen, memory: Memory | None, *, age: float, own: bool, now: flo
             return Verdict(error=seen.error)
         case "transient":
             failures = before.failures + 1
-            if failures >= ROW_OF_FAILURES:
+            if failures >= ROW_OF_FAILURES and not reached:
                 return Verdict(error=seen.error, failures=failures)
             kept = msgspec.structs.replace(before, failures=failures)
             return Verdict(after=_asked(seen), failures=failures, memory=kept)

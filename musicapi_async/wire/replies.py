@@ -17,7 +17,7 @@ import msgspec
 from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.replies import Reply
-from ..api.values import mapping_or_empty, text_or_none
+from ..api.values import id_of, mapping_or_empty, text_or_none
 from ..errors import (
     APIStatusError,
     AuthenticationError,
@@ -239,7 +239,7 @@ def _step_failed(found: Answer, step: str, told: dict[str, Any]) -> StepFailedEr
     reason = _text_of(mapping_or_empty(steps.get(step)).get("error"))
     if reason and reason not in text:
         text = one_line(f"{text}: {reason}")
-    clip_id = text_or_none(upload.get("clip_id"))
+    clip_id = id_of(upload)
     # An upload that worked before a later step failed may have been charged by itself.
     told["may_have_been_charged"] = told["may_have_been_charged"] or clip_id is not None
     return StepFailedError(text, failed_step=step, steps=steps, clip_id=clip_id, **told)
