@@ -344,8 +344,8 @@ class AuthenticationError(APIStatusError):
     """401: the key is missing, malformed, wrong, expired, or bound to other IP addresses."""
 
     default_hint = (
-        "Check MUSICAPI_KEY (without 'Bearer '), that the key belongs to this host, and, as keys may be bound "
-        "to IP addresses, that this machine's address is allowed."
+        "Check MUSICAPI_KEY (without 'Bearer '), that the key belongs to this host, and that it may be used "
+        "from this machine: keys may be bound to IP addresses."
     )
 
 

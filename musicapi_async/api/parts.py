@@ -11,7 +11,6 @@ import msgspec
 from .results import SUCCEEDED, Clip, Clips, Result
 from .values import mapping_or_empty, text_or_none
 
-
 DASH: Final = re.compile(r"\s[-\u2013\u2014](?=\s)")
 """A hyphen, en dash or em dash between spaces."""
 BRACKETS: Final = re.compile(r"[(\[]([^()\[\]]*[^()\[\]\s][^()\[\]]*)[)\]]")
@@ -88,7 +87,7 @@ class Stems(Clips):
 
     @classmethod
     def of(cls, clips: Clips) -> Stems:
-        """Name the clips: by `stem_type`, else after the title's last dash or in its brackets, else by index."""
+        """Name the clips by `stem_type`, else by the title's dash or brackets, else by index."""
         named = [_stem(clip, index) for index, clip in enumerate(clips)]
         return cls(named, clips.raw, task_id=clips.task_id, family=clips.family)
 

@@ -209,7 +209,7 @@ class Session:
                     self._limiter.succeeded(out.lane)
                     return reply
                 failure = found
-                retry_after = retry.parse_retry_after(reply.headers.get("retry-after"), self._clock.time())
+                retry_after = reply.retry_after
             policy = retry.RetryPolicy(
                 retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
             )
@@ -259,7 +259,7 @@ class Session:
             headers: Mapping[str, str] = response.headers
             if self._key in "\n".join(headers.values()):  # the key holds no white space
                 headers = {k.lower(): v.replace(self._key, HIDDEN) for k, v in headers.items()}
-            return replies.answer(response.status, headers, self._without_secrets(raw, out))
+            return replies.answer(response.status, headers, self._without_secrets(raw, out), self._clock.time)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
                 f"no connection to {self._base}: {_reason(error)}", sent=False, call=out.call

@@ -204,7 +204,7 @@ async def test_a_client_whose_host_never_answered_stops_after_five_polls() -> No
             assert caught.value.task_id == task_id
             assert len(sandbox.journal.polls) - polled == 5
             await client.credits()
-            with pytest.raises(TaskTimeoutError, match="HTTP 503|the last poll failed"):
+            with pytest.raises(TaskTimeoutError, match="the last poll failed"):
                 await client.task("sonic", task_id).wait()
 
 

@@ -154,6 +154,25 @@ async def test_a_failed_generation_raises_from_the_wait_with_its_refund() -> Non
         assert caught.value.refunded is True
 
 
+@pytest.mark.parametrize(
+    "rest", [{}, {"code": 500, "data": []}, {"type": "not_ready"}, {"message": "success"}]
+)
+async def test_song_failed_ends_the_wait_whatever_the_body_holds(rest: dict[str, Any]) -> None:
+    """Neither `type` nor anything else is needed: the wait ends at once, before it and for one that starts later."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        for early in (True, False):
+            task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+            waiting = None if early else asyncio.create_task(task.wait())
+            await asyncio.sleep(0)
+            body = {**rest, "task_id": task.task_id, "platform": "suno", "event": "song.failed"}
+            raw, headers = deliver(body, event_id=task.task_id)
+            event = await client.webhooks.handle(headers, raw)
+            assert event.is_terminal
+            with pytest.raises(TaskFailedError):
+                await (waiting or task.wait())
+        assert not sandbox.journal.polls
+
+
 async def test_what_must_not_be_believed_finishes_nothing() -> None:
     """A wrong signature raises, and the task goes on."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
