@@ -35,8 +35,8 @@ HALF_LIMIT: Final = 120.0
 LIMITED_PAUSE: Final = 10.0
 """Least seconds before the next look after a 429 (R7)."""
 FAILED_EVENT: Final = "song.failed"
-"""The event that ends a task as failed whatever else its body holds: receivers in use go by its name. It counts
-where the body names it, which is signed; the header is not."""
+"""The event that ends a task as failed, whatever else its body holds: receivers in use go by its name. The
+name in the body counts, which is signed; the header is not."""
 RETRY_AFTER_CAP: Final = 60.0
 """Retry-After is obeyed up to this many seconds (contract, errors 6)."""
 

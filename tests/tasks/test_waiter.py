@@ -452,6 +452,7 @@ async def test_a_short_wait_for_a_task_of_which_a_webhook_should_tell_looks_once
     """A lost webhook does not turn a finished song into a time-out."""
     service = Service(Clock())
     waiter = make(service)
+    waiter.deliver("sonic", "first", {"data": [clip("succeeded", FILE)]})  # webhooks arrive
     ref = service.ref("t")
     waiter.expect("sonic", "t")
     update = await waiter.wait(ref, "all", 290)
