@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from .api.families import SAME_FAMILY
 from .api.handle import Task, TaskRef
 from .api.operation import Operation
 from .api.request import Request
@@ -159,11 +158,9 @@ class Core:
         self.inbox.expect(key)
         return ordered, msgspec.structs.replace(options, job_key=key)
 
-    async def _adopt(self, key: str, task: TaskRef) -> None:
+    async def _adopt(self, key: str, task: TaskRef) -> bool:
         runtime = await self.runtime()
-        for ledger in tuple(runtime.ledgers):
-            for word in SAME_FAMILY.get(task.family, (task.family,)):
-                await ledger.adopt(key, msgspec.structs.replace(task, family=word))
+        return all([await ledger.adopt(key, task) for ledger in tuple(runtime.ledgers)])
 
     def _deliver(self, event: Event) -> None:
         loop = asyncio.get_running_loop()
