@@ -33,14 +33,21 @@ MusicAPIError
 ```
 
 `str(error)` says three things: what happened, whether money moved, and what to do next. No text ever holds
-the API key or a webhook secret.
+the API key or a webhook secret. Every error pickles, whatever the peer sent: of a body that is nested beyond
+what pickle takes its depths are left out, and a cause that does not pickle becomes an `Exception` with its
+text.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, cast
 
+DEEPEST: Final = 100
+"""Levels of a body that are pickled where all of them are too many: pickling has a limit of some hundreds."""
+MARGIN: Final = 50
+"""Levels to spare, as the error itself may be inside of something."""
 TEXT_LIMIT: Final = 500
 """Characters of a reply that an error text repeats; the whole body stays on the error."""
 
@@ -49,9 +56,54 @@ def _rebuild(
     cls: type[MusicAPIError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
 ) -> MusicAPIError:
     error = cls.__new__(cls, *args)
+    error.args = args  # an `OSError` takes them in its `__init__` only
     error.__dict__.update(state)
     error.__cause__ = cause
     return error
+
+
+def _pickles(value: object) -> bool:
+    """Return True if `value` survives pickling, also a little deeper inside another object."""
+    wrapped: object = value
+    for _ in range(MARGIN):
+        wrapped = [wrapped]
+    try:
+        pickle.loads(pickle.dumps(wrapped))  # noqa: S301 - what was dumped just now
+    except Exception:
+        return False
+    return True
+
+
+def _portable(value: Any) -> Any:
+    """The value if it pickles, else what can be taken along: of a body that is nested too deeply its top."""
+    if value is None or isinstance(value, str | int | float) or _pickles(value):
+        return value
+    cut = _cut(value, DEEPEST)
+    if _pickles(cut):
+        return cut
+    empty = {dict: {}, list: [], tuple: ()}
+    return empty.get(type(value), f"<{type(value).__name__}>")
+
+
+def _cut(value: Any, depth: int) -> Any:
+    if isinstance(value, dict):
+        fields = cast("dict[Any, Any]", value)
+        return {name: _cut(one, depth - 1) for name, one in fields.items()} if depth else "..."
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        return [_cut(one, depth - 1) for one in items] if depth else "..."
+    return value
+
+
+def _portable_cause(cause: BaseException | None) -> BaseException | None:
+    """The cause if it pickles, else its name and text: other libraries' errors may hold live objects."""
+    if cause is None or isinstance(cause, MusicAPIError) or _pickles(cause):
+        return cause
+    name = f"{type(cause).__module__}.{type(cause).__qualname__}"
+    try:
+        return Exception(f"{name}: {cause}")
+    except Exception:  # its text cannot be made either
+        return Exception(name)
 
 
 class MusicAPIError(Exception):
@@ -103,7 +155,11 @@ class MusicAPIError(Exception):
         return " ".join(part if part[-1] in ".!?" else part + "." for part in parts if part)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__.copy(), self.__cause__)
+        state = {name: _portable(value) for name, value in self.__dict__.items()}
+        return _rebuild, (type(self), self.args, state, _portable_cause(self.__cause__))
+
+    def __copy__(self) -> Self:
+        return cast("Self", _rebuild(type(self), self.args, self.__dict__.copy(), self.__cause__))
 
     def about(self, *, task_id: str | None, family: str | None) -> Self:
         """Note the task that this error happened to, unless one is noted; returns the error."""
