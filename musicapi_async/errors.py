@@ -74,23 +74,22 @@ def _pickles(value: object) -> bool:
     return True
 
 
-def _portable(value: Any) -> Any:
+def _portable(value: object) -> object:
     """The value if it pickles, else what can be taken along: of a body that is nested too deeply its top."""
     if value is None or isinstance(value, str | int | float) or _pickles(value):
         return value
     cut = _cut(value, DEEPEST)
     if _pickles(cut):
         return cut
-    empty = {dict: {}, list: [], tuple: ()}
-    return empty.get(type(value), f"<{type(value).__name__}>")
+    return () if isinstance(value, tuple) else f"<{type(value).__name__}>"
 
 
-def _cut(value: Any, depth: int) -> Any:
+def _cut(value: object, depth: int) -> object:
     if isinstance(value, dict):
-        fields = cast("dict[Any, Any]", value)
+        fields = cast("dict[object, object]", value)
         return {name: _cut(one, depth - 1) for name, one in fields.items()} if depth else "..."
     if isinstance(value, list):
-        items = cast("list[Any]", value)
+        items = cast("list[object]", value)
         return [_cut(one, depth - 1) for one in items] if depth else "..."
     return value
 

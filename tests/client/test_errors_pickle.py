@@ -179,5 +179,6 @@ def test_every_error_crosses_a_process_boundary() -> None:
         raised = [pool.submit(fail, number) for number in range(len(KINDS))]
         for kind, future in zip(KINDS, raised, strict=True):
             error = future.exception(timeout=60)
+            assert isinstance(error, MusicAPIError)
             assert type(error) is kind
             assert pool.submit(show, error).result(timeout=60) == str(error)
