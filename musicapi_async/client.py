@@ -430,7 +430,9 @@ class MusicAPI:
         fields = dict(job.request.fields)
         if job.request.hidden:
             if not webhook_secret and self._core.webhooks is not None:
-                webhook_secret = self._core.webhooks.secret_for(fields.get("webhook_url"), key)
+                own = self._core.webhooks.renewed(fields.get("webhook_url"), key)
+                if own is not None:
+                    fields["webhook_url"], webhook_secret = own
             if not webhook_secret:
                 raise RequestValidationError(
                     f"webhook_secret: job {key!r} had one, which was not kept", field="webhook_secret"

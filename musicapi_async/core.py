@@ -9,14 +9,13 @@ import random
 import uuid
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from .api.families import SAME_FAMILY
 from .api.handle import Task, TaskRef
 from .api.operation import Operation
 from .api.request import Request
@@ -89,6 +88,7 @@ class Core:
         self._runtimes: Final[list[Runtime]] = []
         self._places: Final[dict[tuple[str, str], Place]] = {}
         self._made: Final[OrderedDict[tuple[str, str], None]] = OrderedDict()
+        self._reached: Final[set[str]] = set()  # base URLs that have answered, in whichever loop
         self.webhooks: Final = webhooks
         self.book: Final = self.ledger(store)
 
@@ -135,6 +135,7 @@ class Core:
                 proxy=self._proxy,
                 trust_env=self._trust_env,
                 forbid_private_addresses=self._forbid_private_addresses,
+                reached=self._reached,
             ),
             limiter=self._limiter,
             policy=self._polling,
@@ -175,11 +176,9 @@ class Core:
         """Return True if a call of this client gave this task, as far as it remembers."""
         return (task.family, task.task_id) in self._made
 
-    async def _adopt(self, key: str, task: TaskRef) -> None:
+    async def _adopt(self, key: str, task: TaskRef) -> bool:
         runtime = await self.runtime()
-        for ledger in tuple(runtime.ledgers):
-            for word in SAME_FAMILY.get(task.family, (task.family,)):
-                await ledger.adopt(key, msgspec.structs.replace(task, family=word))
+        return all([await ledger.adopt(key, task) for ledger in tuple(runtime.ledgers)])
 
     def _deliver(self, event: Event) -> None:
         loop = asyncio.get_running_loop()
@@ -226,9 +225,11 @@ class Watching:
         runtime.ledgers.add(self._ledger)
         return runtime
 
-    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
+    async def wait(
+        self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
+    ) -> TaskUpdate:
         runtime = await self._runtime()
-        return await runtime.waiter.wait(ref, until, timeout)
+        return await runtime.waiter.wait(ref, until, timeout, show)
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         runtime = await self._runtime()

@@ -33,14 +33,21 @@ MusicAPIError
 ```
 
 `str(error)` says three things: what happened, whether money moved, and what to do next. No text ever holds
-the API key or a webhook secret.
+the API key or a webhook secret. Every error pickles, whatever the peer sent: of a body that is nested beyond
+what pickle takes its depths are left out, and a cause that does not pickle becomes an `Exception` with its
+text.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, cast
 
+DEEPEST: Final = 100
+"""Levels of a body that are pickled where all of them are too many: pickling has a limit of some hundreds."""
+MARGIN: Final = 50
+"""Levels to spare, as the error itself may be inside of something."""
 TEXT_LIMIT: Final = 500
 """Characters of a reply that an error text repeats; the whole body stays on the error."""
 
@@ -49,9 +56,53 @@ def _rebuild(
     cls: type[MusicAPIError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
 ) -> MusicAPIError:
     error = cls.__new__(cls, *args)
+    error.args = args  # an `OSError` takes them in its `__init__` only
     error.__dict__.update(state)
     error.__cause__ = cause
     return error
+
+
+def _pickles(value: object) -> bool:
+    """Return True if `value` survives pickling, also a little deeper inside another object."""
+    wrapped: object = value
+    for _ in range(MARGIN):
+        wrapped = [wrapped]
+    try:
+        pickle.loads(pickle.dumps(wrapped))  # noqa: S301 - what was dumped just now
+    except Exception:
+        return False
+    return True
+
+
+def _portable(value: object) -> object:
+    """The value if it pickles, else what can be taken along: of a body that is nested too deeply its top."""
+    if value is None or isinstance(value, str | int | float) or _pickles(value):
+        return value
+    cut = _cut(value, DEEPEST)
+    if _pickles(cut):
+        return cut
+    return () if isinstance(value, tuple) else f"<{type(value).__name__}>"
+
+
+def _cut(value: object, depth: int) -> object:
+    if isinstance(value, dict):
+        fields = cast("dict[object, object]", value)
+        return {name: _cut(one, depth - 1) for name, one in fields.items()} if depth else "..."
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        return [_cut(one, depth - 1) for one in items] if depth else "..."
+    return value
+
+
+def _portable_cause(cause: BaseException | None) -> BaseException | None:
+    """The cause if it pickles, else its name and text: other libraries' errors may hold live objects."""
+    if cause is None or isinstance(cause, MusicAPIError) or _pickles(cause):
+        return cause
+    name = f"{type(cause).__module__}.{type(cause).__qualname__}"
+    try:
+        return Exception(f"{name}: {cause}")
+    except Exception:  # its text cannot be made either
+        return Exception(name)
 
 
 class MusicAPIError(Exception):
@@ -103,7 +154,11 @@ class MusicAPIError(Exception):
         return " ".join(part if part[-1] in ".!?" else part + "." for part in parts if part)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__.copy(), self.__cause__)
+        state = {name: _portable(value) for name, value in self.__dict__.items()}
+        return _rebuild, (type(self), self.args, state, _portable_cause(self.__cause__))
+
+    def __copy__(self) -> Self:
+        return cast("Self", _rebuild(type(self), self.args, self.__dict__.copy(), self.__cause__))
 
     def about(self, *, task_id: str | None, family: str | None) -> Self:
         """Note the task that this error happened to, unless one is noted; returns the error."""
@@ -343,7 +398,10 @@ class StepFailedError(BadRequestError):
 class AuthenticationError(APIStatusError):
     """401: the key is missing, malformed, wrong, expired, or bound to other IP addresses."""
 
-    default_hint = "Check MUSICAPI_KEY (without 'Bearer ') and that the key belongs to this host."
+    default_hint = (
+        "Check MUSICAPI_KEY (without 'Bearer '), that the key belongs to this host, and that it may be used "
+        "from this machine: keys may be bound to IP addresses."
+    )
 
 
 class PermissionDeniedError(APIStatusError):
@@ -450,21 +508,32 @@ class TaskFailedError(TaskError):
 class TaskTimeoutError(TaskError, TimeoutError):
     """We stopped waiting. The task was paid for, may still finish, and can be waited for again.
 
-    `elapsed` is the time waited in seconds, `last_body` the last reply (None if there was none).
+    `elapsed` is the time waited in seconds, `clips` the clips as far as they came, `last_body` the last reply
+    (None if there was none).
     """
 
     def __init__(
-        self, message: str, *, elapsed: float = 0.0, last_body: Any = None, kind: str = "", **fields: Any
+        self,
+        message: str,
+        *,
+        elapsed: float = 0.0,
+        clips: Sequence[Any] = (),
+        last_body: Any = None,
+        kind: str = "",
+        **fields: Any,
     ) -> None:
         super().__init__(message, **fields)
         self.elapsed = elapsed
+        self.clips = tuple(clips)
         self.last_body = last_body
         self.kind = kind
         if not self.hint:
             kind_argument = f", kind={kind!r}" if kind else ""
+            ready = any(clip.is_succeeded for clip in self.clips)
             self.hint = (
-                f"Resume with client.task({self.family!r}, {self.task_id!r}{kind_argument}).wait(); "
-                "a new create would be paid for again."
+                f"Resume with client.task({self.family!r}, {self.task_id!r}{kind_argument}).wait()"
+                + (', or with .wait(until="first") for what is ready; ' if ready else "; ")
+                + "a new create would be paid for again."
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote
@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import RequestValidationError
 from .results import Result, TaskUpdate, Until
-from .values import mapping_or_empty, text_or_none
+from .values import id_of, mapping_or_empty, text_or_none
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
@@ -69,8 +69,10 @@ def check_until(until: Until) -> None:
 class Watcher(Protocol):
     """What a handle needs of the one that watches tasks."""
 
-    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
-        """Wait until the task has ended as `until` says."""
+    async def wait(
+        self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
+    ) -> TaskUpdate:
+        """Wait until the task has ended as `until` says; give each poll result until then to `show`."""
         ...
 
     def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
@@ -91,8 +93,10 @@ class Task(Generic[R_co]):
 
     `task_id` and `family` are all that is needed to come back to it later, from any process:
     `client.task(family, task_id)`, or `client.task(token)`. Losing the handle loses nothing.
-    `warning` and `steps` are what the submit reply told beside the id, `raw` is that reply; `last` is what
-    this handle saw last. Once the task has ended, waiting again answers at once from `last`.
+    `warning` and `steps` are what the submit reply told beside the id, `raw` is that reply; `last` is the
+    last poll result that this handle was shown, also after a wait that timed out, failed or was cancelled
+    (with more than a thousand tasks waited for, only those with a finished clip keep it meanwhile). Once the
+    task has ended, waiting again answers at once from `last`.
     """
 
     __slots__ = ("_stopped", "_watcher", "job_key", "last", "raw", "ref")
@@ -138,7 +142,7 @@ class Task(Generic[R_co]):
     @property
     def uploaded_clip_id(self) -> str | None:
         """The clip that the upload step made, where there was one."""
-        return text_or_none(mapping_or_empty(self.steps.get("upload")).get("clip_id"))
+        return id_of(mapping_or_empty(self.steps.get("upload")))
 
     async def wait(self, *, timeout: float | None = None, until: Until = "all") -> R_co:
         """Wait for the task. Free: polls cost nothing; may be called any number of times, also at once.
@@ -154,7 +158,7 @@ class Task(Generic[R_co]):
             if self._stopped is not None:
                 error, self._stopped = self._stopped, None
                 raise error
-            self.last = await self._watcher.wait(self.ref, until, timeout)
+            self.last = await self._watcher.wait(self.ref, until, timeout, self._show)
         return cast("R_co", self.last.outcome())
 
     async def updates(self, *, timeout: float | None = None) -> AsyncGenerator[TaskUpdate, None]:
@@ -180,6 +184,9 @@ class Task(Generic[R_co]):
         remembers its last 10,000 tasks. Raises `JobStoreError`.
         """
         return await self._watcher.is_known(self.ref)
+
+    def _show(self, update: TaskUpdate) -> None:
+        self.last = update
 
     def settle(self, outcome: TaskUpdate | Exception) -> None:
         """Note how a wait for many tasks ended for this one: the next `wait` answers with it.

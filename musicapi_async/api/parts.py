@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast, overload
 
@@ -9,6 +10,11 @@ import msgspec
 
 from .results import SUCCEEDED, Clip, Clips, Result
 from .values import mapping_or_empty, text_or_none
+
+DASH: Final = re.compile(r"\s[-\u2013\u2014](?=\s)")
+"""A hyphen, en dash or em dash between spaces."""
+BRACKETS: Final = re.compile(r"[(\[]([^()\[\]]*[^()\[\]\s][^()\[\]]*)[)\]]")
+"""Brackets with something in them."""
 
 
 class Stem(Clip, kw_only=True):
@@ -81,18 +87,27 @@ class Stems(Clips):
 
     @classmethod
     def of(cls, clips: Clips) -> Stems:
-        """Name the clips: by `stem_type`, else by the text after the title's last dash, else by index."""
+        """Name the clips by `stem_type`, else by the title's dash or brackets, else by index."""
         named = [_stem(clip, index) for index, clip in enumerate(clips)]
         return cls(named, clips.raw, task_id=clips.task_id, family=clips.family)
 
 
 def _stem(clip: Clip, index: int) -> Stem:
-    name = clip.stem_type or ""
-    if not name and clip.title and "-" in clip.title:
-        name = clip.title.rpartition("-")[2]
     stem = Stem.read(clip.raw)
-    stem.name = name.strip().lower() or str(index)
+    stem.name = (clip.stem_type or "").strip().lower() or _name_in(clip.title or "") or str(index)
     return stem
+
+
+def _name_in(title: str) -> str:
+    """The name in a stem's title: after the last dash between spaces, else in the last brackets.
+
+    A hyphen inside a word, as in 'Lo-Fi Beat (Instrumental)', separates nothing.
+    """
+    parts = DASH.split(title)
+    if len(parts) > 1 and parts[-1].strip():
+        return parts[-1].strip().lower()
+    bracketed = BRACKETS.findall(title)
+    return bracketed[-1].strip().lower() if bracketed else ""
 
 
 class ConcatPairs(Clips):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import msgspec
 
 from .results import Item
-from .values import amount, finite, lenient, list_or_empty, mapping_or_empty, text_or_none
+from .values import amount, finite, id_of, lenient, list_or_empty, mapping_or_empty, text_or_none
 
 ItemT = TypeVar("ItemT", bound=Item)
 
@@ -75,6 +75,8 @@ class Upload(Reply, kw_only=True):
     def from_body(cls, body: Mapping[str, Any]) -> Self | None:
         """Read a body; None when there is neither a clip nor a task."""
         upload = super().from_body(body)
+        if upload is not None and not (upload.clip_id or upload.task_id or body.get("error")):
+            upload.clip_id = id_of(body) or id_of(mapping_or_empty(body.get("data")))
         return upload if upload is not None and (upload.clip_id or upload.task_id) else None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Self, cast, overload
 import msgspec
 
 from ..errors import MusicAPIError, TaskFailedError
-from .values import RAW_NAME, finite, lenient, list_or_empty, mapping_or_empty
+from .values import RAW_NAME, finite, id_of, lenient, list_or_empty, mapping_or_empty
 
 STREAM_HOST: Final = "audiopipe.suno.ai"
 """Host of early audio: a stream while the clip is running, never a file (contract, tasks 4)."""
@@ -95,6 +95,8 @@ class Clip(Item, kw_only=True):
     def read(cls, mapping: Mapping[str, Any]) -> Self:
         """Read one JSON object; empty links count as missing, a state that is no word as unknown."""
         clip = super().read(mapping)
+        if not clip.clip_id:
+            clip.clip_id = id_of(mapping) or ""
         if not clip.state and "state" in mapping:
             clip.state = UNKNOWN
         clip.audio_url = clip.audio_url or None
@@ -264,6 +266,11 @@ class Clips(Result, Sequence[Clip]):
     def failed(self) -> list[Clip]:
         """The clips that failed."""
         return [clip for clip in self.items if clip.is_failed]
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Return True if any clip finished well. Reads nothing: clips not read yet are known to go on."""
+        return self._items is not None and any(clip.is_succeeded for clip in self._items)
 
     def require_all(self) -> Self:
         """Raise `TaskFailedError` if any clip failed, else return self."""

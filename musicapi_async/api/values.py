@@ -184,3 +184,14 @@ def list_or_empty(value: Any) -> list[Any]:
 def text_or_none(value: Any) -> str | None:
     """`value` if it is a non-empty string, else None."""
     return value if isinstance(value, str) and value else None
+
+
+def id_of(mapping: Mapping[str, Any]) -> str | None:
+    """The id of a clip: `clip_id`, or `id` where some replies have only that."""
+    for name in ("clip_id", "id"):
+        value = mapping.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, str) and value:
+            return value
+    return None

@@ -105,6 +105,8 @@ CLIP_ID: Final = (
 
 def next_step(error: MusicAPIError) -> str:
     """What the user can do now, in terms of the command."""
+    if isinstance(error, TaskTimeoutError) and any(clip.is_succeeded for clip in error.clips):
+        return f"{NEXT[TaskTimeoutError]} `musicapi wait TOKEN --until first` takes what is ready."
     for kind, text in NEXT.items():
         if isinstance(error, kind):
             cause = error.__cause__

@@ -65,7 +65,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     machine that wrote them. `attempts` counts sends that were decided on: 1, and one more for each
     `resubmit`; `earlier` is the job as it was before the last one. `others` are tasks that were told for this
     key and that it does not stand for: those of earlier sends, and what a webhook named while a later one was
-    under way.
+    under way. `by_webhook` is set while only a webhook has named `task`; `disputed` are ids of tasks that
+    webhooks named for another job, too.
     """
 
     key: str
@@ -84,6 +85,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     earlier: Job | None = None
     others: tuple[TaskRef, ...] = ()
+    by_webhook: bool = False
+    disputed: tuple[str, ...] = ()
 
     @property
     def task_id(self) -> str | None:

@@ -121,10 +121,35 @@ class Ledger:
         assert job is not None  # the step raises when there is none
         return job
 
-    async def adopt(self, key: str, task: TaskRef) -> None:
-        """A webhook told which task the call with this key made; only one whose answer was lost needs it."""
+    async def adopt(self, key: str, task: TaskRef) -> bool:
+        """Settle a job whose answer was lost with the task that a webhook names for it.
+
+        Only if no other job holds the task. If webhooks name it for two jobs, both stay undecided. Returns
+        False if there is such a job and it does not stand for the task.
+        """
+        job = await self.store.get(key)
+        if job is None:
+            return True
+        if not states.may_be_adopted(job, task.task_id):
+            return job.task_id == task.task_id
         self.reopen(task)
-        await self.store.change(key, states.adopted(task, self.clock.time()), durable=True)
+        others = await self._others_with(key, task)
+        if not others:
+            if job.request.family in _words(task):
+                task = msgspec.structs.replace(task, family=job.request.family)
+            job = await self.store.change(key, states.adopted(task, self.clock.time()), durable=True)
+            others = await self._others_with(key, task)  # another process may have heard the same
+        if not others:
+            return job is not None and job.task_id == task.task_id
+        log.warning("task %s is named by webhooks for the jobs %s", task.task_id, ", ".join((key, *others)))
+        for one in (key, *others):
+            await self.store.change(one, states.disputed(task, self.clock.time()), durable=True)
+        return False
+
+    async def _others_with(self, key: str, task: TaskRef) -> list[str]:
+        """The keys of other jobs that hold the task."""
+        found = [job.key for word in _words(task) for job in await self.store.find(word, task.task_id)]
+        return [one for one in found if one != key]
 
     def knows_end_of(self, ref: TaskRef) -> bool:
         """Whether that a task ended has been noted lately, so that there is nothing to do."""
@@ -145,7 +170,7 @@ class Ledger:
         refunded = error.refunded if isinstance(error, TaskFailedError) else None
         why = error.message if error is not None else ""
         try:
-            for word in SAME_FAMILY.get(ref.family, (ref.family,)):
+            for word in _words(ref):
                 for job in await self.store.find(word, ref.task_id):
                     step = states.ended(ref, outcome, refunded, why, self.clock.time())
                     await self.store.change(job.key, step)
@@ -301,9 +326,14 @@ class _Reopened(JobRecording):
         return states.reopened(self.key, self._holder, ledger.alive, ledger.clock.time())
 
 
+def _words(ref: TaskRef) -> tuple[str, ...]:
+    """The words for the family of a task."""
+    return SAME_FAMILY.get(ref.family, (ref.family,))
+
+
 def _one(ref: TaskRef) -> tuple[str, str]:
     """One key for a task, whichever word of its family it is told by."""
-    return SAME_FAMILY.get(ref.family, (ref.family,))[0], ref.task_id
+    return _words(ref)[0], ref.task_id
 
 
 def unknown_outcome(job: Job) -> OutcomeUnknownError:

@@ -148,8 +148,8 @@ def accepted(holder: Holder, job_if_lost: Job, task: TaskRef, reply: str, now: f
         job = job or job_if_lost
         others = _without(job.others, task)
         if job.task is not None and job.holder != holder:
-            if job.task.task_id == task.task_id:
-                return job  # known already, and it may have ended since
+            if job.task.task_id == task.task_id:  # known already, and it may have ended since
+                return msgspec.structs.replace(job, by_webhook=False) if job.by_webhook else job
             if job.attempts > job_if_lost.attempts:  # sent again after this send, and that was accepted
                 return msgspec.structs.replace(job, others=_and(job.others, (task,)))
             others = _and(others, (job.task,))
@@ -164,6 +164,7 @@ def accepted(holder: Holder, job_if_lost: Job, task: TaskRef, reply: str, now: f
             why="",
             updated_at=now,
             others=others,
+            by_webhook=False,
         )
 
     return step
@@ -259,17 +260,53 @@ def adopted(task: TaskRef, now: float) -> Step:
     def step(job: Job | None) -> Job | None:
         if job is None or job.state not in ("sent", "ambiguous") or job.request.family != task.family:
             return job
+        if task.task_id in job.disputed:
+            return job
         if job.earlier is not None and task.task_id in _known_to(job.earlier):
             return job
         known = msgspec.structs.replace(task, kind=job.request.kind, submitted_at=job.updated_at)
         if job.state == "sent" and job.attempts > 1:
             return msgspec.structs.replace(job, others=_and(job.others, (known,)))
-        return _settled(job, known, "resolved by its webhook", now)
+        return _settled(job, known, "resolved by its webhook", now, by_webhook=True)
 
     return step
 
 
-def _settled(job: Job, task: TaskRef, why: str, now: float) -> Job:
+def may_be_adopted(job: Job, task_id: str) -> bool:
+    """Return True if a webhook's word that the job made this task may still decide something about it."""
+    named = job.by_webhook and job.task_id == task_id
+    return job.state in ("sent", "ambiguous") or named
+
+
+def disputed(task: TaskRef, now: float) -> Step:
+    """Webhooks name one task for this job and for another: neither is settled by them.
+
+    A job that a webhook alone has settled with this task is ambiguous again. One whose own answer named the
+    task keeps it.
+    """
+
+    def step(job: Job | None) -> Job | None:
+        if job is None or not may_be_adopted(job, task.task_id):
+            return job
+        ids = (*(known for known in job.disputed if known != task.task_id), task.task_id)
+        if job.state == "sent":
+            return msgspec.structs.replace(job, disputed=ids)
+        return msgspec.structs.replace(
+            job,
+            state="ambiguous",
+            task=None if job.task_id == task.task_id else job.task,
+            outcome="",
+            refunded=None,
+            why=f"webhooks name task {task.task_id} for this job and for another one",
+            by_webhook=False,
+            disputed=ids,
+            updated_at=now,
+        )
+
+    return step
+
+
+def _settled(job: Job, task: TaskRef, why: str, now: float, *, by_webhook: bool = False) -> Job:
     """A job of which it was found out late that it made this task."""
     return msgspec.structs.replace(
         job,
@@ -279,6 +316,7 @@ def _settled(job: Job, task: TaskRef, why: str, now: float) -> Job:
         why=why,
         updated_at=now,
         others=_without(job.others, task),
+        by_webhook=by_webhook,
     )
 
 
@@ -309,6 +347,7 @@ def reopened(key: str, holder: Holder, alive: Liveness, now: float) -> Step:
             attempts=job.attempts + 1,
             earlier=msgspec.structs.replace(job, earlier=None),
             others=_and(job.others, (job.task,) if job.task is not None else ()),
+            disputed=job.disputed,
         )
 
     return step

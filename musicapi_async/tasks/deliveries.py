@@ -1,9 +1,10 @@
 """What the waiter knows of webhooks: what came before anybody asked, and whether they can be relied on.
 
-Webhooks make most polls needless, so a task whose result will be told is looked at seldom. But deliveries
-get lost, and nobody says so: an address that cannot be reached looks like tasks that take long. The sign is
-a look that finds a task ended of which no webhook told. Then webhooks are taken to have stopped, and every
-task is looked at when a look pays, until the next webhook comes.
+Webhooks make most polls needless, so a task whose result will be told is looked at seldom. That begins with
+the first webhook that arrives here: behind an address that nobody can reach, every result would be minutes
+late. Deliveries get lost later, too, and nobody says so; it looks like tasks that take long. The sign is a
+look that finds a task ended of which no webhook told. Then webhooks are taken to have stopped, and every task
+is looked at when a look pays, until the next webhook comes.
 
 Where several processes share the address, such as the workers of one server, each webhook reaches one of
 them, and mostly not the one that waits. The sign is a webhook about a task that nobody here submitted or
@@ -46,7 +47,7 @@ class Deliveries:
     def __init__(
         self, clock: Clock, unreliable: Callable[[str], None], *, remembered: int = REMEMBERED
     ) -> None:
-        self._silent = False
+        self._silent = True  # until the first has come: the address may never be reached
         self._shared_until = -math.inf
         self._clock: Final = clock
         self._unreliable: Final = unreliable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from copy import copy
 from functools import lru_cache
 from typing import Protocol
@@ -16,6 +17,8 @@ from .schedule import MOST_KINDS
 
 Key = tuple[str, str]
 """Family and task id."""
+Show = Callable[[TaskUpdate], None]
+"""Notes a poll result on the handle of its task."""
 
 
 class Listener(Protocol):
@@ -123,11 +126,12 @@ class Slot:
 class Waiting:
     """One caller of `wait`."""
 
-    __slots__ = ("end", "future", "until")
+    __slots__ = ("_show", "end", "future", "until")
 
-    def __init__(self, until: Until, end: float) -> None:
+    def __init__(self, until: Until, end: float, show: Show | None = None) -> None:
         self.until: Until = until
         self.end = end
+        self._show = show
         self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
 
     @property
@@ -135,6 +139,8 @@ class Waiting:
         return self.until == "stream"
 
     def notify(self, slot: Slot, update: TaskUpdate) -> None:
+        if self._show is not None and slot.last is update:
+            self._show(update)
         if update.satisfies(self.until) and not self.future.done():
             self.future.set_result(update)
 

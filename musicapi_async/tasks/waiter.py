@@ -37,7 +37,7 @@ from ..wire import polls, retry
 from ..wire.looks import Seen
 from .agenda import NEVER, Agenda
 from .deliveries import LOOKS, Deliveries
-from .listeners import Key, Listener, Queue, Slot, Waiting
+from .listeners import Key, Listener, Queue, Show, Slot, Waiting
 from .schedule import LONGEST_GAP, PollPolicy, hinted
 
 log: Final = logging.getLogger("musicapi_async")
@@ -45,7 +45,11 @@ log: Final = logging.getLogger("musicapi_async")
 NOTES: Final = 100
 """Different unknown shapes and words that are logged at most."""
 BODIES: Final = 1000
-"""Tasks waited for beyond which the bodies of unfinished ones (5 kB each) are not kept for error texts."""
+"""Tasks waited for beyond which the bodies of those without a finished clip (5 kB each) are not kept."""
+NAMED: Final = 4
+"""Finished clips that a time-out names."""
+NAME: Final = 80
+"""Characters of a clip's id that a text shows; the service sends UUIDs."""
 TURN: Final = 500
 """Tasks that are taken in at once, in about 5 ms; then the loop has its turn."""
 CONCURRENCY: Final = 64
@@ -62,7 +66,7 @@ class TaskWaiter:
 
     `look` polls a task once and gives failures as values; `policy` says when to look; `polled_of` finds
     how tasks of a family and kind are polled; `ended` is told of each task that ended, `lost` of each that
-    cannot be looked at any more.
+    cannot be looked at any more; `reached` tells whether the host has ever answered.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class TaskWaiter:
         concurrency: int = CONCURRENCY,
         ended: Callable[[TaskRef, TaskUpdate], None] | None = None,
         lost: Callable[[TaskRef], None] | None = None,
+        reached: Callable[[], bool] = lambda: False,
     ) -> None:
         self._look: Final = look
         self._policy: Final = policy
@@ -84,20 +89,24 @@ class TaskWaiter:
         self._polled_of: Final = polled_of
         self._ended: Final = ended
         self._lost: Final = lost
+        self._reached: Final = reached
         self._slots: Final[dict[Key, Slot]] = {}
         self._agenda: Final = Agenda(clock, self._poll, concurrency)
         self._noted: Final[set[str]] = set()
+        self._limited = ""  # the refusal of a poll that was too fast, until another poll is answered
         self._closed = False
         self._deliveries: Final = Deliveries(clock, self._hurry)
 
     # --- what callers want ---------------------------------------------------------------------------
 
-    async def wait(self, ref: TaskRef, until: Until, timeout: float | None) -> TaskUpdate:
-        """Wait for one task; see `Task.wait`."""
+    async def wait(
+        self, ref: TaskRef, until: Until, timeout: float | None, show: Show | None = None
+    ) -> TaskUpdate:
+        """Wait for one task; see `Task.wait`. `show` is given each poll result that is kept."""
         check_until(until)
         limit = self._limit(ref, timeout)
         started = self._clock.now()
-        waiting = Waiting(until, started + limit)
+        waiting = Waiting(until, started + limit, show)
         slot = self._watch(ref, waiting)
         try:
             with anyio.move_on_after(self._clock.real(limit)):
@@ -165,11 +174,13 @@ class TaskWaiter:
                     continue  # it had ended before
                 same = waiting.pop(slot)
                 self._leave(slot, ended)
+                _show(slot, same)
                 for task in same if isinstance(same, list) else (same,):
                     yield task, outcome
         finally:
-            for slot in waiting:
+            for slot, same in waiting.items():
                 self._leave(slot, ended)
+                _show(slot, same)
 
     def expect(self, family: str, task_id: str) -> None:
         """A webhook will tell of this task: look at it only as a safety net."""
@@ -232,9 +243,12 @@ class TaskWaiter:
     def _timed_out(self, slot: Slot, elapsed: float) -> TaskTimeoutError:
         ref = slot.ref
         state = slot.state or "not seen yet"
+        # A pause after a refusal holds back the polls of all tasks.
+        trouble = slot.trouble or (self._limited if slot.busy else "")
         return TaskTimeoutError(
-            f"no end after {elapsed:.3g} s of waiting (last state: {state}{slot.trouble})",
+            f"no end after {elapsed:.3g} s of waiting (last state: {state}{_ready(slot)}{trouble})",
             elapsed=elapsed,
+            clips=slot.last.clips if slot.last else (),
             last_body=slot.last.raw if slot.last else None,
             task_id=ref.task_id,
             family=ref.family,
@@ -313,7 +327,8 @@ class TaskWaiter:
         """Act on what a look shows, or on what a webhook told."""
         now = self._clock.now()
         age = now - slot.born
-        verdict = polls.decide(seen, slot.memory, age=age, own=slot.ref.own, now=now)
+        reached = seen.phase != "transient" or self._reached()
+        verdict = polls.decide(seen, slot.memory, age=age, own=slot.ref.own, now=now, reached=reached)
         slot.memory = verdict.memory
         update = verdict.update
         if verdict.error is not None:
@@ -322,8 +337,12 @@ class TaskWaiter:
                 self._lost(slot.ref)
             return
         slot.trouble = ""
-        if verdict.failures and seen.error is not None:
-            slot.trouble = f"; the last look failed: {seen.error.message}"
+        if seen.phase == "rate_limited" and seen.error is not None:
+            slot.trouble = self._limited = f"; polls are rate limited: {seen.error.message}"
+        elif verdict.failures and seen.error is not None:
+            slot.trouble = f"; the last poll failed: {seen.error.message}"
+        elif not told:
+            self._limited = ""
         if seen.note:
             self._note(slot, seen.note)
         if update is not None:
@@ -334,7 +353,8 @@ class TaskWaiter:
             self._policy.observed(slot.kind, False, slot.looked, age)
             slot.looked = age
             slot.state = update.state
-            slot.last = update if len(self._slots) <= BODIES else None
+            kept = len(self._slots) <= BODIES or update.clips.has_succeeded
+            slot.last = update if kept else None
             slot.notify(update)
         if not slot.busy:
             self._agenda.schedule(slot, slot.born + self._next_look(slot, verdict, age))
@@ -385,6 +405,24 @@ class TaskWaiter:
         self._forget(slot)
         for listener in slot.each():
             listener.fail(slot, error)
+
+
+def _show(slot: Slot, tasks: Task[R] | list[Task[R]]) -> None:
+    """Note on the handles of a task what was last seen of it."""
+    if slot.last is not None:
+        for task in tasks if isinstance(tasks, list) else (tasks,):
+            task.last = slot.last
+
+
+def _ready(slot: Slot) -> str:
+    """Name the clips that are finished while others are not."""
+    ready = slot.last.clips.succeeded if slot.last is not None else []
+    if slot.last is None or not ready:
+        return ""
+    names = ", ".join(clip.clip_id[:NAME] for clip in ready[:NAMED])
+    more = ", ..." if len(ready) > NAMED else ""
+    verb = "is" if len(ready) == 1 else "are"
+    return f"; {len(ready)} of {len(slot.last.clips)} clips {verb} ready: {names}{more}"
 
 
 def _steps_back(last: TaskUpdate | None, update: TaskUpdate | None) -> bool:

@@ -126,6 +126,7 @@ class Session:
         trust_env: bool = False,
         forbid_private_addresses: bool = False,
         body_limit: int = BODY_LIMIT,
+        reached: set[str] | None = None,
     ) -> None:
         self._headers: Final = {
             "Authorization": f"Bearer {api_key}",
@@ -146,6 +147,7 @@ class Session:
         self._trust_env: Final = trust_env
         self._forbid_private_addresses: Final = forbid_private_addresses
         self._body_limit: Final = body_limit
+        self._reached: Final = set[str]() if reached is None else reached
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
         self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
         self._key_spellings: Final = _spellings(api_key)
@@ -214,7 +216,7 @@ class Session:
                     self._limiter.succeeded(out.lane)
                     return reply
                 failure = found
-                retry_after = retry.parse_retry_after(reply.headers.get("retry-after"), self._clock.time())
+                retry_after = reply.retry_after
             policy = retry.RetryPolicy(
                 retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
             )
@@ -259,10 +261,12 @@ class Session:
                 except BaseException:
                     response.close()
                     raise
+            if response.status < 500:
+                self._reached.add(self._base)
             headers: Mapping[str, str] = response.headers
             if self._key in "\n".join(headers.values()):  # the key holds no white space
                 headers = {k.lower(): v.replace(self._key, HIDDEN) for k, v in headers.items()}
-            return replies.answer(response.status, headers, self._without_secrets(raw, out))
+            return replies.answer(response.status, headers, self._without_secrets(raw, out), self._clock.time)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
                 f"no connection to {self._base}: {_reason(error)}", sent=False, call=out.call
@@ -296,6 +300,11 @@ class Session:
             for spelling in _spellings(secret):
                 raw = raw.replace(spelling, HIDDEN_BYTES)
         return raw
+
+    @property
+    def reached(self) -> bool:
+        """Return True once the host has answered the client with a status below 500."""
+        return self._base in self._reached
 
     @property
     def base_url(self) -> str:

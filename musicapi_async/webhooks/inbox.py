@@ -6,6 +6,7 @@ Neither knows a web framework: a view passes on the headers, the raw body and th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,19 +20,27 @@ from ..api.handle import TaskRef
 from ..api.request import Request
 from ..config import LOOPBACK
 from ..errors import RequestValidationError
+from ..wire import signature
 from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
+
+log: Final = logging.getLogger("musicapi_async")
 
 JOB_KEY: Final = "job_key"
 """The query parameter that carries the job key in the webhook's address."""
+JOB_PROOF: Final = "job_proof"
+"""The one that proves it."""
 URL_LIMIT: Final = 1024
 """Characters of a webhook's address (contract, webhooks 1)."""
 REMEMBERED: Final = 10_000
 """Deliveries and job keys that are remembered, about 200 bytes each. A replay must come within the tolerance
 of its signature, so at 10 events per second this covers three times that."""
+REMEMBERED_FOR: Final = 86_400.0
+"""Seconds after which they are forgotten. How long the service repeats a delivery is not known."""
 
 R = TypeVar("R", bound=Request)
 V = TypeVar("V")
 Adopt = Callable[[str, TaskRef], Awaitable[object]]
+"""Settles the job of a key with a task; gives False if the job does not stand for that task."""
 
 
 class Webhooks:
@@ -70,7 +79,8 @@ class Webhooks:
         """The request with `webhook_url` and `webhook_secret` filled in, where it has these fields.
 
         One that names its own address keeps it, and `webhook_url=""` orders none. The job key goes into the
-        address, so that the delivery tells which call made the task, even if its answer was lost.
+        address, with a proof that it was put there here, so that the delivery tells which call made the task,
+        even if its answer was lost. Raises `RequestValidationError` if that is longer than the service takes.
         """
         if self.url is None or getattr(request, "webhook_url", "") is not None:
             return request
@@ -78,21 +88,51 @@ class Webhooks:
         return msgspec.structs.replace(request, **changes)
 
     def url_for(self, job_key: str | None) -> str:
-        """The address with the job key in its query; without it where it would become too long."""
+        """The address with the job key and its proof in the query; without a key the plain address.
+
+        Raises `RequestValidationError` for a key that makes it longer than the service takes, or that no
+        address can hold: without the key a lost answer could not be found again.
+        """
         url = self.url or ""
         if not job_key:
             return url
-        joint = "&" if urlsplit(url).query else "?"
         try:
-            whole = f"{url}{joint}{JOB_KEY}={quote(job_key, safe='')}"
+            whole = self._with_key(job_key) + f"&{JOB_PROOF}={signature.prove(self.secrets[0], job_key)}"
         except UnicodeEncodeError:
-            return url
-        return whole if len(whole) <= URL_LIMIT else url
+            raise _bad("job_key", "text without lone surrogates, as it becomes part of an address") from None
+        if len(whole) > URL_LIMIT:
+            raise _bad(
+                "job_key",
+                f"short enough for the webhook's address: with key and proof it has {len(whole)} characters, "
+                f"and the service takes {URL_LIMIT}",
+            )
+        return whole
 
-    def secret_for(self, url: object, job_key: str) -> str | None:
-        """The secret for an address that `order` gave a call with this job key; None for any other."""
-        own = self.url is not None and url in (self.url, self.url_for(job_key))
-        return self.secrets[0] if own else None
+    def _with_key(self, job_key: str) -> str:
+        url = self.url or ""
+        joint = "&" if urlsplit(url).query else "?"
+        return f"{url}{joint}{JOB_KEY}={quote(job_key, safe='')}"
+
+    def renewed(self, url: object, job_key: str) -> tuple[str, str] | None:
+        """Address and secret for sending a call again whose address was `url`; None if that is not ours.
+
+        The proof is made anew: the one in `url` may be of a secret that was replaced since.
+        """
+        if self.url is None or not isinstance(url, str):
+            return None
+        plain = url.partition(f"&{JOB_PROOF}=")[0]
+        own = plain == self._with_key(job_key) or url == self.url
+        return (self.url_for(job_key), self.secrets[0]) if own else None
+
+    def key_in(self, url: str) -> str | None:
+        """The job key in a called address, if it carries the proof that one of the secrets made for it."""
+        job_key = job_key_of(url)
+        if job_key is None:
+            return None
+        if signature.proves(_parameter(url, JOB_PROOF) or "", self.secrets, job_key):
+            return job_key
+        log.warning("a webhook names the job key %.80r without its proof: it settles no job", job_key)
+        return None
 
     def __repr__(self) -> str:
         return f"Webhooks(url={self.url!r}, secret=...)"
@@ -115,15 +155,18 @@ class Inbox:
         self._settings: Final = settings
         self._deliver: Final = deliver
         self._adopt: Final = adopt
-        self._handled: Final[_Recent[bool]] = _Recent(remembered)
-        self._jobs: Final[_Recent[TaskRef]] = _Recent(remembered)
-        self._ordered: Final[_Recent[bool]] = _Recent(remembered)
+        now = time.time if settings is None else settings.now
+        self._handled: Final[_Recent[bool]] = _Recent(remembered, now)
+        self._claims: Final[_Recent[str]] = _Recent(remembered, now)
+        self._jobs: Final[_Recent[TaskRef]] = _Recent(remembered, now)
+        self._ordered: Final[_Recent[bool]] = _Recent(remembered, now)
 
     async def handle(self, headers: Headers, raw: Raw, *, url: str = "") -> Event:
         """Check a delivery, finish the waits for its task, and return it. Free, may be repeated.
 
         `headers` and `raw`: as they came; the body must be the raw bytes. `url`: the address that was
-        called, or its query; with it the delivery also tells which job it belongs to.
+        called, or its query; with it the delivery also tells which job it belongs to, if it carries the proof
+        that `Webhooks` put there.
         Returns the `Event`; one that came before has `is_duplicate` set and changes nothing. Answer both
         with 2xx. Raises `WebhookVerificationError` for what must not be believed: answer 400.
 
@@ -143,25 +186,45 @@ class Inbox:
             limit=settings.limit,
             scheme=settings.scheme,
         )
-        job_key = job_key_of(url)
+        job_key = settings.key_in(url)
         if job_key is not None:
             event = msgspec.structs.replace(event, job_key=job_key)
         marks = _marks(event)
         if any(mark in self._handled for mark in marks):
+            # The signature does not cover the address: a copy at another one names another job.
+            await self._claim(event)
             return msgspec.structs.replace(event, is_duplicate=True)
         for mark in marks:  # before anything is awaited: a copy may come meanwhile
             self._handled.put(mark, True)
         try:
-            if job_key is not None and event.task_id and event.family:
-                ref = TaskRef(event.family, event.task_id)
-                if self._adopt is not None:
-                    await self._adopt(job_key, ref)
-                self._jobs.put(job_key, ref)
+            await self._claim(event)
             self._deliver(event)
         except BaseException:
             self.forget(event)  # the service tries again
             raise
         return event
+
+    async def _claim(self, event: Event) -> None:
+        """Note which job made the task, where the address proves it; what two jobs claim is of neither."""
+        job_key, task_id, family = event.job_key, event.task_id, event.family
+        if job_key is None or not task_id or not family:
+            return
+        claim = f"{family}:{task_id}"
+        before = self._claims.get(claim)
+        if before == job_key:
+            return
+        self._claims.put(claim, job_key)
+        ref = TaskRef(family, task_id)
+        try:
+            settled = self._adopt is None or await self._adopt(job_key, ref) is not False
+        except BaseException:
+            self._claims.drop(claim)
+            raise
+        if settled and before is None:
+            self._jobs.put(job_key, ref)
+        for key in (before, job_key) if before is not None else ():
+            if self._jobs.get(key) == ref:
+                self._jobs.drop(key)
 
     def expect(self, job_key: str) -> None:
         """A call with this job key is about to leave here, and orders a webhook."""
@@ -193,29 +256,36 @@ def job_key_of(url: str) -> str | None:
     """The job key in the query of a called address, or None. Never raises; too long is none."""
     if not url or len(url) > 8 * URL_LIMIT:
         return None
+    return _parameter(url, JOB_KEY)
+
+
+def _parameter(url: str, name: str) -> str | None:
     try:
         query = urlsplit(url).query or url
-        values = parse_qs(query, max_num_fields=64).get(JOB_KEY, [])
+        values = parse_qs(query, max_num_fields=64).get(name, [])
     except ValueError:
         return None
     return values[0] if len(values) == 1 else None
 
 
 class _Recent(Generic[V]):
-    """The last things put in, by a text of any length, of which only a digest is kept."""
+    """The last things put in, by a text of any length, of which only a digest is kept; for a day at most."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, now: Callable[[], float]) -> None:
         self._size: Final = size
-        self._items: Final[OrderedDict[bytes, V]] = OrderedDict()
+        self._now: Final = now
+        self._items: Final[OrderedDict[bytes, tuple[V, float]]] = OrderedDict()
 
     def __contains__(self, key: str) -> bool:
-        return _digest(key) in self._items
+        return self.get(key) is not None
 
     def get(self, key: str) -> V | None:
-        return self._items.get(_digest(key))
+        found = self._items.get(_digest(key))
+        return None if found is None or self._now() - found[1] > REMEMBERED_FOR else found[0]
 
     def put(self, key: str, value: V) -> None:
-        self._items[_digest(key)] = value
+        self._items[_digest(key)] = (value, self._now())
+        self._items.move_to_end(_digest(key))
         while len(self._items) > self._size:
             self._items.popitem(last=False)
 

@@ -14,6 +14,7 @@ import msgspec
 from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate
+from ..api.values import text_or_none
 from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen
 from .replies import Answer
@@ -21,7 +22,8 @@ from .replies import Answer
 __all__ = ["Memory", "Seen", "Verdict", "decide", "read_payload", "read_poll", "unanswered"]
 
 ROW_OF_FAILURES: Final = 5
-"""Transient failures in a row that end a wait (R10)."""
+"""Transient failures in a row that end a wait if the host has never answered: then the address is the likely
+cause. Otherwise they end no wait before its time-out: the task is paid for, and outages of minutes pass."""
 MISSING_GRACE: Final = 60.0
 """Seconds after our own submit during which an unknown id is believed to be on its way (R8)."""
 MISSING_LOOKS: Final = 2
@@ -32,6 +34,9 @@ HALF_LIMIT: Final = 120.0
 """Seconds to wait for the second song of Riffusion, from the first look that showed one finished."""
 LIMITED_PAUSE: Final = 10.0
 """Least seconds before the next look after a 429 (R7)."""
+FAILED_EVENT: Final = "song.failed"
+"""The event that ends a task as failed, whatever else its body holds: receivers in use go by its name. The
+name in the body counts, which is signed; the header is not."""
 RETRY_AFTER_CAP: Final = 60.0
 """Retry-After is obeyed up to this many seconds (contract, errors 6)."""
 
@@ -78,8 +83,10 @@ def read_poll(found: Answer, *, ref: TaskRef, polled: Polled) -> Seen:
 
 
 def read_payload(body: Any, *, ref: TaskRef, polled: Polled) -> Seen:
-    """Judge a body that came another way, such as by webhook, as a poll answered with HTTP 200."""
-    return Look(Answer(200, {}, body, json=True), ref, polled).judge()
+    """Judge the body of a webhook as a poll answered with HTTP 200; its event `song.failed` ends the task."""
+    look = Look(Answer(200, {}, body, json=True), ref, polled)
+    event = text_or_none(look.body.get("event")) or ""
+    return look.failed_by_event() if event.lower() == FAILED_EVENT else look.judge()
 
 
 def unanswered(error: APIConnectionError | InvalidResponseError, *, ref: TaskRef) -> Seen:
@@ -90,10 +97,13 @@ def unanswered(error: APIConnectionError | InvalidResponseError, *, ref: TaskRef
 # --- what follows from it --------------------------------------------------------------------------------
 
 
-def decide(seen: Seen, memory: Memory | None, *, age: float, own: bool, now: float) -> Verdict:
-    """What follows from a look, with what earlier looks have left in `memory`.
+def decide(
+    seen: Seen, memory: Memory | None, *, age: float, own: bool, now: float, reached: bool = False
+) -> Verdict:
+    """Return what follows from a poll, with what earlier polls have left in `memory`.
 
-    `age` is the task's age in seconds, `own` whether this process submitted it, `now` any steady clock.
+    `age` is the task's age in seconds, `own` whether this process submitted it, `now` any steady clock,
+    `reached` whether the host has ever given this client an answer below 500.
     """
     before = memory or FRESH
     match seen.phase:
@@ -101,7 +111,7 @@ def decide(seen: Seen, memory: Memory | None, *, age: float, own: bool, now: flo
             return Verdict(error=seen.error)
         case "transient":
             failures = before.failures + 1
-            if failures >= ROW_OF_FAILURES:
+            if failures >= ROW_OF_FAILURES and not reached:
                 return Verdict(error=seen.error, failures=failures)
             kept = msgspec.structs.replace(before, failures=failures)
             return Verdict(after=_asked(seen), failures=failures, memory=kept)

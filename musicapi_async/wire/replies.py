@@ -7,8 +7,7 @@ that the caller came for. The rules are those of the contract, errors 1 to 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast
 
@@ -17,7 +16,7 @@ import msgspec
 from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.replies import Reply
-from ..api.values import mapping_or_empty, text_or_none
+from ..api.values import id_of, mapping_or_empty, text_or_none
 from ..errors import (
     APIStatusError,
     AuthenticationError,
@@ -65,17 +64,26 @@ class Answer:
     `body` is the JSON value, or the first characters if `json` is False; `fields` the body if it is a JSON
     object, else an empty one. `headers` have lower-case names, or find a name in any case as aiohttp's do.
     `ok` is HTTP 2xx, whatever the body says; `code` the body's own code as a number if it is one (`404`,
-    `"404"`, `404.0`), `type` its type in lower case or nothing.
+    `"404"`, `404.0`), `type` its type in lower case or nothing. `retry_after` is the seconds that the service
+    asks to wait, if it does.
     """
 
     # Every poll is asked for these several times, so they are found once, and no property stands between.
-    __slots__ = ("body", "code", "fields", "headers", "json", "ok", "status", "type")
+    __slots__ = ("body", "code", "fields", "headers", "json", "ok", "retry_after", "status", "type")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: Any, json: bool) -> None:
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: Any,
+        json: bool,
+        retry_after: float | None = None,
+    ) -> None:
         self.status = status
         self.headers = headers
         self.body = body
         self.json = json
+        self.retry_after = retry_after
         self.ok = 200 <= status < 300
         self.fields = mapping_or_empty(body)
         code, word = self.fields.get("code"), self.fields.get("type")
@@ -110,27 +118,17 @@ class Answer:
         """A 2xx that only says 'ask again': HTTP 202, `type` 'not_ready', or `code` 202 (tasks, R1)."""
         return self.status == 202 or (self.ok and (self.type == "not_ready" or self.code == 202))
 
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds that the service asks to wait, if it does."""
-        asked = self.headers.get("retry-after")
-        return None if asked is None else parse_retry_after(asked, _date(self.headers))
 
-
-def answer(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
-    """Decode an answer; never raises."""
+def answer(
+    status: int, headers: Mapping[str, str], raw: bytes, now: Callable[[], float] | None = None
+) -> Answer:
+    """Decode an answer; never raises. `now` gives the Unix time that a date in Retry-After counts from."""
+    asked = headers.get("retry-after")
+    wait = None if asked is None else parse_retry_after(asked, math.inf if now is None else now())
     try:
-        return Answer(status, headers, decode(raw), json=True)
+        return Answer(status, headers, decode(raw), True, wait)
     except MalformedBody:
-        return Answer(status, headers, excerpt(raw), json=False)
-
-
-def _date(headers: Mapping[str, str]) -> float:
-    """The answer's own date: what a Retry-After date counts from, where no clock is at hand."""
-    try:
-        return parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return math.inf
+        return Answer(status, headers, excerpt(raw), False, wait)
 
 
 def number(value: Any) -> int | None:
@@ -239,7 +237,7 @@ def _step_failed(found: Answer, step: str, told: dict[str, Any]) -> StepFailedEr
     reason = _text_of(mapping_or_empty(steps.get(step)).get("error"))
     if reason and reason not in text:
         text = one_line(f"{text}: {reason}")
-    clip_id = text_or_none(upload.get("clip_id"))
+    clip_id = id_of(upload)
     # An upload that worked before a later step failed may have been charged by itself.
     told["may_have_been_charged"] = told["may_have_been_charged"] or clip_id is not None
     return StepFailedError(text, failed_step=step, steps=steps, clip_id=clip_id, **told)

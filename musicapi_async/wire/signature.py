@@ -1,7 +1,8 @@
 """The signature of a webhook: HMAC-SHA256 over `"<timestamp>.<raw body>"` (contract, webhooks 3).
 
 Only these bytes are signed. The id and the event name in the other headers are not, and neither is the
-address that was called, so nothing that matters may be decided by them alone.
+address that was called, so nothing that matters may be decided by them alone. What an address says of a job
+therefore carries a proof of its own, which the one who ordered the webhook put there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from collections.abc import Iterable
 from typing import Final
 
 PREFIX: Final = "sha256="
+PROVEN: Final = b"job_key:"
+"""What is signed for an address begins with this, and what is signed for a body with digits: neither passes
+for the other."""
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _SECONDS: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 
@@ -52,6 +56,20 @@ def matches(signature: bytes, secrets: Iterable[str | bytes], timestamp: str | N
     found = False
     for secret in secrets:
         found |= bool(secret) and hmac.compare_digest(_mac(secret, message), signature)
+    return found
+
+
+def prove(secret: str | bytes, job_key: str) -> str:
+    """The proof, 64 hex digits, that a holder of `secret` put `job_key` into an address."""
+    return _mac(secret, PROVEN + job_key.encode("utf-8", "surrogatepass")).hex()
+
+
+def proves(proof: str, secrets: Iterable[str | bytes], job_key: str) -> bool:
+    """Return True if `proof` was made for `job_key` with any of `secrets`; all are tried, as in `matches`."""
+    found = False
+    for secret in secrets:
+        made = prove(secret, job_key).encode()
+        found |= bool(secret) and hmac.compare_digest(made, proof.encode("utf-8", "surrogatepass"))
     return found
 
 

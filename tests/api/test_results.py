@@ -111,6 +111,48 @@ def test_stems_of_one_name_are_numbered() -> None:
     assert list(Stems.of(Clips(clips)).by_name) == ["drums", "drums 2", "2"]
 
 
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("Example Title - Vocals", "vocals"),
+        ("A - B - Backing Vocals", "backing vocals"),
+        ("Example \u2013 Drums", "drums"),
+        ("Example \u2014 Bass", "bass"),
+        ("Lo-Fi \u2013 Night - Lead Guitar", "lead guitar"),
+        ("Song - Hi-Hat", "hi-hat"),
+        ("Song - FX/Other", "fx/other"),
+        ("Lo-Fi Beat (Instrumental)", "instrumental"),
+        ("Lo-Fi Beat [Vocals]", "vocals"),
+        ("Rain (Live) (Backing Vocals)", "backing vocals"),
+        ("Rain (Live) - Keys", "keys"),
+        ("Rain ( Drums )", "drums"),
+        ("Rain ()", "0"),
+        ("Lo-Fi Beat", "0"),
+        ("Rain -", "0"),
+        ("Rain - ", "0"),
+        ("Rain - (Bass)", "(bass)"),
+        ("", "0"),
+        (None, "0"),
+    ],
+)
+def test_a_stem_is_named_by_its_title(title: str | None, name: str) -> None:
+    """After a dash between spaces, else in the last brackets, else by its place; hyphens stay in words."""
+    clips = Clips([Clip.read({"clip_id": "c", "title": title})])
+    assert Stems.of(clips)[0].name == name
+
+
+def test_an_upload_has_its_id_under_either_name() -> None:
+    """`clip_id`, else `id`; an error with an id of its own is no upload."""
+    for body in ({"clip_id": "c", "id": "x"}, {"id": "c"}, {"data": {"id": "c"}}):
+        upload = replies.Upload.from_body(body)
+        assert upload is not None
+        assert upload.clip_id == "c"
+    assert replies.Upload.from_body({"id": "request-1", "error": "no"}) is None
+    tasked = replies.Upload.from_body({"id": "x", "task_id": "t"})
+    assert tasked is not None
+    assert tasked.clip_id is None
+
+
 def words(*items: tuple[str, Any, Any]) -> AlignedLyrics:
     found = AlignedLyrics.from_body(
         {

@@ -22,10 +22,10 @@ from musicapi_async import (
     TaskTimeoutError,
 )
 from musicapi_async.api.handle import TaskRef
-from musicapi_async.api.results import TaskUpdate
+from musicapi_async.api.results import Clip, TaskUpdate
 from musicapi_async.cli import exits
 from musicapi_async.cli.commands import refs_of
-from musicapi_async.cli.complaint import error_fields
+from musicapi_async.cli.complaint import error_fields, next_step
 from musicapi_async.cli.invocation import Invocation
 from musicapi_async.cli.progress import AGE, Bars, age_words, share_done
 from musicapi_async.cli.text import value_lines
@@ -63,6 +63,18 @@ def test_error_objects_have_the_same_keys_always() -> None:
     objects = [error_fields(error, code) for error, code in ERRORS]
     assert len({tuple(fields) for fields in objects}) == 1
     assert not any("client." in str(value) for fields in objects for value in fields.values())
+
+
+def test_a_time_out_with_a_finished_clip_names_the_command_that_takes_it() -> None:
+    """In terms of the command, and only where it helps."""
+    ready = [
+        Clip.read({"clip_id": "c", "state": "succeeded"}),
+        Clip.read({"clip_id": "d", "state": "running"}),
+    ]
+    for clips, named in ((ready, True), (ready[1:], False)):
+        error = TaskTimeoutError("still running", clips=clips, task_id="t", family="sonic")
+        assert ("--until first" in next_step(error)) is named
+        assert "client." not in next_step(error)
 
 
 @given(st.text())

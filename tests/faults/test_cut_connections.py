@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from musicapi_async import (
-    APIConnectionError,
     ConnectFailedError,
     ConnectionLostError,
     InvalidResponseError,
@@ -18,6 +18,7 @@ from musicapi_async import (
     RateLimitedError,
     RequestTimeoutError,
     ServerError,
+    TaskTimeoutError,
     UpstreamError,
 )
 from musicapi_async.sandbox import Fault, Sandbox
@@ -164,18 +165,70 @@ async def test_a_wait_survives_every_passing_fault_of_a_poll(fault: str) -> None
         assert sandbox.journal.charges == 20
 
 
-async def test_five_failed_polls_in_a_row_end_the_wait_and_it_can_be_resumed() -> None:
-    """The error carries the task id; nothing is lost, nothing paid again."""
-    async with Sandbox(speed=300, seed=1) as sandbox, sandbox.client() as client:
+@pytest.mark.parametrize("fault", UNKNOWN)
+async def test_an_outage_of_minutes_ends_no_wait(fault: str) -> None:
+    """Eight polls in a row fail, over more than three minutes; the wait of 900 s goes on and gets the clips."""
+    async with Sandbox(speed=600, seed=1) as sandbox, sandbox.client(attempt_timeout=0.3) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        sandbox.faults.on("GET", "/sonic/task/*", UNKNOWN[fault][0], times=8)
+        assert (await task.wait(timeout=5000)).status == "succeeded"
+        assert sandbox.journal.charges == 20
+        assert len(sandbox.journal.polls) >= 9
+
+
+async def test_an_outage_until_the_time_is_over_is_named_and_the_wait_can_be_resumed() -> None:
+    """The error is a time-out with task id and trouble; nothing is lost, nothing paid again."""
+    async with Sandbox(speed=600, seed=1) as sandbox, sandbox.client() as client:
         task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         sandbox.faults.on("GET", "/sonic/task/*", Fault.reset_before, times=None)
-        with pytest.raises(APIConnectionError) as caught:
+        with pytest.raises(TaskTimeoutError, match="the last poll failed: the connection dropped") as caught:
             await task.wait()
         assert caught.value.task_id == task.task_id
+        assert caught.value.elapsed >= 900
         assert "already paid for" in str(caught.value)
         sandbox.faults.clear()
         assert (await task.wait()).status == "succeeded"
         assert sandbox.journal.charges == 20
+
+
+async def test_a_client_whose_host_never_answered_stops_after_five_polls() -> None:
+    """The address is the likely cause then: no reason to wait for 15 minutes. One answer changes that."""
+    async with Sandbox(speed=600, seed=1) as sandbox:
+        async with sandbox.client() as client:
+            task_id = (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).task_id
+        sandbox.faults.on("GET", "/sonic/task/*", Fault.status(503), times=None)
+        async with sandbox.client() as client:
+            polled = len(sandbox.journal.polls)
+            with pytest.raises(ServerError) as caught:
+                await client.task("sonic", task_id).wait()
+            assert caught.value.task_id == task_id
+            assert len(sandbox.journal.polls) - polled == 5
+            await client.credits()
+            with pytest.raises(TaskTimeoutError, match="the last poll failed"):
+                await client.task("sonic", task_id).wait()
+
+
+def test_an_answer_in_one_loop_counts_in_the_next() -> None:
+    """The host is the client's, whichever loop asked it."""
+
+    async def outage(client: MusicAPI, task_id: str) -> None:
+        async with client:
+            with pytest.raises(TaskTimeoutError):
+                await client.task("sonic", task_id).wait(timeout=300)
+
+    async def whole() -> None:
+        async with Sandbox(speed=600, seed=1) as sandbox:
+            client = sandbox.client()
+            task_id = await asyncio.to_thread(asyncio.run, create(client))
+            sandbox.faults.on("GET", "/sonic/task/*", Fault.reset_before, times=None)
+            await asyncio.to_thread(asyncio.run, outage(client, task_id))
+            assert len(sandbox.journal.polls) > 5
+
+    async def create(client: MusicAPI) -> str:
+        async with client:
+            return (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).task_id
+
+    asyncio.run(whole())
 
 
 async def test_a_deadline_over_a_create_is_ambiguous_only_if_it_was_sent() -> None:

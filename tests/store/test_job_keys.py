@@ -258,21 +258,23 @@ async def test_the_secret_of_the_clients_own_webhooks_need_not_be_given_again(
 ) -> None:
     """The client knows the secret for its own address, and for no other."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_before, times=2)
-    own = Webhooks("http://127.0.0.1:9/hooks", "new-secret")
-    async with opened(sandbox, store, webhooks=own) as client:
+    own = Webhooks("http://127.0.0.1:9/hooks", "a new secret, long enough")
+    before = Webhooks("http://127.0.0.1:9/hooks", "the secret of last year")
+    async with opened(sandbox, store, webhooks=before) as client:
         with pytest.raises(OutcomeUnknownError):
             await client.with_options(job_key="own").sonic.create_music(**SONG)
         with pytest.raises(OutcomeUnknownError):
             await client.with_options(job_key="other").sonic.create_music(
-                **SONG, webhook_url="https://example.org/hook", webhook_secret="one"
+                **SONG, webhook_url="https://example.org/hook", webhook_secret="one of sixteen or more"
             )
+    async with opened(sandbox, store, webhooks=own) as client:
         await client.resubmit("own")
         with pytest.raises(RequestValidationError, match="webhook_secret"):
             await client.resubmit("other")
     body = sandbox.journal.creates[-1].body
     assert isinstance(body, dict)
-    assert body["webhook_secret"] == "new-secret"
-    assert body["webhook_url"] == "http://127.0.0.1:9/hooks?job_key=own"
+    assert body["webhook_secret"] == "a new secret, long enough"
+    assert body["webhook_url"] == own.url_for("own")
 
 
 async def test_a_failed_task_keeps_its_key_until_it_is_sent_again(sandbox: Sandbox, store: JobStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -124,3 +125,72 @@ async def test_an_answer_that_comes_after_a_later_send_was_accepted_is_kept_besi
     await again.accepted(SECOND, {})
     await slow.accepted(FIRST, {})
     assert words(await kept(ledger)) == ("accepted", "second", ["first"])
+
+
+async def lost_job(ledger: Ledger, key: str) -> JobRecording:
+    """A job of which nobody knows what became of it."""
+    recording = ledger.record(key, "POST /sonic/create", BODY, "sonic", "create_music")
+    assert recording is not None
+    await recording.begin()
+    await recording.leaving()
+    await recording.unknown("the connection dropped", None)
+    return recording
+
+
+async def states_of(ledger: Ledger) -> dict[str, tuple[str, str | None]]:
+    """State and task of each job."""
+    return {job.key: (job.state, job.task_id) for job in await ledger.store.jobs()}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_webhooks_that_name_one_task_for_two_jobs_settle_neither(ledger: Ledger, ended: bool) -> None:
+    """The first is taken back, also after its end; more of the same change nothing; somebody who knows decides."""
+    for key in ("k", "l"):
+        await lost_job(ledger, key)
+    assert await ledger.adopt("k", FIRST)
+    assert await ledger.adopt("k", FIRST)
+    if ended:
+        await ledger.store.change("k", states.ended(FIRST, "succeeded", None, "", 1.0))
+    assert not await ledger.adopt("l", FIRST)
+    for key in ("k", "l", "k"):
+        assert await states_of(ledger) == {"k": ("ambiguous", None), "l": ("ambiguous", None)}
+        assert "first" in (await kept(ledger)).why
+        assert not await ledger.adopt(key, FIRST)
+    assert not await ledger.store.find("sonic", "first")
+    await ledger.resolve("k", FIRST)
+    assert not await ledger.adopt("l", FIRST)
+    assert await ledger.adopt("l", SECOND)
+    assert await states_of(ledger) == {"k": ("accepted", "first"), "l": ("accepted", "second")}
+
+
+async def test_two_processes_that_hear_one_task_for_two_jobs_at_once_settle_neither(store: JobStore) -> None:
+    """Each looks again after it has written."""
+    one, other = (Ledger(store, Clock(), "http://host") for _ in range(2))
+    for _ in range(20):
+        for key in ("k", "l"):
+            await store.change(key, lambda _job: None)
+            await lost_job(one, key)
+        await asyncio.gather(one.adopt("k", FIRST), other.adopt("l", FIRST))
+        assert await states_of(one) == {"k": ("ambiguous", None), "l": ("ambiguous", None)}
+
+
+async def test_a_task_that_its_own_answer_named_stays_when_a_webhook_names_another_job(
+    ledger: Ledger,
+) -> None:
+    """Before the webhook or after it: the answer to the call is certain."""
+    recording = await sent(ledger)
+    assert await ledger.adopt("k", FIRST)
+    await recording.accepted(FIRST, {"task_id": "first"})
+    await lost_job(ledger, "l")
+    assert not await ledger.adopt("l", FIRST)
+    assert await states_of(ledger) == {"k": ("accepted", "first"), "l": ("ambiguous", None)}
+
+
+async def test_a_webhook_of_another_task_says_nothing_of_a_job_that_has_one(ledger: Ledger) -> None:
+    """It is no claim either: the job that does hold that task keeps it."""
+    await (await sent(ledger)).accepted(FIRST, {})
+    await lost_job(ledger, "l")
+    assert await ledger.adopt("l", SECOND)
+    assert not await ledger.adopt("k", SECOND)
+    assert await ledger.adopt("k", FIRST)
+    assert await states_of(ledger) == {"k": ("accepted", "first"), "l": ("accepted", "second")}

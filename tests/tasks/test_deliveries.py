@@ -54,7 +54,7 @@ FAILED = {"type": "failed", "message": "no", "refund_processed": True}
 class Service:
     """Tasks of given durations that tell by webhook, unless `lost`; counts the looks."""
 
-    def __init__(self, *, lost: bool = False, seed: int = 1) -> None:
+    def __init__(self, *, lost: bool = False, seed: int = 1, heard: bool = True) -> None:
         self.clock = Clock()
         self.lost = lost
         self.looks: dict[str, int] = {}
@@ -65,6 +65,9 @@ class Service:
         self.ended: list[str] = []
         ended: Callable[[Any, Any], None] = lambda ref, update: self.ended.append(ref.task_id)  # noqa: E731
         self.waiter = TaskWaiter(self.look, policy, self.clock, draw, polled_of, ended=ended)
+        if heard:  # the first webhook shows that they arrive
+            self.waiter.deliver("sonic", "first", body("succeeded"))
+            self.ended.clear()
 
     def submit(self, task_id: str, seconds: float, *, hooked: bool = True) -> TaskRef:
         self.looks[task_id] = 0
@@ -116,6 +119,18 @@ async def test_with_webhooks_a_task_costs_at_most_two_polls_and_is_noticed_at_on
     assert sum(service.looks.values()) < 100
     assert max(late) <= 1
     assert service.waiter.watched == 0
+
+
+async def test_until_the_first_webhook_has_come_tasks_are_polled_as_usual() -> None:
+    """An address that nobody can reach delays no result; the first delivery makes polls a safety net."""
+    service = Service(lost=True, heard=False)
+    late = await service.run([100.0] * 5)
+    assert max(late) <= 30
+    assert min(service.looks.values()) >= 1
+    service = Service(heard=False)
+    await service.run([100.0] * 20, every=30)
+    assert service.looks["t0"] <= 2
+    assert sum(service.looks[f"t{n}"] for n in range(2, 20)) == 0
 
 
 async def test_with_every_webhook_lost_nothing_is_later_than_the_slow_interval() -> None:

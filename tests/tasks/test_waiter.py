@@ -26,7 +26,7 @@ from musicapi_async.errors import (
     TaskTimeoutError,
 )
 from musicapi_async.tasks.schedule import Fixed
-from musicapi_async.tasks.waiter import TaskWaiter
+from musicapi_async.tasks.waiter import BODIES, TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.wire import replies
 from musicapi_async.wire.looks import Seen
@@ -91,11 +91,22 @@ def polled_of(ref: TaskRef) -> Polled:
 
 
 def make(
-    service: Service, ended: Callable[[Any, Any], None] | None = None, interval: float = 15.0
+    service: Service,
+    ended: Callable[[Any, Any], None] | None = None,
+    interval: float = 15.0,
+    *,
+    reached: bool = False,
 ) -> TaskWaiter:
     draw = drawing(random.Random(1))
     return TaskWaiter(
-        service.look, Fixed(interval, draw=draw), service.clock, draw, polled_of, concurrency=8, ended=ended
+        service.look,
+        Fixed(interval, draw=draw),
+        service.clock,
+        draw,
+        polled_of,
+        concurrency=8,
+        ended=ended,
+        reached=lambda: reached,
     )
 
 
@@ -441,6 +452,7 @@ async def test_a_short_wait_for_a_task_of_which_a_webhook_should_tell_looks_once
     """A lost webhook does not turn a finished song into a time-out."""
     service = Service(Clock())
     waiter = make(service)
+    waiter.deliver("sonic", "first", {"data": [clip("succeeded", FILE)]})  # webhooks arrive
     ref = service.ref("t")
     waiter.expect("sonic", "t")
     update = await waiter.wait(ref, "all", 290)
@@ -452,5 +464,114 @@ async def test_a_timeout_tells_of_a_service_that_does_not_answer() -> None:
     """The text does not claim that the task is running when nobody could look."""
     service = Service(Clock())
     service.answers = lambda ref, age: ConnectionLostError("the cable is cut", sent=None)
-    with pytest.raises(TaskTimeoutError, match="the last look failed: the cable is cut"):
+    with pytest.raises(TaskTimeoutError, match="the last poll failed: the cable is cut"):
         await make(service).wait(service.ref("t"), "all", 20)
+
+
+async def test_three_minutes_without_network_end_no_wait() -> None:
+    """The outage begins at 30 s; the song is there, and found, soon after the network is."""
+    service = Service(Clock())
+    lost = ConnectionLostError("no route to host", sent=None)
+    service.answers = lambda ref, age: lost if 30 < age < 210 else None
+    waiter = make(service, reached=True)
+    update = await waiter.wait(service.ref("t"), "all", 900)
+    assert update.result is not None
+    assert service.at["t"][-1] < 210 + 60 + 1
+
+
+def two(first: str, second: str) -> dict[str, Any]:
+    """A poll response with two clips."""
+    url = {"succeeded": FILE, "running": STREAM}.get
+    return {
+        "code": 200,
+        "data": [
+            {"clip_id": "clip-1", "state": first, "audio_url": url(first)},
+            {"clip_id": "clip-2", "state": second, "audio_url": url(second)},
+        ],
+    }
+
+
+@pytest.mark.parametrize("others", [0, BODIES + 1])
+async def test_a_timeout_names_the_clip_that_is_ready(others: int) -> None:
+    """One of two is finished: which one, how to get it now, and it stays on the handle, among many too."""
+    service = Service(Clock(), done_after=1e9)
+    service.answers = lambda ref, age: (200, two("succeeded", "running")) if ref.task_id == "t" else None
+    waiter = make(service)
+    rest = [asyncio.create_task(waiter.wait(service.ref(f"o{n}"), "all", 5000)) for n in range(others)]
+    task: Task[Clips] = Task(service.ref("t"), Handles(waiter))
+    with pytest.raises(TaskTimeoutError) as caught:
+        await task.wait(timeout=300)
+    error = caught.value
+    assert "1 of 2 clips is ready: clip-1" in error.message
+    assert '.wait(until="first")' in error.hint
+    assert [clip.state for clip in error.clips] == ["succeeded", "running"]
+    assert task.last is not None
+    assert [clip.final_url for clip in task.last.clips] == [FILE, None]
+    for one in rest:
+        one.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    assert [clip.clip_id for clip in (await task.wait(until="first")).succeeded] == ["clip-1"]
+
+
+async def test_a_timeout_with_nothing_ready_names_no_clip() -> None:
+    """Advice that cannot help is not given."""
+    service = Service(Clock(), done_after=1e9)
+    with pytest.raises(TaskTimeoutError) as caught:
+        await make(service).wait(service.ref("t"), "all", 100)
+    assert "clips" not in caught.value.message
+    assert "first" not in caught.value.hint
+
+
+async def test_the_handle_keeps_the_last_poll_result_however_a_wait_ends() -> None:
+    """Cancelled, refused, or one of many that time out: `task.last` holds what the last poll showed."""
+    service = Service(Clock(), done_after=1e9)
+    waiter = make(service)
+    cancelled: Task[Clips] = Task(service.ref("cancelled"), Handles(waiter))
+    waiting = asyncio.create_task(cancelled.wait())
+    await asyncio.sleep(60)
+    assert cancelled.last is not None  # while it waits, too
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert cancelled.last.state == "running"
+
+    service.answers = lambda ref, age: (401, {"error": "no"}) if age > 60 else None
+    refused: Task[Clips] = Task(service.ref("refused"), Handles(waiter))
+    with pytest.raises(AuthenticationError):
+        await refused.wait()
+    assert refused.last is not None
+    assert refused.last.state == "running"
+
+    service.answers = lambda ref, age: None
+    many: list[Task[Clips]] = [Task(service.ref(f"m{n}"), Handles(waiter)) for n in range(3)]
+    async for _, outcome in waiter.wait_each([*many, many[0]], "all", 60):
+        assert isinstance(outcome, TaskTimeoutError)
+    assert [task.last.state for task in many if task.last is not None] == ["running"] * 3
+
+
+async def test_a_timeout_says_that_polls_were_rate_limited() -> None:
+    """A wait that saw nothing but 429 says so."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (429, {"type": "rate_limited", "error": "Too many requests."})
+    with pytest.raises(TaskTimeoutError, match="polls are rate limited: Too many requests"):
+        await make(service).wait(service.ref("t"), "all", 100)
+
+
+async def test_a_poll_held_back_by_a_refusal_of_another_says_so() -> None:
+    """The pause after a 429 holds for all: the wait whose own poll never left names the reason, too."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (429, {"type": "rate_limited", "error": "Too many requests."})
+    plain = service.look
+
+    async def look(ref: TaskRef, polled: Polled) -> Seen:
+        if ref.task_id == "held":
+            await asyncio.sleep(1e6)
+        return await plain(ref, polled)
+
+    service.look = look
+    waiter = make(service)
+    both = await asyncio.gather(
+        *(waiter.wait(service.ref(name), "all", 100) for name in ("refused", "held")),
+        return_exceptions=True,
+    )
+    assert all("polls are rate limited" in str(one) for one in both)
+    await waiter.aclose()

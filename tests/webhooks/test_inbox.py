@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 from typing import Any
 
 import msgspec
@@ -27,8 +29,19 @@ LONELY = "http://127.0.0.1:9/hooks"
 """Where nothing listens, so that only what a test delivers comes in."""
 
 
+def hooks_of(*secrets: str) -> Webhooks:
+    return Webhooks(url=LONELY, secret=secrets, now=lambda: NOW)
+
+
 def hooks(url: str | None = LONELY, **options: Any) -> Webhooks:
     return Webhooks(url=url, secret=SECRET, now=lambda: NOW, **options)
+
+
+def address(job_key: str | None, quoted: str = "", secret: str = SECRET, url: str = LONELY) -> str:
+    """The address with a job key and its proof, made without the help of the code under test."""
+    key = job_key or ""
+    proof = hmac.new(secret.encode(), f"job_key:{key}".encode(), hashlib.sha256).hexdigest()
+    return f"{url}?job_key={quoted or key}&job_proof={proof}"
 
 
 def about(name: str, task_id: str) -> tuple[bytes, dict[str, str]]:
@@ -43,7 +56,7 @@ async def test_a_create_orders_a_webhook_and_the_delivery_finishes_the_wait() ->
         (create,) = sandbox.journal.creates
         sent: Any = create.body
         assert sent["webhook_secret"] == SECRET
-        assert sent["webhook_url"] == f"{LONELY}?job_key={task.job_key}"
+        assert sent["webhook_url"] == address(task.job_key)
         waiting = asyncio.create_task(task.wait())
         await asyncio.sleep(0)
         raw, headers = about("streaming", task.task_id)
@@ -100,9 +113,9 @@ async def test_a_delivery_whose_handling_failed_may_come_again() -> None:
     inbox = Inbox(hooks(), told.append, adopt=adopt)
     raw, headers = deliver(example("webhook-sonic-completed"))
     with pytest.raises(OSError, match="disk full"):
-        await inbox.handle(headers, raw, url="/hooks?job_key=k")
+        await inbox.handle(headers, raw, url=address("k"))
     assert not told
-    assert not (await inbox.handle(headers, raw, url="/hooks?job_key=k")).is_duplicate
+    assert not (await inbox.handle(headers, raw, url=address("k"))).is_duplicate
     assert len(told) == 1
 
 
@@ -116,7 +129,7 @@ async def test_copies_that_arrive_at_once_are_told_once() -> None:
     told: list[Event] = []
     inbox = Inbox(hooks(), told.append, adopt=adopt)
     raw, headers = deliver(example("webhook-sonic-completed"))
-    copies = [asyncio.create_task(inbox.handle(headers, raw, url="/hooks?job_key=k")) for _ in range(3)]
+    copies = [asyncio.create_task(inbox.handle(headers, raw, url=address("k"))) for _ in range(3)]
     await asyncio.sleep(0)
     writing.set()
     assert [event.is_duplicate for event in await asyncio.gather(*copies)] == [False, True, True]
@@ -134,12 +147,12 @@ async def test_a_delivery_whose_handling_was_cut_off_may_come_again() -> None:
     told: list[Event] = []
     inbox = Inbox(hooks(), told.append, adopt=adopt)
     raw, headers = deliver(example("webhook-sonic-completed"))
-    first = asyncio.create_task(inbox.handle(headers, raw, url="/hooks?job_key=k"))
+    first = asyncio.create_task(inbox.handle(headers, raw, url=address("k")))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert not (await inbox.handle(headers, raw, url="/hooks?job_key=k")).is_duplicate
+    assert not (await inbox.handle(headers, raw, url=address("k"))).is_duplicate
     assert len(told) == 1
 
 
@@ -152,6 +165,25 @@ async def test_a_failed_generation_raises_from_the_wait_with_its_refund() -> Non
         with pytest.raises(TaskFailedError) as caught:
             await task.wait()
         assert caught.value.refunded is True
+
+
+@pytest.mark.parametrize(
+    "rest", [{}, {"code": 500, "data": []}, {"type": "not_ready"}, {"message": "success"}]
+)
+async def test_song_failed_ends_the_wait_whatever_the_body_holds(rest: dict[str, Any]) -> None:
+    """Neither `type` nor anything else is needed: the wait ends at once, before it and for one that starts later."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        for early in (True, False):
+            task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+            waiting = None if early else asyncio.create_task(task.wait())
+            await asyncio.sleep(0)
+            body = {**rest, "task_id": task.task_id, "platform": "suno", "event": "song.failed"}
+            raw, headers = deliver(body, event_id=task.task_id)
+            event = await client.webhooks.handle(headers, raw)
+            assert event.is_terminal
+            with pytest.raises(TaskFailedError):
+                await (waiting or task.wait())
+        assert not sandbox.journal.polls
 
 
 async def test_what_must_not_be_believed_finishes_nothing() -> None:
@@ -175,7 +207,7 @@ async def test_an_ambiguous_submit_is_found_again_by_its_job_key() -> None:
         (create,) = sandbox.journal.creates
         sent: Any = create.body
         assert caught.value.job_key == "night song/1 ü"
-        assert sent["webhook_url"] == f"{LONELY}?job_key=night%20song%2F1%20%C3%BC"
+        assert sent["webhook_url"] == address("night song/1 ü", "night%20song%2F1%20%C3%BC")
         raw, headers = about("completed", create.task_id)
         await client.webhooks.handle(headers, raw, url=sent["webhook_url"])
         ref = client.webhooks.task_of("night song/1 ü")
@@ -200,7 +232,7 @@ async def test_an_event_of_an_unknown_platform_is_handed_back_and_nothing_breaks
     """New words are the caller's to read."""
     client = MusicAPI("key", webhooks=hooks())
     raw, headers = deliver({"platform": "futura", "event": "song.remixed", "task_id": "t"})
-    event = await client.webhooks.handle(headers, raw, url="?job_key=k")
+    event = await client.webhooks.handle(headers, raw, url=address("k"))
     assert (event.event, event.family, event.job_key) == ("song.remixed", "futura", "k")
     await client.aclose()
 
@@ -237,7 +269,7 @@ def test_every_operation_that_can_be_told_of_is_told_of() -> None:
         plain = operation.request(**{field.name: "x" for field in fields if field.required})
         ordered: Any = Webhooks(URL, SECRET).order(plain, "k")
         if ordered is not plain:
-            assert (ordered.webhook_url, ordered.webhook_secret) == (f"{URL}?job_key=k", SECRET)
+            assert (ordered.webhook_url, ordered.webhook_secret) == (address("k", url=URL), SECRET)
             hooked.add(operation.path)
     sonic = ("create", "create-voice", "sample", "mashup", "replace-section", "upload-extend", "upload-cover")
     producer = ("create", "upload", "download")
@@ -247,12 +279,113 @@ def test_every_operation_that_can_be_told_of_is_told_of() -> None:
     }
 
 
-def test_the_job_key_goes_into_the_address_if_there_is_room() -> None:
-    """An existing query is kept; a key that is too long is left out rather than refused."""
-    assert Webhooks(URL + "?a=1", SECRET).url_for("k&=#") == f"{URL}?a=1&job_key=k%26%3D%23"
-    assert Webhooks(URL, SECRET).url_for("k" * 1000) == URL
-    assert Webhooks(URL, SECRET).url_for("\ud800") == URL
+def test_the_job_key_goes_into_the_address_with_its_proof() -> None:
+    """An existing query is kept."""
+    made = Webhooks(URL + "?a=1", SECRET).url_for("k&=#")
+    assert made.startswith(f"{URL}?a=1&job_key=k%26%3D%23&job_proof=")
+    assert Webhooks(URL, SECRET).url_for("k") == address("k", url=URL)
     assert Webhooks(URL, SECRET).url_for(None) == URL
+
+
+async def test_a_job_key_without_room_in_the_address_is_refused_before_sending() -> None:
+    """1,024 characters with the proof pass, one more does not; no key is dropped silently."""
+    room = 1024 - len(address("", url=LONELY))
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        for key in ("k" * (room + 1), "ü" * 200, "\ud800"):
+            with pytest.raises(RequestValidationError) as caught:
+                await client.with_options(job_key=key).sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla")
+            assert caught.value.field == "job_key"
+        assert not sandbox.journal.creates
+        await client.with_options(job_key="k" * room).sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla")
+        (create,) = sandbox.journal.creates
+        assert isinstance(create.body, dict)
+        assert len(create.body["webhook_url"]) == 1024
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/hooks?job_key=k", "/hooks?job_key=k&job_proof=", "/hooks?job_key=k&job_proof=00",
+        "/hooks?job_key=k&job_proof=%ff\ud800", address("other").replace("other", "k"),
+        address("k", secret="another secret"), address("k") + "&job_proof=00", address("k") + "&job_key=l",
+        address("k").upper(),
+    ],
+)  # fmt: skip
+async def test_an_address_without_the_proof_of_its_key_settles_no_job(url: str) -> None:
+    """The body is believed, since it is signed; what the address says is not, whoever wrote it."""
+    adopted: list[str] = []
+
+    async def adopt(job_key: str, ref: Any) -> None:
+        adopted.append(job_key)
+
+    told: list[Event] = []
+    inbox = Inbox(hooks(), told.append, adopt=adopt)
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    event = await inbox.handle(headers, raw, url=url)
+    assert (event.job_key, adopted, len(told)) == (None, [], 1)
+    assert inbox.task_of("k") is None
+
+
+async def test_a_proof_of_a_secret_that_is_being_replaced_counts() -> None:
+    """Every configured secret is tried, as for the body."""
+    inbox = Inbox(hooks_of("a new secret, long enough", SECRET), lambda event: None)
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    assert (await inbox.handle(headers, raw, url=address("k"))).job_key == "k"
+    assert inbox.task_of("k") is not None
+
+
+async def test_a_task_that_two_jobs_claim_is_of_neither() -> None:
+    """The signature does not cover the address: a copy at another job's address must not win by coming first."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), pace=None) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after, times=2)
+        for key in ("a", "b"):
+            with pytest.raises(OutcomeUnknownError):
+                await client.with_options(job_key=key).sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla")
+        first, second = sandbox.journal.creates
+        raw, headers = about("completed", first.task_id)
+        await client.webhooks.handle(headers, raw, url=address("b"))  # a replay that was quicker
+        assert client.webhooks.task_of("b") is not None
+        event = await client.webhooks.handle(headers, raw, url=address("a"))
+        assert event.is_duplicate
+        for _ in range(2):  # also when the service repeats them
+            assert {job.key: job.state for job in await client.jobs()} == {"a": "ambiguous", "b": "ambiguous"}
+            assert client.webhooks.task_of("a") is client.webhooks.task_of("b") is None
+            await client.webhooks.handle(headers, raw, url=address("b"))
+            await client.webhooks.handle(headers, raw, url=address("a"))
+        raw, headers = about("completed", second.task_id)
+        await client.webhooks.handle(headers, raw, url=address("b"))
+        found = await client.with_options(job_key="b").sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla")
+        assert found.task_id == second.task_id
+        assert (await client.resolve("a", task_id=first.task_id)).task_id == first.task_id
+        assert len(sandbox.journal.creates) == 2
+
+
+async def test_a_task_that_an_answer_named_is_not_taken_by_a_webhook() -> None:
+    """Its job keeps it, whatever address a copy of its webhook is sent to; the other job stays undecided."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), pace=None) as client:
+        song = {"mv": "sonic-v6", "prompt": "[Verse]\nla"}
+        task = await client.with_options(job_key="a").sonic.create_music(**song)
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="b").sonic.create_music(**song)
+        raw, headers = about("completed", task.task_id)
+        await client.webhooks.handle(headers, raw, url=address("b"))
+        job = await client.job("b")
+        assert job is not None
+        assert (job.state, client.webhooks.task_of("b")) == ("ambiguous", None)
+        assert await client.with_options(job_key="a").sonic.create_music(**song) == task
+
+
+async def test_deliveries_are_remembered_for_a_day() -> None:
+    """A filter with a time limit: what comes under an old id much later is news."""
+    now = [float(NOW)]
+    told: list[Event] = []
+    inbox = Inbox(Webhooks(secret=SECRET, now=lambda: now[0]), told.append)
+    for hours, count in ((0, 1), (1, 1), (23, 1), (25, 2)):
+        now[0] = NOW + hours * 3600
+        raw, headers = deliver(example("webhook-sonic-completed"), at=now[0])
+        await inbox.handle(headers, raw)
+        assert len(told) == count
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.parts import ConcatPairs, Stems, Voice, WrittenLyrics
+from musicapi_async.api.results import Clips
 from musicapi_async.errors import (
     APIStatusError,
     AuthenticationError,
@@ -304,6 +305,103 @@ def test_results_by_kind() -> None:
     stems = look({"data": [clip(title="A - B - Vocals"), clip(stem_type="Drums")]}, kind="stems_full").result
     assert isinstance(stems, Stems)
     assert list(stems.by_name) == ["vocals", "drums"]
+
+
+@pytest.mark.parametrize("word", ["failed", "FAILED", "error", "clone_error"])
+def test_a_failed_voice_ends_at_once(word: str) -> None:
+    """An object with a status of failure is no task that goes on; its own text is the reason."""
+    seen = look(
+        {"code": 200, "data": {"status": word, "error": "the voice is too short"}}, kind="create_voice"
+    )
+    verdict = follow(seen)
+    assert verdict.final
+    assert verdict.update is not None
+    error = verdict.update.error
+    assert isinstance(error, TaskFailedError)
+    assert error.message == "the voice is too short"
+    assert error.refunded is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"status": "processing"},
+        {"status": None, "error": ""},
+        {"status": "weird"},
+        {"persona_id": "", "status": ["failed"]},
+    ],
+)
+def test_a_voice_without_a_failure_goes_on(data: dict[str, Any]) -> None:
+    """An odd word is no failure: a wrong one would lose a voice that was paid for."""
+    assert not follow(look({"data": data}, kind="create_voice")).final
+
+
+def test_a_voice_that_is_there_has_not_failed() -> None:
+    """The persona id is the result, whatever word stands beside it."""
+    seen = look({"data": {"persona_id": "p", "status": "failed-over"}}, kind="create_voice")
+    assert isinstance(seen.result, Voice)
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "refunded"),
+    [
+        ({}, "no reason given", None),
+        ({"message": "Example failure"}, "Example failure", None),
+        ({"error": "no"}, "no", None),
+        ({"error": "second", "message": "first"}, "first", None),
+        ({"message": "success", "error": "no"}, "no", None),
+        ({"code": 500, "data": []}, "no reason given", None),
+        ({"code": 200, "data": None, "message": "success"}, "no reason given", None),
+        ({"type": "not_ready", "message": "gone"}, "gone", None),
+        ({"code": 202, "message": "gone"}, "gone", None),
+        ({"code": 404, "message": "task not found"}, "task not found", None),
+        ({"data": [clip("running", None)], "message": "half"}, "half", None),
+        ({"data": [clip("failed", None, error_message="moderated")]}, "moderated", None),
+        ({"message": "x", "refund_processed": True}, "x", True),
+        ({"message": "x", "refund_processed": False, "already_refunded": True}, "x", False),
+        ({"message": "x", "already_refunded": True}, "x", True),
+        ({"message": "Credits were refunded."}, "Credits were refunded.", True),
+        ({"message": ["odd"], "error": {"message": "inner"}}, "inner", None),
+    ],
+)
+@pytest.mark.parametrize("family", ["sonic", "producer", "nuro"])
+def test_the_event_song_failed_ends_the_task(
+    body: dict[str, Any], text: str, refunded: bool | None, family: str
+) -> None:
+    """Whatever else the body holds; `message` tells why, `refund_processed` of the credits."""
+    polled = polled_as(family)
+    assert polled is not None
+    seen = polls.read_payload({**body, "event": "song.failed"}, ref=TaskRef(family, "T"), polled=polled)
+    verdict = follow(seen)
+    assert verdict.final
+    assert verdict.update is not None
+    error = verdict.update.error
+    assert isinstance(error, TaskFailedError)
+    assert (error.message, error.refunded, error.task_id) == (text, refunded, "T")
+
+
+def test_a_poll_is_not_read_as_an_event() -> None:
+    """The name counts in webhooks only; other events are read by their bodies."""
+    body = {"event": "song.failed", "data": [clip("running", None)]}
+    assert look(body).phase == "running"
+    polled = polled_as("sonic")
+    assert polled is not None
+    told = polls.read_payload({**body, "event": "song.streaming"}, ref=TaskRef("sonic", "T"), polled=polled)
+    assert told.phase == "running"
+
+
+def test_an_id_is_read_where_the_clip_id_is_missing() -> None:
+    """In clips, pairs and uploads; a clip id wins."""
+    done = look({"data": [{"id": "a", "state": "succeeded", "audio_url": FILE}, clip(id="other")]}).result
+    assert isinstance(done, Clips)
+    assert [one.clip_id for one in done] == ["a", "c"]
+    pairs = look({"data": [{"extended": {"id": 7, "state": "succeeded"}, "full": clip()}]}).result
+    assert isinstance(pairs, ConcatPairs)
+    assert pairs.pairs[0].part.clip_id == "7"
+    for kind in ("", "upload"):
+        uploaded = look({"data": [{"id": "u"}]}, family="producer", kind=kind).result
+        assert isinstance(uploaded, Clips)
+        assert uploaded[0].clip_id == "u"
     lyrics = look({"data": {"text": "[Verse]"}}, family="suno", kind="make_lyrics").result
     assert isinstance(lyrics, WrittenLyrics)
     assert lyrics.lyrics == "[Verse]"

@@ -120,13 +120,6 @@ def test_an_error_keeps_what_support_needs() -> None:
         assert one.headers["cf-ray"] == "ray"
 
 
-def test_a_date_in_retry_after_counts_from_the_date_of_the_answer() -> None:
-    """No clock is needed: the answer tells its own time; without it a date says nothing."""
-    headers = {"Retry-After": "Thu, 01 Oct 2026 10:00:30 GMT", "Date": "Thu, 01 Oct 2026 10:00:00 GMT"}
-    assert error(429, {}, headers).retry_after == 30
-    assert error(429, {}, {"Retry-After": headers["Retry-After"]}).retry_after is None
-
-
 def test_the_text_is_bounded_and_the_body_is_whole() -> None:
     """A long text is cut in the message and kept in the body."""
     told = error(400, {"error": "x" * 10_000})
@@ -300,3 +293,34 @@ def test_bodies_that_json_cannot_hold_are_refused() -> None:
         with pytest.raises(RequestValidationError):
             codec.encode(body)
     assert codec.encode({"a": "ü"}) == '{"a":"ü"}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        ("Thu, 09 Oct 2025 08:53:30 GMT", 10.0),
+        ("Thu, 09 Oct 2025 08:00:00 GMT", 0.0),
+        ("soon", None),
+    ],
+)
+def test_a_wait_that_is_asked_for_counts_from_the_clock_of_the_client(
+    value: str, seconds: float | None
+) -> None:
+    """One number for retries, polls and the error; the answer's own date is another machine's clock."""
+    headers = CIMultiDict({"Retry-After": value, "Date": "Mon, 01 Jan 2001 00:00:00 GMT"})
+    found = replies.answer(429, headers, b"{}", lambda: 1760000000.0)
+    assert found.retry_after == seconds
+    assert replies.error_of(found, call="GET /x").retry_after == seconds
+
+
+def test_a_date_means_nothing_without_a_clock() -> None:
+    """Rather no wait than a wrong one."""
+    headers = {"retry-after": "Thu, 09 Oct 2025 08:53:30 GMT"}
+    assert replies.answer(429, headers, b"{}").retry_after is None
+
+
+def test_a_refused_key_may_be_bound_to_addresses() -> None:
+    """The same key works elsewhere: people must learn why it does not work here."""
+    found = replies.answer(401, {}, b'{"type":"unauthorized","error":"Invalid API key"}')
+    assert "bound to IP addresses" in str(replies.error_of(found, call="GET /get-credits"))
