@@ -20,6 +20,7 @@ from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
+from .api.request import check_secrets
 from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
@@ -427,9 +428,11 @@ class MusicAPI:
                 raise RequestValidationError(
                     f"webhook_secret: job {key!r} had one, which was not kept", field="webhook_secret"
                 )
+            check_secrets([webhook_secret], job.request.call)
             fields["webhook_secret"] = webhook_secret
         request = msgspec.convert(fields, operation.request, strict=False)
         options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
+        del fields, webhook_secret  # tracebacks can show the locals of a frame
         bound = Bound(self._core, options, self._ledger, self._ledger.again(job))
         return await (bound.submit if operation.submits else bound.call)(operation, request)
 

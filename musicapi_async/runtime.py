@@ -71,6 +71,7 @@ class Runtime:
             polled_of=polled_of,
             ended=self._ended,
             lost=self._freed,
+            redactor=session.redactor,
         )
         self.downloader: Final = Downloader(session, limiter, clock, draw)
         self.ledgers: Final[set[Ledger]] = set()

@@ -31,8 +31,8 @@ from ..errors import DownloadError, RequestValidationError
 from ..wire import media, retry
 from . import part as parts
 from .limiter import RateLimiter
-from .links import EXTENSIONS, Link, extension_of, parts_of
-from .session import Session
+from .links import EXTENSIONS, Link, extension_of, parts_of, shown_link
+from .session import Session, reason_of
 
 TRIES: Final = 6
 """The first and five more over about a minute, while the CDN catches up (contract, tasks 4)."""
@@ -127,11 +127,15 @@ class Downloader:
         other file can have this name, so one that is there is the one; else the name may get a number.
         """
         if parts_of(url).scheme not in ("http", "https"):
-            raise DownloadError(f"not an http link: {url[:200]!r}", url=url, hint=NO_LINK)
+            raise DownloadError(f"not an http link: {shown_link(url)!r}", url=url, hint=NO_LINK)
         try:
             async with self._lock(path), self._limiter.slot("media"):
                 there = await anyio.to_thread.run_sync(_whole_file, path, extension) if owned else None
                 return there or await self._fetch(url, path, extension, owned)
+        except DownloadError as error:
+            # What was tried before is an error of aiohttp, which holds signed addresses and does not pickle.
+            error.__cause__ = error.__context__ = None
+            raise
         except OSError as error:
             raise DownloadError(
                 f"could not write {error.filename or path}: {error.strerror or error}",
@@ -150,7 +154,7 @@ class Downloader:
             except _Again as again:
                 if tries == TRIES:
                     raise DownloadError(
-                        f"could not fetch {url.partition('?')[0]} in {TRIES} tries: {again}",
+                        f"could not fetch {shown_link(url)} in {TRIES} tries: {again}",
                         url=url,
                         path=str(path),
                         status=again.status,
@@ -189,10 +193,10 @@ class Downloader:
                     file.close()  # at once: whoever is cancelled may not be able to wait
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise DownloadError(
-                f"not a link that can be fetched: {url[:200]!r}", url=url, hint=NO_LINK
+                f"not a link that can be fetched: {shown_link(url)!r}", url=url, hint=NO_LINK
             ) from error
         except aiohttp.ClientError as error:
-            raise _Again(str(error) or type(error).__name__) from error
+            raise _Again(reason_of(error)) from error
         except TimeoutError as error:
             raise _Again(f"nothing came for {READ_TIMEOUT:g} s") from error
         async with self._naming:  # two files must not find the same name free
@@ -252,7 +256,7 @@ def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> tuple[int,
     if status in RETRIED:
         raise _Again(f"HTTP {status}", status)
     raise DownloadError(
-        f"HTTP {status} for {url.partition('?')[0]}", url=url, status=status, hint=_next_step(status)
+        f"HTTP {status} for {shown_link(url)}", url=url, status=status, hint=_next_step(status)
     )
 
 

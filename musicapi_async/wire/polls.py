@@ -16,6 +16,7 @@ from ..api.operation import Polled
 from ..api.results import TaskUpdate
 from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen
+from .redaction import NOTHING_KNOWN, Redactor
 from .replies import Answer
 
 __all__ = ["Memory", "Seen", "Verdict", "decide", "read_payload", "read_poll", "unanswered"]
@@ -77,9 +78,9 @@ def read_poll(found: Answer, *, ref: TaskRef, polled: Polled) -> Seen:
     return Look(found, ref, polled).judge()
 
 
-def read_payload(body: Any, *, ref: TaskRef, polled: Polled) -> Seen:
+def read_payload(body: Any, *, ref: TaskRef, polled: Polled, redactor: Redactor = NOTHING_KNOWN) -> Seen:
     """Judge a body that came another way, such as by webhook, as a poll answered with HTTP 200."""
-    return Look(Answer(200, {}, body, json=True), ref, polled).judge()
+    return Look(Answer(200, {}, body, json=True, redactor=redactor), ref, polled).judge()
 
 
 def unanswered(error: APIConnectionError | InvalidResponseError, *, ref: TaskRef) -> Seen:

@@ -243,14 +243,14 @@ async def test_a_webhook_secret_is_asked_for_again(sandbox: Sandbox, store: JobS
     async with opened(sandbox, store) as client:
         with pytest.raises(OutcomeUnknownError):
             await client.with_options(job_key="k").sonic.create_music(
-                **SONG, webhook_url="https://example.org/hook", webhook_secret="one"
+                **SONG, webhook_url="https://example.org/hook", webhook_secret="the-first-secret-of-two"
             )
         with pytest.raises(RequestValidationError, match="webhook_secret"):
             await client.resubmit("k")
-        await client.resubmit("k", webhook_secret="two")
+        await client.resubmit("k", webhook_secret="the-second-secret")
     body = sandbox.journal.creates[-1].body
     assert isinstance(body, dict)
-    assert body["webhook_secret"] == "two"
+    assert body["webhook_secret"] == "the-second-secret"
 
 
 async def test_the_secret_of_the_clients_own_webhooks_need_not_be_given_again(
@@ -258,20 +258,20 @@ async def test_the_secret_of_the_clients_own_webhooks_need_not_be_given_again(
 ) -> None:
     """The client knows the secret for its own address, and for no other."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_before, times=2)
-    own = Webhooks("http://127.0.0.1:9/hooks", "new-secret")
+    own = Webhooks("http://127.0.0.1:9/hooks", "a-secret-of-the-client")
     async with opened(sandbox, store, webhooks=own) as client:
         with pytest.raises(OutcomeUnknownError):
             await client.with_options(job_key="own").sonic.create_music(**SONG)
         with pytest.raises(OutcomeUnknownError):
             await client.with_options(job_key="other").sonic.create_music(
-                **SONG, webhook_url="https://example.org/hook", webhook_secret="one"
+                **SONG, webhook_url="https://example.org/hook", webhook_secret="the-first-secret-of-two"
             )
         await client.resubmit("own")
         with pytest.raises(RequestValidationError, match="webhook_secret"):
             await client.resubmit("other")
     body = sandbox.journal.creates[-1].body
     assert isinstance(body, dict)
-    assert body["webhook_secret"] == "new-secret"
+    assert body["webhook_secret"] == "a-secret-of-the-client"
     assert body["webhook_url"] == "http://127.0.0.1:9/hooks?job_key=own"
 
 
