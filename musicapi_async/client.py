@@ -219,9 +219,9 @@ class MusicAPI:
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
         try:
-            return await runtime.caller.request(
-                method, path, self._options, self._ledger, json=json, params=params
-            )
+            call = runtime.caller.request(method, path, self._options, self._ledger, json=json, params=params)
+            del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
+            return await call
         except MusicAPIError as error:
             addresses.explain(error, self._core.base_url)
             raise

@@ -179,11 +179,13 @@ class ApiCaller:
     ) -> Any:
         """Any call that is not typed; see `MusicAPI.request`."""
         out = raw_outgoing(method, path, options, json, params, self._path_of)
+        instead = _instead(path, json)
+        del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
         record(out, options, recorder)
 
         async def fly() -> Any:
             reply = await self._session.send(out, options)
-            return _read_any(reply, out, _instead(path, json))
+            return _read_any(reply, out, instead)
 
         async def keep(recording: Recording, reply: Any) -> None:
             await recording.answered(self._session.redactor.copy(reply))

@@ -30,13 +30,13 @@ from musicapi_async import (
     MusicAPIError,
     OutcomeUnknownError,
     RequestValidationError,
-    SQLiteStore,
     TaskFailedError,
     Webhooks,
 )
 from musicapi_async.api.sonic_songs import CreateMusic
 from musicapi_async.config import Options
 from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.store import SQLiteStore
 from musicapi_async.web.problems import problem_of
 from musicapi_async.webhooks import sign
 
@@ -179,7 +179,7 @@ async def test_a_reply_that_repeats_secrets_is_data(tmp_path: Path) -> None:
 def stored(path: Path) -> str:
     """All bytes of a store's files, and all its rows."""
     with contextlib.closing(sqlite3.connect(path)) as store:
-        rows = store.execute("SELECT * FROM jobs").fetchall()
+        rows = list(store.iterdump())
     files = [file.read_bytes().decode("latin-1") for file in path.parent.glob(f"{path.name}*")]
     return "\n".join([repr(rows), *files])
 
