@@ -28,8 +28,6 @@ LEARNED: Final = 64
 """Secrets of single requests that are remembered, the latest ones."""
 LONGEST: Final = 256 * 1024
 """Characters of a text that are looked through; the rest is cut off. No real reply has such a text."""
-DEEPEST: Final = 200
-"""Levels of a copied JSON value; real replies have less than ten."""
 WIDEST: Final = 24
 """Characters that a spelling may take for one, such as an emoji in a URL inside of another."""
 
@@ -94,24 +92,27 @@ class Redactor:
         """A copy of the headers of a reply, by their names in lower case."""
         return {self.name(name.lower()): self.text(value) for name, value in headers.items()}
 
-    def copy(self, value: Any, levels: int = DEEPEST) -> Any:
+    def copy(self, value: Any) -> Any:
         """A copy of a JSON value in which secrets are hidden."""
+        whole: list[Any] = [None]
+        waiting: list[tuple[Any, dict[str, Any] | list[Any], Any]] = [(value, whole, 0)]
+        while waiting:  # not by recursion: what comes may be nested as deep as the decoder allows
+            inner, holder, place = waiting.pop()
+            if isinstance(inner, dict):
+                fields: dict[str, Any] = {self.name(name): None for name in mapping_or_empty(inner)}
+                holder[place] = fields
+                waiting += ((one, fields, self.name(name)) for name, one in mapping_or_empty(inner).items())
+            elif isinstance(inner, list):
+                items: list[Any] = [None] * len(list_or_empty(inner))
+                holder[place] = items
+                waiting += ((one, items, at) for at, one in enumerate(list_or_empty(inner)))
+            else:
+                holder[place] = self._leaf(inner)
+        return whole[0]
+
+    def _leaf(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
-        if isinstance(value, bytes):
-            return self.text(value.decode(errors="replace"))
-        if isinstance(value, dict | list) and not levels:
-            return HIDDEN
-        if isinstance(value, dict):  # not in comprehensions, which would take a frame more for each level
-            fields: dict[str, Any] = {}
-            for name, inner in mapping_or_empty(value).items():
-                fields[self.name(name)] = self.copy(inner, levels - 1)
-            return fields
-        if isinstance(value, list):
-            items: list[Any] = []
-            for inner in list_or_empty(value):
-                items.append(self.copy(inner, levels - 1))
-            return items
         if isinstance(value, int) and abs(value) >= 10 ** (LEAST - 1):
             return value if self.name(str(value)) == str(value) else HIDDEN
         return value
