@@ -32,7 +32,9 @@ async def receiving(sandbox: Sandbox, **options: Any) -> AsyncGenerator[MusicAPI
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     url: list[str] = []
     setup(
-        app, lambda: sandbox.client(pace=None, webhooks=Webhooks(url[0], "a secret of a test"), **options), events=None
+        app,
+        lambda: sandbox.client(pace=None, webhooks=Webhooks(url[0], "a secret of a test"), **options),
+        events=None,
     )
     sock = await _listen(url)
     await runner.setup()
