@@ -20,6 +20,7 @@ from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
+from .api.request import check_secrets
 from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
@@ -226,9 +227,9 @@ class MusicAPI:
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
         try:
-            return await runtime.caller.request(
-                method, path, self._options, self._ledger, json=json, params=params
-            )
+            call = runtime.caller.request(method, path, self._options, self._ledger, json=json, params=params)
+            del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
+            return await call
         except MusicAPIError as error:
             addresses.explain(error, self._core.base_url)
             raise
@@ -437,9 +438,11 @@ class MusicAPI:
                 raise RequestValidationError(
                     f"webhook_secret: job {key!r} had one, which was not kept", field="webhook_secret"
                 )
+            check_secrets([webhook_secret], job.request.call)
             fields["webhook_secret"] = webhook_secret
         request = msgspec.convert(fields, operation.request, strict=False)
         options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
+        del fields, webhook_secret  # tracebacks can show the locals of a frame
         bound = Bound(self._core, options, self._ledger, self._ledger.again(job))
         return await (bound.submit if operation.submits else bound.call)(operation, request)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 import re
-from collections.abc import Mapping
-from typing import Final, Literal
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -19,6 +20,9 @@ URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """Hosts that are this machine."""
+ENCODED_DOT: Final = re.compile(r"%(25)*2e", re.IGNORECASE)
+"""`%2e`, also encoded again."""
+QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for DNS, TCP and TLS of one attempt (contract, errors 6)."""
@@ -51,6 +55,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     extra_body: Mapping[str, object] | None = None
     resend_creates_on_5xx: bool = False
     check_balance: bool = False
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The fields, of `extra_body` only the names: a value in it may be secret."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        if self.extra_body is not None:
+            shown["extra_body"] = list(self.extra_body)
+        return list(shown.items())
+
+    def __repr__(self) -> str:
+        return f"Options({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __post_init__(self) -> None:
         for name in ("attempt_timeout", "deadline"):
@@ -86,6 +100,8 @@ class SonicPaths:
             _is_text(poll) and re.fullmatch(r"(/[\w.-]+)+/\{task_id\}", poll, re.ASCII)
         ):
             raise _bad("sonic_poll", "a path such as '/suno/task/{task_id}'", repr(poll))
+        if poll is not None and leaves_folder(poll):
+            raise _bad("sonic_poll", "a path without '..'", repr(poll))
         self._word: Final = word
         self._poll: Final = poll or (SONIC_POLL if word == "sonic" else f"/{word}/clip/{{task_id}}")
 
@@ -140,6 +156,49 @@ def check_private_addresses(forbid: object, *, by_proxy: bool) -> None:
         )
 
 
+def find_proxy(url: str) -> str | None:
+    """The proxy that the environment names for an address (`HTTPS_PROXY`, `NO_PROXY`, ...), or None."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    return proxy if proxy.startswith(("http://", "https://")) else None
+
+
+def proxy_secrets(proxy: str | None, *, trust_env: bool) -> Iterator[str]:
+    """The secrets in the addresses of the proxies that may be used, in all forms in which they are sent."""
+    from urllib.request import getproxies
+
+    for address in (proxy, *(getproxies().values() if trust_env else ())):
+        try:
+            parts = urlsplit(address or "")
+        except ValueError:
+            continue
+        if parts.password:
+            user, password = unquote(parts.username or ""), unquote(parts.password)
+            login = f"{user}:{password}"
+            yield from (password, login, base64.b64encode(login.encode()).decode())
+
+
+def is_protected(url: str) -> bool:
+    """Whether nobody can listen to calls of this address: https, or http to this machine itself."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (
+            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        )
+    except ValueError:
+        return False
+
+
+def leaves_folder(path: str) -> bool:
+    """Whether a part of the path is `.` or `..`, or it has an encoded dot, which servers take for one."""
+    return bool({".", ".."} & set(path.split("/"))) or ENCODED_DOT.search(path) is not None
+
+
 def check_text(name: str, value: str) -> None:
     """Refuse text that cannot be sent or written, such as a lone surrogate from a broken file."""
     try:
@@ -172,8 +231,8 @@ def _is_positive(value: object) -> bool:
 def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
     """The API key: the argument, else MUSICAPI_KEY, else MUSICAPI_API_KEY.
 
-    Raises `RequestValidationError` if there is none, or if it begins with 'Bearer ' or holds white space
-    or characters that no header takes. The text never shows the key.
+    Raises `RequestValidationError` if there is none, or if it stands in quotes, begins with 'Bearer ', or
+    holds white space or characters that no header takes. The text never shows the key.
     """
     key = given
     if key is None:
@@ -184,6 +243,8 @@ def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> 
             field="api_key",
             hint="Without an account, try `musicapi demo` or musicapi_async.sandbox.Sandbox.",
         )
+    if key[0] in QUOTES or key[-1] in QUOTES:
+        raise _bad("api_key", "the key alone, without quotes around it", "")
     if key.lower().startswith("bearer "):
         raise _bad("api_key", "the key alone, without the leading 'Bearer '", "")
     if any(character.isspace() for character in key) or not key.isascii() or not key.isprintable():
@@ -192,7 +253,11 @@ def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> 
 
 
 def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a trailing slash."""
+    """The base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a trailing slash.
+
+    Raises `RequestValidationError` for what is no address, for http beyond this machine, which would carry
+    the key in the open, and for a path with `..` or `%2e`.
+    """
     asked = given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL
     url = asked.rstrip("/")
     try:
@@ -201,9 +266,14 @@ def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ
         good = good and not (parts.query or parts.fragment or parts.username or parts.password)
     except ValueError:
         good = False
+    origin = "" if given else f" (from {URL_VARIABLE})"
     if not good or any(character.isspace() for character in url):
-        origin = "" if given else f" (from {URL_VARIABLE})"
         raise _bad("base_url", f"an http or https address such as {DEFAULT_BASE_URL}", _shown(asked) + origin)
+    if not is_protected(url):
+        limit = "an https address, or http to this machine alone, because the key goes there"
+        raise _bad("base_url", limit, repr(url[:100]) + origin)
+    if leaves_folder(urlsplit(url).path) or "\\" in url:
+        raise _bad("base_url", "a path without '..', '%2e' and backslashes", repr(url[:100]) + origin)
     return url
 
 

@@ -21,12 +21,13 @@ from .api.operation import Operation
 from .api.request import Request
 from .api.results import TaskUpdate, Until
 from .clock import Clock
-from .config import Options, SonicPaths
+from .config import Options, SonicPaths, proxy_secrets
 from .errors import MusicAPIError, RequestValidationError
 from .store.ledger import Ledger
 from .store.memory import MemoryStore
 from .transport.recording import Recorder, Unrecorded
 from .wire import addresses
+from .wire.redaction import Redactor
 from .wire.retry import Draw, drawing
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class Core:
         self._made: Final[OrderedDict[tuple[str, str], None]] = OrderedDict()
         self._reached: Final[set[str]] = set()  # base URLs that have answered, in whichever loop
         self.webhooks: Final = webhooks
+        self._redactor: Final = Redactor(
+            [api_key, *proxy_secrets(proxy, trust_env=trust_env), *(webhooks.secrets if webhooks else ())]
+        )
         self.book: Final = self.ledger(store)
 
     def ledger(self, store: JobStore | None) -> Ledger:
@@ -136,6 +140,7 @@ class Core:
                 trust_env=self._trust_env,
                 forbid_private_addresses=self._forbid_private_addresses,
                 reached=self._reached,
+                redactor=self._redactor,
             ),
             limiter=self._limiter,
             policy=self._polling,

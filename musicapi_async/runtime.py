@@ -72,6 +72,7 @@ class Runtime:
             ended=self._ended,
             lost=self._freed,
             reached=lambda: session.reached,
+            redactor=session.redactor,
         )
         self.downloader: Final = Downloader(session, limiter, clock, draw)
         self.ledgers: Final[set[Ledger]] = set()

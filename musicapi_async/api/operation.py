@@ -148,6 +148,7 @@ class Operation(Generic[P, R]):
                 request = self.request(*args, **kwargs)
             except TypeError as error:
                 raise self.misused(args, kwargs, error) from None
+            del args, kwargs  # they may hold a secret, and tracebacks can show the locals of a frame
             try:
                 return cast("R", await send(self, request))
             except BadRequestError as error:

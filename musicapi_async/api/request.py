@@ -7,7 +7,7 @@ A request is checked here, before it costs a round trip: `violations` names ever
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, cast, get_type_hints
 from urllib.parse import urlsplit
@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from ..config import LOOPBACK
+from ..config import is_protected
 from ..errors import RequestValidationError, Violation
 from .spelling import did_you_mean
-from .values import KNOWN, LINK, WebhookSecret, WebhookUrl
+from .values import KNOWN, LINK, SHORTEST_SECRET, WebhookSecret, WebhookUrl
 
 LOCAL: Final = "local"
 """`Meta(extra={LOCAL: True})` marks a field that steers this client and is never sent."""
@@ -44,12 +44,26 @@ class Request(msgspec.Struct, kw_only=True):
         yield from ()
 
     def __repr__(self) -> str:
-        shown: list[str] = []
+        return f"{type(self).__name__}({', '.join(f'{name}={shown}' for name, shown in self._shown())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same as `repr`: that of msgspec would show secrets in tracebacks with locals."""
+        return [(name, _Shown(shown)) for name, shown in self._shown()]
+
+    def _shown(self) -> Iterator[tuple[str, str]]:
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if value is not None:
-                shown.append(f"{name}={'...' if name in SECRET else picture(value)}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+                yield name, "..." if name in SECRET else picture(value)
+
+
+class _Shown(str):
+    """A text whose repr is itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Hooked(Request, kw_only=True):
@@ -60,18 +74,8 @@ class Hooked(Request, kw_only=True):
 
     def rules(self) -> Iterator[Violation]:
         """A webhook must be https, except to this machine itself, where a sandbox delivers it."""
-        if self.webhook_url and not _reachable(self.webhook_url):
+        if self.webhook_url and not is_protected(self.webhook_url):
             yield Violation("webhook_url", "an https address", picture(self.webhook_url))
-
-
-def _reachable(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and (
-            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
-        )
-    except ValueError:
-        return False
 
 
 class GetMusic(Request):
@@ -149,6 +153,8 @@ def limit_of(kind: msgspec.inspect.Type) -> str:
         case inspect.StrType():
             if kind.max_length is not None:
                 return f"text of at most {kind.max_length} characters"
+            if kind.min_length and kind.min_length > 1:
+                return f"text of at least {kind.min_length} characters"
             return "text, not empty" if kind.min_length else "text"
         case inspect.BoolType():
             return "True or False"
@@ -192,6 +198,26 @@ def secrets_in(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in cast("Sequence[object]", value):
             yield from secrets_in(inner)
+
+
+def secrets_of(sent: bytes | None, call: str) -> tuple[str, ...]:
+    """The webhook secrets in a JSON body; refuses one that is too short, whatever else is checked.
+
+    The limit is ours, that of the service is unknown: an ordinary word is easily guessed, and it could not be
+    hidden in texts without making them unreadable.
+    """
+    if sent is None or not any(f'"{name}"'.encode() in sent for name in SECRET):
+        return ()
+    return check_secrets(secrets_in(msgspec.json.decode(sent)), call)
+
+
+def check_secrets(secrets: Iterable[str], call: str) -> tuple[str, ...]:
+    """The webhook secrets, if all are long enough to order webhooks with."""
+    found = tuple(secrets)
+    if any(len(secret) < SHORTEST_SECRET for secret in found):
+        limit = f"text of at least {SHORTEST_SECRET} characters"
+        raise refuse([Violation("webhook_secret", limit, "a secret")], call)
+    return found
 
 
 def without_secrets(value: object) -> object:

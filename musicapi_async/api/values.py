@@ -112,7 +112,12 @@ SourceUrl = Annotated[
     ),
 ]
 WebhookUrl = Annotated[str, Meta(max_length=1024, description="https address that is told of the result.")]
-WebhookSecret = Annotated[str, Meta(description="Key that signs the webhook; never shown again.")]
+SHORTEST_SECRET: Final = 16
+"""Characters of a webhook secret that is ordered with; ours, as the service's limit is unknown."""
+WebhookSecret = Annotated[
+    str,
+    Meta(min_length=SHORTEST_SECRET, description="Key that signs the webhook; never shown again."),
+]
 SunoCdn = Annotated[bool, Meta(description="Ask for links on the provider's CDN; always sent.")]
 
 # --- reading replies --------------------------------------------------------------------------------------

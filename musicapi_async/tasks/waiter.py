@@ -35,6 +35,7 @@ from ..config import check_seconds
 from ..errors import TaskError, TaskTimeoutError
 from ..wire import polls, retry
 from ..wire.looks import Seen
+from ..wire.redaction import NOTHING_KNOWN, Redactor
 from .agenda import NEVER, Agenda
 from .deliveries import LOOKS, Deliveries
 from .listeners import Key, Listener, Queue, Show, Slot, Waiting
@@ -66,7 +67,8 @@ class TaskWaiter:
 
     `look` polls a task once and gives failures as values; `policy` says when to look; `polled_of` finds
     how tasks of a family and kind are polled; `ended` is told of each task that ended, `lost` of each that
-    cannot be looked at any more; `reached` tells whether the host has ever answered.
+    cannot be looked at any more; `reached` tells whether the host has ever answered; `redactor` hides
+    secrets in errors.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class TaskWaiter:
         ended: Callable[[TaskRef, TaskUpdate], None] | None = None,
         lost: Callable[[TaskRef], None] | None = None,
         reached: Callable[[], bool] = lambda: False,
+        redactor: Redactor = NOTHING_KNOWN,
     ) -> None:
         self._look: Final = look
         self._policy: Final = policy
@@ -90,6 +93,7 @@ class TaskWaiter:
         self._ended: Final = ended
         self._lost: Final = lost
         self._reached: Final = reached
+        self._redactor: Final = redactor
         self._slots: Final[dict[Key, Slot]] = {}
         self._agenda: Final = Agenda(clock, self._poll, concurrency)
         self._noted: Final[set[str]] = set()
@@ -195,18 +199,21 @@ class TaskWaiter:
         self._deliveries.heard()
         slot = self._slots.get((family, task_id))
         if slot is not None:
-            seen = polls.read_payload(body, ref=slot.ref, polled=slot.polled)
+            seen = self._read(body, slot.ref, slot.polled)
             self._deliveries.expect(slot.key)  # one that told of the beginning will tell of the end
             if not _steps_back(slot.last, seen.update):
                 self._apply(slot, seen, told=True)
             return True
         ref = TaskRef(family, task_id)
-        update = polls.read_payload(body, ref=ref, polled=self._polled_of(ref)).update
+        update = self._read(body, ref, self._polled_of(ref)).update
         ended = update is not None and update.is_terminal
         news = self._deliveries.keep((family, task_id), body, ended=ended)
         if update is not None and ended and news and self._ended is not None:
             self._ended(ref, update)
         return False
+
+    def _read(self, body: Any, ref: TaskRef, polled: Polled) -> Seen:
+        return polls.read_payload(body, ref=ref, polled=polled, redactor=self._redactor)
 
     def knows(self, family: str, task_id: str) -> bool:
         """Whether somebody waits or waited for this task here, or a webhook was expected or has come."""
@@ -249,7 +256,7 @@ class TaskWaiter:
             f"no end after {elapsed:.3g} s of waiting (last state: {state}{_ready(slot)}{trouble})",
             elapsed=elapsed,
             clips=slot.last.clips if slot.last else (),
-            last_body=slot.last.raw if slot.last else None,
+            last_body=self._redactor.copy(slot.last.raw) if slot.last else None,
             task_id=ref.task_id,
             family=ref.family,
             kind=ref.kind,
@@ -266,7 +273,7 @@ class TaskWaiter:
             slot = self._slots[key] = Slot(key, ref, polled, now - self._age(ref))
             slot.listeners = listener
             if (body := self._deliveries.early(slot.key)) is not None:
-                self._apply(slot, polls.read_payload(body, ref=ref, polled=polled), told=True)
+                self._apply(slot, self._read(body, ref, polled), told=True)
                 return slot
             if self._is_told(slot):
                 self._agenda.schedule(slot, max(now, slot.born + self._slow_look(slot, now - slot.born)))

@@ -109,7 +109,7 @@ class ApiCaller:
 
         async def keep(recording: Recording, task: Task[Any]) -> None:
             task.job_key = recording.key
-            await recording.accepted(task.ref, task.raw)
+            await recording.accepted(task.ref, self._session.redactor.copy(task.raw))
 
         def again(recording: Recording, earlier: Earlier) -> Task[Any]:
             assert earlier.task is not None  # a request that makes tasks is not equal to one that does not
@@ -154,7 +154,10 @@ class ApiCaller:
                 await self._clock.sleep(pause)
 
         async def keep(recording: Recording, reply: Any) -> None:
-            await (recording.answered(reply.raw) if whole else recording.dropped())
+            if whole:
+                await recording.answered(self._session.redactor.copy(reply.raw))
+            else:
+                await recording.dropped()
 
         def again(_recording: Recording, earlier: Earlier) -> Any:
             kept = replies.answer(200, {}, encode_any(earlier.reply, out.call))
@@ -176,14 +179,16 @@ class ApiCaller:
     ) -> Any:
         """Any call that is not typed; see `MusicAPI.request`."""
         out = raw_outgoing(method, path, options, json, params, self._path_of)
+        instead = _instead(path, json)
+        del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
         record(out, options, recorder)
 
         async def fly() -> Any:
             reply = await self._session.send(out, options)
-            return _read_any(reply, out, _instead(path, json))
+            return _read_any(reply, out, instead)
 
         async def keep(recording: Recording, reply: Any) -> None:
-            await recording.answered(reply)
+            await recording.answered(self._session.redactor.copy(reply))
 
         def again(_recording: Recording, earlier: Earlier) -> Any:
             return earlier.reply

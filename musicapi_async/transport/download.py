@@ -34,9 +34,9 @@ from ..wire import complete, media, retry
 from . import part as parts
 from .file_names import check_pattern, holds_id, name_of
 from .limiter import RateLimiter
-from .links import EXTENSIONS, OTHERS, UNKNOWN, Link, extension_of
+from .links import EXTENSIONS, OTHERS, UNKNOWN, Link, extension_of, shown_link
 from .media_requests import Unpacker, first_line, line_of, malformed, url_of
-from .session import Session
+from .session import Session, reason_of
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -142,6 +142,10 @@ class Downloader:
         try:
             async with self._lock(path), self._limiter.slot("media"):
                 return await self._fetch(link, path, owned)
+        except DownloadError as error:
+            # What was tried before is an error of aiohttp, which holds signed addresses and does not pickle.
+            error.__cause__ = error.__context__ = None
+            raise
         except OSError as error:
             raise DownloadError(
                 f"could not write {error.filename or path}: {error.strerror or error}",
@@ -169,7 +173,7 @@ class Downloader:
                     await anyio.to_thread.run_sync(parts.drop, part)
                 if tries == TRIES:
                     raise DownloadError(
-                        f"could not fetch {link.url.partition('?')[0]} in {TRIES} tries: {again}",
+                        f"could not fetch {shown_link(link.url)} in {TRIES} tries: {again}",
                         url=link.url,
                         path=str(path),
                         status=again.status,
@@ -214,7 +218,7 @@ class Downloader:
             await anyio.to_thread.run_sync(parts.drop, part)
             raise
         except aiohttp.ClientError as error:
-            raise _Again(str(error) or type(error).__name__) from error
+            raise _Again(reason_of(error)) from error
         except zlib.error as error:
             raise _Again(f"the packed file is damaged: {error}", drop=True) from error
         except TimeoutError as error:
@@ -272,7 +276,7 @@ async def _accept(response: aiohttp.ClientResponse, have: int, url: str) -> _Bod
             raise _Again(f"the server does not continue the partial file: {told}", status, drop=True)
         if status in LATE:
             raise _Again(told, status)
-        told = f"HTTP {status} for {url.partition('?')[0]}" + (f": {line}" if line else "")
+        told = f"HTTP {status} for {shown_link(url)}" + (f": {line}" if line else "")
         raise DownloadError(told, url=url, status=status, hint=_next_step(status))
     try:
         unpacker = Unpacker(response.headers.get("Content-Encoding", ""))

@@ -146,6 +146,14 @@ def extension_of(url: str) -> str:
     return suffix if suffix in EXTENSIONS or suffix in OTHERS else ""
 
 
+def shown_link(url: str) -> str:
+    """A link as an error text shows it: without its query, which may be signed, and without a password."""
+    parts = parts_of(url)
+    host = parts.netloc.rpartition("@")[2]
+    shown = f"{parts.scheme}://{host}{parts.path}" if host else url.partition("?")[0].partition("#")[0]
+    return shown[:200]
+
+
 def parts_of(url: str) -> SplitResult:
     """The parts of a link; empty ones if it is none."""
     try:

@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
 from ..api.families import FAMILIES
 from ..api.operation import Operation
-from ..api.request import SECRET, Request, body, refuse, secrets_in, violations
-from ..config import ATTEMPT_TIMEOUT, Options
+from ..api.request import SECRET, Request, body, check_secrets, refuse, secrets_of, violations
+from ..config import ATTEMPT_TIMEOUT, Options, leaves_folder
 from ..errors import RequestValidationError
 from ..wire import codec
 from .recording import Recorder
@@ -57,7 +57,7 @@ def outgoing(
         lane="submit" if operation.submits else "call",
         body=data,
         attempt_timeout=options.attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
-        secrets=tuple(str(values[name]) for name in SECRET if values.get(name)) if values else (),
+        secrets=secrets_of(data, call),
     )
 
 
@@ -104,9 +104,17 @@ def raw_outgoing(  # noqa: PLR0917 - what the caller was given, and where
             raise RequestValidationError(f"params: {name} is not finite", field="params")
         if value is not None:
             query[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    if leaves_folder(parts.path):
+        raise RequestValidationError(
+            "path: one without '..' and '%2e', which could lead out of the API",
+            field="path",
+            value=repr(path[:80]),
+        )
     call = f"{verb} {parts.path}"
     known = _declared(path_of).get(call)
     creates = verb != "GET" and (known is None or known.submits)  # what nobody knows may make tasks
+    body = None if json is None else encode_any(json, call)
+    in_query = [value for name, value in (*parse_qsl(parts.query), *query.items()) if name in SECRET]
     return Outgoing(
         method=verb,
         path=path,
@@ -114,9 +122,9 @@ def raw_outgoing(  # noqa: PLR0917 - what the caller was given, and where
         kind="get" if verb == "GET" else "create",
         lane="submit" if creates else "call",
         params=query or None,
-        body=None if json is None else encode_any(json, call),
+        body=body,
         attempt_timeout=options.attempt_timeout or (known and known.attempt_timeout) or ATTEMPT_TIMEOUT,
-        secrets=tuple(secrets_in(json)),
+        secrets=secrets_of(body, call) + check_secrets(in_query, call),
     )
 
 
@@ -133,9 +141,10 @@ def record(
 ) -> None:
     """Have a call written down that costs credits, or that has a job key."""
     if out.kind == "create" or (out.kind == "repeatable" and options.job_key is not None):
+        params = {name: value for name, value in (out.params or {}).items() if name not in SECRET}
         out.recording = recorder.record(
             options.job_key,
-            f"{out.call}?{urlencode(out.params)}" if out.params else out.call,
+            f"{out.call}?{urlencode(params)}" if params else out.call,
             out.body or b"",
             operation.family.word if operation is not None else "",
             operation.name if operation is not None else "",

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final, Literal, cast
@@ -26,19 +25,30 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import (
+    BadHttpMessage,
+    BadStatusLine,
+    ContentLengthError,
+    HttpProcessingError,
+    InvalidHeader,
+    LineTooLong,
+    TransferEncodingError,
+)
 from yarl import URL
 
 from .._version import __version__
 from ..clock import Clock
-from ..config import ATTEMPT_TIMEOUT, BODY_LIMIT, CONNECT_TIMEOUT, Options
+from ..config import ATTEMPT_TIMEOUT, BODY_LIMIT, CONNECT_TIMEOUT, Options, find_proxy
 from ..errors import (
     APIConnectionError,
     ConnectFailedError,
     ConnectionLostError,
     InvalidResponseError,
+    MusicAPIError,
     RequestTimeoutError,
 )
 from ..wire import replies, retry
+from ..wire.redaction import Redactor
 from ..wire.replies import Answer
 from . import media_requests
 from .limit import TimeLimits
@@ -51,9 +61,6 @@ POOL: Final = 64
 """Connections kept; the limiter's lanes queue in front of it: a queue in the pool gave tails of 1 s."""
 KEEP_ALIVE: Final = 75.0
 """Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
-HIDDEN: Final = "[hidden]"
-"""Stands for a secret in whatever is shown of an answer."""
-HIDDEN_BYTES: Final = HIDDEN.encode()
 SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
@@ -83,6 +90,13 @@ class Outgoing(msgspec.Struct, kw_only=True):
     doubt: bool = False
     start: Start | None = None
     recording: Recording | None = None
+
+    def __repr__(self) -> str:
+        return f"Outgoing({self.call!r}, kind={self.kind!r}, lane={self.lane!r}, left={self.left})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Without the body and the secrets in it, as in `repr`."""
+        return [("call", self.call), ("kind", self.kind), ("lane", self.lane), ("left", self.left)]
 
 
 def fill_path(path: str, values: Mapping[str, Any]) -> str:
@@ -125,6 +139,7 @@ class Session:
         proxy: str | None = None,
         trust_env: bool = False,
         forbid_private_addresses: bool = False,
+        redactor: Redactor | None = None,
         body_limit: int = BODY_LIMIT,
         reached: set[str] | None = None,
     ) -> None:
@@ -137,7 +152,8 @@ class Session:
         # Sessions of our own carry these by default, which is cheaper than merging them into each request.
         self._get_headers: Final = None if given is None else self._headers
         self._post_headers: Final = {**(self._get_headers or {}), "Content-Type": "application/json"}
-        self._key: Final = api_key
+        self.redactor: Final = redactor or Redactor([api_key])
+        """Hides the key, and the secrets of requests, in what is shown."""
         self._base: Final = base_url
         self._limiter: Final = limiter
         self._clock: Final = clock
@@ -150,7 +166,6 @@ class Session:
         self._reached: Final = set[str]() if reached is None else reached
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
         self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
-        self._key_spellings: Final = _spellings(api_key)
         # yarl keeps the last 128; with more tasks than that each poll would parse its own again, for 3 µs.
         self._url: Final = lru_cache(maxsize=MOST_URLS)(partial(_address, base_url))
 
@@ -175,7 +190,7 @@ class Session:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=CONNECTING,
-                trust_env=self._trust_env,
+                request_class=ProxiedByEnvironment if self._trust_env else aiohttp.ClientRequest,
                 proxy=self._proxy,
                 trace_configs=traces,
                 headers={"User-Agent": USER_AGENT} if name == "media" else self._headers,
@@ -191,6 +206,7 @@ class Session:
         the request may have left), `InvalidResponseError` for a body over the limit.
         """
         attempt = 1
+        self.redactor.learn(out.secrets)
         recording = out.recording if out.kind == "create" else None
         while True:
             error: APIConnectionError | None = None
@@ -238,68 +254,78 @@ class Session:
             await self._clock.sleep(wait)
 
     async def attempt(self, out: Outgoing) -> Answer:
-        """One attempt. Everything that aiohttp raises is mapped here, around the reading of the body too."""
-        session = self._session("create" if out.kind == "create" else "api")
+        """One attempt. Everything that aiohttp raises becomes an error of ours, the reading of the body too.
+
+        Nothing of aiohttp hangs on that error, not even as its context: its errors hold the key, passwords of
+        proxies and what the peer sent, and they do not pickle.
+        """
         out.left = self._given is not None
         try:
-            with self._limits.within(out.attempt_timeout):
-                # Not `async with`: its exit releases once more what a body that was read has released (4 µs).
-                response = await session.request(
-                    out.method,
-                    self._url(out.path),
-                    params=out.params,
-                    data=out.body,
-                    headers=self._get_headers if out.body is None else self._post_headers,
-                    allow_redirects=False,
-                    timeout=CONNECTING,
-                    trace_request_ctx=out,
-                )
-                try:
-                    raw = await response.content.readany()
-                    if len(raw) > self._body_limit or not response.content.at_eof():
-                        raw = await _rest(raw, response, self._body_limit, out)
-                except BaseException:
-                    response.close()
-                    raise
-            if response.status < 500:
+            status, headers, raw = await self._exchange(out)
+        except _TooLarge as large:
+            failure: MusicAPIError = InvalidResponseError(
+                f"the answer is larger than {self._body_limit} bytes",
+                status=large.status,
+                body=replies.excerpt(large.beginning, self.redactor),
+                call=out.call,
+                may_have_been_charged=out.kind == "create",
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = self._failure_of(error, out)
+        else:
+            if status < 500:
                 self._reached.add(self._base)
-            headers: Mapping[str, str] = response.headers
-            if self._key in "\n".join(headers.values()):  # the key holds no white space
-                headers = {k.lower(): v.replace(self._key, HIDDEN) for k, v in headers.items()}
-            return replies.answer(response.status, headers, self._without_secrets(raw, out), self._clock.time)
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise ConnectFailedError(
-                f"no connection to {self._base}: {_reason(error)}", sent=False, call=out.call
-            ) from error
-        except aiohttp.ClientHttpProxyError as error:
-            raise ConnectFailedError(
-                f"the proxy refused: HTTP {error.status}", sent=False, call=out.call
-            ) from error
-        except TimeoutError as error:
-            told = f"no answer within {out.attempt_timeout:g} s"
-            if out.kind == "create" and not out.left:
-                raise ConnectFailedError(told, sent=False, call=out.call) from error
-            raise RequestTimeoutError(told, sent=True, call=out.call) from error
-        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            sent = None if out.left or out.kind != "create" else False
-            if sent is False:
-                raise ConnectFailedError(
-                    f"the connection failed before anything was sent: {_reason(error)}",
-                    sent=False,
-                    call=out.call,
-                ) from error
-            raise ConnectionLostError(
-                f"the connection dropped: {_reason(error)}", sent=sent, call=out.call
-            ) from error
+            return replies.answer(status, headers, raw, self.redactor, self._clock.time)
+        raise failure
 
-    def _without_secrets(self, raw: bytes, out: Outgoing) -> bytes:
-        """Whatever the status: what the service repeats may end up in an error, and that in a log."""
-        for spelling in self._key_spellings:
-            raw = raw.replace(spelling, HIDDEN_BYTES)
-        for secret in out.secrets:
-            for spelling in _spellings(secret):
-                raw = raw.replace(spelling, HIDDEN_BYTES)
-        return raw
+    async def _exchange(self, out: Outgoing) -> tuple[int, Mapping[str, str], bytes]:
+        """Send the request and read the whole answer."""
+        session = self._session("create" if out.kind == "create" else "api")
+        with self._limits.within(out.attempt_timeout):
+            # Not `async with`: its exit releases once more what a body that was read has released (4 µs).
+            response = await session.request(
+                out.method,
+                self._url(out.path),
+                params=out.params,
+                data=out.body,
+                headers=self._get_headers if out.body is None else self._post_headers,
+                allow_redirects=False,
+                timeout=CONNECTING,
+                trace_request_ctx=out,
+            )
+            try:
+                raw = await response.content.readany()
+                if len(raw) > self._body_limit or not response.content.at_eof():
+                    raw = await _rest(raw, response, self._body_limit)
+            except BaseException:
+                response.close()
+                raise
+        return response.status, response.headers, raw
+
+    def _failure_of(self, error: Exception, out: Outgoing) -> APIConnectionError:
+        """What an attempt without an answer means: was anything sent?"""
+        reason = self.redactor.line(reason_of(error))
+        unsent = out.kind == "create" and not out.left
+        match error:
+            case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
+                told, unsent = f"no connection to {self._base}: {reason}", True
+            case aiohttp.InvalidURL() | UnicodeError():
+                told, unsent = f"{self._base} cannot be called: {reason}", True
+            case aiohttp.ClientHttpProxyError():
+                told, unsent = f"the proxy refused: HTTP {error.status}", True
+            case TimeoutError():
+                told = f"no answer within {out.attempt_timeout:g} s"
+                if not unsent:
+                    return RequestTimeoutError(told, sent=True, call=out.call)
+            case aiohttp.ClientResponseError():
+                told = f"the answer is not valid HTTP: {reason}"
+            case _ if unsent:
+                told = f"the connection failed before anything was sent: {reason}"
+            case _:
+                told = f"the connection dropped: {reason}"
+        if unsent:
+            return ConnectFailedError(told, sent=False, call=out.call)
+        return ConnectionLostError(told, sent=None, call=out.call)
 
     @property
     def reached(self) -> bool:
@@ -340,29 +366,76 @@ def _socket_seconds(clock: Clock, seconds: float) -> float:
     return max(clock.real(seconds), min(seconds, SOCKET_FLOOR))
 
 
-async def _rest(first: bytes, response: aiohttp.ClientResponse, limit: int, out: Outgoing) -> bytes:
-    """The whole body of which `first` has been read; `InvalidResponseError` if that is over the limit."""
+class _TooLarge(Exception):
+    """A body is over the limit; `beginning` is its first part."""
+
+    def __init__(self, status: int, beginning: bytes) -> None:
+        super().__init__()
+        self.status = status
+        self.beginning = beginning
+
+
+async def _rest(first: bytes, response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The whole body of which `first` has been read; `_TooLarge` if that is over the limit."""
     content = response.content
     parts = [first]
     size = len(first)
     while size > limit or not content.at_eof():
         if size > limit:
-            raise InvalidResponseError(
-                f"the answer is larger than {limit} bytes",
-                status=response.status,
-                body=parts[0][:500],
-                call=out.call,
-                may_have_been_charged=out.kind == "create",
-            )
+            raise _TooLarge(response.status, b"".join(parts))
         parts.append(await content.readany())
         size += len(parts[-1])
     return b"".join(parts)
 
 
-def _spellings(secret: str) -> tuple[bytes, ...]:
-    """How a secret may stand in a body: as it is, and as JSON writes it where that is not the same."""
-    return tuple(dict.fromkeys((secret.encode(), msgspec.json.encode(secret)[1:-1])))
+BROKEN: Final[tuple[tuple[type[HttpProcessingError], str], ...]] = (
+    (LineTooLong, "a header or the status line is too long"),
+    (BadStatusLine, "broken status line"),
+    (InvalidHeader, "broken header"),
+    (ContentLengthError, "the body is shorter than announced"),
+    (TransferEncodingError, "broken chunks"),
+    (HttpProcessingError, "broken header or body"),
+)
+"""What the parser of aiohttp complains of."""
 
 
-def _reason(error: BaseException) -> str:
-    return str(error).replace(" ssl:default", "") or type(error).__name__
+def reason_of(error: BaseException) -> str:
+    """What went wrong with a connection, in words of our own or of the system.
+
+    The texts of aiohttp may hold what the peer sent (cut in the middle of a secret), and addresses with
+    their queries and passwords.
+    """
+    match error:
+        case aiohttp.TooManyRedirects():
+            return "too many redirects"
+        case aiohttp.InvalidURL():
+            return "not an address that can be called"
+        case aiohttp.ClientConnectorError():
+            return str(error).replace(" ssl:default", "")
+        case aiohttp.ServerDisconnectedError():
+            return "the server closed the connection"
+        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
+            cause: BaseException | None = error.__cause__
+            while isinstance(cause, HttpProcessingError) and type(cause) is HttpProcessingError:
+                cause = cause.__cause__ or BadHttpMessage("")
+            return next(
+                (told for kind, told in BROKEN if isinstance(cause, kind)), "the body is not complete"
+            )
+        case OSError():
+            return str(error) or type(error).__name__
+        case UnicodeError():
+            return "the address has a host name that does not exist"
+        case _:
+            return type(error).__name__
+
+
+class ProxiedByEnvironment(aiohttp.ClientRequest):
+    """A request through the proxy that the environment names for its address, if there is one.
+
+    The `trust_env` of aiohttp would read passwords from `.netrc` as well, and send them to any host.
+    """
+
+    def __init__(self, method: str, url: URL, *, proxy: URL | None = None, **options: Any) -> None:
+        if proxy is None and (found := find_proxy(str(url))) is not None:
+            proxy = URL(found)
+        super().__init__(method, url, proxy=proxy, **options)

@@ -18,7 +18,8 @@ import msgspec
 
 from ..api.handle import TaskRef
 from ..api.request import Request
-from ..config import LOOPBACK
+from ..api.values import SHORTEST_SECRET
+from ..config import is_protected
 from ..errors import RequestValidationError
 from ..wire import signature
 from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
@@ -48,10 +49,12 @@ class Webhooks:
 
     `url`: the public https address of the view that calls `client.webhooks.handle`; http only for this
     machine. None: order no webhooks, only receive them. `secret`: the key that signs them, or several while
-    one is being replaced: the first signs what is ordered from now on, all are accepted. `tolerance`: seconds
-    by which the time of signing may be away. `limit`: bytes of the largest body. `now`: a clock, for tests.
+    one is being replaced: the first signs what is ordered from now on, and must have at least 16 characters
+    for that; all are accepted. `tolerance`: seconds by which the time of signing may be away. `limit`: bytes
+    of the largest body. `now`: a clock, for tests.
 
-    Raises `RequestValidationError` for an address that the service would not call, and without a secret.
+    Raises `RequestValidationError` for an address that the service would not call, and for a secret that is
+    missing or too short.
     """
 
     def __init__(
@@ -72,6 +75,9 @@ class Webhooks:
         self.now: Final = now
         if not self.secrets or not all(self.secrets):
             raise _bad("webhooks", "a secret that is not empty: without one anybody could sign")
+        if url is not None and len(self.secrets[0]) < SHORTEST_SECRET:
+            least = f"a secret of at least {SHORTEST_SECRET} characters, such as secrets.token_urlsafe()"
+            raise _bad("webhooks", least)
         if url is not None and not _callable(url):
             raise _bad("webhooks", f"an https address of at most {URL_LIMIT} characters, without a fragment")
 
@@ -298,12 +304,7 @@ def _digest(key: str) -> bytes:
 
 
 def _callable(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        scheme = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
-        return scheme and bool(parts.hostname) and not parts.fragment and len(url) <= URL_LIMIT
-    except ValueError:
-        return False
+    return is_protected(url) and not urlsplit(url).fragment and len(url) <= URL_LIMIT
 
 
 def _bad(field: str, limit: str) -> RequestValidationError:

@@ -132,7 +132,7 @@ class Look:
         flagged = any(self.body.get(flag) is not None for flag in REFUND_FLAGS)
         if ok and found.json and not flagged and not self.type:
             return self._failed() if says_failed else None  # R3, or the usual answer
-        text = found.text.lower()
+        text = found.words
         limited = any(word in text for word in LIMITS_NOT_FAILURES)
         if flagged and self.type in TASK_WORDS and not limited:  # R2
             return self._failed()
@@ -324,6 +324,7 @@ class Look:
         self, phase: Literal["pending", "running"], clips: Clips | None = None, note: str = ""
     ) -> Seen:
         update = self._update(phase, clips)
+        note = self.found.redactor.line(note) if note else ""
         return Seen(phase=phase, update=update, retry_after=self.found.retry_after, note=note)
 
     def _done(self, result: Result, doubt: Literal["", "no file"] = "") -> Seen:
@@ -333,13 +334,14 @@ class Look:
 
     def _failed(self, clips: Clips | None = None, reason: str = "", *, sure: bool = True) -> Seen:
         said = error_text(self.body) or ""
+        hide = self.found.redactor.text
         text = reason or (said if said.strip().lower() != "success" else "")
         error = TaskFailedError(
-            text or "no reason given",
-            type=text_or_none(self.body.get("type")),
+            hide(text) or "no reason given",
+            type=hide(text_or_none(self.body.get("type")) or "") or None,
             refunded=self._refunded(f"{said} {reason}"),
             clips=clips or (),
-            body=self.found.body,
+            body=self.found.shown,
             http_status=self.found.status,
             task_id=self.ref.task_id,
             family=self.ref.family,
@@ -347,7 +349,7 @@ class Look:
         seen = Seen(phase="failed", update=self._update("failed", clips, error=error), error=error)
         if sure:
             return seen
-        mark = zlib.crc32(f"{self.found.status} {self.type} {self.found.text}".encode())
+        mark = zlib.crc32(f"{self.found.status} {self.type} {self.found.words}".encode())
         return msgspec.structs.replace(_doubted(seen, "again"), mark=mark)
 
     def _refunded(self, text: str) -> bool | None:
@@ -364,7 +366,7 @@ class Look:
             return InvalidResponseError(
                 f"the answer is not JSON: {self.found.text}",
                 status=self.found.status,
-                body=self.found.body,
+                body=self.found.shown,
                 call=call,
                 task_id=self.ref.task_id,
                 family=self.ref.family,

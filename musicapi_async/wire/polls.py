@@ -17,6 +17,7 @@ from ..api.results import TaskUpdate
 from ..api.values import text_or_none
 from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen
+from .redaction import NOTHING_KNOWN, Redactor
 from .replies import Answer
 
 __all__ = ["Memory", "Seen", "Verdict", "decide", "read_payload", "read_poll", "unanswered"]
@@ -82,9 +83,9 @@ def read_poll(found: Answer, *, ref: TaskRef, polled: Polled) -> Seen:
     return Look(found, ref, polled).judge()
 
 
-def read_payload(body: Any, *, ref: TaskRef, polled: Polled) -> Seen:
+def read_payload(body: Any, *, ref: TaskRef, polled: Polled, redactor: Redactor = NOTHING_KNOWN) -> Seen:
     """Judge the body of a webhook as a poll answered with HTTP 200; its event `song.failed` ends the task."""
-    look = Look(Answer(200, {}, body, json=True), ref, polled)
+    look = Look(Answer(200, {}, body, json=True, redactor=redactor), ref, polled)
     event = text_or_none(look.body.get("event")) or ""
     return look.failed_by_event() if event.lower() == FAILED_EVENT else look.judge()
 

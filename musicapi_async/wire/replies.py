@@ -34,13 +34,17 @@ from ..errors import (
     SubscriptionRequiredError,
     UpstreamError,
 )
-from .codec import MalformedBody, decode, excerpt, one_line
+from .codec import MalformedBody, decode, one_line
+from .redaction import NOTHING_KNOWN, Redactor
 from .retry import Failure, parse_retry_after
 
 R = TypeVar("R", bound=Reply)
 
 REQUEST_ID_HEADERS: Final = ("x-request-id", "x-vercel-id", "cf-ray")
 """Headers that may hold an id for support, best first (contract, errors 1)."""
+
+BEGINNING: Final = 64 * 1024
+"""Bytes of a body that are looked through for the text of an error."""
 
 TEXT_KEYS: Final = ("error", "message", "detail")
 """Keys that may hold the text of an error, best first (contract, errors 1)."""
@@ -61,15 +65,26 @@ MODERATED: Final = (
 class Answer:
     """An HTTP answer with its body decoded.
 
-    `body` is the JSON value, or the first characters if `json` is False; `fields` the body if it is a JSON
-    object, else an empty one. `headers` have lower-case names, or find a name in any case as aiohttp's do.
-    `ok` is HTTP 2xx, whatever the body says; `code` the body's own code as a number if it is one (`404`,
-    `"404"`, `404.0`), `type` its type in lower case or nothing. `retry_after` is the seconds that the service
-    asks to wait, if it does.
+    `body` is the JSON value as it came, or the first characters with secrets hidden if `json` is False;
+    `fields` the body if it is a JSON object, else an empty one. `headers` have lower-case names, or find a
+    name in any case as aiohttp's do. `ok` is HTTP 2xx, whatever the body says; `code` the body's own code as
+    a number if it is one (`404`, `"404"`, `404.0`), `type` its type in lower case or nothing. `retry_after`
+    is the seconds that the service asks to wait, if it does. `redactor` hides secrets in texts.
     """
 
     # Every poll is asked for these several times, so they are found once, and no property stands between.
-    __slots__ = ("body", "code", "fields", "headers", "json", "ok", "retry_after", "status", "type")
+    __slots__ = (
+        "body",
+        "code",
+        "fields",
+        "headers",
+        "json",
+        "ok",
+        "redactor",
+        "retry_after",
+        "status",
+        "type",
+    )
 
     def __init__(
         self,
@@ -77,6 +92,8 @@ class Answer:
         headers: Mapping[str, str],
         body: Any,
         json: bool,
+        *,
+        redactor: Redactor = NOTHING_KNOWN,
         retry_after: float | None = None,
     ) -> None:
         self.status = status
@@ -84,6 +101,7 @@ class Answer:
         self.body = body
         self.json = json
         self.retry_after = retry_after
+        self.redactor = redactor
         self.ok = 200 <= status < 300
         self.fields = mapping_or_empty(body)
         code, word = self.fields.get("code"), self.fields.get("type")
@@ -96,18 +114,29 @@ class Answer:
         return self.json and isinstance(self.body, dict)
 
     @property
-    def text(self) -> str:
-        """What the service says about an error, in one line."""
-        return one_line(error_text(self.fields) or self._plain)
+    def shown(self) -> Any:
+        """A copy of the body with secrets hidden, for errors."""
+        return self.redactor.copy(self.body)
 
     @property
-    def _plain(self) -> str:
-        if not self.json and self.body:
-            text = str(self.body)
+    def text(self) -> str:
+        """What the service says about an error, in one line with secrets hidden: to be shown."""
+        return one_line(self._say(self.shown))
+
+    @property
+    def words(self) -> str:
+        """The same as it came and in lower case: to be judged."""
+        return one_line(self._say(self.body)).lower()
+
+    def _say(self, body: Any) -> str:
+        if (said := error_text(mapping_or_empty(body))) is not None:
+            return said
+        if not self.json and body:
+            text = str(body)
             page = text.lstrip().lower().startswith(("<!doctype", "<html", "<head", "<?xml"))
             return "a page of HTML" if page else text
-        if self.body not in (None, "", {}, []):
-            return excerpt(msgspec.json.encode(self.body))
+        if body not in (None, "", {}, []):
+            return msgspec.json.encode(body).decode()
         try:
             return HTTPStatus(self.status).phrase
         except ValueError:
@@ -120,15 +149,24 @@ class Answer:
 
 
 def answer(
-    status: int, headers: Mapping[str, str], raw: bytes, now: Callable[[], float] | None = None
+    status: int,
+    headers: Mapping[str, str],
+    raw: bytes,
+    redactor: Redactor = NOTHING_KNOWN,
+    now: Callable[[], float] | None = None,
 ) -> Answer:
     """Decode an answer; never raises. `now` gives the Unix time that a date in Retry-After counts from."""
     asked = headers.get("retry-after")
     wait = None if asked is None else parse_retry_after(asked, math.inf if now is None else now())
     try:
-        return Answer(status, headers, decode(raw), True, wait)
+        return Answer(status, headers, decode(raw), True, redactor=redactor, retry_after=wait)
     except MalformedBody:
-        return Answer(status, headers, excerpt(raw), False, wait)
+        return Answer(status, headers, excerpt(raw, redactor), False, redactor=redactor, retry_after=wait)
+
+
+def excerpt(raw: bytes, redactor: Redactor) -> str:
+    """The first characters of a body, fit for an error text and a log line."""
+    return redactor.line(raw[:BEGINNING].decode(errors="replace"))
 
 
 def number(value: Any) -> int | None:
@@ -200,15 +238,16 @@ def error_of(
     """
     code = found.code
     status = code if found.ok and code is not None and code >= 400 else found.status
-    body = found.fields
+    shown, headers = found.shown, found.redactor.headers(found.headers)
+    body = mapping_or_empty(shown)
     word = text_or_none(body.get("type")) or (None if body.get("type") is None else str(body["type"]))
     told: dict[str, Any] = {
         "status": status,
         "type": word,
         "code": _code(body.get("code")),
-        "body": found.body,
-        "headers": {str(name).lower(): str(value) for name, value in found.headers.items()},
-        "request_id": next(filter(None, map(found.headers.get, REQUEST_ID_HEADERS)), None),
+        "body": shown,
+        "headers": headers,
+        "request_id": next(filter(None, map(headers.get, REQUEST_ID_HEADERS)), None),
         "retry_after": found.retry_after,
         "call": call,
         "task_id": task_id,
@@ -216,10 +255,10 @@ def error_of(
         # A failure of the service may have come after the charge (contract, errors 6).
         "may_have_been_charged": status >= 500 and call.startswith("POST") and task_id is None,
     }
-    step = failed_step(body)
+    step = failed_step(found.fields)
     if step is not None:
         return _step_failed(found, step, told)
-    kind = _class(status, found.type, found.text.lower())
+    kind = _class(status, found.type, found.words)
     if kind is EndpointRetiredError:
         known = FAMILIES.get(family or call.partition(" /")[2].partition("/")[0])
         told["replacement"] = replacement or (known.replacement if known else None)
@@ -231,8 +270,9 @@ def _code(value: Any) -> str | int | None:
 
 
 def _step_failed(found: Answer, step: str, told: dict[str, Any]) -> StepFailedError:
-    steps = mapping_or_empty(found.fields.get("steps"))
-    upload = mapping_or_empty(steps.get("upload"))
+    upload = mapping_or_empty(mapping_or_empty(found.fields.get("steps")).get("upload"))
+    steps = mapping_or_empty(mapping_or_empty(found.shown).get("steps"))
+    step = found.redactor.name(step)
     text = found.text
     reason = _text_of(mapping_or_empty(steps.get(step)).get("error"))
     if reason and reason not in text:
@@ -290,7 +330,7 @@ def failure_of(found: Answer) -> Failure | None:
         if code is None or code < 400:
             return None
         status = code
-    kind = _class(status, found.type, found.text.lower())
+    kind = _class(status, found.type, found.words)
     if kind is RateLimitedError:
         return Failure.RATE_LIMITED
     if issubclass(kind, ServerError):
@@ -364,13 +404,13 @@ def _without_result(
     if _text_of(found.fields.get("error")):
         return error_of(found, call=call, family=family)
     told = f"the answer is not JSON: {found.text}" if not found.json else f"the answer holds no {what}"
-    said = error_text(found.fields)
+    said = error_text(mapping_or_empty(found.shown))
     if said and said != "success":
         told = f"{told} (it says: {one_line(said)})"
     return InvalidResponseError(
         told.replace("no a ", "no "),
         status=found.status,
-        body=found.body,
+        body=found.shown,
         call=call,
         family=family,
         may_have_been_charged=charges,

@@ -181,7 +181,7 @@ async def test_a_failed_song_is_made_again_only_when_asked(
     assert sandbox.journal.charged_twice() == []
 
 
-HOOKS = Webhooks("http://127.0.0.1:9/hooks", "secret")
+HOOKS = Webhooks("http://127.0.0.1:9/hooks", "a-secret-of-the-batch")
 """Where nothing listens."""
 
 

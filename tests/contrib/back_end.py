@@ -21,7 +21,7 @@ def make(port: int, settings: dict[str, Any]) -> MusicAPI:
         base_url=settings["base_url"],
         clock=Clock(settings["speed"]),
         pace=None,
-        webhooks=Webhooks(url, "a secret") if settings.get("webhooks", True) else None,
+        webhooks=Webhooks(url, "a secret of a test") if settings.get("webhooks", True) else None,
     )
 
 

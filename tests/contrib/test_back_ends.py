@@ -184,7 +184,7 @@ async def test_deliveries_that_must_not_be_believed_are_refused_without_a_word(f
         raw = b'{"task_id":"t","platform":"suno","event":"song.completed"}'
         stale = {
             "X-Webhook-Timestamp": "1760000000",
-            "X-Webhook-Signature": sign("a secret", 1760000000, raw),
+            "X-Webhook-Signature": sign("a secret of a test", 1760000000, raw),
         }
 
         async def without_end() -> AsyncGenerator[bytes]:

@@ -179,7 +179,7 @@ async def test_a_webhook_with_the_job_key_settles_a_lost_answer(sandbox: Sandbox
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    client = opened(sandbox, tmp_path, webhooks=Webhooks(url=url, secret="whsec"))
+    client = opened(sandbox, tmp_path, webhooks=Webhooks(url=url, secret="whsec-sesame-opens"))
     async with client:
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
         with pytest.raises(OutcomeUnknownError) as caught:

@@ -243,14 +243,14 @@ async def test_a_webhook_secret_is_asked_for_again(sandbox: Sandbox, store: JobS
     async with opened(sandbox, store) as client:
         with pytest.raises(OutcomeUnknownError):
             await client.with_options(job_key="k").sonic.create_music(
-                **SONG, webhook_url="https://example.org/hook", webhook_secret="one"
+                **SONG, webhook_url="https://example.org/hook", webhook_secret="the-first-secret-of-two"
             )
         with pytest.raises(RequestValidationError, match="webhook_secret"):
             await client.resubmit("k")
-        await client.resubmit("k", webhook_secret="two")
+        await client.resubmit("k", webhook_secret="the-second-secret")
     body = sandbox.journal.creates[-1].body
     assert isinstance(body, dict)
-    assert body["webhook_secret"] == "two"
+    assert body["webhook_secret"] == "the-second-secret"
 
 
 async def test_the_secret_of_the_clients_own_webhooks_need_not_be_given_again(

@@ -422,6 +422,6 @@ def test_webhooks_without_a_secret_are_refused(secret: Any) -> None:
 
 def test_no_text_shows_the_secret() -> None:
     """Neither the settings nor a request with them."""
-    settings = Webhooks(URL, "hush-hush")
+    settings = Webhooks(URL, "hush-hush-hush-hush")
     request = settings.order(CreateMusic(mv="sonic-v6", gpt_description_prompt="x"))
     assert "hush" not in repr(settings) + repr(request)
