@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import RequestValidationError
 from .results import Result, TaskUpdate, Until
-from .values import mapping_or_empty, text_or_none
+from .values import mapping_or_empty, reference_or_none, text_or_none
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
@@ -134,7 +134,7 @@ class Task(Generic[R_co]):
     @property
     def uploaded_clip_id(self) -> str | None:
         """The clip that the upload step made, where there was one."""
-        return text_or_none(mapping_or_empty(self.steps.get("upload")).get("clip_id"))
+        return reference_or_none(mapping_or_empty(self.steps.get("upload")).get("clip_id"))
 
     async def wait(self, *, timeout: float | None = None, until: Until = "all") -> R_co:
         """Wait for the task. Free: polls cost nothing; may be called any number of times, also at once.

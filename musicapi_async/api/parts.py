@@ -8,7 +8,7 @@ from typing import Any, Final, cast, overload
 import msgspec
 
 from .results import SUCCEEDED, Clip, Clips, Result
-from .values import mapping_or_empty, text_or_none
+from .values import mapping_or_empty, reference_or_none, text_or_none
 
 
 class Stem(Clip, kw_only=True):
@@ -197,7 +197,7 @@ def read_pairs(items: Sequence[Any], raw: Any, *, task_id: str, family: str) -> 
 
 def read_voice(data: Mapping[str, Any], raw: Any, *, task_id: str, family: str) -> Voice | None:
     """A created voice, or None while there is no persona id."""
-    persona_id = text_or_none(data.get("persona_id"))
+    persona_id = reference_or_none(data.get("persona_id"))
     if persona_id is None:
         return None
     return Voice(persona_id, text_or_none(data.get("name")), raw, task_id=task_id, family=family)

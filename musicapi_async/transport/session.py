@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
 from .._version import __version__
@@ -38,7 +39,7 @@ from ..errors import (
     InvalidResponseError,
     RequestTimeoutError,
 )
-from ..wire import replies, retry
+from ..wire import codec, replies, retry, verdict
 from ..wire.replies import Answer
 from .limit import TimeLimits
 from .limiter import RateLimiter, Start
@@ -57,6 +58,9 @@ SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
 """What aiohttp watches itself: its time-outs for reading set two timers per call."""
+HEADER_LIMIT: Final = 64 * 1024
+"""Bytes of the longest status or header line that is read; aiohttp's own 8,190 are too few for signed cookies
+and security policies of gateways, and what it refuses to read is lost."""
 MOST_URLS: Final = 1024
 """Addresses of tasks that are kept: 0.6 MB at most."""
 USER_AGENT: Final = f"musicapi-async/{__version__}"
@@ -146,6 +150,7 @@ class Session:
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
         self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
         self._key_spellings: Final = _spellings(api_key)
+        self._repaired: Final = codec.RepairLog(f"an answer of {base_url}")
         # yarl keeps the last 128; with more tasks than that each poll would parse its own again, for 3 µs.
         self._url: Final = lru_cache(maxsize=MOST_URLS)(partial(_address, base_url))
 
@@ -168,6 +173,8 @@ class Session:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=CONNECTING,
+                max_line_size=HEADER_LIMIT,
+                max_field_size=HEADER_LIMIT,
                 trust_env=self._trust_env,
                 proxy=self._proxy,
                 trace_configs=traces,
@@ -212,6 +219,8 @@ class Session:
                 retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
             )
             wait = retry.decide(out.kind, failure, attempt, retry_after, policy, self._draw)
+            if reply is not None and out.kind == "create" and verdict.carried_out(reply, out.call):
+                wait = None  # a refusal that names a task is none
             if failure is retry.Failure.RATE_LIMITED:
                 # No header stops the lane for longer than a retry would obey it.
                 self._limiter.pause(out.lane, wait or min(retry_after or 0.0, policy.retry_after_cap))
@@ -255,7 +264,7 @@ class Session:
             headers: Mapping[str, str] = response.headers
             if self._key in "\n".join(headers.values()):  # the key holds no white space
                 headers = {k.lower(): v.replace(self._key, HIDDEN) for k, v in headers.items()}
-            return replies.answer(response.status, headers, self._without_secrets(raw, out))
+            return replies.answer(response.status, headers, self._without_secrets(raw, out), self._repaired)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise ConnectFailedError(
                 f"no connection to {self._base}: {_reason(error)}", sent=False, call=out.call
@@ -264,6 +273,16 @@ class Session:
             raise ConnectFailedError(
                 f"the proxy refused: HTTP {error.status}", sent=False, call=out.call
             ) from error
+        except aiohttp.ClientResponseError as error:
+            # From aiohttp's parser: the status that it carries is not the server's, and its text and headers
+            # are whatever the peer sent.
+            long = isinstance(error.__cause__, LineTooLong)
+            fault = (
+                f"a line of its head is longer than {HEADER_LIMIT} bytes" if long else "its head is malformed"
+            )
+            raise APIConnectionError(
+                f"the answer breaks the rules of HTTP and was not read: {fault}", sent=True, call=out.call
+            ) from None
         except TimeoutError as error:
             told = f"no answer within {out.attempt_timeout:g} s"
             if out.kind == "create" and not out.left:
