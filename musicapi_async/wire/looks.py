@@ -35,7 +35,8 @@ TASK_WORDS: Final = frozenset({"failed", "timeout", "api_error", "bad_request", 
 """Values of `type` that speak of the task where a refund flag stands beside them (R2)."""
 FAILED_IN_2XX: Final = frozenset({"timeout", "api_error", "forbidden", "bad_request"})
 """Values of `type` that mean a failed task in a 2xx (R3)."""
-REFUND_FLAGS: Final = frozenset({"already_refunded", "refund_processed"})
+REFUND_FLAGS: Final = ("refund_processed", "already_refunded")
+"""Keys that report a refund, the better one first."""
 LIMITS_NOT_FAILURES: Final = (*TOO_FAST, "usage limit")
 """Texts of Nuro's limits, which come with the refund flag of a failure (R2)."""
 
@@ -98,6 +99,16 @@ class Look:
             return self._transient()  # R12
         return self._by_shape()
 
+    def failed_by_event(self) -> Seen:
+        """Return the failure that a webhook reports by the name of its event; `message` tells why."""
+        items = list_or_empty(self.body.get("data"))
+        clips = self._clips(items) if items else None
+        told = (text_or_none(self.body.get("message")), error_text(self.body))
+        reason = next((text for text in told if text and text.strip().lower() != "success"), "")
+        if not reason and clips is not None:
+            reason = "; ".join(dict.fromkeys(filter(None, (clip.failure for clip in clips))))
+        return self._failed(clips, reason)
+
     @property
     def _is_plain(self) -> bool:
         """The usual answer, of which R1 to R12 say nothing."""
@@ -108,7 +119,7 @@ class Look:
             and not self.type
             and "data" in body
             and "status" not in body
-            and REFUND_FLAGS.isdisjoint(body)
+            and body.keys().isdisjoint(REFUND_FLAGS)
         )
 
     @property
@@ -118,7 +129,7 @@ class Look:
     def _by_status(self, status: int, says_failed: bool) -> Seen | None:
         """R2 to R10; None where the body decides."""
         found, ok = self.found, 200 <= status < 300
-        flagged = any(self.body.get(flag) is not None for flag in REFUND_FLAGS & self.body.keys())
+        flagged = any(self.body.get(flag) is not None for flag in REFUND_FLAGS)
         if ok and found.json and not flagged and not self.type:
             return self._failed() if says_failed else None  # R3, or the usual answer
         text = found.text.lower()
@@ -168,7 +179,13 @@ class Look:
             voice = read_voice(
                 mapping_or_empty(data), self.found.body, task_id=self.ref.task_id, family=self.ref.family
             )
-            return self._done(voice) if voice else self._going("pending")
+            if voice is not None:
+                return self._done(voice)
+            told = mapping_or_empty(data)
+            word = (text_or_none(told.get("status")) or "").upper()
+            if "FAIL" in word or "ERROR" in word:
+                return self._failed(reason=error_text(told) or "")
+            return self._going("pending")
         note = "" if data in (None, []) and self.body else f"no rule knows this body: {self.found.text}"
         return self._going("pending", note=note)
 
@@ -201,7 +218,7 @@ class Look:
         if not clip.clip_id or "state" in clip.raw:
             return False
         unsaid = self.ref.kind in {"", "get_music"}
-        return self.ref.kind == "upload" or (unsaid and clip.raw.keys() == {"clip_id"})
+        return self.ref.kind == "upload" or (unsaid and clip.raw.keys() <= {"clip_id", "id"})
 
     def _ended(self, clips: Clips, *, failed: bool) -> Seen:
         if not failed:
@@ -335,9 +352,10 @@ class Look:
 
     def _refunded(self, text: str) -> bool | None:
         """What the service reports: its flag, else the word in its text, else nothing."""
-        flags = [self.body[flag] for flag in REFUND_FLAGS if isinstance(self.body.get(flag), bool)]
-        if flags:
-            return any(flags)
+        for flag in REFUND_FLAGS:
+            value = self.body.get(flag)
+            if isinstance(value, bool):
+                return value
         return True if "refunded" in text.lower() else None
 
     def _error(self) -> MusicAPIError:

@@ -14,6 +14,7 @@ import msgspec
 from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate
+from ..api.values import text_or_none
 from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen
 from .replies import Answer
@@ -32,6 +33,9 @@ HALF_LIMIT: Final = 120.0
 """Seconds to wait for the second song of Riffusion, from the first look that showed one finished."""
 LIMITED_PAUSE: Final = 10.0
 """Least seconds before the next look after a 429 (R7)."""
+FAILED_EVENT: Final = "song.failed"
+"""The event that ends a task as failed whatever else its body holds: receivers in use go by its name. It
+counts where the body names it, which is signed; the header is not."""
 RETRY_AFTER_CAP: Final = 60.0
 """Retry-After is obeyed up to this many seconds (contract, errors 6)."""
 
@@ -78,8 +82,10 @@ def read_poll(found: Answer, *, ref: TaskRef, polled: Polled) -> Seen:
 
 
 def read_payload(body: Any, *, ref: TaskRef, polled: Polled) -> Seen:
-    """Judge a body that came another way, such as by webhook, as a poll answered with HTTP 200."""
-    return Look(Answer(200, {}, body, json=True), ref, polled).judge()
+    """Judge the body of a webhook as a poll answered with HTTP 200; its event `song.failed` ends the task."""
+    look = Look(Answer(200, {}, body, json=True), ref, polled)
+    event = text_or_none(look.body.get("event")) or ""
+    return look.failed_by_event() if event.lower() == FAILED_EVENT else look.judge()
 
 
 def unanswered(error: APIConnectionError | InvalidResponseError, *, ref: TaskRef) -> Seen:
