@@ -105,6 +105,8 @@ CLIP_ID: Final = (
 
 def next_step(error: MusicAPIError) -> str:
     """What the user can do now, in terms of the command."""
+    if isinstance(error, OutcomeUnknownError) and error.task_id:
+        return f"Do not repeat it: `musicapi wait {error.task_id} --family {error.family}` gives its result."
     for kind, text in NEXT.items():
         if isinstance(error, kind):
             cause = error.__cause__

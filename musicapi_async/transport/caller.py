@@ -386,13 +386,15 @@ class ApiCaller:
             error.hint = address or ("" if out.doubt else error.hint)  # "it may be repeated" is not true then
         log.warning("%s: outcome unknown: %s", out.call, told)
         step = error if isinstance(error, StepFailedError) else None
+        clip_id = step.clip_id if step else None
+        usable = f"The upload worked: clip {clip_id} can be used without another upload." if clip_id else ""
         return OutcomeUnknownError(
             f"the call was sent, and whether it was carried out is unknown ({told})",
-            hint=f"{OutcomeUnknownError.default_hint} {address}".strip(),
+            hint=" ".join(filter(None, (OutcomeUnknownError.default_hint, usable, address))),
             call=out.call,
             job_key=job_key,
             steps=step.steps if step else None,
-            clip_id=step.clip_id if step else None,
+            clip_id=clip_id,
         )
 
 
