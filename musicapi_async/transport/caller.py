@@ -7,6 +7,7 @@ browser), the answer is still read, so that the id of a task that was paid for r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn, cast
@@ -33,7 +34,7 @@ from ..errors import (
 )
 from ..wire import addresses, polls, replies
 from ..wire.looks import Seen
-from ..wire.verdict import Outcome, verdict
+from ..wire.verdict import PREPARING, Outcome, verdict
 from .in_flight import FREE, Place
 from .limiter import RateLimiter
 from .outgoing import encode_any, outgoing, raw_outgoing, record
@@ -163,12 +164,13 @@ class ApiCaller:
 
         def again(recording: Recording, earlier: Earlier) -> Any:
             kept = replies.answer(200, {}, encode_any(earlier.reply, out.call))
-            try:
+            if earlier.task is None:
                 return replies.read_direct(kept, operation, call=out.call)
-            except MusicAPIError as error:
-                if earlier.task is None:
-                    raise
-                raise _named(out, earlier.task, error, recording.key) from error  # as it was the first time
+            with contextlib.suppress(MusicAPIError):
+                read = replies.read_direct(kept, operation, call=out.call)
+                if not isinstance(read, replies.Pending) and not read.is_empty:
+                    return read
+            raise _named(out, earlier.task, "", recording.key)  # as it was the first time
 
         def ref_of(task_id: str) -> TaskRef:
             return TaskRef(operation.family.word, task_id, operation.name, self._clock.time(), own=True)
@@ -196,14 +198,15 @@ class ApiCaller:
             nonlocal whole
             reply = await self._session.send(out, options)
             read = replies.read_raw(reply, call=out.call, replacement=_instead(path, json))
-            whole = not reply.not_ready
+            whole = not (reply.not_ready and out.call in PREPARING)
             return read
 
         async def keep(recording: Recording, reply: Any) -> None:
             await (recording.answered(reply) if whole else recording.dropped())
 
         def ref_of(task_id: str) -> TaskRef:
-            return TaskRef(out.path.split("/")[1], task_id, submitted_at=self._clock.time(), own=True)
+            family = out.call.partition(" /")[2].partition("/")[0]
+            return TaskRef(family, task_id, submitted_at=self._clock.time(), own=True)
 
         def again(_recording: Recording, earlier: Earlier) -> Any:
             return earlier.reply
@@ -331,7 +334,9 @@ class ApiCaller:
             log.warning("%s: accepted, as an error says: %s", out.call, ref.token)
             if recording is not None:
                 await recording.accepted(ref, error.body)
-            return _named(out, ref, error, key)
+            error.may_have_been_charged = True
+            error.about(task_id=ref.task_id, family=ref.family)
+            return _named(out, ref, f" ({error.message})", key)
         if outcome.is_free:
             if isinstance(error, MusicAPIError) and not free:
                 error.not_charged = True
@@ -398,13 +403,11 @@ class ApiCaller:
         )
 
 
-def _named(out: Outgoing, ref: TaskRef, error: MusicAPIError, job_key: str | None) -> OutcomeUnknownError:
+def _named(out: Outgoing, ref: TaskRef, told: str, job_key: str | None) -> OutcomeUnknownError:
     """The error of a paid call whose answer was an error that names a task."""
-    error.may_have_been_charged = True
-    error.about(task_id=ref.task_id, family=ref.family)
     same_key = "the same job key gives it, and so does" if job_key else "follow it with"
     return OutcomeUnknownError(
-        f"the answer is an error that names task {ref.task_id}: it was probably accepted ({error.message})",
+        f"the answer is an error that names task {ref.task_id}: it was probably accepted{told}",
         hint=f"Do not send it again: {same_key} client.task({ref.family!r}, {ref.task_id!r}).",
         call=out.call,
         task_id=ref.task_id,

@@ -196,12 +196,13 @@ async def test_an_error_that_names_a_task_loses_neither_the_task_nor_money(case:
         assert len(sandbox.journal.creates) == 2
 
 
-@pytest.mark.parametrize("call", ["wav", "lyrics", "raw", "studio", "unknown path"])
-async def test_an_error_that_names_a_task_is_the_same_for_every_paid_call(call: str) -> None:
+@pytest.mark.parametrize("call", ["wav", "bpm", "lyrics", "raw", "studio", "unknown path"])
+@pytest.mark.parametrize("body", ['{"error":"no","task_id":"t-1"}', '{"task_id":"t-1"}'])
+async def test_an_error_that_names_a_task_is_the_same_for_every_paid_call(call: str, body: str) -> None:
     """A second use of the key sends nothing, whatever the call gives."""
     path, make = CALLS[call]
     async with opened() as (sandbox, client):
-        sandbox.faults.on("POST", path, Fault.status(500, body='{"error":"no","task_id":"t-1"}'), times=None)
+        sandbox.faults.on("POST", path, Fault.status(500, body=body), times=None)
         view = client.with_options(job_key="k")
         error = await end_of(make(view))
         assert isinstance(error, OutcomeUnknownError)
@@ -269,6 +270,22 @@ async def test_a_504_of_lyrics_is_free_only_where_nothing_is_open() -> None:
         assert [(job.key, job.state) for job in await client.jobs()] == [("open", "ambiguous")]
         sandbox.faults.on("POST", path, Fault.status(200, body='{"code":504,"message":"no"}'))
         assert isinstance(await end_of(make(client)), OutcomeUnknownError)  # documented for the status alone
+
+
+async def test_a_202_with_a_result_is_that_result() -> None:
+    """It keeps its job key, too: the next use gives the same, and sends nothing."""
+    async with opened() as (sandbox, client):
+        sandbox.faults.on(
+            "POST", "/*", Fault.status(202, body='{"task_id":"t-1","wav_url":"https://a.example/b"}'), times=3
+        )
+        for call in ("submit", "wav", "raw"):
+            make = CALLS[call][1]
+            view = client.with_options(job_key=call)
+            for _ in range(2):
+                made = await make(view)
+                given = made if isinstance(made, dict) else made.raw
+                assert given["task_id"] == "t-1"
+        assert len(sandbox.journal.requests(method="POST")) == 3
 
 
 async def test_midi_and_download_are_asked_again_on_202() -> None:
