@@ -405,10 +405,9 @@ class ApiCaller:
 
 def _named(out: Outgoing, ref: TaskRef, told: str, job_key: str | None) -> OutcomeUnknownError:
     """The error of a paid call whose answer was an error that names a task."""
-    same_key = "the same job key gives it, and so does" if job_key else "follow it with"
     return OutcomeUnknownError(
         f"the answer is an error that names task {ref.task_id}: it was probably accepted{told}",
-        hint=f"Do not send it again: {same_key} client.task({ref.family!r}, {ref.task_id!r}).",
+        hint="Do not send it again: wait for the task of this id; the same job key gives it, too.",
         call=out.call,
         task_id=ref.task_id,
         family=ref.family,

@@ -16,6 +16,7 @@ from musicapi_async.errors import (
     InvalidResponseError,
     JobStoreError,
     RequestTimeoutError,
+    StepFailedError,
 )
 from musicapi_async.wire import replies
 from musicapi_async.wire.verdict import Outcome, carried_out, verdict
@@ -79,6 +80,8 @@ def test_the_table_is_the_whole_truth(
     else:
         expected = Outcome.UNKNOWN
     error = read(status, body, call)
+    if isinstance(error, StepFailedError) and expected is Outcome.RATE_LIMITED:
+        expected = Outcome.REFUSED  # by its class, once no attempt is left
     if in_doubt and expected is not Outcome.ACCEPTED:
         expected = Outcome.UNKNOWN
     assert verdict(error, sent=True, in_doubt=in_doubt) is expected
