@@ -110,7 +110,9 @@ class MusicAPIError(Exception):
 
     `message` is what happened, `hint` what to do next, `call` the call that it happened to (such as
     `POST /sonic/create`), `task_id` the task concerned where there is one.
-    `may_have_been_charged` is True when credits may have been spent and nobody here can tell. `reached` is
+    `may_have_been_charged` is True when credits may have been spent and nobody here can tell, `not_charged`
+    when it is proven that the call was not carried out; an error without either says nothing about money.
+    `reached` is
     set when one step of several failed (`musicapi_async.chains`): pass it back to go on from there.
     """
 
@@ -128,6 +130,7 @@ class MusicAPIError(Exception):
         task_id: str | None = None,
         family: str | None = None,
         may_have_been_charged: bool = False,
+        not_charged: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -136,6 +139,7 @@ class MusicAPIError(Exception):
         self.task_id = task_id
         self.family = family
         self.may_have_been_charged = may_have_been_charged
+        self.not_charged = not_charged
 
     @property
     def money(self) -> str:
@@ -144,7 +148,8 @@ class MusicAPIError(Exception):
             return "The account may have been charged."
         if self.task_id:
             return f"Task {self.task_id} is already paid for."
-        return "Nothing was charged." if self.call.startswith("POST") else ""
+        is_paid = bool(self.call) and not self.call.startswith("GET ")
+        return "Nothing was charged." if is_paid and self.not_charged else ""
 
     def _what(self) -> str:
         return f"{self.call}: {self.message}" if self.call else self.message
@@ -227,7 +232,9 @@ class OutcomeUnknownError(MusicAPIError):
     It is never repeated for you. `__cause__` is the precise error. `job_key` is set when the call was
     written down: `client.resolve(job_key, task_id=...)` and `client.resubmit(job_key)` settle it.
     `balance_before` and `balance_after` are credits, with `check_balance=True`: evidence, not proof, because
-    other calls and refunds move the balance, too.
+    other calls and refunds move the balance, too. `task_id` is set when the service named a task in an error:
+    then the call was accepted, and the same job key gives the task. `steps` and `clip_id` are those of a
+    `StepFailedError`: an uploaded clip can still be used.
     """
 
     default_hint = (
@@ -242,6 +249,8 @@ class OutcomeUnknownError(MusicAPIError):
         job_key: str | None = None,
         balance_before: float | None = None,
         balance_after: float | None = None,
+        steps: Mapping[str, Any] | None = None,
+        clip_id: str | None = None,
         **fields: Any,
     ) -> None:
         fields.setdefault("may_have_been_charged", True)
@@ -249,6 +258,8 @@ class OutcomeUnknownError(MusicAPIError):
         self.job_key = job_key
         self.balance_before = balance_before
         self.balance_after = balance_after
+        self.steps = dict(steps or {})
+        self.clip_id = clip_id
 
 
 class JobKeyConflictError(MusicAPIError):
@@ -294,6 +305,7 @@ class APIConnectionError(MusicAPIError):
     def __init__(self, message: str, *, sent: bool | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
         self.sent = sent
+        self.not_charged = sent is False
 
 
 class ConnectFailedError(APIConnectionError):
@@ -366,7 +378,7 @@ class APIStatusError(MusicAPIError):
 
 
 class BadRequestError(APIStatusError):
-    """400, 405, 415, 422 and other 4xx: the request was refused and not charged."""
+    """400, 405, 415, 422 and other 4xx. Of a paid call it is raised only where that proves a refusal."""
 
     default_hint = "Mend the request; the text names the field."
 
@@ -433,7 +445,8 @@ class NotFoundError(APIStatusError):
 
     @property
     def money(self) -> str:
-        return "Nothing was charged." if self.call.startswith("POST") else ""
+        # Of a task that is not found, nobody knows whether it was ever paid for.
+        return super().money if self.may_have_been_charged or not self.task_id else ""
 
 
 class EndpointRetiredError(APIStatusError):

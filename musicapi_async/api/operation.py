@@ -109,7 +109,6 @@ class Operation(Generic[P, R]):
         resend: bool = False,
         attempt_timeout: float | None = None,
         repeat: Repeat | None = None,
-        uncharged: tuple[int, ...] = (),
         replacement: str | None = None,
     ) -> None:
         self.path: Final = path
@@ -124,7 +123,6 @@ class Operation(Generic[P, R]):
         self.resend: Final = resend
         self.attempt_timeout: Final = attempt_timeout
         self.repeat: Final = repeat
-        self.uncharged: Final = uncharged
         self.replacement: Final = replacement
         self.name = ""
         self.family: type[Family] = Family
@@ -318,13 +316,9 @@ def calls(
     attempt_timeout: float | None = None,
     repeat: Repeat | None = None,
     polled: Polled | None = None,
-    uncharged: tuple[int, ...] = (),
     replacement: str | None = None,
 ) -> Operation[P, R]:
-    """Declare a direct call. `charges=False` or `resend=True` allow it to be repeated after failures.
-
-    `uncharged` are 5xx statuses that are documented to cost nothing, so that their outcome is known.
-    """
+    """Declare a direct call. `charges=False` or `resend=True` allow it to be repeated after failures."""
     return Operation(
         path,
         request,
@@ -336,6 +330,5 @@ def calls(
         attempt_timeout=attempt_timeout,
         repeat=repeat,
         polled=polled,
-        uncharged=uncharged,
         replacement=replacement,
     )

@@ -9,7 +9,7 @@ from typing import Any, Final, cast, overload
 import msgspec
 
 from .results import SUCCEEDED, Clip, Clips, Result
-from .values import mapping_or_empty, text_or_none
+from .values import mapping_or_empty, reference_or_none, text_or_none
 
 DASH: Final = re.compile(r"\s[-\u2013\u2014](?=\s)")
 """A hyphen, en dash or em dash between spaces."""
@@ -212,7 +212,7 @@ def read_pairs(items: Sequence[Any], raw: Any, *, task_id: str, family: str) -> 
 
 def read_voice(data: Mapping[str, Any], raw: Any, *, task_id: str, family: str) -> Voice | None:
     """A created voice, or None while there is no persona id."""
-    persona_id = text_or_none(data.get("persona_id"))
+    persona_id = reference_or_none(data.get("persona_id"))
     if persona_id is None:
         return None
     return Voice(persona_id, text_or_none(data.get("name")), raw, task_id=task_id, family=family)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import msgspec
 
 from .results import Item
-from .values import amount, finite, id_of, lenient, list_or_empty, mapping_or_empty, text_or_none
+from .values import amount, finite, id_of, lenient, list_or_empty, mapping_or_empty, reference_or_none
 
 ItemT = TypeVar("ItemT", bound=Item)
 
@@ -131,7 +131,7 @@ class Midi(Reply, kw_only=True):
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Self | None:
         """Read a body; nothing in it is needed."""
-        midi = cls(midi_url=text_or_none(find(body, "midi_url")))
+        midi = cls(midi_url=reference_or_none(find(body, "midi_url")))
         midi.instruments = read_items(Instrument, find(body, "instruments"))
         midi.raw = dict(body)
         return midi

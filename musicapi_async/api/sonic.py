@@ -71,7 +71,7 @@ class Sonic(Family):
         repeat=Repeat(every=10, deadline=180, on="empty"),
     )
     upsample_tags = calls("/sonic/upsample-tags", tools.UpsampleTags, UpsampledTags)
-    lyrics = calls("/sonic/lyrics", tools.WriteLyrics, LyricsDrafts, attempt_timeout=SLOW, uncharged=(504,))
+    lyrics = calls("/sonic/lyrics", tools.WriteLyrics, LyricsDrafts, attempt_timeout=SLOW)
     download = calls("/sonic/download", tools.Download, Files, repeat=Repeat(every=3, deadline=120))
 
     get_music = calls(

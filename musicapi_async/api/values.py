@@ -8,6 +8,7 @@ and the raw mapping stays beside it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, cast, get_type_hints
@@ -138,10 +139,11 @@ def lenient(cls: type[S], mapping: Mapping[str, Any]) -> S:
     """Read `mapping` as `cls`: numbers may be strings, what does not fit is left at its default.
 
     The whole is tried first, which is fast; only a mapping with a field of the wrong type is read field
-    by field. Keys that `cls` does not have stay reachable in the `raw` field of the replies.
+    by field. Ids and links that are not intact are left at their defaults, too. Keys that `cls` does not have
+    stay reachable in the `raw` field of the replies.
     """
     try:
-        return msgspec.convert(mapping, cls, strict=False)
+        read = msgspec.convert(mapping, cls, strict=False)
     except (msgspec.ValidationError, UnicodeError, RecursionError):
         found: dict[str, Any] = {}
         for name, wire, hint in _fields(cls):
@@ -149,7 +151,42 @@ def lenient(cls: type[S], mapping: Mapping[str, Any]) -> S:
                 value = _one(mapping[wire], hint)
                 if value is not None:
                     found[name] = value
-        return cls(**found)
+        read = cls(**found)
+    references = _references(cls)
+    if references:
+        # One look at all of them, which are ASCII as a rule, costs a fifth of one at each.
+        values = [getattr(read, name) for name, _ in references]
+        joined = "".join(filter(None, values))
+        if not (joined.isascii() and joined.isprintable()):
+            for (name, default), value in zip(references, values, strict=True):
+                if not is_intact(value):
+                    setattr(read, name, default)
+    return read
+
+
+_LINKS: Final = ("url", "cover_image")
+
+
+@cache
+def _references(cls: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    """The fields of a reply that hold an id or a link, with their defaults."""
+    return tuple(
+        (field.name, field.default)
+        for field in msgspec.structs.fields(cls)
+        if field.name.endswith(("_id", "_url")) or field.name in _LINKS
+    )
+
+
+_NOT_INTACT: Final = re.compile("[\x00-\x1f\ufffd]")
+
+
+def is_intact(value: object) -> bool:
+    """Return False for an id or a link that had to be repaired when its body was read.
+
+    A repair leaves U+FFFD in the place of what could not be read, or a control character as it came. Nothing
+    can be fetched under such an id or link; another task or file might be.
+    """
+    return not (isinstance(value, str) and _NOT_INTACT.search(value))
 
 
 def _one(value: Any, hint: Any) -> Any:
@@ -186,6 +223,11 @@ def list_or_empty(value: Any) -> list[Any]:
     return list(cast("Sequence[Any]", value)) if isinstance(value, list) else []
 
 
+def reference_or_none(value: Any) -> str | None:
+    """`value` if it is a non-empty id or link that is intact, else None."""
+    return value if isinstance(value, str) and value and is_intact(value) else None
+
+
 def text_or_none(value: Any) -> str | None:
     """`value` if it is a non-empty string, else None."""
     return value if isinstance(value, str) and value else None
@@ -198,5 +240,5 @@ def id_of(mapping: Mapping[str, Any]) -> str | None:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if isinstance(value, str) and value:
-            return value
+            return value if is_intact(value) else None
     return None

@@ -107,6 +107,8 @@ def next_step(error: MusicAPIError) -> str:
     """What the user can do now, in terms of the command."""
     if isinstance(error, TaskTimeoutError) and any(clip.is_succeeded for clip in error.clips):
         return f"{NEXT[TaskTimeoutError]} `musicapi wait TOKEN --until first` takes what is ready."
+    if isinstance(error, OutcomeUnknownError) and error.task_id:
+        return f"Do not repeat it: `musicapi wait {error.task_id} --family {error.family}` gives its result."
     for kind, text in NEXT.items():
         if isinstance(error, kind):
             cause = error.__cause__

@@ -7,6 +7,7 @@ browser), the answer is still read, so that the id of a task that was paid for r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn, cast
@@ -22,16 +23,18 @@ from ..clock import Clock
 from ..config import POLL_TIMEOUT, Options
 from ..errors import (
     APIConnectionError,
+    APIStatusError,
     ConnectionLostError,
     InvalidResponseError,
     JobStoreError,
     MusicAPIError,
     OutcomeUnknownError,
     RequestTimeoutError,
-    ServerError,
+    StepFailedError,
 )
 from ..wire import addresses, polls, replies
 from ..wire.looks import Seen
+from ..wire.verdict import PREPARING, Outcome, verdict
 from .in_flight import FREE, Place
 from .limiter import RateLimiter
 from .outgoing import encode_any, outgoing, raw_outgoing, record
@@ -78,6 +81,18 @@ class ApiCaller:
         """Send a create and return the handle of its task, or of the one that its job key stands for."""
         out = outgoing(operation, request, options, self._path_of)
         record(out, options, recorder, operation)
+        model, wanted = getattr(request, "mv", None), getattr(request, "format", None)
+
+        def ref_of(task_id: str) -> TaskRef:
+            return TaskRef(
+                operation.family.word,
+                task_id,
+                operation.name,
+                self._clock.time(),
+                model=model if isinstance(model, str) else "",
+                own=True,
+                format=wanted if isinstance(wanted, str) else "",
+            )
 
         async def fly() -> Task[Any]:
             place = await self._limiter.reserve_task()
@@ -92,16 +107,7 @@ class ApiCaller:
             except BaseException:
                 place.release()
                 raise
-            model, wanted = getattr(request, "mv", None), getattr(request, "format", None)
-            ref = TaskRef(
-                operation.family.word,
-                accepted.task_id,
-                operation.name,
-                self._clock.time(),
-                model=model if isinstance(model, str) else "",
-                own=True,
-                format=wanted if isinstance(wanted, str) else "",
-            )
+            ref = ref_of(accepted.task_id)
             if place is not FREE:
                 self._places[ref.family, ref.task_id] = place
             log.info("%s accepted: %s", out.call, ref.token)
@@ -115,7 +121,7 @@ class ApiCaller:
             assert earlier.task is not None  # a request that makes tasks is not equal to one that does not
             return Task(earlier.task, watcher, earlier.reply, recording.key)
 
-        return cast("Task[Any]", await self._paid(out, options, operation, fly, keep=keep, again=again))
+        return cast("Task[Any]", await self._paid(out, options, fly, ref_of, keep=keep, again=again))
 
     async def call(
         self, operation: Operation[Any, Any], request: Request, options: Options, recorder: Recorder
@@ -159,13 +165,22 @@ class ApiCaller:
             else:
                 await recording.dropped()
 
-        def again(_recording: Recording, earlier: Earlier) -> Any:
+        def again(recording: Recording, earlier: Earlier) -> Any:
             kept = replies.answer(200, {}, encode_any(earlier.reply, out.call))
-            return replies.read_direct(kept, operation, call=out.call)
+            if earlier.task is None:
+                return replies.read_direct(kept, operation, call=out.call)
+            with contextlib.suppress(MusicAPIError):
+                read = replies.read_direct(kept, operation, call=out.call)
+                if not isinstance(read, replies.Pending) and not read.is_empty:
+                    return read
+            raise _named(out, earlier.task, "", recording.key)  # as it was the first time
+
+        def ref_of(task_id: str) -> TaskRef:
+            return TaskRef(operation.family.word, task_id, operation.name, self._clock.time(), own=True)
 
         if out.kind == "get":
             return await self._within(out, options, fly)
-        return await self._paid(out, options, operation, fly, keep=keep, again=again)
+        return await self._paid(out, options, fly, ref_of, keep=keep, again=again)
 
     async def request(
         self,
@@ -182,20 +197,31 @@ class ApiCaller:
         instead = _instead(path, json)
         del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
         record(out, options, recorder)
+        whole = True
 
         async def fly() -> Any:
+            nonlocal whole
             reply = await self._session.send(out, options)
-            return _read_any(reply, out, instead)
+            read = replies.read_raw(reply, call=out.call, replacement=instead)
+            whole = not (reply.not_ready and out.call in PREPARING)
+            return read
 
         async def keep(recording: Recording, reply: Any) -> None:
-            await recording.answered(self._session.redactor.copy(reply))
+            if whole:
+                await recording.answered(self._session.redactor.copy(reply))
+            else:
+                await recording.dropped()
+
+        def ref_of(task_id: str) -> TaskRef:
+            family = out.call.partition(" /")[2].partition("/")[0]
+            return TaskRef(family, task_id, submitted_at=self._clock.time(), own=True)
 
         def again(_recording: Recording, earlier: Earlier) -> Any:
             return earlier.reply
 
         if out.kind == "get":
             return await self._within(out, options, fly)
-        return await self._paid(out, options, None, fly, keep=keep, again=again)
+        return await self._paid(out, options, fly, ref_of, keep=keep, again=again)
 
     async def look(self, ref: TaskRef, polled: Polled, options: Options) -> Seen:
         """Poll a task once; a failure to get an answer is a value, too. Free."""
@@ -237,14 +263,14 @@ class ApiCaller:
         self,
         out: Outgoing,
         options: Options,
-        operation: Operation[Any, Any] | None,
         fly: Callable[[], Any],
+        ref_of: Callable[[str], TaskRef],
         *,
         keep: Keep,
         again: Again,
     ) -> Any:
         flight: asyncio.Task[Any] = asyncio.ensure_future(
-            self._recorded(out, options, operation, fly, keep=keep, again=again)
+            self._recorded(out, options, fly, ref_of, keep=keep, again=again)
         )
         self._flights.add(flight)
         flight.add_done_callback(self._flights.discard)
@@ -265,18 +291,18 @@ class ApiCaller:
         self,
         out: Outgoing,
         options: Options,
-        operation: Operation[Any, Any] | None,
         fly: Callable[[], Any],
+        ref_of: Callable[[str], TaskRef],
         *,
         keep: Keep,
         again: Again,
     ) -> Any:
         """A paid call under its job key: what the key was used for before, or sent and written down."""
         recording = out.recording
-        if recording is None:
-            return await self._known(out, options, operation, fly)
 
         async def begin_and_fly() -> Any:
+            if recording is None:
+                return await fly()
             earlier = await recording.begin()
             if earlier is not None:
                 return earlier
@@ -285,29 +311,53 @@ class ApiCaller:
             return await fly()
 
         try:
-            result = await self._known(out, options, operation, begin_and_fly)
+            result = await self._within(out, options, begin_and_fly)
         except BaseException as error:
-            await self._undone(out, options, recording, error)
-            raise
+            shown = await self._settle(out, options, ref_of, error)
+            if shown is error:
+                raise
+            raise shown from error
+        if recording is None:
+            return result
         if isinstance(result, Earlier):
             return again(recording, result)
         await keep(recording, result)
         return result
 
-    async def _undone(
-        self, out: Outgoing, options: Options, recording: Recording, error: BaseException
-    ) -> None:
-        """Write down how a paid call ended that gave no result."""
+    async def _settle(
+        self, out: Outgoing, options: Options, ref_of: Callable[[str], TaskRef], error: BaseException
+    ) -> BaseException:
+        """Decide once what the end of a paid call means for money, note it, and return what to raise."""
+        recording = out.recording
+        key = options.job_key if recording is None else recording.key
         if isinstance(error, JobStoreError):
             error.call = out.call
-        if isinstance(error, OutcomeUnknownError):
-            error.job_key = recording.key
-            balance = await self._balance() if options.check_balance else None
-            await recording.unknown(str(error.__cause__ or error.message), balance)
-        elif (out.left or out.doubt) and out.kind == "create" and not isinstance(error, MusicAPIError):
-            await recording.unknown("given up before its answer was read", None)
-        else:
-            await recording.dropped()
+        if isinstance(error, OutcomeUnknownError):  # of the call that the job key was used for before
+            error.job_key = key
+            return error
+        free = out.kind != "create"  # it may be repeated at no cost, so nothing needs to be settled
+        outcome = Outcome.NOT_SENT if free else verdict(error, sent=out.left, in_doubt=out.doubt)
+        if outcome is Outcome.ACCEPTED and isinstance(error, APIStatusError) and error.task_id:
+            ref = ref_of(error.task_id)
+            log.warning("%s: accepted, as an error says: %s", out.call, ref.token)
+            if recording is not None:
+                await recording.accepted(ref, error.body)
+            error.may_have_been_charged = True
+            error.about(task_id=ref.task_id, family=ref.family)
+            return _named(out, ref, f" ({error.message})", key)
+        if outcome.is_free:
+            if isinstance(error, MusicAPIError) and not free:
+                error.not_charged = True
+            if recording is not None:
+                await recording.dropped()
+            return error
+        shown = self._unknown(out, error, key) if isinstance(error, Exception) else error
+        if recording is not None:
+            known = isinstance(error, MusicAPIError)
+            balance = await self._balance() if options.check_balance and known else None
+            why = str(error) if known else "given up before its answer was read"
+            await recording.unknown(why, balance)
+        return shown
 
     async def _balance(self) -> float | None:
         """The credits, or None if they cannot be had; evidence only."""
@@ -326,74 +376,57 @@ class ApiCaller:
         with anyio.move_on_after(self._clock.real(options.deadline)):
             return await fly()
         raise RequestTimeoutError(
-            f"the deadline of {options.deadline:g} s passed", sent=out.left or out.doubt, call=out.call
+            f"the deadline of {options.deadline:g} s passed",
+            sent=out.left or out.doubt if out.kind == "create" else None,
+            call=out.call,
         )
-
-    async def _known(
-        self,
-        out: Outgoing,
-        options: Options,
-        operation: Operation[Any, Any] | None,
-        fly: Callable[[], Any],
-    ) -> Any:
-        """Carry out a paid call; an end that leaves its outcome open becomes `OutcomeUnknownError`."""
-        try:
-            return await self._within(out, options, fly)
-        except OutcomeUnknownError:
-            raise
-        except APIConnectionError as error:
-            if error.sent is False and not out.doubt:
-                raise
-            raise self._unknown(out, options, error) from error
-        except ServerError as error:
-            if operation is not None and error.status in operation.uncharged:
-                error.may_have_been_charged = False
-                raise
-            raise self._unknown(out, options, error) from error
-        except InvalidResponseError as error:
-            raise self._unknown(out, options, error) from error
-        except MusicAPIError as error:
-            if not out.doubt:
-                raise
-            raise self._unknown(out, options, error) from error
 
     def _give_up(self, out: Outgoing, options: Options) -> NoReturn:
         """The client was closed while a paid call was under way: its caller must hear of it."""
-        if not (out.left or out.doubt):
-            raise APIConnectionError("the client was closed before it was sent", sent=False, call=out.call)
+        if out.kind != "create" or not (out.left or out.doubt):
+            sent = False if out.kind == "create" else None
+            raise APIConnectionError("the client was closed before it was sent", sent=sent, call=out.call)
         lost = ConnectionLostError("the client was closed before the answer came", sent=True, call=out.call)
-        raise self._unknown(out, options, lost) from lost
+        raise self._unknown(out, lost, options.job_key) from lost
 
-    def _unknown(self, out: Outgoing, options: Options, error: MusicAPIError) -> MusicAPIError:
-        if out.kind != "create":
-            return error
-        error.may_have_been_charged = True
-        log.warning("%s: outcome unknown: %s", out.call, error.message)
-        address = addresses.suspicion(error, self._session.base_url)
-        error.hint = address or error.hint
+    def _unknown(self, out: Outgoing, error: Exception, job_key: str | None) -> OutcomeUnknownError:
+        """The error of a paid call of which nobody knows whether it was carried out."""
+        told, address = type(error).__name__, ""
+        if isinstance(error, MusicAPIError):
+            told = error.message
+            error.may_have_been_charged = True
+            address = addresses.suspicion(error, self._session.base_url)
+            error.hint = address or ("" if out.doubt else error.hint)  # "it may be repeated" is not true then
+        log.warning("%s: outcome unknown: %s", out.call, told)
+        step = error if isinstance(error, StepFailedError) else None
+        clip_id = step.clip_id if step else None
+        usable = f"The upload worked: clip {clip_id} can be used without another upload." if clip_id else ""
         return OutcomeUnknownError(
-            f"the call was sent, and whether it was carried out is unknown ({error.message})",
-            hint=f"{OutcomeUnknownError.default_hint} {address}".strip(),
+            f"the call was sent, and whether it was carried out is unknown ({told})",
+            hint=" ".join(filter(None, (OutcomeUnknownError.default_hint, usable, address))),
             call=out.call,
-            job_key=options.job_key,
+            job_key=job_key,
+            steps=step.steps if step else None,
+            clip_id=clip_id,
         )
+
+
+def _named(out: Outgoing, ref: TaskRef, told: str, job_key: str | None) -> OutcomeUnknownError:
+    """The error of a paid call whose answer was an error that names a task."""
+    return OutcomeUnknownError(
+        f"the answer is an error that names task {ref.task_id}: it was probably accepted{told}",
+        hint="Do not send it again: wait for the task of this id; the same job key gives it, too.",
+        call=out.call,
+        task_id=ref.task_id,
+        family=ref.family,
+        job_key=job_key,
+    )
 
 
 def _instead(path: str, body: object) -> str | None:
     """What is advised instead of a task type that Producer has retired; no typed call asks for one."""
     kind = cast("Mapping[str, object]", body).get("task_type") if isinstance(body, Mapping) else None
     return RETIRED.get(kind) if isinstance(kind, str) and path.startswith("/producer/") else None
-
-
-def _read_any(found: replies.Answer, out: Outgoing, replacement: str | None) -> Any:
-    """The decoded body of an untyped call, or the error that it tells of."""
-    if not found.ok or (found.code or 0) >= 400:
-        raise replies.error_of(found, call=out.call, replacement=replacement)
-    if not found.json:
-        raise InvalidResponseError(
-            f"the answer is not JSON: {found.text}", status=found.status, body=found.body, call=out.call
-        )
-    return found.body
 
 
 def _report(out: Outgoing, flight: asyncio.Task[Any]) -> None:

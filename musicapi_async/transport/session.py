@@ -47,7 +47,7 @@ from ..errors import (
     MusicAPIError,
     RequestTimeoutError,
 )
-from ..wire import replies, retry
+from ..wire import codec, replies, retry, verdict
 from ..wire.redaction import Redactor
 from ..wire.replies import Answer
 from . import media_requests
@@ -65,6 +65,9 @@ SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
 """What aiohttp watches itself: its time-outs for reading set two timers per call."""
+HEADER_LIMIT: Final = 64 * 1024
+"""Bytes of the longest status or header line that is read; aiohttp's own 8,190 are too few for signed cookies
+and security policies of gateways, and what it refuses to read is lost."""
 MOST_URLS: Final = 1024
 """Addresses of tasks that are kept: 0.6 MB at most."""
 USER_AGENT: Final = f"musicapi-async/{__version__}"
@@ -166,6 +169,7 @@ class Session:
         self._reached: Final = set[str]() if reached is None else reached
         self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
         self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
+        self._repaired: Final = codec.RepairLog(f"an answer of {base_url}")
         # yarl keeps the last 128; with more tasks than that each poll would parse its own again, for 3 µs.
         self._url: Final = lru_cache(maxsize=MOST_URLS)(partial(_address, base_url))
 
@@ -191,6 +195,8 @@ class Session:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=CONNECTING,
                 request_class=ProxiedByEnvironment if self._trust_env else aiohttp.ClientRequest,
+                max_line_size=HEADER_LIMIT,
+                max_field_size=HEADER_LIMIT,
                 proxy=self._proxy,
                 trace_configs=traces,
                 headers={"User-Agent": USER_AGENT} if name == "media" else self._headers,
@@ -237,6 +243,8 @@ class Session:
                 retries=options.retries, resend_creates_on_5xx=options.resend_creates_on_5xx
             )
             wait = retry.decide(out.kind, failure, attempt, retry_after, policy, self._draw)
+            if reply is not None and out.kind == "create" and verdict.carried_out(reply, out.call):
+                wait = None  # a refusal that names a task is none
             if failure is retry.Failure.RATE_LIMITED:
                 # No header stops the lane for longer than a retry would obey it.
                 self._limiter.pause(out.lane, wait or min(retry_after or 0.0, policy.retry_after_cap))
@@ -275,7 +283,9 @@ class Session:
         else:
             if status < 500:
                 self._reached.add(self._base)
-            return replies.answer(status, headers, raw, self.redactor, self._clock.time)
+            return replies.answer(
+                status, headers, raw, self.redactor, now=self._clock.time, repaired=self._repaired
+            )
         raise failure
 
     async def _exchange(self, out: Outgoing) -> tuple[int, Mapping[str, str], bytes]:
@@ -318,7 +328,12 @@ class Session:
                 if not unsent:
                     return RequestTimeoutError(told, sent=True, call=out.call)
             case aiohttp.ClientResponseError():
-                told = f"the answer is not valid HTTP: {reason}"
+                # From aiohttp's parser: the status that it carries is not the server's.
+                return APIConnectionError(
+                    f"the answer breaks the rules of HTTP and was not read: {reason}",
+                    sent=True,
+                    call=out.call,
+                )
             case _ if unsent:
                 told = f"the connection failed before anything was sent: {reason}"
             case _:

@@ -16,7 +16,7 @@ import msgspec
 from ..api.families import polled_as
 from ..api.handle import TaskRef
 from ..api.results import Result, TaskUpdate
-from ..api.values import text_or_none
+from ..api.values import reference_or_none, text_or_none
 from ..errors import WebhookVerificationError
 from ..wire import codec, polls, signature
 
@@ -37,6 +37,9 @@ Secrets = str | bytes | Iterable[str | bytes]
 Now = float | Callable[[], float]
 Scheme = Literal["X-Webhook-Signature", "X-Signature"]
 Raw = bytes | bytearray
+
+
+_repaired: Final = codec.RepairLog("the body of a webhook")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,7 +252,7 @@ def _text(value: object) -> str:
 
 def _event(body: bytes, found: _Found, seconds: int, mark: str) -> Event:
     try:
-        read: Any = codec.decode(body)
+        read: Any = codec.decode(body, _repaired)
     except codec.MalformedBody as error:
         raise _refuse(f"the body is {error}") from None
     if not isinstance(read, dict):
@@ -257,7 +260,7 @@ def _event(body: bytes, found: _Found, seconds: int, mark: str) -> Event:
     raw = cast("dict[str, Any]", read)
     platform = text_or_none(raw.get("platform")) or ""
     family = FAMILY_OF.get(platform.lower(), platform.lower())
-    task_id = text_or_none(raw.get("task_id")) or None
+    task_id = reference_or_none(raw.get("task_id"))
     name = text_or_none(raw.get("event")) or found.some("X-Webhook-Event")
     key = found.some("X-Webhook-Id", "Idempotency-Key") or f"{platform}:{task_id}:{name}"
     return Event(

@@ -34,9 +34,10 @@ from ..errors import (
     SubscriptionRequiredError,
     UpstreamError,
 )
-from .codec import MalformedBody, decode, one_line
+from .codec import MalformedBody, Repair, decode, one_line
 from .redaction import NOTHING_KNOWN, Redactor
 from .retry import Failure, parse_retry_after
+from .verdict import PREPARING, identifier, outcome_of, task_id_of_error
 
 R = TypeVar("R", bound=Reply)
 
@@ -48,6 +49,9 @@ BEGINNING: Final = 64 * 1024
 
 TEXT_KEYS: Final = ("error", "message", "detail")
 """Keys that may hold the text of an error, best first (contract, errors 1)."""
+
+WORDS_ABOUT: Final = frozenset(("error", "message", "detail", "type", "code", "success", "status"))
+"""Keys that tell about an answer and hold no result."""
 
 OUT_OF_CREDITS: Final = ("credits are not enough", "insufficient credit", "not enough credit")
 TOO_FAST: Final = ("qps limit", "queue is full")
@@ -68,8 +72,8 @@ class Answer:
     `body` is the JSON value as it came, or the first characters with secrets hidden if `json` is False;
     `fields` the body if it is a JSON object, else an empty one. `headers` have lower-case names, or find a
     name in any case as aiohttp's do. `ok` is HTTP 2xx, whatever the body says; `code` the body's own code as
-    a number if it is one (`404`, `"404"`, `404.0`), `type` its type in lower case or nothing. `retry_after`
-    is the seconds that the service asks to wait, if it does. `redactor` hides secrets in texts.
+    a number if it is one (`404`, `"404"`), `type` its type in lower case or nothing. `retry_after` is the
+    seconds that the service asks to wait, if it does. `redactor` hides secrets in texts.
     """
 
     # Every poll is asked for these several times, so they are found once, and no property stands between.
@@ -153,13 +157,24 @@ def answer(
     headers: Mapping[str, str],
     raw: bytes,
     redactor: Redactor = NOTHING_KNOWN,
+    *,
     now: Callable[[], float] | None = None,
+    repaired: Callable[[Repair], object] | None = None,
 ) -> Answer:
-    """Decode an answer; never raises. `now` gives the Unix time that a date in Retry-After counts from."""
+    """Decode an answer; never raises.
+
+    Args:
+        status: the HTTP status.
+        headers: the headers, under names in lower case or in any case.
+        raw: the body as it came.
+        redactor: hides secrets in what is shown of it.
+        now: gives the Unix time that a date in Retry-After counts from.
+        repaired: is called with each kind of repair of the body.
+    """
     asked = headers.get("retry-after")
     wait = None if asked is None else parse_retry_after(asked, math.inf if now is None else now())
     try:
-        return Answer(status, headers, decode(raw), True, redactor=redactor, retry_after=wait)
+        return Answer(status, headers, decode(raw, repaired), True, redactor=redactor, retry_after=wait)
     except MalformedBody:
         return Answer(status, headers, excerpt(raw, redactor), False, redactor=redactor, retry_after=wait)
 
@@ -173,8 +188,6 @@ def number(value: Any) -> int | None:
     """A whole number, also as text, or None."""
     if isinstance(value, int):
         return None if isinstance(value, bool) else value
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
         return int(value)
     return None
@@ -212,13 +225,7 @@ def task_id_in(fields: Mapping[str, Any]) -> str | None:
     """The task id of a submit reply: `task_id`, else `data.task_id`, else `data` itself if it is text."""
     data = fields.get("data")
     candidates = (fields.get("task_id"), mapping_or_empty(data).get("task_id"), data)
-    return next(filter(None, map(_identifier, candidates)), None)
-
-
-def _identifier(value: Any) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return (value.strip() or None) if isinstance(value, str) else None
+    return next(filter(None, map(identifier, candidates)), None)
 
 
 # --- errors -----------------------------------------------------------------------------------------------
@@ -234,13 +241,16 @@ def error_of(
 ) -> APIStatusError:
     """The error that an answer tells of; `replacement` is what to use instead of a retired endpoint.
 
-    A `code` of 400 or more in a 2xx is its status.
+    A `code` of 400 or more in a 2xx is its status. What the answer to a POST proves about money is on the
+    error, as is the id of a task that such an answer names.
     """
     code = found.code
     status = code if found.ok and code is not None and code >= 400 else found.status
     shown, headers = found.shown, found.redactor.headers(found.headers)
     body = mapping_or_empty(shown)
     word = text_or_none(body.get("type")) or (None if body.get("type") is None else str(body["type"]))
+    kind = _class(status, found.type, found.words)
+    outcome = outcome_of(found, call, rate_limited=kind is RateLimitedError) if is_paid(call) else None
     told: dict[str, Any] = {
         "status": status,
         "type": word,
@@ -250,15 +260,14 @@ def error_of(
         "request_id": next(filter(None, map(headers.get, REQUEST_ID_HEADERS)), None),
         "retry_after": found.retry_after,
         "call": call,
-        "task_id": task_id,
+        "task_id": task_id if outcome is None else task_id or task_id_of_error(found.fields, call),
         "family": family,
-        # A failure of the service may have come after the charge (contract, errors 6).
-        "may_have_been_charged": status >= 500 and call.startswith("POST") and task_id is None,
+        "may_have_been_charged": outcome is not None and not outcome.is_free,
+        "not_charged": outcome is not None and outcome.is_free,
     }
     step = failed_step(found.fields)
     if step is not None:
         return _step_failed(found, step, told)
-    kind = _class(status, found.type, found.words)
     if kind is EndpointRetiredError:
         known = FAMILIES.get(family or call.partition(" /")[2].partition("/")[0])
         told["replacement"] = replacement or (known.replacement if known else None)
@@ -278,8 +287,6 @@ def _step_failed(found: Answer, step: str, told: dict[str, Any]) -> StepFailedEr
     if reason and reason not in text:
         text = one_line(f"{text}: {reason}")
     clip_id = id_of(upload)
-    # An upload that worked before a later step failed may have been charged by itself.
-    told["may_have_been_charged"] = told["may_have_been_charged"] or clip_id is not None
     return StepFailedError(text, failed_step=step, steps=steps, clip_id=clip_id, **told)
 
 
@@ -324,8 +331,10 @@ def _holds(text: str, words: tuple[str, ...]) -> bool:
 def failure_of(found: Answer) -> Failure | None:
     """How an answer failed, for the decision whether to send again; None if it did not."""
     status, code = found.status, found.code
+    if status == 202:
+        return None  # taken, or not ready: whatever its body says, the same call would only add to it
     if found.ok:
-        if not found.json and status != 202:
+        if not found.json:
             return Failure.INVALID_REPLY
         if code is None or code < 400:
             return None
@@ -368,8 +377,7 @@ def read_submit(
     2xx without a task id. An id that comes with an error is kept on the error.
     """
     if not found.ok or (found.code or 0) >= 400 or failed_step(found.fields):
-        named = _identifier(found.fields.get("task_id"))
-        raise error_of(found, call=call, task_id=named, family=family, replacement=replacement)
+        raise error_of(found, call=call, family=family, replacement=replacement)
     task_id = task_id_in(found.fields)
     if task_id is None:
         raise _without_result(found, "a task id", call=call, family=family, charges=True)
@@ -389,7 +397,7 @@ def read_direct(found: Answer, operation: Operation[Any, Any], call: str | None 
     reply = reader.from_body(found.fields) if found.is_object else None
     if operation.repeat is not None and found.not_ready:
         return Pending(found.body, found.retry_after, reply)
-    if reply is None or (_text_of(found.fields.get("error")) and reply.is_empty):
+    if reply is None or (reply.is_empty and _says_no(found)):
         what = " or ".join(reader.needs) or "a result"
         raise _without_result(found, what, call=call, family=family, charges=operation.charges)
     if operation.repeat is not None and operation.repeat.on == "empty" and reply.is_empty:
@@ -397,11 +405,39 @@ def read_direct(found: Answer, operation: Operation[Any, Any], call: str | None 
     return reply
 
 
+def read_raw(found: Answer, *, call: str, replacement: str | None = None) -> Any:
+    """The decoded body that answers an untyped call, or the error that it tells of.
+
+    A 2xx that only says that something went wrong, or that something is yet to come, is no result of a call
+    that may charge, unless the call is one that is repeated while its file is being prepared.
+    """
+    if not found.ok or (found.code or 0) >= 400:
+        raise error_of(found, call=call, replacement=replacement)
+    if not found.json:
+        raise _without_result(found, "JSON", call=call, family=None, charges=is_paid(call))
+    if is_paid(call) and not (found.not_ready and call in PREPARING):
+        given = {name for name, value in found.fields.items() if value not in (None, "", [], {})}
+        if failed_step(found.fields) or (given <= WORDS_ABOUT and found.is_object and _says_no(found)):
+            raise _without_result(found, "a result", call=call, family=None, charges=True)
+    return found.body
+
+
+def is_paid(call: str) -> bool:
+    """Whether a call may charge, or might be repeated at a cost: any but a GET."""
+    return not call.startswith("GET ")
+
+
+def _says_no(found: Answer) -> bool:
+    """Whether a 2xx that holds no result says that there is none, or none yet."""
+    refused = found.fields.get("success") is False
+    return refused or found.not_ready or bool(_text_of(found.fields.get("error")))
+
+
 def _without_result(
     found: Answer, what: str, *, call: str, family: str | None, charges: bool
 ) -> MusicAPIError:
     """The error for a 2xx that lacks `what`: the service's own words, else 'cannot be understood'."""
-    if _text_of(found.fields.get("error")):
+    if _text_of(found.fields.get("error")) or failed_step(found.fields):
         return error_of(found, call=call, family=family)
     told = f"the answer is not JSON: {found.text}" if not found.json else f"the answer holds no {what}"
     said = error_text(mapping_or_empty(found.shown))

@@ -88,7 +88,6 @@ SISTER: Final = "on another host only, bodies unknown"
 MISSING: Final[dict[tuple[str, str], str]] = {
     ("POST /sonic/batch", "method"): "`client.request`: " + UNKNOWN,
     ("POST /sonic/batch", "command"): "`musicapi request`: " + UNKNOWN,
-    ("POST /sonic/batch", "bodies"): UNKNOWN,
     ("POST /sonic/batch", "interop"): UNKNOWN,
     ("GET /sonic/batch", "method"): "`client.request`: " + UNKNOWN,
     ("GET /sonic/batch", "command"): "`musicapi request`: " + UNKNOWN,

@@ -94,6 +94,7 @@ ONLY_RAW = {
     "sonic-create-req-custom-minimal": "the typed call always sends task_type and use_suno_cdn",
     "sonic-upload-req-callback": "callback_url is not typed: its payload is unknown",
     "suno-create-req": "the typed call always sends task_type and use_suno_cdn",
+    "sonic-batch-req": "the entries of its reply are not documented",
     "riffusion-create-req-description": "the typed call always sends task_type",
 }
 """Bodies that only `client.request` or an extra body sends, and why."""
