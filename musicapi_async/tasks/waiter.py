@@ -115,7 +115,7 @@ class TaskWaiter:
         try:
             with anyio.move_on_after(self._clock.real(limit)):
                 return await waiting.future
-            raise self._timed_out(slot, self._clock.now() - started)
+            raise self._timed_out(slot, limit, self._clock.now() - started)
         finally:
             self._leave(slot, waiting)
 
@@ -132,7 +132,7 @@ class TaskWaiter:
             while not update.is_terminal:
                 _, outcome = await stream.next(self._clock.real(started + limit)) or (slot, None)
                 if outcome is None:
-                    raise self._timed_out(slot, self._clock.now() - started)
+                    raise self._timed_out(slot, limit, self._clock.now() - started)
                 if isinstance(outcome, Exception):
                     raise copy(outcome)
                 update = outcome
@@ -171,7 +171,7 @@ class TaskWaiter:
                     limit = min(limits)
                     limits.remove(limit)
                     for slot in [slot for slot in waiting if self._limit(slot.ref, timeout) <= limit]:
-                        ended.fail(slot, self._timed_out(slot, self._clock.now() - started))
+                        ended.fail(slot, self._timed_out(slot, limit, self._clock.now() - started))
                     continue
                 slot, outcome = told
                 if slot not in waiting:
@@ -247,13 +247,13 @@ class TaskWaiter:
             return 0.0
         return max(0.0, (self._clock.time() - ref.submitted_at) * self._clock.speed)
 
-    def _timed_out(self, slot: Slot, elapsed: float) -> TaskTimeoutError:
+    def _timed_out(self, slot: Slot, limit: float, elapsed: float) -> TaskTimeoutError:
         ref = slot.ref
         state = slot.state or "not seen yet"
         # A pause after a refusal holds back the polls of all tasks.
         trouble = slot.trouble or (self._limited if slot.busy else "")
         return TaskTimeoutError(
-            f"no end after {elapsed:.3g} s of waiting (last state: {state}{_ready(slot)}{trouble})",
+            f"no end after {limit:.3g} s of waiting (last state: {state}{_ready(slot)}{trouble})",
             elapsed=elapsed,
             clips=slot.last.clips if slot.last else (),
             last_body=self._redactor.copy(slot.last.raw) if slot.last else None,
@@ -359,10 +359,11 @@ class TaskWaiter:
                 return
             self._policy.observed(slot.kind, False, slot.looked, age)
             slot.looked = age
-            slot.state = update.state
-            kept = len(self._slots) <= BODIES or update.clips.has_succeeded
-            slot.last = update if kept else None
-            slot.notify(update)
+            if not _steps_back(slot.last, update):  # a webhook may overtake a poll that is under way
+                slot.state = update.state
+                kept = len(self._slots) <= BODIES or update.clips.has_succeeded
+                slot.last = update if kept else None
+                slot.notify(update)
         if not slot.busy:
             self._agenda.schedule(slot, slot.born + self._next_look(slot, verdict, age))
 
@@ -433,10 +434,11 @@ def _ready(slot: Slot) -> str:
 
 
 def _steps_back(last: TaskUpdate | None, update: TaskUpdate | None) -> bool:
-    """A webhook that was overtaken: it shows less than is known."""
+    """Return True for an answer that another one overtook: it shows less than is known."""
     if last is None or update is None or update.is_terminal:
         return False
-    return len(update.clips.succeeded) < len(last.clips.succeeded)
+    began = last.state != "pending" and update.state == "pending"
+    return began or len(update.clips.succeeded) < len(last.clips.succeeded)
 
 
 def _closed(ref: TaskRef, what: str) -> TaskError:

@@ -197,7 +197,8 @@ async def test_songs_left_by_a_lost_connection_are_told_together(
     ended = await end(process)
     assert ended.code == 5, ended.err
     (line,) = [line for line in ended.out.splitlines() if " left" in line]
-    assert line.startswith("3 songs left: no connection to http://")
+    assert line.startswith("3 songs left: no end after 900 s of waiting (")
+    assert "the last poll failed: no connection to http://" in line
     assert "; paid for and still running (s" in line
     assert "Run the same command again" in ended.out
 

@@ -309,7 +309,7 @@ def test_a_wait_that_is_asked_for_counts_from_the_clock_of_the_client(
 ) -> None:
     """One number for retries, polls and the error; the answer's own date is another machine's clock."""
     headers = CIMultiDict({"Retry-After": value, "Date": "Mon, 01 Jan 2001 00:00:00 GMT"})
-    found = replies.answer(429, headers, b"{}", lambda: 1760000000.0)
+    found = replies.answer(429, headers, b"{}", now=lambda: 1760000000.0)
     assert found.retry_after == seconds
     assert replies.error_of(found, call="GET /x").retry_after == seconds
 
