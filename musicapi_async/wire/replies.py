@@ -266,7 +266,8 @@ def error_of(
         "not_charged": outcome is not None and outcome.is_free,
     }
     step = failed_step(found.fields)
-    if step is not None:
+    # A poll that comes too early says nothing about the steps of its task, whatever else its body repeats.
+    if step is not None and (outcome is not None or kind is not RateLimitedError):
         return _step_failed(found, step, told)
     if kind is EndpointRetiredError:
         known = FAMILIES.get(family or call.partition(" /")[2].partition("/")[0])

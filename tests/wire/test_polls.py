@@ -98,6 +98,12 @@ def test_r2_leaves_out_the_limits_of_nuro(text: str) -> None:
     assert follow(seen).after == 10
 
 
+def test_a_refused_poll_tells_nothing_about_steps() -> None:
+    """A poll that was refused for its rate is repeated, though its body names a failed step."""
+    body = {"message": "API QPS limit exceeded", "failed_step": "upload", "steps": {"upload": {"error": "no"}}}
+    assert look(body, 403).phase == "rate_limited"
+
+
 def test_r2_usage_limit_stops() -> None:
     """Nuro's usage limit is no failed task and does not pass: the poll stops."""
     body = {"type": "forbidden", "message": "API usage limit exceeded", "refund_processed": False}
