@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from ..api.riffusion import TASK_TYPES
+from .lyrics import write_lyrics
 from .recipes import Recipe, composed, continued, joined, made
 from .refusal import Refusal, invalid, retired
+from .score import INSTRUMENTAL, Brief
 from .service import Call, Reply, submitted
-from .synth import INSTRUMENTAL, Brief
-from .synth import lyrics as write_lyrics
 from .validation import TITLE
 from .works import Clip
 
