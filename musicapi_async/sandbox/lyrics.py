@@ -37,18 +37,8 @@ _CHORUS: Final = (
     "Oh, {a}, stay with me tonight", "Hold on to the {b}, to the light", "{A}, {a}, never let it go",
     "Sing for the {b}, soft and slow", "We are the {a}, we are the flame", "Nothing but {b} is the same",
 )  # fmt: skip
-_BRIDGE: Final = (
-    "And if the {a} should fade away",
-    "I remember the {b} of today",
-    "Open the window to the {b}",
-)
-_TITLES: Final = (
-    "{A} Tonight",
-    "The {A} and the {B}",
-    "Waiting for {A}",
-    "Song of the {A}",
-    "{B} in the Air",
-)
+_BRIDGE: Final = "And if the {a} should fade away", "I remember the {b}", "Open the window to the {b}"
+_TITLES: Final = "{A} Tonight", "The {A} and the {B}", "Waiting for {A}", "{B} in the Air"
 
 _SUGGESTED: Final = {
     "pop": "catchy hooks, polished production, layered backing vocals",

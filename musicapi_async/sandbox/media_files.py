@@ -271,28 +271,23 @@ def cover_picture(brief: Brief) -> bytes:
     """
     style = read_style(brief.tags, brief.description or "", brief.negative_tags, brief.seed)
     draw = rng("cover", brief.seed, brief.title[:200], style.genre)
-    dark = 0.5 if style.mode == "minor" else 1.0
-    hue = draw.uniform(0.53, 0.8) if style.mode == "minor" else draw.uniform(-0.03, 0.17)
-    shift = draw.uniform(0.05, 0.2)
-    sky = [
-        colorsys.hsv_to_rgb((hue + shift * n / 47) % 1, 0.65, (0.4 + 0.4 * n / 47) * dark) for n in range(48)
-    ]
+    bright, hue = (
+        (0.5, draw.uniform(0.53, 0.8)) if style.mode == "minor" else (1.0, draw.uniform(-0.03, 0.17))
+    )
+    shift, hills = draw.uniform(0.05, 0.2), 3 + round(3 * style.energy)
+    shades = [(hue + shift * n / 47, 0.65, (0.4 + 0.4 * n / 47) * bright) for n in range(48)]  # of the sky
+    shades += [(hue + 0.1, 0.35, 0.75 + 0.08 * ring) for ring in range(3)]
+    shades += [(hue + hill / 18, 0.45, 0.6 * bright * (1 - hill / (hills + 1))) for hill in range(hills)]
+    palette = [colorsys.hsv_to_rgb(shade % 1, *rest) for shade, *rest in shades]
     at = np.arange(512) / 512
     picture = np.repeat((at * 48).astype(np.uint8)[:, None], 512, axis=1)
-    palette = [*sky, *(colorsys.hsv_to_rgb((hue + 0.1) % 1, 0.35, 0.75 + 0.08 * n) for n in range(3))]
     across, down, radius = draw.uniform(0.25, 0.75), draw.uniform(0.2, 0.45), draw.uniform(0.08, 0.16)
     distance = np.hypot(at[None, :] - across, at[:, None] - down)
     for ring in range(3):
         picture[distance < radius * (1.7 - 0.35 * ring)] = 48 + ring
-    hills = 3 + round(3 * style.energy)
     for hill in range(hills):
-        palette.append(
-            colorsys.hsv_to_rgb((hue + hill / 18) % 1, 0.45, 0.6 * dark * (1 - hill / (hills + 1)))
-        )
-        line = np.full(512, 0.55 + 0.42 * hill / hills)
-        for n in range(3):
-            wave = np.sin(at * draw.uniform(1, 3) * 2.5**n + draw.uniform(0, 6.3))
-            line += wave * (0.06 * style.energy / 1.9**n)
+        waves = [np.sin(at * draw.uniform(1, 3) * 2.5**n + draw.uniform(0, 6.3)) / 1.9**n for n in range(3)]
+        line = 0.55 + 0.42 * hill / hills + 0.06 * style.energy * np.sum(waves, axis=0)
         picture[at[:, None] > line] = 51 + hill
     rows = np.pad(picture, ((0, 0), (1, 0)))  # each row begins with its filter: none
     chunks = (

@@ -206,28 +206,22 @@ def _covered(score: Score, brief: Brief) -> Score:
     style = in_metre_of(score, style_of(brief, None))
     stretch = max(score.bpm / style.bpm, MIN_DURATION / max(score.duration, MIN_DURATION / 10))
     moved = excerpt(excerpt(score, stretch=stretch), 0.0, MAX_DURATION)
-    voice, gender = voice_of(
-        msgspec.structs.replace(brief, vocal_gender=brief.vocal_gender or score.vocal_gender)
-    )
+    seed, gender = voice_of(brief)
+    gender = brief.vocal_gender or score.vocal_gender
     lift = CENTRE[gender] - CENTRE[score.vocal_gender]
-
-    def lifted(part: Part) -> Part:
+    parts = [*lead_part(style, brief.seed, moved.lead), *arrange(style, moved.bars, brief.seed)]
+    for part in () if brief.instrumental else moved.singers:
         notes = tuple(msgspec.structs.replace(note, pitch=note.pitch + lift) for note in part.notes)
-        return msgspec.structs.replace(part, colour=voice, notes=notes)
-
-    singers = [] if brief.instrumental else [lifted(part) for part in moved.singers]
-    tune = next((part.notes for part in moved.band if part.name.startswith("Lead ")), ())
+        parts.append(msgspec.structs.replace(part, colour=seed, notes=notes))
     cover = msgspec.structs.replace(
         moved,
         title=brief.title or score.title,
         tags=brief.tags or score.tags,
         seed=brief.seed,
-        voice_seed=voice,
+        voice_seed=seed,
         vocal_gender=gender,
         words=() if brief.instrumental else moved.words,
-        parts=ordered(
-            [*singers, *lead_part(style, brief.seed, tune), *arrange(style, moved.bars, brief.seed)]
-        ),
+        parts=ordered(parts),
     )
     return cover if cover.words or not brief.lyrics or brief.instrumental else _sung_over(cover, brief)
 

@@ -140,6 +140,11 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         """The parts that are played."""
         return tuple(part for part in self.parts if part.stem not in SINGERS)
 
+    @property
+    def lead(self) -> tuple[Note, ...]:
+        """The notes of the instrument that carries the tune where there is no singing."""
+        return next((part.notes for part in self.parts if part.name.startswith("Lead ")), ())
+
 
 _Timed = TypeVar("_Timed", Note, Bar, Word)
 
