@@ -63,6 +63,9 @@ _BOOM, _KICK, _SNARE, _HAT, _TOM, _CRASH, _TAMBOURINE, _SHAKER = 35, 36, 38, 42,
 _Key = tuple[int, str]
 """Tonic as a pitch class, and mode."""
 
+_Stretch = tuple[str, int, list[list[str]]]
+"""A section as it is laid out: kind, number of bars, lines to sing."""
+
 _Figure = list[tuple[float, float, int, float]]
 """What is played in a bar: (beat, beats until the next stroke, pitch, velocity)."""
 
@@ -164,7 +167,7 @@ def lead_part(style: Style, colour: int, notes: Sequence[Note]) -> list[Part]:
     return [Part(f"Lead {name}", stem, program, sound, colour, tuple(notes))]
 
 
-def _form(sections: list[Section], count: int, *, opening: bool) -> list[tuple[str, int, list[list[str]]]]:
+def _form(sections: list[Section], count: int, *, opening: bool) -> list[_Stretch]:
     """Lay `count` bars out as (kind, bars, lines): intro, sections with breaks after them, outro.
 
     A line gets two bars if there is room, else one or half a bar; what does not fit is left out.
@@ -175,15 +178,15 @@ def _form(sections: list[Section], count: int, *, opening: bool) -> list[tuple[s
     stride = next((s for s in (2.0, 1.0) if sum(math.ceil(len(x.lines) * s) for x in sections) <= room), 0.5)
     sizes = [math.ceil(len(section.lines) * stride) for section in sections]
     spare = [min(4, room - at) for at in range(sum(sizes), room, 4)]
-    body: list[tuple[str, int, list[list[str]]]] = []
+    body: list[_Stretch] = []
     for index, (section, size) in enumerate(zip(sections, sizes, strict=True)):
         body += [(section.kind, size, section.lines), ("solo", sum(spare[index :: len(sections)]), [])]
     if not sections:
         body = [(kind, 8, []) for kind in _WITHOUT_WORDS * (room // 56 + 1)]
     starts = itertools.accumulate((size for _, size, _ in body), initial=0)
     fitting = [(k, min(n, room - at), lines) for (k, n, lines), at in zip(body, starts, strict=False)]
-    form = [("intro", intro, []), *fitting, ("outro", outro, [])]
-    return [section for section in form if section[1] > 0]
+    form: list[_Stretch] = [("intro", intro, []), *fitting, ("outro", outro, [])]
+    return [stretch for stretch in form if stretch[1] > 0]
 
 
 def _bars(
@@ -191,7 +194,7 @@ def _bars(
 ) -> list[Bar]:
     """Return bars of these kinds with their chords, the last one cut or held to end at `duration`."""
     draw = rng("harmony", seed, style.mode)
-    choices = _PROGRESSIONS["jazz" if style.groove == "swing" else style.mode]
+    choices: tuple[tuple[int, ...], ...] = _PROGRESSIONS["jazz" if style.groove == "swing" else style.mode]
     verse, chorus, bridge = (draw.choice(choices) for _ in range(3))
     if progression:
         verse = chorus = progression

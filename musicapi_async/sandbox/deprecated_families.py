@@ -243,7 +243,7 @@ _SHARES: Final[Sequence[str]] = (
 
 
 def _studio_source(call: Call) -> tuple[Clip | None, bool]:
-    """The song to extend, if any, and whether the new part comes before it."""
+    """Return the song to extend, if any, and True if the new part comes before it."""
     config = call.form.get("config")
     wrong = invalid("The 'config' field is invalid.")
     if not isinstance(config, dict):

@@ -35,7 +35,7 @@ def mashup(call: Call) -> Reply:
 
 
 def replace_section(call: Call) -> Reply:
-    """`POST /sonic/replace-section`: a section anew; with `auto_concat` also the whole song."""
+    """`POST /sonic/replace-section`: new music for a section; with `auto_concat` also the whole song."""
     form, service = call.form, call.service
     song = read_song(call, modes=False, own=SECTION)
     if song.mv == "sonic-v3-5":

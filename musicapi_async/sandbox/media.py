@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from types import ModuleType
+from importlib import import_module
 from typing import Final
 
 import anyio
@@ -121,20 +121,25 @@ def make_file(clip: Clip, ending: str) -> bytes:
 
     Raises ImportError with the way out when the libraries of the `sandbox` extra are not installed.
     """
-    return _libraries().make_file(clip, ending)
+    _require()
+    from . import media_files
+
+    return media_files.make_file(clip, ending)
 
 
 def audio_of(data: bytes) -> tuple[float, int]:
     """Return the duration in seconds and a seed of an uploaded file; ValueError and ImportError as above."""
-    return _libraries().load(data)
+    _require()
+    from . import media_files
+
+    return media_files.load(data)
 
 
-def _libraries() -> ModuleType:
+def _require() -> None:
     try:
-        from . import media_files
+        import_module(".media_files", __package__)
     except ImportError as error:
         raise ImportError(MISSING) from error
-    return media_files
 
 
 def _span(request: web.BaseRequest, size: int) -> slice | None:

@@ -228,7 +228,7 @@ def download(call: Call) -> Reply:
 
 
 def batch(call: Call) -> Reply:
-    """`POST /sonic/batch`: nobody knows its bodies, so it is refused."""
+    """`POST /sonic/batch`: refused, since its bodies are not documented."""
     raise batch_refusal(call.service.choices.batch)
 
 
