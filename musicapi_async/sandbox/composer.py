@@ -1,217 +1,376 @@
-"""How a brief becomes a score: style, form, melody and band put together."""
+"""How a brief becomes a score: one form, one writer of melodies, one arranger.
+
+The lyrics' sections are laid out in bars between an intro and an outro, the bars get chords, the lines are
+sung over them, and every instrument plays its figure of each bar. A song of two minutes takes about 10 ms.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
+from .lyrics import Section, read_lyrics, syllables, text_of
+from .score import (
+    Bar,
+    Brief,
+    Gender,
+    Note,
+    Part,
+    Score,
+    Word,
+    bounded_duration,
+    ordered,
+    rng,
+)  # fmt: skip
+from .style import GROOVES, INSTRUMENTS, SEVENTHS, SWING, Groove, Style, style_of
 
-from musicapi_async.sandbox.arrangement import accompany, lead_instrument
-from musicapi_async.sandbox.chance import dice
-from musicapi_async.sandbox.form import Stretch, bars_of, plan, sections_of
-from musicapi_async.sandbox.lyricist import lyrics as write_lyrics
-from musicapi_async.sandbox.score import Bar, Brief, Note, Part, Score, Tempo, Word, bounded_duration, ordered
-from musicapi_async.sandbox.singing import Voice, contour, read_lyrics, scale_pitch, sing
-from musicapi_async.sandbox.style import Instrument, Style, read_style
-
-__all__ = [
-    "CENTRE",
-    "INSTRUMENTAL",
-    "compose",
-    "gender_of",
-    "lead_part",
-    "natural_duration",
-    "style_of",
-    "text_of",
-    "voice_part",
-    "voice_seed_of",
-    "write",
-]
-
-INSTRUMENTAL: Final = "[Instrumental]"
-"""The lyrics of a piece without singing: a marker in brackets, as the API shows it."""
-
-CENTRE: Final = {"f": 68, "m": 56}
+CENTRE: Final[dict[Gender, int]] = {"f": 68, "m": 56}
 """The middle of the singer's range as a MIDI pitch."""
 
-_RHYTHMS: Final = ((0, 1, 1.5, 2, 3), (0, 0.5, 1, 2, 2.5, 3), (0, 1.5, 2, 3.5), (0, 2), (0, 1, 2))
-"""Beats of a bar on which a lead plays."""
+_LEAD_CENTRE: Final = 74
+_PAUSE: Final = 0.06
+"""Seconds of silence before a new word, so that its beginning is heard."""
+
+_LEGATO: Final = 0.94
+"""How long a played note sounds, as a share of the time until the next one."""
+
+_SCALES: Final = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+_PROGRESSIONS: Final = {
+    "major": ((0, 4, 5, 3), (0, 5, 3, 4), (3, 0, 4, 5), (0, 3, 4, 3), (0, 2, 3, 4), (5, 3, 0, 4)),
+    "minor": ((0, 5, 2, 6), (0, 3, 5, 4), (0, 6, 5, 6), (0, 2, 6, 3), (0, 3, 0, 6), (5, 6, 0, 0)),
+    "jazz": ((1, 4, 0, 5), (0, 5, 1, 4), (2, 5, 1, 4), (0, 3, 1, 4)),
+}
+"""Chords by scale degree (0 is the tonic), four bars at a time."""
+
+_ENERGY: Final = {"intro": 0.45, "verse": 0.62, "pre-chorus": 0.75, "chorus": 1.0, "solo": 0.85}
+_JOINS_AT: Final = {
+    "drums": 0.5, "bass": 0.46, "strings": 0.6, "percussion": 0.7, "brass": 0.8, "woodwinds": 0.8,
+}  # fmt: skip
+"""How much of the band plays, by section (0.55 in others), and where a stem joins (else always)."""
+
+_WITHOUT_WORDS: Final = ("verse", "chorus", "verse", "chorus", "bridge", "solo", "chorus")
+"""The sections of a piece without singing, eight bars each."""
+
+_LEADS: Final = "woodwinds, synth, guitar, keyboard, strings, brass"
+"""The stems that carry a tune, the best first."""
+
+_BOOM, _KICK, _SNARE, _HAT, _TOM, _CRASH, _TAMBOURINE, _SHAKER = 35, 36, 38, 42, 45, 49, 54, 70
+"""General MIDI drums."""
+
+_Key = tuple[int, str]
+"""Tonic as a pitch class, and mode."""
+
+_Stretch = tuple[str, int, list[list[str]]]
+"""A section as it is laid out: kind, number of bars, lines to sing."""
+
+_Figure = list[tuple[float, float, int, float]]
+"""What is played in a bar: (beat, beats until the next stroke, pitch, velocity)."""
 
 
-def compose(brief: Brief, *, continues: Score | None = None) -> Score:
-    """Write the piece that `brief` asks for, exactly `brief.duration` seconds long (1-480).
-
-    With `continues` the piece starts without an intro in that score's key, tempo and voice, and in its style
-    where the brief names none. Never fails for any text; what cannot be sung in the time is not sung.
-    """
-    style = style_of(brief, continues)
-    return write(brief, style, continues)
-
-
-def natural_duration(brief: Brief) -> float:
-    """Seconds that the brief's lyrics take at the brief's tempo with intro and outro: 20 to 240.
-
-    The lyrics' own pace decides; `brief.duration` is not looked at. A piece without words takes 60-150 s.
-    """
-    style = style_of(brief, None)
-    text = text_of(brief)
-    bar = style.beats * 60 / style.bpm
-    lines = 0 if text == INSTRUMENTAL else sum(len(verse.lines) for verse in read_lyrics(text))
-    if not lines:
-        return round(dice("length", brief.seed).uniform(60, 150), 2)
-    per_line = 2 if bar < 3.2 else 1
-    return round(min(max((lines * per_line + 8) * bar, 20.0), 240.0), 2)
-
-
-def style_of(brief: Brief, continues: Score | None) -> Style:
-    tags, description = brief.tags, brief.description or ""
-    if continues is not None and not tags.strip() and not description.strip():
-        tags = continues.tags
-    style = read_style(
-        tags, description, brief.negative_tags, brief.seed if continues is None else continues.seed
-    )
-    if continues is None:
-        return style
-    beats = round(continues.bars[-1].beats) if continues.bars else style.beats
-    beats = beats if beats in {3, 4} else style.beats
-    groove = "waltz" if beats == 3 else "ballad" if style.groove == "waltz" else style.groove
-    return msgspec.structs.replace(
-        style,
-        bpm=continues.tempos[-1].bpm,
-        tonic=continues.tonic,
-        mode=continues.mode,
-        beats=beats,
-        groove=groove,
-    )
-
-
-def text_of(brief: Brief, continues: Score | None = None) -> str:
-    """The words to sing: the brief's, or ones written for its description; a marker if there are none."""
-    if brief.instrumental:
-        return INSTRUMENTAL
-    if brief.lyrics is not None and brief.lyrics.strip():
-        return brief.lyrics
-    if continues is not None and continues.lyrics == INSTRUMENTAL and not brief.description:
-        return INSTRUMENTAL
-    return write_lyrics(brief.description or brief.title or brief.tags, brief.seed)[0][1]
-
-
-def voice_seed_of(brief: Brief) -> int:
-    return brief.seed if brief.voice_seed is None else brief.voice_seed
-
-
-def gender_of(voice_seed: int) -> Literal["f", "m"]:
-    return "f" if dice("gender", voice_seed).random() < 0.5 else "m"
-
-
-def voice_part(colour: int, notes: Sequence[Note]) -> Part:
-    return Part("Synth Voice", "vocals", 54, "voice", colour, tuple(notes))
-
-
-def write(
-    brief: Brief, style: Style, continues: Score | None, progression: tuple[int, ...] | None = None
+def compose(
+    brief: Brief,
+    *,
+    continues: Score | None = None,
+    style: Style | None = None,
+    progression: tuple[int, ...] | None = None,
 ) -> Score:
+    """Return the piece that `brief` asks for, of exactly `brief.duration` seconds.
+
+    Never fails for any text; what cannot be sung in the time is not sung.
+
+    Args:
+        brief: What is wanted.
+        continues: Start without an intro in this score's key, tempo and voice; by default a new song.
+        style: By default the style that the brief's words ask for.
+        progression: Chords of verse and chorus by scale degree; by default drawn by the seed.
+    """
+    style = style or style_of(brief, continues)
     duration = bounded_duration(brief.duration)
-    text = text_of(brief, continues)
-    verses = read_lyrics(text) if text != INSTRUMENTAL else []
+    count = max(1, math.ceil(duration * style.bpm / style.beats / 60 - 0.05))
+    form = _form(read_lyrics(text_of(brief, continues)), count, opening=continues is None)
+    kinds = [kind for kind, size, _ in form for _ in range(size)]
+    bars = _bars(kinds, style, duration, brief.seed, progression)
+    voice, gender = voice_of(brief)
     if brief.voice_seed is None and continues is not None:
-        voice_seed, gender = continues.voice_seed, brief.vocal_gender or continues.vocal_gender
-    else:
-        voice_seed = voice_seed_of(brief)
-        gender = brief.vocal_gender or gender_of(voice_seed)
-    bar_seconds = style.beats * 60 / style.bpm
-    count = max(1, math.ceil(duration / bar_seconds - 0.05))
-    stretches = plan(verses, count, continues is None)
-    bars = bars_of(stretches, style, duration, brief.seed, progression)
-    words, notes, harmony = _melodies(stretches, bars, style, brief.seed, CENTRE[gender])
-    parts = accompany(style, bars, brief.seed, brief.seed)
-    if notes:
-        parts.append(voice_part(voice_seed, notes))
-    if harmony:
-        parts.append(Part("Choir", "backing vocals", 52, "choir", voice_seed, tuple(harmony)))
-    if (lead := _lead(stretches, bars, style, brief.seed, alone=not notes)) is not None:
-        parts.append(lead)
-    title = brief.title or (continues.title if continues is not None else "") or "Untitled"
+        voice, gender = continues.voice_seed, brief.vocal_gender or continues.vocal_gender
+    key = style.tonic, style.mode
+    alone = not any(lines for _, _, lines in form)
+    words: list[Word] = []
+    sung: list[Note] = []
+    choir: list[Note] = []
+    lead: list[Note] = []
+    at = 0
+    for kind, size, lines in form:
+        here = bars[at : at + size]
+        at += size
+        new, notes = sing(lines, here, key, CENTRE[gender] + 3 * (kind == "chorus"), brief.seed, kind)
+        words += new
+        sung += notes
+        if kind == "chorus":  # doubled by a second voice an octave below
+            choir += [Note(n.pitch - 12, n.start, n.end, n.velocity * 0.6, n.syllable) for n in notes]
+        if kind == "solo" or (alone and kind not in ("intro", "outro")):
+            draw = rng("lead", brief.seed, kind)
+            phrases = [["la"] * draw.randint(5, 9) for _ in range((size + 1) // 2)]
+            lead += sing(phrases, here, key, _LEAD_CENTRE, brief.seed, kind)[1]
+    leads = lead_part(style, brief.seed, lead)
+    parts = [*voice_parts(voice, sung, choir), *leads, *arrange(style, bars, brief.seed)]
     return Score(
-        title=title,
+        title=brief.title or (continues.title if continues is not None else "") or "Untitled",
         tags=brief.tags or (continues.tags if continues is not None else "") or style.genre,
-        lyrics=text,
         seed=brief.seed,
-        voice_seed=voice_seed,
+        voice_seed=voice,
         vocal_gender=gender,
         duration=duration,
         tonic=style.tonic,
         mode=style.mode,
-        tempos=(Tempo(0.0, style.bpm),),
         bars=tuple(bars),
-        sections=tuple(sections_of(stretches, bars)),
         words=tuple(words),
         parts=ordered(parts),
     )
 
 
-def _melodies(
-    stretches: list[Stretch], bars: list[Bar], style: Style, seed: int, centre: int
-) -> tuple[list[Word], list[Note], list[Note]]:
-    """The sung words, the singer's notes, and the second voice of the choruses."""
+def natural_duration(brief: Brief) -> float:
+    """Return the seconds that the brief's lyrics take at its tempo: 20 to 240, without words 60 to 150."""
+    style = style_of(brief, None)
+    bar = style.beats * 60 / style.bpm
+    lines = sum(len(section.lines) for section in read_lyrics(text_of(brief)))
+    if not lines:
+        return round(rng("length", brief.seed).uniform(60, 150), 2)
+    return round(min(max((lines * (2 if bar < 3.2 else 1) + 8) * bar, 20.0), 240.0), 2)
+
+
+def voice_of(brief: Brief) -> tuple[int, Gender]:
+    """Return the seed of the singer's timbre, and the singer's gender."""
+    seed = brief.seed if brief.voice_seed is None else brief.voice_seed
+    return seed, brief.vocal_gender or ("f" if rng("gender", seed).random() < 0.5 else "m")
+
+
+def voice_parts(colour: int, notes: Sequence[Note], choir: Sequence[Note] = ()) -> list[Part]:
+    """Return the parts of the singer and of the second voice, where they have notes."""
+    singer = Part("Synth Voice", "vocals", 54, "voice", colour, tuple(notes))
+    second = Part("Choir", "backing vocals", 52, "choir", colour, tuple(choir))
+    return [part for part in (singer, second) if part.notes]
+
+
+def lead_part(style: Style, colour: int, notes: Sequence[Note]) -> list[Part]:
+    """Return the part of the instrument of `style` that carries a tune best, if there is one."""
+    leads = [
+        (_LEADS.index(INSTRUMENTS[n].stem), n) for n in style.instruments if INSTRUMENTS[n].stem in _LEADS
+    ]
+    if not leads or not notes:
+        return []
+    name = min(leads)[1]
+    stem, program, sound, *_ = INSTRUMENTS[name]
+    return [Part(f"Lead {name}", stem, program, sound, colour, tuple(notes))]
+
+
+def _form(sections: list[Section], count: int, *, opening: bool) -> list[_Stretch]:
+    """Lay `count` bars out as (kind, bars, lines): intro, sections with breaks after them, outro.
+
+    A line gets two bars if there is room, else one or half a bar; what does not fit is left out.
+    """
+    intro = min(4, 2 + count // 24 * 2) if opening and count >= 6 else 0
+    outro = min(2, (count + 4) // 12)
+    room = count - intro - outro
+    stride = next((s for s in (2.0, 1.0) if sum(math.ceil(len(x.lines) * s) for x in sections) <= room), 0.5)
+    sizes = [math.ceil(len(section.lines) * stride) for section in sections]
+    spare = [min(4, room - at) for at in range(sum(sizes), room, 4)]
+    body: list[_Stretch] = []
+    for index, (section, size) in enumerate(zip(sections, sizes, strict=True)):
+        body += [(section.kind, size, section.lines), ("solo", sum(spare[index :: len(sections)]), [])]
+    if not sections:
+        body = [(kind, 8, []) for kind in _WITHOUT_WORDS * (room // 56 + 1)]
+    starts = itertools.accumulate((size for _, size, _ in body), initial=0)
+    fitting = [(k, min(n, room - at), lines) for (k, n, lines), at in zip(body, starts, strict=False)]
+    form: list[_Stretch] = [("intro", intro, []), *fitting, ("outro", outro, [])]
+    return [stretch for stretch in form if stretch[1] > 0]
+
+
+def _bars(
+    kinds: list[str], style: Style, duration: float, seed: int, progression: tuple[int, ...] | None
+) -> list[Bar]:
+    """Return bars of these kinds with their chords, the last one cut or held to end at `duration`."""
+    draw = rng("harmony", seed, style.mode)
+    choices: tuple[tuple[int, ...], ...] = _PROGRESSIONS["jazz" if style.groove == "swing" else style.mode]
+    verse, chorus, bridge = (draw.choice(choices) for _ in range(3))
+    if progression:
+        verse = chorus = progression
+    seconds = style.beats * 60 / style.bpm
+    bars: list[Bar] = []
+    for number, kind in enumerate(kinds):
+        degrees = chorus if kind in ("chorus", "solo") else bridge if kind == "bridge" else verse
+        start, end, beats = number * seconds, (number + 1) * seconds, float(style.beats)
+        root = degrees[number % len(degrees)]
+        if number == len(kinds) - 1:
+            end, beats, root = duration, (duration - start) / seconds * style.beats, 0
+        steps = (0, 2, 4, 6) if style.groove in SEVENTHS else (0, 2, 4)
+        chord = tuple(scale_pitch((style.tonic, style.mode), root + step) % 12 for step in steps)
+        bars.append(Bar(start, end, beats, chord, kind))
+    return bars
+
+
+def scale_pitch(key: _Key, degree: int) -> int:
+    """Return the MIDI pitch of a scale degree, counted from the tonic of octave 0."""
+    return key[0] + _SCALES[key[1]][degree % 7] + 12 * (degree // 7)
+
+
+def sing(
+    lines: Sequence[list[str]], bars: Sequence[Bar], key: _Key, centre: int, *seed: object
+) -> tuple[list[Word], list[Note]]:
+    """Return words and notes of `lines` over `bars`: two bars, one or half a bar for each line.
+
+    Syllables fall on beats, eighths or sixteenths where there is room and are packed evenly where there is
+    none; the last one is held, and a breath is left before the next line.
+    """
+    stride = next((s for s in (2.0, 1.0) if len(lines) * s <= len(bars)), 0.5)
     words: list[Word] = []
     notes: list[Note] = []
-    harmony: list[Note] = []
-    beat = 60 / style.bpm
-    at = 0
-    for stretch in stretches:
-        kind, size = stretch.kind, stretch.bars
-        height = centre + (3 if kind == "chorus" else 0)
-        for index, line in enumerate(stretch.lines):
-            start = bars[at].start + index * stretch.per_line * style.beats * beat
-            length = min(stretch.per_line * style.beats, (bars[-1].end - start) / beat)
-            if length <= 0.5:
-                break
-            draw = dice("melody", seed, kind, index % 4)
-            voice = Voice(style.tonic, style.mode, height)
-            sung = sing(line, (start, start + length * beat), bars[at : at + size], voice, draw)
-            words += sung[0]
-            notes += sung[1]
-            if kind == "chorus":
-                harmony += [
-                    Note(_third_above(style, n.pitch), n.start, n.end, round(n.velocity * 0.6, 3), n.syllable)
-                    for n in sung[1]
-                ]
-        at += size
-    return words, notes, harmony
+
+    def time(at: float) -> float:
+        bar = bars[min(int(at), len(bars) - 1)]
+        return bar.end if at >= len(bars) else bar.start + at % 1 * (bar.end - bar.start)
+
+    for index, line in enumerate(lines[: int(len(bars) / stride)]):
+        bar, start, end = bars[int(index * stride)], time(index * stride), time((index + 1) * stride)
+        beat = (bar.end - bar.start) / bar.beats
+        if end - start < beat / 2:
+            break
+        sung = [syllables(word) for word in line]
+        count = sum(map(len, sung))
+        room = (end - start) / beat * 0.875
+        step = next((s for s in (1.0, 0.5, 0.25) if count * s <= room and count <= 4 / s**3), room / count)
+        onsets = [start + n * step * beat for n in range(count)]
+        draw = rng("melody", *seed, index % 4)
+        pitches = _contour(key, bars, onsets, centre, draw)
+        onsets.append(start + min(room, count * step + 1) * beat)
+        at = 0
+        for word, texts in zip(line, sung, strict=True):
+            words.append(Word(word, round(onsets[at], 4), round(onsets[at + len(texts)], 4)))
+            for text in texts:
+                length = onsets[at + 1] - onsets[at]
+                pause = min(_PAUSE, length * 0.3) if text is texts[-1] else 0.0
+                loud = round(0.62 + 0.2 * draw.random(), 3) if at else 0.85
+                start, end = round(onsets[at], 4), round(onsets[at] + length - pause, 4)
+                notes.append(Note(pitches[at], start, end, loud, text))
+                at += 1
+    return words, notes
 
 
-def _third_above(style: Style, pitch: int) -> int:
-    scale = {scale_pitch(style.tonic, style.mode, degree, 0) % 12 for degree in range(7)}
-    return next((pitch + up for up in (3, 4) if (pitch + up) % 12 in scale), pitch + 3)
+def _contour(
+    key: _Key, bars: Sequence[Bar], times: Sequence[float], centre: int, draw: random.Random
+) -> list[int]:
+    """Return a melody for notes at `times`: a walk on the scale that meets the chord on strong notes."""
+    home = min(range(80), key=lambda degree: abs(scale_pitch(key, degree) - centre))
+    degree = home + draw.choice((-2, 0, 0, 1, 2))
+    pitches: list[int] = []
+    before: Bar | None = None
+    for time in times:
+        bar = next((bar for bar in bars if time < bar.end - 1e-6), bars[-1])
+        degree += draw.choice((-2, -1, -1, 0, 1, 1, 2))
+        if abs(degree - home) > 5:
+            degree += 2 if degree < home else -2
+        if bar is not before or time == times[-1] or draw.random() < 0.35:
+            near = (degree + step for step in (0, 1, -1, 2, -2))
+            degree = next((d for d in near if scale_pitch(key, d) % 12 in bar.chord), degree)
+        before = bar
+        pitches.append(scale_pitch(key, degree))
+    return pitches
 
 
-def _lead(stretches: list[Stretch], bars: list[Bar], style: Style, seed: int, *, alone: bool) -> Part | None:
-    """The instrument that plays the tune where nobody sings: in breaks, everywhere without a singer."""
-    instrument = lead_instrument(style)
-    if instrument is None:
-        return None
-    kinds = {"verse", "chorus", "pre-chorus", "bridge", "solo"} if alone else {"solo"}
-    beat = 60 / style.bpm
-    notes: list[Note] = []
-    for index, bar in enumerate(bars):
-        if bar.section not in kinds:
-            continue
-        draw = dice("lead", seed, bar.section, index % 4)
-        beats = [position for position in draw.choice(_RHYTHMS) if position < bar.beats - 0.1]
-        starts = [bar.start + position * beat for position in beats]
-        pitches = contour((style.tonic, style.mode), [bar], starts, 74, draw)
-        for a, b, pitch in zip(starts, [*starts[1:], bar.end], pitches, strict=True):
-            notes.append(Note(pitch, round(a, 4), round(a + (b - a) * 0.92, 4), 0.7))
-    if not notes:
-        return None
-    return lead_part(instrument, seed, tuple(notes))
+def arrange(style: Style, bars: Sequence[Bar], seed: int) -> list[Part]:
+    """Return the parts of every instrument of `style` over `bars`."""
+    parts: list[Part] = []
+    swing = SWING.get(style.groove, 0.0) / 3
+    for name in style.instruments:
+        stem, program, sound, playing, _ = INSTRUMENTS[name]
+        draw = rng("arrangement", seed, name)
+        notes: list[Note] = []
+        index = -1
+        for bar, before in zip(bars, (None, *bars), strict=False):
+            index = index + 1 if before is not None and before.section == bar.section else 0
+            energy = _ENERGY.get(bar.section, 0.55)
+            if energy < _JOINS_AT.get(stem, 0.0) and (
+                len(style.instruments) > 4 or stem in ("drums", "bass")
+            ):
+                continue
+            figure = _figure(playing, bar, energy, GROOVES[style.groove], draw=draw, index=index)
+            if bar is bars[-1]:
+                figure = _ending(playing, bar, figure)
+            beat = (bar.end - bar.start) / bar.beats
+            for position, length, pitch, velocity in figure:
+                start, end = (
+                    min(bar.start + (at + swing * (at % 1 == 0.5)) * beat, bar.end)
+                    for at in (position, position + length)
+                )
+                if end - start > 0.03:
+                    level = velocity * (0.57 + 0.25 * style.energy + 0.15 * energy + 0.06 * draw.random())
+                    end = start + (end - start) * _LEGATO
+                    notes.append(Note(pitch, round(start, 4), round(end, 4), round(min(level, 1.0), 3)))
+        if notes:
+            parts.append(Part(name, stem, program, sound, seed, tuple(notes)))
+    return parts
 
 
-def lead_part(instrument: Instrument, colour: int, notes: tuple[Note, ...]) -> Part:
-    """The tune on an instrument, apart from what the same instrument plays with the band."""
-    return Part(
-        f"Lead {instrument.name}", instrument.stem, instrument.program, instrument.sound, colour, notes
-    )
+def _strokes(pattern: str, loud: float = 0.7, soft: float = 0.55) -> list[tuple[float, float, float]]:
+    """Return the strokes of a pattern in sixteenths: (beat, beats until the next stroke, velocity)."""
+    at = [index for index, mark in enumerate(pattern) if mark != "."]
+    spans = itertools.pairwise([*at, len(pattern)])
+    return [(a / 4, (b - a) / 4, soft if pattern[a] == "x" else loud) for a, b in spans]
+
+
+def _voicing(chord: tuple[int, ...], low: int) -> list[int]:
+    """Return the pitches of a chord, each at its lowest place from `low` upwards."""
+    return sorted(low + (pitch - low) % 12 for pitch in chord)
+
+
+def _figure(
+    playing: str, bar: Bar, energy: float, groove: Groove, *, draw: random.Random, index: int
+) -> _Figure:
+    """Return what an instrument that is played this way plays in a bar, the `index`th of its section."""
+    beats = float(round(bar.beats) or 1)
+    root, third, fifth, *_ = bar.chord
+    low = 28 + (root - 28) % 12
+    tones = _voicing(bar.chord, 55)
+    chords = _strokes(groove.chords) if energy > 0.5 else [(0.0, beats, 0.6)]
+    match playing:
+        case "drums" | "shaker":
+            kit = [(groove.kick, _KICK, 1, 0.65), (groove.snare, _SNARE, 0.9, 0.4)]
+            kit.append((groove.hat, _HAT, 0.7, 0.45))
+            if playing == "shaker":
+                kit = [(groove.hat, _SHAKER, 0.3, 0.45), (groove.snare, _TAMBOURINE, 0.5, 0.4)]
+            hits = [(b, 0.1, key, v) for line, key, *vs in kit for b, _, v in _strokes(line, *vs)]
+            if playing == "drums" and index % 8 == 7 and groove.hat.strip("."):
+                fill = [(beats - 1 + n / 4, 0.1, draw.choice((_TOM, _SNARE)), 0.5 + n / 10) for n in range(4)]
+                return [hit for hit in hits if hit[0] < beats - 1] + fill
+            return hits + [(0.0, 0.1, _CRASH, 0.8)] * (playing == "drums" and index == 0 and energy > 0.8)
+        case "impact":
+            return [(0.0, beats, _BOOM, 0.6)] * (index == 0 and bar.section == "chorus")
+        case "bass":
+            steps = {"1": 0, "3": (third - root) % 12, "5": (fifth - root) % 12, "6": 9, "8": 12}
+            line = groove.bass if energy >= 0.6 else "1".ljust(len(groove.bass), ".")
+            return [(b, n, low + steps[line[int(b * 4)]], 0.8) for b, n, _ in _strokes(line)]
+        case "power":
+            power, eighths = (low + 12, low + 19, low + 24), range(int(beats * 2))
+            return [(n / 2, 0.5, pitch, 0.7 if n % 2 else 0.9) for n in eighths for pitch in power]
+        case "broken":
+            order = [*tones, tones[0] + 12, *tones[:0:-1]]
+            return [(n / 2, 1.0, order[n % len(order)], 0.6) for n in range(int(beats * 2))]
+        case "fills":
+            return [(b, n, draw.choice(tones) + 12, 0.55) for b, n, _ in chords if index % 2]
+        case "stabs" if groove.hat.strip("."):
+            return [(b, 0.3, pitch, 0.75) for b, _, v in chords if v > 0.6 for pitch in tones]
+        case "strum":
+            return [(b, n, pitch, v) for b, n, v in chords for pitch in tones]
+        case _:
+            return [(0.0, beats, pitch, 0.4 + 0.2 * energy) for pitch in tones]
+
+
+def _ending(playing: str, bar: Bar, figure: _Figure) -> _Figure:
+    """Return the last bar of a figure: drums end on one stroke, the others hold the chord."""
+    if playing == "drums":
+        return [(0.0, 0.1, _KICK, 0.9), (0.0, 0.1, _CRASH, 0.7)]
+    held = {pitch: (0.0, 0.1 if playing == "shaker" else bar.beats, pitch, 0.6) for _, _, pitch, _ in figure}
+    return list(held.values())[: 1 if playing in ("bass", "shaker") else 4]

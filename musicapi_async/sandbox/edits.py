@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Literal
 
-from .pressing import stem_groups
 from .recipes import made
 from .refusal import invalid
+from .score import INSTRUMENTAL, SINGERS, STEMS
 from .service import Call, Reply, submitted
 from .songs import read_song, sung, variants
-from .synth import INSTRUMENTAL
 from .validation import SHORT_TAGS, ModelLimits
 from .works import Clip
 
@@ -36,7 +35,7 @@ def mashup(call: Call) -> Reply:
 
 
 def replace_section(call: Call) -> Reply:
-    """`POST /sonic/replace-section`: a section anew; with `auto_concat` also the whole song."""
+    """`POST /sonic/replace-section`: new music for a section; with `auto_concat` also the whole song."""
     form, service = call.form, call.service
     song = read_song(call, modes=False, own=SECTION)
     if song.mv == "sonic-v3-5":
@@ -115,7 +114,19 @@ def _stems(call: Call, kind: Literal["basic", "full"], count: int) -> Reply:
             stem_names=names,
             stem_source=source,
         )
-        for name, names in stem_groups(kind, count)
+        for name, names in _stem_groups(kind, count)
     ]
     work = call.order("sonic", f"stems-{kind}", service.durations.stems, clips, webhook=webhook)
     return submitted(call, work)
+
+
+def _stem_groups(kind: Literal["basic", "full"], count: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Return names of stems and what is heard in each: `basic` 2 or 4, `full` 12, or 24 with second takes."""
+    rhythm = ("drums", "percussion", "bass")
+    if kind == "basic" and count == 2:
+        return [("vocals", SINGERS), ("instrumental", tuple(s for s in STEMS if s not in SINGERS))]
+    if kind == "basic":
+        rest = tuple(s for s in STEMS if s not in (*SINGERS, *rhythm))
+        return [("vocals", SINGERS), ("drums", rhythm[:2]), ("bass", rhythm[2:]), ("other", rest)]
+    single: list[tuple[str, tuple[str, ...]]] = [(stem, (stem,)) for stem in STEMS]
+    return single + [(f"{stem} 2", ()) for stem in STEMS] if count == 24 else single

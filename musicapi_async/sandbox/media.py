@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from importlib import import_module
 from typing import Final
 
 import anyio
 import anyio.to_thread
 from aiohttp import web
 
-from .pressing import CONTENT_TYPES, press
 from .service import Service
 from .works import Clip
+
+CONTENT_TYPES: Final = {
+    "mp3": "audio/mp3",
+    "m4a": "audio/mp4",
+    "wav": "audio/wav",
+    "mid": "audio/midi",
+    "png": "image/png",
+}
+"""What can be made, and the content type that the service sends with it (audio/mp3: seen)."""
+
+MISSING: Final = (
+    "The sandbox needs numpy, soundfile, mutagen, mido and lameenc to make media files: "
+    "pip install 'musicapi-async[sandbox]'"
+)
 
 THREADS: Final = 2
 """Files that are made at the same time; more would only starve the event loop."""
@@ -38,7 +52,7 @@ class MediaHost:
             data = self._files.get(key)
             if data is None:
                 async with self._room_to_work:
-                    data = await anyio.to_thread.run_sync(press, clip, ending, abandon_on_cancel=True)
+                    data = await anyio.to_thread.run_sync(make_file, clip, ending, abandon_on_cancel=True)
                 self._keep(key, data)
             self._files.move_to_end(key)
         self._making.pop(key, None)
@@ -100,6 +114,32 @@ class MediaHost:
                 await response.write(data[start : start + STREAM_CHUNK])
         await response.write_eof()
         return response
+
+
+def make_file(clip: Clip, ending: str) -> bytes:
+    """Return the file of `clip` with this ending, a key of `CONTENT_TYPES`. Blocks for up to some seconds.
+
+    Raises ImportError with the way out when the libraries of the `sandbox` extra are not installed.
+    """
+    _require()
+    from . import media_files
+
+    return media_files.make_file(clip, ending)
+
+
+def audio_of(data: bytes) -> tuple[float, int]:
+    """Return the duration in seconds and a seed of an uploaded file; ValueError and ImportError as above."""
+    _require()
+    from . import media_files
+
+    return media_files.load(data)
+
+
+def _require() -> None:
+    try:
+        import_module(".media_files", __package__)
+    except ImportError as error:
+        raise ImportError(MISSING) from error
 
 
 def _span(request: web.BaseRequest, size: int) -> slice | None:

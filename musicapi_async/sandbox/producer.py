@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from .lyrics import write_lyrics
 from .recipes import Recipe, composed, continued, joined, made
 from .refusal import invalid, retired
+from .score import INSTRUMENTAL, Brief
 from .service import Call, Reply, submitted
-from .synth import INSTRUMENTAL, Brief
-from .synth import lyrics as write_lyrics
 from .validation import TITLE
 from .works import Clip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, NamedTuple
 
-from . import edits, older, producer, sonic, tools, uploads
+from . import deprecated_families, edits, producer, sonic, tools, uploads
 from .service import Call, Reply
 
 Kind = Literal["create", "direct", "free"]
@@ -45,10 +45,10 @@ POSTS: Final[dict[str, Endpoint]] = {
     "/producer/create": Endpoint("create", producer.create),
     "/producer/upload": Endpoint("create", uploads.producer_upload),
     "/producer/download": Endpoint("create", producer.download),
-    "/nuro/create": Endpoint("create", older.nuro),
-    "/riffusion/create": Endpoint("create", older.riffusion),
+    "/nuro/create": Endpoint("create", deprecated_families.nuro),
+    "/riffusion/create": Endpoint("create", deprecated_families.riffusion),
     "/riffusion/upload": Endpoint("direct", uploads.riffusion_upload),
-    "/studio/create": Endpoint("create", older.studio),
+    "/studio/create": Endpoint("create", deprecated_families.studio),
 }
 """Every POST of the API."""
 

@@ -24,16 +24,16 @@ from ..clock import Clock
 from .account import Account, CreateLimit
 from .choices import Choices, Durations
 from .deliveries import Deliveries
+from .deprecated_families import nuro_form
+from .fault_injection import GONE, inject
 from .faults import Faults
 from .journal import Entry, Journal
 from .media import MediaHost
-from .older import nuro_form
 from .outside import Outside
 from .polls import look
 from .refusal import Refusal, invalid
 from .routes import POLLS, POSTS
 from .service import Call, Reply, Service, refused
-from .striking import GONE, strike
 from .tools import batch_refusal
 from .validation import Form, read_body
 
@@ -276,13 +276,13 @@ class Sandbox:
         entry.fault = fault.name if fault is not None else ""
         try:
             if fault is not None and not fault.taken:
-                response = await strike(request, fault, None, self.clock, self._stopping)
+                response = await inject(request, fault, None, self.clock, self._stopping)
             else:
                 response = await (
                     self._api(request, path, entry) if api else self._media.serve(request, path)
                 )
                 if fault is not None:
-                    response = await strike(request, fault, response, self.clock, self._stopping)
+                    response = await inject(request, fault, response, self.clock, self._stopping)
         except Exception:
             _log.exception("the sandbox failed on %s %s", request.method, path)
             reply = Reply({"type": "internal_error", "error": "Internal Server Error."}, 500)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from .lyrics import write_lyrics
 from .recipes import Recipe, score_of
 from .refusal import invalid
+from .score import INSTRUMENTAL, Brief
 from .service import Call
 from .style import read_style
-from .synth import INSTRUMENTAL, Brief
-from .synth import lyrics as write_lyrics
 from .validation import DESCRIPTION, NEGATIVE_TAGS, TITLE, Form, ModelLimits, model
 from .works import Clip, Persona
 
@@ -179,10 +179,7 @@ def shown_lyrics(brief: Brief) -> str:
 
 def sung(recipe: Recipe) -> str:
     """The lyrics of a clip whose words come from other clips."""
-    score = score_of(recipe)
-    if recipe.how == "cut":
-        return "".join(word.text for word in score.words).strip() or INSTRUMENTAL
-    return score.lyrics if score.words else INSTRUMENTAL
+    return score_of(recipe).lyrics
 
 
 def _first_line(lyrics: str) -> str:

@@ -120,7 +120,7 @@ def _cover(call: Call, kind: str) -> list[Clip]:
 
 
 def cover(call: Call, song: Song, source: Clip) -> list[Clip]:
-    """`source` sung anew: its melody in another style, or new words in its place."""
+    """Return covers of `source`: its melody in another style, or new words in its place."""
     longest = call.service.longest
     if song.prompt and song.custom and song.prompt.strip() != source.lyrics.strip():
         seconds = song.seconds or min(source.recipe.duration, longest)

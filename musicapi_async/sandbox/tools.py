@@ -5,11 +5,11 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
+from .lyrics import upsample_tags, write_lyrics
 from .recipes import composed, heard, score_of
 from .refusal import Refusal, invalid, not_found, not_ready
+from .score import Brief, Score
 from .service import Call, Reply
-from .synth import Brief, Score, upsample_tags
-from .synth import lyrics as write_lyrics
 from .validation import LYRICS_DESCRIPTION
 from .works import Clip, Vox
 
@@ -72,11 +72,10 @@ def bpm(call: Call) -> Reply:
     """`POST /sonic/bpm`: the true tempo."""
     clip = call.service.clip(call.form.clip_id("clip_id"), call.now)
     call.pay("bpm")
-    score = score_of(clip.recipe)
-    ends = [tempo.start for tempo in score.tempos[1:]] + [max(score.duration, 1e-9)]
-    spans = [max(end - tempo.start, 0.0) for tempo, end in zip(score.tempos, ends, strict=True)]
-    average = sum(t.bpm * span for t, span in zip(score.tempos, spans, strict=True)) / max(sum(spans), 1e-9)
-    rates = [tempo.bpm for tempo in score.tempos]
+    tempos = score_of(clip.recipe).tempos
+    seconds = sum(end - start for start, end, _ in tempos)
+    average = sum((end - start) * rate for start, end, rate in tempos) / max(seconds, 1e-9)
+    rates = [rate for _, _, rate in tempos]
     data = {"avg_bpm": round(average, 2), "max_bpm": round(max(rates), 2), "min_bpm": round(min(rates), 2)}
     return Reply(_found(data))
 
@@ -229,7 +228,7 @@ def download(call: Call) -> Reply:
 
 
 def batch(call: Call) -> Reply:
-    """`POST /sonic/batch`: nobody knows its bodies, so it is refused."""
+    """`POST /sonic/batch`: refused, since its bodies are not documented."""
     raise batch_refusal(call.service.choices.batch)
 
 

@@ -6,14 +6,14 @@ from typing import Final
 
 import anyio.to_thread
 
+from .media import audio_of
 from .outside import NotAccessible
-from .pressing import load
 from .recipes import continued, joined, made, uploaded
 from .refusal import NOT_ACCESSIBLE, Refusal, invalid, retired
+from .score import Brief
 from .service import Call, Reply, submitted
 from .songs import Song, read_song, variants
 from .sonic import cover, extension, whole
-from .synth import Brief
 from .validation import SHORT_TAGS
 from .works import NEVER, Clip, Persona, Work
 
@@ -37,7 +37,7 @@ async def imported(call: Call, url: str) -> Clip:
     if "existing-recording" in url:
         raise invalid(KNOWN)
     try:
-        duration, seed = await anyio.to_thread.run_sync(load, data)
+        duration, seed = await anyio.to_thread.run_sync(audio_of, data)
     except ImportError as error:
         raise Refusal(500, {"type": "internal_error", "error": str(error)}) from None
     except ValueError as error:

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from musicapi_async import Clip, DownloadError, MusicAPI
-from musicapi_async.sandbox import container, encode
+from musicapi_async.sandbox import media_files
 from musicapi_async.sandbox.composer import Brief, compose
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -289,12 +289,12 @@ async def test_a_slow_download_is_not_given_up(host: Host, client: MusicAPI, tmp
 
 async def test_whole_files_of_all_formats_are_kept(host: Host, client: MusicAPI, tmp_path: Path) -> None:
     """The sandbox's own encoders write them; the content decides the extension."""
-    mp3 = encode.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
+    mp3 = media_files.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
     files = {
         "mp3": mp3,
-        "wav": encode.to_wav(SOUND),
-        "m4a": container.to_m4a(mp3, len(SOUND)),
-        "mid": encode.to_midi(compose(Brief(seed=1, duration=4))),
+        "wav": media_files.to_wav(SOUND),
+        "m4a": media_files.to_m4a(mp3, len(SOUND)),
+        "mid": media_files.to_midi(compose(Brief(seed=1, duration=4))),
     }
     host.files = {f"/song.{kind}": data for kind, data in files.items()}
     paths = await client.download([f"{host.url}/song.{kind}" for kind in files], tmp_path)

@@ -14,7 +14,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicapi_async.sandbox import container, encode
+from musicapi_async.sandbox import media_files
 from musicapi_async.sandbox.composer import Brief, compose
 from musicapi_async.wire import media
 
@@ -45,31 +45,33 @@ def judged(data: bytes) -> Verdict:
     return Verdict(kind, fault, sum(spans), len(spans))
 
 
-def written(form: str, subtype: str | None = None, rate: int = 48_000, channels: int = 2) -> bytes:
+def written(
+    form: str, subtype: str | None = None, rate: int = 48_000, channels: int = 2, **options: Any
+) -> bytes:
     """A file by libsndfile."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, SOUND[:24_000, :channels], rate, format=form, subtype=subtype)
+    soundfile.write(buffer, SOUND[:24_000, :channels], rate, format=form, subtype=subtype, **options)
     return buffer.getvalue()
 
 
 def mp3() -> bytes:
     """A tagged one, as the sandbox serves them."""
-    return encode.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
+    return media_files.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
 
 
 ENCODED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "mp3": ("mp3", mp3),
-    "mp3 variable": ("mp3", lambda: encode.mp3_by_soundfile(SOUND)),
+    "mp3 variable": ("mp3", lambda: written("MP3", bitrate_mode="VARIABLE")),
     "mp3 MPEG-2": ("mp3", lambda: written("MP3", rate=22_050)),
     "mp3 MPEG-2.5": ("mp3", lambda: written("MP3", rate=8_000, channels=1)),
-    "wav": ("wav", lambda: encode.to_wav(SOUND)),
+    "wav": ("wav", lambda: media_files.to_wav(SOUND)),
     "wav float": ("wav", lambda: written("WAV", "FLOAT")),
     "wav mu-law": ("wav", lambda: written("WAV", "ULAW")),
     "wav ADPCM": ("wav", lambda: written("WAV", "IMA_ADPCM")),
     "wav extensible": ("wav", lambda: written("WAVEX", "PCM_24")),
     "wav RF64": ("wav", lambda: written("RF64", "PCM_16")),
-    "m4a": ("m4a", lambda: container.to_m4a(mp3(), len(SOUND))),
-    "mid": ("mid", lambda: encode.to_midi(compose(Brief(seed=1, duration=4)))),
+    "m4a": ("m4a", lambda: media_files.to_m4a(mp3(), len(SOUND))),
+    "mid": ("mid", lambda: media_files.to_midi(compose(Brief(seed=1, duration=4)))),
     "flac": ("flac", lambda: written("FLAC")),
     "ogg vorbis": ("ogg", lambda: written("OGG", "VORBIS")),
     "ogg opus": ("ogg", lambda: written("OGG", "OPUS")),

@@ -1,4 +1,4 @@
-"""Faults of the wire, carried out on a live connection."""
+"""Faults of the wire, injected into a live connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PAGE: Final = (
 _GARBAGE: Final = b'\x1f\x8b\x00{"code":200,"data":[\xff\xfe'
 
 
-async def strike(
+async def inject(
     request: web.BaseRequest,
     fault: Fault,
     response: web.StreamResponse | None,

@@ -19,11 +19,14 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutagen.id3 import ID3
+from mutagen.mp4 import MP4
 
-from musicapi_async.sandbox import encode
-from musicapi_async.sandbox.cover import cover
+from musicapi_async.sandbox import media_files
+from musicapi_async.sandbox.composer import compose
+from musicapi_async.sandbox.media_files import cover_picture, load, read_audio
+from musicapi_async.sandbox.recipes import Recipe, Tape, joined, made, uploaded
 from musicapi_async.sandbox.render import SAMPLE_RATE, Audio, render
-from musicapi_async.sandbox.synth import Brief, Score, compose, join
+from musicapi_async.sandbox.score import Brief, Score, join
 
 BRIEF = Brief(
     seed=11, title="Grüße 🌧", tags="lofi, 84 bpm", lyrics="[Verse]\nOne two three\n雨の日", duration=9.5
@@ -37,12 +40,12 @@ def score() -> Score:
 
 @pytest.fixture(scope="module")
 def audio(score: Score) -> Audio:
-    return render(score).audio
+    return render(score)
 
 
 def mp3(audio: Audio, **changes: object) -> bytes:
     words = {"title": BRIEF.title, "artist": "Sandbox", "tags": BRIEF.tags, "lyrics": str(BRIEF.lyrics)}
-    return encode.to_mp3(audio, **(words | changes))  # type: ignore[arg-type]
+    return media_files.to_mp3(audio, **(words | changes))  # type: ignore[arg-type]
 
 
 def test_an_mp3_plays_as_long_as_the_song_and_is_not_silent(audio: Audio):
@@ -56,17 +59,10 @@ def test_an_mp3_plays_as_long_as_the_song_and_is_not_silent(audio: Audio):
     assert mp3(audio) == data
 
 
-def test_the_encoder_of_libsndfile_serves_as_well(audio: Audio):
-    """Without the quicker encoder the file is as long and as loud."""
-    decoded, rate = soundfile.read(io.BytesIO(encode.mp3_by_soundfile(audio)))
-    assert (rate, decoded.shape[1]) == (SAMPLE_RATE, 2)
-    assert len(decoded) / rate == pytest.approx(BRIEF.duration, abs=0.1)
-
-
 def test_an_mp3_names_its_song(audio: Audio):
     """Title, artist, genre, lyrics and cover stand in the ID3 tag, in any script."""
-    picture = cover(BRIEF)
-    tag = ID3(io.BytesIO(mp3(audio[:SAMPLE_RATE], cover_png=picture)))
+    picture = cover_picture(BRIEF)
+    tag = ID3(io.BytesIO(mp3(audio[:SAMPLE_RATE], cover=picture)))
     assert str(tag["TIT2"]) == BRIEF.title
     assert str(tag["TPE1"]) == "Sandbox"
     assert str(tag["TCON"]) == BRIEF.tags
@@ -76,7 +72,7 @@ def test_an_mp3_names_its_song(audio: Audio):
 
 def test_a_wav_holds_every_sample(audio: Audio):
     """A WAV has the exact length and 16 bits of each sample."""
-    decoded, rate = soundfile.read(io.BytesIO(encode.to_wav(audio)), dtype="float32")
+    decoded, rate = soundfile.read(io.BytesIO(media_files.to_wav(audio)), dtype="float32")
     assert rate == SAMPLE_RATE
     np.testing.assert_allclose(decoded, audio, atol=1e-4)
 
@@ -114,7 +110,7 @@ def played(data: bytes) -> list[tuple[str, list[tuple[int, float, float]]]]:
 
 
 def assert_same_notes(score: Score) -> None:
-    tracks = played(encode.to_midi(score))
+    tracks = played(media_files.to_midi(score))
     assert [name for name, _ in tracks] == [part.name for part in score.parts]
     for part, (_, heard) in zip(score.parts, tracks, strict=True):
         written = sorted((note.pitch, note.start, note.end) for note in part.notes)
@@ -128,7 +124,7 @@ def test_the_midi_file_has_the_notes_that_are_heard(score: Score):
     assert_same_notes(score)
     tempos = [
         m.tempo
-        for m in mido.MidiFile(file=io.BytesIO(encode.to_midi(score))).tracks[0]
+        for m in mido.MidiFile(file=io.BytesIO(media_files.to_midi(score))).tracks[0]
         if m.type == "set_tempo"
     ]
     assert tempos == [mido.bpm2tempo(84)]
@@ -142,7 +138,7 @@ def test_a_midi_file_follows_changes_of_tempo(score: Score):
 
 def test_equal_scores_give_equal_midi(score: Score):
     """Nothing but the score decides the bytes."""
-    assert encode.to_midi(score) == encode.to_midi(compose(BRIEF))
+    assert media_files.to_midi(score) == media_files.to_midi(compose(BRIEF))
 
 
 @settings(max_examples=25, deadline=None)
@@ -152,19 +148,24 @@ def test_any_text_fits_into_a_file(text: str):
     silence = np.zeros((1200, 2), np.float32)
     tag = ID3(io.BytesIO(mp3(silence, title=text, artist=text, tags=text, lyrics=text)))
     assert tag.unknown_frames == []
-    encode.to_midi(compose(Brief(title=text, lyrics=text, duration=1)))
+    media_files.to_midi(compose(Brief(title=text, lyrics=text, duration=1)))
 
 
-def test_sound_is_cut_and_spliced_at_seconds():
+def tape(level: float, seconds: float) -> Recipe:
+    """An uploaded file of one level."""
+    data = media_files.to_wav(np.full((round(seconds * SAMPLE_RATE), 2), level, np.float32))
+    return uploaded(Brief(), seconds, Tape(data))
+
+
+def test_uploaded_sound_is_cut_and_joined_at_seconds():
     """Lengths add up; bounds outside are brought in; the seam does not click."""
-    tone = np.ones((SAMPLE_RATE, 2), np.float32)
-    assert len(encode.cut(tone, 0.25, 0.75)) == SAMPLE_RATE // 2
-    assert len(encode.cut(tone, -3, 99)) == SAMPLE_RATE
-    assert len(encode.cut(tone, 0.9, 0.1)) == 0
-    joined = encode.splice(tone, 0.5, -tone)
-    assert len(joined) == SAMPLE_RATE * 3 // 2
-    assert np.max(np.abs(np.diff(joined[:, 0]))) < 0.01
-    assert len(encode.splice(tone[:0], 5, tone[:0])) == 0
+    tone = tape(0.9, 1.0)
+    for start, end, seconds in ((0.25, 0.75, 0.5), (-3, 99, 1.0), (0.9, 0.1, 0.0)):
+        cut = media_files.sound_of(made("cut", Brief(), tone, start=start, end=end))
+        assert len(cut) == round(seconds * SAMPLE_RATE)
+    whole = media_files.sound_of(joined(tone, 0.5, tape(-0.9, 1.0)))
+    assert len(whole) == SAMPLE_RATE * 3 // 2
+    assert np.max(np.abs(np.diff(whole[:, 0]))) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -175,21 +176,27 @@ def test_an_upload_is_recognised_and_read(kind: str, rate: int):
     tone = np.sin(np.arange(rate * 2) * 0.05).astype(np.float32) * 0.5
     buffer = io.BytesIO()
     soundfile.write(buffer, tone, rate, format=kind)
-    info = encode.import_audio(buffer.getvalue())
-    assert (info.sample_rate, info.channels, info.format) == (rate, 1, kind.lower())
-    assert info.duration == pytest.approx(2, abs=0.1)
-    sound = encode.read_audio(buffer.getvalue())
+    duration, seed = load(buffer.getvalue())
+    assert duration == pytest.approx(2, abs=0.1)
+    sound = read_audio(buffer.getvalue())
     assert sound.shape[1] == 2
     assert len(sound) / SAMPLE_RATE == pytest.approx(2, abs=0.1)
     assert np.max(np.abs(sound)) == pytest.approx(0.5, abs=0.05)
-    assert encode.import_audio(buffer.getvalue()) == info
+    assert load(buffer.getvalue()) == (duration, seed)
 
 
 def test_what_is_no_audio_is_refused_by_name():
     """Text, pages, pictures, nothing and cut-off headers: ValueError with the first bytes."""
-    for data in (b"", b"<html>not found</html>", cover(BRIEF), b"RIFF", b"ID3" + bytes(200), bytes(5000)):
+    for data in (
+        b"",
+        b"<html>not found</html>",
+        cover_picture(BRIEF),
+        b"RIFF",
+        b"ID3" + bytes(200),
+        bytes(5000),
+    ):
         with pytest.raises(ValueError, match="audio"):
-            encode.import_audio(data)
+            load(data)
 
 
 @settings(max_examples=60, deadline=None)
@@ -200,11 +207,11 @@ def test_what_is_no_audio_is_refused_by_name():
 def test_hostile_uploads_only_raise_value_errors(data: bytes, start: bytes):
     """Whatever stands in the file, the answer is its length or a ValueError."""
     try:
-        info = encode.import_audio(start + data)
-        encode.read_audio(start + data)
+        duration, _ = load(start + data)
+        read_audio(start + data)
     except ValueError:
         return
-    assert 0 < info.duration <= 480
+    assert 0 < duration <= 480
 
 
 def test_an_upload_of_more_than_eight_minutes_is_refused():
@@ -212,21 +219,21 @@ def test_an_upload_of_more_than_eight_minutes_is_refused():
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(481 * 1000, np.int16), 1000, format="WAV")
     with pytest.raises(ValueError, match="481 s"):
-        encode.import_audio(buffer.getvalue())
+        load(buffer.getvalue())
 
 
 def test_a_cover_is_a_small_png_that_follows_its_song():
     """A valid square picture of a few kB; another title or seed gives another."""
-    picture = cover(BRIEF)
+    picture = cover_picture(BRIEF)
     assert picture.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", picture[16:24]) == (512, 512)
     assert len(picture) < 40_000
     at = picture.index(b"IDAT")
     (size,) = struct.unpack(">I", picture[at - 4 : at])
     assert len(zlib.decompress(picture[at + 4 : at + 4 + size])) == 512 * 513
-    assert cover(BRIEF) == picture
-    assert cover(msgspec.structs.replace(BRIEF, title="Sun")) != picture
-    assert cover(msgspec.structs.replace(BRIEF, seed=12)) != picture
+    assert cover_picture(BRIEF) == picture
+    assert cover_picture(msgspec.structs.replace(BRIEF, title="Sun")) != picture
+    assert cover_picture(msgspec.structs.replace(BRIEF, seed=12)) != picture
 
 
 HALF_MADE = """
@@ -238,10 +245,11 @@ HALF_MADE = """
 """
 MANY_THREADS = """
     from concurrent.futures import ThreadPoolExecutor
-    from musicapi_async.sandbox import libraries
+    def encoder():
+        from musicapi_async.sandbox import media_files
+        return media_files.lameenc.Encoder
     with ThreadPoolExecutor(4) as threads:
-        print(sum(found.result().Encoder is not None for found in
-            [threads.submit(libraries.lameenc) for _ in range(4)]))
+        print(sum(found.result() is not None for found in [threads.submit(encoder) for _ in range(4)]))
 """
 
 
@@ -256,3 +264,21 @@ def test_the_first_songs_of_many_threads_find_the_encoder_whole(tmp_path: Path) 
         check=False,
     )
     assert done.stdout.strip() == "4", done.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.5])
+def test_an_m4a_holds_the_frames_of_the_mp3(seconds: float) -> None:
+    """A reader of other authors finds stereo MP3 at 48 kHz of the right length; no frame is lost."""
+    sound = (np.sin(np.arange(round(48_000 * seconds)) / 20)[:, None] * [0.5, 0.3]).astype(np.float32)
+    data = mp3(sound)
+    m4a = media_files.to_m4a(data, len(sound))
+    info = MP4(io.BytesIO(m4a)).info
+    assert (info.codec, info.channels, info.sample_rate) == ("mp4a.6B", 2, 48_000)
+    assert seconds <= info.length <= seconds + 0.1
+    at = m4a.index(b"stco") + 12
+    (offset,) = struct.unpack(">I", m4a[at : at + 4])
+    assert m4a[offset - 4 : offset] == b"mdat"
+    assert data.endswith(m4a[offset:])
+    assert m4a[offset : offset + 2] == b"\xff\xfb"
+    assert b"Info" not in m4a[offset : offset + 40]
+    assert m4a[4:8] == b"ftyp"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from ..api.riffusion import TASK_TYPES
+from .lyrics import write_lyrics
 from .recipes import Recipe, composed, continued, joined, made
 from .refusal import Refusal, invalid, retired
+from .score import INSTRUMENTAL, Brief
 from .service import Call, Reply, submitted
-from .synth import INSTRUMENTAL, Brief
-from .synth import lyrics as write_lyrics
 from .validation import TITLE
 from .works import Clip
 
@@ -243,7 +243,7 @@ _SHARES: Final[Sequence[str]] = (
 
 
 def _studio_source(call: Call) -> tuple[Clip | None, bool]:
-    """The song to extend, if any, and whether the new part comes before it."""
+    """Return the song to extend, if any, and True if the new part comes before it."""
     config = call.form.get("config")
     wrong = invalid("The 'config' field is invalid.")
     if not isinstance(config, dict):
