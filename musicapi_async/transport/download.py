@@ -30,8 +30,8 @@ from ..clock import Clock
 from ..errors import DownloadError, RequestValidationError
 from ..wire import media, retry
 from . import part as parts
-from .limiter import RateLimiter
 from .links import EXTENSIONS, Link, extension_of, parts_of
+from .rate_limiter import RateLimiter
 from .session import Session
 
 TRIES: Final = 6
