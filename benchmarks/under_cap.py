@@ -32,12 +32,12 @@ from musicapi_async.tasks.price import ShadowPrice
 from musicapi_async.tasks.schedule import Fixed, Learned, PollPolicy
 from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter
-from musicapi_async.transport.pace import Pace
+from musicapi_async.transport.rate import Rate
+from musicapi_async.transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.retry import Draw, drawing
 
-CAP = Pace(5, 1.0)
+CAP = Rate(5, 1.0)
 BURST = 1000
 BURST_SAMPLES = 100
 STEADY = 4000
@@ -49,7 +49,7 @@ Make = Callable[[Draw, MemoryLimiter, Clock], PollPolicy]
 POLICIES: dict[str, Make] = {
     FIXED: lambda _draw, _limiter, _clock: Fixed(20),
     DEFAULT: lambda draw, limiter, clock: Learned(
-        price=ShadowPrice(partial(limiter.is_crowded, "poll"), clock.now), draw=draw
+        price=ShadowPrice(partial(limiter.has_long_queue, "poll"), clock.now), draw=draw
     ),
     "learned, price 2 s": lambda draw, _limiter, _clock: Learned(draw=draw),
     "learned, price 1 s": lambda draw, _limiter, _clock: Learned(price=1.0, draw=draw),

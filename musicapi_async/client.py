@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
     from .store.base import Job, JobState, JobStore
     from .tasks.schedule import PollPolicy
-    from .transport.limiter import RateLimiter
     from .transport.links import Fetchable
-    from .transport.pace import Pace
+    from .transport.rate import Rate
+    from .transport.rate_limiter import RateLimiter
     from .webhooks import Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
@@ -109,7 +109,7 @@ class MusicAPI:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
-        pace: str | Pace | None = "1/3s",
+        pace: str | Rate | None = "1/3s",
         in_flight: int | None = None,
         attempt_timeout: float | None = None,
         deadline: float | None = None,

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .store.base import JobStore
     from .tasks.schedule import PollPolicy
-    from .transport.in_flight import Place
-    from .transport.limiter import RateLimiter
-    from .transport.pace import Pace
+    from .transport.permits import Permit
+    from .transport.rate import Rate
+    from .transport.rate_limiter import RateLimiter
     from .webhooks import Event, Inbox, Webhooks
 
 REMEMBERED: Final = 10_000
@@ -53,7 +53,7 @@ class Core:
         *,
         api_key: str,
         base_url: str,
-        pace: str | Pace | None,
+        pace: str | Rate | None,
         in_flight: int | None,
         polling: PollPolicy | None,
         store: JobStore | None,
@@ -87,7 +87,7 @@ class Core:
         self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
-        self._places: Final[dict[tuple[str, str], Place]] = {}
+        self._permits: Final[dict[tuple[str, str], Permit]] = {}
         self._made: Final[OrderedDict[tuple[str, str], None]] = OrderedDict()
         self._reached: Final[set[str]] = set()  # base URLs that have answered, in whichever loop
         self.webhooks: Final = webhooks
@@ -147,7 +147,7 @@ class Core:
             clock=self.clock,
             draw=self._draw,
             path_of=self._sonic_paths.of,
-            places=self._places,
+            permits=self._permits,
             attempt_timeout=self._attempt_timeout,
         )
 
@@ -311,27 +311,27 @@ class Bound:
         )
 
 
-def _limiter(pace: str | Pace | None, in_flight: int | None, clock: Clock) -> RateLimiter:
-    from .transport.limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
-    from .transport.pace import Pace
+def _limiter(pace: str | Rate | None, in_flight: int | None, clock: Clock) -> RateLimiter:
+    from .transport.rate import Rate
+    from .transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
 
     try:
-        allowed = Pace.parse(pace) if isinstance(pace, str) else pace
+        allowed = Rate.parse(pace) if isinstance(pace, str) else pace
         submit = LaneLimits(DEFAULT_LANES["submit"].concurrency, allowed)
-        return MemoryLimiter({"submit": submit}, clock, in_flight=in_flight)
+        return MemoryLimiter({"submit": submit}, clock, max_in_flight=in_flight)
     except (ValueError, TypeError) as error:
-        raise RequestValidationError(str(error), field="pace") from error
+        raise RequestValidationError(f"pace: {error}", field="pace") from error
 
 
 def _learned(limiter: RateLimiter, clock: Clock, draw: Draw) -> PollPolicy:
     """The default policy; where polls are capped, their price follows from the queue for them."""
     from .tasks.price import PRICE, ShadowPrice
     from .tasks.schedule import Learned
-    from .transport.limiter import MemoryLimiter
+    from .transport.rate_limiter import MemoryLimiter
 
-    if not (isinstance(limiter, MemoryLimiter) and limiter.has_pace("poll")):
+    if not (isinstance(limiter, MemoryLimiter) and limiter.has_rate("poll")):
         return Learned(price=PRICE, draw=draw)
-    return Learned(price=ShadowPrice(partial(limiter.is_crowded, "poll"), clock.now), draw=draw)
+    return Learned(price=ShadowPrice(partial(limiter.has_long_queue, "poll"), clock.now), draw=draw)
 
 
 def _outside_line() -> str:

@@ -23,8 +23,8 @@ from .tasks.schedule import PollPolicy
 from .tasks.waiter import TaskWaiter
 from .transport.caller import ApiCaller
 from .transport.download import Downloader
-from .transport.in_flight import Place
-from .transport.limiter import RateLimiter
+from .transport.permits import Permit
+from .transport.rate_limiter import RateLimiter
 from .transport.session import Session
 from .wire.looks import Seen
 from .wire.retry import Draw
@@ -54,7 +54,7 @@ class Runtime:
         clock: Clock,
         draw: Draw,
         path_of: Callable[[str], str],
-        places: dict[tuple[str, str], Place],
+        permits: dict[tuple[str, str], Permit],
         attempt_timeout: float | None = None,
     ) -> None:
         # A poll of the waiter is one attempt: it has rules of its own for what follows a failure.
@@ -62,7 +62,7 @@ class Runtime:
         self.loop: Final = asyncio.get_running_loop()
         self.process: Final = os.getpid()
         self.session: Final = session
-        self.caller: Final = ApiCaller(session, limiter, clock, path_of, places)
+        self.caller: Final = ApiCaller(session, limiter, clock, path_of, permits)
         self.waiter: Final = TaskWaiter(
             self._look,
             policy,

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from ..store import SQLiteStore
-from ..transport.pace import Pace
+from ..transport.rate import Rate
 from .manifest import Manifest, operation_of
 from .records import Folder
 
@@ -48,7 +48,7 @@ async def plan_batch(
     out: str | os.PathLike[str],
     *,
     retry_failed: bool = False,
-    pace: Pace | str | None = PACE,
+    pace: Rate | str | None = PACE,
     max_in_flight: int = MAX_IN_FLIGHT,
 ) -> Plan:
     """What `run_batch` would do now with this manifest and folder. Free, sends and writes nothing.
@@ -56,7 +56,7 @@ async def plan_batch(
     `pace` is that of the client, `max_in_flight` that of `run_batch`. Raises `ValueError` for a bad pace.
     """
     if isinstance(pace, str):
-        pace = Pace.parse(pace)
+        pace = Rate.parse(pace)
     folder = Folder(out)
     known: dict[str, str] = {}
     if folder.store_path.exists():
@@ -89,7 +89,7 @@ async def plan_batch(
                 depth = max(depth, 3 if step.name == "extend" else 2)
             else:
                 calls += times
-    apart = max(1 / pace.rate if pace is not None else 0.0, TASK_SECONDS / max_in_flight)
+    apart = max(1 / pace.per_second if pace is not None else 0.0, TASK_SECONDS / max_in_flight)
     seconds = creates * apart + depth * TASK_SECONDS if creates or going_on else 0.0
     return Plan(
         songs=len(manifest.songs),

@@ -29,7 +29,7 @@ from .visible import visible
 
 if TYPE_CHECKING:
     from ..batch import BatchResult, Plan, Progress
-    from ..transport.pace import Pace
+    from ..transport.rate import Rate
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
@@ -99,7 +99,7 @@ def batch_group() -> None:
 )
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
-def run_command(manifest: Path, out: Path, dry_run: bool, pace: Pace | None, **options: Any) -> None:
+def run_command(manifest: Path, out: Path, dry_run: bool, pace: Rate | None, **options: Any) -> None:
     """Make all songs of MANIFEST, a .jsonl or .csv file. Charges credits.
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
@@ -150,7 +150,7 @@ def _refused(error: RequestValidationError) -> int:
     return exits.REFUSED_HERE
 
 
-def _plan_text(plan: Plan, pace: Pace | None, out: Path) -> list[str]:
+def _plan_text(plan: Plan, pace: Rate | None, out: Path) -> list[str]:
     counts = (plan.new, "to submit"), (plan.going_on, "going on"), (plan.settled, "settled")
     told = ", ".join(f"{count} {words}" for count, words in counts if count)
     lines = [f"{_songs(plan.songs)}: {told}" if told else _songs(plan.songs)]

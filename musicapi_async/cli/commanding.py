@@ -14,7 +14,7 @@ from ..errors import RequestValidationError
 from .invocation import Invocation
 
 if TYPE_CHECKING:
-    from ..transport.pace import Pace
+    from ..transport.rate import Rate
 
 T = TypeVar("T")
 
@@ -42,14 +42,14 @@ def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> 
         raise click.BadParameter("must be a positive number", ctx, param) from error
 
 
-def pace_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Pace | None:
+def pace_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Rate | None:
     """'1/3s' as a pace; 'none', and nothing, as none; or a usage error."""
-    from ..transport.pace import Pace
+    from ..transport.rate import Rate
 
     if value is None or value == "none":
         return None
     try:
-        return Pace.parse(value)
+        return Rate.parse(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from error
 

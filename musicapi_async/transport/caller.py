@@ -35,9 +35,9 @@ from ..errors import (
 from ..wire import addresses, polls, replies
 from ..wire.looks import Seen
 from ..wire.verdict import PREPARING, Outcome, verdict
-from .in_flight import FREE, Place
-from .limiter import RateLimiter
 from .outgoing import encode_any, outgoing, raw_outgoing, record
+from .permits import FREE, Permit
+from .rate_limiter import RateLimiter
 from .recording import Earlier, Recorder, Recording
 from .session import Outgoing, Session, poll_path
 
@@ -61,14 +61,14 @@ class ApiCaller:
         limiter: RateLimiter,
         clock: Clock,
         path_of: Callable[[str], str],
-        places: dict[tuple[str, str], Place],
+        permits: dict[tuple[str, str], Permit],
     ) -> None:
         self._session: Final = session
         self._path_of: Final = path_of
         self._limiter: Final = limiter
         self._clock: Final = clock
         self._flights: Final[set[asyncio.Task[Any]]] = set()
-        self._places: Final = places  # of the client: a task outlives the loop that submitted it
+        self._permits: Final = permits  # of the client: a task outlives the loop that submitted it
 
     async def submit(
         self,
@@ -95,7 +95,8 @@ class ApiCaller:
             )
 
         async def fly() -> Task[Any]:
-            place = await self._limiter.reserve_task()
+            permit = self._limiter.permit()
+            await permit.acquire()
             try:
                 reply = await self._session.send(out, options)
                 accepted = replies.read_submit(
@@ -105,11 +106,11 @@ class ApiCaller:
                     replacement=operation.replacement or _instead(out.path, options.extra_body),
                 )
             except BaseException:
-                place.release()
+                permit.release()
                 raise
             ref = ref_of(accepted.task_id)
-            if place is not FREE:
-                self._places[ref.family, ref.task_id] = place
+            if permit is not FREE:
+                self._permits[ref.family, ref.task_id] = permit
             log.info("%s accepted: %s", out.call, ref.token)
             return Task(ref, watcher, accepted.raw, options.job_key)
 
@@ -244,10 +245,10 @@ class ApiCaller:
         return seen
 
     def task_ended(self, family: str, task_id: str) -> None:
-        """Free the place that the task held among the tasks in flight."""
-        place = self._places.pop((family, task_id), None)
-        if place is not None:
-            place.release()
+        """Release the permit of a task that has ended."""
+        permit = self._permits.pop((family, task_id), None)
+        if permit is not None:
+            permit.release()
 
     async def aclose(self) -> None:
         """Wait a moment for the answers of paid calls under way, then give them up, loudly."""

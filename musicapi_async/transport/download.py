@@ -33,9 +33,9 @@ from ..files import give_name, lock, open_new, open_old, sync
 from ..wire import complete, media, retry
 from . import part as parts
 from .file_names import check_pattern, holds_id, name_of
-from .limiter import RateLimiter
 from .links import EXTENSIONS, OTHERS, UNKNOWN, Link, extension_of, shown_link
 from .media_requests import Unpacker, first_line, line_of, malformed, url_of
+from .rate_limiter import RateLimiter
 from .session import Session, reason_of
 
 log: Final = logging.getLogger("musicapi_async")

@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import (
     BadHttpMessage,
     BadStatusLine,
@@ -52,7 +53,7 @@ from ..wire.redaction import Redactor
 from ..wire.replies import Answer
 from . import media_requests
 from .limit import TimeLimits
-from .limiter import RateLimiter, Start
+from .rate_limiter import RateLimiter, Slot
 from .recording import Recording
 
 log: Final = logging.getLogger("musicapi_async")
@@ -91,7 +92,7 @@ class Outgoing(msgspec.Struct, kw_only=True):
     secrets: tuple[str, ...] = ()
     left: bool = False
     doubt: bool = False
-    start: Start | None = None
+    slot: Slot | None = None
     recording: Recording | None = None
 
     def __repr__(self) -> str:
@@ -118,13 +119,26 @@ def poll_path(path: str, task_id: str) -> str:
     return fill_path(path, {"task_id": task_id})
 
 
-async def _mark_left(
-    _session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    if isinstance(context.trace_request_ctx, Outgoing):
-        context.trace_request_ctx.left = True
-        if context.trace_request_ctx.start is not None:
-            context.trace_request_ctx.start.sent()
+class _PaidBody(aiohttp.BytesPayload):
+    """The body of a paid call, which notes when it leaves.
+
+    aiohttp writes the headers together with the body, so this is called when the connection is open and not
+    one byte has left, in a session of ours and in one that was given. A second call would send the request
+    twice: a middleware of a given session may try that, and is stopped.
+    """
+
+    def __init__(self, body: bytes, out: Outgoing) -> None:
+        super().__init__(body, content_type="application/json")
+        self._out: Final = out
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Wait until the request may leave, note that it does, and write it."""
+        if self._out.left:
+            raise RuntimeError("a paid call is sent once")
+        if self._out.slot is not None:
+            await self._out.slot.departing()
+        self._out.left = True
+        await super().write_with_length(writer, content_length)
 
 
 class Session:
@@ -185,11 +199,6 @@ class Session:
                     POOL, KEEP_ALIVE, public_only=name == "media" and self._forbid_private_addresses
                 )
             )
-            traces: list[aiohttp.TraceConfig] = []
-            if name == "create":
-                trace = aiohttp.TraceConfig()
-                trace.on_request_headers_sent.append(_mark_left)
-                traces.append(trace)
             session = self._opened[name] = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -198,7 +207,6 @@ class Session:
                 max_line_size=HEADER_LIMIT,
                 max_field_size=HEADER_LIMIT,
                 proxy=self._proxy,
-                trace_configs=traces,
                 headers={"User-Agent": USER_AGENT} if name == "media" else self._headers,
                 # Files are unpacked on purpose: lengths and ranges count the packed bytes.
                 auto_decompress=name != "media",
@@ -218,8 +226,8 @@ class Session:
             error: APIConnectionError | None = None
             reply: Answer | None = None
             retry_after: float | None = None
-            async with self._limiter.slot(out.lane) as start:
-                out.start = start
+            async with self._limiter.slot(out.lane) as slot:
+                out.slot = slot
                 if recording is not None:
                     await recording.leaving()
                 try:
@@ -267,7 +275,6 @@ class Session:
         Nothing of aiohttp hangs on that error, not even as its context: its errors hold the key, passwords of
         proxies and what the peer sent, and they do not pickle.
         """
-        out.left = self._given is not None
         try:
             status, headers, raw = await self._exchange(out)
         except _TooLarge as large:
@@ -291,17 +298,24 @@ class Session:
     async def _exchange(self, out: Outgoing) -> tuple[int, Mapping[str, str], bytes]:
         """Send the request and read the whole answer."""
         session = self._session("create" if out.kind == "create" else "api")
+        data: bytes | _PaidBody | None = out.body
+        if out.kind == "create":
+            if _is_session(session):
+                data = _PaidBody(out.body or b"", out)
+            else:  # a double, which does not tell when it sends
+                if out.slot is not None:
+                    await out.slot.departing()
+                out.left = True
         with self._limits.within(out.attempt_timeout):
             # Not `async with`: its exit releases once more what a body that was read has released (4 µs).
             response = await session.request(
                 out.method,
                 self._url(out.path),
                 params=out.params,
-                data=out.body,
+                data=data,
                 headers=self._get_headers if out.body is None else self._post_headers,
                 allow_redirects=False,
                 timeout=CONNECTING,
-                trace_request_ctx=out,
             )
             try:
                 raw = await response.content.readany()
@@ -412,6 +426,11 @@ BROKEN: Final[tuple[tuple[type[HttpProcessingError], str], ...]] = (
     (HttpProcessingError, "broken header or body"),
 )
 """What the parser of aiohttp complains of."""
+
+
+def _is_session(session: object) -> bool:
+    """Return True for a session of aiohttp, which calls `_PaidBody` when it writes."""
+    return isinstance(session, aiohttp.ClientSession)
 
 
 def reason_of(error: BaseException) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from typing import Any
 
+import aiohttp
 import pytest
 
-from musicapi_async import Task
+from musicapi_async import MusicAPI, OutcomeUnknownError, Task
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -46,3 +48,45 @@ async def test_a_hundred_songs_and_fifty_personas_in_parallel_keep_the_pace() ->
         assert sandbox.journal.peak(3.0) == 1
         taken = creates[-1].at - creates[1].at
         assert 99 * 3 <= taken <= 99 * 3 * 1.02
+
+
+class SlowConnector(aiohttp.TCPConnector):
+    """Connections of which every second one takes 3.05 s, as a slow TLS handshake does."""
+
+    _seconds = itertools.cycle([0.0, 3.05])
+
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(next(self._seconds))
+        return await super()._create_connection(*args, **kwargs)
+
+
+async def test_slow_handshakes_break_no_rate() -> None:
+    """The rate counts what leaves, not what was queued, through a session of the user's own as well."""
+    async with (
+        Sandbox(create_limit=(1, 3.0), jitter=0) as sandbox,
+        aiohttp.ClientSession(connector=SlowConnector(force_close=True)) as session,
+        MusicAPI(sandbox.api_key, base_url=sandbox.base_url, session=session) as client,
+    ):
+        songs = [{"mv": "sonic-v6", "prompt": LYRICS, "title": f"Song {n}"} for n in range(8)]
+        tasks = await client.create_many(client.sonic.create_music, songs)
+        assert all(isinstance(task, Task) for task in tasks)
+        assert all(entry.status == 200 for entry in sandbox.journal.creates)
+        assert sandbox.journal.peak(3.0) == 1
+        assert sandbox.journal.charges == 8 * 20
+
+
+async def test_middleware_cannot_send_a_paid_call_twice() -> None:
+    """A middleware of the user's session that repeats a create is stopped: the server sees one request."""
+
+    async def repeat(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> Any:
+        (await handler(request)).release()
+        return await handler(request)
+
+    async with (
+        Sandbox(jitter=0) as sandbox,
+        aiohttp.ClientSession(middlewares=[repeat]) as session,
+        MusicAPI(sandbox.api_key, base_url=sandbox.base_url, session=session) as client,
+    ):
+        with pytest.raises(OutcomeUnknownError):
+            await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        assert len(sandbox.journal.creates) == 1

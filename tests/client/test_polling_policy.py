@@ -9,8 +9,8 @@ import random
 from musicapi_async.sandbox import Durations, Sandbox
 from musicapi_async.tasks.schedule import Learned
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter
-from musicapi_async.transport.pace import Pace
+from musicapi_async.transport.rate import Rate
+from musicapi_async.transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async.wire.retry import drawing
 
 KIND = "sonic/create_music sonic-v6"
@@ -53,5 +53,5 @@ def test_a_client_uses_the_polls_that_its_limiter_allows() -> None:
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         usual = runner.run(age_of_first_poll(None))
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        paced = runner.run(age_of_first_poll(MemoryLimiter({"poll": LaneLimits(64, Pace.parse("5/s"))})))
+        paced = runner.run(age_of_first_poll(MemoryLimiter({"poll": LaneLimits(64, Rate.parse("5/s"))})))
     assert 14 < paced < usual

@@ -18,8 +18,8 @@ from musicapi_async.tasks.price import CHEAPEST, DEAREST, PRICE, ShadowPrice
 from musicapi_async.tasks.schedule import Learned
 from musicapi_async.tasks.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter
-from musicapi_async.transport.pace import Pace
+from musicapi_async.transport.rate import Rate
+from musicapi_async.transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async.wire.looks import Seen
 from musicapi_async.wire.retry import drawing
 
@@ -97,10 +97,10 @@ def watch(count: int, gap: float, *, rationed: bool) -> tuple[float, int, list[f
         loop = asyncio.get_running_loop()
         clock = Clock()
         rng = Random(1)
-        limiter = MemoryLimiter({"poll": LaneLimits(64, Pace(5, 1.0))}, clock)
+        limiter = MemoryLimiter({"poll": LaneLimits(64, Rate(5, 1.0))}, clock)
         polled = polled_as("sonic", "create_music")
         assert polled is not None
-        price = ShadowPrice(partial(limiter.is_crowded, "poll"), clock.now) if rationed else PRICE
+        price = ShadowPrice(partial(limiter.has_long_queue, "poll"), clock.now) if rationed else PRICE
         ends: dict[str, float] = {}
 
         async def look(ref: TaskRef, _polled: Polled) -> Seen:

@@ -12,7 +12,7 @@ import pytest
 from musicapi_async.clock import Clock
 from musicapi_async.config import Options
 from musicapi_async.errors import ConnectionLostError, InvalidResponseError, RequestTimeoutError
-from musicapi_async.transport.limiter import MemoryLimiter
+from musicapi_async.transport.rate_limiter import MemoryLimiter
 from musicapi_async.transport.session import Outgoing, Session
 from musicapi_async.wire.retry import drawing
 

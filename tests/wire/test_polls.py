@@ -100,7 +100,11 @@ def test_r2_leaves_out_the_limits_of_nuro(text: str) -> None:
 
 def test_a_refused_poll_tells_nothing_about_steps() -> None:
     """A poll that was refused for its rate is repeated, though its body names a failed step."""
-    body = {"message": "API QPS limit exceeded", "failed_step": "upload", "steps": {"upload": {"error": "no"}}}
+    body = {
+        "message": "API QPS limit exceeded",
+        "failed_step": "upload",
+        "steps": {"upload": {"error": "no"}},
+    }
     assert look(body, 403).phase == "rate_limited"
 
 

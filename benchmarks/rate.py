@@ -1,4 +1,4 @@
-"""Creates under a pace: how many start in any window, and how much of the allowance is used.
+"""Creates under a rate: how many start in any window, and how much of the allowance is used.
 
 The limiter of the SDK with the retry rules of the SDK on an event loop with virtual time, so that the
 figures are exact. The server counts arrivals, which are up to 30 ms later than starts, in a sliding window
@@ -16,8 +16,8 @@ from random import Random
 from report import Report, arguments
 
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import LaneLimits, MemoryLimiter
-from musicapi_async.transport.pace import Pace
+from musicapi_async.transport.rate import Rate
+from musicapi_async.transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async.wire.retry import Failure, RetryPolicy, decide, drawing
 
 CREATES = 2000
@@ -30,7 +30,7 @@ WAITERS = 1000
 class Server:
     """Refuses a share at random, and whatever exceeds its limit."""
 
-    pace: Pace
+    rate: Rate
     share: float
     rng: Random
     arrivals: list[float] = field(default_factory=list)
@@ -43,9 +43,9 @@ class Server:
         await asyncio.sleep(self.rng.uniform(0, LATENCY))
         now = loop.time()
         self.arrivals.append(now)
-        while self.accepted and self.accepted[0] <= now - self.pace.period:
+        while self.accepted and self.accepted[0] <= now - self.rate.period:
             self.accepted.popleft()
-        if len(self.accepted) >= self.pace.count:
+        if len(self.accepted) >= self.rate.count:
             self.over += 1
             return False
         if self.rng.random() < self.share:
@@ -66,11 +66,11 @@ class Outcome:
     refused: int
 
 
-async def creates(pace: Pace, share: float, seed: int) -> Outcome:
+async def creates(rate: Rate, share: float, seed: int) -> Outcome:
     rng = Random(seed)
     loop = asyncio.get_running_loop()
-    limiter = MemoryLimiter({"submit": LaneLimits(64, pace)})
-    server = Server(pace, share, rng)
+    limiter = MemoryLimiter({"submit": LaneLimits(64, rate)})
+    server = Server(rate, share, rng)
     policy = RetryPolicy(retries=20)
     starts: list[float] = []
 
@@ -90,12 +90,12 @@ async def creates(pace: Pace, share: float, seed: int) -> Outcome:
     await asyncio.gather(*(create() for _ in range(CREATES)))
     # The first window is full at once; what is allowed is counted from its end.
     seconds = starts[-1] - starts[0]
-    allowed = seconds * pace.rate
+    allowed = seconds * rate.per_second
     return Outcome(
-        largest_window(starts, pace.period),
-        largest_window(server.arrivals, pace.period),
-        (len(starts) - pace.count) / allowed,
-        (CREATES - pace.count) / allowed,
+        largest_window(starts, rate.period),
+        largest_window(server.arrivals, rate.period),
+        (len(starts) - rate.count) / allowed,
+        (CREATES - rate.count) / allowed,
         server.over,
         server.refused,
     )
@@ -103,7 +103,7 @@ async def creates(pace: Pace, share: float, seed: int) -> Outcome:
 
 @dataclass
 class Unknown:
-    """What a lane without a configured pace made of a limit that nobody told it."""
+    """What a lane without a configured rate made of a limit that nobody told it."""
 
     used: float
     refusals: float
@@ -166,13 +166,13 @@ def largest_window(times: list[float], period: float) -> int:
 
 def main() -> None:
     options = arguments(__doc__ or "").parse_args()
-    report = Report("pace", (__doc__ or "").strip())
+    report = Report("rate", (__doc__ or "").strip())
     report.text(f"{CREATES:,} creates, all waiting from the beginning.")
-    for pace in (Pace(1, 3.0), Pace(20, 10.0)):
+    for rate in (Rate(1, 3.0), Rate(20, 10.0)):
         rows: list[tuple[str, int, int, float, float, int, int]] = []
         for share in (0.0, 0.01, 0.1):
             with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-                found = runner.run(creates(pace, share, options.seed))
+                found = runner.run(creates(rate, share, options.seed))
             rows.append(
                 (
                     f"{share:.0%}",
@@ -185,12 +185,12 @@ def main() -> None:
                 )
             )
             report.target(
-                f"{pace}, {share:.0%} refused: largest count in a window", found.largest, pace.count
+                f"{rate}, {share:.0%} refused: largest count in a window", found.largest, rate.count
             )
             if share == 0:
-                report.target(f"{pace}: share of the allowance used", found.used, 0.98, at_least=True)
+                report.target(f"{rate}: share of the allowance used", found.used, 0.98, at_least=True)
         report.table(
-            f"{pace.count} per {pace.period:g} s",
+            f"{rate.count} per {rate.period:g} s",
             (
                 "refused at random",
                 "most starts in a window",

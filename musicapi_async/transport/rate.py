@@ -1,17 +1,19 @@
-"""How many requests may start per time: a pace that is kept exactly, and one that refusals teach.
+"""How many requests may be sent per time: a rate that is kept exactly, and one that refusals teach.
 
 Why a sliding window
 --------------------
 A token bucket, the usual choice, lets almost twice the allowed number through in a window that begins
 while the bucket is full. Here the times of the last `count` starts are kept, and the next start waits until
 the oldest of them is a period ago: no window of a period holds more than `count` starts, wherever it
-begins, and under load every window is full. The server counts arrivals, not starts. A request that is sent
+begins, and under load every window is full. A request that is sent
 3.000 s after another may arrive 2.999 s after it, so the period is stretched by `GUARD`.
 
 A start is counted at the moment when the waiter runs again, not when a timer wakes it: a busy event loop
-makes starts later, never closer. A create then opens a connection of its own, and is written down first if
-there is a store; both take their time. When its bytes leave, the start is moved to that moment
-(`Start.sent`), so that a slow handshake before one create does not bring the next too close behind it.
+makes starts later, never closer. A create then opens a connection of its own, and is stored first if there
+is a store; both take their time, and not always the same. The server counts what arrives. So there are two
+counts: starts decide in which order requests begin to connect, and departures decide when their bytes leave
+(`LaneState.depart`). After a handshake of 3 s the request that was overtaken meanwhile waits once more,
+with its connection open, until its departure keeps the window, too.
 
 A start that was granted stays counted, even if the request then could not connect. That it was not sent is
 known only after a connect time-out that is longer than the documented period, when there is nothing left
@@ -25,13 +27,13 @@ collect several hundred times as many refusals) and cuts the rate to `CUT` of wh
 `CUT_INTERVAL`, because requests that were under way together are refused together. While a lane is cut, its
 starts are spread evenly, since a burst that is allowed by the window may be what the server refused. Each
 success then adds `RECOVERY` per second of the configured rate, or of the rate at which the refusal came. A
-lane with a configured pace returns to it and never exceeds it. A lane without one has no pace at all until
-a refusal teaches it one: it begins with the rate of its last seconds, and grows only while the pace holds
-somebody back, for a rate that nobody used proves nothing.
+lane with a configured rate returns to it and never exceeds it. A lane without one has no limit at all until
+a refusal teaches it one: it begins with the rate of its last seconds, and grows only while it holds a
+request back, for a rate that is not used proves nothing.
 
-Simulated against a limit of 5 per second that nobody told and that is halved for five minutes, this uses
+Simulated against an unknown limit of 5 per second that is halved for five minutes, this uses
 99 % of the limit and is refused about 0.04 times per accepted call, half of that in the first minute, in
-which the limit is found (benchmarks/pace.py).
+which the limit is found (benchmarks/rate.py).
 """
 
 from __future__ import annotations
@@ -65,10 +67,10 @@ LONGEST_PAUSE: Final = 3600.0
 """Seconds; a longer `Retry-After` is a broken header, and one request an hour does no harm."""
 
 RATE_WINDOW: Final = 10.0
-"""Seconds of starts from which a lane without a pace takes its first rate."""
+"""Seconds of starts from which a lane without a rate takes its first rate."""
 
 REMEMBERED_STARTS: Final = 1024
-"""Starts that a lane without a pace remembers; bounds its memory."""
+"""Starts that a lane without a rate remembers; bounds its memory."""
 
 ROUNDING: Final = 1e-6
 """Seconds that floating-point clocks may be off; far below `GUARD` of the shortest period."""
@@ -81,11 +83,11 @@ SHORTEST_PERIOD: Final = 0.001
 LONGEST_PERIOD: Final = 86_400.0
 LARGEST_COUNT: Final = 100_000
 
-_PACE: Final = re.compile(r"([0-9]{1,6})\s*/\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)?\s*(ms|s|min|m|h)")
+_RATE: Final = re.compile(r"([0-9]{1,6})\s*/\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)?\s*(ms|s|min|m|h)")
 _UNITS: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0})
 
 
-class Pace(msgspec.Struct, frozen=True):
+class Rate(msgspec.Struct, frozen=True):
     """At most `count` starts in any window of `period` seconds."""
 
     count: int
@@ -93,26 +95,26 @@ class Pace(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= LARGEST_COUNT:
-            raise ValueError(f"pace: count must be 1 to {LARGEST_COUNT}, got {self.count!r}")
+            raise ValueError(f"rate: count must be 1 to {LARGEST_COUNT}, got {self.count!r}")
         if not SHORTEST_PERIOD <= self.period <= LONGEST_PERIOD:
             raise ValueError(
-                f"pace: period must be {SHORTEST_PERIOD} to {LONGEST_PERIOD:g} s, got {self.period!r}"
+                f"rate: period must be {SHORTEST_PERIOD} to {LONGEST_PERIOD:g} s, got {self.period!r}"
             )
 
     @classmethod
-    def parse(cls, text: str) -> Pace:
+    def parse(cls, text: str) -> Rate:
         """Read `"20/10s"`, `"1/3s"`, `"5/s"`, `"100/min"`; units are ms, s, m or min, h.
 
         Raises `ValueError` for anything else.
         """
-        match = _PACE.fullmatch(text.strip()) if len(text) <= 40 else None
+        match = _RATE.fullmatch(text.strip()) if len(text) <= 40 else None
         if match is None:
-            raise ValueError(f'pace: expected something like "20/10s", got {text[:40]!r}')
+            raise ValueError(f'rate: expected something like "20/10s", got {text[:40]!r}')
         count, period, unit = match.groups()
         return cls(int(count), float(period or 1) * _UNITS[unit])
 
     @property
-    def rate(self) -> float:
+    def per_second(self) -> float:
         """Starts per second in the long run."""
         return self.count / self.period
 
@@ -125,22 +127,24 @@ class LaneState:
 
     __slots__ = (
         "_cut_at",
+        "_departures",
         "_held_back",
+        "_limit",
         "_lock",
-        "_pace",
         "_paused_until",
         "_raised_at",
-        "_rate",
         "_starts",
         "_step",
+        "_taught",
     )
 
-    def __init__(self, pace: Pace | None) -> None:
-        self._pace: Final = pace
+    def __init__(self, limit: Rate | None) -> None:
+        self._limit: Final = limit
         self._lock: Final = threading.Lock()
-        self._starts: Final[deque[float]] = deque(maxlen=pace.count if pace else REMEMBERED_STARTS)
+        self._starts: Final[deque[float]] = deque(maxlen=limit.count if limit else REMEMBERED_STARTS)
+        self._departures: Final[deque[float]] = deque(maxlen=limit.count if limit else 1)
         self._paused_until = -math.inf
-        self._rate: float | None = None  # starts per second after a refusal; None: as configured
+        self._taught: float | None = None  # starts per second after a refusal; None: as configured
         self._step = 0.0
         self._cut_at = -math.inf
         self._raised_at = -math.inf
@@ -150,8 +154,8 @@ class LaneState:
         """Count a start now and return 0, or return the seconds after which to ask again."""
         with self._lock:
             if self._starts and self._starts[-1] > now + NEW_CLOCK:
-                self._begin_anew(now)
-            if self._pace is None and self._rate is None and self._paused_until <= now:
+                self._restart(now)
+            if self._limit is None and self._taught is None and self._paused_until <= now:
                 self._starts.append(now)  # nothing holds the lane back, as most polls find it
                 return 0.0
             wait = self._earliest(now) - now
@@ -160,11 +164,12 @@ class LaneState:
             self._starts.append(now)
             return 0.0
 
-    def _begin_anew(self, now: float) -> None:
-        """The clock starts again, as that of a new virtual loop: what it counted before is as of now."""
-        starts = [min(start, now) for start in self._starts]
-        self._starts.clear()
-        self._starts.extend(starts)
+    def _restart(self, now: float) -> None:
+        """Follow a clock that began again, as that of a new virtual loop: earlier starts count as of now."""
+        for times in (self._starts, self._departures):
+            earlier = [min(time, now) for time in times]
+            times.clear()
+            times.extend(earlier)
         self._paused_until = min(self._paused_until, now)
         self._cut_at = min(self._cut_at, now)
         self._raised_at = min(self._raised_at, now)
@@ -172,41 +177,54 @@ class LaneState:
     def _earliest(self, now: float) -> float:
         earliest = self._paused_until
         if self._starts:
-            if self._pace is not None and len(self._starts) == self._pace.count:
-                earliest = max(earliest, self._starts[0] + self._pace.period * (1 + GUARD))
-            if self._rate is not None:
-                spread = self._starts[-1] + 1 / self._rate
+            if self._limit is not None and len(self._starts) == self._limit.count:
+                earliest = max(earliest, self._starts[0] + self._limit.period * (1 + GUARD))
+            if self._taught is not None:
+                spread = self._starts[-1] + 1 / self._taught
                 self._held_back = self._held_back or spread > max(earliest, now)
                 earliest = max(earliest, spread)
         return earliest
 
-    def moved(self, started: float, now: float) -> None:
-        """The request whose start was counted at `started` leaves only now."""
-        if self._pace is None or now <= started:
-            return
+    def depart(self, now: float) -> float:
+        """Count a departure now and return 0, or return the seconds after which to ask again.
+
+        The request would leave too close behind others that left while it was connecting.
+        """
+        if self._limit is None:
+            return 0.0
         with self._lock:
-            if started in self._starts:
-                self._starts.remove(started)
-                later = sum(1 for start in self._starts if start > now)
-                self._starts.insert(len(self._starts) - later, now)
+            left = self._departures
+            if left and left[-1] > now + NEW_CLOCK:
+                self._restart(now)
+            if len(left) == self._limit.count:
+                wait = left[0] + self._limit.period * (1 + GUARD) - now
+                if wait > ROUNDING:
+                    return wait
+            left.append(now)
+            return 0.0
+
+    def is_paused(self, now: float) -> bool:
+        """Return True while a refusal stops the lane."""
+        return self._paused_until > now
 
     def pause(self, now: float, seconds: float) -> None:
+        """Stop the lane for `seconds` and cut its rate."""
         seconds = min(seconds, LONGEST_PAUSE) if seconds > 0 else 0.0
         with self._lock:
             self._paused_until = max(self._paused_until, now + seconds)
             if now - self._cut_at < CUT_INTERVAL:
                 return
             rate = self._present_rate(now)
-            self._step = (self._pace.rate if self._pace is not None else rate) * RECOVERY
-            self._rate = max(rate * CUT, min(rate, SLOWEST))
+            self._step = (self._limit.per_second if self._limit is not None else rate) * RECOVERY
+            self._taught = max(rate * CUT, min(rate, SLOWEST))
             self._cut_at = self._raised_at = now
             self._held_back = False
 
     def _present_rate(self, now: float) -> float:
-        if self._rate is not None:
-            return self._rate
-        if self._pace is not None:
-            return self._pace.rate
+        if self._taught is not None:
+            return self._taught
+        if self._limit is not None:
+            return self._limit.per_second
         recent = [start for start in self._starts if now - start <= RATE_WINDOW]
         if not recent:
             return 1.0
@@ -215,21 +233,22 @@ class LaneState:
 
     @property
     def is_cut(self) -> bool:
-        """Whether a refusal still holds the rate down."""
-        return self._rate is not None
+        """True while a refusal still holds the rate down."""
+        return self._taught is not None
 
     def succeeded(self, now: float) -> None:
+        """Let a rate that was cut recover."""
         with self._lock:
-            if self._rate is None:
+            if self._taught is None:
                 return
             # Idle time proves nothing: at most the time that one start takes at this rate is rewarded.
-            seconds = min(now - self._raised_at, max(1.0, 1 / self._rate))
+            seconds = min(now - self._raised_at, max(1.0, 1 / self._taught))
             self._raised_at = now
-            if self._pace is None:
+            if self._limit is None:
                 if self._held_back:
-                    self._rate += self._step * seconds
+                    self._taught += self._step * seconds
                 self._held_back = False
                 return
-            self._rate += self._step * seconds
-            if self._rate >= self._pace.rate:
-                self._rate = None
+            self._taught += self._step * seconds
+            if self._taught >= self._limit.per_second:
+                self._taught = None

@@ -1,4 +1,4 @@
-"""The limiter: exact paces, fair queues, and what refusals teach."""
+"""The limiter: exact rates, fair queues, and what refusals teach."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from musicapi_async.clock import Clock
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
-from musicapi_async.transport.pace import GUARD, Pace
+from musicapi_async.transport.permits import Permit
+from musicapi_async.transport.rate import GUARD, Rate
+from musicapi_async.transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
+from musicapi_async.transport.waits import Waits
 
 
 def run(main: Coroutine[Any, Any, Any], start: float = 0.0) -> Any:
@@ -49,47 +51,47 @@ async def starts_of(limiter: MemoryLimiter, lane: str, requests: int, takes: flo
 
 
 @pytest.mark.parametrize(
-    ("text", "pace"),
+    ("text", "rate"),
     [
-        ("1/3s", Pace(1, 3.0)),
-        ("20/10s", Pace(20, 10.0)),
-        (" 5 / s ", Pace(5, 1.0)),
-        ("100/min", Pace(100, 60.0)),
-        ("7/1.5m", Pace(7, 90.0)),
-        ("3/250ms", Pace(3, 0.25)),
-        ("9/2h", Pace(9, 7200.0)),
+        ("1/3s", Rate(1, 3.0)),
+        ("20/10s", Rate(20, 10.0)),
+        (" 5 / s ", Rate(5, 1.0)),
+        ("100/min", Rate(100, 60.0)),
+        ("7/1.5m", Rate(7, 90.0)),
+        ("3/250ms", Rate(3, 0.25)),
+        ("9/2h", Rate(9, 7200.0)),
     ],
 )
-def test_paces_are_read_from_text(text: str, pace: Pace) -> None:
-    """A pace is written as count, slash, period and unit."""
-    assert Pace.parse(text) == pace
-    assert Pace.parse(str(pace)) == pace
+def test_rates_are_read_from_text(text: str, rate: Rate) -> None:
+    """A rate is written as count, slash, period and unit."""
+    assert Rate.parse(text) == rate
+    assert Rate.parse(str(rate)) == rate
 
 
 @pytest.mark.parametrize(
     "text", ["", "3", "/3s", "1/3", "0/3s", "-1/3s", "1/0s", "1/nan", "1/1e9s", "1/99h", "٣/3s", "1/3s" * 99]
 )
-def test_texts_that_are_no_pace_are_refused(text: str) -> None:
-    """Anything else is a ValueError that says what a pace looks like or which limit it breaks."""
-    with pytest.raises(ValueError, match="pace"):
-        Pace.parse(text)
+def test_texts_that_are_no_rate_are_refused(text: str) -> None:
+    """Anything else is a ValueError that says what a rate looks like or which limit it breaks."""
+    with pytest.raises(ValueError, match="rate"):
+        Rate.parse(text)
 
 
 @pytest.mark.parametrize(
     ("count", "period"), [(0, 1.0), (1, 0.0), (1, -1.0), (1, float("nan")), (1, float("inf"))]
 )
-def test_impossible_paces_are_refused(count: int, period: float) -> None:
+def test_impossible_rates_are_refused(count: int, period: float) -> None:
     """Counts below one and periods that are not positive and finite are refused at construction."""
-    with pytest.raises(ValueError, match="pace"):
-        Pace(count, period)
+    with pytest.raises(ValueError, match="rate"):
+        Rate(count, period)
 
 
 def test_impossible_limits_are_refused() -> None:
     """No lane and no cap may be closed altogether."""
     with pytest.raises(ValueError, match="concurrency"):
         LaneLimits(0)
-    with pytest.raises(ValueError, match="in_flight"):
-        MemoryLimiter(in_flight=0)
+    with pytest.raises(ValueError, match="max_in_flight"):
+        MemoryLimiter(max_in_flight=0)
 
 
 def test_an_unknown_lane_is_named() -> None:
@@ -102,38 +104,38 @@ def test_an_unknown_lane_is_named() -> None:
     run(main())
 
 
-def test_creates_are_paced_as_documented_by_default() -> None:
-    """The submit lane starts one create per 3 s; the other lanes have no pace."""
-    assert DEFAULT_LANES["submit"].pace == Pace(1, 3.0)
-    assert [name for name, limits in DEFAULT_LANES.items() if limits.pace is None] == [
+def test_creates_are_spaced_as_documented_by_default() -> None:
+    """The submit lane starts one create per 3 s; the other lanes have no rate."""
+    assert DEFAULT_LANES["submit"].rate == Rate(1, 3.0)
+    assert [name for name, limits in DEFAULT_LANES.items() if limits.rate is None] == [
         "poll",
         "call",
         "media",
     ]
 
 
-# --- the pace ---------------------------------------------------------------------------------------------
+# --- the rate ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pace", [Pace(1, 3.0), Pace(20, 10.0), Pace(5, 1.0)])
+@pytest.mark.parametrize("rate", [Rate(1, 3.0), Rate(20, 10.0), Rate(5, 1.0)])
 @pytest.mark.parametrize("start", [0.0, 1e6 / 3])
-def test_under_load_the_pace_is_kept_and_used(pace: Pace, start: float) -> None:
+def test_under_load_the_rate_is_kept_and_used(rate: Rate, start: float) -> None:
     """No window holds more starts than allowed, and at least 98 % of what is allowed is used."""
-    limiter = MemoryLimiter({"submit": LaneLimits(16, pace)})
+    limiter = MemoryLimiter({"submit": LaneLimits(16, rate)})
     windows = 60
-    starts = run(starts_of(limiter, "submit", pace.count * windows, takes=0.01), start)
-    assert largest_window(starts, pace.period) == pace.count
-    used = (windows - 1) * pace.period / (starts[-pace.count] - starts[0])
+    starts = run(starts_of(limiter, "submit", rate.count * windows, takes=0.01), start)
+    assert largest_window(starts, rate.period) == rate.count
+    used = (windows - 1) * rate.period / (starts[-rate.count] - starts[0])
     assert 0.98 <= used <= 1.0
 
 
 def test_a_burst_up_to_the_count_starts_at_once() -> None:
     """A window that is empty is filled without waiting."""
-    limiter = MemoryLimiter({"submit": LaneLimits(16, Pace(4, 10.0))})
+    limiter = MemoryLimiter({"submit": LaneLimits(16, Rate(4, 10.0))})
     assert run(starts_of(limiter, "submit", 5)) == [0, 0, 0, 0, pytest.approx(10 * (1 + GUARD))]
 
 
-def test_the_pace_survives_the_event_loop() -> None:
+def test_the_rate_survives_the_event_loop() -> None:
     """A second loop with the same limiter does not begin with a fresh allowance."""
     limiter = MemoryLimiter()
     first = run(starts_of(limiter, "submit", 2))
@@ -141,8 +143,8 @@ def test_the_pace_survives_the_event_loop() -> None:
     assert largest_window(first + second, 3.0) == 1
 
 
-def test_places_belong_to_their_loop() -> None:
-    """A place that a loop took with it is missing in no other one, and each loop finds its own again."""
+def test_slots_belong_to_their_loop() -> None:
+    """A slot that a loop took with it is missing in no other one, and each loop finds its own again."""
     limiter = MemoryLimiter({"call": LaneLimits(1)})
 
     async def hold() -> None:
@@ -174,7 +176,7 @@ def test_a_clock_that_begins_anew_delays_one_period_at_most() -> None:
     assert run(starts_of(limiter, "submit", 1)) == [pytest.approx(3 * (1 + GUARD))]
 
 
-def test_the_pace_counts_seconds_of_the_clock() -> None:
+def test_the_rate_counts_seconds_of_the_clock() -> None:
     """On a clock at speed 60 the intervals take a sixtieth of the loop's time."""
     limiter = MemoryLimiter(clock=Clock(60))
     starts = run(starts_of(limiter, "submit", 3))
@@ -182,8 +184,8 @@ def test_the_pace_counts_seconds_of_the_clock() -> None:
 
 
 def test_a_start_counts_even_if_the_request_fails() -> None:
-    """An error inside the slot frees the place and keeps the start."""
-    limiter = MemoryLimiter({"submit": LaneLimits(1, Pace(1, 3.0))})
+    """An error inside the slot frees the slot and keeps the start."""
+    limiter = MemoryLimiter({"submit": LaneLimits(1, Rate(1, 3.0))})
 
     async def main() -> float:
         with pytest.raises(OSError, match="refused"):
@@ -211,8 +213,8 @@ def test_lanes_do_not_delay_each_other() -> None:
     assert run(main()) == 1
 
 
-def test_places_bound_what_is_under_way() -> None:
-    """The third request of a lane with two places starts when the first ends."""
+def test_slots_bound_what_is_under_way() -> None:
+    """The third request of a lane with two slots starts when the first ends."""
     limiter = MemoryLimiter({"media": LaneLimits(2)})
     assert run(starts_of(limiter, "media", 5, takes=10)) == [0, 0, 10, 10, 20]
 
@@ -235,8 +237,8 @@ def test_a_slot_may_be_left_in_another_task() -> None:
 
 
 def test_a_pause_stops_the_whole_lane() -> None:
-    """After a refusal nobody starts before the given time, those who already wait included."""
-    limiter = MemoryLimiter({"submit": LaneLimits(16, Pace(1, 3.0))})
+    """After a refusal no one starts before the given time, those who already wait included."""
+    limiter = MemoryLimiter({"submit": LaneLimits(16, Rate(1, 3.0))})
 
     async def main() -> list[float]:
         async with limiter.slot("submit"):
@@ -255,7 +257,7 @@ def test_a_pause_stops_the_whole_lane() -> None:
 @pytest.mark.parametrize("seconds", [float("nan"), -5.0, 0.0])
 def test_a_pause_without_sense_only_cuts(seconds: float) -> None:
     """A hostile Retry-After neither stops a lane for ever nor lets it run faster."""
-    limiter = MemoryLimiter({"submit": LaneLimits(16, Pace(1, 3.0))})
+    limiter = MemoryLimiter({"submit": LaneLimits(16, Rate(1, 3.0))})
 
     async def main() -> list[float]:
         limiter.pause("submit", seconds)
@@ -277,7 +279,7 @@ def test_an_endless_pause_ends() -> None:
 
 def test_refusals_of_one_second_cut_once() -> None:
     """Requests that were under way together count as one refusal."""
-    limiter = MemoryLimiter({"submit": LaneLimits(64, Pace(10, 10.0))})
+    limiter = MemoryLimiter({"submit": LaneLimits(64, Rate(10, 10.0))})
 
     async def main() -> list[float]:
         for _ in range(50):
@@ -287,10 +289,10 @@ def test_refusals_of_one_second_cut_once() -> None:
     assert run(main()) == [0, pytest.approx(1.25), pytest.approx(2.5)]
 
 
-def test_successes_restore_the_configured_pace_and_no_more() -> None:
+def test_successes_restore_the_configured_rate_and_no_more() -> None:
     """After ten seconds of success a cut rate is back, and the window is kept all the time."""
-    pace = Pace(2, 1.0)
-    limiter = MemoryLimiter({"submit": LaneLimits(64, pace)})
+    rate = Rate(2, 1.0)
+    limiter = MemoryLimiter({"submit": LaneLimits(64, rate)})
     starts: list[float] = []
 
     async def request() -> None:
@@ -303,12 +305,12 @@ def test_successes_restore_the_configured_pace_and_no_more() -> None:
         await asyncio.gather(*(request() for _ in range(100)))
 
     run(main())
-    assert largest_window(starts, pace.period) <= pace.count
+    assert largest_window(starts, rate.period) <= rate.count
     assert len([s for s in starts if s < 9]) < 2 * 9 * 0.95
     assert len([s for s in starts if 12 <= s < 32]) >= 2 * 20 * 0.98
 
 
-def test_a_lane_without_a_pace_learns_one() -> None:
+def test_a_lane_without_a_rate_learns_one() -> None:
     """A refusal gives a lane the rate of its last seconds, less a fifth, evenly spread."""
     limiter = MemoryLimiter({"poll": LaneLimits(64)})
 
@@ -324,7 +326,7 @@ def test_a_lane_without_a_pace_learns_one() -> None:
     assert [b - a for a, b in itertools.pairwise(starts)] == [pytest.approx(1 / (4 * 0.8))] * 4
 
 
-def test_a_learned_pace_grows_only_while_it_binds() -> None:
+def test_a_learned_rate_grows_only_while_it_binds() -> None:
     """Successes below the learned rate prove nothing; successes at it raise it."""
 
     def spacing(busy: bool) -> float:
@@ -395,20 +397,20 @@ arrivals = st.lists(
 @settings(deadline=None, max_examples=150)
 @given(
     arrivals=arrivals,
-    pace=st.none() | st.builds(Pace, st.integers(1, 4), st.sampled_from([0.5, 3.0, 10.0])),
+    rate=st.none() | st.builds(Rate, st.integers(1, 4), st.sampled_from([0.5, 3.0, 10.0])),
     concurrency=st.integers(1, 4),
     pauses=st.lists(st.tuples(times, times), max_size=4),
     succeed=st.booleans(),
 )
 def test_random_crowds_keep_every_promise(
     arrivals: list[Arrival],
-    pace: Pace | None,
+    rate: Rate | None,
     concurrency: int,
     pauses: list[tuple[float, float]],
     succeed: bool,
 ) -> None:
-    """Whoever comes, leaves or is refused: pace, places and order are kept, and nobody waits for ever."""
-    limiter = MemoryLimiter({"submit": LaneLimits(concurrency, pace)})
+    """Requests that come, leave or are refused: rate, slots and order are kept, and no one waits for ever."""
+    limiter = MemoryLimiter({"submit": LaneLimits(concurrency, rate)})
     journal = Journal()
 
     async def request(number: int, arrival: Arrival) -> None:
@@ -446,8 +448,8 @@ def test_random_crowds_keep_every_promise(
     run(main())
     starts = [start for start, _ in journal.starts]
     order = [number for _, number in journal.starts]
-    if pace is not None:
-        assert largest_window(starts, pace.period) <= pace.count
+    if rate is not None:
+        assert largest_window(starts, rate.period) <= rate.count
     assert journal.most_inside <= concurrency
     assert order == [number for number in journal.queued if number in order]
     assert {n for n, arrival in enumerate(arrivals) if arrival.cancelled_after is None} <= set(order)
@@ -455,7 +457,7 @@ def test_random_crowds_keep_every_promise(
         assert not [start for start in starts if at + 1e-6 < start < at + seconds - 1e-6]
 
 
-def test_a_cancelled_waiter_costs_nobody_a_start() -> None:
+def test_cancelled_waiter_costs_no_start() -> None:
     """When the first of the queue leaves, the second starts at the time at which the first would have."""
     limiter = MemoryLimiter()
 
@@ -471,37 +473,46 @@ def test_a_cancelled_waiter_costs_nobody_a_start() -> None:
     assert run(main()) == pytest.approx(3 * (1 + GUARD))
 
 
-# --- tasks in flight --------------------------------------------------------------------------------------
+# --- permits ----------------------------------------------------------------------------------------------
 
 
 def test_tasks_in_flight_are_not_capped_by_default() -> None:
-    """Without a cap a place costs nothing and waits for nothing."""
+    """Without a cap a permit costs nothing and waits for nothing."""
 
     async def main() -> float:
         limiter = MemoryLimiter()
-        places = [await limiter.reserve_task() for _ in range(1000)]
-        for place in places:
-            place.release()
+        permits = [limiter.permit() for _ in range(1000)]
+        for permit in permits:
+            await permit.acquire()
+        for permit in permits:
+            permit.release()
         return now()
 
     assert run(main()) == 0
 
 
-def test_a_place_in_flight_is_held_until_it_is_released() -> None:
-    """Waiters get places in their order; a second release gives nothing away."""
+async def acquired(limiter: MemoryLimiter) -> Permit:
+    permit = limiter.permit()
+    await permit.acquire()
+    return permit
+
+
+def test_permit_is_held_until_released() -> None:
+    """Waiters get permits in their order; a second release gives nothing away."""
 
     async def main() -> list[int]:
-        limiter = MemoryLimiter(in_flight=2)
-        held = [await limiter.reserve_task(), await limiter.reserve_task()]
+        limiter = MemoryLimiter(max_in_flight=2)
+        held = [await acquired(limiter), await acquired(limiter)]
         admitted: list[int] = []
 
         async def submit(number: int) -> None:
-            await limiter.reserve_task()
+            await acquired(limiter)
             admitted.append(number)
 
         waiting = [asyncio.create_task(submit(number)) for number in range(4)]
         await asyncio.sleep(1)
         assert admitted == []
+        assert not limiter.permit().try_acquire()
         waiting[0].cancel()
         held[0].release()
         held[0].release()
@@ -514,16 +525,16 @@ def test_a_place_in_flight_is_held_until_it_is_released() -> None:
     assert run(main()) == [1, 2]
 
 
-def test_a_place_that_comes_with_the_cancellation_is_passed_on() -> None:
-    """A waiter that is cancelled in the moment of its admission leaves the place to the next."""
+def test_permit_granted_with_a_cancellation_is_passed_on() -> None:
+    """A waiter that is cancelled in the moment of its admission leaves the permit to the next."""
 
     async def main() -> None:
-        limiter = MemoryLimiter(in_flight=1)
-        place = await limiter.reserve_task()
-        first = asyncio.create_task(limiter.reserve_task())
-        second = asyncio.create_task(limiter.reserve_task())
+        limiter = MemoryLimiter(max_in_flight=1)
+        permit = await acquired(limiter)
+        first = asyncio.create_task(acquired(limiter))
+        second = asyncio.create_task(acquired(limiter))
         await asyncio.sleep(0)
-        place.release()
+        permit.release()
         await asyncio.sleep(0)
         first.cancel()
         async with asyncio.timeout(1):
@@ -532,102 +543,198 @@ def test_a_place_that_comes_with_the_cancellation_is_passed_on() -> None:
     run(main())
 
 
-def test_a_place_in_flight_outlives_its_loop() -> None:
+def test_permit_outlives_its_loop() -> None:
     """A task that was submitted in one loop counts, and is released, in the next."""
-    limiter = MemoryLimiter(in_flight=1)
-    place = run(limiter.reserve_task())
+    limiter = MemoryLimiter(max_in_flight=1)
+    permit = run(acquired(limiter))
 
     async def second_loop() -> float:
-        waiting = asyncio.create_task(limiter.reserve_task())
+        waiting = asyncio.create_task(acquired(limiter))
         await asyncio.sleep(5)
         assert not waiting.done()
-        place.release()
+        permit.release()
         await waiting
         return now()
 
     assert run(second_loop()) == 5
 
 
-def test_a_start_counts_from_when_its_request_left() -> None:
-    """A slow handshake before one request does not bring the next too close behind it."""
+@pytest.mark.parametrize("late", [False, True])
+def test_forgotten_permit_expires(late: bool) -> None:
+    """A permit that is never given back lets the next in at its expiry, whenever that was set."""
+
+    async def main() -> list[float]:
+        clock = Clock(2)
+        limiter = MemoryLimiter(clock=clock, max_in_flight=2)
+        first, second = await acquired(limiter), await acquired(limiter)
+        if not late:
+            first.expire_at(clock.now() + 100)
+        waiting = [asyncio.create_task(acquired(limiter)) for _ in range(2)]
+        await clock.sleep(10)
+        if late:
+            first.expire_at(clock.now() + 90)
+        second.expire_at(clock.now() + 190)
+        granted: list[float] = []
+        for create in waiting:
+            await create
+            granted.append(clock.now())
+        first.release()  # expired already, so it frees nothing
+        assert not limiter.permit().try_acquire()
+        return granted
+
+    assert run(main()) == [100, 200]
+
+
+def test_expired_permit_is_free_without_a_waiter() -> None:
+    """A permit whose expiry passed while no one waited is free at once, in a later loop too."""
+    limiter = MemoryLimiter(max_in_flight=1)
+
+    async def first_loop() -> None:
+        (await acquired(limiter)).expire_at(50)
+
+    run(first_loop())
+
+    async def second_loop() -> float:
+        await acquired(limiter)
+        return now()
+
+    assert run(second_loop(), start=60) == 60
+
+
+# --- departures -------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.floats(0, 30), min_size=2, max_size=12),
+    st.integers(1, 4),
+    st.sampled_from([1, 4, 16]),
+)
+def test_no_window_holds_too_many_departures(handshakes: list[float], count: int, slots: int) -> None:
+    """Whatever connecting takes, no window holds more requests that left than the rate allows."""
 
     async def main() -> list[float]:
         clock = Clock()
-        limiter = MemoryLimiter({"submit": LaneLimits(16, Pace(1, 3.0))}, clock)
+        limiter = MemoryLimiter({"submit": LaneLimits(slots, Rate(count, 3.0))}, clock)
         left: list[float] = []
 
         async def create(handshake: float) -> None:
-            async with limiter.slot("submit") as start:
+            async with limiter.slot("submit") as slot:
                 await asyncio.sleep(handshake)
-                start.sent()
-                left.append(clock.now())
-                await asyncio.sleep(1)
-
-        await asyncio.gather(*(create(handshake) for handshake in (2.5, 0.0, 1.0, 0.1, 4.0, 0.0)))
-        return left
-
-    left = run(main())
-    assert all(later - earlier >= 3.0 for earlier, later in itertools.pairwise(sorted(left)[:4]))
-
-
-@given(st.lists(st.floats(0, 3), min_size=2, max_size=12), st.integers(1, 4))
-def test_no_window_holds_too_many_requests_that_left(handshakes: list[float], count: int) -> None:
-    """Whatever connecting takes, as long as it is less than the period."""
-
-    async def main() -> list[float]:
-        clock = Clock()
-        limiter = MemoryLimiter({"submit": LaneLimits(1, Pace(count, 3.0))}, clock)
-        left: list[float] = []
-
-        async def create(handshake: float) -> None:
-            async with limiter.slot("submit") as start:
-                await asyncio.sleep(handshake)
-                start.sent()
+                await slot.departing()
                 left.append(clock.now())
 
         await asyncio.gather(*(create(handshake) for handshake in handshakes))
         return left
 
     left = run(main())
+    assert len(left) == len(handshakes)
     assert all(left[n + count] - left[n] >= 3.0 for n in range(len(left) - count))
 
 
-# --- who waits --------------------------------------------------------------------------------------------
+def test_equal_handshakes_cost_no_rate() -> None:
+    """Where connecting always takes the same time, requests leave as often as the rate allows."""
+
+    async def main() -> float:
+        limiter = MemoryLimiter({"submit": LaneLimits(16, Rate(1, 3.0))})
+
+        async def create() -> None:
+            async with limiter.slot("submit") as slot:
+                await asyncio.sleep(2.5)
+                await slot.departing()
+
+        await asyncio.gather(*(create() for _ in range(5)))
+        return now()
+
+    assert run(main()) == pytest.approx(2.5 + 4 * 3 * (1 + GUARD))
 
 
-def test_a_lane_is_crowded_while_many_wait_for_their_start() -> None:
-    """Two seconds' worth of starts that wait are a crowd; one that waits is none, nor is a lane without pace."""
+# --- reasons ----------------------------------------------------------------------------------------------
+
+
+def test_long_waits_have_a_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """A wait for the rate, a pause, a slot or a permit is logged after 5 s, and shown with its seconds."""
+    caplog.set_level("INFO")
+
+    async def main() -> dict[str, str]:
+        clock = Clock(3)
+        limiter = MemoryLimiter(
+            {"submit": LaneLimits(16, Rate(1, 8.0)), "call": LaneLimits(1)}, clock, max_in_flight=1
+        )
+        texts: dict[str, str] = {}
+
+        async def send(lane: str, takes: float) -> Waits:
+            waits = Waits(clock, f"POST /{lane}")
+            async with limiter.slot(lane, waits):
+                await clock.sleep(takes)
+            return waits
+
+        _, rate = await asyncio.gather(send("submit", 0), send("submit", 0))
+        texts["rate"] = str(rate)
+        limiter.pause("poll", 12)
+        texts["pause"] = str(await send("poll", 0))
+        _, slot = await asyncio.gather(send("call", 6), send("call", 0))
+        texts["slot"] = str(slot)
+        permit = await acquired(limiter)
+        waits = Waits(clock, "POST /sonic/create")
+        waiting = asyncio.create_task(limiter.permit().acquire(waits))
+        await clock.sleep(7)
+        texts["permit"] = str(waits)
+        permit.release()
+        await waiting
+        texts["short"] = str(await send("media", 0))
+        return texts
+
+    assert run(main()) == {
+        "rate": "it waited 8.1 s for the rate limit (1/8s)",
+        "pause": "it waited 12.0 s because the service refused the rate of requests",
+        "slot": "it waited 6.0 s for other requests to end (1 requests at once)",
+        "permit": "it waited 7.0 s for other tasks to end (1 tasks in flight)",
+        "short": "",
+    }
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "POST /submit",
+        "POST /poll",
+        "POST /call",
+        "POST /sonic/create",
+    ]
+
+
+# --- queues --------------------------------------------------------------------------------------------
+
+
+def test_a_lane_has_long_queue_while_many_wait_for_their_start() -> None:
+    """Two seconds' worth of waiting starts are a long queue; one is not, and a lane without a rate has none."""
 
     async def main() -> None:
-        limiter = MemoryLimiter({"poll": LaneLimits(64, Pace(4, 1.0))})
-        assert limiter.has_pace("poll")
-        assert not limiter.has_pace("call")
-        assert not limiter.is_crowded("poll")
+        limiter = MemoryLimiter({"poll": LaneLimits(64, Rate(4, 1.0))})
+        assert limiter.has_rate("poll")
+        assert not limiter.has_rate("call")
+        assert not limiter.has_long_queue("poll")
         few = asyncio.create_task(starts_of(limiter, "poll", 5))
         await asyncio.sleep(0.1)
-        assert not limiter.is_crowded("poll")
+        assert not limiter.has_long_queue("poll")
         await few
         many = asyncio.create_task(starts_of(limiter, "poll", 12))
         others = asyncio.create_task(starts_of(limiter, "call", 100, takes=1.0))
         await asyncio.sleep(0.1)
-        assert limiter.is_crowded("poll")
-        assert not limiter.is_crowded("call")
+        assert limiter.has_long_queue("poll")
+        assert not limiter.has_long_queue("call")
         await asyncio.gather(many, others)
-        assert not limiter.is_crowded("poll")
+        assert not limiter.has_long_queue("poll")
 
     run(main())
 
 
-def test_who_leaves_the_queue_is_no_crowd() -> None:
+def test_cancelled_requests_are_not_in_the_queue() -> None:
     """Cancelled requests do not count as waiting."""
 
     async def main() -> None:
-        limiter = MemoryLimiter({"poll": LaneLimits(8, Pace(1, 10.0))})
+        limiter = MemoryLimiter({"poll": LaneLimits(8, Rate(1, 10.0))})
         many = asyncio.create_task(starts_of(limiter, "poll", 30))
         await asyncio.sleep(0.1)
-        assert limiter.is_crowded("poll")
+        assert limiter.has_long_queue("poll")
         many.cancel()
         await asyncio.wait([many])
-        assert not limiter.is_crowded("poll")
+        assert not limiter.has_long_queue("poll")
 
     run(main())

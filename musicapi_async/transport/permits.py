@@ -1,0 +1,189 @@
+"""The cap on tasks in flight: a permit is held from the submit until the task has ended.
+
+A task outlives the request, and even the event loop, that submitted it. So permits are counted per process,
+and may be given back from another task, loop or thread. Waiters are served in their order. A permit that has
+an expiry is given back by itself, so that no forgotten task blocks the next create for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from typing import Final, Protocol
+
+from ..clock import Clock
+from .waits import Waits
+
+
+class Permit(Protocol):
+    """The permission to have one more task in flight. It exists before it is granted."""
+
+    def try_acquire(self) -> bool:
+        """Take the permit if one is free and nobody waits for it; return True if it is held."""
+        ...
+
+    async def acquire(self, waits: Waits | None = None) -> None:
+        """Wait, first come first served, until the permit is granted. The wait is noted in `waits`."""
+        ...
+
+    def expire_at(self, when: float) -> None:
+        """Give the permit back at this time of the limiter's clock, if nobody has by then."""
+        ...
+
+    def release(self) -> None:
+        """Give the permit back, or do nothing if it is not held."""
+        ...
+
+
+class FreePermit:
+    """The permit of a limiter without a cap."""
+
+    def try_acquire(self) -> bool:
+        """Return True: nothing is counted."""
+        return True
+
+    async def acquire(self, waits: Waits | None = None) -> None:
+        """Return at once."""
+
+    def expire_at(self, when: float) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+FREE: Final = FreePermit()
+"""A permit without state, which all callers share."""
+
+
+class Permits:
+    """Counts the tasks in flight across event loops, at most `cap`.
+
+    Raises `ValueError` for a cap below 1.
+    """
+
+    def __init__(self, cap: int, clock: Clock) -> None:
+        if cap < 1:
+            raise ValueError(f"max_in_flight must be at least 1 or None, got {cap!r}")
+        self.cap: Final = cap
+        self._clock: Final = clock
+        self._lock: Final = threading.Lock()
+        self._free = cap
+        self._waiters: Final[deque[asyncio.Future[None]]] = deque()
+        self._expiries: Final[dict[TaskPermit, float]] = {}
+
+    def take(self) -> bool:
+        """Take a permit if one is free and nobody waits."""
+        self._release_expired()
+        with self._lock:
+            if self._waiters or not self._free:
+                return False
+            self._free -= 1
+            return True
+
+    async def wait(self) -> None:
+        """Wait, first come first served, for a permit."""
+        if self.take():
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        with self._lock:
+            self._waiters.append(waiter)
+        self._watch_expiries(loop)
+        try:
+            await waiter
+        except BaseException:
+            with self._lock, contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
+            if waiter.done() and not waiter.cancelled():
+                self.give_back()  # the permit came in the moment of the cancellation
+            raise
+
+    def give_back(self) -> None:
+        """Hand a permit to the first waiter that still waits, or count it as free."""
+        with self._lock:
+            while self._waiters:
+                waiter = self._waiters.popleft()
+                loop = waiter.get_loop()
+                if waiter.done() or loop.is_closed():
+                    continue
+                loop.call_soon_threadsafe(self._grant, waiter)
+                return
+            self._free += 1
+
+    def _grant(self, waiter: asyncio.Future[None]) -> None:
+        if waiter.done():
+            self.give_back()
+        else:
+            waiter.set_result(None)
+
+    def set_expiry(self, permit: TaskPermit, when: float | None) -> None:
+        """Note when a held permit expires; None if it is not held any more."""
+        with self._lock:
+            if when is None:
+                self._expiries.pop(permit, None)
+                return
+            self._expiries[permit] = when
+            waiters = list(self._waiters)
+        for loop in {waiter.get_loop() for waiter in waiters}:
+            with contextlib.suppress(RuntimeError):  # a loop that has closed meanwhile waits for nothing
+                loop.call_soon_threadsafe(self._watch_expiries, loop)
+
+    def _watch_expiries(self, loop: asyncio.AbstractEventLoop) -> None:
+        """While anyone waits in this loop, look again when the next permit expires."""
+        with self._lock:
+            waits = any(waiter.get_loop() is loop for waiter in self._waiters)
+            first = min(self._expiries.values(), default=None)
+        if waits and first is not None:
+            seconds = self._clock.real(max(first - self._clock.now(), 0.0))
+            loop.call_later(seconds, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._release_expired()
+        self._watch_expiries(loop)
+
+    def _release_expired(self) -> None:
+        if not self._expiries:
+            return
+        now = self._clock.now()
+        with self._lock:
+            expired = [permit for permit, when in self._expiries.items() if when <= now]
+        for permit in expired:
+            permit.release()
+
+
+class TaskPermit:
+    """A `Permit` that `Permits` counts."""
+
+    __slots__ = ("_held", "_permits")
+
+    def __init__(self, permits: Permits) -> None:
+        self._permits: Final = permits
+        self._held = False
+
+    def try_acquire(self) -> bool:
+        """Take the permit if one is free and nobody waits for it; return True if it is held."""
+        self._held = self._held or self._permits.take()
+        return self._held
+
+    async def acquire(self, waits: Waits | None = None) -> None:
+        """Wait, first come first served, until the permit is granted."""
+        if self.try_acquire():
+            return
+        with (waits or Waits.unnoted()).during("permit", f"{self._permits.cap} tasks in flight"):
+            await self._permits.wait()
+        self._held = True
+
+    def expire_at(self, when: float) -> None:
+        """Give the permit back at this time of the limiter's clock, if nobody has by then."""
+        if self._held:
+            self._permits.set_expiry(self, when)
+
+    def release(self) -> None:
+        """Give the permit back, or do nothing if it is not held."""
+        if self._held:
+            self._held = False
+            self._permits.set_expiry(self, None)
+            self._permits.give_back()

@@ -1,0 +1,310 @@
+"""Keeping under the account's limits: one limiter for everything that a client sends.
+
+What the limits are
+-------------------
+The service documents one number: standard accounts may send one creating request per 3 seconds. Nothing is
+documented about requests at once, about polling, or about what happens to a request above the limit; rate
+headers and `Retry-After` were never reported. Two refusals are known besides HTTP 429: a 403 that says
+"QPS limit" and one that says "Queue is full". So one limit is known and has to be kept exactly, and the
+others, if they exist, can only be learned by hitting them.
+
+Lanes
+-----
+Requests queue in lanes: `submit` (creates, which charge), `poll` (is it done?), `call` (direct tools and
+the balance) and `media` (downloads). A lane has its own queue, its own slots and its own rate, and nothing
+is shared between lanes. That is the fairness between them: a thousand queued creates do not delay one poll,
+and a slow download does not delay a create. Within a lane it is first come, first served. When the next
+request of a lane may start is arithmetic, and stands in `rate.py`.
+
+Loops, threads, cancellation
+----------------------------
+A limiter may be created outside any loop and used by one loop after the other. Queues and slots belong to
+a loop, as their waiters do; the history of starts belongs to the account, so a second `asyncio.run` does
+not begin with a fresh allowance. Two loops in two threads share the history safely, without an order
+between their queues. A cancelled waiter leaves the queue at once and costs no other request its start. No
+cancel scope is involved, so a slot may be left in another task than it was entered in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType, TracebackType
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary, ref
+
+import msgspec
+
+from ..clock import Clock
+from .permits import FREE, Permit, Permits, TaskPermit
+from .rate import LaneState, Rate
+from .waits import Reason, Waits
+
+LONG_QUEUE: Final = 0.5
+"""Seconds of starts that wait before a queue counts as long: less is bunching (benchmarks/under_cap.py)."""
+
+
+class LaneLimits(msgspec.Struct, frozen=True):
+    """The requests of a lane that may be under way at once, and that may start per time (None: any)."""
+
+    concurrency: int
+    rate: Rate | None = None
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"lane: concurrency must be at least 1, got {self.concurrency!r}")
+
+
+DEFAULT_LANES: Final[Mapping[str, LaneLimits]] = MappingProxyType(
+    {
+        # The documented create rate of standard accounts. A create answers within seconds, so 16 slots are
+        # never what slows it; they bound what a stuck server can pile up.
+        "submit": LaneLimits(16, Rate(1, 3.0)),
+        # As many slots as the connection pool has: a queue here is cheaper than one in the pool.
+        "poll": LaneLimits(64),
+        "call": LaneLimits(16),
+        "media": LaneLimits(4),
+    }
+)
+
+
+class Slot(Protocol):
+    """The right to send one request."""
+
+    async def departing(self) -> None:
+        """Wait until the bytes of the request may leave, and count them as sent then.
+
+        The session calls it when the connection is open: connecting takes its time, and the server counts
+        what arrives.
+        """
+        ...
+
+
+class RateLimiter(Protocol):
+    """Decides when a request may be sent. `MemoryLimiter` serves one process."""
+
+    def slot(self, lane: str, waits: Waits | None = None) -> AbstractAsyncContextManager[Slot]:
+        """Wait, first come first served, for a slot and for the rate; hold the slot until exit.
+
+        One start is counted on entry, whatever happens inside. What was waited for is noted in `waits`.
+        """
+        ...
+
+    def pause(self, lane: str, seconds: float) -> None:
+        """Stop the lane for `seconds` and slow it down after that: a request was refused for its rate."""
+        ...
+
+    def succeeded(self, lane: str) -> None:
+        """Let the rate of the lane recover a little: a request was not refused."""
+        ...
+
+    def permit(self) -> Permit:
+        """Return a permit, not yet granted, for one more task in flight."""
+        ...
+
+
+class _Queue:
+    """The slots of a lane in one event loop, and the queue of requests that have one and wait for the rate.
+
+    Both are first come, first served.
+    """
+
+    __slots__ = ("concurrency", "free", "lane", "order", "starting", "waiters")
+
+    def __init__(self, lane: LaneState, concurrency: int) -> None:
+        self.lane: Final = lane
+        self.concurrency: Final = concurrency
+        self.free = concurrency
+        self.waiters: Final[deque[asyncio.Future[None]]] = deque()
+        self.order: Final = asyncio.Lock()  # only its holder asks for a start
+        self.starting = 0  # requests that have a slot and wait for the rate
+
+    @property
+    def length(self) -> int:
+        """The requests that wait for a slot or for the rate."""
+        return self.starting + len(self.waiters)
+
+    async def wait_for_slot(self) -> None:
+        """Wait until a slot is handed over."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if not waiter.cancelled():  # it came together with the cancellation
+                self.release()
+            elif waiter in self.waiters:
+                self.waiters.remove(waiter)
+            raise
+
+    def release(self) -> None:
+        """Hand the slot to the first in the queue; it is free only if there is none."""
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self.free += 1
+
+
+class _Slot:
+    """The context manager of `MemoryLimiter.slot`; a class, because a generator costs each poll 2 µs more."""
+
+    __slots__ = ("_clock", "_limits", "_queue", "_waits")
+
+    def __init__(self, queue: _Queue, limits: LaneLimits, clock: Clock, waits: Waits | None) -> None:
+        self._queue: Final = queue
+        self._limits: Final = limits
+        self._clock: Final = clock
+        self._waits: Final = waits
+
+    async def departing(self) -> None:
+        """Wait until the bytes of the request may leave; see `Slot.departing`."""
+        lane = self._queue.lane
+        while (wait := lane.depart(self._clock.now())) > 0:
+            await self._wait(wait)
+
+    async def __aenter__(self) -> Slot:
+        queue = self._queue
+        if queue.free:
+            queue.free -= 1
+        elif self._waits is None:
+            await queue.wait_for_slot()
+        else:
+            with self._waits.during("slot", f"{queue.concurrency} requests at once"):
+                await queue.wait_for_slot()
+        if not queue.starting and queue.lane.claim(self._clock.now()) <= 0:
+            return self
+        queue.starting += 1
+        try:
+            await self._start()
+        except BaseException:
+            queue.release()
+            raise
+        finally:
+            queue.starting -= 1
+        return self
+
+    async def _start(self) -> None:
+        queue = self._queue
+        if queue.order.locked() and self._waits is not None:
+            with self._waits.during(*self._reason()):
+                await queue.order.acquire()
+        else:
+            await queue.order.acquire()
+        try:
+            while (wait := queue.lane.claim(self._clock.now())) > 0:
+                await self._wait(wait)
+        finally:
+            queue.order.release()
+
+    async def _wait(self, seconds: float) -> None:
+        if self._waits is None:
+            await self._clock.sleep(seconds)
+            return
+        with self._waits.during(*self._reason()):
+            await self._clock.sleep(seconds)
+
+    def _reason(self) -> tuple[Reason, str]:
+        if self._queue.lane.is_paused(self._clock.now()):
+            return "pause", ""
+        return "rate", "" if self._limits.rate is None else str(self._limits.rate)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._queue.release()
+
+
+def _no_loop() -> None:
+    """Stand for a weak reference whose loop is gone."""
+
+
+class MemoryLimiter:
+    """A `RateLimiter` for one process.
+
+    `lanes` are added to `DEFAULT_LANES` and replace those of the same name. `max_in_flight` caps the tasks
+    that are submitted and have not ended (None: no cap). Raises `ValueError` for a cap below 1.
+
+        limiter = MemoryLimiter({"submit": LaneLimits(16, Rate.parse("20/10s"))})
+        async with limiter.slot("submit") as slot:
+            ...  # connect
+            await slot.departing()
+            ...  # send the request
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[str, LaneLimits] = DEFAULT_LANES,
+        clock: Clock | None = None,
+        *,
+        max_in_flight: int | None = None,
+    ) -> None:
+        self._clock: Final = clock or Clock()
+        self._limits: Final = {**DEFAULT_LANES, **lanes}
+        self._lanes: Final = {name: LaneState(limits.rate) for name, limits in self._limits.items()}
+        self._queues: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Queue]]] = (
+            WeakKeyDictionary()
+        )
+        # The queues of the loop that asked last: nearly always the same one, and a weak dictionary is slow.
+        self._here: tuple[Callable[[], asyncio.AbstractEventLoop | None], dict[str, _Queue]] = (_no_loop, {})
+        self._permits: Final = None if max_in_flight is None else Permits(max_in_flight, self._clock)
+
+    def slot(self, lane: str, waits: Waits | None = None) -> AbstractAsyncContextManager[Slot]:
+        """Wait for a slot and for the rate of `lane`; see `RateLimiter.slot`. Needs a running loop."""
+        queue = self._queue(lane)
+        return _Slot(queue, self._limits[lane], self._clock, waits)
+
+    def pause(self, lane: str, seconds: float) -> None:
+        """Stop `lane` for `seconds`, at most `LONGEST_PAUSE`, and cut its rate.
+
+        Not a number and negative values count as 0. A running pause is never shortened.
+        """
+        self._lane(lane).pause(self._clock.now(), seconds)
+
+    def succeeded(self, lane: str) -> None:
+        """Let the rate of `lane` recover; free when it was never cut."""
+        state = self._lane(lane)
+        if state.is_cut:
+            state.succeeded(self._clock.now())
+
+    def permit(self) -> Permit:
+        """Return a permit for one more task in flight, not yet granted.
+
+        It may be released in another task, loop or thread. Without a cap it is granted at once.
+        """
+        return FREE if self._permits is None else TaskPermit(self._permits)
+
+    def has_rate(self, lane: str) -> bool:
+        """Return True if a rate was set for `lane`; one that refusals have taught it does not count."""
+        self._lane(lane)
+        return self._limits[lane].rate is not None
+
+    def has_long_queue(self, lane: str) -> bool:
+        """Return True if more requests wait than may start in `LONG_QUEUE` s, or than an eighth of the slots.
+
+        Always False without a rate. Needs a running loop.
+        """
+        limits = self._limits[lane]
+        if limits.rate is None:
+            return False
+        return self._queue(lane).length > min(limits.rate.per_second * LONG_QUEUE, limits.concurrency / 8)
+
+    def _lane(self, lane: str) -> LaneState:
+        state = self._lanes.get(lane)
+        if state is None:
+            raise ValueError(f"unknown lane {lane!r}; there are {', '.join(self._lanes)}")
+        return state
+
+    def _queue(self, lane: str) -> _Queue:
+        loop = asyncio.get_running_loop()
+        known, queues = self._here
+        if known() is not loop:
+            queues = self._queues.setdefault(loop, {})
+            self._here = ref(loop), queues
+        queue = queues.get(lane)
+        if queue is None:
+            queue = queues[lane] = _Queue(self._lane(lane), self._limits[lane].concurrency)
+        return queue
