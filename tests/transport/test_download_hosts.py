@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from musicapi_async import Clip, DownloadError, MusicAPI, RequestValidationError
-from musicapi_async.sandbox import container, encode
+from musicapi_async.sandbox import media_files
 from musicapi_async.sandbox.composer import Brief, compose
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 GIB = 1024**3
 SOUND = (np.sin(np.arange(5 * 48_000) / 20)[:, None] * [0.5, 0.3]).astype(np.float32)
-MP3 = encode.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
+MP3 = media_files.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
 SECONDS = len(SOUND) / 48_000
 MONDAY, TUESDAY = "Mon, 02 Nov 2026 10:00:00 GMT", "Tue, 03 Nov 2026 10:00:00 GMT"
 
@@ -275,7 +275,7 @@ async def test_a_packed_body_arrives_whole(
 ) -> None:
     """Although the length counts packed bytes; with long runs, which unpack to much more than came."""
     word, pack = PACKERS[packer]
-    wav = encode.to_wav(np.zeros((2_000_000, 2), np.float32))
+    wav = media_files.to_wav(np.zeros((2_000_000, 2), np.float32))
     for number, body in enumerate((MP3, wav)):
         packed = pack(body)
         host.answer = lambda _, packed=packed: reply(200, packed, length=length, Content_Encoding=word)
@@ -356,9 +356,9 @@ async def test_a_cut_file_of_any_format_without_a_length_is_not_saved(
 ) -> None:
     """WAV, M4A and MIDI say how long they are; the sandbox's own encoders write them."""
     files = {
-        "wav": encode.to_wav(SOUND),
-        "m4a": container.to_m4a(MP3, len(SOUND)),
-        "mid": encode.to_midi(compose(Brief(seed=1, duration=4))),
+        "wav": media_files.to_wav(SOUND),
+        "m4a": media_files.to_m4a(MP3, len(SOUND)),
+        "mid": media_files.to_midi(compose(Brief(seed=1, duration=4))),
     }
     for kind, body in files.items():
         host.answer = lambda _, body=body: reply(200, body[: len(body) * 2 // 3], length=False)
@@ -370,7 +370,7 @@ async def test_a_cut_file_of_any_format_without_a_length_is_not_saved(
 
 # --- what is continued -------------------------------------------------------------------------------------
 
-OTHER = encode.to_mp3(SOUND[::-1], title="Rain", artist="A", tags="pop", lyrics="la")[: len(MP3)]
+OTHER = media_files.to_mp3(SOUND[::-1], title="Rain", artist="A", tags="pop", lyrics="la")[: len(MP3)]
 OTHER += bytes(len(MP3) - len(OTHER))
 
 
