@@ -27,7 +27,7 @@ from musicapi_async import MusicAPI
 from musicapi_async.batch import BatchResult, Manifest, Progress, run_batch
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
-WHAT = """A batch of {songs:,} songs with two clips each at the default pace, 1 create per 3 s; the service
+WHAT = """A batch of {songs:,} songs with two clips each at the default rate, 1 create per 3 s; the service
 takes 100 s for a song and its files have 4 kB. *Traced* is what the Python objects of client, batch and
 service hold, just after a collection; *peak* is the largest resident size of the process so far. From a fifth
 of the songs on, everything that is open at once is open: what traced memory then gains per song is what the

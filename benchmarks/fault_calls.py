@@ -17,7 +17,7 @@ from fault_oracle import Reply, Rules
 from hostile_server import HostileServer, Request
 
 from musicapi_async import Clock, MusicAPI
-from musicapi_async.store import SQLiteStore
+from musicapi_async.jobs import SQLiteStore
 
 SPEED = 1000.0
 QUICK, PATIENT = 0.4, 15.0
@@ -139,7 +139,7 @@ async def client_of(
     async with MusicAPI(
         KEY,
         base_url=url,
-        pace=None,
+        rate_limit=None,
         clock=Clock(speed),
         attempt_timeout=QUICK if slow else PATIENT * speed,
         store=SQLiteStore(store) if store else None,

@@ -1,11 +1,11 @@
 """A batch of 200 songs against its bound: the client and the sandbox, 60 times as fast as the service.
 
-No batch can take less than the pace of its creates plus what its songs need. The stated bound is the pace
+No batch can take less than the rate of its creates plus what its songs need. The stated bound is the rate
 plus the longest song; the exact one (song n is not sent before n times 3 s, and then takes as long as it
 takes) is a little less, as the longest is seldom the last. The sandbox enforces the documented limit (1
 create per 3 s) and lets songs take as long as users report; the client is the public one, with its usual
-pace and polling. Nothing is downloaded. All times are in seconds of the service. At this speed a create is
-due every 50 real ms, so 5 ms by which a busy machine wakes late are 10 % of the pace: `--speed 10` is closer
+rate and polling. Nothing is downloaded. All times are in seconds of the service. At this speed a create is
+due every 50 real ms, so 5 ms by which a busy machine wakes late are 10 % of the rate: `--speed 10` is closer
 to life and takes five minutes.
 """
 
@@ -76,7 +76,7 @@ def main() -> None:
         (
             "run",
             "took s",
-            "pace plus longest s",
+            "rate plus longest s",
             "against it",
             "exact bound s",
             "against that",
@@ -100,7 +100,7 @@ def main() -> None:
         ],
     )
     report.target(
-        "time against pace plus longest song, median", median(b.took / b.stated for b in batches), 1.05
+        "time against rate plus longest song, median", median(b.took / b.stated for b in batches), 1.05
     )
     report.write(options.out)
 

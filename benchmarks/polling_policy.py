@@ -1,6 +1,6 @@
 """When to look: lateness and polls of every polling policy, against the optimum that knows the durations.
 
-Tasks are submitted every 3 s, as the documented pace allows, and a policy learns of each look when the look
+Tasks are submitted every 3 s, as the documented rate allows, and a policy learns of each look when the look
 happens, not before. All time is simulated. Cost = mean lateness + 2 s per poll.
 """
 
@@ -17,7 +17,8 @@ import numpy as np
 from durations import ALL, LN, Durations
 from report import Report, arguments
 
-from musicapi_async.tasks.schedule import (
+from musicapi_async._wire.retry import drawing
+from musicapi_async.polling.schedule import (
     LONGEST_GAP,
     PRICE,
     Exponential,
@@ -27,7 +28,6 @@ from musicapi_async.tasks.schedule import (
     PollPolicy,
     Timing,
 )
-from musicapi_async.wire.retry import drawing
 
 TASKS = 3000
 WARM_UP = 200

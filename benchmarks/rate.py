@@ -15,10 +15,10 @@ from random import Random
 
 from report import Report, arguments
 
+from musicapi_async._transport.rate import Rate
+from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
+from musicapi_async._wire.retry import Failure, RetryPolicy, decide, drawing
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.rate import Rate
-from musicapi_async.transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async.wire.retry import Failure, RetryPolicy, decide, drawing
 
 CREATES = 2000
 LATENCY = 0.03
@@ -71,11 +71,11 @@ async def creates(rate: Rate, share: float, seed: int) -> Outcome:
     loop = asyncio.get_running_loop()
     limiter = MemoryLimiter({"submit": LaneLimits(64, rate)})
     server = Server(rate, share, rng)
-    policy = RetryPolicy(retries=20)
+    policy = RetryPolicy(max_retries=20)
     starts: list[float] = []
 
     async def create() -> None:
-        for attempt in range(1, policy.retries + 2):
+        for attempt in range(1, policy.max_retries + 2):
             async with limiter.slot("submit"):
                 starts.append(loop.time())
                 done = await server.create()

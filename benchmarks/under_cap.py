@@ -4,7 +4,7 @@ The waiter, the limiter and the policies are the real ones, in virtual time; onl
 look that is due while the cap is used up waits for its turn, first due first served, and the next look is
 planned from when it really happened.
 
-The default policy, as a client makes it whose limiter has a pace for polls, takes the price of a poll from
+The default policy, as a client makes it whose limiter has a rate for polls, takes the price of a poll from
 the queue for them: what nobody else wants is nearly free, and what makes others wait is dear. The learned
 policies with a fixed price show what that is worth. In a burst nearly every look waits for its turn, so that
 no policy helps: what the default must not do is to begin late, while the cap is idle. Its mean there is that
@@ -23,19 +23,19 @@ import numpy as np
 from durations import BI_STRAGGLERS, LN, Durations
 from report import Report, arguments
 
+from musicapi_async._transport.rate import Rate
+from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
+from musicapi_async._wire.looks import Seen
+from musicapi_async._wire.retry import Draw, drawing
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import Clips, TaskUpdate
 from musicapi_async.clock import Clock
-from musicapi_async.tasks.price import ShadowPrice
-from musicapi_async.tasks.schedule import Fixed, Learned, PollPolicy
-from musicapi_async.tasks.waiter import TaskWaiter
+from musicapi_async.polling.price import ShadowPrice
+from musicapi_async.polling.schedule import Fixed, Learned, PollPolicy
+from musicapi_async.polling.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.rate import Rate
-from musicapi_async.transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async.wire.looks import Seen
-from musicapi_async.wire.retry import Draw, drawing
 
 CAP = Rate(5, 1.0)
 BURST = 1000

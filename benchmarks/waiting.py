@@ -7,7 +7,7 @@ or litter the other. "Waiting" is the state before the first look; "running" aft
 look has shown two running clips, whose text a few waits keep for their errors and many do not. CPU is
 process time, less what the scripted looks cost by themselves; decoding one poll (1.8 kB) is timed beside it,
 as a measure of what the machine could do at that moment. The lag is that of a real event loop: by how
-much a sleep of 5 ms oversleeps while all tasks are watched at the real pace, with looks that take 20 ms.
+much a sleep of 5 ms oversleeps while all tasks are watched at the real rate, with looks that take 20 ms.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from typing import Any
 from durations import LN
 from report import Report, arguments
 
+from musicapi_async._wire.looks import Seen
+from musicapi_async._wire.polls import read_payload
+from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.clock import Clock
-from musicapi_async.tasks.schedule import Fixed, Learned
-from musicapi_async.tasks.waiter import TaskWaiter
+from musicapi_async.polling.schedule import Fixed, Learned
+from musicapi_async.polling.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.wire.looks import Seen
-from musicapi_async.wire.polls import read_payload
-from musicapi_async.wire.retry import drawing
 
 SIZES = (1_000, 10_000, 100_000)
 LAG_SECONDS = 15.0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 
 import msgspec
 
+from ._wire import addresses
 from .api.account import Account, Spending
 from .api.families import FAMILIES
 from .api.handle import Task, TaskRef, tasks_of
@@ -28,7 +29,12 @@ from .api.spelling import did_you_mean
 from .api.studio import Studio
 from .api.suno import Suno
 from .clock import Clock
-from .config import (
+from .core import Bound, Core, Watching
+from .errors import MusicAPIError, RequestValidationError
+from .files import expand
+from .jobs.base import STATES
+from .jobs.ledger import Ledger
+from .options import (
     Options,
     SonicPaths,
     check_parts,
@@ -39,21 +45,15 @@ from .config import (
     find_clock_speed,
     find_key,
 )
-from .core import Bound, Core, Watching
-from .errors import MusicAPIError, RequestValidationError
-from .files import expand
-from .store.base import STATES
-from .store.ledger import Ledger
-from .wire import addresses
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from .store.base import Job, JobState, JobStore
-    from .tasks.schedule import PollPolicy
-    from .transport.links import Fetchable
-    from .transport.rate import Rate
-    from .transport.rate_limiter import RateLimiter
+    from ._transport.links import Fetchable
+    from ._transport.rate import Rate
+    from ._transport.rate_limiter import RateLimiter
+    from .jobs.base import Job, JobState, JobStore
+    from .polling.schedule import PollPolicy
     from .webhooks import Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
@@ -73,9 +73,9 @@ class MusicAPI:
     `await client.aclose()`.
 
     `api_key`: else MUSICAPI_KEY or MUSICAPI_API_KEY. `base_url`: else MUSICAPI_BASE_URL, else the service.
-    `pace`: creates per time, such as '1/3s' (the documented limit, default) or '20/10s'; None: no limit.
-    `in_flight`: most tasks submitted and not yet ended (None: no cap). `attempt_timeout`, `deadline`,
-    `retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.tasks.schedule`.
+    `rate_limit`: creates per time, such as '1/3s' (the documented limit, default) or '20/10s'; None: no
+    limit. `max_in_flight`: most tasks submitted and not yet ended (None: no cap). `attempt_timeout`,
+    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.polling.schedule`.
     `store`: where paid calls are written down before they leave, such as
     `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
@@ -109,11 +109,11 @@ class MusicAPI:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
-        pace: str | Rate | None = "1/3s",
-        in_flight: int | None = None,
+        rate_limit: str | Rate | None = "1/3s",
+        max_in_flight: int | None = None,
         attempt_timeout: float | None = None,
         deadline: float | None = None,
-        retries: int = 3,
+        max_retries: int = 3,
         validate: str = "error",
         polling: PollPolicy | None = None,
         store: JobStore | None = None,
@@ -132,7 +132,7 @@ class MusicAPI:
         options = Options(
             attempt_timeout=attempt_timeout,
             deadline=deadline,
-            retries=retries,
+            max_retries=max_retries,
             validate=cast("Any", validate),
         )
         check_parts(
@@ -144,8 +144,8 @@ class MusicAPI:
         core = Core(
             api_key=find_key(api_key),
             base_url=url,
-            pace=pace,
-            in_flight=in_flight,
+            rate_limit=rate_limit,
+            max_in_flight=max_in_flight,
             polling=polling,
             store=store,
             limiter=limiter,
@@ -214,13 +214,13 @@ class MusicAPI:
         """Call any path below the base URL, with the same key, limits and errors; returns the decoded JSON.
 
         For what is not typed here. A GET is free and repeated after passing failures; anything else is taken
-        to cost credits, is sent at most once, and waits for its turn under the pace of creates unless it is
+        to cost credits, is sent at most once, and waits for its turn under the rate of creates unless it is
         known to be a direct call.
 
         `POST /sonic/batch` and `GET /sonic/batch` (`params={"batch_id": ...}`): at most 10 items, each with a
         webhook and failures of its own, as the vendor's site says. Unknown: the keys of the body, the reply
         (where the batch id is in it), the form of a status and of results, the price. `create_many` makes
-        single creates under the pace and needs none of it. `POST /producer/lyrics-create` and
+        single creates under the rate and needs none of it. `POST /producer/lyrics-create` and
         `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is looked
         at with `client.task("producer", task_id)`.
         """
@@ -237,7 +237,7 @@ class MusicAPI:
     async def create_many(
         self, create: Callable[..., Awaitable[Task[Any]]], requests: Iterable[Mapping[str, Any]]
     ) -> list[Task[Any] | Exception]:
-        """Submit many creates under the pace: `await client.create_many(client.sonic.create_music, rows)`.
+        """Submit many creates under the rate: `await client.create_many(client.sonic.create_music, rows)`.
 
         Each costs credits. Returns, in the order of `requests`, the task or the error of each, whatever it is
         (a `TypeError` for a misspelt field): an error of one loses none of the others.
@@ -481,7 +481,7 @@ class MusicAPI:
         host proves that it is of the same one; `RequestValidationError` for what is no file; for a task that
         failed its own error. A leading `~` in `folder` is the home folder.
         """
-        from .transport.links import links_of
+        from ._transport.links import links_of
 
         runtime = await self._core.runtime()
         return await runtime.downloader.fetch_all(
@@ -494,8 +494,8 @@ class MusicAPI:
         """A view of this client with other options; it shares session, limiter and waiter. Cheap.
 
         `attempt_timeout` seconds for one attempt, `deadline` seconds for a whole call,
-        `retries` after the first attempt, `validate` 'error', 'warn' or 'off', `extra_body` fields added to
-        the JSON body, `resend_creates_on_5xx` True to repeat paid calls after a 5xx (may pay twice),
+        `max_retries` after the first attempt, `validate` 'error', 'warn' or 'off', `extra_body` fields added
+        to the JSON body, `resend_creates_on_5xx` True to repeat paid calls after a 5xx (may pay twice),
         `job_key` a name for one paid call: the same key gives the same task (or reply) again, in this
         process or another one with the same store, and pays nothing; with another request it raises
         `JobKeyConflictError`. `check_balance` True to note the credits as evidence (see `Options`);

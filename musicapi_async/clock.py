@@ -1,4 +1,4 @@
-"""One clock for everything that waits: polls, paces, deadlines, the sandbox.
+"""One clock for everything that waits: polls, rates, deadlines, the sandbox.
 
 A `Clock` counts *API seconds*. With `speed=1` they are real seconds; the sandbox and the clients that it
 hands out share a faster clock, so that a song of two minutes takes two seconds while every interval keeps

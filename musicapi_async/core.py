@@ -16,29 +16,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ._transport.recording import Recorder, Unrecorded
+from ._wire import addresses
+from ._wire.redaction import Redactor
+from ._wire.retry import Draw, drawing
 from .api.handle import Task, TaskRef
 from .api.operation import Operation
 from .api.request import Request
 from .api.results import TaskUpdate, Until
 from .clock import Clock
-from .config import Options, SonicPaths, proxy_secrets
 from .errors import MusicAPIError, RequestValidationError
-from .store.ledger import Ledger
-from .store.memory import MemoryStore
-from .transport.recording import Recorder, Unrecorded
-from .wire import addresses
-from .wire.redaction import Redactor
-from .wire.retry import Draw, drawing
+from .jobs.ledger import Ledger
+from .jobs.memory import MemoryStore
+from .options import Options, SonicPaths, proxy_secrets
 
 if TYPE_CHECKING:
     import aiohttp
 
+    from ._transport.permits import Permit
+    from ._transport.rate import Rate
+    from ._transport.rate_limiter import RateLimiter
+    from .jobs.base import JobStore
+    from .polling.schedule import PollPolicy
     from .runtime import Runtime
-    from .store.base import JobStore
-    from .tasks.schedule import PollPolicy
-    from .transport.permits import Permit
-    from .transport.rate import Rate
-    from .transport.rate_limiter import RateLimiter
     from .webhooks import Event, Inbox, Webhooks
 
 REMEMBERED: Final = 10_000
@@ -53,8 +53,8 @@ class Core:
         *,
         api_key: str,
         base_url: str,
-        pace: str | Rate | None,
-        in_flight: int | None,
+        rate_limit: str | Rate | None,
+        max_in_flight: int | None,
         polling: PollPolicy | None,
         store: JobStore | None,
         limiter: RateLimiter | None,
@@ -84,7 +84,7 @@ class Core:
         self._sonic_paths: Final = sonic_paths
         self._rng: Final = rng
         self._draw: Final = drawing(rng)
-        self._limiter: Final = limiter or _limiter(pace, in_flight, clock)
+        self._limiter: Final = limiter or _limiter(rate_limit, max_in_flight, clock)
         self._polling = polling
         self._runtimes: Final[list[Runtime]] = []
         self._permits: Final[dict[tuple[str, str], Permit]] = {}
@@ -123,8 +123,8 @@ class Core:
         return opened
 
     def _open(self) -> Runtime:
+        from ._transport.session import Session
         from .runtime import Runtime
-        from .transport.session import Session
 
         if self._polling is None:
             self._polling = _learned(self._limiter, self.clock, self._draw)
@@ -287,7 +287,7 @@ class Bound:
             self._warn(operation)
         runtime = await self._core.runtime()
         if operation.polled is not None:
-            from .transport.outgoing import check
+            from ._transport.outgoing import check
 
             check(request, operation.call_name, self._options, stacklevel=4)
             ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
@@ -311,23 +311,23 @@ class Bound:
         )
 
 
-def _limiter(pace: str | Rate | None, in_flight: int | None, clock: Clock) -> RateLimiter:
-    from .transport.rate import Rate
-    from .transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
+def _limiter(rate_limit: str | Rate | None, max_in_flight: int | None, clock: Clock) -> RateLimiter:
+    from ._transport.rate import Rate
+    from ._transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
 
     try:
-        allowed = Rate.parse(pace) if isinstance(pace, str) else pace
+        allowed = Rate.parse(rate_limit) if isinstance(rate_limit, str) else rate_limit
         submit = LaneLimits(DEFAULT_LANES["submit"].concurrency, allowed)
-        return MemoryLimiter({"submit": submit}, clock, max_in_flight=in_flight)
+        return MemoryLimiter({"submit": submit}, clock, max_in_flight=max_in_flight)
     except (ValueError, TypeError) as error:
-        raise RequestValidationError(f"pace: {error}", field="pace") from error
+        raise RequestValidationError(f"rate_limit: {error}", field="rate_limit") from error
 
 
 def _learned(limiter: RateLimiter, clock: Clock, draw: Draw) -> PollPolicy:
     """The default policy; where polls are capped, their price follows from the queue for them."""
-    from .tasks.price import PRICE, ShadowPrice
-    from .tasks.schedule import Learned
-    from .transport.rate_limiter import MemoryLimiter
+    from ._transport.rate_limiter import MemoryLimiter
+    from .polling.price import PRICE, ShadowPrice
+    from .polling.schedule import Learned
 
     if not (isinstance(limiter, MemoryLimiter) and limiter.has_rate("poll")):
         return Learned(price=PRICE, draw=draw)

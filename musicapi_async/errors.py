@@ -462,7 +462,7 @@ class EndpointRetiredError(APIStatusError):
 class RateLimitedError(APIStatusError):
     """429, or Nuro's 403 "QPS limit" and "Queue is full": too many requests; refused, not charged."""
 
-    default_hint = "Lower the pace of the client (`pace=`), or raise `retries`."
+    default_hint = "Lower the rate of the client (`rate_limit=`), or raise `max_retries`."
 
 
 class ServerError(APIStatusError):

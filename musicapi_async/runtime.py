@@ -11,23 +11,23 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+from ._transport.caller import ApiCaller
+from ._transport.download import Downloader
+from ._transport.permits import Permit
+from ._transport.rate_limiter import RateLimiter
+from ._transport.session import Session
+from ._wire.looks import Seen
+from ._wire.retry import Draw
 from .api.families import SAME_FAMILY, polled_as
 from .api.handle import TaskRef
 from .api.operation import Polled
 from .api.results import TaskUpdate
 from .clock import Clock
-from .config import Options
 from .errors import RequestValidationError
-from .store.ledger import Ledger
-from .tasks.schedule import PollPolicy
-from .tasks.waiter import TaskWaiter
-from .transport.caller import ApiCaller
-from .transport.download import Downloader
-from .transport.permits import Permit
-from .transport.rate_limiter import RateLimiter
-from .transport.session import Session
-from .wire.looks import Seen
-from .wire.retry import Draw
+from .jobs.ledger import Ledger
+from .options import Options
+from .polling.schedule import PollPolicy
+from .polling.waiter import TaskWaiter
 
 
 def polled_of(ref: TaskRef) -> Polled:
@@ -58,7 +58,7 @@ class Runtime:
         attempt_timeout: float | None = None,
     ) -> None:
         # A poll of the waiter is one attempt: it has rules of its own for what follows a failure.
-        self._once: Final = Options(retries=0, attempt_timeout=attempt_timeout)
+        self._once: Final = Options(max_retries=0, attempt_timeout=attempt_timeout)
         self.loop: Final = asyncio.get_running_loop()
         self.process: Final = os.getpid()
         self.session: Final = session

@@ -31,7 +31,7 @@ PRELOADED: Final = (
     "musicapi_async.examples.service",
     "musicapi_async.runtime",
     "musicapi_async.sandbox.server",
-    "musicapi_async.store",
+    "musicapi_async.jobs",
     "uvicorn.lifespan.on",
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",

@@ -38,8 +38,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from ..config import Options
 from ..errors import BadRequestError
+from ..options import Options
 from .handle import Task
 from .request import FieldInfo, Request, fields, unknown_words
 from .results import Result

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from ..config import is_protected
 from ..errors import RequestValidationError, Violation
+from ..options import is_protected
 from .spelling import did_you_mean
 from .values import KNOWN, LINK, SHORTEST_SECRET, WebhookSecret, WebhookUrl
 

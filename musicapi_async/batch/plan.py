@@ -7,13 +7,13 @@ from typing import Final
 
 import msgspec
 
-from ..store import SQLiteStore
-from ..transport.rate import Rate
+from .._transport.rate import Rate
+from ..jobs import SQLiteStore
 from .manifest import Manifest, operation_of
 from .records import Folder
 
 MAX_IN_FLIGHT: Final = 64
-"""Tasks submitted and not yet ended; at the documented pace about 40 songs run at once."""
+"""Tasks submitted and not yet ended; at the documented rate about 40 songs run at once."""
 CLIPS: Final = 2
 """Clips of a song; the service usually makes two."""
 PACE: Final = "1/3s"
@@ -27,8 +27,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `songs` in all; `settled` need nothing; `going_on` were submitted and are waited for; `unknown` wait for
     a decision (`musicapi jobs`); `new` are submitted. `creates` tasks and `calls` other paid calls are
-    expected, with two clips for each song; `pace` is that of the creates ('none' without one), `seconds` the
-    expected time. Prices are not known here.
+    expected, with two clips for each song; `rate_limit` is that of the creates ('none' without one),
+    `seconds` the expected time. Prices are not known here.
     """
 
     songs: int
@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     creates: int
     calls: int
     steps: dict[str, int]
-    pace: str
+    rate_limit: str
     seconds: float
 
 
@@ -48,15 +48,16 @@ async def plan_batch(
     out: str | os.PathLike[str],
     *,
     retry_failed: bool = False,
-    pace: Rate | str | None = PACE,
+    rate_limit: Rate | str | None = PACE,
     max_in_flight: int = MAX_IN_FLIGHT,
 ) -> Plan:
     """What `run_batch` would do now with this manifest and folder. Free, sends and writes nothing.
 
-    `pace` is that of the client, `max_in_flight` that of `run_batch`. Raises `ValueError` for a bad pace.
+    `rate_limit` is that of the client, `max_in_flight` that of `run_batch`. Raises `ValueError` for a bad
+    rate.
     """
-    if isinstance(pace, str):
-        pace = Rate.parse(pace)
+    if isinstance(rate_limit, str):
+        rate_limit = Rate.parse(rate_limit)
     folder = Folder(out)
     known: dict[str, str] = {}
     if folder.store_path.exists():
@@ -89,7 +90,7 @@ async def plan_batch(
                 depth = max(depth, 3 if step.name == "extend" else 2)
             else:
                 calls += times
-    apart = max(1 / pace.per_second if pace is not None else 0.0, TASK_SECONDS / max_in_flight)
+    apart = max(1 / rate_limit.per_second if rate_limit is not None else 0.0, TASK_SECONDS / max_in_flight)
     seconds = creates * apart + depth * TASK_SECONDS if creates or going_on else 0.0
     return Plan(
         songs=len(manifest.songs),
@@ -100,6 +101,6 @@ async def plan_batch(
         creates=creates,
         calls=calls,
         steps=steps,
-        pace="none" if pace is None else str(pace),
+        rate_limit="none" if rate_limit is None else str(rate_limit),
         seconds=seconds,
     )

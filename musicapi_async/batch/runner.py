@@ -24,8 +24,8 @@ from ..api.spelling import did_you_mean
 from ..client import MusicAPI
 from ..errors import BatchError, JobKeyConflictError, RequestValidationError
 from ..files import write_whole
-from ..store import Job, SQLiteStore, states
-from ..store.ledger import request_of
+from ..jobs import Job, SQLiteStore, states
+from ..jobs.ledger import request_of
 from . import files
 from .manifest import Manifest, Song, operation_of
 from .plan import MAX_IN_FLIGHT
@@ -45,8 +45,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a batch is, in songs: all, not begun, waiting to be submitted, running at the service, being
     fetched, done, failed, with an unknown outcome, and left for the next run.
 
-    `submitted` counts the creates of this run, steps included; `pace` is how many per minute; `left_seconds`
-    is the expected time to the end, None before it can be told. `spent` is in credits, with a budget.
+    `submitted` counts the creates of this run, steps included; `rate_limit` is how many per minute;
+    `left_seconds` is the expected time to the end, None before it can be told. `spent` is in credits, with a
+    budget.
     """
 
     total: int
@@ -59,7 +60,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int = 0
     left: int = 0
     submitted: int = 0
-    pace: float = 0.0
+    rate_limit: float = 0.0
     left_seconds: float | None = None
     spent: float | None = None
     stopping: bool = False
@@ -339,7 +340,7 @@ class Run:
                 total=len(self.manifest.songs),
                 **self.counts,
                 submitted=self.submitted,
-                pace=60 * self.submitted / elapsed if elapsed > 0 else 0.0,
+                rate_limit=60 * self.submitted / elapsed if elapsed > 0 else 0.0,
                 left_seconds=self._left_seconds(elapsed) if open_songs else None,
                 spent=self.purse.spent if self.purse.budget is not None else None,
                 stopping=self.stop.is_set() or bool(self.halted),

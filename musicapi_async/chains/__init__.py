@@ -10,7 +10,7 @@ async with MusicAPI() as client:
     files = await chains.everything(client, song[0], "out/demo")
 ```
 
-They use public calls only, so the pace, the checks and the promise of paying once are those of the client.
+They use public calls only, so the rate, the checks and the promise of paying once are those of the client.
 A chain pays for several calls, and a later one may fail. What was paid for until then is never lost: every
 `MusicAPIError` that leaves a chain carries it as `error.reached`, and `chain(..., reached=error.reached)`
 goes on from there without paying again. A `Reached` that is passed in is filled as the chain goes on, which

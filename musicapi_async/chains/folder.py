@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from .._transport.links import extension_of
 from ..api.parts import Stems
 from ..api.replies import Midi, Wav
 from ..api.results import Clip
@@ -22,7 +23,6 @@ from ..errors import (
     RequestValidationError,
 )
 from ..files import expand, safe_name, write_whole
-from ..transport.links import extension_of
 from .paying import finished, paid, submitted
 from .reached import Reached
 

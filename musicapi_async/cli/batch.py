@@ -19,7 +19,7 @@ from ..api.families import FAMILIES
 from ..api.spelling import did_you_mean
 from ..errors import RequestValidationError
 from . import exits
-from .commanding import Command, Group, pace_of, run, seconds
+from .commanding import Command, Group, rate_of, run, seconds
 from .complaint import in_commands, wrapped
 from .invocation import Invocation
 from .lines import json_line
@@ -28,8 +28,8 @@ from .output import tell
 from .visible import visible
 
 if TYPE_CHECKING:
+    from .._transport.rate import Rate
     from ..batch import BatchResult, Plan, Progress
-    from ..transport.rate import Rate
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
@@ -90,8 +90,8 @@ def batch_group() -> None:
     "--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True, help="Tasks at once."
 )
 @click.option(
-    "--pace",
-    callback=pace_of,
+    "--rate-limit",
+    callback=rate_of,
     default="1/3s",
     show_default=True,
     metavar="N/TIME",
@@ -99,7 +99,7 @@ def batch_group() -> None:
 )
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
-def run_command(manifest: Path, out: Path, dry_run: bool, pace: Rate | None, **options: Any) -> None:
+def run_command(manifest: Path, out: Path, dry_run: bool, rate_limit: Rate | None, **options: Any) -> None:
     """Make all songs of MANIFEST, a .jsonl or .csv file. Charges credits.
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
@@ -126,13 +126,13 @@ def run_command(manifest: Path, out: Path, dry_run: bool, pace: Rate | None, **o
             return _refused(error)
         if dry_run:
             shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
-            plan = await plan_batch(songs, out, pace=pace, **shared)
+            plan = await plan_batch(songs, out, rate_limit=rate_limit, **shared)
             told = {name: getattr(plan, name) for name in plan.__struct_fields__}
-            invocation.reporter.event("plan", told, _plan_text(plan, pace, out))
+            invocation.reporter.event("plan", told, _plan_text(plan, rate_limit, out))
             return exits.OK
         invocation.rerun = invocation.charges = True
         meter = _Meter(invocation, len(songs.songs))
-        async with invocation.client(pace=pace) as client:
+        async with invocation.client(rate_limit=rate_limit) as client:
             with meter, _two_interrupts(meter) as stop:
                 result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
         return _summary(invocation, result, budget=options["budget"], interrupted=stop.is_set())
@@ -150,7 +150,7 @@ def _refused(error: RequestValidationError) -> int:
     return exits.REFUSED_HERE
 
 
-def _plan_text(plan: Plan, pace: Rate | None, out: Path) -> list[str]:
+def _plan_text(plan: Plan, rate_limit: Rate | None, out: Path) -> list[str]:
     counts = (plan.new, "to submit"), (plan.going_on, "going on"), (plan.settled, "settled")
     told = ", ".join(f"{count} {words}" for count, words in counts if count)
     lines = [f"{_songs(plan.songs)}: {told}" if told else _songs(plan.songs)]
@@ -160,7 +160,7 @@ def _plan_text(plan: Plan, pace: Rate | None, out: Path) -> list[str]:
         )
     if plan.steps:
         lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
-    rate = "without a limit" if pace is None else f"at {pace.count} per {pace.period:g} s"
+    rate = "without a limit" if rate_limit is None else f"at {rate_limit.count} per {rate_limit.period:g} s"
     calls = f", and {_count(plan.calls, 'other paid call')}" if plan.calls else ""
     in_all = f": {_count(plan.creates + plan.calls, 'paid call')} in all" if calls else ""
     lines.append(f"{_count(plan.creates, 'create')} {rate}{calls}{in_all}")
@@ -331,8 +331,8 @@ def _line(progress: Progress) -> str:
     if progress.spent is not None:
         parts.append(f"{progress.spent:g} credits")
     parts.append(f"{progress.submitted} submitted")
-    if progress.queued + progress.submitting and progress.pace >= 1:
-        parts[-1] += f" ({progress.pace:.0f}/min)"
+    if progress.queued + progress.submitting and progress.rate_limit >= 1:
+        parts[-1] += f" ({progress.rate_limit:.0f}/min)"
     return ", ".join(parts)
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..api.spelling import did_you_mean, nearest
-from ..config import check_seconds
 from ..errors import RequestValidationError
+from ..options import check_seconds
 from .invocation import Invocation
 
 if TYPE_CHECKING:
-    from ..transport.rate import Rate
+    from .._transport.rate import Rate
 
 T = TypeVar("T")
 
@@ -42,9 +42,9 @@ def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> 
         raise click.BadParameter("must be a positive number", ctx, param) from error
 
 
-def pace_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Rate | None:
-    """'1/3s' as a pace; 'none', and nothing, as none; or a usage error."""
-    from ..transport.rate import Rate
+def rate_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Rate | None:
+    """'1/3s' as a rate; 'none', and nothing, as none; or a usage error."""
+    from .._transport.rate import Rate
 
     if value is None or value == "none":
         return None

@@ -59,7 +59,10 @@ IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r"clips = await task\.wait\(\)", "`musicapi wait`"),
         (r"Raise attempt_timeout or deadline with client\.with_options\(\.\.\.\)", "Repeat it later"),
         (r"Raise deadline with client\.with_options\(\.\.\.\) and download", "Download"),
-        (r"Lower the pace of the client \(`pace=`\), or raise `retries`", "Wait a little, or lower --pace"),
+        (
+            r"Lower the rate of the client \(`rate_limit=`\), or raise `max_retries`",
+            "Wait a little, or lower --rate-limit",
+        ),
         (r"Call midi\(\) again", "Repeat the command"),
         (r"Keep `body` for the vendor's support", "Report it to the vendor's support"),
         (r'MusicAPI\(sonic_word="suno"\)', "--sonic-word suno"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..api.handle import Task, TaskRef
-from ..config import LOOPBACK
 from ..errors import MusicAPIError
+from ..options import LOOPBACK
 from . import exits
 from .complaint import complain, in_commands, resume_command
 from .lines import JsonReporter, json_line

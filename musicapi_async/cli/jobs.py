@@ -14,7 +14,7 @@ from .output import put
 from .visible import visible
 
 if TYPE_CHECKING:
-    from ..store import Job, JobState, SQLiteStore
+    from ..jobs import Job, JobState, SQLiteStore
 
 STATES = ("reserved", "sent", "accepted", "finished", "failed", "ambiguous")
 
@@ -26,7 +26,7 @@ _store = click.argument("store", type=click.Path(exists=True, path_type=Path), m
 def _opened(path: Path) -> SQLiteStore:
     """The store in a file, or in the folder of a batch."""
     from ..batch.records import Folder
-    from ..store import SQLiteStore
+    from ..jobs import SQLiteStore
 
     file = Folder(path).store_path if path.is_dir() else path
     if not file.is_file():
@@ -48,7 +48,7 @@ def list_command(store: Path, states: tuple[JobState, ...]) -> None:
 
     async def work(invocation: Invocation) -> None:
         from ..clock import Clock
-        from ..store.ledger import Ledger
+        from ..jobs.ledger import Ledger
 
         ledger = Ledger(opened, Clock(), "")
         try:

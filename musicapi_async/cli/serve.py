@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .commanding import Command, pace_of, run, seconds
+from .commanding import Command, rate_of, run, seconds
 from .invocation import Invocation
 from .output import tell
 
@@ -15,8 +15,8 @@ DEFAULT_PORT = 8765
 
 def _limit(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, float] | None:
     """'1/3s' as (1, 3.0)."""
-    pace = pace_of(ctx, param, value)
-    return None if pace is None else (pace.count, pace.period)
+    rate_limit = rate_of(ctx, param, value)
+    return None if rate_limit is None else (rate_limit.count, rate_limit.period)
 
 
 @click.command("sandbox", cls=Command)

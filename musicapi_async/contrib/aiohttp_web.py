@@ -31,12 +31,11 @@ from aiohttp import web
 from ..api.handle import Task
 from ..client import MusicAPI
 from ..errors import MusicAPIError
-from ..web import STREAM_HEADERS, STREAM_TYPE, Problem, loggable, problem_of
-from ..web.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent
-from ..web.receiving import receive as take
-from ..web.streams import HEARTBEAT
-from ..web.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
-from ..webhooks import BODY_LIMIT
+from ..webhooks import BODY_LIMIT, STREAM_HEADERS, STREAM_TYPE, Problem, loggable, problem_of
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent
+from ..webhooks.receiving import receive as take
+from ..webhooks.streams import HEARTBEAT
+from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
 
 log: Final = logging.getLogger("musicapi_async")
 

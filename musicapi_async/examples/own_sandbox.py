@@ -77,7 +77,9 @@ async def _running(path: Path) -> Address | None:
 
 async def answers(address: Address) -> bool:
     """Ask for the balance: whether it is there. It also keeps the sandbox from ending."""
-    async with MusicAPI(address.api_key, base_url=address.base_url, retries=0, attempt_timeout=2.0) as client:
+    async with MusicAPI(
+        address.api_key, base_url=address.base_url, max_retries=0, attempt_timeout=2.0
+    ) as client:
         try:
             await client.credits()
         except MusicAPIError:

@@ -43,7 +43,6 @@ except ModuleNotFoundError as missing:
 
 from ..client import MusicAPI
 from ..clock import Clock
-from ..config import LOOPBACK, find_base_url, find_key
 from ..contrib.fastapi import (
     EventStream,
     add_problem_handler,
@@ -54,10 +53,11 @@ from ..contrib.fastapi import (
     router,
 )
 from ..errors import RequestValidationError
-from ..store import SQLiteStore
-from ..web.problems import INVALID, Problem
-from ..web.receiving import BODY_TIMEOUT, WEBHOOK_PATH, read_body
+from ..jobs import SQLiteStore
+from ..options import LOOPBACK, find_base_url, find_key
 from ..webhooks import Event, Webhooks
+from ..webhooks.problems import INVALID, Problem
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, read_body
 from .own_sandbox import Address, answers, find_or_start
 from .records import Records
 from .studio import Studio

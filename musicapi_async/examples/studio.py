@@ -22,9 +22,8 @@ from ..api.handle import Task
 from ..api.results import Clips, TaskUpdate
 from ..client import MusicAPI
 from ..errors import DownloadError, MusicAPIError, OutcomeUnknownError, RateLimitedError, TaskTimeoutError
-from ..web import event, problem_of, update_fields
-from ..web.streams import HEARTBEAT, problem_fields
-from ..webhooks import Event
+from ..webhooks import Event, event, problem_of, update_fields
+from ..webhooks.streams import HEARTBEAT, problem_fields
 from .records import Record, Records
 
 log: Final = logging.getLogger("musicapi_async.examples")

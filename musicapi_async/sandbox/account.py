@@ -1,4 +1,4 @@
-"""The account: its key, its two balances, the prices, and the pace at which it may create.
+"""The account: its key, its two balances, the prices, and the rate at which it may create.
 
 Prices live here and nowhere else in the package: they changed several times (contract, account 3).
 """

@@ -1,6 +1,6 @@
 """Everything that reached the sandbox, in order: what was asked, what was answered, what it cost.
 
-Tests and users ask it the questions that matter: how many creates, at what pace, was anything paid twice.
+Tests and users ask it the questions that matter: how many creates, at what rate, was anything paid twice.
 It is bounded: the oldest entries go first, and the bodies of old entries go before the entries themselves.
 """
 
@@ -171,7 +171,7 @@ class Journal(Sequence[Entry]):
             most = max(most, last - first + 1)
         return most
 
-    def pace(self) -> list[float]:
+    def intervals(self) -> list[float]:
         """API seconds between each create and the next."""
         return [later - earlier for earlier, later in itertools.pairwise(e.at for e in self.creates)]
 

@@ -2,7 +2,7 @@
 
 It is written from the API's contract, not from the client, and knows nothing of the client. Time runs
 `speed` times as fast as real time for everything that it does; `sandbox.client()` gives a client on the same
-clock, so that intervals, paces and deadlines keep their proportions.
+clock, so that intervals, rates and deadlines keep their proportions.
 """
 
 from __future__ import annotations

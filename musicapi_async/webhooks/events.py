@@ -13,12 +13,12 @@ from typing import Any, Final, Literal, cast, overload
 
 import msgspec
 
+from .._wire import codec, polls, signature
 from ..api.families import polled_as
 from ..api.handle import TaskRef
 from ..api.results import Result, TaskUpdate
 from ..api.values import reference_or_none, text_or_none
 from ..errors import WebhookVerificationError
-from ..wire import codec, polls, signature
 
 TOLERANCE: Final = 300.0
 """Seconds by which the time of signing may differ from ours (contract, webhooks 3)."""

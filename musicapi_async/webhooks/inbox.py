@@ -16,12 +16,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 
+from .._wire import signature
 from ..api.handle import TaskRef
 from ..api.request import Request
 from ..api.values import SHORTEST_SECRET
-from ..config import is_protected
 from ..errors import RequestValidationError
-from ..wire import signature
+from ..options import is_protected
 from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
 
 log: Final = logging.getLogger("musicapi_async")

@@ -14,10 +14,10 @@ import msgspec
 from batch_processes import BatchRun, Running
 
 from musicapi_async.batch.records import Folder, SongRecord
+from musicapi_async.jobs import Job, SQLiteStore
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.sandbox.choices import Durations
 from musicapi_async.sandbox.journal import Entry
-from musicapi_async.store import Job, SQLiteStore
 
 CLIPS = 2
 """Clips of a song, and stems of a clip (vocals and the rest)."""
@@ -33,7 +33,7 @@ WATCHED = 0.003
 MOMENT = 0.05
 """Real seconds, at most, between the last of the requests that a draw waits for and the kill."""
 LAST = 3
-"""Creates that may be on their way at once, at the default pace of one per 3 s."""
+"""Creates that may be on their way at once, at the default rate of one per 3 s."""
 PATIENCE = 10.0
 """Real seconds after which a run is killed even if it has not come as far as the draw says."""
 
@@ -230,7 +230,7 @@ class Killing:
     async def settle(self) -> None:
         """Decide what nobody knew, as a person with the dashboard would, and let the batch come to its end."""
         store = SQLiteStore(self.folder.store_path)
-        async with self.sandbox.client(store=store, pace=None) as client:
+        async with self.sandbox.client(store=store, rate_limit=None) as client:
             for job in self.outcome.ambiguous:
                 entry = self.outcome.arrived.get(named(job.request.fields))
                 if entry is None:

@@ -23,8 +23,8 @@ from musicapi_async import Clock, MusicAPI
 from musicapi_async.batch import BatchResult, run_batch
 from musicapi_async.batch.records import Folder
 from musicapi_async.errors import BatchError, JobStoreError
+from musicapi_async.jobs import Job, SQLiteStore
 from musicapi_async.sandbox import Sandbox
-from musicapi_async.store import Job, SQLiteStore
 
 SONGS = 3
 SECONDS = 12
@@ -234,7 +234,9 @@ async def test_a_clock_that_is_set_back_or_forth(
     stop = asyncio.Event()
 
     async def go(on_progress: Callable[[Any], None]) -> BatchResult:
-        async with MusicAPI(sandbox.api_key, base_url=sandbox.base_url, pace=None, clock=clock) as client:
+        async with MusicAPI(
+            sandbox.api_key, base_url=sandbox.base_url, rate_limit=None, clock=clock
+        ) as client:
             return await run_batch(
                 client, run.manifest, out=run.out, waveforms=False, stop=stop, on_progress=on_progress
             )

@@ -19,8 +19,8 @@ from musicapi_async import MusicAPI, Webhooks
 from musicapi_async.batch import BatchResult, Manifest, Progress, run_batch
 from musicapi_async.batch.records import Folder
 from musicapi_async.errors import BatchError, JobKeyConflictError, JobStoreError
+from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.store import SQLiteStore
 
 
 def rows(count: int, **more: Any) -> list[dict[str, Any]]:
@@ -40,8 +40,8 @@ async def sandbox() -> AsyncGenerator[Sandbox]:
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncGenerator[MusicAPI]:
-    """A client without a pace."""
-    async with sandbox.client(pace=None) as client:
+    """A client without a rate."""
+    async with sandbox.client(rate_limit=None) as client:
         yield client
 
 
@@ -127,7 +127,7 @@ async def test_a_field_taken_away_is_refused_before_anything_is_sent(
 async def test_another_base_url_is_refused_and_loses_no_song(sandbox: Sandbox, tmp_path: Path) -> None:
     """Songs under way are not taken for failed: back on the right address they are waited for and fetched."""
     sent = asyncio.Event()
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         run = asyncio.ensure_future(
             make(client, rows(3), tmp_path, on_progress=lambda p: sent.set() if p.submitted == 3 else None)
         )
@@ -136,13 +136,13 @@ async def test_another_base_url_is_refused_and_loses_no_song(sandbox: Sandbox, t
         with pytest.raises(asyncio.CancelledError):
             await run
     other = sandbox.base_url.replace("127.0.0.1", "localhost")
-    async with MusicAPI(sandbox.api_key, base_url=other, clock=sandbox.clock, pace=None) as client:
+    async with MusicAPI(sandbox.api_key, base_url=other, clock=sandbox.clock, rate_limit=None) as client:
         with pytest.raises(JobKeyConflictError, match="base_url") as caught:
             await make(client, rows(3), tmp_path)
     assert len(caught.value.difference) == 3
     assert f"Use the base_url of the first run, {sandbox.base_url}." in caught.value.hint
     assert "another id" not in caught.value.hint
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         result = await make(client, rows(3), tmp_path)
     assert (result.done, result.failed, result.submitted) == (3, 0, 0)
     assert len(sandbox.journal.creates) == 3
@@ -188,7 +188,7 @@ HOOKS = Webhooks("http://127.0.0.1:9/hooks", "a-secret-of-the-batch")
 async def test_a_failed_song_with_a_webhook_can_be_made_again(sandbox: Sandbox, tmp_path: Path) -> None:
     """The client's own webhook secret is at hand, so nothing has to be given again."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
-    async with sandbox.client(pace=None, webhooks=HOOKS) as client:
+    async with sandbox.client(rate_limit=None, webhooks=HOOKS) as client:
         assert (await make(client, rows(1), tmp_path)).failed == 1
         retried = await make(client, rows(1), tmp_path, retry_failed=True)
     assert (retried.done, retried.failed, retried.submitted) == (1, 0, 1)
@@ -199,10 +199,10 @@ async def test_a_failed_song_that_cannot_be_sent_again_keeps_its_error(
 ) -> None:
     """Without the webhook's secret nothing is sent: the song is left, and its record tells why it failed."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
-    async with sandbox.client(pace=None, webhooks=HOOKS) as client:
+    async with sandbox.client(rate_limit=None, webhooks=HOOKS) as client:
         await make(client, rows(1), tmp_path)
     (before,) = Folder(tmp_path).records(iter(["s0"]))
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         result = await make(client, rows(1), tmp_path, retry_failed=True)
     assert "webhook_secret" in result.left["s0"]
     (after,) = Folder(tmp_path).records(iter(["s0"]))
@@ -257,7 +257,7 @@ async def test_an_outage_leaves_songs_for_the_next_run(
 ) -> None:
     """Nothing was sent, so nothing failed: the next run makes them."""
     async with sandbox.unreachable():
-        result = await make(client.with_options(retries=0), rows(3), tmp_path)
+        result = await make(client.with_options(max_retries=0), rows(3), tmp_path)
     assert sorted(result.left) == ["s0", "s1", "s2"]
     assert (await make(client, rows(3), tmp_path)).done == 3
 
@@ -365,26 +365,26 @@ async def test_stopping_submits_nothing_more_and_finishes_the_rest(sandbox: Sand
         if progress.submitted >= 3:
             stop.set()
 
-    async with sandbox.client(pace="1/60s") as client:
+    async with sandbox.client(rate_limit="1/60s") as client:
         result = await make(client, rows(10), tmp_path, stop=stop, on_progress=watch)
         # On a busy machine a create or two may be under way in the moment of the stop; they are finished, too.
         assert 3 <= result.done < 10
         assert len(result.left) == 10 - result.done
         assert len(sandbox.journal.creates) == result.done
         assert seen[-1].stopping
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         assert (await make(client, rows(10), tmp_path)).done == 10
     assert len(sandbox.journal.creates) == 10
 
 
 NEVER = "1/3000s"
-"""A pace at which the second create of a test does not leave."""
+"""A rate at which the second create of a test does not leave."""
 
 
 async def test_stopping_sends_no_failed_song_again(sandbox: Sandbox, tmp_path: Path) -> None:
-    """With `retry_failed`, too, the songs that wait for the pace are left as they were, unpaid."""
+    """With `retry_failed`, too, the songs that wait for the rate are left as they were, unpaid."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=6)
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         assert (await make(client, rows(6), tmp_path)).failed == 6
     stop = asyncio.Event()
 
@@ -392,12 +392,12 @@ async def test_stopping_sends_no_failed_song_again(sandbox: Sandbox, tmp_path: P
         if progress.submitted:
             stop.set()
 
-    async with sandbox.client(pace=NEVER) as client:
+    async with sandbox.client(rate_limit=NEVER) as client:
         result = await make(client, rows(6), tmp_path, retry_failed=True, stop=stop, on_progress=watch)
     assert (result.submitted, result.done, len(result.left)) == (1, 1, 5)
     assert len(sandbox.journal.creates) == 6 + 1
     assert sandbox.journal.charges == sandbox.account.prices["create"]
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         again = await make(client, rows(6), tmp_path, retry_failed=True)
     assert (again.submitted, again.done) == (5, 6)
     assert len(sandbox.journal.creates) == 6 + 6
@@ -466,7 +466,7 @@ async def test_a_failed_song_that_was_taken_up_in_vain_is_still_failed(
 async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path: Path) -> None:
     """Stopped hard: the next run pays for nothing twice."""
     started = asyncio.Event()
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         run = asyncio.ensure_future(
             make(client, rows(4), tmp_path, on_progress=lambda p: started.set() if p.submitted > 1 else None)
         )
@@ -474,7 +474,7 @@ async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         result = await make(client, rows(4), tmp_path)
     assert (result.done, result.unknown) == (4, {})
     assert sandbox.journal.charged_twice() == []

@@ -8,7 +8,7 @@ import sys
 import msgspec
 
 from musicapi_async import Clip, Clock, MusicAPI, chains
-from musicapi_async.store import SQLiteStore
+from musicapi_async.jobs import SQLiteStore
 
 
 def main() -> None:
@@ -17,18 +17,18 @@ def main() -> None:
 
 
 async def everything(
-    base_url: str, key: str, clip: str, folder: str, store: str, parts: str, pace: str
+    base_url: str, key: str, clip: str, folder: str, store: str, parts: str, rate_limit: str
 ) -> None:
-    """`chains.everything` of a clip; with a pace, after another create."""
+    """`chains.everything` of a clip; with a rate, after another create."""
     client = MusicAPI(
         key,
         base_url=base_url,
         clock=Clock(100),
-        pace=pace or None,
+        rate_limit=rate_limit or None,
         store=SQLiteStore(store) if store else None,
     )
     async with client:
-        if pace:
+        if rate_limit:
             await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="before it")
         await chains.everything(
             client, msgspec.json.decode(clip, type=Clip), folder, **msgspec.json.decode(parts)

@@ -13,8 +13,8 @@ from forked import Forked
 from patience import until
 
 from musicapi_async import Clip, OutcomeUnknownError, chains
+from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.store import SQLiteStore
 
 WAV: dict[str, Any] = {"stems": "none", "wav": True, "midi": False, "lyrics": False}
 STEMS: dict[str, Any] = {"stems": "basic", "wav": False, "midi": False, "lyrics": False}
@@ -38,10 +38,10 @@ async def clip(box: Sandbox) -> Clip:
 
 
 def started(
-    box: Sandbox, clip: Clip, folder: Path, parts: dict[str, Any], store: Path | None, pace: str = ""
+    box: Sandbox, clip: Clip, folder: Path, parts: dict[str, Any], store: Path | None, rate_limit: str = ""
 ) -> Forked:
-    """`everything` in a process of its own; with a pace, after another create."""
-    given = (msgspec.json.encode(clip).decode(), str(folder), str(store or ""), json.dumps(parts), pace)
+    """`everything` in a process of its own; with a rate, after another create."""
+    given = (msgspec.json.encode(clip).decode(), str(folder), str(store or ""), json.dumps(parts), rate_limit)
     return Forked("chain_process:main", box.base_url, box.api_key, *given)
 
 
@@ -62,7 +62,7 @@ async def test_a_chain_killed_while_it_paid_does_not_pay_again(
 ) -> None:
     """Without a store the next call refuses that step, with the way out, until somebody decides."""
     await killed(box, clip, tmp_path, path, parts, None)
-    async with box.client(pace=None) as client:
+    async with box.client(rate_limit=None) as client:
         for _ in range(2):
             with pytest.raises(OutcomeUnknownError, match=r"begun before.*dashboard") as caught:
                 await chains.everything(client, clip, tmp_path, **parts)
@@ -81,7 +81,7 @@ async def test_with_a_store_a_killed_step_is_a_job_that_can_be_resolved(
 ) -> None:
     """The step has a job key of its own; the task that somebody names for it is waited for, and fetched."""
     await killed(box, clip, tmp_path / "out", "/sonic/stems/basic", STEMS, tmp_path / "jobs.sqlite")
-    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+    async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         with pytest.raises(OutcomeUnknownError) as caught:
             await chains.everything(client, clip, tmp_path / "out", **STEMS)
         (job,) = await client.jobs("ambiguous")
@@ -99,7 +99,7 @@ async def test_with_a_store_a_step_that_was_answered_before_the_kill_is_not_sent
 ) -> None:
     """The answer is in the store, only the folder's note is still that of the moment before the call."""
     out, store = tmp_path / "out", SQLiteStore(tmp_path / "jobs.sqlite")
-    async with box.client(pace=None, store=store) as client:
+    async with box.client(rate_limit=None, store=store) as client:
         files = await chains.everything(client, clip, out, **parts)
         (job,) = await client.jobs()
         before = chains.Reached(clip_ids={"clip": clip.clip_id}, unknown={job.key.partition(".")[2]: job.key})
@@ -116,7 +116,7 @@ async def test_a_chain_killed_while_it_queued_is_sent_when_it_is_called_again(
 ) -> None:
     """With a store it is known that nothing had left, so there is nothing to decide."""
     store = SQLiteStore(tmp_path / "jobs.sqlite")
-    process = started(box, clip, tmp_path / "out", STEMS, store.path, pace="1/86400s")
+    process = started(box, clip, tmp_path / "out", STEMS, store.path, rate_limit="1/86400s")
 
     async def queued() -> bool:
         return store.path.exists() and bool(await store.jobs("reserved") and await store.jobs("accepted"))
@@ -126,6 +126,6 @@ async def test_a_chain_killed_while_it_queued_is_sent_when_it_is_called_again(
     await process.ended()
     noted = chains.Reached.parse((tmp_path / "out" / chains.REACHED_FILE).read_bytes())
     assert list(noted.unknown) == ["stems_basic"]
-    async with box.client(pace=None, store=store) as client:
+    async with box.client(rate_limit=None, store=store) as client:
         assert (await chains.everything(client, clip, tmp_path / "out", **STEMS)).stems
     assert len(box.journal.requests("/sonic/stems/basic")) == 1

@@ -29,8 +29,8 @@ from musicapi_async import (
     chains,
 )
 from musicapi_async.api.replies import Upload
+from musicapi_async.jobs import Job, SQLiteStore, Step
 from musicapi_async.sandbox import Choices, Fault, Sandbox
-from musicapi_async.store import Job, SQLiteStore, Step
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
@@ -53,7 +53,7 @@ async def box() -> AsyncIterator[Sandbox]:
 @pytest.fixture
 async def client(box: Sandbox) -> AsyncIterator[MusicAPI]:
     """A client of it."""
-    async with box.client(pace=None) as client:
+    async with box.client(rate_limit=None) as client:
         yield client
 
 
@@ -270,7 +270,7 @@ async def test_everything_goes_on_where_it_stopped(box: Sandbox, client: MusicAP
     assert (tmp_path / "song.srt").is_file()
     assert isinstance(caught.value.reached, chains.Reached)
     assert set(caught.value.reached.tasks) == {"stems_basic"}
-    async with box.client(pace=None) as other:
+    async with box.client(rate_limit=None) as other:
         files = await chains.everything(other, clip, tmp_path)
     assert files.midi is not None
     assert files.wav is not None
@@ -496,7 +496,7 @@ async def test_a_full_disk_does_not_make_a_step_of_unknown_outcome_new(
 ) -> None:
     """What could not be written down was not sent; that an earlier call may be paid for stays known."""
     store = Disk(tmp_path / "jobs.sqlite")
-    async with box.client(pace=None, store=store) as client:
+    async with box.client(rate_limit=None, store=store) as client:
         clip = await song(client)
         box.faults.on("POST", "/sonic/create", Fault.reset_after)
         reached = chains.Reached()
@@ -515,7 +515,7 @@ async def test_a_full_disk_does_not_make_a_step_of_unknown_outcome_new(
 
 async def test_other_words_do_not_make_a_step_of_unknown_outcome_new(box: Sandbox, tmp_path: Path) -> None:
     """A changed prompt is refused as often as it is tried; the words of the first call are settled."""
-    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+    async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         clip = await song(client)
         box.faults.on("POST", "/sonic/create", Fault.reset_after)
         reached = chains.Reached()
@@ -533,7 +533,7 @@ async def test_other_words_do_not_make_a_step_of_unknown_outcome_new(box: Sandbo
 
 async def test_a_step_that_was_refused_is_open_no_more(box: Sandbox, tmp_path: Path) -> None:
     """A refusal frees the key of the step, so other words may follow, with a store as without."""
-    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+    async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         clip = await song(client)
         reached = chains.Reached()
         with pytest.raises(ContentModerationError):
@@ -663,7 +663,7 @@ async def test_a_step_cancelled_in_the_queue_is_told_as_it_is(
     """With a store nothing had left for certain, and going on sends it; without one it is begun, not sent."""
     store = SQLiteStore(tmp_path / "jobs.sqlite") if stored else None
     reached = chains.Reached()
-    async with box.client(pace="1/1000s", store=store) as client:
+    async with box.client(rate_limit="1/1000s", store=store) as client:
         clip = await song(client)
         running = asyncio.ensure_future(chains.extend(client, clip, reached=reached, **SONG))
         await asyncio.sleep(5)
@@ -684,7 +684,7 @@ async def test_a_step_cancelled_in_the_queue_is_told_as_it_is(
 async def test_a_step_cancelled_after_it_left_stays_open_with_a_store(box: Sandbox, tmp_path: Path) -> None:
     """Its job waits for the answer, and going on finds it there."""
     reached = chains.Reached()
-    async with box.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+    async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         clip = await song(client)
         box.faults.on("POST", "/sonic/create", Fault.slow(20.0))
         running = asyncio.ensure_future(chains.extend(client, clip, reached=reached, **SONG))

@@ -15,8 +15,8 @@ from musicapi_async import MusicAPIError, errors
 from musicapi_async.api.values import SONIC_MODELS
 from musicapi_async.cli.complaint import error_fields, in_commands
 from musicapi_async.cli.root import root
+from musicapi_async.jobs.ledger import resolving
 from musicapi_async.sandbox import Sandbox
-from musicapi_async.store.ledger import resolving
 
 TOKEN = "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by"
 
@@ -147,7 +147,7 @@ async def test_a_local_file_is_refused_with_the_way_out(sandbox: Sandbox, shell:
 PYTHON = re.compile(r"client\.|await |\w\(\)|=\.\.\.|\w+=\)|musicapi_async|\bbase_url\b|`|\bAwait\b")
 """What a text for users of the command must not hold."""
 COMMAND = re.compile(r"`musicapi [^`]*`")
-OF_COMMANDS = ("batch", "config.py", "errors.py", "store", "tasks", "transport", "wire", "cli")
+OF_COMMANDS = ("batch", "options.py", "errors.py", "jobs", "polling", "_transport", "_wire", "cli")
 """Where the texts come from that the command can show."""
 
 
@@ -156,6 +156,7 @@ def advice() -> Iterator[tuple[str, str]]:
     package = Path(errors.__file__).parent
     for name in OF_COMMANDS:
         path = package / name
+        assert path.exists(), path
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 for text in hints_of(node):

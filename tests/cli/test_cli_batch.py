@@ -50,19 +50,25 @@ async def test_a_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox
 
 
 async def test_the_pace_is_that_of_the_account(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
-    """`--pace` decides how fast songs are submitted, and how long the plan says that it takes."""
+    """`--rate-limit` decides how fast songs are submitted, and how long the plan says that it takes."""
     write(tmp_path, 30)
-    for pace, told in (("1/1m", "About 32 min"), ("20/10s", "About 2 min"), ("none", "without a limit")):
+    for rate_limit, told in (
+        ("1/1m", "About 32 min"),
+        ("20/10s", "About 2 min"),
+        ("none", "without a limit"),
+    ):
         ended = await shell.run(
-            "batch", "run", "songs.jsonl", "--out", "p", "--pace", pace, "--dry-run", "--text"
+            "batch", "run", "songs.jsonl", "--out", "p", "--rate-limit", rate_limit, "--dry-run", "--text"
         )
         assert told in ended.out, ended.err
-    wrong = await shell.run("batch", "run", "songs.jsonl", "--out", "p", "--pace", "quick")
+    wrong = await shell.run("batch", "run", "songs.jsonl", "--out", "p", "--rate-limit", "quick")
     assert wrong.code == 2
     assert "20/10s" in wrong.err
     write(tmp_path, 2)
-    assert (await shell.run("batch", "run", "songs.jsonl", "--out", "slow", "--pace", "1/2m")).code == 0
-    assert sandbox.journal.pace()[0] > 40  # of 120 s, which are 0.6 real ones: a busy machine may take some
+    assert (await shell.run("batch", "run", "songs.jsonl", "--out", "slow", "--rate-limit", "1/2m")).code == 0
+    assert (
+        sandbox.journal.intervals()[0] > 40
+    )  # of 120 s, which are 0.6 real ones: a busy machine may take some
 
 
 async def test_a_faulty_manifest_names_the_line(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:

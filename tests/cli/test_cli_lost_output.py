@@ -18,8 +18,8 @@ from forked import Forked
 from patience import PATIENCE
 
 from musicapi_async import TaskFailedError
+from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.store import SQLiteStore
 
 LOST = 141
 SONG = ("create", "--mv", "sonic-v6", "--prompt", "[Verse]\nla la la", "--title", "Lanterns")
@@ -137,11 +137,11 @@ async def test_a_batch_ends_and_says_how(sandbox: Sandbox, tmp_path: Path, sink:
     """All songs are made and fetched; the summary, the tasks and the command stand on standard error."""
     lines = [json.dumps({"mv": "sonic-v6", "prompt": "la", "id": name}) for name in ("one", "two")]
     (tmp_path / "songs.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    words = ("batch", "run", "songs.jsonl", "--out", "o ut", "--pace", "none")
+    words = ("batch", "run", "songs.jsonl", "--out", "o ut", "--rate-limit", "none")
     done = await lost(sandbox, tmp_path, sink, "--text", *words)
     assert done.code == LOST
     assert "2 songs done" in done.err
-    assert "musicapi --text batch run songs.jsonl --out 'o ut' --pace none" in done.err
+    assert "musicapi --text batch run songs.jsonl --out 'o ut' --rate-limit none" in done.err
     assert all(create.task_id in done.err for create in sandbox.journal.creates)
     as_json = await lost(sandbox, tmp_path, sink, "--json", *words)
     assert [event["event"] for event in lines_of(as_json.err)][-2:] == ["batch", "output_lost"]

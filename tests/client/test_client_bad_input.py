@@ -18,8 +18,8 @@ from musicapi_async import BadRequestError, MusicAPI, RequestValidationError
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.request import FieldInfo
 from musicapi_async.api.values import SONIC_MODELS
+from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Sandbox
-from musicapi_async.store import SQLiteStore
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 LYRICS = "[Verse]\nRain on the window"
@@ -126,7 +126,7 @@ class Bench:
         return self.made.get(value, value) if isinstance(value, str) else value
 
     async def call(self, family: str, name: str, given: dict[str, Any], **options: Any) -> Any:
-        client = self.client.with_options(retries=0, **options)
+        client = self.client.with_options(max_retries=0, **options)
         operation = FAMILIES[family].operations()[name]
         caller = operation.family(client.sonic.caller)
         return await operation.__get__(caller, operation.family)(**given)
@@ -135,7 +135,7 @@ class Bench:
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     """Made once for each test."""
-    async with Sandbox(seed=4, longest=12.0, credits=1e6) as box, box.client(pace=None) as client:
+    async with Sandbox(seed=4, longest=12.0, credits=1e6) as box, box.client(rate_limit=None) as client:
         clips = await (await client.sonic.create_music(**SONG, make_instrumental=False)).wait()
         clip = clips[0]
         extension = await client.sonic.extend_music(
@@ -362,8 +362,8 @@ async def test_misspelt_arguments_are_named_with_the_right_ones(
 async def test_a_misspelt_option_is_named_with_the_right_one() -> None:
     """The same for `with_options`."""
     async with MusicAPI("key") as client:
-        with pytest.raises(TypeError, match=r"did you mean 'retries'\?"):
-            client.with_options(retrys=1)
+        with pytest.raises(TypeError, match=r"did you mean 'max_retries'\?"):
+            client.with_options(max_retrys=1)
 
 
 async def test_a_model_that_the_service_refuses_is_answered_with_those_that_are_known(bench: Bench) -> None:
@@ -437,7 +437,7 @@ async def test_a_local_file_by_position(bench: Bench) -> None:
         ({"webhooks": "https://a.example"}, "webhooks: Webhooks(url="),
         ({"clock": 60}, "clock: a Clock"),
         ({"proxy": "proxy.example:8080"}, "proxy: an http or https address"),
-        ({"retries": "2"}, "retries: a whole number from 0 to 100, got '2'"),
+        ({"max_retries": "2"}, "retries: a whole number from 0 to 100, got '2'"),
     ],
 )
 def test_parts_of_the_wrong_kind_are_refused_at_once(options: dict[str, Any], told: str) -> None:
@@ -453,7 +453,7 @@ def test_parts_of_the_wrong_kind_are_refused_at_once(options: dict[str, Any], to
         ({"job_key": 3}, "job_key"),
         ({"extra_body": [1]}, "extra_body"),
         ({"store": "x"}, "store"),
-        ({"retries": 1.5}, "retries"),
+        ({"max_retries": 1.5}, "max_retries"),
     ],
 )
 async def test_options_of_the_wrong_kind_are_refused(options: dict[str, Any], field: str) -> None:

@@ -29,7 +29,7 @@ LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
 
 async def test_the_main_job_from_description_to_persona_song() -> None:
     """Two generations, a persona from the first clip, a song with it; the balance shows what it cost."""
-    async with Sandbox(speed=SPEED, seed=3) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=3) as sandbox, sandbox.client(rate_limit=None) as client:
         before = await client.credits()
         first = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="warm lo-fi, rainy")
         second = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS, title="Own", vocal_gender="f")
@@ -48,7 +48,7 @@ async def test_the_main_job_from_description_to_persona_song() -> None:
 
 async def test_extend_concat_cover_and_the_older_persona_form() -> None:
     """The other operations on a finished clip work and give clips."""
-    async with Sandbox(speed=SPEED, seed=3) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=3) as sandbox, sandbox.client(rate_limit=None) as client:
         clip = (
             await (
                 await client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nx", make_instrumental=True)
@@ -119,7 +119,7 @@ async def test_a_local_timeout_leaves_the_task_and_waiting_resumes() -> None:
 
 async def test_as_completed_gives_each_task_once_and_errors_stay_with_their_task() -> None:
     """One failed task does not hide the others."""
-    async with Sandbox(speed=SPEED, seed=2) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=2) as sandbox, sandbox.client(rate_limit=None) as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.fail(), after=1)
         tasks = [await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS) for _ in range(4)]
         seen: list[Task[Clips]] = []
@@ -230,7 +230,7 @@ async def test_extra_body_fields_are_sent_as_they_are() -> None:
 
 async def test_create_many_loses_no_task_to_a_neighbours_error() -> None:
     """Each row gives its task or its error, in order."""
-    async with Sandbox(speed=SPEED) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED) as sandbox, sandbox.client(rate_limit=None) as client:
         rows = [{"mv": "sonic-v6", "prompt": LYRICS}, {"mv": "sonic-v6"}, {"mv": "sonic-v6", "prompt": "la"}]
         made = await client.create_many(client.sonic.create_music, rows)
         assert [type(one) for one in made] == [Task, RequestValidationError, Task]
@@ -270,8 +270,8 @@ async def test_downloads_are_whole_playable_files_without_the_key(tmp_path: Path
 async def test_one_error_says_which_option_is_wrong() -> None:
     """Options are checked at construction."""
     for options in (
-        {"pace": "fast"},
-        {"retries": -1},
+        {"rate_limit": "fast"},
+        {"max_retries": -1},
         {"deadline": 0},
         {"attempt_timeout": float("nan")},
         {"validate": "maybe"},

@@ -19,10 +19,10 @@ from musicapi_async import (
     TaskUpdate,
     Voice,
 )
+from musicapi_async._transport.links import Fetchable
 from musicapi_async.api.replies import Midi, Persona, Wav
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.links import Fetchable
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 @pytest.fixture
 async def client() -> AsyncIterator[MusicAPI]:
     """A client of a sandbox with short songs."""
-    async with Sandbox(seed=3, longest=6.0) as box, box.client(pace=None) as client:
+    async with Sandbox(seed=3, longest=6.0) as box, box.client(rate_limit=None) as client:
         yield client
 
 
@@ -87,7 +87,7 @@ async def test_a_file_that_is_named_in_two_ways_is_fetched_once(
 ) -> None:
     """Two downloads at once into one folder, by a relative and an absolute path, write one file once."""
     monkeypatch.chdir(tmp_path)
-    async with Sandbox(seed=3, longest=6.0) as box, box.client(pace=None) as client:
+    async with Sandbox(seed=3, longest=6.0) as box, box.client(rate_limit=None) as client:
         clip = await song(client)
         one, other = await asyncio.gather(
             client.download(clip, "out"), client.download(clip, tmp_path / "out")

@@ -21,8 +21,8 @@ from yarl import URL
 
 import musicapi_async
 from musicapi_async import MusicAPIError, errors
+from musicapi_async._wire import codec, replies
 from musicapi_async.api.results import Clip
-from musicapi_async.wire import codec, replies
 
 KINDS = sorted(
     {

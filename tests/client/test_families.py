@@ -28,7 +28,7 @@ LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
 
 async def test_a_deprecated_family_works_and_warns_once_at_the_callers_line() -> None:
     """The warning names the replacement; the second call is silent."""
-    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(rate_limit=None) as client:
         with pytest.warns(DeprecationWarning, match=r"use .*create") as caught:
             task = await client.nuro.create_vocal(lyrics=LYRICS, gender="Female")
         assert caught[0].filename == __file__
@@ -37,13 +37,13 @@ async def test_a_deprecated_family_works_and_warns_once_at_the_callers_line() ->
         assert clips[0].final_url
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            await client.with_options(retries=1).nuro.create_vocal(lyrics=LYRICS)
+            await client.with_options(max_retries=1).nuro.create_vocal(lyrics=LYRICS)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_riffusion_and_studio_give_clips() -> None:
     """Their odd envelopes read like all others."""
-    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(rate_limit=None) as client:
         songs = await (
             await client.riffusion.create(mv="FUZZ-1.1 Pro", custom_mode=False, prompt="r&b pop song")
         ).wait()
@@ -70,7 +70,7 @@ async def test_a_retired_endpoint_names_its_replacement() -> None:
 
 async def test_a_retired_task_type_names_its_replacement() -> None:
     """Also where no typed call asks for it: by a bare request, or by a field of one's own."""
-    async with Sandbox(speed=SPEED) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED) as sandbox, sandbox.client(rate_limit=None) as client:
         with pytest.raises(EndpointRetiredError, match=r"Use producer\.replace_music") as caught:
             await client.request("POST", "/producer/create", json={"task_type": "swap_music_sound"})
         assert caught.value.replacement == "producer.replace_music over the window"
@@ -82,7 +82,10 @@ async def test_a_retired_task_type_names_its_replacement() -> None:
 
 async def test_results_follow_what_was_asked() -> None:
     """Stems by name, pairs with their full songs, a voice with its persona id."""
-    async with Sandbox(speed=SPEED, seed=1, credits=5000) as sandbox, sandbox.client(pace=None) as client:
+    async with (
+        Sandbox(speed=SPEED, seed=1, credits=5000) as sandbox,
+        sandbox.client(rate_limit=None) as client,
+    ):
         clip = (await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).wait())[0]
         stems = await (await client.sonic.stems_basic(clip.clip_id)).wait()
         assert isinstance(stems, Stems)
@@ -104,7 +107,7 @@ async def test_results_follow_what_was_asked() -> None:
 
 async def test_direct_tools_of_a_clip() -> None:
     """wav, midi (its 202 waited out), bpm, vox, aligned lyrics, tags, lyrics, download links."""
-    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(rate_limit=None) as client:
         clip = (await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).wait())[0].clip_id
         assert (await client.sonic.wav(clip)).wav_url
         midi = await client.sonic.midi(clip)
@@ -161,7 +164,7 @@ def test_every_kind_of_result_has_a_public_name() -> None:
 
 async def test_the_balance_tells_what_was_spent() -> None:
     """A song costs; a failed one comes back, which shows although its error leaves."""
-    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(rate_limit=None) as client:
         async with client.spending() as spent:
             task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
             assert spent.total is None
@@ -182,7 +185,7 @@ def test_what_was_spent_is_told_as_exactly_as_the_balance() -> None:
 
 async def test_a_download_that_is_resolved_by_hand_keeps_the_format_asked_for() -> None:
     """The handle and its token know it from what was written down."""
-    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(rate_limit=None) as client:
         sandbox.faults.on("POST", "/producer/download", Fault.reset_after)
         with pytest.raises(musicapi_async.OutcomeUnknownError):
             await client.with_options(job_key="k").producer.download(clip_id="clip", format="mp3")
@@ -191,7 +194,7 @@ async def test_a_download_that_is_resolved_by_hand_keeps_the_format_asked_for() 
 
 async def test_a_voice_from_audio_of_the_sandbox_itself() -> None:
     """create_voice gives a persona id that sings."""
-    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=SPEED, seed=1) as sandbox, sandbox.client(rate_limit=None) as client:
         clip = (await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS, duration=15)).wait())[0]
         task = await client.sonic.create_voice(audio_url=clip.final_url or "")
         assert task.warning

@@ -63,7 +63,7 @@ def run(script: str, *flags: str, expect: int = 0) -> subprocess.CompletedProces
 
 
 def test_one_client_in_two_loops_in_a_row_made_outside_any() -> None:
-    """The second asyncio.run opens connections of its own; nothing warns, and the pace carries over."""
+    """The second asyncio.run opens connections of its own; nothing warns, and the rate carries over."""
     done = run(
         """
         with Elsewhere() as sandbox:
@@ -138,7 +138,7 @@ def test_forgetting_to_close_warns_once_and_names_the_line() -> None:
             async def main():
                 client = MusicAPI(sandbox.api_key, base_url=sandbox.base_url)  # the line
                 await client.credits()
-                await client.with_options(retries=1).credits()
+                await client.with_options(max_retries=1).credits()
             asyncio.run(main())
         gc.collect()
         """,
@@ -292,7 +292,7 @@ def test_no_trace_of_the_key_in_logs_or_reprs(caplog: pytest.LogCaptureFixture) 
                 )
             except MusicAPIError as error:
                 said += [str(error), repr(error), repr(vars(error))]
-            said += [repr(client), repr(client.with_options(retries=1))]
+            said += [repr(client), repr(client.with_options(max_retries=1))]
         return said
 
     text = "\n".join(asyncio.run(main())) + caplog.text
@@ -306,12 +306,12 @@ def test_closing_the_client_while_a_create_is_under_way_tells_its_caller() -> No
 
     async def main() -> None:
         from musicapi_async import APIConnectionError, OutcomeUnknownError
+        from musicapi_async._transport import caller
         from musicapi_async.sandbox import Fault
-        from musicapi_async.transport import caller
 
         async with Sandbox(speed=50) as sandbox:
             sandbox.faults.on("POST", "/sonic/create", Fault.slow(400))
-            client = sandbox.client(pace="1/1h")
+            client = sandbox.client(rate_limit="1/1h")
             under_way = asyncio.create_task(client.sonic.create_music(mv="sonic-v6", prompt="la"))
             queued = asyncio.create_task(client.sonic.create_music(mv="sonic-v6", prompt="lo"))
             while not sandbox.journal.creates:  # noqa: ASYNC110 - the sandbox has no event for it

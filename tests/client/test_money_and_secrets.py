@@ -21,7 +21,7 @@ LYRICS = "[Verse]\nRain on the window"
 @pytest.mark.parametrize("second", ["deadline", "429", "400"])
 async def test_a_5xx_that_is_sent_again_on_demand_is_never_forgotten(second: str) -> None:
     """What came after a 5xx that may have charged does not turn the outcome into a known one."""
-    async with Sandbox(speed=20) as sandbox, sandbox.client(pace=None, retries=1) as client:
+    async with Sandbox(speed=20) as sandbox, sandbox.client(rate_limit=None, max_retries=1) as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.status(500).once_taken())
         if second != "deadline":
             sandbox.faults.on("POST", "/sonic/create", Fault.status(int(second), body='{"error":"no"}'))
@@ -39,7 +39,7 @@ async def test_a_5xx_that_is_sent_again_on_demand_is_never_forgotten(second: str
 
 async def test_a_misspelt_row_loses_none_of_the_paid_tasks() -> None:
     """create_many gives whatever went wrong in the row's place."""
-    async with Sandbox(speed=100) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=100) as sandbox, sandbox.client(rate_limit=None) as client:
         rows = [
             {"mv": "sonic-v6", "prompt": "a"},
             {"mv": "sonic-v6", "promt": "b"},
@@ -53,7 +53,7 @@ async def test_a_misspelt_row_loses_none_of_the_paid_tasks() -> None:
 async def test_a_place_in_flight_comes_back_when_a_task_cannot_be_looked_at() -> None:
     """A refused key, and a client that was closed and opened again, leave no place taken for ever."""
     async with Sandbox(speed=300) as sandbox:
-        client = sandbox.client(pace=None, in_flight=1, close_with_loop=True)
+        client = sandbox.client(rate_limit=None, max_in_flight=1, close_with_loop=True)
         task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         sandbox.faults.on("GET", "/sonic/task/*", Fault.status(401, body='{"error":"Invalid API key"}'))
         with pytest.raises(AuthenticationError):
@@ -67,7 +67,7 @@ async def test_a_place_in_flight_comes_back_when_a_task_cannot_be_looked_at() ->
 
 async def test_a_timeout_of_a_group_is_forgotten_once_the_task_has_ended() -> None:
     """An earlier time-out does not come up after a later success."""
-    async with Sandbox(speed=300) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=300) as sandbox, sandbox.client(rate_limit=None) as client:
         task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         async for _ in client.as_completed([task], timeout=2):
             pass
@@ -78,7 +78,7 @@ async def test_a_timeout_of_a_group_is_forgotten_once_the_task_has_ended() -> No
 
 async def test_waiting_for_one_task_twice_in_a_group_keeps_the_time_limit() -> None:
     """Both places get the time-out; nobody waits on behind the group's back."""
-    async with Sandbox(speed=50) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=50) as sandbox, sandbox.client(rate_limit=None) as client:
         task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         before = client.clock.now()
         ended = await client.wait_all([task, task], timeout=5, return_exceptions=True)
@@ -89,7 +89,7 @@ async def test_waiting_for_one_task_twice_in_a_group_keeps_the_time_limit() -> N
 async def test_text_that_cannot_be_sent_is_refused_at_once() -> None:
     """A lone surrogate in a key or an id harms nothing else."""
     broken = json.loads('"\\ud800"')
-    async with Sandbox(speed=300) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=300) as sandbox, sandbox.client(rate_limit=None) as client:
         with pytest.raises(RequestValidationError, match="job_key"):
             client.with_options(job_key=broken)
         with pytest.raises(RequestValidationError, match="task"):
@@ -111,7 +111,10 @@ async def test_what_a_2xx_repeats_of_secrets_is_hidden_in_texts(caplog: pytest.L
     """Key and webhook secret are hidden whatever the status, nested and escaped too; a result is data."""
     caplog.set_level("DEBUG")
     secret = 'hush "quoted" hush'
-    async with Sandbox(api_key="key-that-nobody-may-see") as sandbox, sandbox.client(pace=None) as client:
+    async with (
+        Sandbox(api_key="key-that-nobody-may-see") as sandbox,
+        sandbox.client(rate_limit=None) as client,
+    ):
         echo = json.dumps({"note": f"Bearer key-that-nobody-may-see {secret}"})
         for _ in range(2):
             sandbox.faults.on("POST", "/sonic/create", Fault.status(200, body=echo))

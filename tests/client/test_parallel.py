@@ -24,7 +24,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 async def test_a_hundred_songs_and_fifty_personas_in_parallel_keep_the_pace() -> None:
-    """Everything finishes, no create is seen twice, the documented pace holds at the server, nothing leaks."""
+    """Everything finishes, no create is seen twice, the documented rate holds at the server, nothing leaks."""
     async with Sandbox(seed=1, credits=5000, create_limit=(1, 3.0), jitter=0) as sandbox:
         async with sandbox.client() as client:
             source = (await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).wait())[0].clip_id

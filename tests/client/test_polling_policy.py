@@ -6,12 +6,12 @@ import asyncio
 import json
 import random
 
+from musicapi_async._transport.rate import Rate
+from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
+from musicapi_async._wire.retry import drawing
+from musicapi_async.polling.schedule import Learned
 from musicapi_async.sandbox import Durations, Sandbox
-from musicapi_async.tasks.schedule import Learned
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.rate import Rate
-from musicapi_async.transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async.wire.retry import drawing
 
 KIND = "sonic/create_music sonic-v6"
 
@@ -21,7 +21,7 @@ async def test_what_was_learned_is_saved_and_given_to_the_next_client() -> None:
     async with Sandbox(speed=120, durations=Durations(song=(30.0, 0.0)), create_limit=None) as sandbox:
         policy = Learned(draw=drawing(random.Random(1)))
         before = Learned().first(KIND)
-        async with sandbox.client(polling=policy, pace=None) as client:
+        async with sandbox.client(polling=policy, rate_limit=None) as client:
             rows = [{"mv": "sonic-v6", "gpt_description_prompt": f"song {n}"} for n in range(40)]
             created = await client.create_many(client.sonic.create_music, rows)
             await client.wait_all([task for task in created if not isinstance(task, Exception)])
@@ -29,7 +29,7 @@ async def test_what_was_learned_is_saved_and_given_to_the_next_client() -> None:
         following = Learned()
         following.load(json.loads(saved))
         assert following.first(KIND) < before
-        async with sandbox.client(polling=following, pace=None) as client:
+        async with sandbox.client(polling=following, rate_limit=None) as client:
             task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="one more")
             await task.wait()
         learned = json.dumps(following.save())
@@ -49,7 +49,7 @@ async def age_of_first_poll(limiter: MemoryLimiter | None) -> float:
 
 
 def test_a_client_uses_the_polls_that_its_limiter_allows() -> None:
-    """Where polls have a pace that nobody else uses, the first look comes sooner than where each has its price."""
+    """Where polls have a rate that nobody else uses, the first look comes sooner than where each has its price."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         usual = runner.run(age_of_first_poll(None))
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

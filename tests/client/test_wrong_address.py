@@ -73,7 +73,7 @@ async def elsewhere() -> AsyncIterator[str]:
 
 async def test_another_site_is_named_by_every_kind_of_call(elsewhere: str) -> None:
     """A create, a free call, an untyped call and a look at a task all lead to base_url."""
-    async with MusicAPI("key", base_url=elsewhere, retries=0, pace=None) as client:
+    async with MusicAPI("key", base_url=elsewhere, max_retries=0, rate_limit=None) as client:
         calls: list[Callable[[], Awaitable[Any]]] = [
             lambda: client.sonic.create_music(**SONG),
             client.credits,
@@ -91,7 +91,7 @@ async def test_another_site_is_named_by_every_kind_of_call(elsewhere: str) -> No
 
 async def test_a_page_instead_of_an_answer_to_a_paid_call(elsewhere: str) -> None:
     """Nobody can tell whether it was charged, but the address is named."""
-    async with MusicAPI("key", base_url=f"{elsewhere}/found", retries=0, pace=None) as client:
+    async with MusicAPI("key", base_url=f"{elsewhere}/found", max_retries=0, rate_limit=None) as client:
         with pytest.raises(OutcomeUnknownError, match=r"Is base_url right\?") as caught:
             await client.sonic.create_music(**SONG)
         assert "Do not simply call again" in str(caught.value)
@@ -101,7 +101,7 @@ async def test_where_nothing_listens_the_address_is_named() -> None:
     """A refused connection names the whole address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    async with MusicAPI("key", base_url=f"http://127.0.0.1:{port}/api/v1", retries=0) as client:
+    async with MusicAPI("key", base_url=f"http://127.0.0.1:{port}/api/v1", max_retries=0) as client:
         with pytest.raises(ConnectFailedError, match=f"no connection to http://127.0.0.1:{port}/api/v1"):
             await client.credits()
         with pytest.raises(ConnectFailedError, match="Check base_url"):
@@ -110,14 +110,14 @@ async def test_where_nothing_listens_the_address_is_named() -> None:
 
 async def test_a_key_of_another_host_names_the_host() -> None:
     """Sister hosts have keys of their own."""
-    async with Sandbox() as box, MusicAPI("other", base_url=box.base_url, retries=0) as client:
+    async with Sandbox() as box, MusicAPI("other", base_url=box.base_url, max_retries=0) as client:
         with pytest.raises(AuthenticationError, match=r"a key of 127\.0\.0\.1, where base_url leads"):
             await client.credits()
 
 
 async def test_errors_show_the_id_of_the_task_and_no_template() -> None:
     """Whatever a task is asked, its error names the very address."""
-    async with Sandbox() as box, box.client(retries=0) as client:
+    async with Sandbox() as box, box.client(max_retries=0) as client:
         task = client.task("sonic", "no such/task")
         for call in (task.refresh, task.wait, lambda: client.sonic.get_music("no such/task")):
             with pytest.raises(MusicAPIError, match="GET /sonic/task/no%20such%2Ftask: ") as caught:

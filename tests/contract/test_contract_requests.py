@@ -138,7 +138,7 @@ def test_each_typed_call_sends_the_documented_body(example: Example) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_what_leaves_is_the_documented_body() -> None:
     """Every request of the contract, by its public call or by `request`: the JSON that reaches a server."""
-    async with Sandbox(speed=SPEED) as box, box.client(pace=None, retries=0) as client:
+    async with Sandbox(speed=SPEED) as box, box.client(rate_limit=None, max_retries=0) as client:
         for example in {one.name: one for one in REQUESTS}.values():
             if example.name in CALLS:
                 family, _, name = CALLS[example.name].partition(".")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from examples_index import FOLDER, RESPONSES, WEBHOOKS, Example
 
+from musicapi_async._wire import codec, polls, replies
+from musicapi_async._wire.verdict import Outcome, verdict
 from musicapi_async.api.families import FAMILIES, polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Operation, Polled
 from musicapi_async.errors import MusicAPIError, StepFailedError, TaskFailedError
-from musicapi_async.wire import codec, polls, replies
-from musicapi_async.wire.verdict import Outcome, verdict
 
 OPERATIONS: list[Operation[Any, Any]] = [
     operation for family in FAMILIES.values() for operation in family.operations().values()

@@ -20,7 +20,7 @@ def make(port: int, settings: dict[str, Any]) -> MusicAPI:
         settings["key"],
         base_url=settings["base_url"],
         clock=Clock(settings["speed"]),
-        pace=None,
+        rate_limit=None,
         webhooks=Webhooks(url, "a secret of a test") if settings.get("webhooks", True) else None,
     )
 

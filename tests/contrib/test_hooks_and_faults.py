@@ -33,7 +33,7 @@ async def receiving(sandbox: Sandbox, **options: Any) -> AsyncGenerator[MusicAPI
     url: list[str] = []
     setup(
         app,
-        lambda: sandbox.client(pace=None, webhooks=Webhooks(url[0], "a secret of a test"), **options),
+        lambda: sandbox.client(rate_limit=None, webhooks=Webhooks(url[0], "a secret of a test"), **options),
         events=None,
     )
     sock = await _listen(url)
@@ -161,7 +161,7 @@ async def test_workers_that_share_an_address_are_not_late() -> None:
     await web.SockSite(runner, sock).start()
     async with AsyncExitStack() as open_, Sandbox(seed=6, durations=Durations(song=(100.0, 0.3))) as sandbox:
         for _ in range(3):
-            client = sandbox.client(pace=None, webhooks=Webhooks(url[0], "a secret of a test"))
+            client = sandbox.client(rate_limit=None, webhooks=Webhooks(url[0], "a secret of a test"))
             workers.append(await open_.enter_async_context(client))
         async with asyncio.TaskGroup() as group:
             for number in range(SONGS):

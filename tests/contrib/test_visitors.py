@@ -14,8 +14,8 @@ from serving import FRAMEWORKS, app_of, serving
 
 from musicapi_async import MusicAPI, RequestValidationError
 from musicapi_async.contrib import aiohttp_web, fastapi
+from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Durations, Fault, Sandbox
-from musicapi_async.store import SQLiteStore
 
 QUICK = Durations(song=(30.0, 0.0))
 SONG = {"mv": "sonic-v6", "gpt_description_prompt": "rain"}

@@ -69,7 +69,7 @@ def test_the_sandbox_program_runs_as_printed(capsys: Any) -> None:
 
 
 def test_the_album_program_downloads_every_song(away: Path) -> None:
-    """Many at once, with the pace of the account."""
+    """Many at once, with the rate of the account."""
 
     async def job() -> None:
         async with Sandbox(speed=300, longest=8) as sandbox, sandbox.client() as client:

@@ -279,7 +279,7 @@ def test_only_the_own_page_may_order(
 async def test_a_persona_that_is_asked_for_again_is_paid_once(tmp_path: Path) -> None:
     """The answer did not reach the page: the same clip and name give the same persona."""
     records = Records(tmp_path / "records.sqlite")
-    async with Sandbox(speed=600, longest=10) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=600, longest=10) as sandbox, sandbox.client(rate_limit=None) as client:
         task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
         clip = (await task.wait())[0]
         studio = Studio(client, records, tmp_path)

@@ -74,7 +74,7 @@ async def test_a_paid_call_is_sent_once_whatever_happens_to_it(operation: str, f
     strike, cause, charged = UNKNOWN[fault]
     async with (
         Sandbox(speed=300, seed=1) as sandbox,
-        sandbox.client(pace=None, attempt_timeout=0.3) as client,
+        sandbox.client(rate_limit=None, attempt_timeout=0.3) as client,
     ):
         clip = await source_clip(client)
         before, paid = len(sandbox.journal.requests(path)), sandbox.journal.charges
@@ -94,7 +94,7 @@ async def test_a_paid_call_is_sent_once_whatever_happens_to_it(operation: str, f
 async def test_a_refusal_for_the_rate_is_repeated_and_paid_once(operation: str) -> None:
     """429 with and without Retry-After, and 403 'QPS limit': refused before acceptance, so sent again."""
     path, call = PAID[operation]
-    async with Sandbox(speed=300, seed=1) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=300, seed=1) as sandbox, sandbox.client(rate_limit=None) as client:
         clip = await source_clip(client)
         paid = sandbox.journal.charges
         sandbox.faults.on("POST", path, Fault.status(429, retry_after=2))
@@ -111,7 +111,7 @@ async def test_a_refusal_for_the_rate_is_repeated_and_paid_once(operation: str) 
 
 async def test_refused_for_ever_ends_with_the_error_and_costs_nothing() -> None:
     """After the retries the rate error reaches the caller."""
-    async with Sandbox(speed=300) as sandbox, sandbox.client(pace=None, retries=2) as client:
+    async with Sandbox(speed=300) as sandbox, sandbox.client(rate_limit=None, max_retries=2) as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.status(429, retry_after=1), times=None)
         with pytest.raises(RateLimitedError) as caught:
             await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
@@ -126,7 +126,7 @@ async def test_no_connection_is_tried_again_and_said_to_have_sent_nothing() -> N
     sandbox = Sandbox(speed=50)
     async with sandbox:
         port = sandbox.base_url
-        client = sandbox.client(retries=1)
+        client = sandbox.client(max_retries=1)
     async with client:
         with pytest.raises(ConnectFailedError) as caught:
             await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
@@ -138,7 +138,7 @@ async def test_no_connection_is_tried_again_and_said_to_have_sent_nothing() -> N
 
 async def test_creates_never_travel_on_a_connection_that_was_used_before() -> None:
     """A server that closes idle connections cannot make a create ambiguous."""
-    async with Sandbox(speed=300) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=300) as sandbox, sandbox.client(rate_limit=None) as client:
         for _ in range(3):
             await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
             sandbox.faults.on("GET", "/get-credits", Fault.refuse)
@@ -232,14 +232,14 @@ def test_an_answer_in_one_loop_counts_in_the_next() -> None:
 
 
 async def test_a_deadline_over_a_create_is_ambiguous_only_if_it_was_sent() -> None:
-    """Still waiting for the pace: nothing was sent. Under way: may have been charged."""
+    """Still waiting for the rate_limit: nothing was sent. Under way: may have been charged."""
     async with Sandbox(speed=50) as sandbox, sandbox.client() as client:
         hasty = client.with_options(deadline=20)
         sandbox.faults.on("POST", "/sonic/create", Fault.hang)
         with pytest.raises(OutcomeUnknownError) as caught:
             await hasty.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         assert isinstance(caught.value.__cause__, RequestTimeoutError)
-    async with Sandbox(speed=50) as sandbox, sandbox.client(pace="1/1h") as client:
+    async with Sandbox(speed=50) as sandbox, sandbox.client(rate_limit="1/1h") as client:
         await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         with pytest.raises(RequestTimeoutError) as early:
             await client.with_options(deadline=20).sonic.create_music(mv="sonic-v6", prompt=LYRICS)
@@ -261,7 +261,7 @@ async def test_random_faults_never_pay_twice_and_never_lose_a_paid_task() -> Non
     }
     async with (
         Sandbox(speed=1000, seed=9, credits=100_000, faults=Faults(seed=9, rates=rates)) as sandbox,
-        sandbox.client(pace=None, retries=6) as client,
+        sandbox.client(rate_limit=None, max_retries=6) as client,
     ):
         made = await client.create_many(
             client.sonic.create_music,

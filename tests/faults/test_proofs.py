@@ -49,7 +49,7 @@ CALLS: dict[str, tuple[str, Call]] = {
 
 @asynccontextmanager
 async def opened(**options: Any) -> AsyncGenerator[tuple[Sandbox, MusicAPI]]:
-    async with Sandbox(speed=2000) as sandbox, sandbox.client(pace=None, **options) as client:
+    async with Sandbox(speed=2000) as sandbox, sandbox.client(rate_limit=None, **options) as client:
         yield sandbox, client
 
 
@@ -148,7 +148,7 @@ async def test_a_refusal_for_the_rate_is_sent_again_and_then_frees_the_key(call:
     """429, its code in a 2xx, and the two texts of Nuro."""
     path, make = CALLS[call]
     for status, body in [(429, ""), (200, '{"code":429}'), (403, '{"error":"Queue is full"}')]:
-        async with opened(retries=2) as (sandbox, client):
+        async with opened(max_retries=2) as (sandbox, client):
             sandbox.faults.on("POST", path, Fault.status(status, body=body), times=None)
             error = await end_of(make(client.with_options(job_key="k")))
             assert isinstance(error, RateLimitedError)
@@ -256,7 +256,7 @@ async def test_a_step_that_worked_stays_usable() -> None:
 async def test_a_504_of_lyrics_is_free_only_where_nothing_is_open() -> None:
     """After a 5xx that may have charged, a later one proves nothing: not in the error, and not in the job."""
     path, make = CALLS["lyrics"]
-    async with opened(retries=1) as (sandbox, client):
+    async with opened(max_retries=1) as (sandbox, client):
         sandbox.faults.on("POST", path, Fault.status(504))
         error = await end_of(make(client.with_options(job_key="free")))
         assert isinstance(error, UpstreamError)
@@ -324,7 +324,7 @@ def test_every_cell_is_sent_once_or_was_refused(cells: list[tuple[Any, ...]]) ->
     """Any answer to any paid call: sent again only after a refusal for the rate, free only with the key free."""
 
     async def run() -> None:
-        async with opened(retries=1) as (sandbox, client):
+        async with opened(max_retries=1) as (sandbox, client):
             for number, (call, status, code, task, steps, text) in enumerate(cells):
                 path, make = CALLS[call]
                 body = {"error": text, "code": code, **task, **steps}
@@ -395,7 +395,9 @@ def whole(body: bytes, *headers: bytes) -> bytes:
 
 
 def client_of(base_url: str) -> MusicAPI:
-    return MusicAPI("key-that-nobody-may-see", base_url=base_url, pace=None, retries=0, attempt_timeout=10)
+    return MusicAPI(
+        "key-that-nobody-may-see", base_url=base_url, rate_limit=None, max_retries=0, attempt_timeout=10
+    )
 
 
 @pytest.mark.parametrize("case", REJECTED)
@@ -419,7 +421,7 @@ async def test_a_poll_whose_answer_is_no_http_is_tried_again(case: str) -> None:
     """For a poll it is a passing fault."""
     done = b'{"data":[{"clip_id":"c","state":"succeeded","audio_url":"https://cdn.example/c.mp3"}]}'
     async with answering(REJECTED[case], whole(done)) as (url, requests):
-        client = MusicAPI("k" * 20, base_url=url, pace=None, retries=1, attempt_timeout=10)
+        client = MusicAPI("k" * 20, base_url=url, rate_limit=None, max_retries=1, attempt_timeout=10)
         async with client:
             update = await client.task("sonic", "t").refresh()
         assert update.result is not None

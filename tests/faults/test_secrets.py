@@ -34,11 +34,11 @@ from musicapi_async import (
     Webhooks,
 )
 from musicapi_async.api.sonic_songs import CreateMusic
-from musicapi_async.config import Options
+from musicapi_async.jobs import SQLiteStore
+from musicapi_async.options import Options
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.store import SQLiteStore
-from musicapi_async.web.problems import problem_of
 from musicapi_async.webhooks import sign
+from musicapi_async.webhooks.problems import problem_of
 
 KEY = "sk-live/Sesame+Opens=0001"
 SECRET = "the/secret+of:a webhook"
@@ -138,7 +138,7 @@ async def test_a_key_that_is_a_word_changes_no_title_and_no_link() -> None:
     body = json.dumps({"code": 200, "data": [clip], "message": "success"}).encode()
     async with (
         server(lambda _: whole("200 OK", body)) as url,
-        MusicAPI("test", base_url=url, pace=None) as client,
+        MusicAPI("test", base_url=url, rate_limit=None) as client,
     ):
         (found,) = await client.task("sonic", "t").wait()
         assert (found.title, found.final_url, found.clip_id) == ("Protest", clip["audio_url"], "test-1")
@@ -152,7 +152,7 @@ async def test_an_id_with_the_key_in_it_is_kept_and_stored(key: str, tmp_path: P
     body = json.dumps({"message": "success", "task_id": task_id}).encode()
     async with server(lambda _: whole("200 OK", body)) as url:
         store = SQLiteStore(tmp_path / "jobs.sqlite")
-        async with MusicAPI(key, base_url=url, pace=None, store=store) as client:
+        async with MusicAPI(key, base_url=url, rate_limit=None, store=store) as client:
             task = await client.with_options(job_key="k").sonic.create_music(**SONG)
             assert (task.task_id, task.raw) == (task_id, json.loads(body))
             job = await client.job("k")
@@ -166,7 +166,7 @@ async def test_a_reply_that_repeats_secrets_is_data(tmp_path: Path) -> None:
     echo = {"code": 200, "message": "success", "task_id": "t", "note": f"{KEY} {SECRET}"}
     async with server(lambda _: whole("200 OK", json.dumps(echo).encode())) as url:
         path = tmp_path / "jobs.sqlite"
-        async with MusicAPI(KEY, base_url=url, pace=None, store=SQLiteStore(path)) as client:
+        async with MusicAPI(KEY, base_url=url, rate_limit=None, store=SQLiteStore(path)) as client:
             assert (await client.sonic.create_music(**SONG, **HOOK)).raw == echo
             assert await client.request("POST", "/sonic/other", json=HOOK) == echo
             for query in ({"webhook_secret": SECRET}, None):
@@ -229,7 +229,7 @@ async def test_no_error_shows_a_secret(
     path = tmp_path / "jobs.sqlite"
     async with (
         server(lambda _: FAILING[reply]) as url,
-        MusicAPI(KEY, base_url=url, pace=None, retries=0, store=SQLiteStore(path)) as client,
+        MusicAPI(KEY, base_url=url, rate_limit=None, max_retries=0, store=SQLiteStore(path)) as client,
     ):
         client_calls: dict[str, Callable[[], Any]] = {
             "create": lambda: client.sonic.create_music(**SONG, **HOOK),
@@ -257,7 +257,7 @@ async def test_a_header_named_like_the_key_is_hidden() -> None:
     reply = whole("400 Bad", b'{"error": "x"}', "X-Sk-Live-Sesame: 1", "X-Other: x-sk-live-sesame")
     async with (
         server(lambda _: reply) as url,
-        MusicAPI("Sk-Live-Sesame", base_url=url, pace=None) as client,
+        MusicAPI("Sk-Live-Sesame", base_url=url, rate_limit=None) as client,
     ):
         with pytest.raises(MusicAPIError) as caught:
             await client.credits()
@@ -280,7 +280,7 @@ async def test_a_failed_task_and_a_timeout_hide_what_they_repeat(tmp_path: Path)
     async with (
         server(reply) as url,
         MusicAPI(
-            KEY, base_url=url, pace=None, store=SQLiteStore(path), webhooks=Webhooks(secret=SECRET)
+            KEY, base_url=url, rate_limit=None, store=SQLiteStore(path), webhooks=Webhooks(secret=SECRET)
         ) as client,
     ):
         task = await client.sonic.create_music(**SONG, **HOOK)
@@ -332,13 +332,15 @@ async def test_the_password_of_a_proxy_shows_nowhere(caplog: pytest.LogCaptureFi
         async with server(reply) as proxy:
             address = proxy.replace("//", "//user:pass%2Fword%2B1@")
             async with MusicAPI(
-                KEY, base_url="http://127.0.0.1:9", proxy=address, pace=None, retries=0
+                KEY, base_url="http://127.0.0.1:9", proxy=address, rate_limit=None, max_retries=0
             ) as client:
                 with pytest.raises(MusicAPIError) as caught:
                     await client.sonic.create_music(**SONG)
         assert token.encode() in seen[0]
         assert is_clean(everything(caught.value), login, "pass/word+1", token, KEY)
-    async with MusicAPI(KEY, proxy="http://user:pass%2Fword%2B1@127.0.0.1:9", pace=None, retries=0) as client:
+    async with MusicAPI(
+        KEY, proxy="http://user:pass%2Fword%2B1@127.0.0.1:9", rate_limit=None, max_retries=0
+    ) as client:
         with pytest.raises(APIConnectionError) as failed:
             await client.sonic.create_music(**SONG)
         assert failed.value.sent is False
@@ -387,7 +389,7 @@ async def test_a_traceback_with_locals_shows_no_secret_of_a_request() -> None:
     """All frames of this package, from the public method to the attempt."""
     async with (
         server(lambda _: whole("500 Oops", b"{}")) as url,
-        MusicAPI(KEY, base_url=url, pace=None) as client,
+        MusicAPI(KEY, base_url=url, rate_limit=None) as client,
     ):
         for call in (
             lambda: client.sonic.create_music(**SONG, **HOOK),
@@ -407,7 +409,7 @@ async def test_a_traceback_with_locals_shows_no_secret_of_a_request() -> None:
 async def test_a_short_webhook_secret_is_refused_before_sending(short: str) -> None:
     """Wherever it is given; 16 characters are enough."""
     hook = {"webhook_url": "https://app.example/hook", "webhook_secret": short}
-    async with Sandbox(speed=300) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=300) as sandbox, sandbox.client(rate_limit=None) as client:
         off = client.with_options(validate="off")
         for call in (
             lambda: client.sonic.create_music(**SONG, **hook),
@@ -434,7 +436,7 @@ async def test_a_short_secret_is_refused_when_a_job_is_sent_again(tmp_path: Path
     """`resubmit` takes no shorter one."""
     async with Sandbox(speed=300) as sandbox:
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_before)
-        async with sandbox.client(pace=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+        async with sandbox.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
             with pytest.raises(OutcomeUnknownError):
                 await client.with_options(job_key="k").sonic.create_music(**SONG, **HOOK)
             with pytest.raises(RequestValidationError, match="at least 16 characters"):
@@ -455,7 +457,10 @@ def test_a_key_in_quotes_is_refused_with_a_clear_text(key: str) -> None:
 async def test_an_answer_that_is_too_large_shows_its_beginning_hidden() -> None:
     """A body over the limit is a text, too."""
     reply = whole("200 OK", ECHO.encode() + b" " * 17_000_000)
-    async with server(lambda _: reply) as url, MusicAPI(KEY, base_url=url, pace=None, retries=0) as client:
+    async with (
+        server(lambda _: reply) as url,
+        MusicAPI(KEY, base_url=url, rate_limit=None, max_retries=0) as client,
+    ):
         with pytest.raises(InvalidResponseError) as caught:
             await client.credits()
         assert caught.value.body.startswith("you sent Bearer [hidden] and the")

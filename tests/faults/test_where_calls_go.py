@@ -50,7 +50,7 @@ async def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
     """In base URLs and in raw calls; a dot in a name is no such thing."""
     with pytest.raises(RequestValidationError, match="base_url"):
         MusicAPI("k", base_url="https://a.example" + path)
-    async with Sandbox(speed=300) as sandbox, sandbox.client(pace=None) as client:
+    async with Sandbox(speed=300) as sandbox, sandbox.client(rate_limit=None) as client:
         for method in ("GET", "POST"):
             with pytest.raises(RequestValidationError, match="path"):
                 await client.request(method, path)
@@ -67,7 +67,7 @@ async def test_dots_that_lead_nowhere_are_taken() -> None:
         seen.append(head.split()[1])
         return whole("200 OK", b"{}")
 
-    async with server(reply) as url, MusicAPI("k", base_url=f"{url}/v1..2/a.b", pace=None) as client:
+    async with server(reply) as url, MusicAPI("k", base_url=f"{url}/v1..2/a.b", rate_limit=None) as client:
         await client.request("GET", "/..a/b..c/d.json?next=../x")
     assert seen == [b"/v1..2/a.b/..a/b..c/d.json?next=../x"]
 
@@ -103,7 +103,10 @@ async def test_a_netrc_is_never_read(
             return whole("200 OK", b"MThd\0\0\0\x06\0\0\0\x01\0\x60MTrk\0\0\0\x04\0\xff\x2f\0")
         return whole("200 OK", json.dumps({"message": "success", "task_id": "t"}).encode())
 
-    async with server(reply) as url, MusicAPI("k", base_url=url, pace=None, trust_env=trust_env) as client:
+    async with (
+        server(reply) as url,
+        MusicAPI("k", base_url=url, rate_limit=None, trust_env=trust_env) as client,
+    ):
         await client.sonic.create_music(mv="sonic-v6", prompt="la")
         (file,) = await client.download(f"{url}/a.mid", tmp_path / "out")
     assert file.suffix == ".mid"
@@ -123,7 +126,7 @@ async def test_proxies_come_from_the_environment_with_their_logins(environment: 
     async with server(reply) as proxy, server(reply) as url:
         environment(http_proxy=proxy.replace("//", "//user:pass%2Fword@"))
         for options, through in (({"trust_env": True}, True), ({}, False)):
-            async with MusicAPI("k", base_url=url, retries=0, **options) as client:
+            async with MusicAPI("k", base_url=url, max_retries=0, **options) as client:
                 await client.request("GET", "/get-credits")
             first = heads.pop()
             assert (f"GET {url}/get-credits " in first.decode()) is through
@@ -131,10 +134,10 @@ async def test_proxies_come_from_the_environment_with_their_logins(environment: 
             assert (b"Proxy-Authorization: Basic " + login in first) is through
             assert b"Authorization: Bearer k\r\n" in first
         environment(no_proxy="127.0.0.1")
-        async with MusicAPI("k", base_url=url, retries=0, trust_env=True) as client:
+        async with MusicAPI("k", base_url=url, max_retries=0, trust_env=True) as client:
             await client.request("GET", "/get-credits")
         assert b"GET /get-credits " in heads.pop()
         environment(no_proxy="", http_proxy=proxy.removeprefix("http://"))
-        async with MusicAPI("k", base_url=url, retries=0, trust_env=True) as client:
+        async with MusicAPI("k", base_url=url, max_retries=0, trust_env=True) as client:
             await client.request("GET", "/get-credits")
         assert f"GET {url}/get-credits " in heads.pop().decode()

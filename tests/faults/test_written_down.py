@@ -14,8 +14,8 @@ from patience import until
 
 from musicapi_async import Clock, MusicAPI, MusicAPIError
 from musicapi_async.errors import DownloadError, OutcomeUnknownError
+from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.store import SQLiteStore
 from musicapi_async.webhooks import Webhooks
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
@@ -62,7 +62,7 @@ async def sandbox() -> AsyncGenerator[Sandbox]:
 def opened(sandbox: Sandbox, folder: Path, **options: Any) -> MusicAPI:
     """A client that writes everything down."""
     store = SQLiteStore(folder / "jobs.sqlite")
-    return sandbox.client(store=store, pace=None, attempt_timeout=0.5, **options)
+    return sandbox.client(store=store, rate_limit=None, attempt_timeout=0.5, **options)
 
 
 @pytest.mark.parametrize("fault", UNKNOWN)
@@ -78,7 +78,7 @@ async def test_an_unknown_outcome_is_one_request_and_one_ambiguous_row(
             return await client.with_options(job_key="k").sonic.create_persona(name="x", clip_id=clip_id)
         return await client.with_options(job_key="k").sonic.create_music(**SONG)
 
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         clip_id = (await (await client.sonic.create_music(**SONG)).wait())[0].clip_id
     before, paid = len(sandbox.journal.requests(path)), sandbox.journal.charges
     sandbox.faults.on("POST", path, UNKNOWN[fault])
@@ -215,7 +215,7 @@ async def test_a_passing_fault_of_a_download_is_overcome(
     sandbox: Sandbox, tmp_path: Path, fault: str
 ) -> None:
     """The file is whole, nothing half-written is left, no key was sent, and nothing was charged for it."""
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         clips = await (await client.sonic.create_music(**SONG)).wait()
         (whole,) = await client.download(clips[0], tmp_path / "whole")
         sandbox.faults.on("GET", "/media/*", PASSING[fault], times=2)
@@ -230,7 +230,7 @@ async def test_a_download_that_never_comes_leaves_nothing_under_its_name(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """After the last try a clear error, and no file that looks whole."""
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         clips = await (await client.sonic.create_music(**SONG)).wait()
         sandbox.faults.on("GET", "/media/*", Fault.truncate, times=None)
         with pytest.raises(DownloadError):
@@ -245,7 +245,7 @@ async def test_a_process_killed_after_the_last_byte_leaves_nothing_for_ever(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Killed between giving a file its name and forgetting its note: the next call removes the note."""
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         clips = await (await client.sonic.create_music(**SONG)).wait()
         (path,) = await client.download(clips[0], tmp_path)
         path.with_name(path.name + ".source.part").write_text("{}")

@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from musicapi_async._transport.rate_limiter import MemoryLimiter
+from musicapi_async._transport.session import Outgoing, Session
+from musicapi_async._wire.retry import drawing
 from musicapi_async.clock import Clock
-from musicapi_async.config import Options
 from musicapi_async.errors import ConnectionLostError, InvalidResponseError, RequestTimeoutError
-from musicapi_async.transport.rate_limiter import MemoryLimiter
-from musicapi_async.transport.session import Outgoing, Session
-from musicapi_async.wire.retry import drawing
+from musicapi_async.options import Options
 
 KEY = 'an "api-key'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-ONCE = Options(retries=0)
+ONCE = Options(max_retries=0)
 
 
 class Script:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musicapi_async._transport.limit import MOST_LINES, TimeLimits
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.limit import MOST_LINES, TimeLimits
 
 T = TypeVar("T")
 

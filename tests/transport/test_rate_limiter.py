@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musicapi_async._transport.permits import Permit
+from musicapi_async._transport.rate import GUARD, Rate
+from musicapi_async._transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
+from musicapi_async._transport.waits import Waits
 from musicapi_async.clock import Clock
 from musicapi_async.testing.virtual import VirtualTimeLoop
-from musicapi_async.transport.permits import Permit
-from musicapi_async.transport.rate import GUARD, Rate
-from musicapi_async.transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter
-from musicapi_async.transport.waits import Waits
 
 
 def run(main: Coroutine[Any, Any, Any], start: float = 0.0) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from musicapi_async._transport.outgoing import outgoing, raw_outgoing
 from musicapi_async.api.families import FAMILIES
-from musicapi_async.config import Options, SonicPaths
-from musicapi_async.transport.outgoing import outgoing, raw_outgoing
+from musicapi_async.options import Options, SonicPaths
 
 POSTS = [
     operation

@@ -240,7 +240,7 @@ async def test_an_event_of_an_unknown_platform_is_handed_back_and_nothing_breaks
 async def test_views_share_the_inbox_and_a_client_without_webhooks_says_what_to_pass() -> None:
     """`with_options` keeps the same memory of deliveries."""
     client = MusicAPI("key", webhooks=hooks())
-    assert client.with_options(retries=0).webhooks is client.webhooks
+    assert client.with_options(max_retries=0).webhooks is client.webhooks
     plain = MusicAPI("key")
     raw, headers = deliver(example("webhook-sonic-completed"))
     with pytest.raises(RequestValidationError, match="Webhooks"):
@@ -336,7 +336,7 @@ async def test_a_proof_of_a_secret_that_is_being_replaced_counts() -> None:
 
 async def test_a_task_that_two_jobs_claim_is_of_neither() -> None:
     """The signature does not cover the address: a copy at another job's address must not win by coming first."""
-    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), pace=None) as client:
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), rate_limit=None) as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_after, times=2)
         for key in ("a", "b"):
             with pytest.raises(OutcomeUnknownError):
@@ -362,7 +362,7 @@ async def test_a_task_that_two_jobs_claim_is_of_neither() -> None:
 
 async def test_a_task_that_an_answer_named_is_not_taken_by_a_webhook() -> None:
     """Its job keeps it, whatever address a copy of its webhook is sent to; the other job stays undecided."""
-    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), pace=None) as client:
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), rate_limit=None) as client:
         song = {"mv": "sonic-v6", "prompt": "[Verse]\nla"}
         task = await client.with_options(job_key="a").sonic.create_music(**song)
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from musicapi_async import Clips, Voice, WebhookVerificationError
+from musicapi_async._wire import signature
 from musicapi_async.webhooks import BODY_LIMIT, parse, sign, sign_body, verify
-from musicapi_async.wire import signature
 
 FAILED = example("webhook-sonic-failed")
 

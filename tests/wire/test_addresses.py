@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from musicapi_async.wire.addresses import suspicion
-from musicapi_async.wire.replies import answer, error_of
+from musicapi_async._wire.addresses import suspicion
+from musicapi_async._wire.replies import answer, error_of
 
 GOOD = "https://api.musicapi.ai/api/v1"
 PAGE = b"<!DOCTYPE html><title>404</title>"

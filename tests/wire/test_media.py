@@ -14,9 +14,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musicapi_async._wire import media
 from musicapi_async.sandbox import media_files
 from musicapi_async.sandbox.composer import Brief, compose
-from musicapi_async.wire import media
 
 SOUND = (np.sin(np.arange(48_000) / 20)[:, None] * [0.5, 0.3]).astype(np.float32)
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from musicapi_async._wire import codec, polls, replies
 from musicapi_async.api.families import FAMILIES, polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.errors import MusicAPIError
-from musicapi_async.wire import codec, polls, replies
 
 EXAMPLES = Path(__file__).parent.parent / "contract" / "examples"
 BODIES = [

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from musicapi_async._wire import polls, replies
+from musicapi_async._wire.polls import Memory, Seen, Verdict, decide
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.parts import ConcatPairs, Stems, Voice, WrittenLyrics
@@ -25,8 +27,6 @@ from musicapi_async.errors import (
     ServerError,
     TaskFailedError,
 )
-from musicapi_async.wire import polls, replies
-from musicapi_async.wire.polls import Memory, Seen, Verdict, decide
 
 FILE = "https://cdn.example/a.mp3"
 

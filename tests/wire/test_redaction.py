@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musicapi_async._wire.redaction import HIDDEN, Redactor
 from musicapi_async.errors import TEXT_LIMIT
-from musicapi_async.wire.redaction import HIDDEN, Redactor
 
 SECRET = 'Ab+c/d"e\\f&g 1é😀z\n_'
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musicapi_async._wire import codec, polls, replies
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.replies import Files, Midi, Persona, Upload, Wav
 from musicapi_async.api.results import Clip
 from musicapi_async.api.sonic import Sonic
-from musicapi_async.wire import codec, polls, replies
 
 LEAVES: list[tuple[bytes, Any]] = [
     (b'"plain"', "plain"),

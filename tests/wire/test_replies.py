@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from musicapi_async._wire import codec, replies
+from musicapi_async._wire.retry import Failure
 from musicapi_async.api.account import Account
 from musicapi_async.api.replies import Credits, Files, Midi, Upload
 from musicapi_async.api.sonic import Sonic
@@ -28,8 +30,6 @@ from musicapi_async.errors import (
     SubscriptionRequiredError,
     UpstreamError,
 )
-from musicapi_async.wire import codec, replies
-from musicapi_async.wire.retry import Failure
 
 CREATE = "POST /sonic/create"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from musicapi_async.wire.retry import (
+from musicapi_async._wire.retry import (
     RETRY_AFTER_LONGEST,
     Draw,
     Failure,
@@ -67,18 +67,18 @@ def test_creates_after_a_5xx_are_an_explicit_choice() -> None:
     assert decide("create", Failure.INVALID_REPLY, 1, None, daring, drawing(Random(0))) is None
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
-def test_attempts_end(retries: int) -> None:
+@pytest.mark.parametrize("max_retries", [0, 1, 3])
+def test_attempts_end(max_retries: int) -> None:
     """After as many repeats as the policy allows there is none."""
-    policy = RetryPolicy(retries=retries)
+    policy = RetryPolicy(max_retries=max_retries)
     waits = [decide("get", Failure.NOT_SENT, n, None, policy, drawing(Random(n))) for n in range(1, 6)]
-    assert [wait is not None for wait in waits] == [n <= retries for n in range(1, 6)]
+    assert [wait is not None for wait in waits] == [n <= max_retries for n in range(1, 6)]
 
 
 @given(st.integers(1, 10**9), draws)
 def test_waits_double_up_to_the_cap(attempt: int, draw: Draw) -> None:
     """The wait lies between half and all of 1, 2, 4, 8, 8, … seconds."""
-    wait = decide("get", Failure.SERVER_ERROR, attempt, None, RetryPolicy(retries=10**9), draw)
+    wait = decide("get", Failure.SERVER_ERROR, attempt, None, RetryPolicy(max_retries=10**9), draw)
     nominal = min(2.0 ** min(attempt - 1, 10), 8.0)
     assert wait is not None
     assert nominal / 2 <= wait <= nominal
@@ -112,7 +112,13 @@ def test_a_retry_after_without_sense_is_ignored(retry_after: float) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"retries": -1}, {"base": 0.0}, {"base": 9.0}, {"cap": float("inf")}, {"retry_after_cap": float("nan")}],
+    [
+        {"max_retries": -1},
+        {"base": 0.0},
+        {"base": 9.0},
+        {"cap": float("inf")},
+        {"retry_after_cap": float("nan")},
+    ],
 )
 def test_impossible_policies_are_refused(settings: dict[str, Any]) -> None:
     """A policy is checked where it is made."""

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musicapi_async._wire import replies
+from musicapi_async._wire.verdict import Outcome, carried_out, verdict
 from musicapi_async.errors import (
     APIConnectionError,
     ConnectFailedError,
@@ -18,8 +20,6 @@ from musicapi_async.errors import (
     RequestTimeoutError,
     StepFailedError,
 )
-from musicapi_async.wire import replies
-from musicapi_async.wire.verdict import Outcome, carried_out, verdict
 
 CALLS = ["POST /sonic/create", "POST /sonic/wav", "POST /sonic/lyrics", "POST /studio/create"]
 REFUSED = {400, 401, 402, 403, 404, 405, 410, 411, 413, 414, 415, 422}

@@ -1,0 +1,200 @@
+"""May a failed request be sent again, and after how long? Pure decisions, and jitter.
+
+The rule about money stands above all: a create is repeated only when it provably was not sent or provably
+was refused. There is no idempotency key, so a second send of a create that was taken is a second charge.
+
+Waits come from backoff's exponential generator, and what is random in them from its `full_jitter`, which
+draws between 0 and a wait. Alone it may wait 0 s, so here it is a part of the wait: jitter is "equal", half
+of it certain and half random. A `Retry-After` is a floor below all of that: no jitter undercuts what the
+server asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from functools import partial
+from itertools import islice
+from random import Random
+from typing import Final, Literal
+
+import backoff
+import msgspec
+
+RETRY_AFTER_LONGEST: Final = 366 * 86_400.0
+"""Seconds to which a header is clipped; nobody obeys it, but it is shown to people."""
+
+RETRY_AFTER_LENGTH: Final = 64
+"""Characters of a `Retry-After` header that may make sense; the longest date form has 33."""
+
+_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+
+Draw = Callable[[float], float]
+"""Draws a number between 0 and its argument, as `backoff.full_jitter` does."""
+
+MethodKind = Literal["get", "create", "repeatable"]
+"""What a request may cost.
+
+- `get`: reads; free.
+- `create`: charges, or might. Downloads and MIDI belong here: their answer 202 asks for the same request
+  again, which is no failure, but after a loss nobody knows whether the first one was charged.
+- `repeatable`: a POST that is free to repeat after a loss (aligned lyrics).
+"""
+
+
+def drawing(rng: Random | None) -> Draw:
+    """`backoff.full_jitter`, or the same from a generator that one can seed, for what must not vary."""
+    return backoff.full_jitter if rng is None else partial(rng.uniform, 0)
+
+
+class Failure(StrEnum):
+    """How a request failed. An open set: a word that is not here is never a reason to send again."""
+
+    NOT_SENT = "not_sent"
+    """No connection, DNS, TLS, no pool slot: not one byte of the request left."""
+
+    SENT_UNKNOWN = "sent_unknown"
+    """Time-out or loss after sending may have begun."""
+
+    RATE_LIMITED = "rate_limited"
+    """429, or a 403 that says "QPS limit" or "Queue is full": refused before it was accepted."""
+
+    SERVER_ERROR = "server_error"
+    """5xx."""
+
+    INVALID_REPLY = "invalid_reply"
+    """A 2xx that is not JSON or lacks what is needed."""
+
+    REFUSED = "refused"
+    """Any other 4xx."""
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how patiently to send again; times in seconds."""
+
+    max_retries: int = 3
+    """Repeats after the first attempt; 0 sends once."""
+
+    base: float = 1.0
+    """The first wait."""
+
+    cap: float = 8.0
+    """No wait grows beyond this, unless the server asks for more."""
+
+    retry_after_cap: float = 60.0
+    """A longer `Retry-After` is not waited for: the error goes to the caller with its `retry_after`."""
+
+    resend_creates_on_5xx: bool = False
+    """Send a create again after a 5xx. It may then be charged twice."""
+
+    def __post_init__(self) -> None:
+        if self.max_retries < 0:
+            raise ValueError(f"retries must not be negative, got {self.max_retries!r}")
+        for name in ("base", "cap", "retry_after_cap"):
+            value: float = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+        if not 0 < self.base <= self.cap:
+            raise ValueError(f"base must be positive and at most cap, got {self.base!r} and {self.cap!r}")
+
+
+def decide(  # noqa: PLR0917 - these six decide
+    method_kind: MethodKind,
+    failure: Failure | str,
+    attempt: int,
+    retry_after: float | None,
+    policy: RetryPolicy,
+    draw: Draw,
+) -> float | None:
+    """The seconds to wait before the request is sent again, or None: do not send it again.
+
+    `attempt` counts from 1 and is the one that failed; `retry_after` is what the server asked for.
+    """
+    if attempt > policy.max_retries or not may_repeat(method_kind, failure, policy):
+        return None
+    wait = equal_jitter(_delay(attempt, policy), draw)
+    if retry_after is None or not retry_after > 0:
+        return wait
+    return max(wait, retry_after) if retry_after <= policy.retry_after_cap else None
+
+
+def may_repeat(method_kind: MethodKind, failure: Failure | str, policy: RetryPolicy) -> bool:
+    """Whether a request of this kind may be sent again after this failure, if attempts are left."""
+    match failure:
+        case Failure.NOT_SENT | Failure.RATE_LIMITED:
+            return True
+        case Failure.SENT_UNKNOWN:
+            return method_kind in ("get", "repeatable")
+        case Failure.SERVER_ERROR:
+            return method_kind == "get" or (method_kind == "create" and policy.resend_creates_on_5xx)
+        case Failure.INVALID_REPLY:
+            return method_kind == "get"
+        case _:
+            return False
+
+
+def delays(base: float = 1.0, cap: float = 8.0) -> Iterator[float]:
+    """base, 2 base, 4 base, … and cap for ever: waits between attempts, in seconds, without jitter."""
+    for value in backoff.expo(base=2, factor=base, max_value=cap):
+        # The first value only starts the generator for backoff's own `send()`; one that yields its first
+        # wait at once, as the fork of the same name may, loses nothing here.
+        if value is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            yield value
+
+
+def _delay(attempt: int, policy: RetryPolicy) -> float:
+    # Doubling from the smallest float passes any cap in 2,100 steps.
+    return next(islice(delays(policy.base, policy.cap), min(max(attempt, 1), 2200) - 1, None))
+
+
+def equal_jitter(value: float, draw: Draw) -> float:
+    """Between half of `value` and all of it: many clients spread, and none comes at once."""
+    return value / 2 + draw(value / 2)
+
+
+def full_jitter(value: float, draw: Draw) -> float:
+    """Anything between a thousandth of `value`, so that it is never 0, and all of it."""
+    return value * 0.001 + draw(value * 0.999)
+
+
+def spread(value: float, fraction: float, draw: Draw) -> float:
+    """`value` give or take `fraction` of it, never 0 for a positive value. 0 <= fraction < 1."""
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction must be 0 or more and below 1, got {fraction!r}")
+    return value * (1 - fraction) + draw(2 * fraction * value)
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """The seconds that a `Retry-After` header asks for, or None if it says nothing that makes sense.
+
+    `now` is the time in seconds since 1970, for the date form. A date in the past is 0; a number is
+    clipped to a year. Negative numbers, NaN, infinity and other text are None. Never raises.
+    """
+    if value is None or len(value) > RETRY_AFTER_LENGTH:
+        return None
+    text = value.strip()
+    if _SECONDS.fullmatch(text):
+        return min(float(text), RETRY_AFTER_LONGEST)
+    try:
+        date = parsedate_to_datetime(text)
+        # A date without a zone is GMT, as the header's definition says.
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_LONGEST) if math.isfinite(seconds) else None
+
+
+POLL_PAUSE_FIRST: Final = 2.0
+POLL_PAUSE_LONGEST: Final = 60.0
+"""Seconds; four pauses of 2, 8, 32 and 60 s bridge a break of the network of more than a minute."""
+
+
+def poll_pause(failures: int, draw: Draw) -> float:
+    """Seconds before a task is looked at again after `failures` transient failures in a row (1 or more)."""
+    growing = backoff.expo(base=4, factor=POLL_PAUSE_FIRST, max_value=POLL_PAUSE_LONGEST)
+    values = (value for value in growing if value is not None)  # pyright: ignore[reportUnnecessaryComparison]
+    return equal_jitter(next(islice(values, min(max(failures, 1), 10) - 1, None)), draw)

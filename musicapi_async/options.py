@@ -1,0 +1,306 @@
+"""Settings: from arguments, then from the environment, checked once at construction."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from .errors import RequestValidationError
+
+DEFAULT_BASE_URL: Final = "https://api.musicapi.ai/api/v1"
+KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
+URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
+SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts that are this machine."""
+ENCODED_DOT: Final = re.compile(r"%(25)*2e", re.IGNORECASE)
+"""`%2e`, also encoded again."""
+QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
+
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for DNS, TCP and TLS of one attempt (contract, errors 6)."""
+ATTEMPT_TIMEOUT: Final = 60.0
+"""Seconds after which an attempt is given up (contract, errors 6)."""
+POLL_TIMEOUT: Final = 30.0
+"""The same for polls (contract, errors 6)."""
+BODY_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of a reply that are read at most; a poll of 24 stems is below 50 kB."""
+
+Validation = Literal["error", "warn", "off"]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are made; `client.with_options(...)` changes them for a view of the client.
+
+    `attempt_timeout` seconds for one attempt (None: the documented time of each endpoint),
+    `deadline` seconds for a whole call with its repeats and waits for the rate (None: none), `max_retries`
+    after the first attempt, `validate` 'error', 'warn' or 'off' for the local checks, `job_key` makes a
+    create idempotent, `extra_body` fields that are added to the JSON body as they are, `resend_creates_on_5xx`
+    repeats a paid call after a 5xx, which may pay twice, `check_balance` asks for the credits before a call
+    that is written down, and after one whose outcome is unknown.
+    """
+
+    attempt_timeout: float | None = None
+    deadline: float | None = None
+    max_retries: int = 3
+    validate: Validation = "error"
+    job_key: str | None = None
+    extra_body: Mapping[str, object] | None = None
+    resend_creates_on_5xx: bool = False
+    check_balance: bool = False
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The fields, of `extra_body` only the names: a value in it may be secret."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        if self.extra_body is not None:
+            shown["extra_body"] = list(self.extra_body)
+        return list(shown.items())
+
+    def __repr__(self) -> str:
+        return f"Options({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __post_init__(self) -> None:
+        for name in ("attempt_timeout", "deadline"):
+            value = getattr(self, name)
+            if value is not None:
+                check_seconds(name, value)
+        if type(self.max_retries) is not int or not 0 <= self.max_retries <= 100:
+            raise _bad("max_retries", "a whole number from 0 to 100", repr(self.max_retries))
+        if self.validate not in ("error", "warn", "off"):
+            raise _bad("validate", "'error', 'warn' or 'off'", repr(self.validate))
+        if self.extra_body is not None and not _is_mapping(self.extra_body):
+            raise _bad("extra_body", "a mapping of fields", type(self.extra_body).__name__)
+        if self.job_key is not None:
+            if not _is_text(self.job_key) or not self.job_key.strip():
+                raise _bad("job_key", "text, not empty", repr(self.job_key))
+            check_text("job_key", self.job_key)
+
+
+SONIC_POLL: Final = "/sonic/task/{task_id}"
+"""Where songs are polled (contract, sonic 21)."""
+
+
+class SonicPaths:
+    """The paths of Sonic at a host: sister hosts may have another word in them (contract, sonic 22).
+
+    Where such a host is polled is not known for sure, so `poll` can be given; else it is that of the alias.
+    """
+
+    def __init__(self, word: str = "sonic", poll: str | None = None) -> None:
+        if not _is_text(word) or not re.fullmatch(r"[\w-]+", word, re.ASCII):
+            raise _bad("sonic_word", "one word of a path, such as 'suno'", repr(word))
+        if poll is not None and not (
+            _is_text(poll) and re.fullmatch(r"(/[\w.-]+)+/\{task_id\}", poll, re.ASCII)
+        ):
+            raise _bad("sonic_poll", "a path such as '/suno/task/{task_id}'", repr(poll))
+        if poll is not None and leaves_folder(poll):
+            raise _bad("sonic_poll", "a path without '..'", repr(poll))
+        self._word: Final = word
+        self._poll: Final = poll or (SONIC_POLL if word == "sonic" else f"/{word}/clip/{{task_id}}")
+
+    def of(self, path: str) -> str:
+        """The path at this host of a declared one."""
+        if path == SONIC_POLL:
+            return self._poll
+        if self._word == "sonic" or not path.startswith("/sonic/"):
+            return path
+        return f"/{self._word}/{path.removeprefix('/sonic/')}"
+
+
+PARTS: Final[Mapping[str, tuple[str, str]]] = {
+    "store": ("change", 'a store such as SQLiteStore("jobs.sqlite")'),
+    "polling": ("observed", "a policy of musicapi_async.polling.schedule"),
+    "limiter": ("slot", "a RateLimiter"),
+    "session": ("request", "an aiohttp.ClientSession"),
+    "webhooks": ("order", 'Webhooks(url="https://...", secret="...")'),
+    "clock": ("sleep", "a Clock"),
+}
+"""Parts that a client can be given: a method by which they are known, and what to give."""
+
+
+def check_parts(**given: object) -> None:
+    """Refuse what cannot be the part of its name, such as a path where a store is wanted."""
+    for name, value in given.items():
+        method, limit = PARTS[name]
+        if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
+            shown = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise _bad(name, limit, shown)
+
+
+def check_proxy(url: object) -> None:
+    """Refuse what is no proxy's address; the text does not show it, as it may hold a password."""
+    try:
+        good = isinstance(url, str) and urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname
+    except ValueError:
+        good = False
+    if url is not None and not good:
+        raise _bad("proxy", "an http or https address such as 'http://proxy.example:8080'", "")
+
+
+def check_private_addresses(forbid: object, *, by_proxy: bool) -> None:
+    """Refuse to forbid what a proxy would do unseen."""
+    if not isinstance(forbid, bool):
+        raise _bad("forbid_private_addresses", "True or False", type(forbid).__name__)
+    if forbid and by_proxy:
+        raise _bad(
+            "forbid_private_addresses",
+            "False with proxy or trust_env, as the proxy decides which addresses it connects to",
+            "",
+        )
+
+
+def find_proxy(url: str) -> str | None:
+    """The proxy that the environment names for an address (`HTTPS_PROXY`, `NO_PROXY`, ...), or None."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    return proxy if proxy.startswith(("http://", "https://")) else None
+
+
+def proxy_secrets(proxy: str | None, *, trust_env: bool) -> Iterator[str]:
+    """The secrets in the addresses of the proxies that may be used, in all forms in which they are sent."""
+    from urllib.request import getproxies
+
+    for address in (proxy, *(getproxies().values() if trust_env else ())):
+        try:
+            parts = urlsplit(address or "")
+        except ValueError:
+            continue
+        if parts.password:
+            user, password = unquote(parts.username or ""), unquote(parts.password)
+            login = f"{user}:{password}"
+            yield from (password, login, base64.b64encode(login.encode()).decode())
+
+
+def is_protected(url: str) -> bool:
+    """Whether nobody can listen to calls of this address: https, or http to this machine itself."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (
+            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        )
+    except ValueError:
+        return False
+
+
+def leaves_folder(path: str) -> bool:
+    """Whether a part of the path is `.` or `..`, or it has an encoded dot, which servers take for one."""
+    return bool({".", ".."} & set(path.split("/"))) or ENCODED_DOT.search(path) is not None
+
+
+def check_text(name: str, value: str) -> None:
+    """Refuse text that cannot be sent or written, such as a lone surrogate from a broken file."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _bad(name, "text that is valid Unicode", ascii(value[:40])) from None
+
+
+def check_seconds(name: str, value: float) -> float:
+    """`value` if it is a positive finite number of seconds, else `RequestValidationError`."""
+    if not _is_positive(value):
+        raise _bad(name, "a positive number of seconds", repr(value))
+    return float(value)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_positive(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    )
+
+
+def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The API key: the argument, else MUSICAPI_KEY, else MUSICAPI_API_KEY.
+
+    Raises `RequestValidationError` if there is none, or if it stands in quotes, begins with 'Bearer ', or
+    holds white space or characters that no header takes. The text never shows the key.
+    """
+    key = given
+    if key is None:
+        key = next((environment[name] for name in KEY_VARIABLES if environment.get(name)), None)
+    if not key:
+        raise RequestValidationError(
+            "no API key: pass api_key=... or set MUSICAPI_KEY",
+            field="api_key",
+            hint="Without an account, try `musicapi demo` or musicapi_async.sandbox.Sandbox.",
+        )
+    if key[0] in QUOTES or key[-1] in QUOTES:
+        raise _bad("api_key", "the key alone, without quotes around it", "")
+    if key.lower().startswith("bearer "):
+        raise _bad("api_key", "the key alone, without the leading 'Bearer '", "")
+    if any(character.isspace() for character in key) or not key.isascii() or not key.isprintable():
+        raise _bad("api_key", "printable ASCII without white space", "")
+    return key
+
+
+def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a trailing slash.
+
+    Raises `RequestValidationError` for what is no address, for http beyond this machine, which would carry
+    the key in the open, and for a path with `..` or `%2e`.
+    """
+    asked = given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL
+    url = asked.rstrip("/")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = good and not (parts.query or parts.fragment or parts.username or parts.password)
+    except ValueError:
+        good = False
+    origin = "" if given else f" (from {URL_VARIABLE})"
+    if not good or any(character.isspace() for character in url):
+        raise _bad("base_url", f"an http or https address such as {DEFAULT_BASE_URL}", _shown(asked) + origin)
+    if not is_protected(url):
+        limit = "an https address, or http to this machine alone, because the key goes there"
+        raise _bad("base_url", limit, repr(url[:100]) + origin)
+    if leaves_folder(urlsplit(url).path) or "\\" in url:
+        raise _bad("base_url", "a path without '..', '%2e' and backslashes", repr(url[:100]) + origin)
+    return url
+
+
+def _shown(url: str) -> str:
+    """A refused address for the error, with what was meant where that can be told; never a password."""
+    if "@" in url or "?" in url or len(url) > 100:
+        return "one with a user, a query, or too long"
+    bare = url.strip(" \t\r\n'\"").rstrip("/")
+    told = repr(url)
+    if "://" not in bare and re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]*)?", bare):
+        scheme = "http" if bare.partition(":")[0].partition("/")[0] in LOOPBACK else "https"
+        path = "" if "/" in bare else urlsplit(DEFAULT_BASE_URL).path
+        return f"{told}; did you mean {scheme}://{bare}{path}?"
+    return f"{told}; did you mean {bare}?" if bare != url.rstrip("/") else told
+
+
+def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ) -> float:
+    """MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
+    told = environment.get(SPEED_VARIABLE)
+    if not told or urlsplit(base_url).hostname not in LOOPBACK:
+        return 1.0
+    try:
+        return check_seconds(SPEED_VARIABLE, float(told))
+    except ValueError:
+        raise _bad(SPEED_VARIABLE, "a positive number", repr(told)) from None
+
+
+def _bad(field: str, limit: str, value: str) -> RequestValidationError:
+    text = f"{field}: {limit}" + (f", got {value}" if value else "")
+    return RequestValidationError(text, field=field, limit=limit, value=value)

@@ -1,0 +1,97 @@
+"""A delivery of the service, received the same way with every web framework."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import anyio
+
+from ..errors import WebhookVerificationError
+from .problems import ENCODED, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
+
+if TYPE_CHECKING:
+    from . import Event, Inbox
+    from .events import Headers
+
+log: Final = logging.getLogger("musicapi_async")
+
+WEBHOOK_PATH: Final = "/webhooks/musicapi"
+BODY_TIMEOUT: Final = 10.0
+"""Real seconds within which the whole body must arrive. 1 MiB takes as long at 0.8 Mbit/s; a sender of single
+bytes would hold its connection for days."""
+
+OnEvent: TypeAlias = "Callable[[Event], Awaitable[object]]"
+
+
+async def read_body(parts: AsyncIterator[bytes], limit: int, timeout: float) -> bytes | Problem:
+    """Read a body that anyone may have sent.
+
+    Args:
+        parts: the body as it arrives. It may end early.
+        limit: bytes of the largest body; nothing beyond is read.
+        timeout: real seconds within which the body must be complete.
+
+    Returns:
+        The body, or the problem to answer, after which the connection must be closed.
+    """
+    body = bytearray()
+    with anyio.move_on_after(timeout) as deadline:
+        async for part in parts:
+            body += part
+            if len(body) > limit:
+                return TOO_LARGE
+    return TOO_SLOW if deadline.cancelled_caught else bytes(body)
+
+
+async def receive(
+    inbox: Inbox,
+    headers: Headers,
+    parts: AsyncGenerator[bytes, None],
+    url: str,
+    on_event: OnEvent | None,
+    *,
+    encoding: str | None,
+    limit: int,
+    timeout: float,
+) -> Problem | None:
+    """Read a delivery and finish the waits for its task.
+
+    The signature covers the bytes as they were sent, and some frameworks decompress a body before anyone can
+    see these bytes. So a body with a content encoding is refused, unread: it costs no memory either.
+
+    Args:
+        inbox: the client's.
+        headers: as they came.
+        parts: the raw body as it arrives; closed at the end.
+        url: the address that was called.
+        on_event: called with each event once. If it raises, the event is forgotten, so that the service,
+            which is answered with an error, may send it again.
+        encoding: the value of the Content-Encoding header.
+        limit: bytes of the largest body.
+        timeout: real seconds within which the body must be complete.
+
+    Returns:
+        What to answer instead of 204, or None.
+    """
+    if (encoding or "identity").strip().lower() != "identity":
+        log.warning("a webhook was refused: Content-Encoding %s", loggable(encoding))
+        return ENCODED
+    async with aclosing(parts):
+        body = await read_body(parts, limit, timeout)
+    if isinstance(body, Problem):
+        return body
+    try:
+        event = await inbox.handle(headers, body, url=url)
+    except WebhookVerificationError as error:
+        log.warning("a webhook was refused: %s", loggable(error))
+        return problem_of(error)
+    if on_event is not None and not event.is_duplicate:
+        try:
+            await on_event(event)
+        except BaseException:
+            inbox.forget(event)
+            raise
+    return None

@@ -1,0 +1,187 @@
+"""Visitors of event streams: which task a visitor may watch, and what a visitor may cost.
+
+A token names a task; it proves nothing, and anyone can invent one. To watch a task that this process knows
+costs what the wait for it costs anyway. A task that it does not know has to be looked up at the service,
+and each lookup is a poll that delays the polls for everyone's songs. So lookups have a limit, what was not
+found is remembered, and nothing is shown of a task before the service has said that it exists.
+
+Tasks that an earlier process made are unknown, too, unless a job store holds them. So whoever comes while no
+lookup is left is not refused: a browser does not come back after an error. The answer is a stream that ends
+at once and tells the browser when to reconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from ..api.families import polled_as
+from ..api.handle import Task
+from ..api.results import TaskUpdate
+from ..errors import NotFoundError, RequestValidationError
+from .problems import NO_TASK, Problem
+from .streams import has_ended, stream
+
+EVENTS_PATH: Final = "/tasks/{token}/events"
+
+LOOKUPS: Final = 20
+"""Lookups at once, and in a burst: far fewer than the 64 polls that may be under way."""
+LOOKUPS_PER_SECOND: Final = 2.0
+"""Lookups in the long run, by real time: little beside the polls of a back end with a hundred songs."""
+LOOKUP_TIME: Final = 10.0
+"""Real seconds within which a lookup must be answered."""
+RECONNECT_LATER: Final = 5000
+"""Milliseconds after which a browser reconnects for which no lookup was left."""
+REMEMBERED: Final = 10_000
+"""Unknown tasks that are remembered, 150 bytes each."""
+REMEMBERED_FOR: Final = 300.0
+"""Real seconds. Not for ever: another process may hand out a token before the service knows its task."""
+LONGEST_TOKEN: Final = 1000
+"""Characters; tokens of real tasks have about 80."""
+
+Allowed: TypeAlias = bool | Awaitable[bool]
+Later = Literal["later"]
+LATER: Final[Later] = "later"
+May: TypeAlias = Callable[[Task[Any]], Allowed]
+
+
+def check_guarded(events: str | None, authorize: object, public: bool, where: str) -> None:
+    """Raise `RequestValidationError` for event streams of which nobody said who may watch them."""
+    if events is not None and authorize is None and not public:
+        raise RequestValidationError(
+            f"{where} includes the event stream {events}, and nothing says who may watch a task",
+            field="authorize",
+            hint="Give authorize=check, where check(request, task) returns True for a visitor who may watch "
+            "the task; or public=True, if to know its token is enough; or events=None for no stream.",
+        )
+
+
+class Tasks(Protocol):
+    """What is needed of a client."""
+
+    def task(self, token: str, /) -> Task[Any]:
+        """Make the handle of a task; `RequestValidationError` for what is no token."""
+        ...
+
+    def with_options(self, **changes: Any) -> Tasks:
+        """The same client with other options."""
+        ...
+
+
+class Visitors:
+    """The visitors of one application."""
+
+    def __init__(self, *, heartbeat: float) -> None:
+        self._heartbeat: Final = heartbeat
+        self._missing: Final[OrderedDict[bytes, float]] = OrderedDict()
+        """When each task was not found, by the digest of its name; the oldest first."""
+        self._looking: Final[dict[bytes, asyncio.Task[TaskUpdate]]] = {}
+        self._lookups = 0.0
+        self._counted_at = -math.inf
+
+    async def watch(
+        self, client: Tasks, token: str, last_event_id: str | None, may: May | None
+    ) -> Problem | AsyncGenerator[bytes, None] | None:
+        """Return the events of a task for one visitor. Free.
+
+        Args:
+            client: makes the handle of the task.
+            token: what the visitor sent.
+            last_event_id: the `Last-Event-ID` that the visitor's browser sent.
+            may: says whether the visitor may watch a task; None: everyone may.
+
+        Returns:
+            The chunks to send, the problem to answer instead, or None for 204, after which a browser does not
+            reconnect. Who may not watch a task is told that there is none.
+        """
+        if has_ended(last_event_id):
+            return None
+        if len(token) > LONGEST_TOKEN:
+            return NO_TASK
+        try:
+            task = client.task(token)
+        except RequestValidationError:
+            return NO_TASK
+        if polled_as(task.family, task.kind) is None or not await _may_watch(may, task):
+            return NO_TASK
+        updates: AsyncGenerator[TaskUpdate, None]
+        if await task.is_known():
+            updates = task.updates()
+        else:
+            lookup = self._lookup(client, task)
+            if lookup is None:
+                return NO_TASK
+            found = await _outcome(lookup)
+            if isinstance(found, NotFoundError):
+                return NO_TASK
+            if not isinstance(found, TaskUpdate):
+                return _come_back()
+            updates = _continued(found, task)
+        return stream(updates, last_event_id, heartbeat=self._heartbeat)
+
+    def _lookup(self, client: Tasks, task: Task[Any]) -> asyncio.Task[TaskUpdate] | Later | None:
+        """Return the poll of an unknown task, shared by its visitors; None if it was not found lately."""
+        key = blake2b(f"{task.family} {task.task_id}".encode(), digest_size=16).digest()
+        if (running := self._looking.get(key)) is not None:
+            return running
+        now = asyncio.get_running_loop().time()
+        if now - self._missing.get(key, -math.inf) < REMEMBERED_FOR:
+            return None
+        refilled = self._lookups + (now - self._counted_at) * LOOKUPS_PER_SECOND
+        self._lookups, self._counted_at = min(float(LOOKUPS), refilled), now
+        if self._lookups < 1 or len(self._looking) >= LOOKUPS:
+            return LATER
+        self._lookups -= 1
+        once = client.with_options(max_retries=0).task(task.token)
+        lookup = asyncio.get_running_loop().create_task(once.refresh())
+        self._looking[key] = lookup
+        lookup.add_done_callback(partial(self._looked_up, key))
+        return lookup
+
+    def _looked_up(self, key: bytes, lookup: asyncio.Task[TaskUpdate]) -> None:
+        del self._looking[key]
+        if not lookup.cancelled() and isinstance(lookup.exception(), NotFoundError):
+            self._missing.pop(key, None)
+            self._missing[key] = lookup.get_loop().time()
+            while len(self._missing) > REMEMBERED:
+                self._missing.popitem(last=False)
+
+
+async def _outcome(lookup: asyncio.Task[TaskUpdate] | Later) -> TaskUpdate | BaseException | None:
+    """What a lookup found or raised; None if it takes too long or may not start yet."""
+    if lookup == LATER:
+        return None
+    done, _ = await asyncio.wait({lookup}, timeout=LOOKUP_TIME)
+    if not done or lookup.cancelled():
+        return None
+    return lookup.exception() or lookup.result()
+
+
+async def _may_watch(may: May | None, task: Task[Any]) -> bool:
+    if may is None:
+        return True
+    allowed = may(task)
+    return bool(await allowed if inspect.isawaitable(allowed) else allowed)
+
+
+async def _continued(first: TaskUpdate, task: Task[Any]) -> AsyncGenerator[TaskUpdate, None]:
+    """The update that was looked up, then what polls show; not the state before the first poll."""
+    yield first
+    if first.is_terminal:
+        return
+    async with aclosing(task.updates()) as updates:
+        async for update in updates:
+            if update.raw is not None or update.is_terminal:
+                yield update
+
+
+async def _come_back() -> AsyncGenerator[bytes, None]:
+    """A stream that only tells the browser when to reconnect."""
+    yield f"retry: {RECONNECT_LATER}\n: this task could not be looked up yet\n\n".encode()

@@ -1,0 +1,92 @@
+"""Several processes on one file: one charge for each key, and what a killed process leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import anyio
+import pytest
+from forked import Piped
+from patience import until
+
+from musicapi_async.errors import OutcomeUnknownError
+from musicapi_async.jobs import SQLiteStore
+from musicapi_async.sandbox import Fault, Sandbox
+
+
+async def start(sandbox: Sandbox, path: Path, *names: str) -> Piped:
+    """A process that makes a song for each name, under the name as its job key, and prints their tasks."""
+    return await Piped.started("store_process:main", sandbox.base_url, sandbox.api_key, str(path), *names)
+
+
+async def test_eight_processes_pay_once_for_each_of_200_keys(tmp_path: Path) -> None:
+    """Every key is asked for by four processes; all get the same task, and it is charged once."""
+    draw = random.Random(5)
+    names = [f"song-{index}" for index in range(200)]
+    async with Sandbox(credits=1e6) as sandbox:
+        shares: list[list[str]] = [[] for _ in range(8)]
+        for name in names:
+            for share in draw.sample(shares, 4):
+                share.append(name)
+        for share in shares:
+            draw.shuffle(share)
+        workers = await asyncio.gather(
+            *(start(sandbox, tmp_path / "jobs.sqlite", *share) for share in shares)
+        )
+        found: dict[str, set[str]] = {}
+        for out, _ in await asyncio.gather(*(worker.communicate() for worker in workers)):
+            for name, task_id in json.loads(out):
+                found.setdefault(name, set()).add(task_id)
+        assert set(found) == set(names)
+        assert all(len(tasks) == 1 for tasks in found.values())
+        charged = [entry for entry in sandbox.journal.creates if entry.charge]
+        assert len(charged) == len(sandbox.journal.creates) == 200
+    store = SQLiteStore(tmp_path / "jobs.sqlite")
+    assert {job.state for job in await store.jobs()} == {"accepted"}
+    await store.aclose()
+
+
+async def test_a_process_killed_while_sending_leaves_an_ambiguous_job(tmp_path: Path) -> None:
+    """Killed between send and answer: nobody knows, so the job is listed and the key sends nothing."""
+    async with Sandbox() as sandbox:
+        sandbox.faults.on("POST", "/sonic/create", Fault.hang)
+        worker = await start(sandbox, tmp_path / "jobs.sqlite", "song")
+        await until(lambda: len(sandbox.journal.creates) == 1)
+        worker.kill()
+        await worker.ended()
+        async with sandbox.client(store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
+            (job,) = await client.jobs("ambiguous")
+            assert job.key == "song"
+            assert "ended before" in job.why
+            with pytest.raises(OutcomeUnknownError):
+                await client.with_options(job_key="song").sonic.create_music(
+                    mv="sonic-v6", gpt_description_prompt="rain", title="song"
+                )
+            task = await client.resolve("song", task_id=sandbox.journal.creates[0].task_id)
+            assert (await task.refresh()).task_id == task.task_id
+        assert len(sandbox.journal.creates) == 1
+
+
+async def test_a_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    """Killed before sending: the key is free, and one request is sent in all."""
+    path = tmp_path / "jobs.sqlite"
+    async with Sandbox(create_limit=(1, 30.0)) as sandbox:
+        async with sandbox.client(rate_limit=None) as client:
+            await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="first")
+        worker = await start(sandbox, path, "song")  # it is told 429 and to wait
+        await until(lambda: len(sandbox.journal.creates) == 2 and sandbox.journal.creates[1].status == 429)
+        store = SQLiteStore(path)
+        await anyio.sleep(0.1)  # what the process does with the answer cannot be seen from here
+        assert [job.state for job in await store.jobs()] == ["reserved"]
+        worker.kill()
+        await worker.ended()
+        await store.aclose()
+    async with Sandbox(port=sandbox.port) as open_again:
+        async with open_again.client(store=SQLiteStore(path)) as client:
+            await client.with_options(job_key="song").sonic.create_music(
+                mv="sonic-v6", gpt_description_prompt="rain", title="song"
+            )
+        assert len(open_again.journal.creates) == 1

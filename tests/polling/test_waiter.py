@@ -1,0 +1,577 @@
+"""The scheduler, in virtual time: polls come from a scripted function, nothing touches a network."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from musicapi_async._wire import replies
+from musicapi_async._wire.looks import Seen
+from musicapi_async._wire.polls import read_poll, unanswered
+from musicapi_async._wire.retry import drawing
+from musicapi_async.api.families import polled_as
+from musicapi_async.api.handle import Task, TaskRef
+from musicapi_async.api.operation import Polled
+from musicapi_async.api.parts import Stems
+from musicapi_async.api.results import Clips
+from musicapi_async.clock import Clock
+from musicapi_async.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    RequestValidationError,
+    TaskError,
+    TaskFailedError,
+    TaskTimeoutError,
+)
+from musicapi_async.polling.schedule import Fixed
+from musicapi_async.polling.waiter import BODIES, TaskWaiter
+from musicapi_async.testing.virtual import VirtualTimeLoop
+
+STREAM = "https://audiopipe.suno.ai/?item_id=c1"
+FILE = "https://cdn1.suno.ai/c1.mp3"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Every test here runs in virtual time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+def clip(state: str, url: str | None = None) -> dict[str, Any]:
+    return {"clip_id": "c1", "state": state, "audio_url": url}
+
+
+class Service:
+    """Tasks that finish at given ages; counts the looks."""
+
+    def __init__(self, clock: Clock, *, done_after: float = 100.0, stream_after: float = 20.0) -> None:
+        self.clock = clock
+        self.done_after = done_after
+        self.stream_after = stream_after
+        self.started: dict[str, float] = {}
+        self.looks: Counter[str] = Counter()
+        self.at: dict[str, list[float]] = {}
+        self.answers: Callable[[TaskRef, float], tuple[int, Any] | Exception | None] = lambda ref, age: None
+
+    def ref(self, task_id: str, kind: str = "create_music") -> TaskRef:
+        self.started[task_id] = self.clock.now()
+        return TaskRef("sonic", task_id, kind, self.clock.time(), own=True)
+
+    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
+        await asyncio.sleep(0.05)
+        age = self.clock.now() - self.started[ref.task_id]
+        self.looks[ref.task_id] += 1
+        self.at.setdefault(ref.task_id, []).append(age)
+        answer = self.answers(ref, age) or self.normal(age)
+        if isinstance(answer, ConnectionLostError):
+            return unanswered(answer, ref=ref)
+        if isinstance(answer, Exception):
+            raise answer
+        status, body = answer
+        return read_poll(replies.answer(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
+
+    def normal(self, age: float) -> tuple[int, Any]:
+        if age < self.stream_after:
+            return 202, {"type": "not_ready"}
+        if age < self.done_after:
+            return 200, {"code": 200, "data": [clip("running", STREAM)]}
+        return 200, {"code": 200, "data": [clip("succeeded", FILE)]}
+
+
+def polled_of(ref: TaskRef) -> Polled:
+    polled = polled_as(ref.family, ref.kind)
+    assert polled is not None
+    return polled
+
+
+def make(
+    service: Service,
+    ended: Callable[[Any, Any], None] | None = None,
+    interval: float = 15.0,
+    *,
+    reached: bool = False,
+) -> TaskWaiter:
+    draw = drawing(random.Random(1))
+    return TaskWaiter(
+        service.look,
+        Fixed(interval, draw=draw),
+        service.clock,
+        draw,
+        polled_of,
+        concurrency=8,
+        ended=ended,
+        reached=lambda: reached,
+    )
+
+
+class Handles:
+    """A watcher for `Task` handles over a bare waiter."""
+
+    def __init__(self, waiter: TaskWaiter) -> None:
+        self.wait = waiter.wait
+        self.updates = waiter.updates
+
+    async def refresh(self, ref: TaskRef) -> Any:
+        raise AssertionError("not used here")
+
+
+async def test_wait_returns_the_clips_soon_after_they_are_there() -> None:
+    """A look every 15 s notices a song of 100 s at the first look after it."""
+    service = Service(Clock())
+    waiter = make(service)
+    update = await waiter.wait(service.ref("t"), "all", None)
+    assert [c.final_url for c in update.clips] == [FILE]
+    assert 100 <= service.at["t"][-1] <= 100 + 15 * 1.1 + 0.1
+    assert waiter.watched == 0
+
+
+async def test_many_waiters_share_each_poll() -> None:
+    """A hundred callers who wait for one task cause the polls of one."""
+    service = Service(Clock())
+    waiter = make(service)
+    ref = service.ref("t")
+    alone = service.ref("alone")
+    updates = await asyncio.gather(
+        *(waiter.wait(ref, "all", None) for _ in range(100)), waiter.wait(alone, "all", None)
+    )
+    assert all(update.result is not None for update in updates)
+    assert abs(service.looks["t"] - service.looks["alone"]) <= 1
+
+
+async def test_cancelling_one_waiter_leaves_the_others_alone() -> None:
+    """A cancelled caller goes; the rest get their clips; nothing stays behind."""
+    service = Service(Clock())
+    waiter = make(service)
+    ref = service.ref("t")
+    callers = [asyncio.create_task(waiter.wait(ref, "all", None)) for _ in range(5)]
+    await asyncio.sleep(30)
+    callers[0].cancel()
+    callers[3].cancel()
+    ended = await asyncio.gather(*callers, return_exceptions=True)
+    assert [isinstance(one, asyncio.CancelledError) for one in ended] == [True, False, False, True, False]
+    assert waiter.watched == 0
+
+
+async def test_a_task_that_nobody_waits_for_is_not_polled() -> None:
+    """When the last waiter has gone, polling stops."""
+    service = Service(Clock(), done_after=1e9)
+    waiter = make(service)
+    caller = asyncio.create_task(waiter.wait(service.ref("t"), "all", None))
+    await asyncio.sleep(40)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    before = service.looks["t"]
+    await asyncio.sleep(500)
+    assert service.looks["t"] == before
+
+
+async def test_until_stream_ends_with_the_first_audio_and_looks_at_the_documented_interval() -> None:
+    """Early audio is noticed although the policy would look much later."""
+    service = Service(Clock(), done_after=500, stream_after=20)
+    waiter = make(service, interval=200)
+    update = await waiter.wait(service.ref("t"), "stream", None)
+    assert update.clips[0].stream_url == STREAM
+    assert update.clips[0].final_url is None
+    assert service.at["t"][-1] <= 36
+
+
+async def test_until_first_ends_with_the_first_succeeded_clip() -> None:
+    """One of two clips is enough."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (
+        (200, {"data": [clip("succeeded", FILE), {"clip_id": "c2", "state": "running"}]})
+        if age > 50
+        else None
+    )
+    update = await make(service).wait(service.ref("t"), "first", None)
+    assert [c.state for c in update.clips] == ["succeeded", "running"]
+    assert update.result is None
+
+
+async def test_a_timeout_says_that_the_task_goes_on_and_how_to_resume() -> None:
+    """The time-out carries the id and never says 'try again'."""
+    service = Service(Clock(), done_after=1e9)
+    with pytest.raises(TaskTimeoutError) as caught:
+        await make(service).wait(service.ref("t"), "all", 100)
+    assert caught.value.task_id == "t"
+    assert caught.value.elapsed == pytest.approx(100, abs=0.5)
+    assert caught.value.last_body["data"][0]["state"] == "running"
+    text = str(caught.value)
+    assert "already paid for" in text
+    assert "client.task('sonic', 't'" in text
+    assert "try again" not in text.lower()
+
+
+async def test_the_default_deadline_is_the_familys() -> None:
+    """Songs are waited for 900 s, stems 1800 s."""
+    service = Service(Clock(), done_after=1e9)
+    waiter = make(service)
+    for kind, seconds in (("create_music", 900), ("stems_full", 1800)):
+        with pytest.raises(TaskTimeoutError) as caught:
+            await waiter.wait(service.ref(kind, kind), "all", None)
+        assert caught.value.elapsed == pytest.approx(seconds, abs=1)
+
+
+async def test_a_failed_task_raises_for_every_waiter_with_its_own_traceback() -> None:
+    """All waiters get an equal error, none the same object."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (
+        (200, {"type": "failed", "error": "moderated", "already_refunded": True}) if age > 50 else None
+    )
+    waiter = make(service)
+    tasks: list[Task[Clips]] = [Task(service.ref("t"), Handles(waiter)) for _ in range(3)]
+    errors = await asyncio.gather(*(task.wait() for task in tasks), return_exceptions=True)
+    assert [type(error) for error in errors] == [TaskFailedError] * 3
+    assert len({id(error) for error in errors}) == 3
+    assert all(isinstance(error, TaskFailedError) and error.refunded for error in errors)
+
+
+async def test_transient_errors_do_not_end_a_wait() -> None:
+    """A break of the network in the middle costs a few looks and no task."""
+    service = Service(Clock())
+    lost = ConnectionLostError("dropped", sent=True)
+    service.answers = lambda ref, age: lost if 30 < age < 60 else None
+    update = await make(service).wait(service.ref("t"), "all", None)
+    assert update.result is not None
+
+
+async def test_five_transient_errors_in_a_row_end_the_wait_with_the_task_id() -> None:
+    """A network that stays away ends the wait after more than a minute, and the id is on the error."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: ConnectionLostError("dropped", sent=True) if age > 30 else None
+    with pytest.raises(ConnectionLostError) as caught:
+        await make(service).wait(service.ref("t"), "all", None)
+    assert caught.value.task_id == "t"
+    assert service.at["t"][-1] > 30 + 50
+
+
+async def test_an_authentication_error_ends_the_wait_at_once() -> None:
+    """A refused key is no matter of patience."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (401, {"type": "unauthorized", "error": "Invalid API key"})
+    with pytest.raises(AuthenticationError) as caught:
+        await make(service).wait(service.ref("t"), "all", None)
+    assert service.looks["t"] == 1
+    assert caught.value.task_id == "t"
+
+
+async def test_an_unexpected_exception_reaches_the_waiter() -> None:
+    """Even a fault of our own does not leave a caller hanging."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: ZeroDivisionError("a fault")
+    with pytest.raises(ZeroDivisionError):
+        await make(service).wait(service.ref("t"), "all", None)
+
+
+class Refusing(Fixed):
+    """A polling policy of a user, with a fault in it."""
+
+    def next(self, kind: Any, age: float) -> float:
+        """Never a time."""
+        raise ZeroDivisionError("the user's own")
+
+
+async def test_an_error_of_the_polling_policy_reaches_the_waiter() -> None:
+    """It ends the wait instead of leaving it without another look."""
+    service = Service(Clock())
+    draw = drawing(random.Random(1))
+    waiter = TaskWaiter(
+        service.look, Refusing(15.0, draw=draw), service.clock, draw, polled_of, concurrency=8
+    )
+    with pytest.raises(ZeroDivisionError, match="the user's own"):
+        await waiter.wait(service.ref("t"), "all", 1000.0)
+    await waiter.aclose()
+
+
+async def test_updates_show_pending_running_succeeded_once_each() -> None:
+    """Looks that show nothing new are not reported."""
+    service = Service(Clock())
+    states = [update.state async for update in make(service).updates(service.ref("t"), None)]
+    assert states == ["pending", "running", "succeeded"]
+
+
+async def test_updates_can_be_left_and_taken_up_again() -> None:
+    """Breaking out leaves no slot; a new iteration goes on."""
+    service = Service(Clock())
+    waiter = make(service)
+    ref = service.ref("t")
+    updates = waiter.updates(ref, None)
+    assert (await anext(updates)).state == "pending"
+    await updates.aclose()
+    assert waiter.watched == 0
+    assert [u.state async for u in waiter.updates(ref, None)][-1] == "succeeded"
+
+
+async def test_updates_end_with_an_update_for_a_failed_task() -> None:
+    """A failure is shown, not raised, to those who watch."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (200, {"type": "failed", "error": "no"}) if age > 20 else None
+    last = [update async for update in make(service).updates(service.ref("t"), None)][-1]
+    assert isinstance(last.error, TaskFailedError)
+
+
+async def test_updates_time_out_like_a_wait() -> None:
+    """A stuck task ends the iteration with the same error."""
+    service = Service(Clock(), done_after=1e9)
+    with pytest.raises(TaskTimeoutError):
+        async for _ in make(service).updates(service.ref("t"), 60):
+            pass
+
+
+async def test_tasks_come_in_the_order_in_which_they_end() -> None:
+    """as_completed's engine: quick ones first, each exactly once, duplicates answered too."""
+    service = Service(Clock())
+    waiter = make(service)
+    tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(20)]
+    ends = {f"t{n}": 30.0 + 20 * ((n * 7) % 20) for n in range(20)}
+    service.answers = lambda ref, age: (
+        (200, {"data": [clip("succeeded", FILE)]}) if age >= ends[ref.task_id] else (202, {})
+    )
+    seen = [task.task_id async for task, _ in waiter.wait_each([*tasks, tasks[3]], "all", None)]
+    assert Counter(seen) == Counter({**dict.fromkeys(ends, 1), "t3": 2})
+    order = [ends[task_id] for task_id in dict.fromkeys(seen)]
+    assert all(later > earlier - 16.6 for earlier, later in zip(order, order[1:], strict=False))
+    assert waiter.watched == 0
+
+
+async def test_each_of_many_has_its_familys_deadline() -> None:
+    """Stuck tasks come with a time-out each when their time is over, and hold up nobody."""
+    service = Service(Clock())
+    waiter = make(service)
+    stuck: Task[Clips] = Task(service.ref("stuck"), Handles(waiter))
+    stems: Task[Stems] = Task(service.ref("stems", "stems_full"), Handles(waiter))
+    good: Task[Clips] = Task(service.ref("good"), Handles(waiter))
+    service.answers = lambda ref, age: (202, {}) if ref.task_id != "good" else None
+    began = service.clock.now()
+    came = [
+        (task.task_id, type(outcome).__name__, round(service.clock.now() - began, -1))
+        async for task, outcome in waiter.wait_each([stuck, stems, good], "all", None)
+    ]
+    assert [entry[:2] for entry in came] == [
+        ("good", "TaskUpdate"),
+        ("stuck", "TaskTimeoutError"),
+        ("stems", "TaskTimeoutError"),
+    ]
+    assert [entry[2] for entry in came[1:]] == [900, 1800]
+
+
+async def test_leaving_a_wait_for_many_leaves_nothing_behind() -> None:
+    """Breaking out of the iteration forgets all slots."""
+    service = Service(Clock())
+    waiter = make(service)
+    tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(10)]
+    each = waiter.wait_each(tasks, "all", None)
+    await anext(each)
+    await each.aclose()
+    assert waiter.watched == 0
+
+
+async def test_a_delivery_from_outside_ends_the_wait_once() -> None:
+    """Whichever of webhook and poll comes first wins; the other changes nothing."""
+    service = Service(Clock())
+    ended: list[str] = []
+    waiter = make(service, ended=lambda ref, update: ended.append(ref.task_id))
+    ref = service.ref("t")
+    caller = asyncio.create_task(waiter.wait(ref, "all", None))
+    await asyncio.sleep(20)
+    body = {"data": [clip("succeeded", FILE)]}
+    assert waiter.deliver("sonic", "t", body)
+    assert not waiter.deliver("sonic", "t", body)
+    update = await caller
+    assert update.result is not None
+    assert update.seen_at < 25
+    await asyncio.sleep(300)
+    assert ended == ["t"]
+    assert service.looks["t"] <= 2
+
+
+async def test_closing_tells_every_waiter_how_to_resume() -> None:
+    """Nobody hangs when the client closes in the middle; new waits are refused."""
+    service = Service(Clock())
+    waiter = make(service)
+    refs = [service.ref(f"t{n}") for n in range(5)]
+    callers: list[Awaitable[Any]] = [asyncio.create_task(waiter.wait(ref, "all", None)) for ref in refs]
+    await asyncio.sleep(15.03)  # in the middle of the first looks
+    await waiter.aclose()
+    errors = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(error, TaskError) and "client.task(" in str(error) for error in errors)
+    with pytest.raises(TaskError, match="closed"):
+        await waiter.wait(refs[0], "all", None)
+    assert waiter.watched == 0
+
+
+async def test_a_word_that_no_wait_ends_with_is_refused() -> None:
+    """A misspelt `until` is an error at once."""
+    service = Service(Clock())
+    with pytest.raises(RequestValidationError, match="until"):
+        await make(service).wait(service.ref("t"), "done", None)  # type: ignore[arg-type]
+
+
+async def test_a_resumed_task_is_looked_at_at_once() -> None:
+    """A handle rebuilt from an id does not sleep through the first minute."""
+    service = Service(Clock())
+    service.started["t"] = service.clock.now() - 500
+    await make(service).wait(TaskRef("sonic", "t"), "all", None)
+    assert service.at["t"] == [pytest.approx(500, abs=0.2)]
+    again = TaskRef("sonic", "t", submitted_at=service.clock.time() - 500)
+    await make(service).wait(again, "all", None)
+    assert service.at["t"][-1] == pytest.approx(500, abs=1)
+
+
+async def test_no_more_polls_at_once_than_allowed() -> None:
+    """A thousand tasks that are due together are polled eight at a time, first due first served."""
+    service = Service(Clock(), done_after=0, stream_after=0)
+    running = 0
+    most = 0
+    plain = service.look
+
+    async def look(ref: TaskRef, polled: Polled) -> Seen:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            return await plain(ref, polled)
+        finally:
+            running -= 1
+
+    service.look = look  # type: ignore[method-assign]
+    waiter = make(service)
+    tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(1000)]
+    done = [task async for task, _ in waiter.wait_each(tasks, "all", None)]
+    assert len(done) == 1000
+    assert most == 8
+
+
+async def test_a_short_wait_for_a_task_of_which_a_webhook_should_tell_looks_once_before_it_ends() -> None:
+    """A lost webhook does not turn a finished song into a time-out."""
+    service = Service(Clock())
+    waiter = make(service)
+    waiter.deliver("sonic", "first", {"data": [clip("succeeded", FILE)]})  # webhooks arrive
+    ref = service.ref("t")
+    waiter.expect("sonic", "t")
+    update = await waiter.wait(ref, "all", 290)
+    assert update.result is not None
+    assert service.looks["t"] == 1
+
+
+async def test_a_timeout_tells_of_a_service_that_does_not_answer() -> None:
+    """The text does not claim that the task is running when nobody could look."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: ConnectionLostError("the cable is cut", sent=None)
+    with pytest.raises(TaskTimeoutError, match="the last poll failed: the cable is cut"):
+        await make(service).wait(service.ref("t"), "all", 20)
+
+
+async def test_three_minutes_without_network_end_no_wait() -> None:
+    """The outage begins at 30 s; the song is there, and found, soon after the network is."""
+    service = Service(Clock())
+    lost = ConnectionLostError("no route to host", sent=None)
+    service.answers = lambda ref, age: lost if 30 < age < 210 else None
+    waiter = make(service, reached=True)
+    update = await waiter.wait(service.ref("t"), "all", 900)
+    assert update.result is not None
+    assert service.at["t"][-1] < 210 + 60 + 1
+
+
+def two(first: str, second: str) -> dict[str, Any]:
+    """A poll response with two clips."""
+    url = {"succeeded": FILE, "running": STREAM}.get
+    return {
+        "code": 200,
+        "data": [
+            {"clip_id": "clip-1", "state": first, "audio_url": url(first)},
+            {"clip_id": "clip-2", "state": second, "audio_url": url(second)},
+        ],
+    }
+
+
+@pytest.mark.parametrize("others", [0, BODIES + 1])
+async def test_a_timeout_names_the_clip_that_is_ready(others: int) -> None:
+    """One of two is finished: which one, how to get it now, and it stays on the handle, among many too."""
+    service = Service(Clock(), done_after=1e9)
+    service.answers = lambda ref, age: (200, two("succeeded", "running")) if ref.task_id == "t" else None
+    waiter = make(service)
+    rest = [asyncio.create_task(waiter.wait(service.ref(f"o{n}"), "all", 5000)) for n in range(others)]
+    task: Task[Clips] = Task(service.ref("t"), Handles(waiter))
+    with pytest.raises(TaskTimeoutError) as caught:
+        await task.wait(timeout=300)
+    error = caught.value
+    assert "1 of 2 clips is ready: clip-1" in error.message
+    assert '.wait(until="first")' in error.hint
+    assert [clip.state for clip in error.clips] == ["succeeded", "running"]
+    assert task.last is not None
+    assert [clip.final_url for clip in task.last.clips] == [FILE, None]
+    for one in rest:
+        one.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    assert [clip.clip_id for clip in (await task.wait(until="first")).succeeded] == ["clip-1"]
+
+
+async def test_a_timeout_with_nothing_ready_names_no_clip() -> None:
+    """Advice that cannot help is not given."""
+    service = Service(Clock(), done_after=1e9)
+    with pytest.raises(TaskTimeoutError) as caught:
+        await make(service).wait(service.ref("t"), "all", 100)
+    assert "clips" not in caught.value.message
+    assert "first" not in caught.value.hint
+
+
+async def test_the_handle_keeps_the_last_poll_result_however_a_wait_ends() -> None:
+    """Cancelled, refused, or one of many that time out: `task.last` holds what the last poll showed."""
+    service = Service(Clock(), done_after=1e9)
+    waiter = make(service)
+    cancelled: Task[Clips] = Task(service.ref("cancelled"), Handles(waiter))
+    waiting = asyncio.create_task(cancelled.wait())
+    await asyncio.sleep(60)
+    assert cancelled.last is not None  # while it waits, too
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert cancelled.last.state == "running"
+
+    service.answers = lambda ref, age: (401, {"error": "no"}) if age > 60 else None
+    refused: Task[Clips] = Task(service.ref("refused"), Handles(waiter))
+    with pytest.raises(AuthenticationError):
+        await refused.wait()
+    assert refused.last is not None
+    assert refused.last.state == "running"
+
+    service.answers = lambda ref, age: None
+    many: list[Task[Clips]] = [Task(service.ref(f"m{n}"), Handles(waiter)) for n in range(3)]
+    async for _, outcome in waiter.wait_each([*many, many[0]], "all", 60):
+        assert isinstance(outcome, TaskTimeoutError)
+    assert [task.last.state for task in many if task.last is not None] == ["running"] * 3
+
+
+async def test_a_timeout_says_that_polls_were_rate_limited() -> None:
+    """A wait that saw nothing but 429 says so."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (429, {"type": "rate_limited", "error": "Too many requests."})
+    with pytest.raises(TaskTimeoutError, match="polls are rate limited: Too many requests"):
+        await make(service).wait(service.ref("t"), "all", 100)
+
+
+async def test_a_poll_held_back_by_a_refusal_of_another_says_so() -> None:
+    """The pause after a 429 holds for all: the wait whose own poll never left names the reason, too."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (429, {"type": "rate_limited", "error": "Too many requests."})
+    plain = service.look
+
+    async def look(ref: TaskRef, polled: Polled) -> Seen:
+        if ref.task_id == "held":
+            await asyncio.sleep(1e6)
+        return await plain(ref, polled)
+
+    service.look = look
+    waiter = make(service)
+    both = await asyncio.gather(
+        *(waiter.wait(service.ref(name), "all", 100) for name in ("refused", "held")),
+        return_exceptions=True,
+    )
+    assert all("polls are rate limited" in str(one) for one in both)
+    await waiter.aclose()
