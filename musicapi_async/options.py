@@ -42,9 +42,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `attempt_timeout` seconds for one attempt (None: the documented time of each endpoint),
     `deadline` seconds for a whole call with its repeats and waits for the rate (None: none), `max_retries`
     after the first attempt, `validate` 'error', 'warn' or 'off' for the local checks, `job_key` makes a
-    create idempotent, `extra_body` fields that are added to the JSON body as they are, `resend_creates_on_5xx`
-    repeats a paid call after a 5xx, which may pay twice, `check_balance` asks for the credits before a call
-    that is written down, and after one whose outcome is unknown.
+    create idempotent, `extra_body` fields that are added to the JSON body as they are,
+    `resend_creates_on_5xx` repeats a paid call after a 5xx, which may pay twice, `check_balance` asks for the
+    credits before a call that is written down, and after one whose outcome is unknown.
     """
 
     attempt_timeout: float | None = None
