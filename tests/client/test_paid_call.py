@@ -1,0 +1,194 @@
+"""One paid call from the job key to the task: deadline, cancellation, permit, and what they mean for money.
+
+Each test holds against one small change of the code that would charge twice, lose a paid task, or block for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from patience import until
+
+from musicapi_async import (
+    BadRequestError,
+    JobStoreError,
+    OutcomeUnknownError,
+    RequestTimeoutError,
+    Webhooks,
+)
+from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.store import Job, MemoryStore
+from musicapi_async.store.base import Step
+
+SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
+
+
+@pytest.fixture
+async def sandbox() -> AsyncGenerator[Sandbox]:
+    """A fast sandbox with short songs."""
+    async with Sandbox(speed=100, longest=3) as sandbox:
+        yield sandbox
+
+
+class HeldStore(MemoryStore):
+    """A store in memory that holds each write that leads to one state until it is released."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__()
+        self.state = state
+        self.reached = asyncio.Event()
+        self.released = asyncio.Event()
+
+    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
+        """Hold the write, then make it."""
+        before = await super().get(key)
+        after = step(before)
+        if after is not None and after.state == self.state and (before is None or before.state != self.state):
+            self.reached.set()
+            await self.released.wait()
+        return await super().change(key, step, durable=durable)
+
+
+async def test_deadline_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
+    """The deadline passes while the accepted id is being stored: the caller gets the task all the same."""
+    store = HeldStore("accepted")
+    async with sandbox.client(pace=None, store=store) as client:
+        keyed = client.with_options(job_key="k", deadline=20)
+        create = asyncio.ensure_future(keyed.sonic.create_music(**SONG))
+        await store.reached.wait()
+        await client.clock.sleep(40)
+        store.released.set()
+        task = await create
+        assert task.task_id == sandbox.journal.creates[0].task_id
+        job = await client.job("k")
+        assert job is not None
+        assert (job.state, job.task_id) == ("accepted", task.task_id)
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_cancellation_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
+    """A caller that is cancelled while the accepted id is being stored loses nothing: the store has it."""
+    store = HeldStore("accepted")
+    async with sandbox.client(pace=None, store=store) as client:
+        create = asyncio.ensure_future(client.with_options(job_key="k").sonic.create_music(**SONG))
+        await store.reached.wait()
+        create.cancel()
+        store.released.set()
+        with pytest.raises(asyncio.CancelledError):
+            await create
+        again = await client.with_options(job_key="k").sonic.create_music(**SONG)
+        assert again.task_id == sandbox.journal.creates[0].task_id
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_cancelled_between_refusal_and_retry_pays_nothing() -> None:
+    """After a refusal that provably cost nothing, a cancelled caller sends nothing more."""
+    async with Sandbox(speed=0.1) as slow, slow.client(pace=None, store=MemoryStore()) as client:
+        slow.faults.on("POST", "/sonic/create", Fault.status(429, retry_after=5))
+        create = asyncio.ensure_future(client.with_options(job_key="k").sonic.create_music(**SONG))
+        await until(lambda: len(slow.journal) == 1)
+        job = await client.job("k")
+        while job is None or job.state != "reserved":  # the refusal was read, and a retry is to follow
+            await asyncio.sleep(0)
+            job = await client.job("k")
+        create.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await create
+        assert await client.job("k") is None
+        assert len(slow.journal) == 1
+        assert slow.journal.charges == 0
+
+
+async def test_refused_create_frees_its_permit(sandbox: Sandbox) -> None:
+    """With a cap of one task in flight, a refused create does not block the next one."""
+    async with sandbox.client(pace=None, in_flight=1) as client:
+        for fault in (Fault.status(400), Fault.garbage, Fault.status(500)):
+            sandbox.faults.on("POST", "/sonic/create", fault)
+            with pytest.raises((BadRequestError, OutcomeUnknownError)):
+                await client.sonic.create_music(**SONG)
+        task = await client.with_options(deadline=60).sonic.create_music(**SONG)
+        assert task.task_id
+
+
+async def test_deadline_covers_the_reservation(sandbox: Sandbox) -> None:
+    """A store that does not answer ends the call at its deadline, with nothing sent."""
+    store = HeldStore("reserved")
+    async with sandbox.client(pace=None, store=store) as client:
+        with pytest.raises(RequestTimeoutError) as caught:
+            await client.with_options(job_key="k", deadline=20).sonic.create_music(**SONG)
+        assert caught.value.sent is False
+        assert not caught.value.may_have_been_charged
+        assert await client.job("k") is None
+    assert len(sandbox.journal) == 0
+
+
+class BrokenOnce(MemoryStore):
+    """A store in memory whose first write fails."""
+
+    broken = True
+
+    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
+        """Fail once."""
+        if self.broken:
+            self.broken = False
+            raise JobStoreError("the disk is full")
+        return await super().change(key, step, durable=durable)
+
+
+async def test_store_that_cannot_reserve_sends_nothing(sandbox: Sandbox) -> None:
+    """An error while the key is reserved names the call, sends nothing, and leaves the key free."""
+    async with sandbox.client(pace=None, store=BrokenOnce(), in_flight=1) as client:
+        keyed = client.with_options(job_key="k", deadline=60)
+        with pytest.raises(JobStoreError) as caught:
+            await keyed.sonic.create_music(**SONG)
+        assert caught.value.call == "POST /sonic/create"
+        assert len(sandbox.journal) == 0
+        await keyed.sonic.create_music(**SONG)
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_balance_on_the_way_out_is_bounded(sandbox: Sandbox) -> None:
+    """A balance that is never answered does not hold an error beyond its deadline for long."""
+    async with sandbox.client(pace=None, store=MemoryStore()) as client:
+        await client.credits()
+        sandbox.faults.on("GET", "/get-credits", Fault.hang_before, times=None, after=1)
+        sandbox.faults.on("POST", "/sonic/create", Fault.hang)
+        view = client.with_options(job_key="k", deadline=30, check_balance=True)
+        started = client.clock.now()
+        with pytest.raises(OutcomeUnknownError):
+            await view.sonic.create_music(**SONG)
+        assert client.clock.now() - started < 60
+        (job,) = await client.jobs("ambiguous")
+        assert job.balance_before is not None
+        assert job.balance_after is None
+
+
+async def test_job_key_of_a_webhook_is_a_job(sandbox: Sandbox) -> None:
+    """A key that was made for the webhook's URL names a job that exists, or is not shown as a job key."""
+    webhooks = Webhooks(url="http://127.0.0.1:9/hook", secret="a-secret-of-more-than-16")
+    async with sandbox.client(pace=None, webhooks=webhooks) as client:
+        task = await client.sonic.create_music(**SONG)
+        assert task.job_key is None or await client.job(task.job_key) is not None
+
+
+async def test_warnings_point_at_the_line_of_the_caller(sandbox: Sandbox) -> None:
+    """Each warning of a call names this file, whatever kind of call it is."""
+    async with sandbox.client(pace=None) as client:
+        view = client.with_options(validate="warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for call in (
+                lambda: view.sonic.create_music(mv="sonic-v6", gpt_description_prompt="x" * 900),
+                lambda: view.sonic.lyrics(description="x" * 900),
+                lambda: view.sonic.get_music(task_id=""),
+                lambda: view.riffusion.create_music(mv="FUZZ-1.0", prompt="calm"),
+            ):
+                with contextlib.suppress(Exception):  # what the service says is not the subject
+                    await call()
+        assert len(caught) >= 3
+        assert {warning.filename for warning in caught} == {__file__}
