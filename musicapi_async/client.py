@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
 
 import msgspec
 
-from ._wire import addresses
+from ._resources import LoopResources, Resources
+from ._transport.call import JobRecorder
+from ._wire.prepare import check, warn
 from .api.account import Account, Spending
 from .api.families import FAMILIES
 from .api.handle import Task, TaskRef, tasks_of
@@ -21,7 +23,7 @@ from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
-from .api.request import check_secrets
+from .api.request import Request, check_secrets
 from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
@@ -29,7 +31,6 @@ from .api.spelling import did_you_mean
 from .api.studio import Studio
 from .api.suno import Suno
 from .clock import Clock
-from .core import Bound, Core, Watching
 from .errors import MusicAPIError, RequestValidationError
 from .files import expand
 from .jobs.base import STATES
@@ -75,7 +76,8 @@ class MusicAPI:
     `api_key`: else MUSICAPI_KEY or MUSICAPI_API_KEY. `base_url`: else MUSICAPI_BASE_URL, else the service.
     `rate_limit`: creates per time, such as '1/3s' (the documented limit, default) or '20/10s'; None: no
     limit. `max_in_flight`: most tasks submitted and not yet ended (None: no cap). `attempt_timeout`,
-    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.polling.schedule`.
+    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a policy of
+    `musicapi_async.polling.schedule`.
     `store`: where paid calls are written down before they leave, such as
     `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
@@ -141,7 +143,7 @@ class MusicAPI:
         check_proxy(proxy)
         check_private_addresses(forbid_private_addresses, by_proxy=proxy is not None or trust_env)
         url = find_base_url(base_url)
-        core = Core(
+        resources = Resources(
             api_key=find_key(api_key),
             base_url=url,
             rate_limit=rate_limit,
@@ -160,20 +162,20 @@ class MusicAPI:
             rng=rng,
             attempt_timeout=attempt_timeout,
         )
-        self._attach(core, options, core.book)
+        self._attach(_View(resources, options, resources.ledger))
 
-    def _attach(self, core: Core, options: Options, ledger: Ledger) -> None:
-        self._core = core
-        self._options = options
-        self._ledger = ledger
-        caller = Bound(core, options, ledger)
-        self.sonic = Sonic(caller)
-        self.suno = Suno(caller)
-        self.producer = Producer(caller)
-        self.nuro = Nuro(caller)
-        self.riffusion = Riffusion(caller)
-        self.studio = Studio(caller)
-        self._account = Account(caller)
+    def _attach(self, view: _View) -> None:
+        self._view = view
+        self._resources = view.resources
+        self._options = view.options
+        self._ledger = view.ledger
+        self.sonic = Sonic(view)
+        self.suno = Suno(view)
+        self.producer = Producer(view)
+        self.nuro = Nuro(view)
+        self.riffusion = Riffusion(view)
+        self.studio = Studio(view)
+        self._account = Account(view)
 
     # --- calls ---------------------------------------------------------------------------------------------
 
@@ -224,15 +226,10 @@ class MusicAPI:
         `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is looked
         at with `client.task("producer", task_id)`.
         """
-        runtime = await self._core.runtime()
-        runtime.ledgers.add(self._ledger)
-        try:
-            call = runtime.caller.request(method, path, self._options, self._ledger, json=json, params=params)
-            del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
-            return await call
-        except MusicAPIError as error:
-            addresses.explain(error, self._core.base_url)
-            raise
+        here = await self._view.here()
+        call = here.calls.request(method, path, json, params, self._options, self._ledger)
+        del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
+        return await call
 
     async def create_many(
         self, create: Callable[..., Awaitable[Task[Any]]], requests: Iterable[Mapping[str, Any]]
@@ -282,7 +279,7 @@ class MusicAPI:
             if not task_id or not family:
                 raise RequestValidationError("task_id: text, not empty", field="task_id")
             ref = TaskRef(family, task_id, kind, submitted_at)
-        return Task(ref, Watching(self._core, self._options, self._ledger))
+        return Task(ref, self._view)
 
     @overload
     async def wait_all(
@@ -351,15 +348,14 @@ class MusicAPI:
     async def _each(
         self, asked: list[Task[R]], timeout: float | None, until: Until
     ) -> AsyncGenerator[tuple[Task[R], TaskUpdate | Exception], None]:
-        runtime = await self._core.runtime()
-        runtime.ledgers.add(self._ledger)
+        here = await self._view.here()
         waiting: list[Task[R]] = []
         for task in asked:
             if task.last is not None and task.last.is_terminal:
                 yield task, task.last
             else:
                 waiting.append(task)
-        async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
+        async with aclosing(here.waiter.wait_each(waiting, until, timeout)) as ended:
             async for task, outcome in ended:
                 yield task, outcome
 
@@ -378,9 +374,8 @@ class MusicAPI:
                 raise RequestValidationError(
                     f"state: one of {', '.join(STATES)}, got {name!r}", field="state"
                 )
-        runtime = await self._core.runtime()
-        runtime.ledgers.add(self._ledger)
-        await runtime.noted()
+        here = await self._view.here()
+        await here.calls.notes.finish()
         return await self._ledger.jobs(*wanted)
 
     async def job(self, key: str) -> Job | None:
@@ -389,8 +384,8 @@ class MusicAPI:
         Free, sends nothing, settles nothing: of a process that died while sending it may still say `sent`.
         Raises `JobStoreError`.
         """
-        runtime = await self._core.runtime()
-        runtime.ledgers.add(self._ledger)  # so that closing the client closes the store
+        here = await self._view.here()
+        await here.calls.notes.finish()
         return await self._ledger.store.get(key)
 
     async def resolve(self, key: str, *, task_id: str) -> Task[Any]:
@@ -414,7 +409,7 @@ class MusicAPI:
             format=str(asked.get("format") or ""),
         )
         job = await self._ledger.resolve(key, ref)
-        return Task(job.task or ref, Watching(self._core, self._options, self._ledger), job_key=key)
+        return Task(job.task or ref, self._view, job_key=key)
 
     async def resubmit(self, key: str, *, webhook_secret: str | None = None) -> Any:
         """Send an ambiguous or failed job once more, as it was written down. Charges credits.
@@ -430,8 +425,8 @@ class MusicAPI:
             raise RequestValidationError(f"job {key!r}: {job.request.call} is not known here", field="key")
         fields = dict(job.request.fields)
         if job.request.hidden:
-            if not webhook_secret and self._core.webhooks is not None:
-                own = self._core.webhooks.renewed(fields.get("webhook_url"), key)
+            if not webhook_secret and self._resources.webhooks is not None:
+                own = self._resources.webhooks.renewed(fields.get("webhook_url"), key)
                 if own is not None:
                     fields["webhook_url"], webhook_secret = own
             if not webhook_secret:
@@ -443,13 +438,12 @@ class MusicAPI:
         request = msgspec.convert(fields, operation.request, strict=False)
         options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
         del fields, webhook_secret  # tracebacks can show the locals of a frame
-        bound = Bound(self._core, options, self._ledger, self._ledger.again(job))
-        return await (bound.submit if operation.submits else bound.call)(operation, request)
+        view = _View(self._resources, options, self._ledger, self._ledger.again(job))
+        return await (view.submit if operation.submits else view.call)(operation, request)
 
     async def _job(self, key: str) -> tuple[Job, Operation[Any, Any] | None]:
-        runtime = await self._core.runtime()
-        await runtime.noted()
-        runtime.ledgers.add(self._ledger)
+        here = await self._view.here()
+        await here.calls.notes.finish()
         job = await self._ledger.store.get(key)
         if job is None:
             raise RequestValidationError(
@@ -483,10 +477,8 @@ class MusicAPI:
         """
         from ._transport.links import links_of
 
-        runtime = await self._core.runtime()
-        return await runtime.downloader.fetch_all(
-            links_of(files), expand(folder), name, self._options.deadline
-        )
+        here = await self._view.here()
+        return await here.downloader.fetch_all(links_of(files), expand(folder), name, self._options.deadline)
 
     # --- options and lifetime ------------------------------------------------------------------------------
 
@@ -509,21 +501,21 @@ class MusicAPI:
                 near = did_you_mean(name, known)
                 raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(sorted(known))}")
         view = MusicAPI.__new__(type(self))
-        ledger = self._ledger if store is None else self._core.ledger(store)
-        view._attach(self._core, msgspec.structs.replace(self._options, **changes), ledger)
+        ledger = self._ledger if store is None else self._resources.ledger_of(store)
+        view._attach(_View(self._resources, msgspec.structs.replace(self._options, **changes), ledger))
         return view
 
     @property
     def base_url(self) -> str:
         """The address that calls go to."""
-        return self._core.base_url
+        return self._resources.base_url
 
     @property
     def webhooks(self) -> Inbox:
         """Where webhooks go in: `await client.webhooks.handle(headers, raw, url=...)` in the view that gets
         them finishes the waits. Tasks that a webhook will tell of are polled only as a safety net.
         """
-        return self._core.inbox
+        return self._resources.inbox
 
     @property
     def options(self) -> Options:
@@ -538,10 +530,10 @@ class MusicAPI:
     @property
     def clock(self) -> Clock:
         """The clock that all waiting goes by."""
-        return self._core.clock
+        return self._resources.clock
 
     async def __aenter__(self) -> Self:
-        self._core.closed = False
+        self._resources.closed = False
         return self
 
     async def __aexit__(
@@ -556,13 +548,83 @@ class MusicAPI:
 
     async def aclose(self) -> None:
         """Close the connections. Tasks go on at the service; who still waits here is told how to resume."""
-        await self._core.aclose()
+        await self._resources.aclose()
 
     def __repr__(self) -> str:
         return f"MusicAPI(base_url={self.base_url!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client holds a key and connections and is not pickled: make one per process")
+
+
+class _View:
+    """A client with its options, as families and handles use it. A `Caller` and a `Watcher`, in any loop."""
+
+    __slots__ = ("_recorder", "ledger", "options", "resources")
+
+    def __init__(
+        self, resources: Resources, options: Options, ledger: Ledger, recorder: JobRecorder | None = None
+    ) -> None:
+        self.resources: Final = resources
+        self.options: Final = options
+        self.ledger: Final = ledger
+        self._recorder: Final[JobRecorder] = recorder or ledger
+
+    async def here(self) -> LoopResources:
+        """Return the parts of the running loop."""
+        return await self.resources.here(self.ledger)
+
+    async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
+        """Send a create and return the handle of its task."""
+        self._warn(operation)
+        here = await self.resources.here(self.ledger)
+        accepted = await here.calls.submit(operation, request, self.options, self._recorder, self.resources)
+        task = accepted.task
+        self.resources.remember(task)
+        if accepted.webhook:
+            here.waiter.expect(task.family, task.task_id)
+        return Task(task, self, accepted.reply, accepted.job_key)
+
+    async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
+        """Send a direct call and return its reply; poll a task once."""
+        self._warn(operation)
+        here = await self.resources.here(self.ledger)
+        if operation.polled is None:
+            return await here.calls.direct(operation, request, self.options, self._recorder)
+        check(request, operation.call_name, self.options)
+        ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
+        return await here.refresh(ref, self.options)
+
+    async def wait(
+        self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
+    ) -> TaskUpdate:
+        """Wait until the task has ended as `until` says."""
+        here = await self.resources.here(self.ledger)
+        return await here.waiter.wait(ref, until, timeout, show)
+
+    async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
+        """Each change of the task until its end."""
+        here = await self.resources.here(self.ledger)
+        async with aclosing(here.waiter.updates(ref, timeout)) as updates:
+            async for update in updates:
+                yield update
+
+    async def refresh(self, ref: TaskRef) -> TaskUpdate:
+        """Poll the task once, now."""
+        here = await self.resources.here(self.ledger)
+        return await here.refresh(ref, self.options)
+
+    async def is_known(self, ref: TaskRef) -> bool:
+        """Return True if the client made the task, or its job store holds it."""
+        return self.resources.made(ref) or bool(await self.ledger.store.find(ref.family, ref.task_id))
+
+    def _warn(self, operation: Operation[Any, Any]) -> None:
+        family = operation.family
+        if family.replacement is None or family.word in self.resources.warned_families:
+            return
+        self.resources.warned_families.add(family.word)
+        text = f"{family.word} is deprecated by the service; use {family.replacement} instead"
+        warn(text, DeprecationWarning)
 
 
 __all__ = ["MusicAPI"]

@@ -13,6 +13,10 @@ import threading
 from collections import deque
 from typing import Final, Protocol
 
+import msgspec
+
+from ..api.families import polled_as
+from ..api.handle import TaskKey, TaskRef
 from ..clock import Clock
 from .waits import Waits
 
@@ -53,6 +57,10 @@ class FreePermit:
     def release(self) -> None:
         """Do nothing."""
 
+
+AFTER_DEADLINE: Final = 1800.0
+"""Seconds after the default deadline of a task for which its permit is held at most: songs that take longer
+than two deadlines were not reported."""
 
 FREE: Final = FreePermit()
 """A permit without state, which all callers share."""
@@ -187,3 +195,50 @@ class TaskPermit:
             self._held = False
             self._permits.set_expiry(self, None)
             self._permits.give_back()
+
+
+class TasksInFlight:
+    """The permits of a client's tasks that have not ended. They outlive the event loop that submitted them.
+
+    A permit is given back when its task ends, at the latest `AFTER_DEADLINE` after the default deadline of a
+    wait for it: such a task may never be polled again.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock: Final = clock
+        self._held: Final[dict[TaskKey, _Held]] = {}
+
+    def hold(self, permit: Permit, task: TaskRef) -> None:
+        """Keep the permit of a task that was accepted just now."""
+        if permit is FREE:
+            return
+        polled = polled_as(task.family, task.kind)
+        until = self._clock.now() + AFTER_DEADLINE + (polled.deadline if polled is not None else 0.0)
+        permit.expire_at(until)
+        self._drop_expired()
+        self._held[task.key] = _Held(permit, task, until)
+
+    def ended(self, task: TaskRef) -> None:
+        """Give back the permit of a task that has ended."""
+        held = self._held.pop(task.key, None)
+        if held is not None:
+            held.permit.release()
+
+    def tasks(self) -> list[TaskRef]:
+        """Return the tasks that hold a permit."""
+        self._drop_expired()
+        return [held.task for held in self._held.values()]
+
+    def _drop_expired(self) -> None:
+        now = self._clock.now()
+        for key, held in list(self._held.items()):
+            if held.until > now:
+                break  # those behind it were accepted later
+            del self._held[key]
+            held.permit.release()
+
+
+class _Held(msgspec.Struct, frozen=True):
+    permit: Permit
+    task: TaskRef
+    until: float

@@ -25,6 +25,9 @@ from typing import Final, Literal
 import backoff
 import msgspec
 
+RETRY_AFTER_CAP: Final = 60.0
+"""Seconds; a longer `Retry-After` is not waited for, and the error goes to the caller at once."""
+
 RETRY_AFTER_LONGEST: Final = 366 * 86_400.0
 """Seconds to which a header is clipped; nobody obeys it, but it is shown to people."""
 
@@ -85,7 +88,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     cap: float = 8.0
     """No wait grows beyond this, unless the server asks for more."""
 
-    retry_after_cap: float = 60.0
+    retry_after_cap: float = RETRY_AFTER_CAP
     """A longer `Retry-After` is not waited for: the error goes to the caller with its `retry_after`."""
 
     resend_creates_on_5xx: bool = False
@@ -93,7 +96,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.max_retries < 0:
-            raise ValueError(f"retries must not be negative, got {self.max_retries!r}")
+            raise ValueError(f"max_retries must not be negative, got {self.max_retries!r}")
         for name in ("base", "cap", "retry_after_cap"):
             value: float = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):

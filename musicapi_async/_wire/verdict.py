@@ -20,7 +20,7 @@ from ..api.values import is_intact, list_or_empty, mapping_or_empty
 from ..errors import APIConnectionError, APIStatusError, InvalidResponseError, RateLimitedError
 
 if TYPE_CHECKING:
-    from .replies import Answer
+    from .response import Response
 
 
 class Outcome(StrEnum):
@@ -85,7 +85,7 @@ STUDIO_CREATE: Final = "POST /studio/create"
 """The call whose answer may hold the id of its task as plain text in `data`."""
 
 
-def outcome_of(found: Answer, call: str, *, rate_limited: bool = False) -> Outcome:
+def outcome_of(found: Response, call: str, *, rate_limited: bool = False) -> Outcome:
     """The outcome of a paid call that was answered without a result.
 
     Args:
@@ -178,6 +178,6 @@ def has_succeeded_step(fields: Mapping[str, Any]) -> bool:
     )
 
 
-def carried_out(found: Answer, call: str) -> bool:
+def carried_out(found: Response, call: str) -> bool:
     """Whether an answer shows that a paid call was carried out, at least in part: never send it again."""
     return names_task(found.fields, call) or has_succeeded_step(found.fields)

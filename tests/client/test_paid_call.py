@@ -21,9 +21,9 @@ from musicapi_async import (
     RequestTimeoutError,
     Webhooks,
 )
+from musicapi_async.jobs import Job, MemoryStore
+from musicapi_async.jobs.base import Step
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.store import Job, MemoryStore
-from musicapi_async.store.base import Step
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 
@@ -57,7 +57,7 @@ class HeldStore(MemoryStore):
 async def test_deadline_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
     """The deadline passes while the accepted id is being stored: the caller gets the task all the same."""
     store = HeldStore("accepted")
-    async with sandbox.client(pace=None, store=store) as client:
+    async with sandbox.client(rate_limit=None, store=store) as client:
         keyed = client.with_options(job_key="k", deadline=20)
         create = asyncio.ensure_future(keyed.sonic.create_music(**SONG))
         await store.reached.wait()
@@ -74,7 +74,7 @@ async def test_deadline_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
 async def test_cancellation_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
     """A caller that is cancelled while the accepted id is being stored loses nothing: the store has it."""
     store = HeldStore("accepted")
-    async with sandbox.client(pace=None, store=store) as client:
+    async with sandbox.client(rate_limit=None, store=store) as client:
         create = asyncio.ensure_future(client.with_options(job_key="k").sonic.create_music(**SONG))
         await store.reached.wait()
         create.cancel()
@@ -88,7 +88,7 @@ async def test_cancellation_never_takes_an_accepted_task(sandbox: Sandbox) -> No
 
 async def test_cancelled_between_refusal_and_retry_pays_nothing() -> None:
     """After a refusal that provably cost nothing, a cancelled caller sends nothing more."""
-    async with Sandbox(speed=0.1) as slow, slow.client(pace=None, store=MemoryStore()) as client:
+    async with Sandbox(speed=0.1) as slow, slow.client(rate_limit=None, store=MemoryStore()) as client:
         slow.faults.on("POST", "/sonic/create", Fault.status(429, retry_after=5))
         create = asyncio.ensure_future(client.with_options(job_key="k").sonic.create_music(**SONG))
         await until(lambda: len(slow.journal) == 1)
@@ -106,7 +106,7 @@ async def test_cancelled_between_refusal_and_retry_pays_nothing() -> None:
 
 async def test_refused_create_frees_its_permit(sandbox: Sandbox) -> None:
     """With a cap of one task in flight, a refused create does not block the next one."""
-    async with sandbox.client(pace=None, in_flight=1) as client:
+    async with sandbox.client(rate_limit=None, max_in_flight=1) as client:
         for fault in (Fault.status(400), Fault.garbage, Fault.status(500)):
             sandbox.faults.on("POST", "/sonic/create", fault)
             with pytest.raises((BadRequestError, OutcomeUnknownError)):
@@ -118,7 +118,7 @@ async def test_refused_create_frees_its_permit(sandbox: Sandbox) -> None:
 async def test_deadline_covers_the_reservation(sandbox: Sandbox) -> None:
     """A store that does not answer ends the call at its deadline, with nothing sent."""
     store = HeldStore("reserved")
-    async with sandbox.client(pace=None, store=store) as client:
+    async with sandbox.client(rate_limit=None, store=store) as client:
         with pytest.raises(RequestTimeoutError) as caught:
             await client.with_options(job_key="k", deadline=20).sonic.create_music(**SONG)
         assert caught.value.sent is False
@@ -142,7 +142,7 @@ class BrokenOnce(MemoryStore):
 
 async def test_store_that_cannot_reserve_sends_nothing(sandbox: Sandbox) -> None:
     """An error while the key is reserved names the call, sends nothing, and leaves the key free."""
-    async with sandbox.client(pace=None, store=BrokenOnce(), in_flight=1) as client:
+    async with sandbox.client(rate_limit=None, store=BrokenOnce(), max_in_flight=1) as client:
         keyed = client.with_options(job_key="k", deadline=60)
         with pytest.raises(JobStoreError) as caught:
             await keyed.sonic.create_music(**SONG)
@@ -154,7 +154,7 @@ async def test_store_that_cannot_reserve_sends_nothing(sandbox: Sandbox) -> None
 
 async def test_balance_on_the_way_out_is_bounded(sandbox: Sandbox) -> None:
     """A balance that is never answered does not hold an error beyond its deadline for long."""
-    async with sandbox.client(pace=None, store=MemoryStore()) as client:
+    async with sandbox.client(rate_limit=None, store=MemoryStore()) as client:
         await client.credits()
         sandbox.faults.on("GET", "/get-credits", Fault.hang_before, times=None, after=1)
         sandbox.faults.on("POST", "/sonic/create", Fault.hang)
@@ -171,14 +171,14 @@ async def test_balance_on_the_way_out_is_bounded(sandbox: Sandbox) -> None:
 async def test_job_key_of_a_webhook_is_a_job(sandbox: Sandbox) -> None:
     """A key that was made for the webhook's URL names a job that exists, or is not shown as a job key."""
     webhooks = Webhooks(url="http://127.0.0.1:9/hook", secret="a-secret-of-more-than-16")
-    async with sandbox.client(pace=None, webhooks=webhooks) as client:
+    async with sandbox.client(rate_limit=None, webhooks=webhooks) as client:
         task = await client.sonic.create_music(**SONG)
         assert task.job_key is None or await client.job(task.job_key) is not None
 
 
 async def test_warnings_point_at_the_line_of_the_caller(sandbox: Sandbox) -> None:
     """Each warning of a call names this file, whatever kind of call it is."""
-    async with sandbox.client(pace=None) as client:
+    async with sandbox.client(rate_limit=None) as client:
         view = client.with_options(validate="warn")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

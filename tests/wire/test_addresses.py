@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from musicapi_async._wire.addresses import suspicion
-from musicapi_async._wire.replies import answer, error_of
+from musicapi_async._wire.response import error_of, read_response
 
 GOOD = "https://api.musicapi.ai/api/v1"
 PAGE = b"<!DOCTYPE html><title>404</title>"
@@ -47,7 +47,7 @@ def test_the_address_is_named_where_it_may_be_the_cause(
     base_url: str, status: int, raw: bytes, headers: dict[str, Any], advice: str
 ) -> None:
     """Pages, unknown paths, redirects and foreign keys speak of the address; refusals of a thing do not."""
-    error = error_of(answer(status, headers, raw), call="POST /sonic/create")
+    error = error_of(read_response(status, headers, raw), call="POST /sonic/create")
     told = suspicion(error, base_url)
     assert advice in told
     assert bool(told) == bool(advice)
