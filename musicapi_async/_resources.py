@@ -1,4 +1,4 @@
-"""The parts of a client: those that all its views share, and those of each event loop.
+"""The parts of a client: those that all its views share, those of each event loop, and a view.
 
 Connections, calls under way and waits belong to the loop that opened them (`LoopResources`, opened by the
 first call in it). The limiter, the permits of tasks in flight, the webhooks and the secrets to hide belong to
@@ -15,26 +15,26 @@ import random
 import uuid
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, aclosing
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ._transport.attempts import Attempts
-from ._transport.call import Calls
+from ._transport.call import Calls, JobRecorder
 from ._transport.permits import TasksInFlight
 from ._transport.rate import Rate
 from ._transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter, RateLimiter
-from ._wire.prepare import outside
+from ._wire.prepare import check, outside, warn
 from ._wire.redaction import Redactor
 from ._wire.retry import Draw, drawing
 from .api.families import polled_as
-from .api.handle import TaskKey, TaskRef
-from .api.operation import Polled
+from .api.handle import Task, TaskKey, TaskRef
+from .api.operation import Operation, Polled
 from .api.request import Request
-from .api.results import TaskUpdate
+from .api.results import TaskUpdate, Until
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
 from .jobs.ledger import Ledger
@@ -306,6 +306,76 @@ class Resources:
             ResourceWarning,
             stacklevel=2,
         )
+
+
+class ClientView:
+    """A client with its options, as families and handles use it. A `Caller` and a `Watcher`, in any loop."""
+
+    __slots__ = ("_recorder", "ledger", "options", "resources")
+
+    def __init__(
+        self, resources: Resources, options: Options, ledger: Ledger, recorder: JobRecorder | None = None
+    ) -> None:
+        self.resources: Final = resources
+        self.options: Final = options
+        self.ledger: Final = ledger
+        self._recorder: Final[JobRecorder] = recorder or ledger
+
+    async def here(self) -> LoopResources:
+        """Return the parts of the running loop."""
+        return await self.resources.here(self.ledger)
+
+    async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
+        """Send a create and return the handle of its task."""
+        self._warn(operation)
+        here = await self.resources.here(self.ledger)
+        accepted = await here.calls.submit(operation, request, self.options, self._recorder, self.resources)
+        task = accepted.task
+        self.resources.remember(task)
+        if accepted.webhook:
+            here.waiter.expect(task.family, task.task_id)
+        return Task(task, self, accepted.reply, accepted.job_key)
+
+    async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
+        """Send a direct call and return its reply; poll a task once."""
+        self._warn(operation)
+        here = await self.resources.here(self.ledger)
+        if operation.polled is None:
+            return await here.calls.direct(operation, request, self.options, self._recorder)
+        check(request, operation.call_name, self.options)
+        ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
+        return await here.refresh(ref, self.options)
+
+    async def wait(
+        self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
+    ) -> TaskUpdate:
+        """Wait until the task has ended as `until` says."""
+        here = await self.resources.here(self.ledger)
+        return await here.waiter.wait(ref, until, timeout, show)
+
+    async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
+        """Each change of the task until its end."""
+        here = await self.resources.here(self.ledger)
+        async with aclosing(here.waiter.updates(ref, timeout)) as updates:
+            async for update in updates:
+                yield update
+
+    async def refresh(self, ref: TaskRef) -> TaskUpdate:
+        """Poll the task once, now."""
+        here = await self.resources.here(self.ledger)
+        return await here.refresh(ref, self.options)
+
+    async def is_known(self, ref: TaskRef) -> bool:
+        """Return True if the client made the task, or its job store holds it."""
+        return self.resources.made(ref) or bool(await self.ledger.store.find(ref.family, ref.task_id))
+
+    def _warn(self, operation: Operation[Any, Any]) -> None:
+        family = operation.family
+        if family.replacement is None or family.word in self.resources.warned_families:
+            return
+        self.resources.warned_families.add(family.word)
+        text = f"{family.word} is deprecated by the service; use {family.replacement} instead"
+        warn(text, DeprecationWarning)
 
 
 def polled_of(ref: TaskRef) -> Polled:

@@ -9,13 +9,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 
 import msgspec
 
-from ._resources import LoopResources, Resources
-from ._transport.call import JobRecorder
-from ._wire.prepare import check, warn
+from ._resources import ClientView, Resources
 from .api.account import Account, Spending
 from .api.families import FAMILIES
 from .api.handle import Task, TaskRef, tasks_of
@@ -23,7 +21,7 @@ from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
 from .api.replies import Credits
-from .api.request import Request, check_secrets
+from .api.request import check_secrets
 from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
@@ -34,7 +32,6 @@ from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
 from .files import expand
 from .jobs.base import STATES
-from .jobs.ledger import Ledger
 from .options import (
     Options,
     SonicPaths,
@@ -162,9 +159,9 @@ class MusicAPI:
             rng=rng,
             attempt_timeout=attempt_timeout,
         )
-        self._attach(_View(resources, options, resources.ledger))
+        self._attach(ClientView(resources, options, resources.ledger))
 
-    def _attach(self, view: _View) -> None:
+    def _attach(self, view: ClientView) -> None:
         self._view = view
         self._resources = view.resources
         self._options = view.options
@@ -438,7 +435,7 @@ class MusicAPI:
         request = msgspec.convert(fields, operation.request, strict=False)
         options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
         del fields, webhook_secret  # tracebacks can show the locals of a frame
-        view = _View(self._resources, options, self._ledger, self._ledger.again(job))
+        view = ClientView(self._resources, options, self._ledger, self._ledger.resubmission(job))
         return await (view.submit if operation.submits else view.call)(operation, request)
 
     async def _job(self, key: str) -> tuple[Job, Operation[Any, Any] | None]:
@@ -502,7 +499,7 @@ class MusicAPI:
                 raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(sorted(known))}")
         view = MusicAPI.__new__(type(self))
         ledger = self._ledger if store is None else self._resources.ledger_of(store)
-        view._attach(_View(self._resources, msgspec.structs.replace(self._options, **changes), ledger))
+        view._attach(ClientView(self._resources, msgspec.structs.replace(self._options, **changes), ledger))
         return view
 
     @property
@@ -555,76 +552,6 @@ class MusicAPI:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client holds a key and connections and is not pickled: make one per process")
-
-
-class _View:
-    """A client with its options, as families and handles use it. A `Caller` and a `Watcher`, in any loop."""
-
-    __slots__ = ("_recorder", "ledger", "options", "resources")
-
-    def __init__(
-        self, resources: Resources, options: Options, ledger: Ledger, recorder: JobRecorder | None = None
-    ) -> None:
-        self.resources: Final = resources
-        self.options: Final = options
-        self.ledger: Final = ledger
-        self._recorder: Final[JobRecorder] = recorder or ledger
-
-    async def here(self) -> LoopResources:
-        """Return the parts of the running loop."""
-        return await self.resources.here(self.ledger)
-
-    async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
-        """Send a create and return the handle of its task."""
-        self._warn(operation)
-        here = await self.resources.here(self.ledger)
-        accepted = await here.calls.submit(operation, request, self.options, self._recorder, self.resources)
-        task = accepted.task
-        self.resources.remember(task)
-        if accepted.webhook:
-            here.waiter.expect(task.family, task.task_id)
-        return Task(task, self, accepted.reply, accepted.job_key)
-
-    async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
-        """Send a direct call and return its reply; poll a task once."""
-        self._warn(operation)
-        here = await self.resources.here(self.ledger)
-        if operation.polled is None:
-            return await here.calls.direct(operation, request, self.options, self._recorder)
-        check(request, operation.call_name, self.options)
-        ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
-        return await here.refresh(ref, self.options)
-
-    async def wait(
-        self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
-    ) -> TaskUpdate:
-        """Wait until the task has ended as `until` says."""
-        here = await self.resources.here(self.ledger)
-        return await here.waiter.wait(ref, until, timeout, show)
-
-    async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
-        """Each change of the task until its end."""
-        here = await self.resources.here(self.ledger)
-        async with aclosing(here.waiter.updates(ref, timeout)) as updates:
-            async for update in updates:
-                yield update
-
-    async def refresh(self, ref: TaskRef) -> TaskUpdate:
-        """Poll the task once, now."""
-        here = await self.resources.here(self.ledger)
-        return await here.refresh(ref, self.options)
-
-    async def is_known(self, ref: TaskRef) -> bool:
-        """Return True if the client made the task, or its job store holds it."""
-        return self.resources.made(ref) or bool(await self.ledger.store.find(ref.family, ref.task_id))
-
-    def _warn(self, operation: Operation[Any, Any]) -> None:
-        family = operation.family
-        if family.replacement is None or family.word in self.resources.warned_families:
-            return
-        self.resources.warned_families.add(family.word)
-        text = f"{family.word} is deprecated by the service; use {family.replacement} instead"
-        warn(text, DeprecationWarning)
 
 
 __all__ = ["MusicAPI"]

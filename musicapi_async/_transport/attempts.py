@@ -167,7 +167,11 @@ class Attempts:
             log.info("%s: %s; attempt %d follows in %.1f s", prepared.call, failure, attempt, wait)
             if paid is not None:
                 await paid.repeat(proven=failure in PROVEN)
-            await self.clock.sleep(wait)
+            if waits is not None and failure is Failure.RATE_LIMITED:
+                with waits.during("pause"):
+                    await self.clock.sleep(wait)
+            else:
+                await self.clock.sleep(wait)
 
     async def poll(self, ref: TaskRef, polled: Polled, options: Options) -> Seen:
         """Poll a task once. Free. A failure to get a response is a value, too."""

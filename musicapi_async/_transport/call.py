@@ -45,7 +45,7 @@ FOLLOW_EVERY: Final = 5.0
 class JobRecorder(Protocol):
     """Gives entries of a job store to paid calls."""
 
-    def keyed(self, options: Options) -> Options:
+    def with_job_key(self, options: Options) -> Options:
         """Return the options with a job key, if the call is to be recorded."""
         ...
 
@@ -110,7 +110,7 @@ class Calls:
         webhooks: WebhookAddress,
     ) -> Accepted:
         """Send a create and return its task, or the one that its job key stands for."""
-        ordered, options = webhooks.order(request, recorder.keyed(options))
+        ordered, options = webhooks.order(request, recorder.with_job_key(options))
         prepared = prepare(operation, ordered, options, self._attempts.path_of)
         paid = self._paid(prepared, options, recorder)
         return await self._shielded(paid, self._submit(paid, webhook=ordered is not request))

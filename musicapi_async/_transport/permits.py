@@ -180,7 +180,7 @@ class TaskPermit:
         """Wait, first come first served, until the permit is granted."""
         if self.try_acquire():
             return
-        with (waits or Waits.unnoted()).during("permit", f"{self._permits.cap} tasks in flight"):
+        with (waits or Waits.unnoted()).during("permit", f"max_in_flight={self._permits.cap}"):
             await self._permits.wait()
         self._held = True
 

@@ -94,13 +94,13 @@ class Ledger:
         request = request_of(self._base_url, call, body, family, kind)
         return JobRecording(self, key or self._new_key(), request)
 
-    def keyed(self, options: Options) -> Options:
+    def with_job_key(self, options: Options) -> Options:
         """The options with a job key, if the call is written down."""
         if options.job_key is not None or not self.always:
             return options
         return msgspec.structs.replace(options, job_key=self._new_key())
 
-    def again(self, job: Job) -> Reopening:
+    def resubmission(self, job: Job) -> Reopening:
         """A recorder for sending an ambiguous or failed job once more."""
         return Reopening(self, job)
 
@@ -305,7 +305,7 @@ class Reopening:
         self._ledger: Final = ledger
         self._job: Final = job
 
-    def keyed(self, options: Options) -> Options:
+    def with_job_key(self, options: Options) -> Options:
         """Return the options as they are: they hold the key."""
         return options
 

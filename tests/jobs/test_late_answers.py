@@ -35,7 +35,7 @@ async def sent(ledger: Ledger) -> JobRecording:
 
 async def sent_again(ledger: Ledger) -> JobRecording:
     """The job 'k', which has left once more because somebody decided so."""
-    recording = ledger.again(await kept(ledger)).record("k", "POST /sonic/create", BODY)
+    recording = ledger.resubmission(await kept(ledger)).record("k", "POST /sonic/create", BODY)
     await recording.reserve()
     await recording.sending()
     return recording
