@@ -32,7 +32,7 @@ from ._wire.redaction import Redactor
 from ._wire.retry import Draw, drawing
 from .api.families import polled_as
 from .api.handle import Task, TaskKey, TaskRef
-from .api.operation import Operation, Polled
+from .api.operation import Family, Operation, Polled
 from .api.request import Request
 from .api.results import TaskUpdate, Until
 from .clock import Clock
@@ -327,9 +327,11 @@ class ClientView:
 
     async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
         """Send a create and return the handle of its task."""
-        self._warn(operation)
+        if operation.family.replacement is not None:
+            self._warn(operation.family)
         here = await self.resources.here(self.ledger)
-        accepted = await here.calls.submit(operation, request, self.options, self._recorder, self.resources)
+        webhooks = None if self.resources.webhooks is None else self.resources
+        accepted = await here.calls.submit(operation, request, self.options, self._recorder, webhooks)
         task = accepted.task
         self.resources.remember(task)
         if accepted.webhook:
@@ -338,7 +340,8 @@ class ClientView:
 
     async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
         """Send a direct call and return its reply; poll a task once."""
-        self._warn(operation)
+        if operation.family.replacement is not None:
+            self._warn(operation.family)
         here = await self.resources.here(self.ledger)
         if operation.polled is None:
             return await here.calls.direct(operation, request, self.options, self._recorder)
@@ -369,13 +372,12 @@ class ClientView:
         """Return True if the client made the task, or its job store holds it."""
         return self.resources.made(ref) or bool(await self.ledger.store.find(ref.family, ref.task_id))
 
-    def _warn(self, operation: Operation[Any, Any]) -> None:
-        family = operation.family
-        if family.replacement is None or family.word in self.resources.warned_families:
-            return
-        self.resources.warned_families.add(family.word)
-        text = f"{family.word} is deprecated by the service; use {family.replacement} instead"
-        warn(text, DeprecationWarning)
+    def _warn(self, family: type[Family]) -> None:
+        """Warn once that the service has deprecated a family."""
+        if family.word not in self.resources.warned_families:
+            self.resources.warned_families.add(family.word)
+            text = f"{family.word} is deprecated by the service; use {family.replacement} instead"
+            warn(text, DeprecationWarning)
 
 
 def polled_of(ref: TaskRef) -> Polled:

@@ -29,7 +29,7 @@ from ..errors import MusicAPIError, RequestTimeoutError
 from ..options import Options
 from .attempts import Attempts
 from .paid_call import Accepted, JobEntry, Notes, PaidCall, Previous, task_in_error
-from .permits import TasksInFlight
+from .permits import FREE, TasksInFlight
 from .waits import Waits
 
 log: Final = logging.getLogger("musicapi_async")
@@ -52,7 +52,7 @@ class JobRecorder(Protocol):
     def record(
         self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
     ) -> JobEntry | None:
-        """Return the entry of a call with the JSON `body`; None if it needs none."""
+        """Return the entry of a call with the JSON `body`."""
         ...
 
 
@@ -107,10 +107,12 @@ class Calls:
         request: Request,
         options: Options,
         recorder: JobRecorder,
-        webhooks: WebhookAddress,
+        webhooks: WebhookAddress | None,
     ) -> Accepted:
         """Send a create and return its task, or the one that its job key stands for."""
-        ordered, options = webhooks.order(request, recorder.with_job_key(options))
+        ordered = request
+        if webhooks is not None:
+            ordered, options = webhooks.order(request, recorder.with_job_key(options))
         prepared = prepare(operation, ordered, options, self._attempts.path_of)
         paid = self._paid(prepared, options, recorder)
         return await self._shielded(paid, self._submit(paid, webhook=ordered is not request))
@@ -121,14 +123,18 @@ class Calls:
             previous = paid.previous
             if previous is not None and previous.task is not None:
                 return Accepted(previous.task, previous.reply, paid.key)
-            await self._acquire_permit(paid)
+            paid.permit = self._attempts.limiter.permit()
+            if not paid.permit.try_acquire():
+                await self._wait_for_permit(paid)
             response = await paid.send()
             task_id = read_submit(
                 response, call=prepared.call, family=prepared.family, replacement=prepared.instead
             )
             task = prepared.task(task_id, self._attempts.clock.time())
             await paid.accepted(task, response.body)
-            self._in_flight.hold(paid.permit, task)
+            if paid.permit is not FREE:
+                with contextlib.suppress(Exception):  # a limiter that fails loses no task
+                    self._in_flight.hold(paid.permit, task)
         return Accepted(task, response.body, paid.key, webhook)
 
     async def direct(
@@ -219,9 +225,12 @@ class Calls:
     # --- steps ----------------------------------------------------------------------------------------------
 
     def _paid(self, prepared: PreparedRequest, options: Options, recorder: JobRecorder) -> PaidCall:
-        self._redactor.learn(prepared.secrets)
+        if prepared.secrets:
+            self._redactor.learn(prepared.secrets)
+        if prepared.kind == "create":
+            options = recorder.with_job_key(options)
         job: JobEntry | None = None
-        if prepared.kind == "create" or options.job_key is not None:
+        if options.job_key is not None:
             job = recorder.record(
                 options.job_key,
                 prepared.recorded_call,
@@ -269,16 +278,13 @@ class Calls:
                 running.cancel()
             raise
 
-    async def _acquire_permit(self, paid: PaidCall) -> None:
+    async def _wait_for_permit(self, paid: PaidCall) -> None:
         """Wait for a permit. Tasks that no one waits for are polled meanwhile, so that their ends show."""
-        paid.permit = permit = self._attempts.limiter.permit()
-        if permit.try_acquire():
-            return
         self._waiting += 1
         if self._following is None:
             self._following = asyncio.get_running_loop().create_task(self._follow())
         try:
-            await permit.acquire(paid.waits)
+            await paid.permit.acquire(paid.waits)
         finally:
             self._waiting -= 1
             if not self._waiting:

@@ -155,6 +155,7 @@ class PaidCall:
         prepared: the request.
         options: those of the client view.
         job: its entry in the job store, if it is recorded.
+        key: the job key, given or generated.
         previous: the result of a previous call with the same job key.
         permit: the permit for one more task in flight; the call's own from the moment it is granted.
         waits: the waits before it was sent.
@@ -176,6 +177,7 @@ class PaidCall:
         self.prepared: Final = prepared
         self.options: Final = options
         self.job: Final = job
+        self.key: Final = options.job_key if job is None else job.key
         self.previous: Previous | None = None
         self.permit: Permit = FREE
         self.waits: Final = Waits(attempts.clock, prepared.call)
@@ -187,11 +189,6 @@ class PaidCall:
         self._notes: Final = notes
         self._slot: Slot | None = None
         self._deadline = asyncio.timeout(None)
-
-    @property
-    def key(self) -> str | None:
-        """The job key, given or generated."""
-        return self.options.job_key if self.job is None else self.job.key
 
     async def __aenter__(self) -> Self:
         if self.options.deadline is not None:
@@ -254,31 +251,33 @@ class PaidCall:
         Returns after the first try to store it. Never raises.
         """
         self._settle()
-        note = None if self.job is None else self._notes.begin(self._store_task(self.job, task, reply))
+        job = self.job
+        note = None if job is None else self._notes.begin(self._store_task(job, task, reply))
         with contextlib.suppress(Exception):  # a logging filter that fails loses no task
             log.info("%s accepted: %s", self.prepared.call, task.token)
-        await self._first_try(note)
+        if note is not None:
+            await self._first_try(note)
 
     async def answered(self, reply: Any) -> None:
         """Keep the response to a direct call. Returns after the first try to store it; never raises."""
         self._settle()
-        job = self.job
-        await self._first_try(None if job is None else self._notes.begin(self._store_reply(job, reply)))
+        if self.job is not None:
+            await self._first_try(self._notes.begin(self._store_reply(self.job, reply)))
 
     async def unfinished(self) -> None:
         """End a call whose result is still being prepared, and whose caller does not wait for it."""
         self._settle()
-        await self._first_try(None if self.job is None else self._notes.begin(self._release(self.job)))
+        if self.job is not None:
+            await self._first_try(self._notes.begin(self._release(self.job)))
 
     def _settle(self) -> None:
         self.settled = True
         if not self._deadline.expired():
             self._deadline.reschedule(None)
 
-    async def _first_try(self, note: asyncio.Task[None] | None) -> None:
-        if note is not None:
-            with contextlib.suppress(asyncio.CancelledError):  # the client closes; the note goes on
-                await asyncio.wait({note})
+    async def _first_try(self, note: asyncio.Task[None]) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # the client closes; the note goes on
+            await asyncio.wait({note})
 
     async def _store_task(self, job: JobEntry, task: TaskRef, reply: Any) -> None:
         await job.accepted(task, self._redactor.copy(reply))

@@ -210,8 +210,6 @@ class TasksInFlight:
 
     def hold(self, permit: Permit, task: TaskRef) -> None:
         """Keep the permit of a task that was accepted just now."""
-        if permit is FREE:
-            return
         polled = polled_as(task.family, task.kind)
         until = self._clock.now() + AFTER_DEADLINE + (polled.deadline if polled is not None else 0.0)
         permit.expire_at(until)

@@ -110,7 +110,8 @@ def prepare(
     if request.__struct_fields__:  # one without fields, such as for the balance, costs 2 µs less
         check(request, call, options)
         values = body(request)
-        path = fill_path(path, values)
+        if "{" in path:
+            path = fill_path(path, values)
     data: bytes | None = None
     kind: MethodKind = "get"
     instead = operation.replacement
@@ -118,7 +119,8 @@ def prepare(
         fields = {**values, **(options.extra_body or {})}
         data = _encode(codec.encode, fields, call, "the body")
         kind = "create" if operation.charges and not operation.resend else "repeatable"
-        instead = instead or _instead(path, options.extra_body)
+        if options.extra_body is not None:
+            instead = instead or _instead(path, options.extra_body)
     model, wanted = values.get("mv"), values.get("format")
     return PreparedRequest(
         method=operation.method,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote
@@ -15,7 +15,7 @@ from .values import id_of, mapping_or_empty, text_or_none
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
-SAME_FAMILY: Final = {"sonic": ("sonic", "suno"), "suno": ("sonic", "suno")}
+SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(("sonic", "suno"), ("sonic", "suno"))
 """Families whose tasks are the same: both words name Sonic (vendor's webhook guide)."""
 
 TaskKey = tuple[str, str]
@@ -47,7 +47,8 @@ class TaskRef(msgspec.Struct, frozen=True):
     @property
     def key(self) -> TaskKey:
         """One key for the task, by whichever word its family is named."""
-        return self.families[0], self.task_id
+        same = SAME_FAMILY.get(self.family)
+        return self.family if same is None else same[0], self.task_id
 
     @property
     def token(self) -> str:

@@ -62,6 +62,7 @@ async def test_deadline_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
         create = asyncio.ensure_future(keyed.sonic.create_music(**SONG))
         await store.reached.wait()
         await client.clock.sleep(40)
+        assert not create.done()  # the handle follows the first try to store it
         store.released.set()
         task = await create
         assert task.task_id == sandbox.journal.creates[0].task_id
