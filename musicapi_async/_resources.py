@@ -144,7 +144,7 @@ class LoopResources:
 
 
 class Resources:
-    """What all views of a client share, and the resources of each event loop. A `WebhookAddress`."""
+    """The parts that all views of a client share, and those of each event loop. A `WebhookAddress`."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class Resources:
         self.ledger: Final = self.ledger_of(store)
 
     def ledger_of(self, store: JobStore | None) -> Ledger:
-        """Return what writes paid calls into `store`; without one, those with a job key into memory."""
+        """Return a recorder of paid calls in `store`; without one, of those with a job key in memory."""
         return Ledger(store or MemoryStore(), self.clock, self.base_url, always=store is not None)
 
     async def here(self, ledger: Ledger) -> LoopResources:

@@ -82,7 +82,8 @@ class MusicAPI:
     `forbid_private_addresses`: for back ends that download links of their users: no file is fetched from a
     private or loopback address, whatever the link is called, redirects included. Not with a proxy, which
     connects in place of this process.
-    `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
+    `webhooks`: `Webhooks(url=..., secret=...)` has results delivered instead of polled, see
+    `client.webhooks`.
     `sonic_word`: 'suno' on sister hosts that want it in the paths; `sonic_poll`: where songs are polled there
     (else '/suno/clip/{task_id}'). `close_with_loop`: connections end with their event loop, and a client that
     is not closed by hand is no mistake. `clock`, `rng`: for tests.
@@ -182,7 +183,7 @@ class MusicAPI:
 
     @asynccontextmanager
     async def spending(self) -> AsyncGenerator[Spending]:
-        """What is spent inside: the balance before and after, which alone proves a charge or a refund. Free.
+        """Measure what is spent inside: the balance before and after alone proves a charge or a refund. Free.
 
         ```python
         async with client.spending() as spent:
@@ -220,8 +221,8 @@ class MusicAPI:
         webhook and failures of its own, as the vendor's site says. Unknown: the keys of the body, the reply
         (where the batch id is in it), the form of a status and of results, the price. `create_many` makes
         single creates under the rate and needs none of it. `POST /producer/lyrics-create` and
-        `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is looked
-        at with `client.task("producer", task_id)`.
+        `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is polled
+        with `client.task("producer", task_id)`.
         """
         here = await self._view.here()
         call = here.calls.request(method, path, json, params, self._options, self._ledger)
@@ -256,7 +257,7 @@ class MusicAPI:
     def task(
         self, family: str, task_id: str | None = None, *, kind: str = "", submitted_at: float = 0.0
     ) -> Task[Clips]:
-        """The handle of a task that was submitted before, by anybody: `client.task("sonic", task_id)`, or
+        """The handle of a task that was submitted before, by any process: `client.task("sonic", task_id)`, or
         `client.task(token)` with a `Task.token`. Sends nothing.
 
         `kind` is the operation that made it (needed only to read stems by name), `submitted_at` its Unix
@@ -362,7 +363,7 @@ class MusicAPI:
         """The paid calls that were written down, oldest first; with states, only those in these states.
 
         Free, sends nothing. `await client.jobs("ambiguous")`, or `jobs(state="ambiguous")`, lists what
-        somebody has to decide on; jobs whose process died while sending are among them. States: reserved,
+        a person has to decide on; jobs whose process died while sending are among them. States: reserved,
         sent, accepted, finished, failed, ambiguous. Raises `JobStoreError`.
         """
         wanted = states if state is None else (*states, state)
@@ -521,7 +522,7 @@ class MusicAPI:
 
     @property
     def records_calls(self) -> bool:
-        """Whether every paid call is written down, as with a store; else only those with a job key are."""
+        """True if every paid call is recorded, as with a store; else only those with a job key are."""
         return self._ledger.always
 
     @property
@@ -544,7 +545,7 @@ class MusicAPI:
     def __exit__(self, *_: object) -> None: ...
 
     async def aclose(self) -> None:
-        """Close the connections. Tasks go on at the service; who still waits here is told how to resume."""
+        """Close the connections. Tasks go on at the service; waits end with an error that says how to resume."""
         await self._resources.aclose()
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final, Protocol
 
-from .._wire import addresses, polls, retry
+from .._wire import base_url_hints, polls, retry
 from .._wire.looks import Seen
 from .._wire.prepare import PathOf, PreparedRequest, prepare_poll
 from .._wire.response import Response, failure_of
@@ -182,5 +182,5 @@ class Attempts:
             return polls.unanswered(error, ref=ref)
         seen = polls.read_poll(response, ref=ref, polled=polled)
         if seen.error is not None:
-            addresses.explain(seen.error, self.base_url)
+            base_url_hints.add_hint(seen.error, self.base_url)
         return seen

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
-from .._wire import addresses
+from .._wire import base_url_hints
 from .._wire.prepare import PreparedRequest, encode_any, prepare, prepare_raw
 from .._wire.redaction import Redactor
 from .._wire.response import Pending, Response, read_direct, read_raw, read_response, read_submit
@@ -146,7 +146,7 @@ class Calls:
             try:
                 read = read_direct(await self._get(prepared, options), operation, prepared.call)
             except MusicAPIError as error:
-                addresses.explain(error, self._attempts.base_url)
+                base_url_hints.add_hint(error, self._attempts.base_url)
                 raise
             return _reply(read, operation)
         paid = self._paid(prepared, options, recorder)
@@ -195,7 +195,7 @@ class Calls:
             try:
                 return read_raw(await self._get(prepared, options), call=prepared.call)
             except MusicAPIError as error:
-                addresses.explain(error, self._attempts.base_url)
+                base_url_hints.add_hint(error, self._attempts.base_url)
                 raise
         paid = self._paid(prepared, options, recorder)
         return await self._shielded(paid, self._request(paid))

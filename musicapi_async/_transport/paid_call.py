@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, Protocol, Self
 
 import msgspec
 
-from .._wire import addresses
+from .._wire import base_url_hints
 from .._wire.prepare import BALANCE, PreparedRequest
 from .._wire.redaction import Redactor
 from .._wire.response import Response
@@ -313,7 +313,7 @@ class PaidCall:
         if outcome.is_free:
             if isinstance(error, MusicAPIError):
                 error.not_charged = error.not_charged or not free
-                addresses.explain(error, self._attempts.base_url)
+                base_url_hints.add_hint(error, self._attempts.base_url)
             if job is not None:
                 await self._notes.write(job.released(), NOTE_PATIENCE)
             return error
@@ -340,20 +340,20 @@ class PaidCall:
 
     def _unknown(self, error: Exception) -> OutcomeUnknownError:
         """The error of a call of which is unknown whether it was carried out."""
-        told, address = type(error).__name__, ""
+        text, hint = type(error).__name__, ""
         if isinstance(error, MusicAPIError):
-            told = error.message
+            text = error.message
             error.may_have_been_charged = True
-            address = addresses.suspicion(error, self._attempts.base_url)
+            hint = base_url_hints.suggestion(error, self._attempts.base_url)
             # In doubt it must not say "it may be repeated".
-            error.hint = address or ("" if self.in_doubt else error.hint)
-        log.warning("%s: outcome unknown: %s", self.prepared.call, told)
+            error.hint = hint or ("" if self.in_doubt else error.hint)
+        log.warning("%s: outcome unknown: %s", self.prepared.call, text)
         step = error if isinstance(error, StepFailedError) else None
         clip_id = step.clip_id if step else None
         usable = f"The upload worked: clip {clip_id} can be used without another upload." if clip_id else ""
         return OutcomeUnknownError(
-            f"the call was sent, and whether it was carried out is unknown ({told})",
-            hint=" ".join(filter(None, (OutcomeUnknownError.default_hint, usable, address))),
+            f"the call was sent, and whether it was carried out is unknown ({text})",
+            hint=" ".join(filter(None, (OutcomeUnknownError.default_hint, usable, hint))),
             call=self.prepared.call,
             job_key=self.key,
             steps=step.steps if step else None,
@@ -399,16 +399,16 @@ class PaidCall:
             log.error("%s: its caller was cancelled; it ended with: %s", call, error)
         else:
             result = done.result()
-            told = result.task.token if isinstance(result, Accepted) else "done"
-            log.warning("%s: its caller was cancelled; it was accepted and goes on: %s", call, told)
+            end = result.task.token if isinstance(result, Accepted) else "done"
+            log.warning("%s: its caller was cancelled; it was accepted and goes on: %s", call, end)
 
 
 def task_in_error(
-    prepared: PreparedRequest, task: TaskRef, told: str, job_key: str | None
+    prepared: PreparedRequest, task: TaskRef, text: str, job_key: str | None
 ) -> OutcomeUnknownError:
     """Return the error of a paid call whose response was an error that names a task."""
     return OutcomeUnknownError(
-        f"the answer is an error that names task {task.task_id}: it was probably accepted{told}",
+        f"the answer is an error that names task {task.task_id}: it was probably accepted{text}",
         hint="Do not send it again: wait for the task of this id; the same job key gives it, too.",
         call=prepared.call,
         task_id=task.task_id,

@@ -25,7 +25,7 @@ class Permit(Protocol):
     """The permission to have one more task in flight. It exists before it is granted."""
 
     def try_acquire(self) -> bool:
-        """Take the permit if one is free and nobody waits for it; return True if it is held."""
+        """Take the permit if one is free and no one waits for it; return True if it is held."""
         ...
 
     async def acquire(self, waits: Waits | None = None) -> None:
@@ -33,7 +33,7 @@ class Permit(Protocol):
         ...
 
     def expire_at(self, when: float) -> None:
-        """Give the permit back at this time of the limiter's clock, if nobody has by then."""
+        """Give the permit back at this time of the limiter's clock, if no one has by then."""
         ...
 
     def release(self) -> None:
@@ -83,7 +83,7 @@ class Permits:
         self._expiries: Final[dict[TaskPermit, float]] = {}
 
     def take(self) -> bool:
-        """Take a permit if one is free and nobody waits."""
+        """Take a permit if one is free and no one waits."""
         self._release_expired()
         with self._lock:
             if self._waiters or not self._free:
@@ -140,7 +140,7 @@ class Permits:
                 loop.call_soon_threadsafe(self._watch_expiries, loop)
 
     def _watch_expiries(self, loop: asyncio.AbstractEventLoop) -> None:
-        """While anyone waits in this loop, look again when the next permit expires."""
+        """While anyone waits in this loop, check again when the next permit expires."""
         with self._lock:
             waits = any(waiter.get_loop() is loop for waiter in self._waiters)
             first = min(self._expiries.values(), default=None)
@@ -172,7 +172,7 @@ class TaskPermit:
         self._held = False
 
     def try_acquire(self) -> bool:
-        """Take the permit if one is free and nobody waits for it; return True if it is held."""
+        """Take the permit if one is free and no one waits for it; return True if it is held."""
         self._held = self._held or self._permits.take()
         return self._held
 
@@ -185,7 +185,7 @@ class TaskPermit:
         self._held = True
 
     def expire_at(self, when: float) -> None:
-        """Give the permit back at this time of the limiter's clock, if nobody has by then."""
+        """Give the permit back at this time of the limiter's clock, if no one has by then."""
         if self._held:
             self._permits.set_expiry(self, when)
 

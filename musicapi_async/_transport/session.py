@@ -51,7 +51,7 @@ from ..errors import (
 from ..options import BODY_LIMIT, CONNECT_TIMEOUT, find_proxy
 from . import media_requests
 from .attempts import Departure
-from .limit import TimeLimits
+from .time_limits import TimeLimits
 
 POOL: Final = 64
 """Connections kept; the limiter's lanes queue in front of it: a queue in the pool gave tails of 1 s."""
@@ -60,7 +60,7 @@ KEEP_ALIVE: Final = 75.0
 SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
-"""What aiohttp watches itself: its time-outs for reading set two timers per call."""
+"""The only time-out that aiohttp watches: its time-outs for reading set two timers per call."""
 HEADER_LIMIT: Final = 64 * 1024
 """Bytes of the longest status or header line that is read; aiohttp's own 8,190 are too few for signed cookies
 and security policies of gateways, and what it refuses to read is lost."""
@@ -229,15 +229,15 @@ class Session:
         unsent = prepared.kind == "create" and not sent
         match error:
             case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
-                told, unsent = f"no connection to {self._base}: {reason}", True
+                text, unsent = f"no connection to {self._base}: {reason}", True
             case aiohttp.InvalidURL() | UnicodeError():
-                told, unsent = f"{self._base} cannot be called: {reason}", True
+                text, unsent = f"{self._base} cannot be called: {reason}", True
             case aiohttp.ClientHttpProxyError():
-                told, unsent = f"the proxy refused: HTTP {error.status}", True
+                text, unsent = f"the proxy refused: HTTP {error.status}", True
             case TimeoutError():
-                told = f"no answer within {prepared.attempt_timeout:g} s"
+                text = f"no answer within {prepared.attempt_timeout:g} s"
                 if not unsent:
-                    return RequestTimeoutError(told, sent=True, call=prepared.call)
+                    return RequestTimeoutError(text, sent=True, call=prepared.call)
             case aiohttp.ClientResponseError():
                 # From aiohttp's parser: the status that it carries is not the server's.
                 return APIConnectionError(
@@ -246,12 +246,12 @@ class Session:
                     call=prepared.call,
                 )
             case _ if unsent:
-                told = f"the connection failed before anything was sent: {reason}"
+                text = f"the connection failed before anything was sent: {reason}"
             case _:
-                told = f"the connection dropped: {reason}"
+                text = f"the connection dropped: {reason}"
         if unsent:
-            return ConnectFailedError(told, sent=False, call=prepared.call)
-        return ConnectionLostError(told, sent=None, call=prepared.call)
+            return ConnectFailedError(text, sent=False, call=prepared.call)
+        return ConnectionLostError(text, sent=None, call=prepared.call)
 
     @property
     def reached(self) -> bool:
@@ -322,7 +322,7 @@ BROKEN: Final[tuple[tuple[type[HttpProcessingError], str], ...]] = (
     (TransferEncodingError, "broken chunks"),
     (HttpProcessingError, "broken header or body"),
 )
-"""What the parser of aiohttp complains of."""
+"""Errors of the parser of aiohttp, in words of our own."""
 
 
 def _is_session(session: object) -> bool:
@@ -331,7 +331,7 @@ def _is_session(session: object) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong with a connection, in words of our own or of the system.
+    """The failure of a connection, in words of our own or of the system.
 
     The texts of aiohttp may hold what the peer sent (cut in the middle of a secret), and addresses with
     their queries and passwords.
@@ -350,7 +350,7 @@ def reason_of(error: BaseException) -> str:
             while isinstance(cause, HttpProcessingError) and type(cause) is HttpProcessingError:
                 cause = cause.__cause__ or BadHttpMessage("")
             return next(
-                (told for kind, told in BROKEN if isinstance(cause, kind)), "the body is not complete"
+                (text for kind, text in BROKEN if isinstance(cause, kind)), "the body is not complete"
             )
         case OSError():
             return str(error) or type(error).__name__

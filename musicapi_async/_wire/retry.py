@@ -1,4 +1,4 @@
-"""May a failed request be sent again, and after how long? Pure decisions, and jitter.
+"""The rules of retries: which failed request is sent again, and after how long. Pure decisions, and jitter.
 
 The rule about money stands above all: a create is repeated only when it provably was not sent or provably
 was refused. There is no idempotency key, so a second send of a create that was taken is a second charge.
@@ -40,7 +40,7 @@ Draw = Callable[[float], float]
 """Draws a number between 0 and its argument, as `backoff.full_jitter` does."""
 
 MethodKind = Literal["get", "create", "repeatable"]
-"""What a request may cost.
+"""The cost that a request may have.
 
 - `get`: reads; free.
 - `create`: charges, or might. Downloads and MIDI belong here: their answer 202 asks for the same request
@@ -126,7 +126,7 @@ def decide(  # noqa: PLR0917 - these six decide
 
 
 def may_repeat(method_kind: MethodKind, failure: Failure | str, policy: RetryPolicy) -> bool:
-    """Whether a request of this kind may be sent again after this failure, if attempts are left."""
+    """Return True if a request of this kind may be sent again after this failure, if attempts remain."""
     match failure:
         case Failure.NOT_SENT | Failure.RATE_LIMITED:
             return True

@@ -108,11 +108,12 @@ async def test_cancelled_between_refusal_and_retry_pays_nothing() -> None:
 async def test_refused_create_frees_its_permit(sandbox: Sandbox) -> None:
     """With a cap of one task in flight, a refused create does not block the next one."""
     async with sandbox.client(rate_limit=None, max_in_flight=1) as client:
+        view = client.with_options(deadline=60)
         for fault in (Fault.status(400), Fault.garbage, Fault.status(500)):
             sandbox.faults.on("POST", "/sonic/create", fault)
             with pytest.raises((BadRequestError, OutcomeUnknownError)):
-                await client.sonic.create_music(**SONG)
-        task = await client.with_options(deadline=60).sonic.create_music(**SONG)
+                await view.sonic.create_music(**SONG)
+        task = await view.sonic.create_music(**SONG)
         assert task.task_id
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from musicapi_async._wire.addresses import suspicion
+from musicapi_async._wire.base_url_hints import suggestion
 from musicapi_async._wire.response import error_of, read_response
 
 GOOD = "https://api.musicapi.ai/api/v1"
@@ -48,6 +48,6 @@ def test_the_address_is_named_where_it_may_be_the_cause(
 ) -> None:
     """Pages, unknown paths, redirects and foreign keys speak of the address; refusals of a thing do not."""
     error = error_of(read_response(status, headers, raw), call="POST /sonic/create")
-    told = suspicion(error, base_url)
+    told = suggestion(error, base_url)
     assert advice in told
     assert bool(told) == bool(advice)
