@@ -545,7 +545,7 @@ class MusicAPI:
     def __exit__(self, *_: object) -> None: ...
 
     async def aclose(self) -> None:
-        """Close the connections. Tasks go on at the service; waits end with an error that says how to resume."""
+        """Close the connections. Tasks go on at the service; waits end with how to resume them."""
         await self._resources.aclose()
 
     def __repr__(self) -> str:
