@@ -66,9 +66,9 @@ class Sandbox:
     music. `credits`, `extra_credits` are the balances; `prices` overrides single rows of the price table.
     `create_limit` is (creates, per seconds), such as (1, 3.0), or None for no limit; `jitter` is the
     tolerance in real milliseconds. `choices` answers what the documentation leaves open, `faults`
-    breaks things, `durations` says how long tasks take. `longest` is the seconds of the longest song that it makes when
-    requested without a length. `journal_size`, `works` and `media_bytes` bound the memory. With `remote` it
-    also fetches uploads from, and delivers webhooks to, other machines; otherwise only this one.
+    breaks things, `durations` says how long tasks take. `longest` is the seconds of the longest song that it
+    makes when requested without a length. `journal_size`, `works` and `media_bytes` bound the memory. With
+    `remote` it also fetches uploads from, and delivers webhooks to, other machines; otherwise only this one.
 
     Costs nothing, needs no network. Files need the extra: `pip install 'musicapi-async[sandbox]'`.
 
