@@ -77,8 +77,8 @@ class Webhooks:
             least = f"a secret of at least {SHORTEST_SECRET} characters, such as secrets.token_urlsafe()"
             raise _bad("webhooks", least)
         if url is not None and not _callable(url):
-            limit = f"an https address of at most {URL_LIMIT} characters, without white space and a fragment"
-            raise _bad("webhooks", limit)
+            good = f"an https address of at most {URL_LIMIT} characters, without white space and a fragment"
+            raise _bad("webhooks", good)
         if url is not None and {JOB_KEY, JOB_PROOF} & _names_in(url):
             raise _bad("webhooks", f"an address without {JOB_KEY} and {JOB_PROOF}, which are added to it")
 
@@ -304,17 +304,23 @@ def _digest(key: str) -> bytes:
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _secrets(given: object) -> tuple[str, ...]:
+def _secrets(given: str | Iterable[str]) -> tuple[str, ...]:
     """The secrets, if they are texts that can sign; the error never shows them."""
-    several = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else (given,)
-    secrets = tuple(one for one in several if isinstance(one, str))
-    if len(secrets) < len(several):
+    try:
+        secrets = (given,) if isinstance(given, str) else tuple(given)
+    except TypeError:
+        secrets = None
+    if secrets is None or not all(map(_is_text, secrets)):
         raise _bad("webhooks", "a secret that is text, or several of them")
     if not secrets or not all(secrets):
         raise _bad("webhooks", "a secret that is not empty: without one anybody could sign")
     if any("\ud800" <= letter <= "\udfff" for letter in "".join(secrets)):
         raise _bad("webhooks", "a secret that is valid Unicode")
     return secrets
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _callable(url: str) -> bool:
