@@ -47,8 +47,9 @@ def suggestion(error: MusicAPIError, base_url: str) -> str:
     match error:
         case AuthenticationError():
             return (
-                f"Check MUSICAPI_KEY (without 'Bearer ') and that it is a key of {host}, where base_url "
-                "leads: other hosts have accounts and keys of their own."
+                f"Check MUSICAPI_KEY (without 'Bearer '), that it is a key of {host}, where base_url leads "
+                "(other hosts have accounts and keys of their own), and that it may be used from this "
+                "machine: keys may be bound to IP addresses."
             )
         case APIStatusError() if 300 <= error.status < 400:
             to = error.headers.get("location", "")

@@ -47,6 +47,9 @@ REQUEST_ID_HEADERS: Final = ("x-request-id", "x-vercel-id", "cf-ray")
 BEGINNING: Final = 64 * 1024
 """Bytes of a body that are searched for the text of an error."""
 
+MOST_VALUES: Final = 20_000
+"""Values of a body that an error shows, see `Redactor.copy`; no real error has so many. In 16 MB there may be
+five millions, and to look through these for secrets would hold up the event loop for a minute."""
 TEXT_KEYS: Final = ("error", "message", "detail")
 """Keys that may hold the text of an error, best first."""
 
@@ -127,8 +130,8 @@ class Response:
 
     @property
     def shown(self) -> Any:
-        """A copy of the body with secrets hidden, for errors."""
-        return self.redactor.copy(self.body)
+        """A copy of the body with secrets hidden, for errors; at most `MOST_VALUES` values of it."""
+        return self.redactor.copy(self.body, MOST_VALUES)
 
     @property
     def text(self) -> str:
@@ -448,7 +451,10 @@ def _without_result(
     """The error for a 2xx that lacks `what`: the service's own words, else 'cannot be understood'."""
     if _text_of(found.fields.get("error")) or failed_step(found.fields):
         return error_of(found, call=call, family=family)
-    told = f"the answer is not JSON: {found.text}" if not found.json else f"the answer holds no {what}"
+    if not found.json:
+        told = f"the answer is not JSON: {found.text}" if found.body else "the answer is empty"
+    else:
+        told = f"the answer holds no {what}"
     said = error_text(mapping_or_empty(found.shown))
     if said and said != "success":
         told = f"{told} (it says: {one_line(said)})"

@@ -138,13 +138,19 @@ class Killing:
         )
 
     async def kill_and_resume(self, kills: int) -> None:
-        """Start, kill at a random instant, start again; after the last kill let it end."""
-        while len(self.outcome.kills) < kills:
-            await self.start_and_kill(kills - len(self.outcome.kills))
+        """Start, kill at a random instant, start again; after the last kill let it end.
+
+        There are fewer kills if a run comes to its end: then only jobs of unknown outcome are left.
+        """
+        while len(self.outcome.kills) < kills and await self.start_and_kill(kills - len(self.outcome.kills)):
+            pass
         await self.let_end()
 
-    async def start_and_kill(self, left: int) -> None:
-        """One run, killed when it has made a random number of requests and a random moment has gone by."""
+    async def start_and_kill(self, left: int) -> bool:
+        """One run, killed when it has made a random number of requests and a random moment has gone by.
+
+        Returns False if the run ended before it was killed.
+        """
         journal = self.sandbox.journal
         seen, made = len(journal), 0
         # In the middle, an equal share of the work that is left for each of the kills that are left.
@@ -161,8 +167,10 @@ class Killing:
         except TimeoutError:
             pass
         await asyncio.sleep(moment)
-        if await running.killed():
+        killed = await running.killed()
+        if killed:
             self.outcome.kills.append(await self.look(before))
+        return killed
 
     def work_left(self) -> int:
         """Requests but polls that are still to be made; jobs of unknown outcome lead to none."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from patience import until
+from patience import PATIENCE, until
 
 from musicapi_async import (
     BadRequestError,
@@ -122,7 +122,8 @@ async def test_deadline_covers_the_reservation(sandbox: Sandbox) -> None:
     store = HeldStore("reserved")
     async with sandbox.client(rate_limit=None, store=store) as client:
         with pytest.raises(RequestTimeoutError) as caught:
-            await client.with_options(job_key="k", deadline=20).sonic.create_music(**SONG)
+            async with asyncio.timeout(PATIENCE):
+                await client.with_options(job_key="k", deadline=20).sonic.create_music(**SONG)
         assert caught.value.sent is False
         assert not caught.value.may_have_been_charged
         assert await client.job("k") is None

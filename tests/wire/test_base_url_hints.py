@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from musicapi_async import AuthenticationError
 from musicapi_async._wire.base_url_hints import suggestion
 from musicapi_async._wire.response import error_of, read_response
+from musicapi_async.sandbox import Fault, Sandbox
 
 GOOD = "https://api.musicapi.ai/api/v1"
 PAGE = b"<!DOCTYPE html><title>404</title>"
@@ -40,6 +42,16 @@ ROWS: list[tuple[str, int, bytes, dict[str, str], str]] = [
         "Calls go to https://proxy.example/music; the API's address is like",
     ),
 ]
+
+
+async def test_a_refused_key_may_be_bound_to_other_addresses() -> None:
+    """What the client raises says so, too, whatever else it advises."""
+    async with Sandbox(speed=300) as sandbox, sandbox.client() as client:
+        sandbox.faults.on("GET", "*", Fault.status(401, body='{"error":"Invalid API key"}'), times=2)
+        with pytest.raises(AuthenticationError, match="bound to IP addresses"):
+            await client.credits()
+        with pytest.raises(AuthenticationError, match="bound to IP addresses"):
+            await client.task("sonic", "11111111-1111-4111-8111-111111111111").wait()
 
 
 @pytest.mark.parametrize(("base_url", "status", "raw", "headers", "advice"), ROWS)

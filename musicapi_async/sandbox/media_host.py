@@ -1,4 +1,4 @@
-"""The media host: files of clips, made when first asked for, kept while there is room, served with ranges."""
+"""The media host: files of clips, made at the first request, cached for a while, served with ranges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTENT_TYPES: Final = {
     "mid": "audio/midi",
     "png": "image/png",
 }
-"""What can be made, and the content type that the service sends with it (audio/mp3: seen)."""
+"""The files that can be made, and the content type that the service sends with it (audio/mp3: seen)."""
 
 MISSING: Final = (
     "The sandbox needs numpy, soundfile, mutagen, mido and lameenc to make media files: "
@@ -143,12 +143,12 @@ def _require() -> None:
 
 
 def _span(request: web.BaseRequest, size: int) -> slice | None:
-    """The asked bytes: an empty slice for all, None for a range outside the file."""
+    """The requested bytes: an empty slice for all, None for a range outside the file."""
     try:
-        asked = request.http_range
+        wanted = request.http_range
     except ValueError:
         return slice(None)
-    if asked.start is None and asked.stop is None:
+    if wanted.start is None and wanted.stop is None:
         return slice(None)
-    start, stop, _ = asked.indices(size)
+    start, stop, _ = wanted.indices(size)
     return slice(start, stop) if start < stop else None

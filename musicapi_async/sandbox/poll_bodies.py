@@ -1,4 +1,4 @@
-"""What a look at a task shows, family by family: every row of the contract's polling table."""
+"""The bodies that answer a poll, family by family, in every form that is documented or was seen."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def unknown_task(service: Service, family: str) -> Refusal:
             return invalid("task not found.")
 
 
-def look(service: Service, family: str, task_id: str, now: float) -> Reply:
-    """What `GET /<family>/task/{id}` answers at `now`."""
+def poll_reply(service: Service, family: str, task_id: str, now: float) -> Reply:
+    """Return the reply to `GET /<family>/task/{id}` at `now`."""
     choices = service.choices
     gone = {"nuro": choices.nuro, "riffusion": choices.riffusion, "studio": choices.studio}
     if gone.get(family) == "retired":
@@ -272,7 +272,7 @@ def riffusion(service: Service, work: Work, now: float) -> Reply:
 
 
 def _track(service: Service, clip: Clip, audio_url: str | None) -> dict[str, object]:
-    """What a Producer clip and a Riffusion song have in common."""
+    """The fields that a Producer clip and a Riffusion song share."""
     return {
         "clip_id": clip.clip_id,
         "title": clip.title,

@@ -1,6 +1,6 @@
 """The account: its key, its two balances, the prices, and the rate at which it may create.
 
-Prices live here and nowhere else in the package: they changed several times (contract, account 3).
+Prices live here and nowhere else in the package: the service changed them several times.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PRICES: Final[Mapping[str, float]] = {
     "studio": 15,
     "song_metadata": 0,
 }
-"""Credits by operation: the newest reading of the contract, account 3, else an older or a sister host's."""
+"""Credits by operation, read in October 2026; else an older reading, or that of a sister host."""
 
 
 class CreateLimit:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async.sandbox import Choices, Entry, Journal
-from musicapi_async.sandbox.account import CreateLimit
+from musicapi_async.sandbox.prices import CreateLimit
 
 SONG = {"custom_mode": False, "mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 

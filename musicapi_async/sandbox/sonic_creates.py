@@ -1,4 +1,4 @@
-"""Sonic's `create` with its ten task types, and personas (contract, sonic 2 and 3)."""
+"""Sonic's `create` with its ten task types, and personas."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .choices import DAY
 from .recipes import How, composed, continued, joined, made
 from .refusal import invalid
 from .service import Call, Reply, submitted
-from .songs import Song, read_song, variants
+from .song_requests import Song, read_song, variants
 from .validation import PERSONA_NAME, STYLES
 from .works import Clip, Persona
 
 LENGTHY: Final = frozenset({"create_music", "persona_music", "extend_music", "cover_music"})
-"""The task types that take `duration` (docs 2026-10-07)."""
+"""The task types that take `duration` (vendor's page, read on 2026-10-07)."""
 
 PRICED: Final = {
     "create_music": "create",

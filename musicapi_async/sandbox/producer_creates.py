@@ -1,10 +1,10 @@
-"""Producer: short tracks (contract, producer)."""
+"""Producer: short tracks."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from .lyrics import write_lyrics
+from .lyric_writer import write_lyrics
 from .recipes import Recipe, composed, continued, joined, made
 from .refusal import invalid, retired
 from .score import INSTRUMENTAL, Brief
@@ -14,7 +14,7 @@ from .works import Clip
 
 MODEL: Final = "Lyria 3 Pro"
 USUAL: Final = 30.0
-"""Seconds of a track that no length was asked for (contract, producer 1)."""
+"""Seconds of a track if the request names no length (vendor's page: about 30 s)."""
 
 TEXT: Final = 5000
 """Characters; the service's own limits are unknown."""

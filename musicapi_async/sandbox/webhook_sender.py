@@ -14,11 +14,11 @@ import msgspec
 from ..clock import Clock
 from .faults import Fault
 from .journal import Entry
-from .polls import FAILURE, nuro_body, producer_data, sonic_data
+from .poll_bodies import FAILURE, nuro_body, producer_data, sonic_data
 from .service import Service
 from .works import NEVER, Work
 
-DEFAULT_SECRET: Final = "the-service-keeps-this-one-to-itself"  # noqa: S105 signs what nobody can verify
+DEFAULT_SECRET: Final = "the-service-keeps-this-one-to-itself"  # noqa: S105 signs what no one can verify
 """Without `webhook_secret` the service signs with a secret of its own, which it does not tell."""
 
 OLD: Final = 900.0
@@ -50,7 +50,7 @@ def payload(service: Service, work: Work, event: str, now: float) -> dict[str, o
 
 
 class Deliveries:
-    """Sends the events of every task that asked for them, at the moment they happen."""
+    """Sends the events of every task that ordered them, at the moment they happen."""
 
     def __init__(self, service: Service, clock: Clock) -> None:
         self._service = service
@@ -100,7 +100,7 @@ class Deliveries:
         await self._clock.sleep(at - self._service.now())
 
     def _send(self, work: Work, event: str, fault: Fault | None, at: float) -> None:
-        """One event of the time `at`; its tries go on beside the task's later events."""
+        """One event of the time `at`; its tries continue beside the task's later events."""
         if work.webhook is None or (fault is not None and fault.name == "lost"):
             self._note(work, event, b"", fault)
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from .lyrics import write_lyrics
+from .lyric_writer import write_lyrics
 from .recipes import Recipe, score_of
 from .refusal import invalid
 from .score import INSTRUMENTAL, Brief
@@ -25,7 +25,7 @@ REWORKED: Final = frozenset({"cover", "mash", "replace", "remaster", "sing", "ac
 
 @dataclass(slots=True, frozen=True)
 class Song:
-    """What a request says about the song that it wants."""
+    """The song that a request describes."""
 
     mv: str
     custom: bool
