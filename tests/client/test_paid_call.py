@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import time
 import warnings
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -21,10 +23,13 @@ from musicapi_async import (
     RequestTimeoutError,
     Webhooks,
 )
+from musicapi_async.api.values import mapping_or_empty
 from musicapi_async.jobs import Job, MemoryStore
 from musicapi_async.jobs.base import Step
 from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.webhooks import sign
 
+SECRET = "a-secret-of-more-than-16"
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 
 
@@ -173,7 +178,7 @@ async def test_balance_on_the_way_out_is_bounded(sandbox: Sandbox) -> None:
 
 async def test_job_key_of_a_webhook_is_a_job(sandbox: Sandbox) -> None:
     """A key that was made for the webhook's URL names a job that exists, or is not shown as a job key."""
-    webhooks = Webhooks(url="http://127.0.0.1:9/hook", secret="a-secret-of-more-than-16")
+    webhooks = Webhooks(url="http://127.0.0.1:9/hook", secret=SECRET)
     async with sandbox.client(rate_limit=None, webhooks=webhooks) as client:
         task = await client.sonic.create_music(**SONG)
         assert task.job_key is None or await client.job(task.job_key) is not None
@@ -195,3 +200,41 @@ async def test_warnings_point_at_the_line_of_the_caller(sandbox: Sandbox) -> Non
                     await call()
         assert len(caught) >= 3
         assert {warning.filename for warning in caught} == {__file__}
+
+
+async def test_webhook_before_the_response_belongs_to_its_call(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A webhook that overtakes the response to its create is no stranger's: webhooks stay relied on."""
+    webhooks = Webhooks(url="http://127.0.0.1:9/hook", secret=SECRET)
+    async with sandbox.client(rate_limit=None, webhooks=webhooks) as client:
+
+        async def deliver(number: int) -> None:
+            """The webhook of a create that the sandbox has taken."""
+            create = sandbox.journal.creates[number]
+            url = str(mapping_or_empty(create.body)["webhook_url"])
+            await client.webhooks.handle(*delivery(create.task_id), url=url)
+
+        await client.sonic.create_music(**SONG)
+        await deliver(0)
+        sandbox.faults.on("POST", "/sonic/create", Fault.slow(30))
+        create = asyncio.ensure_future(client.sonic.create_music(**SONG))
+        await until(lambda: len(sandbox.journal.creates) == 2 and sandbox.journal.creates[1].task_id)
+        await deliver(1)
+        task = await create
+        clips = await task
+    assert "shared with other processes" not in caplog.text
+    assert clips[0].clip_id == f"{task.task_id}-0"
+    assert not [entry for entry in sandbox.journal if entry.method == "GET"]
+
+
+def delivery(task_id: str) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a webhook for a song that is finished."""
+    clips = [
+        {"clip_id": f"{task_id}-{n}", "state": "succeeded", "audio_url": f"https://cdn.example/{n}.mp3"}
+        for n in range(2)
+    ]
+    body = {"code": 200, "data": clips, "task_id": task_id, "platform": "suno", "event": "song.completed"}
+    raw, stamp = json.dumps(body).encode(), str(int(time.time()))
+    headers = {"X-Webhook-Id": task_id, "X-Webhook-Timestamp": stamp}
+    return {**headers, "X-Webhook-Signature": sign(SECRET, stamp, raw)}, raw
