@@ -197,7 +197,9 @@ class PaidCall:
         try:
             if self.job is not None:
                 self.previous = await self.job.reserve()
-                if self.previous is None and self.options.check_balance:
+                if self.previous is not None:
+                    self._settle()
+                elif self.options.check_balance:
                     self.job.balance(await self._balance())
         except BaseException as error:  # it would not reach `__aexit__` by itself
             await self.__aexit__(type(error), error, error.__traceback__)
