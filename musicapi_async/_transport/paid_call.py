@@ -136,10 +136,13 @@ class Notes:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a job could not be written down: %s", error, exc_info=error)
 
-    async def finish(self) -> None:
-        """Return when all writes that have begun are done."""
+    async def finish(self, patience: float | None = None) -> None:
+        """Return when all writes that have begun are done, at most `patience` real seconds later."""
         if self._running:
-            await asyncio.wait(self._running)  # not `gather`, which cancels them all with its caller
+            # Not `gather`, which cancels them all with its caller.
+            _, remaining = await asyncio.wait(self._running, timeout=patience)
+            if remaining:
+                log.error("%d jobs were not written down: the store does not answer", len(remaining))
 
 
 class PaidCall:
