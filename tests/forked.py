@@ -29,7 +29,7 @@ PRELOADED: Final = (
     "musicapi_async.cli.root",
     "musicapi_async.contrib.aiohttp_web",
     "musicapi_async.examples.service",
-    "musicapi_async.runtime",
+    "musicapi_async._transport.session",
     "musicapi_async.sandbox.server",
     "musicapi_async.jobs",
     "uvicorn.lifespan.on",

@@ -10,9 +10,9 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from musicapi_async._wire.replies import Answer, error_of
 
 from musicapi_async._wire.redaction import HIDDEN, Redactor
-from musicapi_async._wire.replies import Answer, error_of
 from musicapi_async.errors import TEXT_LIMIT
 
 SECRET = 'Ab+c/d"e\\f&g 1é😀z\n_'

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
-from musicapi_async._transport.rate_limiter import MemoryLimiter
-from musicapi_async._transport.session import Outgoing, Session
-from musicapi_async._wire.retry import drawing
+from musicapi_async._transport.attempts import FREE_CALL
+from musicapi_async._transport.session import Session
+from musicapi_async._wire.prepare import PreparedRequest
 from musicapi_async.clock import Clock
 from musicapi_async.errors import ConnectionLostError, InvalidResponseError, RequestTimeoutError
-from musicapi_async.options import Options
 
 KEY = 'an "api-key'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-ONCE = Options(max_retries=0)
 
 
 class Script:
@@ -55,9 +52,7 @@ async def session(script: Script, body_limit: int = 1000) -> AsyncGenerator[Sess
     opened = Session(
         api_key=KEY,
         base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
-        limiter=MemoryLimiter(),
         clock=Clock(),
-        draw=drawing(random.Random(1)),
         body_limit=body_limit,
     )
     try:
@@ -68,8 +63,8 @@ async def session(script: Script, body_limit: int = 1000) -> AsyncGenerator[Sess
         await asyncio.gather(*script.talks)
 
 
-def asked(attempt_timeout: float = 30.0) -> Outgoing:
-    return Outgoing(
+def asked(attempt_timeout: float = 30.0) -> PreparedRequest:
+    return PreparedRequest(
         method="GET", path="/a", call="GET /a", kind="get", lane="call", attempt_timeout=attempt_timeout
     )
 
@@ -91,7 +86,7 @@ async def test_a_body_in_any_pieces_is_whole_and_its_connection_is_used_again(pi
     script = Script([pieces, pieces])
     async with session(script) as opened:
         for _ in range(2):
-            answer = await opened.send(asked(), ONCE)
+            answer = await opened.attempt(asked(), FREE_CALL)
             assert answer.body == {"a": 1}
     assert script.connections == 1
 
@@ -103,15 +98,15 @@ async def test_an_answer_over_the_limit_is_given_up_with_its_connection() -> Non
     async with session(script) as opened:
         for _ in range(2):
             with pytest.raises(InvalidResponseError, match="larger than 1000 bytes"):
-                await opened.send(asked(), ONCE)
-        assert (await opened.send(asked(), ONCE)).body == []
+                await opened.attempt(asked(), FREE_CALL)
+        assert (await opened.attempt(asked(), FREE_CALL)).body == []
     assert script.connections in (2, 3)  # the first one may come in pieces by itself
 
 
 async def test_an_answer_at_the_limit_is_read() -> None:
     """The limit itself is allowed."""
     async with session(Script([[whole(b"[" + b" " * 998 + b"]")]])) as opened:
-        assert (await opened.send(asked(), ONCE)).body == []
+        assert (await opened.attempt(asked(), FREE_CALL)).body == []
 
 
 async def test_half_an_answer_is_an_error_and_its_connection_is_not_used_again() -> None:
@@ -120,10 +115,10 @@ async def test_half_an_answer_is_an_error_and_its_connection_is_not_used_again()
     script = Script([[half, None], [half], [whole(b"{}")]])
     async with session(script) as opened:
         with pytest.raises(ConnectionLostError):
-            await opened.send(asked(), ONCE)
+            await opened.attempt(asked(), FREE_CALL)
         with pytest.raises(RequestTimeoutError):
-            await opened.send(asked(attempt_timeout=0.1), ONCE)
-        assert (await opened.send(asked(), ONCE)).body == {}
+            await opened.attempt(asked(attempt_timeout=0.1), FREE_CALL)
+        assert (await opened.attempt(asked(), FREE_CALL)).body == {}
     assert script.connections == 3
 
 
@@ -131,12 +126,12 @@ async def test_a_call_cancelled_in_the_middle_of_the_body_drops_its_connection()
     """What was not read of an answer is never read as the next one."""
     script = Script([[whole(b'{"a": 1}')[:-3]], [whole(b"{}")]])
     async with session(script) as opened:
-        call = asyncio.ensure_future(opened.send(asked(), ONCE))
+        call = asyncio.ensure_future(opened.attempt(asked(), FREE_CALL))
         await asyncio.sleep(0.05)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert (await opened.send(asked(), ONCE)).body == {}
+        assert (await opened.attempt(asked(), FREE_CALL)).body == {}
     assert script.connections == 2
 
 
@@ -146,6 +141,6 @@ async def test_an_answer_is_data_and_only_what_is_shown_of_it_hides_the_key() ->
     text = b'no an "api-key'
     script = Script([[whole(escaped)], [whole(text)]])
     async with session(script) as opened:
-        answer = await opened.send(asked(), ONCE)
+        answer = await opened.attempt(asked(), FREE_CALL)
         assert (answer.body, answer.shown) == ({"said": KEY}, {"said": "[hidden]"})
-        assert (await opened.attempt(asked())).body == "no [hidden]"
+        assert (await opened.attempt(asked(), FREE_CALL)).body == "no [hidden]"

@@ -1,7 +1,7 @@
-"""Reading the answer to a call: the error in it, the task that was accepted, or the direct result.
+"""The response to a call: the error in it, the task that was accepted, or the direct result.
 
-An answer is read leniently and judged strictly: what it lacks is left empty, but success needs the one key
-that the caller came for. The rules are those of the contract, errors 1 to 3.
+A response is read leniently and judged strictly: what it lacks is left empty, but success needs the one key
+that the caller came for. Statuses and words are those of the vendor's error page.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from ..errors import (
 )
 from .codec import MalformedBody, Repair, decode, one_line
 from .redaction import NOTHING_KNOWN, Redactor
-from .retry import Failure, parse_retry_after
+from .retry import RETRY_AFTER_CAP, Failure, parse_retry_after
 from .verdict import PREPARING, identifier, outcome_of, task_id_of_error
 
 R = TypeVar("R", bound=Reply)
 
 REQUEST_ID_HEADERS: Final = ("x-request-id", "x-vercel-id", "cf-ray")
-"""Headers that may hold an id for support, best first (contract, errors 1)."""
+"""Headers that may hold an id for support, best first; the vendor's own SDK reads the same."""
 
 BEGINNING: Final = 64 * 1024
-"""Bytes of a body that are looked through for the text of an error."""
+"""Bytes of a body that are searched for the text of an error."""
 
 MOST_VALUES: Final = 20_000
 """Values of a body that an error shows, see `Redactor.copy`; no real error has so many. In 16 MB there may be
 five millions, and to look through these for secrets would hold up the event loop for a minute."""
 TEXT_KEYS: Final = ("error", "message", "detail")
-"""Keys that may hold the text of an error, best first (contract, errors 1)."""
+"""Keys that may hold the text of an error, best first."""
 
 WORDS_ABOUT: Final = frozenset(("error", "message", "detail", "type", "code", "success", "status"))
-"""Keys that tell about an answer and hold no result."""
+"""Keys that describe a response and hold no result."""
 
 OUT_OF_CREDITS: Final = ("credits are not enough", "insufficient credit", "not enough credit")
 TOO_FAST: Final = ("qps limit", "queue is full")
@@ -66,21 +66,23 @@ MODERATED: Final = (
     "artist name",
     "producer tag",
 )
-"""Words that split a 403, lower case (contract, errors 3; the order of the rows is kept in `_denied`)."""
+"""Words that split a 403, lower case, from the texts of the vendor's error page; `_denied` has the order."""
 
 
-class Answer:
-    """An HTTP answer with its body decoded.
+class Response:
+    """An HTTP response with its body decoded.
 
     `body` is the JSON value as it came, or the first characters with secrets hidden if `json` is False;
     `fields` the body if it is a JSON object, else an empty one. `headers` have lower-case names, or find a
     name in any case as aiohttp's do. `ok` is HTTP 2xx, whatever the body says; `code` the body's own code as
     a number if it is one (`404`, `"404"`), `type` its type in lower case or nothing. `retry_after` is the
-    seconds that the service asks to wait, if it does. `redactor` hides secrets in texts.
+    seconds that the service asks to wait, if it does. `attempts` counts the requests that were made until
+    this response came. `redactor` hides secrets in texts.
     """
 
-    # Every poll is asked for these several times, so they are found once, and no property stands between.
+    # The rules of a poll read these several times, so they are found once and are no properties.
     __slots__ = (
+        "attempts",
         "body",
         "code",
         "fields",
@@ -108,6 +110,7 @@ class Answer:
         self.body = body
         self.json = json
         self.retry_after = retry_after
+        self.attempts = 1
         self.redactor = redactor
         self.ok = 200 <= status < 300
         self.fields = mapping_or_empty(body)
@@ -116,8 +119,13 @@ class Answer:
         self.type = word.strip().lower() if isinstance(word, str) else ""
 
     @property
+    def request_id(self) -> str | None:
+        """The id of the request for the vendor's support, if a header has one."""
+        return request_id_in(self.headers)
+
+    @property
     def is_object(self) -> bool:
-        """Whether the body is a JSON object."""
+        """Return True if the body is a JSON object."""
         return self.json and isinstance(self.body, dict)
 
     @property
@@ -127,12 +135,12 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What the service says about an error, in one line with secrets hidden: to be shown."""
+        """The service's words about an error, in one line with secrets hidden: for display."""
         return one_line(self._say(self.shown))
 
     @property
     def words(self) -> str:
-        """The same as it came and in lower case: to be judged."""
+        """The same words as they came, in lower case: for judging."""
         return one_line(self._say(self.body)).lower()
 
     def _say(self, body: Any) -> str:
@@ -151,11 +159,11 @@ class Answer:
 
     @property
     def not_ready(self) -> bool:
-        """A 2xx that only says 'ask again': HTTP 202, `type` 'not_ready', or `code` 202 (tasks, R1)."""
+        """A 2xx that only says 'call again': HTTP 202, `type` 'not_ready', or `code` 202."""
         return self.status == 202 or (self.ok and (self.type == "not_ready" or self.code == 202))
 
 
-def answer(
+def read_response(
     status: int,
     headers: Mapping[str, str],
     raw: bytes,
@@ -163,8 +171,8 @@ def answer(
     *,
     now: Callable[[], float] | None = None,
     repaired: Callable[[Repair], object] | None = None,
-) -> Answer:
-    """Decode an answer; never raises.
+) -> Response:
+    """Decode a response; never raises.
 
     Args:
         status: the HTTP status.
@@ -174,12 +182,17 @@ def answer(
         now: gives the Unix time that a date in Retry-After counts from.
         repaired: is called with each kind of repair of the body.
     """
-    asked = headers.get("retry-after")
-    wait = None if asked is None else parse_retry_after(asked, math.inf if now is None else now())
+    header = headers.get("retry-after")
+    wait = None if header is None else parse_retry_after(header, math.inf if now is None else now())
     try:
-        return Answer(status, headers, decode(raw, repaired), True, redactor=redactor, retry_after=wait)
+        return Response(status, headers, decode(raw, repaired), True, redactor=redactor, retry_after=wait)
     except MalformedBody:
-        return Answer(status, headers, excerpt(raw, redactor), False, redactor=redactor, retry_after=wait)
+        return Response(status, headers, excerpt(raw, redactor), False, redactor=redactor, retry_after=wait)
+
+
+def request_id_in(headers: Mapping[str, str]) -> str | None:
+    """The first header that may be an id for support."""
+    return next(filter(None, map(headers.get, REQUEST_ID_HEADERS)), None)
 
 
 def excerpt(raw: bytes, redactor: Redactor) -> str:
@@ -235,17 +248,17 @@ def task_id_in(fields: Mapping[str, Any]) -> str | None:
 
 
 def error_of(
-    found: Answer,
+    found: Response,
     *,
     call: str,
     task_id: str | None = None,
     family: str | None = None,
     replacement: str | None = None,
 ) -> APIStatusError:
-    """The error that an answer tells of; `replacement` is what to use instead of a retired endpoint.
+    """The error that a response holds; `replacement` is what to use instead of a retired endpoint.
 
-    A `code` of 400 or more in a 2xx is its status. What the answer to a POST proves about money is on the
-    error, as is the id of a task that such an answer names.
+    A `code` of 400 or more in a 2xx is its status. What the response to a POST proves about money is on the
+    error, as is the id of a task that such a response names.
     """
     code = found.code
     status = code if found.ok and code is not None and code >= 400 else found.status
@@ -260,7 +273,7 @@ def error_of(
         "code": _code(body.get("code")),
         "body": shown,
         "headers": headers,
-        "request_id": next(filter(None, map(headers.get, REQUEST_ID_HEADERS)), None),
+        "request_id": request_id_in(headers),
         "retry_after": found.retry_after,
         "call": call,
         "task_id": task_id if outcome is None else task_id or task_id_of_error(found.fields, call),
@@ -275,6 +288,8 @@ def error_of(
     if kind is EndpointRetiredError:
         known = FAMILIES.get(family or call.partition(" /")[2].partition("/")[0])
         told["replacement"] = replacement or (known.replacement if known else None)
+    if kind is RateLimitedError and (found.retry_after or 0.0) > RETRY_AFTER_CAP:
+        told["hint"] = f"The service asks to wait {found.retry_after:.0f} s: call again after that."
     return kind(found.text, **told)
 
 
@@ -282,7 +297,7 @@ def _code(value: Any) -> str | int | None:
     return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
-def _step_failed(found: Answer, step: str, told: dict[str, Any]) -> StepFailedError:
+def _step_failed(found: Response, step: str, told: dict[str, Any]) -> StepFailedError:
     upload = mapping_or_empty(mapping_or_empty(found.fields.get("steps")).get("upload"))
     steps = mapping_or_empty(mapping_or_empty(found.shown).get("steps"))
     step = found.redactor.name(step)
@@ -332,8 +347,8 @@ def _holds(text: str, words: tuple[str, ...]) -> bool:
     return any(word in text for word in words)
 
 
-def failure_of(found: Answer) -> Failure | None:
-    """How an answer failed, for the decision whether to send again; None if it did not."""
+def failure_of(found: Response) -> Failure | None:
+    """How a response failed, for the decision about another attempt; None if it did not."""
     status, code = found.status, found.code
     if status == 202:
         return None  # taken, or not ready: whatever its body says, the same call would only add to it
@@ -354,17 +369,10 @@ def failure_of(found: Answer) -> Failure | None:
 # --- results ----------------------------------------------------------------------------------------------
 
 
-class Accepted(msgspec.Struct, frozen=True):
-    """A create that was taken: `task_id`, and the whole reply in `raw`."""
-
-    task_id: str
-    raw: Any
-
-
 class Pending(msgspec.Struct, frozen=True):
-    """A direct call whose result is being prepared: ask again, not before `retry_after` seconds if set.
+    """A direct call whose result is being prepared: call again, not before `retry_after` seconds if set.
 
-    `reply` is the answer as far as it can be read, for callers who do not wait; None if it cannot.
+    `reply` is the response as far as it can be read, for callers who do not wait; None if it cannot.
     """
 
     raw: Any
@@ -373,9 +381,9 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 def read_submit(
-    found: Answer, *, call: str, family: str | None = None, replacement: str | None = None
-) -> Accepted:
-    """The task that a create gave.
+    found: Response, *, call: str, family: str | None = None, replacement: str | None = None
+) -> str:
+    """The id of the task that a create gave.
 
     Raises the error that the reply tells of, and `InvalidResponseError` (`may_have_been_charged=True`) for a
     2xx without a task id. An id that comes with an error is kept on the error.
@@ -385,10 +393,10 @@ def read_submit(
     task_id = task_id_in(found.fields)
     if task_id is None:
         raise _without_result(found, "a task id", call=call, family=family, charges=True)
-    return Accepted(task_id, found.body)
+    return task_id
 
 
-def read_direct(found: Answer, operation: Operation[Any, Any], call: str | None = None) -> Reply | Pending:
+def read_direct(found: Response, operation: Operation[Any, Any], call: str | None = None) -> Reply | Pending:
     """The reply of a direct call, or `Pending` where the operation says that such calls are repeated.
 
     Raises the error that the reply tells of, and `InvalidResponseError` for a 2xx without the result.
@@ -409,7 +417,7 @@ def read_direct(found: Answer, operation: Operation[Any, Any], call: str | None 
     return reply
 
 
-def read_raw(found: Answer, *, call: str, replacement: str | None = None) -> Any:
+def read_raw(found: Response, *, call: str, replacement: str | None = None) -> Any:
     """The decoded body that answers an untyped call, or the error that it tells of.
 
     A 2xx that only says that something went wrong, or that something is yet to come, is no result of a call
@@ -427,18 +435,18 @@ def read_raw(found: Answer, *, call: str, replacement: str | None = None) -> Any
 
 
 def is_paid(call: str) -> bool:
-    """Whether a call may charge, or might be repeated at a cost: any but a GET."""
+    """Return True for a call that may charge, or might be repeated at a cost: any but a GET."""
     return not call.startswith("GET ")
 
 
-def _says_no(found: Answer) -> bool:
-    """Whether a 2xx that holds no result says that there is none, or none yet."""
+def _says_no(found: Response) -> bool:
+    """Return True if a 2xx that holds no result says that there is none, or none yet."""
     refused = found.fields.get("success") is False
     return refused or found.not_ready or bool(_text_of(found.fields.get("error")))
 
 
 def _without_result(
-    found: Answer, what: str, *, call: str, family: str | None, charges: bool
+    found: Response, what: str, *, call: str, family: str | None, charges: bool
 ) -> MusicAPIError:
     """The error for a 2xx that lacks `what`: the service's own words, else 'cannot be understood'."""
     if _text_of(found.fields.get("error")) or failed_step(found.fields):

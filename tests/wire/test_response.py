@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from musicapi_async._wire import codec, replies
+from musicapi_async._wire import codec, response
 from musicapi_async._wire.retry import Failure
 from musicapi_async.api.account import Account
 from musicapi_async.api.replies import Credits, Files, Midi, Upload
@@ -39,7 +39,7 @@ def error(
 ) -> APIStatusError:
     """The error of an answer."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return replies.error_of(replies.answer(status, CIMultiDict(headers or {}), raw), call=call)
+    return response.error_of(response.read_response(status, CIMultiDict(headers or {}), raw), call=call)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_text_is_bounded_and_the_body_is_whole() -> None:
 def test_retirement_names_the_replacement() -> None:
     """A retired family or operation says what to use instead."""
     assert "producer.create_music" in str(error(410, {}, call="POST /nuro/create"))
-    told = replies.error_of(replies.answer(410, {}, b"{}"), call=CREATE, replacement="sonic.lyrics")
+    told = response.error_of(response.read_response(410, {}, b"{}"), call=CREATE, replacement="sonic.lyrics")
     assert isinstance(told, EndpointRetiredError)
     assert told.replacement == "sonic.lyrics"
 
@@ -157,7 +157,7 @@ def test_money_is_not_denied_after_a_failure_of_the_service() -> None:
 def test_the_task_id_is_found_wherever_it_stands(body: Any, task_id: str) -> None:
     """At the top, under data, or data itself."""
     assert (
-        replies.read_submit(replies.answer(200, {}, json.dumps(body).encode()), call=CREATE).task_id
+        response.read_submit(response.read_response(200, {}, json.dumps(body).encode()), call=CREATE)
         == task_id
     )
 
@@ -168,7 +168,7 @@ def test_the_task_id_is_found_wherever_it_stands(body: Any, task_id: str) -> Non
 def test_a_2xx_without_a_task_id_may_have_been_charged(body: Any) -> None:
     """No id in a 2xx is an answer that cannot be understood, and money may have moved."""
     with pytest.raises(InvalidResponseError) as caught:
-        replies.read_submit(replies.answer(200, {}, json.dumps(body).encode()), call=CREATE)
+        response.read_submit(response.read_response(200, {}, json.dumps(body).encode()), call=CREATE)
     assert caught.value.may_have_been_charged
     assert caught.value.body == body
 
@@ -176,7 +176,9 @@ def test_a_2xx_without_a_task_id_may_have_been_charged(body: Any) -> None:
 def test_an_id_beside_an_error_is_kept() -> None:
     """A refusal that names a task keeps its id: nothing that was paid for gets lost."""
     with pytest.raises(ServerError) as caught:
-        replies.read_submit(replies.answer(200, {}, b'{"code":500,"task_id":"t","message":"m"}'), call=CREATE)
+        response.read_submit(
+            response.read_response(200, {}, b'{"code":500,"task_id":"t","message":"m"}'), call=CREATE
+        )
     assert caught.value.task_id == "t"
 
 
@@ -190,14 +192,14 @@ def test_a_failed_step_is_one_error_at_every_status(status: int) -> None:
     }
     for body, step, clip_id in [(named, "sample", None), (told, "extend", "c")]:
         with pytest.raises(StepFailedError) as caught:
-            replies.read_submit(replies.answer(status, {}, json.dumps(body).encode()), call=CREATE)
+            response.read_submit(response.read_response(status, {}, json.dumps(body).encode()), call=CREATE)
         assert (caught.value.failed_step, caught.value.clip_id) == (step, clip_id)
 
 
 def read(operation: str, body: Any, status: int = 200) -> Any:
     """A direct reply of Sonic."""
-    return replies.read_direct(
-        replies.answer(status, {}, json.dumps(body).encode()), Sonic.operations()[operation]
+    return response.read_direct(
+        response.read_response(status, {}, json.dumps(body).encode()), Sonic.operations()[operation]
     )
 
 
@@ -224,10 +226,10 @@ def test_calls_that_are_prepared_are_pending() -> None:
     """202, not_ready and code 202 ask for a repeat of midi and download; of others they are no result."""
     for status, body in [(202, {"type": "not_ready"}), (200, {"type": "not_ready"}), (200, {"code": "202"})]:
         pending = read("midi", body, status)
-        assert isinstance(pending, replies.Pending)
+        assert isinstance(pending, response.Pending)
         assert isinstance(pending.reply, Midi)
         assert not pending.reply.ready
-        assert isinstance(read("download", body, status), replies.Pending)
+        assert isinstance(read("download", body, status), response.Pending)
         with pytest.raises(InvalidResponseError):
             read("wav", body, status)
 
@@ -257,11 +259,13 @@ def test_files_by_format() -> None:
 def test_credits_are_never_made_up() -> None:
     """Numbers in any type; a missing one is 0; a body without any is no balance."""
     credits = Account.operations()["credits"]
-    found = replies.read_direct(replies.answer(200, {}, b'{"credits":"12.5","extra_credits":null}'), credits)
+    found = response.read_direct(
+        response.read_response(200, {}, b'{"credits":"12.5","extra_credits":null}'), credits
+    )
     assert isinstance(found, Credits)
     assert found.total == 12.5
     with pytest.raises(InvalidResponseError) as caught:
-        replies.read_direct(replies.answer(200, {}, b"{}"), credits)
+        response.read_direct(response.read_response(200, {}, b"{}"), credits)
     assert not caught.value.may_have_been_charged
 
 
@@ -282,7 +286,7 @@ def test_credits_are_never_made_up() -> None:
 )
 def test_how_an_answer_failed(status: int, raw: bytes, failure: Failure | None) -> None:
     """The kind of failure decides whether a call may be sent again."""
-    assert replies.failure_of(replies.answer(status, {}, raw)) is failure
+    assert response.failure_of(response.read_response(status, {}, raw)) is failure
 
 
 def test_bodies_that_json_cannot_hold_are_refused() -> None:
@@ -309,18 +313,18 @@ def test_a_wait_that_is_asked_for_counts_from_the_clock_of_the_client(
 ) -> None:
     """One number for retries, polls and the error; the answer's own date is another machine's clock."""
     headers = CIMultiDict({"Retry-After": value, "Date": "Mon, 01 Jan 2001 00:00:00 GMT"})
-    found = replies.answer(429, headers, b"{}", now=lambda: 1760000000.0)
+    found = response.read_response(429, headers, b"{}", now=lambda: 1760000000.0)
     assert found.retry_after == seconds
-    assert replies.error_of(found, call="GET /x").retry_after == seconds
+    assert response.error_of(found, call="GET /x").retry_after == seconds
 
 
 def test_a_date_means_nothing_without_a_clock() -> None:
     """Rather no wait than a wrong one."""
     headers = {"retry-after": "Thu, 09 Oct 2025 08:53:30 GMT"}
-    assert replies.answer(429, headers, b"{}").retry_after is None
+    assert response.read_response(429, headers, b"{}").retry_after is None
 
 
 def test_a_refused_key_may_be_bound_to_addresses() -> None:
     """The same key works elsewhere: people must learn why it does not work here."""
-    found = replies.answer(401, {}, b'{"type":"unauthorized","error":"Invalid API key"}')
-    assert "bound to IP addresses" in str(replies.error_of(found, call="GET /get-credits"))
+    found = response.read_response(401, {}, b'{"type":"unauthorized","error":"Invalid API key"}')
+    assert "bound to IP addresses" in str(response.error_of(found, call="GET /get-credits"))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from musicapi_async import AuthenticationError
-from musicapi_async._wire.addresses import suspicion
-from musicapi_async._wire.replies import answer, error_of
+from musicapi_async._wire.base_url_hints import suggestion
+from musicapi_async._wire.response import error_of, read_response
 from musicapi_async.sandbox import Fault, Sandbox
 
 GOOD = "https://api.musicapi.ai/api/v1"
@@ -59,7 +59,7 @@ def test_the_address_is_named_where_it_may_be_the_cause(
     base_url: str, status: int, raw: bytes, headers: dict[str, Any], advice: str
 ) -> None:
     """Pages, unknown paths, redirects and foreign keys speak of the address; refusals of a thing do not."""
-    error = error_of(answer(status, headers, raw), call="POST /sonic/create")
-    told = suspicion(error, base_url)
+    error = error_of(read_response(status, headers, raw), call="POST /sonic/create")
+    told = suggestion(error, base_url)
     assert advice in told
     assert bool(told) == bool(advice)

@@ -62,7 +62,7 @@ class Limit:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._line.watched.pop(self, None)
-        # Somebody else may have cancelled as well; then the block ends as cancelled.
+        # Another task may have cancelled as well; then the block ends as cancelled.
         if self.passed and self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musicapi_async._transport.limit import MOST_LINES, TimeLimits
+from musicapi_async._transport.time_limits import MOST_LINES, TimeLimits
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 T = TypeVar("T")

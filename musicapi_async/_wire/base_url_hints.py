@@ -1,8 +1,8 @@
-"""What an error lets suspect of the address that calls go to.
+"""Hints about the base URL, where an error lets suspect that it is wrong.
 
 A wrong base URL never says so: it shows as a page of HTML, as 404 for everything, as a redirect, as a key
 that is not known there, or as a refused connection. The advice names the address, since it may come from an
-environment that nobody looks at.
+environment that no one reads.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from ..options import DEFAULT_BASE_URL
 
 PATH: Final = urlsplit(DEFAULT_BASE_URL).path
 HOSTS: Final = ("api.musicapi.ai", "api.aimusicapi.ai", "api.sunoapi.com")
-"""The service and its sisters, which all have the same path (contract, README 1)."""
+"""The service and its sister hosts, which all have the same path."""
 SUNO_HOST: Final = "api.sunoapi.com"
-"""Has the word 'suno' in its paths (contract, README 1)."""
+"""Has the word 'suno' in its paths."""
 NO_SUCH_PATH: Final = re.compile(
     r"(http )?404|(the )?((page|route|path|endpoint|resource) )?(was )?not found|cannot (get|post) .*",
     re.IGNORECASE,
 )
 """404 texts that speak of no task, clip or persona, but of the path."""
 OF_A_THING: Final = re.compile(r"\b(task|clip|persona|voice|song|file)s?\b", re.IGNORECASE)
-"""404 texts of somebody who knows the API."""
+"""404 texts of a service that knows the API."""
 
 
-def explain(error: MusicAPIError, base_url: str) -> MusicAPIError:
+def add_hint(error: MusicAPIError, base_url: str) -> MusicAPIError:
     """The error, with the base URL in its hint if that may be the cause."""
-    error.hint = suspicion(error, base_url) or error.hint
+    error.hint = suggestion(error, base_url) or error.hint
     return error
 
 
-def suspicion(error: MusicAPIError, base_url: str) -> str:
-    """What to check about the base URL; nothing if the error is of another kind."""
+def suggestion(error: MusicAPIError, base_url: str) -> str:
+    """Return what to check about the base URL; '' if the error is of another kind."""
     host = urlsplit(base_url).hostname
     match error:
         case AuthenticationError():
