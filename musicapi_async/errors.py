@@ -113,7 +113,7 @@ class MusicAPIError(Exception):
     `may_have_been_charged` is True when credits may have been spent and nobody here can tell, `not_charged`
     when it is proven that the call was not carried out; an error without either says nothing about money.
     `reached` is
-    set when one step of several failed (`musicapi_async.chains`): pass it back to go on from there.
+    set when one step of several failed (`musicapi_async.workflows`): pass it back to go on from there.
     """
 
     default_hint: ClassVar[str] = ""

@@ -24,8 +24,7 @@ from patience import PATIENCE
 PRELOADED: Final = (
     "__main__",
     "anyio._backends._asyncio",
-    "musicapi_async.batch",
-    "musicapi_async.chains",
+    "musicapi_async.workflows",
     "musicapi_async.cli.root",
     "musicapi_async.contrib.aiohttp_web",
     "musicapi_async.examples.service",

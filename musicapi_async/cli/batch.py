@@ -29,7 +29,7 @@ from .visible import visible
 
 if TYPE_CHECKING:
     from .._transport.rate import Rate
-    from ..batch import BatchResult, Plan, Progress
+    from ..workflows import BatchResult, Plan, Progress
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
@@ -116,7 +116,7 @@ def run_command(manifest: Path, out: Path, dry_run: bool, rate_limit: Rate | Non
     """
 
     async def work(invocation: Invocation) -> int:
-        from ..batch import Manifest, plan_batch, run_batch
+        from ..workflows import Manifest, plan_batch, run_batch
 
         try:
             songs = await asyncio.to_thread(Manifest.read, manifest)

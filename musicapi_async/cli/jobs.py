@@ -25,8 +25,8 @@ _store = click.argument("store", type=click.Path(exists=True, path_type=Path), m
 
 def _opened(path: Path) -> SQLiteStore:
     """The store in a file, or in the folder of a batch."""
-    from ..batch.records import Folder
     from ..jobs import SQLiteStore
+    from ..workflows.records import Folder
 
     file = Folder(path).store_path if path.is_dir() else path
     if not file.is_file():

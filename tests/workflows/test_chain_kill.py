@@ -12,7 +12,7 @@ import pytest
 from forked import Forked
 from patience import until
 
-from musicapi_async import Clip, OutcomeUnknownError, chains
+from musicapi_async import Clip, OutcomeUnknownError, workflows
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 
@@ -65,13 +65,13 @@ async def test_a_chain_killed_while_it_paid_does_not_pay_again(
     async with box.client(rate_limit=None) as client:
         for _ in range(2):
             with pytest.raises(OutcomeUnknownError, match=r"begun before.*dashboard") as caught:
-                await chains.everything(client, clip, tmp_path, **parts)
+                await workflows.everything(client, clip, tmp_path, **parts)
         assert len(box.journal.requests(path)) == 1
         reached = caught.value.reached
-        assert isinstance(reached, chains.Reached)
+        assert isinstance(reached, workflows.Reached)
         (step,) = reached.unknown
         reached.resubmit(step)
-        files = await chains.everything(client, clip, tmp_path, reached=reached, **parts)
+        files = await workflows.everything(client, clip, tmp_path, reached=reached, **parts)
         assert files.wav or files.stems
     assert len(box.journal.requests(path)) == 2
 
@@ -83,12 +83,12 @@ async def test_with_a_store_a_killed_step_is_a_job_that_can_be_resolved(
     await killed(box, clip, tmp_path / "out", "/sonic/stems/basic", STEMS, tmp_path / "jobs.sqlite")
     async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         with pytest.raises(OutcomeUnknownError) as caught:
-            await chains.everything(client, clip, tmp_path / "out", **STEMS)
+            await workflows.everything(client, clip, tmp_path / "out", **STEMS)
         (job,) = await client.jobs("ambiguous")
         assert caught.value.job_key == job.key
         (entry,) = box.journal.requests("/sonic/stems/basic")
         await client.resolve(job.key, task_id=entry.task_id)
-        files = await chains.everything(client, clip, tmp_path / "out", **STEMS)
+        files = await workflows.everything(client, clip, tmp_path / "out", **STEMS)
     assert len(files.stems) == 2
     assert len(box.journal.requests("/sonic/stems/basic")) == 1
 
@@ -100,14 +100,16 @@ async def test_with_a_store_a_step_that_was_answered_before_the_kill_is_not_sent
     """The answer is in the store, only the folder's note is still that of the moment before the call."""
     out, store = tmp_path / "out", SQLiteStore(tmp_path / "jobs.sqlite")
     async with box.client(rate_limit=None, store=store) as client:
-        files = await chains.everything(client, clip, out, **parts)
+        files = await workflows.everything(client, clip, out, **parts)
         (job,) = await client.jobs()
-        before = chains.Reached(clip_ids={"clip": clip.clip_id}, unknown={job.key.partition(".")[2]: job.key})
+        before = workflows.Reached(
+            clip_ids={"clip": clip.clip_id}, unknown={job.key.partition(".")[2]: job.key}
+        )
         for path_of in (files.wav, *files.stems.values()):
             if path_of is not None:
                 path_of.unlink()
-        (out / chains.REACHED_FILE).write_text(before.json())
-        assert await chains.everything(client, clip, out, **parts) == files
+        (out / workflows.REACHED_FILE).write_text(before.json())
+        assert await workflows.everything(client, clip, out, **parts) == files
     assert len(box.journal.requests(path)) == 1
 
 
@@ -124,8 +126,8 @@ async def test_a_chain_killed_while_it_queued_is_sent_when_it_is_called_again(
     await until(queued)
     process.kill()
     await process.ended()
-    noted = chains.Reached.parse((tmp_path / "out" / chains.REACHED_FILE).read_bytes())
+    noted = workflows.Reached.parse((tmp_path / "out" / workflows.REACHED_FILE).read_bytes())
     assert list(noted.unknown) == ["stems_basic"]
     async with box.client(rate_limit=None, store=store) as client:
-        assert (await chains.everything(client, clip, tmp_path / "out", **STEMS)).stems
+        assert (await workflows.everything(client, clip, tmp_path / "out", **STEMS)).stems
     assert len(box.journal.requests("/sonic/stems/basic")) == 1

@@ -16,11 +16,11 @@ import pytest
 from patience import until
 
 from musicapi_async import MusicAPI, Webhooks
-from musicapi_async.batch import BatchResult, Manifest, Progress, run_batch
-from musicapi_async.batch.records import Folder
 from musicapi_async.errors import BatchError, JobKeyConflictError, JobStoreError
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.workflows import BatchResult, Manifest, Progress, run_batch
+from musicapi_async.workflows.records import Folder
 
 
 def rows(count: int, **more: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The record of what a chain has reached: what is paid for, and what may be. See `musicapi_async.chains`."""
+"""The record of what a workflow has reached: what is paid for, and what may be."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import msgspec
 from forked import Forked
 
 from musicapi_async import Clock, MusicAPI, MusicAPIError
-from musicapi_async.batch import run_batch
+from musicapi_async.workflows import run_batch
 
 
 @dataclass(frozen=True)

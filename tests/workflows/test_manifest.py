@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async import MusicAPI
-from musicapi_async.batch import Manifest, run_batch
 from musicapi_async.errors import RequestValidationError
+from musicapi_async.workflows import Manifest, run_batch
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 
@@ -130,7 +130,7 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 @given(st.text(max_size=200))
 def test_no_text_raises_anything_else(text: str) -> None:
     """Every file is either a manifest or one clear error."""
-    from musicapi_async.batch.manifest import _csv_rows, _json_rows
+    from musicapi_async.workflows.manifest import _csv_rows, _json_rows
 
     for rows in (_json_rows(text), _csv_rows(text)):
         try:

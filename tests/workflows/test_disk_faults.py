@@ -20,11 +20,11 @@ from batch_processes import BatchRun, Running
 from patience import until
 
 from musicapi_async import Clock, MusicAPI
-from musicapi_async.batch import BatchResult, run_batch
-from musicapi_async.batch.records import Folder
 from musicapi_async.errors import BatchError, JobStoreError
 from musicapi_async.jobs import Job, SQLiteStore
 from musicapi_async.sandbox import Sandbox
+from musicapi_async.workflows import BatchResult, run_batch
+from musicapi_async.workflows.records import Folder
 
 SONGS = 3
 SECONDS = 12

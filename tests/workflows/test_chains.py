@@ -26,7 +26,7 @@ from musicapi_async import (
     RequestValidationError,
     TaskFailedError,
     TaskTimeoutError,
-    chains,
+    workflows,
 )
 from musicapi_async.api.replies import Upload
 from musicapi_async.jobs import Job, SQLiteStore, Step
@@ -75,7 +75,7 @@ def paid(box: Sandbox) -> Counter[str]:
 # --- extend and cover --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chain", [chains.extend, chains.cover])
+@pytest.mark.parametrize("chain", [workflows.extend, workflows.cover])
 async def test_the_task_type_follows_from_where_the_clip_comes_from(
     box: Sandbox, client: MusicAPI, chain: Any
 ) -> None:
@@ -101,12 +101,12 @@ async def test_the_task_type_follows_from_where_the_clip_comes_from(
 async def test_an_extension_starts_at_the_end_unless_told(box: Sandbox, client: MusicAPI) -> None:
     """A clip knows its length; a link does not, and then the start is needed."""
     clip = await song(client)
-    await chains.extend(client, clip, mv="sonic-v6", gpt_description_prompt="a quiet outro")
+    await workflows.extend(client, clip, mv="sonic-v6", gpt_description_prompt="a quiet outro")
     body = box.journal.creates[-1].body
     assert isinstance(body, dict)
     assert (body["continue_at"], body["custom_mode"]) == (clip.duration, False)
     with pytest.raises(RequestValidationError, match="continue_at"):
-        await chains.extend(client, "https://files.example/a.mp3", **SONG)
+        await workflows.extend(client, "https://files.example/a.mp3", **SONG)
 
 
 async def test_a_local_file_needs_somebody_who_uploads_it(
@@ -117,7 +117,7 @@ async def test_a_local_file_needs_somebody_who_uploads_it(
     (path,) = await client.download(clip, tmp_path, name="demo")
     for source in (path, str(path)):
         with pytest.raises(RequestValidationError, match="public links only") as caught:
-            await chains.cover(client, source, **SONG)
+            await workflows.cover(client, source, **SONG)
         assert "uploader=" in str(caught.value)
     seen: list[Path] = []
 
@@ -125,21 +125,21 @@ async def test_a_local_file_needs_somebody_who_uploads_it(
         seen.append(file)
         return str(clip.final_url)
 
-    task = await chains.cover(client, path, uploader=uploader, **SONG)
+    task = await workflows.cover(client, path, uploader=uploader, **SONG)
     assert (await task.wait()).status == "succeeded"
     assert seen == [path]
     with pytest.raises(RequestValidationError, match="no file"):
-        await chains.cover(client, tmp_path / "none.mp3", uploader=uploader, **SONG)
+        await workflows.cover(client, tmp_path / "none.mp3", uploader=uploader, **SONG)
     assert paid(box) == {"create_music": 1, "/sonic/upload": 1, "cover_upload_music": 1}
 
 
 async def test_a_bad_last_step_costs_no_upload(box: Sandbox, client: MusicAPI) -> None:
     """The fields of the cover are checked before the upload is paid for."""
     with pytest.raises(RequestValidationError, match="title"):
-        await chains.cover(client, "https://files.example/a.mp3", **{**SONG, "title": "x" * 81})
+        await workflows.cover(client, "https://files.example/a.mp3", **{**SONG, "title": "x" * 81})
     told = r"sonic\.cover_upload_music\(\) has no argument 'promt' \(did you mean 'prompt'\?\)"
     with pytest.raises(TypeError, match=told):
-        await chains.cover(client, "https://files.example/a.mp3", mv="sonic-v6", promt="misspelt")
+        await workflows.cover(client, "https://files.example/a.mp3", mv="sonic-v6", promt="misspelt")
     assert len(box.journal) == 0
 
 
@@ -147,16 +147,16 @@ async def test_an_upload_is_not_paid_again_when_the_cover_is_refused(box: Sandbo
     """The error carries the uploaded clip; going on from it, also from stored JSON, uploads nothing."""
     link = str((await song(client)).final_url)
     with pytest.raises(ContentModerationError) as caught:
-        await chains.cover(client, link, mv="sonic-v6", prompt="an example phrase")
+        await workflows.cover(client, link, mv="sonic-v6", prompt="an example phrase")
     error = pickle.loads(pickle.dumps(caught.value))
-    assert isinstance(error.reached, chains.Reached)
-    again = chains.Reached.parse(error.reached.json())
+    assert isinstance(error.reached, workflows.Reached)
+    again = workflows.Reached.parse(error.reached.json())
     assert again == error.reached
-    task = await chains.cover(client, link, reached=again, **SONG)
-    assert await chains.cover(client, link, reached=again, **SONG) == task
+    task = await workflows.cover(client, link, reached=again, **SONG)
+    assert await workflows.cover(client, link, reached=again, **SONG) == task
     assert paid(box) == {"create_music": 1, "/sonic/upload": 1, "cover_upload_music": 1}
     with pytest.raises(RequestValidationError, match="reached"):
-        chains.Reached.parse('{"tasks": 5}')
+        workflows.Reached.parse('{"tasks": 5}')
 
 
 async def test_an_upload_that_becomes_a_task_is_waited_for(box: Sandbox, client: MusicAPI) -> None:
@@ -166,7 +166,7 @@ async def test_an_upload_that_becomes_a_task_is_waited_for(box: Sandbox, client:
     upload = await hooked.sonic.upload(link)
     assert upload.clip_id is None
     assert upload.task_id
-    task = await chains.cover(client, upload, **SONG)
+    task = await workflows.cover(client, upload, **SONG)
     assert (await task.wait()).status == "succeeded"
     assert paid(box)["/sonic/upload"] == 1
 
@@ -177,7 +177,7 @@ async def test_an_upload_that_becomes_a_task_is_waited_for(box: Sandbox, client:
 async def test_the_full_song_is_the_source_and_its_extension(box: Sandbox, client: MusicAPI) -> None:
     """Two tasks, one after the other; `choose` decides which extension is joined."""
     clip = await song(client)
-    full = await chains.extend_full(client, clip, continue_at=5.0, choose=lambda clips: clips[1], **SONG)
+    full = await workflows.extend_full(client, clip, continue_at=5.0, choose=lambda clips: clips[1], **SONG)
     assert len(full) == 1
     assert full[0].duration is not None
     assert full[0].duration > 5.0
@@ -190,23 +190,23 @@ async def test_the_full_song_is_the_source_and_its_extension(box: Sandbox, clien
 async def test_no_step_of_the_full_song_is_paid_twice(box: Sandbox, client: MusicAPI) -> None:
     """Credits run out, a wait runs out of time, a task is cancelled: going on pays only what is missing."""
     clip = await song(client)
-    reached = chains.Reached()
+    reached = workflows.Reached()
     with pytest.raises(TaskTimeoutError):
-        await chains.extend_full(client, clip, timeout=20.0, reached=reached, **SONG)
+        await workflows.extend_full(client, clip, timeout=20.0, reached=reached, **SONG)
     assert list(reached.tasks) == ["extend"]
     box.account.credits = 1
     with pytest.raises(InsufficientCreditsError) as caught:
-        await chains.extend_full(client, clip, reached=reached, **SONG)
+        await workflows.extend_full(client, clip, reached=reached, **SONG)
     assert caught.value.reached is reached
     assert set(reached.clip_ids) == {"part"}
     box.account.credits = 100
-    running = asyncio.ensure_future(chains.extend_full(client, clip, reached=reached, **SONG))
+    running = asyncio.ensure_future(workflows.extend_full(client, clip, reached=reached, **SONG))
     await asyncio.sleep(5)  # the parts are there, so joining begins at once
     assert "concat" in reached.tasks
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert len(await chains.extend_full(client, clip, reached=reached, **SONG)) == 1
+    assert len(await workflows.extend_full(client, clip, reached=reached, **SONG)) == 1
     assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
 
 
@@ -215,10 +215,10 @@ async def test_a_failed_step_is_made_anew(box: Sandbox, client: MusicAPI) -> Non
     clip = await song(client)
     box.faults.on("POST", "/sonic/create", Fault.fail())
     with pytest.raises(TaskFailedError) as caught:
-        await chains.extend_full(client, clip, **SONG)
-    assert isinstance(caught.value.reached, chains.Reached)
+        await workflows.extend_full(client, clip, **SONG)
+    assert isinstance(caught.value.reached, workflows.Reached)
     assert caught.value.reached.tasks == {}
-    assert await chains.extend_full(client, clip, reached=caught.value.reached, **SONG)
+    assert await workflows.extend_full(client, clip, reached=caught.value.reached, **SONG)
     assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
 
 
@@ -228,7 +228,7 @@ async def test_a_failed_step_is_made_anew(box: Sandbox, client: MusicAPI) -> Non
 async def test_everything_of_a_clip_in_one_folder(box: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
     """Audio, WAV, MIDI, both subtitles and the stems by name; a second call asks for nothing."""
     clip = await song(client)
-    files = await chains.everything(client, clip, tmp_path, name="Rain {1}")
+    files = await workflows.everything(client, clip, tmp_path, name="Rain {1}")
     assert files.audio == tmp_path / "Rain {1}.mp3"
     assert files.wav is not None
     assert files.wav.read_bytes()[8:12] == b"WAVE"
@@ -244,14 +244,14 @@ async def test_everything_of_a_clip_in_one_folder(box: Sandbox, client: MusicAPI
         "Rain {1}.lrc", "Rain {1}.mid", "Rain {1}.mp3", "Rain {1}.srt", "Rain {1}.wav", "reached.json", "stems",
     ]  # fmt: skip
     requests = len(box.journal)
-    assert await chains.everything(client, clip, tmp_path, name="Rain {1}") == files
+    assert await workflows.everything(client, clip, tmp_path, name="Rain {1}") == files
     assert len(box.journal) == requests
 
 
 async def test_an_instrumental_has_no_subtitles(client: MusicAPI, tmp_path: Path) -> None:
     """What the service does not have is None; parts that are not wanted are not asked for."""
     clip = await song(client, make_instrumental=True)
-    files = await chains.everything(client, clip, tmp_path, stems="none", wav=False, midi=False)
+    files = await workflows.everything(client, clip, tmp_path, stems="none", wav=False, midi=False)
     assert (files.lrc, files.srt, files.wav, files.midi, files.stems) == (None, None, None, None, {})
     assert files.audio.is_file()
 
@@ -264,14 +264,14 @@ async def test_everything_goes_on_where_it_stopped(box: Sandbox, client: MusicAP
     )
     box.faults.on("GET", "/media/*.mid", Fault.status(500), times=6)
     with pytest.raises(MusicAPIError) as caught:
-        await chains.everything(client, clip, tmp_path, timeout=30.0)
+        await workflows.everything(client, clip, tmp_path, timeout=30.0)
     assert len(getattr(caught.value, "__notes__", ())) == 2
     assert (tmp_path / "song.mp3").is_file()
     assert (tmp_path / "song.srt").is_file()
-    assert isinstance(caught.value.reached, chains.Reached)
+    assert isinstance(caught.value.reached, workflows.Reached)
     assert set(caught.value.reached.tasks) == {"stems_basic"}
     async with box.client(rate_limit=None) as other:
-        files = await chains.everything(other, clip, tmp_path)
+        files = await workflows.everything(other, clip, tmp_path)
     assert files.midi is not None
     assert files.wav is not None
     assert len(files.stems) == 2
@@ -289,10 +289,10 @@ async def test_stale_links_and_failed_stems_are_asked_for_anew(
     box.faults.on("POST", "/sonic/stems/full", Fault.fail())
     box.faults.on("GET", "/media/*.wav", Fault.status(410))
     with pytest.raises((TaskFailedError, DownloadError)):
-        await chains.everything(client, clip, tmp_path, stems="full", midi=False, lyrics=False)
-    kept = chains.Reached.parse((tmp_path / "reached.json").read_text())
-    assert kept == chains.Reached(clip_ids={"clip": clip.clip_id})
-    files = await chains.everything(client, clip, tmp_path, stems="full", midi=False, lyrics=False)
+        await workflows.everything(client, clip, tmp_path, stems="full", midi=False, lyrics=False)
+    kept = workflows.Reached.parse((tmp_path / "reached.json").read_text())
+    assert kept == workflows.Reached(clip_ids={"clip": clip.clip_id})
+    files = await workflows.everything(client, clip, tmp_path, stems="full", midi=False, lyrics=False)
     assert len(files.stems) == 12
     assert paid(box) == {"create_music": 1, "/sonic/wav": 2, "/sonic/stems/full": 1}
 
@@ -300,15 +300,15 @@ async def test_stale_links_and_failed_stems_are_asked_for_anew(
 async def test_a_folder_is_of_one_finished_clip(client: MusicAPI, tmp_path: Path) -> None:
     """Another clip's folder, a damaged record and an unfinished clip are refused before anything is paid."""
     clip = await song(client)
-    await chains.everything(client, clip, tmp_path, stems="none", wav=False, midi=False, lyrics=False)
+    await workflows.everything(client, clip, tmp_path, stems="none", wav=False, midi=False, lyrics=False)
     (tmp_path / "reached.json").write_text('{"clip_ids":{"clip":"other"}}')
     with pytest.raises(RequestValidationError, match="one for each clip"):
-        await chains.everything(client, clip, tmp_path)
+        await workflows.everything(client, clip, tmp_path)
     (tmp_path / "reached.json").write_text("damaged")
     with pytest.raises(RequestValidationError, match="reached"):
-        await chains.everything(client, clip, tmp_path)
+        await workflows.everything(client, clip, tmp_path)
     with pytest.raises(RequestValidationError, match="finished"):
-        await chains.everything(client, Clip(clip_id="c", state="running"), tmp_path)
+        await workflows.everything(client, Clip(clip_id="c", state="running"), tmp_path)
 
 
 async def test_a_midi_without_a_file_is_none(box: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
@@ -317,17 +317,17 @@ async def test_a_midi_without_a_file_is_none(box: Sandbox, client: MusicAPI, tmp
     body = '{"code":200,"message":"success","data":{"instruments":[]}}'
     box.faults.on("POST", "/sonic/midi", Fault.status(200, body=body))
     for _ in range(2):
-        files = await chains.everything(client, clip, tmp_path, stems="none", wav=False, lyrics=False)
+        files = await workflows.everything(client, clip, tmp_path, stems="none", wav=False, lyrics=False)
         assert files.midi is None
     assert len(box.journal.requests("/sonic/midi")) == 1
 
 
 async def test_sources_of_the_right_kind_pass_a_strict_service(client: MusicAPI, box: Sandbox) -> None:
-    """A service that refuses the wrong form of a source accepts what the chains choose."""
+    """A service that refuses the wrong form of a source accepts what the workflows choose."""
     clip = await song(client)
     box.choices = Choices(sources="strict")
-    assert await chains.cover(client, clip, **SONG)
-    assert await chains.extend(client, str(clip.final_url), continue_at=0.1, **SONG)
+    assert await workflows.cover(client, clip, **SONG)
+    assert await workflows.extend(client, str(clip.final_url), continue_at=0.1, **SONG)
 
 
 async def test_a_job_key_of_a_chain_becomes_one_for_each_step(
@@ -336,12 +336,12 @@ async def test_a_job_key_of_a_chain_becomes_one_for_each_step(
     """Running a chain again under its key pays nothing, although nothing but the store remembers it."""
     clip = await song(client)
     again = client.with_options(job_key="demo")
-    first = await chains.extend_full(again, str(clip.final_url), continue_at=2.0, **SONG)
+    first = await workflows.extend_full(again, str(clip.final_url), continue_at=2.0, **SONG)
     charges = box.journal.charges
-    assert await chains.extend_full(again, str(clip.final_url), continue_at=2.0, **SONG) == first
+    assert await workflows.extend_full(again, str(clip.final_url), continue_at=2.0, **SONG) == first
     assert box.journal.charges == charges
     for folder in ("a", "b"):
-        assert (await chains.everything(again, clip, tmp_path / folder)).stems
+        assert (await workflows.everything(again, clip, tmp_path / folder)).stems
     assert max(paid(box).values()) == 1
 
 
@@ -352,9 +352,9 @@ async def test_a_failed_step_is_submitted_again_under_its_key(box: Sandbox, clie
     box.faults.on("POST", "/sonic/create", Fault.fail())
     for _ in range(2):
         with pytest.raises(TaskFailedError):
-            await chains.extend_full(keyed, clip, **SONG)
+            await workflows.extend_full(keyed, clip, **SONG)
     await client.resubmit("demo.extend")
-    assert len(await chains.extend_full(keyed, clip, **SONG)) == 1
+    assert len(await workflows.extend_full(keyed, clip, **SONG)) == 1
     assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
 
 
@@ -366,16 +366,16 @@ async def test_a_step_of_unknown_outcome_is_not_paid_again(box: Sandbox, client:
     clip = await song(client)
     box.faults.on("POST", "/sonic/create", Fault.reset_after)
     with pytest.raises(OutcomeUnknownError) as caught:
-        await chains.extend_full(client, clip, **SONG)
-    assert isinstance(caught.value.reached, chains.Reached)
-    reached = chains.Reached.parse(caught.value.reached.json())
+        await workflows.extend_full(client, clip, **SONG)
+    assert isinstance(caught.value.reached, workflows.Reached)
+    reached = workflows.Reached.parse(caught.value.reached.json())
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError, match="extend") as again:
-            await chains.extend_full(client, clip, reached=reached, **SONG)
+            await workflows.extend_full(client, clip, reached=reached, **SONG)
         assert again.value.reached is reached
     made = client.task("sonic", str(box.journal.creates[-1].task_id))
     reached.resolve("extend", task=made.token)
-    assert len(await chains.extend_full(client, clip, reached=reached, **SONG)) == 1
+    assert len(await workflows.extend_full(client, clip, reached=reached, **SONG)) == 1
     assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
 
 
@@ -383,15 +383,15 @@ async def test_a_step_of_unknown_outcome_is_sent_again_when_told(box: Sandbox, c
     """An upload whose outcome is unknown, too; what is not open cannot be resolved."""
     link = str((await song(client)).final_url)
     box.faults.on("POST", "/sonic/upload", Fault.reset_before)
-    reached = chains.Reached()
+    reached = workflows.Reached()
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError):
-            await chains.cover(client, link, reached=reached, **SONG)
+            await workflows.cover(client, link, reached=reached, **SONG)
     for step, given in (("cover", {"task": "x"}), ("upload", {}), ("upload", {"task": "x", "clip_id": "y"})):
         with pytest.raises(RequestValidationError):
             reached.resolve(step, **given)
     reached.resubmit("upload")
-    assert await chains.cover(client, link, reached=reached, **SONG)
+    assert await workflows.cover(client, link, reached=reached, **SONG)
     assert paid(box) == {"create_music": 1, "/sonic/upload": 1, "cover_upload_music": 1}
 
 
@@ -399,14 +399,14 @@ async def test_a_step_whose_caller_was_cancelled_is_not_paid_again(box: Sandbox,
     """Whether a call that was cancelled had left is not known, so it stays open."""
     clip = await song(client)
     box.faults.on("POST", "/sonic/create", Fault.slow(20.0))
-    reached = chains.Reached()
-    running = asyncio.ensure_future(chains.extend(client, clip, reached=reached, **SONG))
+    reached = workflows.Reached()
+    running = asyncio.ensure_future(workflows.extend(client, clip, reached=reached, **SONG))
     await asyncio.sleep(5)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     with pytest.raises(OutcomeUnknownError):
-        await chains.extend(client, clip, reached=reached, **SONG)
+        await workflows.extend(client, clip, reached=reached, **SONG)
     assert paid(box) == {"create_music": 1, "extend_music": 1}
 
 
@@ -417,12 +417,12 @@ async def test_an_open_step_that_was_written_down_is_settled_by_its_job(
     clip = await song(client)
     keyed = client.with_options(job_key="demo")
     box.faults.on("POST", "/sonic/create", Fault.reset_after)
-    reached = chains.Reached()
+    reached = workflows.Reached()
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError):
-            await chains.extend_full(keyed, clip, reached=reached, **SONG)
+            await workflows.extend_full(keyed, clip, reached=reached, **SONG)
     await client.resolve("demo.extend", task_id=str(box.journal.creates[-1].task_id))
-    assert len(await chains.extend_full(keyed, clip, reached=reached, **SONG)) == 1
+    assert len(await workflows.extend_full(keyed, clip, reached=reached, **SONG)) == 1
     assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
 
 
@@ -434,11 +434,11 @@ async def test_a_part_of_unknown_outcome_is_not_paid_again(
     box.faults.on("POST", "/sonic/wav", Fault.reset_after)
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError) as caught:
-            await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+            await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
     assert len(box.journal.requests("/sonic/wav")) == 1
-    assert isinstance(caught.value.reached, chains.Reached)
+    assert isinstance(caught.value.reached, workflows.Reached)
     caught.value.reached.resubmit("wav")
-    files = await chains.everything(
+    files = await workflows.everything(
         client, clip, tmp_path, stems="none", midi=False, lyrics=False, reached=caught.value.reached
     )
     assert files.wav is not None
@@ -451,8 +451,8 @@ async def test_a_paid_link_is_kept_while_the_file_is_late(
     clip = await song(client)
     box.faults.on("GET", "/media/*.wav", Fault.status(404), times=6)
     with pytest.raises(DownloadError):
-        await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
-    files = await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+        await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    files = await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
     assert files.wav is not None
     assert paid(box) == {"create_music": 1, "/sonic/wav": 1}
 
@@ -460,13 +460,13 @@ async def test_a_paid_link_is_kept_while_the_file_is_late(
 async def test_a_link_that_worked_before_goes_stale(box: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
     """Once the file has been there, a refusal means that the link is gone."""
     clip = await song(client)
-    files = await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    files = await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
     assert files.wav is not None
     files.wav.unlink()
     box.faults.on("GET", "/media/*.wav", Fault.status(404), times=6)
     with pytest.raises(DownloadError):
-        await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
-    assert await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False) == files
+        await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    assert await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False) == files
     assert paid(box) == {"create_music": 1, "/sonic/wav": 2}
 
 
@@ -499,17 +499,17 @@ async def test_a_full_disk_does_not_make_a_step_of_unknown_outcome_new(
     async with box.client(rate_limit=None, store=store) as client:
         clip = await song(client)
         box.faults.on("POST", "/sonic/create", Fault.reset_after)
-        reached = chains.Reached()
+        reached = workflows.Reached()
         with pytest.raises(OutcomeUnknownError):
-            await chains.extend(client, clip, reached=reached, **SONG)
+            await workflows.extend(client, clip, reached=reached, **SONG)
         noted = dict(reached.unknown)
         store.full, store.dying = True, dying
         with pytest.raises(JobStoreError):
-            await chains.extend(client, clip, reached=reached, **SONG)
+            await workflows.extend(client, clip, reached=reached, **SONG)
         store.full = store.dead = False
         assert reached.unknown == noted
         with pytest.raises(OutcomeUnknownError):
-            await chains.extend(client, clip, reached=reached, **SONG)
+            await workflows.extend(client, clip, reached=reached, **SONG)
     assert paid(box) == {"create_music": 1, "extend_music": 1}
 
 
@@ -518,15 +518,15 @@ async def test_other_words_do_not_make_a_step_of_unknown_outcome_new(box: Sandbo
     async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         clip = await song(client)
         box.faults.on("POST", "/sonic/create", Fault.reset_after)
-        reached = chains.Reached()
+        reached = workflows.Reached()
         with pytest.raises(OutcomeUnknownError):
-            await chains.extend(client, clip, reached=reached, **SONG)
+            await workflows.extend(client, clip, reached=reached, **SONG)
         for _ in range(2):
             with pytest.raises(JobKeyConflictError):
-                await chains.extend(client, clip, reached=reached, **{**SONG, "prompt": "other words"})
+                await workflows.extend(client, clip, reached=reached, **{**SONG, "prompt": "other words"})
         (key,) = reached.unknown.values()
         await client.resolve(key, task_id=str(box.journal.creates[-1].task_id))
-        assert await chains.extend(client, clip, reached=reached, **SONG)
+        assert await workflows.extend(client, clip, reached=reached, **SONG)
         assert reached.unknown == {}
     assert paid(box) == {"create_music": 1, "extend_music": 1}
 
@@ -535,11 +535,11 @@ async def test_a_step_that_was_refused_is_open_no_more(box: Sandbox, tmp_path: P
     """A refusal frees the key of the step, so other words may follow, with a store as without."""
     async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         clip = await song(client)
-        reached = chains.Reached()
+        reached = workflows.Reached()
         with pytest.raises(ContentModerationError):
-            await chains.extend(client, clip, reached=reached, mv="sonic-v6", prompt="an example phrase")
+            await workflows.extend(client, clip, reached=reached, mv="sonic-v6", prompt="an example phrase")
         assert reached.unknown == {}
-        assert await chains.extend(client, clip, reached=reached, **SONG)
+        assert await workflows.extend(client, clip, reached=reached, **SONG)
     assert paid(box) == {"create_music": 1, "extend_music": 1}
 
 
@@ -562,30 +562,30 @@ async def test_a_step_that_was_refused_is_open_no_more(box: Sandbox, tmp_path: P
 def test_a_step_is_settled_only_by_what_it_reads(step: str, taken: set[str]) -> None:
     """Anything else is refused, says what is taken, and leaves the step open."""
     for given in ("task", "clip_id", "link"):
-        reached = chains.Reached(unknown={step: "a key"})
+        reached = workflows.Reached(unknown={step: "a key"})
         if given in taken:
             reached.resolve(step, **{given: "it"})
             assert reached.unknown == {}
         else:
             with pytest.raises(RequestValidationError, match=rf"'{step}' takes \w+=.*got {given}"):
                 reached.resolve(step, **{given: "it"})
-            assert reached == chains.Reached(unknown={step: "a key"})
+            assert reached == workflows.Reached(unknown={step: "a key"})
 
 
 async def test_a_clip_does_not_settle_the_step_whose_task_made_it(box: Sandbox, client: MusicAPI) -> None:
     """The refusal says how to name the task, and then the extension is not paid for again."""
     clip = await song(client)
     box.faults.on("POST", "/sonic/create", Fault.reset_after)
-    reached = chains.Reached()
+    reached = workflows.Reached()
     with pytest.raises(OutcomeUnknownError):
-        await chains.extend_full(client, clip, reached=reached, **SONG)
+        await workflows.extend_full(client, clip, reached=reached, **SONG)
     made = client.task("sonic", str(box.journal.creates[-1].task_id))
     with pytest.raises(RequestValidationError, match="token"):
         reached.resolve("extend", clip_id=(await made.wait())[0].clip_id)
     with pytest.raises(OutcomeUnknownError, match=r"reached\.resolve\('extend', task="):
-        await chains.extend_full(client, clip, reached=reached, **SONG)
+        await workflows.extend_full(client, clip, reached=reached, **SONG)
     reached.resolve("extend", task=made.token)
-    assert await chains.extend_full(client, clip, reached=reached, **SONG)
+    assert await workflows.extend_full(client, clip, reached=reached, **SONG)
     assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
 
 
@@ -596,21 +596,21 @@ async def test_a_link_settles_a_file_and_a_clip_an_upload(
     clip = await song(client)
     box.faults.on("POST", "/sonic/wav", Fault.reset_after)
     with pytest.raises(OutcomeUnknownError) as caught:
-        await chains.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
-    assert isinstance(caught.value.reached, chains.Reached)
+        await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    assert isinstance(caught.value.reached, workflows.Reached)
     link = (await client.sonic.wav((await song(client)).clip_id)).wav_url
     caught.value.reached.resolve("wav", link=link)
-    files = await chains.everything(
+    files = await workflows.everything(
         client, clip, tmp_path, stems="none", midi=False, lyrics=False, reached=caught.value.reached
     )
     assert files.wav is not None
     upload = await client.sonic.upload(str(clip.final_url))
     box.faults.on("POST", "/sonic/upload", Fault.reset_after)
-    reached = chains.Reached()
+    reached = workflows.Reached()
     with pytest.raises(OutcomeUnknownError):
-        await chains.cover(client, str(clip.final_url), reached=reached, **SONG)
+        await workflows.cover(client, str(clip.final_url), reached=reached, **SONG)
     reached.resolve("upload", clip_id=str(upload.clip_id))
-    assert await chains.cover(client, str(clip.final_url), reached=reached, **SONG)
+    assert await workflows.cover(client, str(clip.final_url), reached=reached, **SONG)
     assert paid(box) == {"create_music": 2, "/sonic/wav": 2, "/sonic/upload": 2, "cover_upload_music": 1}
 
 
@@ -623,21 +623,21 @@ async def test_a_step_that_could_not_be_noted_was_not_sent(
     """The folder cannot be written for a while; another part then writes no lie about the WAV."""
     clip = await song(client)
     midi = (await client.sonic.midi(clip.clip_id)).midi_url
-    reached = chains.Reached(clip_ids={"clip": clip.clip_id}, links={"midi": str(midi)})
-    (tmp_path / chains.REACHED_FILE).write_text(reached.json())
-    obstacle = tmp_path / f"{chains.REACHED_FILE}.part"
+    reached = workflows.Reached(clip_ids={"clip": clip.clip_id}, links={"midi": str(midi)})
+    (tmp_path / workflows.REACHED_FILE).write_text(reached.json())
+    obstacle = tmp_path / f"{workflows.REACHED_FILE}.part"
     obstacle.mkdir()
     box.faults.on("GET", "/media/*.mid", Fault.slow(20.0))
-    running = asyncio.ensure_future(chains.everything(client, clip, tmp_path, stems="none", lyrics=False))
+    running = asyncio.ensure_future(workflows.everything(client, clip, tmp_path, stems="none", lyrics=False))
     await asyncio.sleep(10)
     obstacle.rmdir()
     with pytest.raises(OSError, match=r"reached\.json"):
         await running
     assert not box.journal.requests("/sonic/wav")
-    noted = chains.Reached.parse((tmp_path / chains.REACHED_FILE).read_bytes())
+    noted = workflows.Reached.parse((tmp_path / workflows.REACHED_FILE).read_bytes())
     assert noted.files.keys() == {"midi"}
     assert noted.unknown == {}
-    files = await chains.everything(client, clip, tmp_path, stems="none", lyrics=False)
+    files = await workflows.everything(client, clip, tmp_path, stems="none", lyrics=False)
     assert files.wav is not None
     assert paid(box) == {"create_music": 1, "/sonic/midi": 1, "/sonic/wav": 1}
 
@@ -648,11 +648,11 @@ async def test_nothing_planted_in_a_folder_leads_to_other_files(client: MusicAPI
     out, victim = tmp_path / "out", tmp_path / "victim"
     out.mkdir()
     victim.write_text("precious")
-    for name in (chains.REACHED_FILE, "song.lrc", "song.srt", "song.mp3", "song.mp3.source", "song.wav"):
+    for name in (workflows.REACHED_FILE, "song.lrc", "song.srt", "song.mp3", "song.mp3.source", "song.wav"):
         (out / f"{name}.part").symlink_to(victim)
-    files = await chains.everything(client, clip, out, stems="none", midi=False)
+    files = await workflows.everything(client, clip, out, stems="none", midi=False)
     assert files.lrc is not None
-    assert not any(path.is_symlink() for path in (files.audio, files.lrc, out / chains.REACHED_FILE))
+    assert not any(path.is_symlink() for path in (files.audio, files.lrc, out / workflows.REACHED_FILE))
     assert victim.read_text() == "precious"
 
 
@@ -662,10 +662,10 @@ async def test_a_step_cancelled_in_the_queue_is_told_as_it_is(
 ) -> None:
     """With a store nothing had left for certain, and going on sends it; without one it is begun, not sent."""
     store = SQLiteStore(tmp_path / "jobs.sqlite") if stored else None
-    reached = chains.Reached()
+    reached = workflows.Reached()
     async with box.client(rate_limit="1/1000s", store=store) as client:
         clip = await song(client)
-        running = asyncio.ensure_future(chains.extend(client, clip, reached=reached, **SONG))
+        running = asyncio.ensure_future(workflows.extend(client, clip, reached=reached, **SONG))
         await asyncio.sleep(5)
         assert list(reached.unknown) == ["extend"]
         running.cancel()
@@ -675,24 +675,24 @@ async def test_a_step_cancelled_in_the_queue_is_told_as_it_is(
             assert reached.unknown == {}
         else:
             with pytest.raises(OutcomeUnknownError, match="begun before and may have been sent"):
-                await chains.extend(client, clip, reached=reached, **SONG)
+                await workflows.extend(client, clip, reached=reached, **SONG)
             reached.resubmit("extend")
-        assert await chains.extend(client, clip, reached=reached, **SONG)
+        assert await workflows.extend(client, clip, reached=reached, **SONG)
     assert paid(box) == {"create_music": 1, "extend_music": 1}
 
 
 async def test_a_step_cancelled_after_it_left_stays_open_with_a_store(box: Sandbox, tmp_path: Path) -> None:
     """Its job waits for the answer, and going on finds it there."""
-    reached = chains.Reached()
+    reached = workflows.Reached()
     async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         clip = await song(client)
         box.faults.on("POST", "/sonic/create", Fault.slow(20.0))
-        running = asyncio.ensure_future(chains.extend(client, clip, reached=reached, **SONG))
+        running = asyncio.ensure_future(workflows.extend(client, clip, reached=reached, **SONG))
         await asyncio.sleep(5)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
         assert list(reached.unknown) == ["extend"]
-        assert await chains.extend(client, clip, reached=reached, **SONG)
+        assert await workflows.extend(client, clip, reached=reached, **SONG)
         assert reached.unknown == {}
     assert paid(box) == {"create_music": 1, "extend_music": 1}

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from batch_processes import BatchRun, Running
 
-from musicapi_async.batch.records import Folder, SongRecord
 from musicapi_async.jobs import Job, SQLiteStore
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.sandbox.choices import Durations
 from musicapi_async.sandbox.journal import Entry
+from musicapi_async.workflows.records import Folder, SongRecord
 
 CLIPS = 2
 """Clips of a song, and stems of a clip (vocals and the rest)."""
