@@ -70,6 +70,11 @@ class Forked:
         """How it ended: its exit code, or less than 0 for the signal that ended it; None while it runs."""
         return self._process.exitcode
 
+    @property
+    def pid(self) -> int | None:
+        """The process id."""
+        return self._process.pid
+
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.returncode is None and self._process.pid is not None:

@@ -70,6 +70,7 @@ IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r"If `clip_id` is set, the upload worked.*", ""),
         (r" or musicapi_async\.sandbox\.Sandbox", ""),
         (r" \(out=\)", ""),
+        (r"run_batch\(\.\.\., retry_failed=True\)", "the same command with --retry-failed"),
         (r"\bbase_url\b", "--base-url"),
     )
 )

@@ -1,4 +1,4 @@
-"""A chain in a process of its own, to be killed."""
+"""A workflow in a process of its own, to be killed."""
 
 from __future__ import annotations
 
