@@ -17,12 +17,12 @@ import msgspec
 from forked import Forked
 
 from musicapi_async import Clock, MusicAPI, MusicAPIError
-from musicapi_async.batch import run_batch
+from musicapi_async.workflows import run_batch
 
 
 @dataclass(frozen=True)
 class BatchRun:
-    """What one run is told. No file of it may become longer than `limit` bytes (0: any length)."""
+    """The settings of one run. No file of it may become longer than `limit` bytes (0: any length)."""
 
     base_url: str
     key: str
@@ -31,16 +31,18 @@ class BatchRun:
     out: str
     limit: int = 0
     max_in_flight: int = 64
+    name: str = ""
+    """Tells runs on one folder apart."""
 
     @property
-    def told(self) -> Path:
+    def result_file(self) -> Path:
         """Where the run writes how it ended."""
-        return Path(f"{self.out}.result.json")
+        return Path(f"{self.out}{self.name}.result.json")
 
     @property
     def log(self) -> Path:
         """Its standard output and error."""
-        return Path(f"{self.out}.log")
+        return Path(f"{self.out}{self.name}.log")
 
 
 class Running(Forked):
@@ -54,7 +56,7 @@ class Running(Forked):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its process has ended."""
+        """True once its process has ended."""
         return self.returncode is not None
 
     async def killed(self) -> bool:
@@ -66,7 +68,7 @@ class Running(Forked):
         """How it ended, once it has: a `BatchResult`, or the name and the text of an error."""
         code = await self.ended()
         assert code == 0, f"exit code {code}: {self.run.log.read_text()[-4000:]}"
-        found: dict[str, Any] = json.loads(self.run.told.read_text())
+        found: dict[str, Any] = json.loads(self.run.result_file.read_text())
         return found
 
 
@@ -106,4 +108,4 @@ async def carry_out(run: BatchRun) -> None:
             )
         except MusicAPIError as error:
             found = {"error": type(error).__name__, "text": str(error)}
-    run.told.write_bytes(msgspec.json.encode(found))
+    run.result_file.write_bytes(msgspec.json.encode(found))

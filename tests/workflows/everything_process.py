@@ -1,4 +1,4 @@
-"""A chain in a process of its own, to be killed."""
+"""A workflow in a process of its own, to be killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from musicapi_async import Clip, Clock, MusicAPI, chains
+from musicapi_async import Clip, Clock, MusicAPI, workflows
 from musicapi_async.jobs import SQLiteStore
 
 
@@ -19,7 +19,7 @@ def main() -> None:
 async def everything(
     base_url: str, key: str, clip: str, folder: str, store: str, parts: str, rate_limit: str
 ) -> None:
-    """`chains.everything` of a clip; with a rate, after another create."""
+    """`workflows.everything` of a clip; with a rate, after another create."""
     client = MusicAPI(
         key,
         base_url=base_url,
@@ -30,6 +30,6 @@ async def everything(
     async with client:
         if rate_limit:
             await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="before it")
-        await chains.everything(
+        await workflows.everything(
             client, msgspec.json.decode(clip, type=Clip), folder, **msgspec.json.decode(parts)
         )

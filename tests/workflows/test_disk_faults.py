@@ -20,11 +20,11 @@ from batch_processes import BatchRun, Running
 from patience import until
 
 from musicapi_async import Clock, MusicAPI
-from musicapi_async.batch import BatchResult, run_batch
-from musicapi_async.batch.records import Folder
 from musicapi_async.errors import BatchError, JobStoreError
 from musicapi_async.jobs import Job, SQLiteStore
 from musicapi_async.sandbox import Sandbox
+from musicapi_async.workflows import BatchResult, run_batch
+from musicapi_async.workflows.batch_folder import BatchFolder
 
 SONGS = 3
 SECONDS = 12
@@ -65,7 +65,7 @@ async def ended(run: BatchRun) -> dict[str, Any]:
 
 async def jobs(run: BatchRun) -> list[Job]:
     """What is written down."""
-    store = SQLiteStore(Folder(run.out).store_path)
+    store = SQLiteStore(BatchFolder(run.out).store_path)
     try:
         return await store.jobs()
     finally:
@@ -99,7 +99,7 @@ async def completes(sandbox: Sandbox, run: BatchRun, before: dict[str, int]) -> 
 
 
 @pytest.mark.parametrize("sandbox", [SECONDS], indirect=True)
-async def test_a_disk_that_fills_up_while_files_are_fetched(sandbox: Sandbox, run: BatchRun) -> None:
+async def test_disk_that_fills_up_while_files_are_fetched(sandbox: Sandbox, run: BatchRun) -> None:
     """The file and the reason are named, nothing more is submitted, and nothing is half there."""
     result = await ended(replace(run, limit=150_000))
     assert result["done"] == 0
@@ -113,7 +113,7 @@ async def test_a_disk_that_fills_up_while_files_are_fetched(sandbox: Sandbox, ru
     await completes(sandbox, run, {})
 
 
-async def test_a_disk_that_is_full_for_the_store_itself(sandbox: Sandbox, run: BatchRun) -> None:
+async def test_disk_that_is_full_for_store_itself(sandbox: Sandbox, run: BatchRun) -> None:
     """The store is named; an answer that could not be written down stands in the log, with its task, and is
     listed as unknown; nothing is paid twice."""
     result = await ended(replace(run, limit=60_000))
@@ -134,10 +134,8 @@ async def test_a_disk_that_is_full_for_the_store_itself(sandbox: Sandbox, run: B
 
 
 @pytest.mark.parametrize("phase", ["create", "media"])
-async def test_a_folder_that_turns_read_only_in_the_middle(
-    sandbox: Sandbox, run: BatchRun, phase: str
-) -> None:
-    """The file and the reason are named; made writable again, the batch goes on."""
+async def test_folder_that_turns_read_only_in_middle(sandbox: Sandbox, run: BatchRun, phase: str) -> None:
+    """The file and the reason are named; made writable again, the batch continues."""
     running = Running(run)
     await reached(sandbox, phase, running)
     folders = [Path(run.out), *(path for path in found(run, "*") if path.is_dir())]
@@ -154,7 +152,7 @@ async def test_a_folder_that_turns_read_only_in_the_middle(
     await completes(sandbox, run, before)
 
 
-async def test_a_folder_whose_place_is_taken_in_the_middle(sandbox: Sandbox, run: BatchRun) -> None:
+async def test_folder_whose_place_is_taken_in_middle(sandbox: Sandbox, run: BatchRun) -> None:
     """A file where the folder of the stems should be: the songs are left with the reason, and fetched later."""
     running = Running(run)
     await reached(sandbox, "create", running)
@@ -188,12 +186,12 @@ def lock_up(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut, garble, empty, replace_by_folder, lock_up, Path.unlink])
-async def test_a_store_that_was_harmed_between_two_runs(
+async def test_store_that_was_harmed_between_two_runs(
     sandbox: Sandbox, run: BatchRun, harm: Callable[[Path], None]
 ) -> None:
     """It is named and left as it is, nothing is sent; put back, the batch has nothing left to do."""
     await ended(run)
-    path, copy = Folder(run.out).store_path, Path(run.out).with_name("copy")
+    path, copy = BatchFolder(run.out).store_path, Path(run.out).with_name("copy")
     shutil.copyfile(path, copy)
     harm(path)
     sent = len(sandbox.journal)
@@ -208,7 +206,7 @@ async def test_a_store_that_was_harmed_between_two_runs(
 
 
 class Watch(Clock):
-    """A clock whose time of day somebody sets."""
+    """A clock whose time of day is set."""
 
     __slots__ = ("ahead",)
 
@@ -226,7 +224,7 @@ DAY = 86400.0
 
 @pytest.mark.parametrize("jump", [-DAY, DAY])
 @pytest.mark.parametrize("within", [True, False])
-async def test_a_clock_that_is_set_back_or_forth(
+async def test_clock_that_is_set_back_or_forth(
     sandbox: Sandbox, run: BatchRun, jump: float, within: bool
 ) -> None:
     """Within a run or between two: no wait becomes longer, nothing is paid again, and the report stays sane."""

@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 from batch_processes import BatchRun, Running
 
-from musicapi_async.batch.records import Folder, SongRecord
 from musicapi_async.jobs import Job, SQLiteStore
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.sandbox.choices import Durations
 from musicapi_async.sandbox.journal import Entry
+from musicapi_async.workflows import SongRecord
+from musicapi_async.workflows.batch_folder import BatchFolder
 
 CLIPS = 2
 """Clips of a song, and stems of a clip (vocals and the rest)."""
@@ -83,12 +84,12 @@ class Outcome:
 
     @property
     def ambiguous(self) -> list[Job]:
-        """The jobs of which nobody knows."""
+        """The jobs of unknown outcome."""
         return [job for job in self.jobs if job.state == "ambiguous"]
 
 
 def song_rows(songs: int) -> list[dict[str, Any]]:
-    """Songs with their stems; the title tells each from all others at the server."""
+    """Songs with their stems; by the title each differs from all others at the server."""
     return [
         {
             "id": f"song-{index}",
@@ -102,7 +103,7 @@ def song_rows(songs: int) -> list[dict[str, Any]]:
 
 
 def named(fields: object) -> str:
-    """What tells one request from all others."""
+    """The text by which a request differs from all others."""
     assert isinstance(fields, dict)
     return str(fields.get("clip_id") or fields.get("gpt_description_prompt"))
 
@@ -123,7 +124,7 @@ class Killing:
         self.sandbox = sandbox
         self.songs = songs
         self.draw = random.Random(seed)
-        self.folder = Folder(folder / "out")
+        self.folder = BatchFolder(folder / "out")
         self.manifest = folder / "songs.jsonl"
         self.manifest.write_bytes(b"\n".join(msgspec.json.encode(row) for row in song_rows(songs)))
         self.copy = folder / "copy"
@@ -212,10 +213,11 @@ class Killing:
 
     def records(self) -> list[SongRecord]:
         """The records of all settled songs."""
-        return list(self.folder.records(f"song-{index}" for index in range(self.songs)))
+        ids = (f"song-{index}" for index in range(self.songs))
+        return [record for record in self.folder.records(ids) if not record.open]
 
     async def let_end(self) -> None:
-        """A run that nobody kills, and what is there after it."""
+        """An undisturbed run, and the files and jobs after it."""
         running = Running(self.run)
         self.outcome.listed = set((await running.result())["unknown"])
         await self.find()
@@ -236,7 +238,7 @@ class Killing:
                 outcome.charged[name] += entry.charge > 0
 
     async def settle(self) -> None:
-        """Decide what nobody knew, as a person with the dashboard would, and let the batch come to its end."""
+        """Settle unknown outcomes, as a person with the dashboard would, and let the batch come to its end."""
         store = SQLiteStore(self.folder.store_path)
         async with self.sandbox.client(store=store, rate_limit=None) as client:
             for job in self.outcome.ambiguous:

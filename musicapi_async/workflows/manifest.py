@@ -1,4 +1,4 @@
-"""What to make: a file of songs, read and checked whole before the first credit is spent.
+"""The manifest: a file of songs, read and checked whole before the first credit is spent.
 
 JSON Lines: one song on each line, the fields of a submitting operation and, if wanted, more:
 
@@ -7,15 +7,14 @@ JSON Lines: one song on each line, the fields of a submitting operation and, if 
      "clips": "first", "steps": [{"persona": {"name": "Voice"}}, {"extend": {"continue_at": 60, ...}}]}
 
 `operation` is any that gives a task (default `sonic.create_music`); `steps` follow for each clip of the song
-(`"clips": "first"`: for the first only). CSV: a header with the same names, the steps separated by
-`;` or `,`.
+(`"clips": "first"`: for the first only). The step `everything` means stems, WAV, MIDI and timed lyrics. A
+table (CSV with commas, semicolons or tabs) has the same names in its header, and its steps separated by `;`
+or `,`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +28,10 @@ from ..api.operation import Operation
 from ..api.request import Request, fields, violations
 from ..api.spelling import is_folder, nearest
 from ..errors import RequestValidationError, Violation
+from .manifest_rows import Fault, Form, Row, form_of, json_rows, table_rows, text_of
 
+FORMS: Final[dict[str, Form]] = {".csv": "table", ".tsv": "table"}
+"""How the rows of a file are written, by its ending; all others are JSON Lines."""
 SIZE_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of a manifest; a hundred thousand songs with long lyrics."""
 REPORTED: Final = 20
@@ -42,10 +44,16 @@ STEP_NAMES: Final[Mapping[str, str]] = {
     "stems": "stems_basic",
     "lyrics": "aligned_lyrics",
     "extend": "extend_music",
+    "cover": "cover_music",
 }
 """Short names of steps. `extend` also joins the extension to the song."""
+EVERYTHING: Final = "everything"
+"""The step that means all that `workflows.everything` does."""
+STEPS_OF_EVERYTHING: Final = ("stems", "wav", "midi", "lyrics")
+NEEDS_SINGING: Final = "aligned_lyrics"
+"""The operation that has nothing to work on in an instrumental."""
 OF_A_LINE: Final = ("id", "operation", "clips", "steps")
-"""What a line holds beside the fields of its operation."""
+"""Names in a line beside the fields of its operation."""
 SUBMITTING: Final = tuple(
     f"{word}.{name}"
     for word, family in FAMILIES.items()
@@ -58,25 +66,8 @@ SOURCES: Final = ("clip_id", "continue_clip_id")
 Which = Literal["all", "first"]
 
 
-class Fault(Violation):
-    """What is wrong with a line, in words of its own."""
-
-    __slots__ = ("told",)
-
-    def __init__(self, field: str, limit: str, value: str, told: str) -> None:
-        super().__init__(field, limit, value)
-        self.told = told
-
-    def __str__(self) -> str:
-        return self.told
-
-    def within(self, step: str) -> Fault:
-        """The same in a step."""
-        return Fault(f"{step}.{self.field}", self.limit, self.value, f"{step}: {self.told}")
-
-
-class Step(msgspec.Struct, frozen=True):
-    """What follows from a clip: an operation of its family, with `fields` beside the clip id."""
+class SongStep(msgspec.Struct, frozen=True):
+    """A step that follows for a clip: an operation of its family, with `fields` beside the clip id."""
 
     name: str
     operation: str
@@ -92,7 +83,7 @@ class Song(msgspec.Struct, frozen=True):
     family: str
     operation: str
     fields: dict[str, Any]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[SongStep, ...] = ()
     clips: Which = "all"
 
     @property
@@ -100,13 +91,13 @@ class Song(msgspec.Struct, frozen=True):
         """The job key of the song."""
         return f"{self.id}/{self.operation}"
 
-    def step_key(self, step: Step, clip_id: str, operation: str = "") -> str:
-        """The job key of a step for a clip."""
-        return f"{self.id}/{step.name}/{clip_id}/{operation or step.operation}"
+    def step_key(self, step: str, clip_id: str, operation: str) -> str:
+        """Return the job key of an operation that a step makes for a clip."""
+        return f"{self.id}/{step}/{clip_id}/{operation}"
 
     @property
     def title(self) -> str:
-        """What to call the song before it has a title."""
+        """The name of the song before it has a title."""
         return str(self.fields.get("title") or self.fields.get("gpt_description_prompt") or self.id)[:80]
 
 
@@ -118,22 +109,42 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read and check a `.jsonl` or `.csv` file. Sends nothing, costs nothing.
+        """Read and check a `.jsonl`, `.csv` or `.tsv` file. Sends nothing, costs nothing.
 
         Raises `RequestValidationError`, which names each faulty line and field, and `OSError`.
         """
         file = Path(path)
-        if file.stat().st_size > SIZE_LIMIT:
-            told = f"the file is larger than {SIZE_LIMIT} bytes"
-            raise _refuse(str(file), [(0, Fault("file", f"at most {SIZE_LIMIT} bytes", "", told))])
-        try:
-            text = file.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            place = f"byte {error.start}"
-            fault = Fault("file", "UTF-8 text", place, f"not UTF-8 text ({place})")
-            raise _refuse(str(file), [(0, fault)]) from None
-        rows = _csv_rows(text) if file.suffix.lower() == ".csv" else _json_rows(text)
-        return cls._checked(rows, str(file), loose=file.suffix.lower() == ".csv")
+        with file.open("rb") as opened:
+            data = opened.read(SIZE_LIMIT + 1)
+        form: Form = FORMS.get(file.suffix.lower(), "json")
+        return cls.parse(data, str(file), form=form, separator="\t" if file.suffix.lower() == ".tsv" else "")
+
+    @classmethod
+    def parse(
+        cls, data: bytes, source: str = "manifest", *, form: Form | None = None, separator: str = ""
+    ) -> Manifest:
+        """Check the bytes of a manifest, such as those of standard input. Sends nothing, costs nothing.
+
+        Args:
+            data: The text in UTF-8.
+            source: What errors call it.
+            form: 'json' or 'table'; by default a text that begins with a brace is JSON.
+            separator: Of the columns of a table; by default the one that the header has most of.
+
+        Raises:
+            RequestValidationError: Names each faulty line and field.
+        """
+        if len(data) > SIZE_LIMIT:
+            fault = Fault(
+                "file", f"at most {SIZE_LIMIT} bytes", "", f"the file is larger than {SIZE_LIMIT} bytes"
+            )
+            raise _refuse(source, [(0, fault)])
+        text = text_of(data)
+        if isinstance(text, tuple):
+            raise _refuse(source, [text])
+        is_table = (form or form_of(text)) == "table"
+        rows = table_rows(text, separator) if is_table else json_rows(text)
+        return cls._checked(rows, source, loose=is_table)
 
     @classmethod
     def of(cls, songs: Sequence[Mapping[str, Any]], source: str = "manifest") -> Manifest:
@@ -142,9 +153,7 @@ class Manifest(msgspec.Struct, frozen=True):
         return cls._checked(rows, source, loose=False)
 
     @classmethod
-    def _checked(
-        cls, rows: Iterator[tuple[int, dict[str, Any] | Violation]], source: str, *, loose: bool
-    ) -> Manifest:
+    def _checked(cls, rows: Iterator[Row], source: str, *, loose: bool) -> Manifest:
         faults: list[tuple[int, Violation]] = []
         songs: list[Song] = []
         taken: Counter[str] = Counter()
@@ -157,8 +166,8 @@ class Manifest(msgspec.Struct, frozen=True):
                 taken[found.id] += 1
                 if taken[found.id] > 1:
                     if row.get("id"):
-                        told = f"the id {found.id!r} stands in an earlier line, too"
-                        faults.append((number, Fault("id", "different for each song", repr(found.id), told)))
+                        text = f"the id {found.id!r} is that of an earlier line, too"
+                        faults.append((number, Fault("id", "different for each song", repr(found.id), text)))
                         continue
                     found = msgspec.structs.replace(found, id=f"{found.id}-{taken[found.id]}")
                 songs.append(found)
@@ -171,59 +180,24 @@ class Manifest(msgspec.Struct, frozen=True):
         return cls(tuple(songs), source)
 
 
-def operation_of(song: Song, step: Step | None = None) -> Operation[Any, Any]:
+def operation_of(song: Song, step: SongStep | None = None) -> Operation[Any, Any]:
     """The operation of a song, or of one of its steps."""
     return FAMILIES[song.family].operations()[step.operation if step is not None else song.operation]
 
 
 def _refuse(source: str, faults: list[tuple[int, Violation]]) -> RequestValidationError:
-    told = [f"line {number}: {fault}" if number else str(fault) for number, fault in faults[:REPORTED]]
+    lines = [f"line {number}: {fault}" if number else str(fault) for number, fault in faults[:REPORTED]]
     if len(faults) > REPORTED:
-        told.append(f"and {len(faults) - REPORTED} more")
+        lines.append(f"and {len(faults) - REPORTED} more")
     first = faults[0][1]
     return RequestValidationError(
-        f"{source}: {told[0]}" if len(told) == 1 else "\n".join([f"{source}:", *told]),
+        f"{source}: {lines[0]}" if len(lines) == 1 else "\n".join([f"{source}:", *lines]),
         field=first.field,
         limit=first.limit,
         value=first.value,
         violations=[fault for _, fault in faults],
-        hint="Mend the manifest and start again.",
+        hint="Correct the manifest and start again.",
     )
-
-
-def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | Violation]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row: Any = msgspec.json.decode(line)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            why = str(error).removeprefix("JSON is malformed: ")[:80]
-            yield number, Fault("line", "one JSON object", why, f"not JSON ({why})")
-            continue
-        if isinstance(row, dict):
-            yield number, cast("dict[str, Any]", row)
-        else:
-            shown = repr(cast("object", row))[:40]
-            yield number, Fault("line", "one JSON object", shown, f"not a JSON object {{...}}, but {shown}")
-
-
-def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | Violation]]:
-    reader = csv.DictReader(io.StringIO(text), strict=True)
-    try:
-        names = Counter(name.strip() for name in reader.fieldnames or ())
-        for name in (name for name, count in names.items() if count > 1):
-            told = f"the column {name[:80]!r} stands in the header more than once"
-            yield reader.line_num, Fault(name, "once in the header", "more than once", told)
-        for row in reader:
-            if None in row or None in row.values():
-                told = "not as many columns as the header"
-                yield reader.line_num, Fault("line", "as many columns as the header", "", told)
-            elif any(row.values()):
-                yield reader.line_num, {name.strip(): value for name, value in row.items() if value}
-    except csv.Error as error:
-        why = str(error)[:80]
-        yield reader.line_num, Fault("line", "well-formed CSV", why, f"not CSV ({why})")
 
 
 def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violation]:
@@ -231,7 +205,7 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
     name = rest.pop("operation", None) or DEFAULT_OPERATION
     given_id = rest.pop("id", None)
     which = rest.pop("clips", "all")
-    asked: Any = rest.pop("steps", None) or []
+    given_steps: Any = rest.pop("steps", None) or []
     family, _, operation_name = str(name).rpartition(".")
     family = family or "sonic"
     known = FAMILIES[family].operations() if family in FAMILIES else {}
@@ -240,10 +214,10 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
         shown = repr(name)[:80]
         wrong = "makes no song" if operation is not None else "is no operation"
         near = nearest(str(name), SUBMITTING)
-        told = f"operation {shown} {wrong}, " + (
+        text = f"operation {shown} {wrong}, " + (
             f"did you mean {near!r}?" if near else f"as {DEFAULT_OPERATION!r} is"
         )
-        return [Fault("operation", "one that gives a task", shown, told)]
+        return [Fault("operation", "one that gives a task", shown, text)]
     faults: list[Violation] = []
     if which not in ("all", "first"):
         faults.append(Violation("clips", "'all' or 'first'", repr(which)))
@@ -251,16 +225,20 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
         faults.append(Violation("id", f"text of at most {ID_LENGTH} characters", repr(given_id)[:40]))
     checked, found = _checked_fields(operation, rest, loose)
     faults += found
-    if isinstance(asked, str):
-        asked = [step for step in asked.replace(",", ";").split(";") if step.strip()]
-    steps: list[Step] = []
-    wanted: list[Any] = list(cast("Any", asked)) if isinstance(asked, list) else [asked]
-    for one in wanted:
+    if isinstance(given_steps, str):
+        given_steps = [step for step in given_steps.replace(",", ";").split(";") if step.strip()]
+    steps: list[SongStep] = []
+    wanted: list[Any] = list(cast("Any", given_steps)) if isinstance(given_steps, list) else [given_steps]
+    instrumental = checked.get("make_instrumental") is True
+    for one in _expanded(wanted, instrumental):
         step = _step(family, one)
-        if isinstance(step, Step):
-            steps.append(step)
-        else:
+        if not isinstance(step, SongStep):
             faults += step
+        elif instrumental and step.operation == NEEDS_SINGING:
+            text = f"step {step.name!r} needs singing, and make_instrumental is true in this row"
+            faults.append(Fault("steps", "of a song with singing", step.name, text))
+        else:
+            steps.append(step)
     names = [step.name for step in steps]
     if len(set(names)) < len(names):
         faults.append(Violation("steps", "each step once", ", ".join(names)))
@@ -275,6 +253,15 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
         steps=tuple(steps),
         clips=which,
     )
+
+
+def _expanded(steps: list[Any], instrumental: bool) -> Iterator[Any]:
+    """Yield the steps, with those that `everything` means in its place."""
+    for step in steps:
+        if isinstance(step, str) and step.strip() == EVERYTHING:
+            yield from (name for name in STEPS_OF_EVERYTHING if not (instrumental and name == "lyrics"))
+        else:
+            yield step
 
 
 def _checked_fields(
@@ -309,19 +296,19 @@ def _unknown(name: str, words: Sequence[str], instead: str) -> Fault:
     near = nearest(name, words)
     if not near and is_folder(name):
         instead = ": all files of a batch are downloaded into one folder, which --out (out=) names"
-    told = f"unknown field {name[:80]!r}" + (f", did you mean {near!r}?" if near else instead)
-    return Fault(name, "a known field", "an unknown name", told)
+    text = f"unknown field {name[:80]!r}" + (f", did you mean {near!r}?" if near else instead)
+    return Fault(name, "a known field", "an unknown name", text)
 
 
 def _loosened(hint: Any, value: Any) -> Any:
-    """A CSV value in the type of its field, or as it is: the checks then tell what is wrong with it."""
+    """Return a table's value in the type of its field, or as it is: the checks then say what is wrong."""
     try:
         return msgspec.convert(value, hint, strict=False)
     except msgspec.ValidationError:
         return value
 
 
-def _step(family: str, given: Any) -> Step | list[Violation]:
+def _step(family: str, given: Any) -> SongStep | list[Violation]:
     shown = repr(given)[:40]
     if isinstance(given, str):
         name, values = given.strip(), dict[str, Any]()
@@ -337,15 +324,15 @@ def _step(family: str, given: Any) -> Step | list[Violation]:
     names = [field.name for field in fields(operation.request)] if operation is not None else []
     source = next((field for field in SOURCES if field in names), None)
     if operation is None or source is None or operation.method == "GET":
-        words = sorted({*STEP_NAMES, *steps_of(family)})
+        words = sorted({*STEP_NAMES, EVERYTHING, *steps_of(family)})
         near = nearest(name, words)
-        told = f"unknown step {name[:80]!r}, " + (
+        text = f"unknown step {name[:80]!r}, " + (
             f"did you mean {near!r}?" if near else f"not one of {', '.join(words)}"
         )
-        return [Fault("steps", f"one of {', '.join(words)}", repr(name), told)]
+        return [Fault("steps", f"one of {', '.join(words)}", repr(name), text)]
     if source in values:
-        told = f"step {name!r} takes no {source!r}: it is the clip of the song"
-        return [Fault(f"steps.{name}.{source}", "left out: it is the clip of the song", "", told)]
+        text = f"step {name!r} takes no {source!r}: it is the clip of the song"
+        return [Fault(f"steps.{name}.{source}", "left out: it is the clip of the song", "", text)]
     checked, faults = _checked_fields(operation, values, loose=False, source=source)
     if faults:
         step = f"steps.{name}"
@@ -355,11 +342,11 @@ def _step(family: str, given: Any) -> Step | list[Violation]:
             else Violation(f"{step}.{fault.field}", fault.limit, fault.value)
             for fault in faults
         ]
-    return Step(name, operation_name, source, checked)
+    return SongStep(name, operation_name, source, checked)
 
 
 def steps_of(family: str) -> list[str]:
-    """The operations that can follow from a clip of the family."""
+    """Return the operations that can follow from a clip of the family."""
     return [
         name
         for name, operation in FAMILIES[family].operations().items()
@@ -367,6 +354,12 @@ def steps_of(family: str) -> list[str]:
     ]
 
 
+def priced_operations() -> set[str]:
+    """Return the names of all operations that a batch can call: those of songs, and those of steps."""
+    songs = {name.partition(".")[2] for name in SUBMITTING}
+    return songs.union(*map(steps_of, FAMILIES))
+
+
 def _digest(row: Mapping[str, Any]) -> str:
-    """An id that follows from what is asked for, so that lines may be moved without being paid for again."""
+    """Return an id that follows from the row, so that lines may be moved without being paid for again."""
     return hashlib.sha256(msgspec.json.encode(row, order="sorted")).hexdigest()[:16]

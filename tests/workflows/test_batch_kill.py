@@ -13,9 +13,9 @@ SONGS = 60
 KILLS = 40
 
 
-async def test_a_batch_killed_again_and_again_pays_once_for_each_job(tmp_path: Path) -> None:
+async def test_batch_killed_again_and_again_pays_once_for_each_job(tmp_path: Path) -> None:
     """60 songs with stems, killed 40 times in all phases: each is made and charged once, or listed by name as
-    unknown; when somebody has said what became of those, every song is there."""
+    unknown; when those are settled, every song is there."""
     async with Sandbox(speed=100, credits=1e6, longest=1, durations=DURATIONS) as sandbox:
         killing = Killing(sandbox, tmp_path, songs=SONGS, seed=11)
         await killing.kill_and_resume(KILLS)

@@ -10,35 +10,42 @@ from typing import Final
 from urllib.parse import quote
 
 from ..files import replacing
-from .records import ClipRecord, SongRecord, StepRecord
+from .batch_folder import ClipRecord, SongRecord, StepRecord
 
 WIDTH: Final = 640
 """Units of a wave form's drawing; it scales with the page."""
 
-SHOWN: Final = {
+STEP_TITLES: Final = {
     "stems_basic": "Stems (basic)",
     "stems_full": "Stems (full)",
     "stems": "Stems",
     "wav": "WAV",
     "midi": "MIDI",
     "lyrics": "Timed lyrics",
+    "cover": "Cover",
     "persona": "Persona",
     "extend": "Extended",
 }
-"""What the steps are called on the page."""
+"""Names of the steps on the page."""
 
 
 def write_report(
     path: Path, records: Iterable[SongRecord], unsettled: Mapping[str, str], summary: str = ""
 ) -> None:
-    """Write the page for these songs; `unsettled` maps what is not settled to why, `summary` is a line above
-    them. Flat in memory."""
-    with replacing(path) as file:
+    """Write the page, for its owner only. Flat in memory.
+
+    Args:
+        path: Where it goes.
+        records: The songs, one article each.
+        unsettled: What is not settled, and why.
+        summary: A line above the songs.
+    """
+    with replacing(path, private=True) as file:
         file.writelines(text.encode() for text in _page(records, unsettled, summary))
 
 
 def _page(records: Iterable[SongRecord], unsettled: Mapping[str, str], summary: str) -> Iterator[str]:
-    style = files(__name__.rpartition(".")[0]).joinpath("report.css").read_text(encoding="utf-8")
+    style = files(__name__.rpartition(".")[0]).joinpath("batch_report.css").read_text(encoding="utf-8")
     yield (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -85,12 +92,12 @@ def _timeline(record: SongRecord) -> Iterator[str]:
         ("waiting", record.submitted_at, record.ended_at),
         ("fetching", record.ended_at, record.fetched_at),
     )
-    # A clock that was set meanwhile gives times out of order: what they tell is not shown.
-    shown = [(name, begin, end) for name, begin, end in spans if start <= begin < end <= start + whole]
-    if not shown or whole <= 0:
+    # A clock that was set meanwhile gives times out of order: they are left out.
+    ordered = [(name, begin, end) for name, begin, end in spans if start <= begin < end <= start + whole]
+    if not ordered or whole <= 0:
         return
     yield '<div class="timeline">'
-    for name, begin, end in shown:
+    for name, begin, end in ordered:
         share = 100 * (end - begin) / whole
         yield f'<span class="{name}" style="width:{share:.2f}%" title="{name}: {end - begin:.1f} s"></span>'
     yield "</div>"
@@ -117,17 +124,17 @@ def _clip(clip: ClipRecord) -> Iterator[str]:
 
 
 def _step(step: StepRecord) -> Iterator[str]:
-    shown_as = SHOWN.get(step.name, step.name) + (", failed" if step.state == "failed" else "")
-    yield f'<details class="{html.escape(step.state)}"><summary>{html.escape(shown_as)}</summary>'
+    title = STEP_TITLES.get(step.name, step.name) + (", failed" if step.state == "failed" else "")
+    yield f'<details class="{html.escape(step.state)}"><summary>{html.escape(title)}</summary>'
     if step.error:
         yield f'<p class="error">{html.escape(step.error)}</p>'
     yield "<ul>" if step.files else ""
     for name in step.files:
-        shown = html.escape(Path(name).name)
+        label = html.escape(Path(name).name)
         if Path(name).suffix.lower() in (".mp3", ".wav", ".ogg", ".flac", ".m4a"):
-            yield f'<li>{shown}<audio controls preload="none" src="{_link(name)}"></audio></li>'
+            yield f'<li>{label}<audio controls preload="none" src="{_link(name)}"></audio></li>'
         else:
-            yield f'<li><a href="{_link(name)}">{shown}</a></li>'
+            yield f'<li><a href="{_link(name)}">{label}</a></li>'
     yield "</ul></details>" if step.files else "</details>"
 
 

@@ -1,4 +1,4 @@
-"""A chain whose process is killed between a paid call and the note of it. The sandbox's journal is the judge."""
+"""A workflow whose process is killed between a paid call and the note of it. The sandbox's journal is the judge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from forked import Forked
 from patience import until
 
-from musicapi_async import Clip, OutcomeUnknownError, chains
+from musicapi_async import Clip, OutcomeUnknownError, workflows
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 
@@ -42,7 +42,7 @@ def started(
 ) -> Forked:
     """`everything` in a process of its own; with a rate, after another create."""
     given = (msgspec.json.encode(clip).decode(), str(folder), str(store or ""), json.dumps(parts), rate_limit)
-    return Forked("chain_process:main", box.base_url, box.api_key, *given)
+    return Forked("everything_process:main", box.base_url, box.api_key, *given)
 
 
 async def killed(
@@ -57,61 +57,63 @@ async def killed(
 
 
 @pytest.mark.parametrize(("path", "parts"), [("/sonic/wav", WAV), ("/sonic/stems/basic", STEMS)])
-async def test_a_chain_killed_while_it_paid_does_not_pay_again(
+async def test_chain_killed_while_it_paid_does_not_pay_again(
     box: Sandbox, clip: Clip, tmp_path: Path, path: str, parts: dict[str, Any]
 ) -> None:
-    """Without a store the next call refuses that step, with the way out, until somebody decides."""
+    """Without a store the next call refuses that step, with the way out, until the caller decides."""
     await killed(box, clip, tmp_path, path, parts, None)
     async with box.client(rate_limit=None) as client:
         for _ in range(2):
             with pytest.raises(OutcomeUnknownError, match=r"begun before.*dashboard") as caught:
-                await chains.everything(client, clip, tmp_path, **parts)
+                await workflows.everything(client, clip, tmp_path, **parts)
         assert len(box.journal.requests(path)) == 1
-        reached = caught.value.reached
-        assert isinstance(reached, chains.Reached)
-        (step,) = reached.unknown
-        reached.resubmit(step)
-        files = await chains.everything(client, clip, tmp_path, reached=reached, **parts)
+        checkpoint = caught.value.checkpoint
+        assert isinstance(checkpoint, workflows.Checkpoint)
+        (step,) = checkpoint.unknown
+        checkpoint.resubmit(step)
+        files = await workflows.everything(client, clip, tmp_path, checkpoint=checkpoint, **parts)
         assert files.wav or files.stems
     assert len(box.journal.requests(path)) == 2
 
 
-async def test_with_a_store_a_killed_step_is_a_job_that_can_be_resolved(
+async def test_with_store_killed_step_is_job_that_can_be_resolved(
     box: Sandbox, clip: Clip, tmp_path: Path
 ) -> None:
-    """The step has a job key of its own; the task that somebody names for it is waited for, and fetched."""
+    """The step has a job key of its own; the task that the caller names for it is waited for, and fetched."""
     await killed(box, clip, tmp_path / "out", "/sonic/stems/basic", STEMS, tmp_path / "jobs.sqlite")
     async with box.client(rate_limit=None, store=SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         with pytest.raises(OutcomeUnknownError) as caught:
-            await chains.everything(client, clip, tmp_path / "out", **STEMS)
+            await workflows.everything(client, clip, tmp_path / "out", **STEMS)
         (job,) = await client.jobs("ambiguous")
         assert caught.value.job_key == job.key
         (entry,) = box.journal.requests("/sonic/stems/basic")
         await client.resolve(job.key, task_id=entry.task_id)
-        files = await chains.everything(client, clip, tmp_path / "out", **STEMS)
+        files = await workflows.everything(client, clip, tmp_path / "out", **STEMS)
     assert len(files.stems) == 2
     assert len(box.journal.requests("/sonic/stems/basic")) == 1
 
 
 @pytest.mark.parametrize(("path", "parts"), [("/sonic/wav", WAV), ("/sonic/stems/basic", STEMS)])
-async def test_with_a_store_a_step_that_was_answered_before_the_kill_is_not_sent_again(
+async def test_with_store_step_that_was_answered_before_kill_is_not_sent_again(
     box: Sandbox, clip: Clip, tmp_path: Path, path: str, parts: dict[str, Any]
 ) -> None:
     """The answer is in the store, only the folder's note is still that of the moment before the call."""
     out, store = tmp_path / "out", SQLiteStore(tmp_path / "jobs.sqlite")
     async with box.client(rate_limit=None, store=store) as client:
-        files = await chains.everything(client, clip, out, **parts)
+        files = await workflows.everything(client, clip, out, **parts)
         (job,) = await client.jobs()
-        before = chains.Reached(clip_ids={"clip": clip.clip_id}, unknown={job.key.partition(".")[2]: job.key})
+        before = workflows.Checkpoint(
+            clip_ids={"clip": clip.clip_id}, unknown={job.key.partition(".")[2]: job.key}
+        )
         for path_of in (files.wav, *files.stems.values()):
             if path_of is not None:
                 path_of.unlink()
-        (out / chains.REACHED_FILE).write_text(before.json())
-        assert await chains.everything(client, clip, out, **parts) == files
+        (out / workflows.CHECKPOINT_FILE).write_text(before.json())
+        assert await workflows.everything(client, clip, out, **parts) == files
     assert len(box.journal.requests(path)) == 1
 
 
-async def test_a_chain_killed_while_it_queued_is_sent_when_it_is_called_again(
+async def test_chain_killed_while_it_queued_is_sent_when_it_is_called_again(
     box: Sandbox, clip: Clip, tmp_path: Path
 ) -> None:
     """With a store it is known that nothing had left, so there is nothing to decide."""
@@ -124,8 +126,8 @@ async def test_a_chain_killed_while_it_queued_is_sent_when_it_is_called_again(
     await until(queued)
     process.kill()
     await process.ended()
-    noted = chains.Reached.parse((tmp_path / "out" / chains.REACHED_FILE).read_bytes())
+    noted = workflows.Checkpoint.parse((tmp_path / "out" / workflows.CHECKPOINT_FILE).read_bytes())
     assert list(noted.unknown) == ["stems_basic"]
     async with box.client(rate_limit=None, store=store) as client:
-        assert (await chains.everything(client, clip, tmp_path / "out", **STEMS)).stems
+        assert (await workflows.everything(client, clip, tmp_path / "out", **STEMS)).stems
     assert len(box.journal.requests("/sonic/stems/basic")) == 1

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async import MusicAPI
-from musicapi_async.batch import Manifest, run_batch
 from musicapi_async.errors import RequestValidationError
+from musicapi_async.workflows import Manifest, run_batch
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 
@@ -44,7 +44,7 @@ def test_lines_become_songs_with_steps(tmp_path: Path) -> None:
     ]
 
 
-def test_csv_is_the_simple_case(tmp_path: Path) -> None:
+def test_csv_is_simple_case(tmp_path: Path) -> None:
     """A header with the names of the fields; numbers and truth values are read as such."""
     path = write(
         tmp_path,
@@ -59,7 +59,7 @@ def test_csv_is_the_simple_case(tmp_path: Path) -> None:
     assert second.fields == {"mv": "sonic-v6", "make_instrumental": True}
 
 
-def test_an_id_follows_from_what_is_asked_for() -> None:
+def test_id_follows_from_what_is_asked_for() -> None:
     """Moving lines changes no id; equal lines are different songs."""
     other = {**SONG, "title": "Other"}
     there = Manifest.of([SONG, other, SONG]).songs
@@ -69,7 +69,7 @@ def test_an_id_follows_from_what_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "text"),
     [
         ({"gpt_description_prompt": "x"}, "'mv' is missing"),
         ({**SONG, "titel": "x"}, "unknown field 'titel', did you mean 'title'?"),
@@ -92,24 +92,24 @@ def test_an_id_follows_from_what_is_asked_for() -> None:
         ({**SONG, "duration": 5}, "duration: a whole number from 10 to 360"),
     ],
 )
-def test_each_fault_is_named_with_its_line(row: dict[str, Any], told: str) -> None:
+def test_each_fault_is_named_with_its_line(row: dict[str, Any], text: str) -> None:
     """The error names line, field and limit."""
     with pytest.raises(RequestValidationError) as caught:
         Manifest.of([SONG, row], "songs.jsonl")
-    assert f"line 2: {told}" in str(caught.value)
+    assert f"line 2: {text}" in str(caught.value)
     assert "Nothing was sent" in str(caught.value)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     """Many faults: the first twenty, and how many more."""
     with pytest.raises(RequestValidationError, match="and 10 more") as caught:
         Manifest.of([{**SONG, "title": "x" * 90}] * 30)
     assert len(caught.value.violations) == 30
 
 
-def test_an_id_that_comes_twice_is_refused() -> None:
+def test_id_that_comes_twice_is_refused() -> None:
     """Ids of the user's own are different."""
-    with pytest.raises(RequestValidationError, match="line 2: the id 'a' stands in an earlier line"):
+    with pytest.raises(RequestValidationError, match="line 2: the id 'a' is that of an earlier line"):
         Manifest.of([{**SONG, "id": "a"}, {**SONG, "id": "a", "title": "b"}])
 
 
@@ -121,26 +121,27 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    """Bytes that are no text are told with their place."""
+    """Bytes that are no text are reported with their place."""
     (tmp_path / "songs.jsonl").write_bytes(b'{"mv": "\xff"}')
     with pytest.raises(RequestValidationError, match="UTF-8"):
         Manifest.read(tmp_path / "songs.jsonl")
 
 
+FORMS: tuple[Literal["json", "table"] | None, ...] = (None, "json", "table")
+
+
 @given(st.text(max_size=200))
 def test_no_text_raises_anything_else(text: str) -> None:
     """Every file is either a manifest or one clear error."""
-    from musicapi_async.batch.manifest import _csv_rows, _json_rows
-
-    for rows in (_json_rows(text), _csv_rows(text)):
+    for form in FORMS:
         try:
-            Manifest._checked(rows, "songs", loose=True)
+            Manifest.parse(text.encode(), "songs", form=form)
         except RequestValidationError as error:
             assert "songs" in str(error)
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "text"),
     [
         ({"titel": "x"}, "unknown field 'titel', did you mean 'title'?"),
         ({"Prompt": "x"}, "unknown field 'Prompt', did you mean 'prompt'?"),
@@ -162,23 +163,21 @@ def test_no_text_raises_anything_else(text: str) -> None:
         ({"mv": None}, "mv: text, not empty (known for mv: sonic-v6, "),
     ],
 )
-def test_a_typo_names_what_was_meant(row: dict[str, Any], told: str) -> None:
+def test_typo_names_what_was_meant(row: dict[str, Any], text: str) -> None:
     """Fields, steps and operations: the nearest right word, or all words where none is near."""
     with pytest.raises(RequestValidationError) as caught:
         Manifest.of([{"mv": "sonic-v6", "gpt_description_prompt": "rain", **row}])
-    assert told in str(caught.value)
+    assert text in str(caught.value)
 
 
-def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
+def test_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
     """The second would replace the first without a word."""
     path = write(tmp_path, "mv,title,title\nsonic-v6,one,two\n", "songs.csv")
-    with pytest.raises(
-        RequestValidationError, match="the column 'title' stands in the header more than once"
-    ):
+    with pytest.raises(RequestValidationError, match="the column 'title' is in the header more than once"):
         Manifest.read(path)
 
 
-def test_a_missing_model_lists_those_that_are_known() -> None:
+def test_missing_model_lists_those_that_are_known() -> None:
     """All models, as in the help of the command."""
     with pytest.raises(
         RequestValidationError, match=r"'mv' is missing \(known for mv: sonic-v6, .*sonic-v3-5\)"
@@ -186,11 +185,12 @@ def test_a_missing_model_lists_those_that_are_known() -> None:
         Manifest.of([{"gpt_description_prompt": "rain"}])
 
 
-async def test_a_price_of_no_operation_is_refused(tmp_path: Path) -> None:
+async def test_price_of_no_operation_is_refused(tmp_path: Path) -> None:
     """A misspelt name would leave the budget without its price."""
     async with MusicAPI("key", base_url="http://127.0.0.1:9") as client:
         with pytest.raises(
-            RequestValidationError, match=r"no operation 'create_musik' \(did you mean 'create_music'"
+            RequestValidationError,
+            match=r"no song or step of a batch is called 'create_musik' \(did you mean 'create_music'",
         ):
             await run_batch(client, Manifest.of([SONG]), out=tmp_path / "out", prices={"create_musik": 3})
     assert not (tmp_path / "out").exists()

@@ -16,11 +16,11 @@ import pytest
 from patience import until
 
 from musicapi_async import MusicAPI, Webhooks
-from musicapi_async.batch import BatchResult, Manifest, Progress, run_batch
-from musicapi_async.batch.records import Folder
 from musicapi_async.errors import BatchError, JobKeyConflictError, JobStoreError
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.workflows import BatchResult, Manifest, Progress, run_batch
+from musicapi_async.workflows.batch_folder import BatchFolder
 
 
 def rows(count: int, **more: Any) -> list[dict[str, Any]]:
@@ -50,13 +50,13 @@ async def make(client: MusicAPI, songs: list[dict[str, Any]], out: Path, **optio
     return await run_batch(client, Manifest.of(songs), out=out, waveforms=False, **options)
 
 
-async def test_a_song_with_all_steps_leaves_all_files(client: MusicAPI, tmp_path: Path) -> None:
+async def test_song_with_all_steps_leaves_all_files(client: MusicAPI, tmp_path: Path) -> None:
     """Audio, cover, metadata, stems, wav, midi, lyrics, persona, the joined extension, and a record."""
     extend = {"continue_at": 2, "custom_mode": True, "prompt": "more", "mv": "sonic-v6"}
     steps = ["stems", "wav", "midi", "lyrics", {"persona": {"name": "V"}}, {"extend": extend}]
     result = await run_batch(client, Manifest.of(rows(1, steps=steps, clips="first")), out=tmp_path)
     assert (result.done, result.complete, result.submitted) == (1, True, 8)
-    (record,) = Folder(tmp_path).records(iter(["s0"]))
+    (record,) = BatchFolder(tmp_path).records(iter(["s0"]))
     first, second = record.clips
     assert not second.steps
     assert first.file.startswith("Song 0 ")
@@ -80,12 +80,12 @@ async def test_finished_work_is_not_repeated(sandbox: Sandbox, client: MusicAPI,
     assert len(sandbox.journal) == before
 
 
-async def test_a_lost_file_is_fetched_again_for_free(
+async def test_lost_file_is_fetched_again_for_free(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
-    """A file that is gone is fetched anew; nothing is paid for."""
+    """A file that is gone is fetched again; nothing is paid for."""
     await make(client, rows(1), tmp_path)
-    gone = tmp_path / next(Folder(tmp_path).records(iter(["s0"]))).clips[0].file
+    gone = tmp_path / next(BatchFolder(tmp_path).records(iter(["s0"]))).clips[0].file
     gone.unlink()
     await make(client, rows(1), tmp_path)
     assert gone.is_file()
@@ -100,7 +100,7 @@ async def test_songs_can_be_added(sandbox: Sandbox, client: MusicAPI, tmp_path: 
     assert len(sandbox.journal.creates) == 4
 
 
-async def test_a_changed_song_is_refused_before_anything_is_sent(
+async def test_changed_song_is_refused_before_anything_is_sent(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """The same id with other words names the line and the difference."""
@@ -112,7 +112,7 @@ async def test_a_changed_song_is_refused_before_anything_is_sent(
     assert len(sandbox.journal.creates) == 2
 
 
-async def test_a_field_taken_away_is_refused_before_anything_is_sent(
+async def test_field_taken_away_is_refused_before_anything_is_sent(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """A song without a field that it had is a changed song, too; a field of the client's own is no change."""
@@ -149,10 +149,10 @@ async def test_another_base_url_is_refused_and_loses_no_song(sandbox: Sandbox, t
     assert sandbox.journal.charges == 3 * sandbox.account.prices["create"]
 
 
-async def test_a_step_changed_under_its_song_is_left_and_not_taken_for_failed(
+async def test_step_changed_under_its_song_is_left_and_not_taken_for_failed(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
-    """A run that was killed before its record was written goes on with the steps that were paid for."""
+    """A run that was killed before its record was written continues with the steps that were paid for."""
     songs = rows(1, steps=[{"persona": {"name": "V"}}], clips="first")
     await make(client, songs, tmp_path)
     for record in (tmp_path / ".musicapi" / "songs").iterdir():
@@ -167,7 +167,7 @@ async def test_a_step_changed_under_its_song_is_left_and_not_taken_for_failed(
     assert sandbox.journal.charges == charges
 
 
-async def test_a_failed_song_is_made_again_only_when_asked(
+async def test_failed_song_is_made_again_only_when_asked(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """A refunded failure is settled; `retry_failed` sends it once more."""
@@ -185,7 +185,7 @@ HOOKS = Webhooks("http://127.0.0.1:9/hooks", "a-secret-of-the-batch")
 """Where nothing listens."""
 
 
-async def test_a_failed_song_with_a_webhook_can_be_made_again(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_failed_song_with_webhook_can_be_made_again(sandbox: Sandbox, tmp_path: Path) -> None:
     """The client's own webhook secret is at hand, so nothing has to be given again."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
     async with sandbox.client(rate_limit=None, webhooks=HOOKS) as client:
@@ -194,38 +194,38 @@ async def test_a_failed_song_with_a_webhook_can_be_made_again(sandbox: Sandbox, 
     assert (retried.done, retried.failed, retried.submitted) == (1, 0, 1)
 
 
-async def test_a_failed_song_that_cannot_be_sent_again_keeps_its_error(
+async def test_failed_song_that_cannot_be_sent_again_keeps_its_error(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """Without the webhook's secret nothing is sent: the song is left, and its record tells why it failed."""
+    """Without the webhook's secret nothing is sent: the song is left, and its record says why it failed."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
     async with sandbox.client(rate_limit=None, webhooks=HOOKS) as client:
         await make(client, rows(1), tmp_path)
-    (before,) = Folder(tmp_path).records(iter(["s0"]))
+    (before,) = BatchFolder(tmp_path).records(iter(["s0"]))
     async with sandbox.client(rate_limit=None) as client:
         result = await make(client, rows(1), tmp_path, retry_failed=True)
     assert "webhook_secret" in result.left["s0"]
-    (after,) = Folder(tmp_path).records(iter(["s0"]))
+    (after,) = BatchFolder(tmp_path).records(iter(["s0"]))
     assert (after.state, after.error) == (before.state, before.error)
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_a_failed_step_leaves_the_rest(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
-    """One step fails, the song and its other steps are there; it too is made again only when asked."""
+async def test_failed_step_leaves_rest(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """One step fails, the song and its other steps are there; it too is made again only on request."""
     sandbox.faults.on("POST", "/sonic/stems/basic", Fault.fail())
     songs = rows(1, steps=["stems_basic", "wav"], clips="first")
     result = await make(client, songs, tmp_path)
     assert (result.done, result.failed) == (1, 0)
-    (record,) = Folder(tmp_path).records(iter(["s0"]))
+    (record,) = BatchFolder(tmp_path).records(iter(["s0"]))
     assert [step.state for step in record.clips[0].steps] == ["failed", "done"]
     assert len(list(record.faults)) == 1
     await make(client, songs, tmp_path, retry_failed=True)
-    (record,) = Folder(tmp_path).records(iter(["s0"]))
+    (record,) = BatchFolder(tmp_path).records(iter(["s0"]))
     assert [step.state for step in record.clips[0].steps] == ["done", "done"]
     assert len(sandbox.journal.requests("/sonic/wav")) == 1
 
 
-async def test_a_refused_song_fails_alone(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+async def test_refused_song_fails_alone(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
     """A refusal costs nothing and concerns one song."""
     sandbox.faults.on("POST", "/sonic/create", Fault.status(400))
     result = await make(client, rows(3), tmp_path)
@@ -233,7 +233,7 @@ async def test_a_refused_song_fails_alone(sandbox: Sandbox, client: MusicAPI, tm
     assert result.complete
 
 
-async def test_an_unknown_outcome_is_listed_by_name_and_not_sent_again(
+async def test_unknown_outcome_is_listed_by_name_and_not_sent_again(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """A lost answer: the job is named, the next run leaves it alone, and resolving it finishes the song."""
@@ -245,16 +245,14 @@ async def test_an_unknown_outcome_is_listed_by_name_and_not_sent_again(
     assert list(again.unknown) == [key]
     assert len(sandbox.journal.creates) == 2
     lost = next(entry for entry in sandbox.journal.creates if entry.fault)
-    store = SQLiteStore(Folder(tmp_path).store_path)
+    store = SQLiteStore(BatchFolder(tmp_path).store_path)
     await client.with_options(store=store).resolve(key, task_id=lost.task_id)
     await store.aclose()
     assert (await make(client, rows(2), tmp_path)).complete
     assert len(sandbox.journal.creates) == 2
 
 
-async def test_an_outage_leaves_songs_for_the_next_run(
-    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
-) -> None:
+async def test_outage_leaves_songs_for_next_run(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
     """Nothing was sent, so nothing failed: the next run makes them."""
     async with sandbox.unreachable():
         result = await make(client.with_options(max_retries=0), rows(3), tmp_path)
@@ -277,7 +275,7 @@ async def test_without_credits_it_stops_submitting(
 
 
 @pytest.mark.parametrize("prices", [None, {"create_music": 20.0}])
-async def test_a_budget_is_not_passed(
+async def test_budget_is_not_passed(
     client: MusicAPI, sandbox: Sandbox, tmp_path: Path, prices: dict[str, float] | None
 ) -> None:
     """It stops before the next song would pass the budget, over all runs on the folder."""
@@ -293,7 +291,7 @@ async def test_a_budget_is_not_passed(
     assert sandbox.journal.charges == 4 * price
 
 
-async def test_a_first_call_that_passes_the_budget_is_named(
+async def test_first_call_that_passes_budget_is_named(
     client: MusicAPI, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Nobody knows what it costs before it is made, alone; with its price given it is not made at all."""
@@ -306,7 +304,7 @@ async def test_a_first_call_that_passes_the_budget_is_named(
     assert result.halted == f"the first create_music cost {price:g}, the budget was {price / 2:g}"
 
 
-async def test_a_refund_gives_the_budget_back(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_refund_gives_budget_back(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
     """A failed song does not use the budget up."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
     price = sandbox.account.prices["create"]
@@ -315,7 +313,7 @@ async def test_a_refund_gives_the_budget_back(client: MusicAPI, sandbox: Sandbox
     assert result.spent == price
 
 
-async def test_a_refund_is_given_back_once_however_often_the_failure_is_seen(
+async def test_refund_is_given_back_once_however_often_failure_is_seen(
     client: MusicAPI, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Killed before its record was written, a refunded failure is looked at again and frees nothing more."""
@@ -330,7 +328,7 @@ async def test_a_refund_is_given_back_once_however_often_the_failure_is_seen(
             record.unlink()
 
 
-async def test_songs_left_alike_are_left_for_the_same_reason(
+async def test_songs_left_alike_are_left_for_same_reason(
     client: MusicAPI, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Neither a link nor an id tells them apart, and the reason says that they are paid for."""
@@ -355,7 +353,7 @@ async def test_no_more_than_allowed_are_in_flight(client: MusicAPI, sandbox: San
     assert len(sandbox.journal.creates) == 6
 
 
-async def test_stopping_submits_nothing_more_and_finishes_the_rest(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_stopping_submits_nothing_more_and_finishes_rest(sandbox: Sandbox, tmp_path: Path) -> None:
     """What was submitted is waited for and fetched; the next run makes the rest."""
     stop = asyncio.Event()
     seen: list[Progress] = []
@@ -404,7 +402,7 @@ async def test_stopping_sends_no_failed_song_again(sandbox: Sandbox, tmp_path: P
 
 
 @pytest.mark.parametrize("retry_failed", [False, True])
-async def test_a_song_accepted_after_the_stop_is_finished(
+async def test_song_accepted_after_stop_is_finished(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path, *, retry_failed: bool
 ) -> None:
     """It had left when the batch was stopped and is paid for, so it counts as submitted and is fetched."""
@@ -423,7 +421,7 @@ async def test_a_song_accepted_after_the_stop_is_finished(
     assert sandbox.journal.charges == sandbox.account.prices["create"]
 
 
-async def test_a_failed_song_that_was_paid_for_again_is_fetched_by_any_run(
+async def test_failed_song_that_was_paid_for_again_is_fetched_by_any_run(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """Ended right after a second payment, the first one's failure does not hide what it bought."""
@@ -449,7 +447,7 @@ async def test_a_failed_song_that_was_paid_for_again_is_fetched_by_any_run(
     assert len(sandbox.journal.creates) == creates == 2
 
 
-async def test_a_failed_song_that_was_taken_up_in_vain_is_still_failed(
+async def test_failed_song_that_was_taken_up_in_vain_is_still_failed(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """Stopped before it was sent again, it is settled as it was, and nothing is sent."""
@@ -482,12 +480,12 @@ async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path
 
 async def test_two_runs_on_one_folder_are_refused(client: MusicAPI, tmp_path: Path) -> None:
     """The lock names the folder, and goes with its holder."""
-    with Folder(tmp_path).locked(), pytest.raises(BatchError, match="another run"):
+    with BatchFolder(tmp_path).locked(), pytest.raises(BatchError, match="another run"):
         await make(client, rows(1), tmp_path)
     assert (await make(client, rows(1), tmp_path)).done == 1
 
 
-async def test_a_folder_that_cannot_be_made_is_a_clear_error(
+async def test_folder_that_cannot_be_made_is_clear_error(
     client: MusicAPI, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Nothing is sent when nothing can be written."""
@@ -497,9 +495,9 @@ async def test_a_folder_that_cannot_be_made_is_a_clear_error(
     assert not sandbox.journal.creates
 
 
-async def test_a_damaged_store_is_a_clear_error(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
-    """A folder whose store is damaged is not started anew."""
-    folder = Folder(tmp_path)
+async def test_damaged_store_is_clear_error(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
+    """A folder whose store is damaged is not replaced by a new one."""
+    folder = BatchFolder(tmp_path)
     folder.make()
     folder.store_path.write_bytes(b"scrambled" * 100)
     with pytest.raises(JobStoreError, match=r"jobs\.sqlite is damaged"):
@@ -510,9 +508,7 @@ async def test_a_damaged_store_is_a_clear_error(client: MusicAPI, sandbox: Sandb
 HOSTILE = ["../../etc/passwd", "CON", "", "a/b\\c:d*e?", "x" * 80, "<script>alert(1)</script>", "\u202e.mp3"]
 
 
-async def test_hostile_titles_stay_in_the_folder_and_out_of_the_page(
-    client: MusicAPI, tmp_path: Path
-) -> None:
+async def test_hostile_titles_stay_in_folder_and_out_of_page(client: MusicAPI, tmp_path: Path) -> None:
     """Names are safe on every file system, and the report escapes what it shows."""
     songs = [{**row, "title": title} for row, title in zip(rows(len(HOSTILE)), HOSTILE, strict=True)]
     result = await make(client, songs, tmp_path / "out", tags=True)
@@ -528,7 +524,7 @@ async def test_hostile_titles_stay_in_the_folder_and_out_of_the_page(
     assert "<script" not in result.report.read_text("utf-8")
 
 
-async def test_the_report_is_one_self_contained_page(client: MusicAPI, tmp_path: Path) -> None:
+async def test_report_is_one_self_contained_page(client: MusicAPI, tmp_path: Path) -> None:
     """Players by relative links, covers, wave forms, lyrics, the timeline; nothing from elsewhere."""
     result = await run_batch(client, Manifest.of(rows(2, steps=["stems_basic"], clips="first")), out=tmp_path)
     page = result.report.read_text("utf-8")
@@ -543,7 +539,7 @@ async def test_the_report_is_one_self_contained_page(client: MusicAPI, tmp_path:
     assert "2 songs: 2 done" in page
 
 
-async def test_the_report_tells_what_failed_and_names_what_has_no_title(
+async def test_report_tells_what_failed_and_names_what_has_no_title(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """Counts above, the songs of unknown outcome by their keys, failures with their reason, blank titles by id."""
@@ -556,11 +552,11 @@ async def test_the_report_tells_what_failed_and_names_what_has_no_title(
     (unknown,) = result.unknown
     assert f"<dt>{unknown}</dt>" in page
     assert page.count('<article class="failed">') == 1
-    for record in Folder(tmp_path).records(iter(["s2"])):
+    for record in BatchFolder(tmp_path).records(iter(["s2"])):
         assert "<h2>s2</h2>" in page if record.state == "done" else record.error in page
 
 
-async def test_nothing_planted_in_a_folder_leads_to_other_files(
+async def test_nothing_planted_in_folder_leads_to_other_files(
     client: MusicAPI, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Links and pipes under the names of temporary files are never opened."""
@@ -582,7 +578,7 @@ async def test_nothing_planted_in_a_folder_leads_to_other_files(
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_a_lock_that_is_a_link_is_refused(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_lock_that_is_link_is_refused(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
     """No file is made where it leads to, and nothing is sent."""
     home = tmp_path / "out" / ".musicapi"
     home.mkdir(parents=True)
@@ -593,7 +589,7 @@ async def test_a_lock_that_is_a_link_is_refused(client: MusicAPI, sandbox: Sandb
     assert sandbox.journal.creates == []
 
 
-async def test_the_home_folder_is_meant_by_a_tilde(
+async def test_home_folder_is_meant_by_tilde(
     client: MusicAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the files, the report and the store."""
