@@ -44,6 +44,8 @@ NOTE_PATIENCE: Final = 1.0
 """Real seconds that an error waits for its note in the job store; the note goes on after that."""
 BALANCE_LIMIT: Final = 10.0
 """Seconds of the client's clock for the balance after a call whose outcome is unknown."""
+BALANCE_FLOOR: Final = 2.0
+"""Real seconds that it has at least: a service does not answer faster because the clock is faster."""
 
 
 class Previous(msgspec.Struct, frozen=True):
@@ -368,7 +370,7 @@ class PaidCall:
     async def _last_balance(self) -> float | None:
         """The credits after the call, or None if they cannot be had soon."""
         try:
-            async with asyncio.timeout(self._attempts.clock.real(BALANCE_LIMIT)):
+            async with asyncio.timeout(max(self._attempts.clock.real(BALANCE_LIMIT), BALANCE_FLOOR)):
                 return await self._balance()
         except TimeoutError:
             log.info("the balance could not be read within %g s", BALANCE_LIMIT)

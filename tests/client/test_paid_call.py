@@ -161,22 +161,6 @@ async def test_store_that_cannot_reserve_sends_nothing(sandbox: Sandbox) -> None
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_balance_on_the_way_out_is_bounded(sandbox: Sandbox) -> None:
-    """A balance that is never answered does not hold an error beyond its deadline for long."""
-    async with sandbox.client(rate_limit=None, store=MemoryStore()) as client:
-        await client.credits()
-        sandbox.faults.on("GET", "/get-credits", Fault.hang_before, times=None, after=1)
-        sandbox.faults.on("POST", "/sonic/create", Fault.hang)
-        view = client.with_options(job_key="k", deadline=30, check_balance=True)
-        started = client.clock.now()
-        with pytest.raises(OutcomeUnknownError):
-            await view.sonic.create_music(**SONG)
-        assert client.clock.now() - started < 60
-        (job,) = await client.jobs("ambiguous")
-        assert job.balance_before is not None
-        assert job.balance_after is None
-
-
 async def test_job_key_of_a_webhook_is_a_job(sandbox: Sandbox) -> None:
     """A key that was made for the webhook's URL names a job that exists, or is not shown as a job key."""
     webhooks = Webhooks(url="http://127.0.0.1:9/hook", secret=SECRET)
