@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 CLOSE_GRACE: Final = 5.0
 """Real seconds that closing waits for the responses to paid calls that are under way."""
+STORE_GRACE: Final = 60.0
+"""Real seconds that closing waits for job stores: twice as long as an SQLite file may be locked."""
 FOLLOW_EVERY: Final = 5.0
 """Seconds of the client's clock after which a create that waits for a permit looks for tasks to follow."""
 
@@ -220,7 +222,7 @@ class Calls:
         for call in list(self._running):
             call.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self.notes.finish()
+        await self.notes.finish(STORE_GRACE)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
