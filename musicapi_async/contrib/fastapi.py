@@ -62,6 +62,8 @@ from ..webhooks.receiving import receive as take
 from ..webhooks.streams import HEARTBEAT
 from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
 
+__all__ = ["Authorize", "Client", "add_problem_handler", "client_of", "end_streams", "lifespan", "router"]
+
 log: Final = logging.getLogger("musicapi_async")
 
 Authorize = Callable[[Request, Task[Any]], Allowed]
