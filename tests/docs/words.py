@@ -69,6 +69,17 @@ BEGINNINGS: Final = ("What", "Whether")
 """A docstring begins with a verb or a noun that names the subject."""
 
 
+def suggestion(word: str) -> str:
+    """Return what to say instead of `word`."""
+    for better, names in IDENTIFIERS.items():
+        if word in names.split():
+            return better
+    for better, phrase in PHRASES.items():
+        if re.search(phrase, word.replace("-", " ")):
+            return better
+    return "a verb or a noun first" if word.startswith("docstring:") else "the fact itself"
+
+
 def remaining() -> dict[str, set[str]]:
     """Return the offenders that are known, by file and kind."""
     lines = REMAINING.read_text(encoding="utf-8").splitlines()
