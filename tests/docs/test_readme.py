@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import musicapi_async
-from musicapi_async import Clips, MusicAPI
+from musicapi_async import Clips, MusicAPI, Webhooks
 from musicapi_async.api.families import FAMILIES
+from musicapi_async.batch import run_batch
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.webhooks import sign
@@ -77,7 +78,7 @@ async def test_batch_makes_every_song(sandbox: Sandbox, tmp_path: Path) -> None:
     (line,) = re.findall(r'`(\{"mv".*?\})`', FACE)
     (tmp_path / "songs.jsonl").write_text(json.dumps(json.loads(line)), encoding="utf-8")
     async with MusicAPI() as client:
-        result = (await run(block("run_batch"), client=client))["result"]
+        result = (await run(block("run_batch"), client=client, run_batch=run_batch))["result"]
     assert (result.done, result.failed, result.complete) == (1, 0, True)
     assert (tmp_path / "album" / "report.html").exists()
 
@@ -105,6 +106,8 @@ async def test_webhook_recipe_takes_a_signed_delivery(sandbox: Sandbox) -> None:
     headers |= {"X-Webhook-Event": "song.failed", "X-Webhook-Id": "1"}
     names = await run(
         block("Webhooks("),
+        MusicAPI=MusicAPI,
+        Webhooks=Webhooks,
         headers=headers,
         raw=raw,
         secret=SECRET,
@@ -115,7 +118,9 @@ async def test_webhook_recipe_takes_a_signed_delivery(sandbox: Sandbox) -> None:
 
 async def test_job_key_pays_once(sandbox: Sandbox, tmp_path: Path) -> None:
     """The recipe, run twice, as after a crash."""
-    first, second = [(await run(block("job_key"), MusicAPI=MusicAPI))["task"] for _ in range(2)]
+    first, second = [
+        (await run(block("job_key"), MusicAPI=MusicAPI, SQLiteStore=SQLiteStore))["task"] for _ in range(2)
+    ]
     assert first.task_id == second.task_id
     assert len(sandbox.journal.creates) == 1
     store = SQLiteStore(tmp_path / "jobs.sqlite")
