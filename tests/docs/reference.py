@@ -6,6 +6,7 @@ reference it is the method that a client has, with its arguments, cost and error
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def build(folder: Path) -> None:
                 setattr(module.obj, export, getattr(module.obj, export))
         document_operations(module)
     pdoc.render.configure(docformat="google", show_source=False)
-    pdoc.pdoc(*names, output_directory=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(folder):  # pdoc warns of a folder with the name of an installed module
+        pdoc.pdoc(*names, output_directory=Path())
 
 
 def document_operations(module: pdoc.doc.Module) -> None:
