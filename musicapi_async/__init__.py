@@ -12,23 +12,24 @@ async def main() -> None:
         task = await client.sonic.create_music(
             mv="sonic-v6", gpt_description_prompt="warm lo-fi, rainy evening"
         )
-        clips = await task.wait()  # usually two variants
+        clips = await task  # usually two variants
         persona = await client.sonic.create_persona(name="Rainy voice", clip_id=clips[0].clip_id)
         sequel = await client.sonic.persona_music(
             persona_id=persona.persona_id, mv="sonic-v6", prompt=LYRICS
         )
         async for update in sequel.updates():  # pending -> running (stream URL) -> succeeded
             print(update.state, [clip.stream_url or clip.final_url for clip in update.clips])
-        print(await client.download(await sequel.wait(), "out/"))
+        print(await client.download(await sequel, "out/"))
 
 
 asyncio.run(main())
 ```
 
 Guides are on the pages of the packages: `musicapi_async.polling` (waiting), `musicapi_async.jobs` (never
-lost, never paid twice), `musicapi_async.batch` (many songs from one file), `musicapi_async.chains` (the full song, everything of a clip), `musicapi_async.webhooks` and `musicapi_async.contrib` (back ends),
-`musicapi_async.cli` (the command), `musicapi_async.sandbox` and `musicapi_async.testing` (without an
-account, and in tests). Every operation with its arguments is in `musicapi_async.api`.
+lost, never paid twice), `musicapi_async.workflows` (batches, and calls that belong together),
+`musicapi_async.webhooks` and `musicapi_async.contrib` (back ends), `musicapi_async.cli` (the command),
+`musicapi_async.sandbox` and `musicapi_async.testing` (without an account, and in tests). Every operation
+with its arguments is in `musicapi_async.api`.
 
 # What to call
 
@@ -40,7 +41,7 @@ Creates charge credits and give a `Task` at once; direct calls give their reply.
 | a song from a description | `sonic.create_music(mv=..., gpt_description_prompt=...)` | `Task[Clips]` |
 | a song with your lyrics | `sonic.create_music(mv=..., prompt=lyrics, title=..., tags=...)` | `Task[Clips]` |
 | music without vocals | `sonic.create_music(..., make_instrumental=True)` | `Task[Clips]` |
-| a longer song | `sonic.extend_music(...)`, then `sonic.concat_music(...)`; `extend_full` does both | `Task[Clips]` |
+| a longer song | `sonic.extend_music(...)`, then `sonic.concat_music(...)`; `workflows.extend_full` does both | `Task[Clips]` |
 | another style, another part | `sonic.cover_music`, `remaster`, `replace_section`, `add_vocals`, `add_instrumental` | `Task[Clips]` |
 | the voice of a clip, and songs with it | `sonic.create_persona(name, clip_id)`, then `sonic.persona_music(...)` | `Persona`, `Task[Clips]` |
 | a voice from a recording | `sonic.create_voice(audio_url)` | `Task[Voice]` |

@@ -40,8 +40,8 @@ def pytest_report_header() -> str:
 
 THOROUGH: Final = {
     # kills and full disks
-    "test_kill",
-    "test_chain_kill",
+    "test_batch_kill",
+    "test_step_kill",
     "test_disk_faults",
     "test_written_down",
     # a browser, and commands as processes

@@ -16,10 +16,10 @@ import pytest
 import musicapi_async
 from musicapi_async import Clips, MusicAPI, Webhooks
 from musicapi_async.api.families import FAMILIES
-from musicapi_async.batch import run_batch
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.webhooks import sign
+from musicapi_async.workflows import run_batch
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ async def test_persona_sings_the_next_song(sandbox: Sandbox) -> None:
     async with MusicAPI() as client:
         made = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         names = await run(block("create_persona"), client=client, token=made.token, lyrics=LYRICS)
-        assert isinstance(await names["sequel"].wait(), Clips)
+        assert isinstance(await names["sequel"], Clips)
 
 
 async def test_webhook_recipe_takes_a_signed_delivery(sandbox: Sandbox) -> None:
