@@ -26,7 +26,7 @@ PRELOADED: Final = (
     "anyio._backends._asyncio",
     "musicapi_async.batch",
     "musicapi_async.chains",
-    "musicapi_async.cli.root",
+    "musicapi_async.cli.commands",
     "musicapi_async.contrib.aiohttp_web",
     "musicapi_async.examples.service",
     "musicapi_async._transport.session",

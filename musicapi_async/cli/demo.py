@@ -21,7 +21,7 @@ from .following import end_of, together
 from .invocation import Invocation
 from .output import put, tell
 from .reporting import Row
-from .text import clock_text
+from .text_output import clock_text
 from .visible import visible
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from ..api.handle import Task, TaskRef
 from ..errors import MusicAPIError
 from ..options import LOOPBACK
 from . import exits
-from .complaint import complain, in_commands, resume_command
-from .lines import JsonReporter, json_line
+from .error_texts import complain, in_commands, resume_command
+from .json_output import JsonReporter, json_line
 from .output import OutputLost, tell
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Invocation:
     def reporter(self) -> Reporter:
         """The writer of all output."""
         if self._reporter is None:
-            from .text import TextReporter
+            from .text_output import TextReporter
 
             self._reporter = JsonReporter() if self.is_json else TextReporter()
         return self._reporter

@@ -18,7 +18,7 @@ def main() -> None:
     if any(find_spec(name) is None for name in NEEDED):
         sys.stderr.write("The musicapi command needs an extra: pip install 'musicapi-async[cli]'\n")
         raise SystemExit(2)
-    from .root import root
+    from .commands import root
 
     root.main(prog_name="musicapi")
 

@@ -13,8 +13,8 @@ from command_shell import Shell
 
 from musicapi_async import MusicAPIError, errors
 from musicapi_async.api.values import SONIC_MODELS
-from musicapi_async.cli.complaint import error_fields, in_commands
-from musicapi_async.cli.root import root
+from musicapi_async.cli.commands import root
+from musicapi_async.cli.error_texts import error_fields, in_commands
 from musicapi_async.jobs.ledger import resolving
 from musicapi_async.sandbox import Sandbox
 

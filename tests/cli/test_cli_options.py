@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.operation import Operation
-from musicapi_async.cli.operations import OperationCommand
-from musicapi_async.cli.options_of import argument_fields, fields_given, parameters_of
-from musicapi_async.cli.root import root
+from musicapi_async.cli.commands import root
+from musicapi_async.cli.operation_commands import OperationCommand
+from musicapi_async.cli.parameters import argument_fields, fields_given, parameters_of
 
 OPERATIONS = [operation for family in FAMILIES.values() for operation in family.operations().values()]
 

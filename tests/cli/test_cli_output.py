@@ -24,11 +24,11 @@ from musicapi_async import (
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.results import Clip, TaskUpdate
 from musicapi_async.cli import exits
-from musicapi_async.cli.commands import refs_of
-from musicapi_async.cli.complaint import error_fields, next_step
+from musicapi_async.cli.error_texts import error_fields, next_step
 from musicapi_async.cli.invocation import Invocation
 from musicapi_async.cli.progress import AGE, Bars, age_words, share_done
-from musicapi_async.cli.text import value_lines
+from musicapi_async.cli.task_commands import refs_of
+from musicapi_async.cli.text_output import value_lines
 from musicapi_async.cli.visible import visible
 
 ERRORS = [

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from command_shell import environment, lines_of
 
-from musicapi_async.cli.root import root
+from musicapi_async.cli.commands import root
 from musicapi_async.sandbox import Sandbox
 
 LYRICS = "[Verse]\nRain on the window"

@@ -25,8 +25,8 @@ from examples_index import EXAMPLES
 
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.operation import Operation
-from musicapi_async.cli.operations import OperationCommand
-from musicapi_async.cli.root import root
+from musicapi_async.cli.commands import root
+from musicapi_async.cli.operation_commands import OperationCommand
 from musicapi_async.sandbox.routes import POLLS, POSTS
 
 ROOT: Final = Path(__file__).parents[2]

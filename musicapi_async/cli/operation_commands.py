@@ -22,7 +22,7 @@ from ..errors import DownloadError
 from .commanding import Command, Group, first_sentence, kebab, run, seconds
 from .following import follow
 from .invocation import Invocation
-from .options_of import Folder, argument_fields, fields_given, parameters_of, rule_spoken, spoken
+from .parameters import Folder, argument_fields, fields_given, parameters_of, rule_spoken, spoken
 from .visible import visible
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from ..api.spelling import did_you_mean
 from ..errors import RequestValidationError
 from . import exits
 from .commanding import Command, Group, rate_of, run, seconds
-from .complaint import in_commands, wrapped
+from .error_texts import in_commands, wrapped
 from .invocation import Invocation
-from .lines import json_line
-from .options_of import Folder
+from .json_output import json_line
 from .output import tell
+from .parameters import Folder
 from .visible import visible
 
 if TYPE_CHECKING:

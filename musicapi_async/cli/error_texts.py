@@ -25,7 +25,7 @@ from ..errors import (
     TaskFailedError,
     TaskTimeoutError,
 )
-from .lines import json_line
+from .json_output import json_line
 from .output import tell
 from .visible import visible
 

@@ -17,8 +17,8 @@ from ..api.parts import Stem
 from ..api.results import Clips, Result, TaskUpdate
 from ..api.values import list_or_empty, mapping_or_empty
 from ..errors import MusicAPIError, TaskFailedError
-from .complaint import resume_command
-from .lines import reply_fields
+from .error_texts import resume_command
+from .json_output import reply_fields
 from .output import put, tell
 from .reporting import Row
 from .visible import visible
