@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shlex
 import signal
 import sys
@@ -18,14 +19,10 @@ import msgspec
 from ..api.families import FAMILIES
 from ..api.spelling import did_you_mean
 from ..errors import RequestValidationError
-from . import exits
-from .commanding import Command, Group, rate_of, run, seconds
-from .error_texts import in_commands, wrapped
-from .invocation import Invocation
-from .json_output import json_line
-from .output import tell
-from .parameters import Folder
-from .visible import visible
+from .error_texts import ExitCode, in_commands, labelled, wrapped
+from .invocation import Command, Group, Invocation
+from .output import above_bars, json_line, print_err, visible
+from .parameters import Folder, Positive, RateLimit
 
 if TYPE_CHECKING:
     from .._transport.rate import Rate
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
+_SECONDS: Final = re.compile(r"\b[\d.]+ s\b")
 NAMED: Final = 10
 """Songs that a line of a summary names; the report names all."""
 
@@ -71,8 +69,7 @@ def batch_group() -> None:
 @click.option("--dry-run", is_flag=True, help="Check the file and tell what would be done; send nothing.")
 @click.option(
     "--budget",
-    type=float,
-    callback=seconds,
+    type=Positive(),
     metavar="CREDITS",
     help="Stop before more than this is spent. The first call of each kind may pass it, unless --price says "
     "what it costs.",
@@ -91,7 +88,7 @@ def batch_group() -> None:
 )
 @click.option(
     "--rate-limit",
-    callback=rate_of,
+    type=RateLimit(),
     default="1/3s",
     show_default=True,
     metavar="N/TIME",
@@ -99,7 +96,16 @@ def batch_group() -> None:
 )
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
-def run_command(manifest: Path, out: Path, dry_run: bool, rate_limit: Rate | None, **options: Any) -> None:
+@click.pass_obj
+async def run_command(
+    invocation: Invocation,
+    /,
+    manifest: Path,
+    out: Path,
+    dry_run: bool,
+    rate_limit: Rate | None,
+    **options: Any,
+) -> ExitCode:
     """Make all songs of MANIFEST, a .jsonl or .csv file. Charges credits.
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
@@ -114,40 +120,35 @@ def run_command(manifest: Path, out: Path, dry_run: bool, rate_limit: Rate | Non
     operation that works on a clip; with fields of its own a step is an object, such as
     {"persona": {"name": "Voice"}}.
     """
+    from ..batch import Manifest, plan_batch, run_batch
 
-    async def work(invocation: Invocation) -> int:
-        from ..batch import Manifest, plan_batch, run_batch
-
-        try:
-            songs = await asyncio.to_thread(Manifest.read, manifest)
-        except RequestValidationError as error:
-            if invocation.errors_as_json:
-                raise
-            return _refused(error)
-        if dry_run:
-            shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
-            plan = await plan_batch(songs, out, rate_limit=rate_limit, **shared)
-            told = {name: getattr(plan, name) for name in plan.__struct_fields__}
-            invocation.reporter.event("plan", told, _plan_text(plan, rate_limit, out))
-            return exits.OK
-        invocation.rerun = invocation.charges = True
-        meter = _Meter(invocation, len(songs.songs))
-        async with invocation.client(rate_limit=rate_limit) as client:
-            with meter, _two_interrupts(meter) as stop:
-                result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
-        return _summary(invocation, result, budget=options["budget"], interrupted=stop.is_set())
-
-    run(work)
+    try:
+        songs = await asyncio.to_thread(Manifest.read, manifest)
+    except RequestValidationError as error:
+        if invocation.errors_as_json:
+            raise
+        return _refused(error)
+    if dry_run:
+        shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
+        plan = await plan_batch(songs, out, rate_limit=rate_limit, **shared)
+        told = {name: getattr(plan, name) for name in plan.__struct_fields__}
+        invocation.reporter.event("plan", told, _plan_text(plan, rate_limit, out))
+        return ExitCode.OK
+    invocation.is_rerunnable = invocation.charges = True
+    meter = _Meter(invocation, len(songs.songs))
+    async with invocation.client(rate_limit=rate_limit) as client:
+        with meter, _two_interrupts(meter) as stop:
+            result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
+    return _summary(invocation, result, budget=options["budget"], interrupted=stop.is_set())
 
 
-def _refused(error: RequestValidationError) -> int:
+def _refused(error: RequestValidationError) -> ExitCode:
     """Tell what is wrong with a manifest, one fault on each line."""
     first, *others = error.message.split("\n")
-    label = click.style("Error:", fg="red", bold=True)
-    lines = [f"{label} {wrapped(in_commands(first), first=7)}", *map(wrapped, map(in_commands, others))]
+    lines = [labelled(in_commands(first)), *map(wrapped, map(in_commands, others))]
     lines += [error.money, in_commands(error.hint)]
-    tell("\n".join(lines))
-    return exits.REFUSED_HERE
+    print_err("\n".join(lines))
+    return ExitCode.REFUSED
 
 
 def _plan_text(plan: Plan, rate_limit: Rate | None, out: Path) -> list[str]:
@@ -174,7 +175,9 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
-def _summary(invocation: Invocation, result: BatchResult, *, budget: float | None, interrupted: bool) -> int:
+def _summary(
+    invocation: Invocation, result: BatchResult, *, budget: float | None, interrupted: bool
+) -> ExitCode:
     result = _in_commands(result)
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
     calls = _count(result.submitted, "call")
@@ -200,14 +203,14 @@ def _summary(invocation: Invocation, result: BatchResult, *, budget: float | Non
     lines.append(f"Report: {result.report}")
     invocation.reporter.event("batch", fields, lines)
     if result.unknown:
-        return exits.OUTCOME_UNKNOWN
+        return ExitCode.OUTCOME_UNKNOWN
     if interrupted and result.left:
-        return exits.INTERRUPTED
+        return ExitCode.INTERRUPTED
     if result.halted:
-        return exits.OTHER if result.disk_failed else exits.NOT_ALLOWED
+        return ExitCode.OTHER if result.disk_failed else ExitCode.NOT_ALLOWED
     if result.failed:
-        return exits.TASK_FAILED
-    return exits.GOING_ON if result.left else exits.OK
+        return ExitCode.TASK_FAILED
+    return ExitCode.STILL_RUNNING if result.left else ExitCode.OK
 
 
 def _in_commands(result: BatchResult) -> BatchResult:
@@ -240,11 +243,16 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _by_reason(found: Mapping[str, str]) -> dict[str, list[str]]:
-    """Names by what is said of them: a full disk is told once, not once for each song."""
-    reasons: dict[str, list[str]] = {}
+    """Return names by their reason, so that a full disk is printed once, not once for each song.
+
+    Reasons that differ only in the seconds of a wait are one.
+    """
+    reasons: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for name, why in found.items():
-        reasons.setdefault(why, []).append(name)
-    return reasons
+        first = reasons.setdefault(_SECONDS.sub("", why), why)
+        names.setdefault(first, []).append(name)
+    return names
 
 
 class _Meter:
@@ -256,6 +264,7 @@ class _Meter:
         self._last = 0.0
         self.progress: Progress | None = None
         self._bar: Any = None
+        self._shown = contextlib.ExitStack()
 
     def __enter__(self) -> _Meter:
         if not self._json and sys.stderr.isatty():
@@ -264,6 +273,7 @@ class _Meter:
             from rich.progress import Progress as Bars
             from rich.table import Column
 
+            console = Console(stderr=True)
             self._bar = Bars(
                 BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
                 MofNCompleteColumn(table_column=Column(no_wrap=True)),
@@ -272,16 +282,16 @@ class _Meter:
                     markup=False,
                     table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
                 ),
-                console=Console(stderr=True),
+                console=console,
                 expand=True,
             )
-            self._bar.start()
+            self._shown.enter_context(self._bar)
+            self._shown.enter_context(above_bars(console))
             self._bar.add_task("", total=self._songs)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._shown.close()
 
     def show(self, progress: Progress) -> None:
         """The batch has moved on."""
@@ -295,7 +305,7 @@ class _Meter:
         self._last = time.monotonic()
         if self._json:
             told = {name: getattr(progress, name) for name in progress.__struct_fields__}
-            tell(json_line({"event": "progress", **told}))
+            print_err(json_line({"event": "progress", **told}))
         else:
             self.say(f"{progress.done + progress.failed}/{progress.total} {_line(progress)}")
 
@@ -305,11 +315,9 @@ class _Meter:
         return self.progress.running + self.progress.fetching if self.progress else 0
 
     def say(self, text: str) -> None:
-        """A line of text beside the progress."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        elif not self._json:
-            tell(text)
+        """A line of text above the progress."""
+        if not self._json:
+            print_err(wrapped(text))
 
 
 def _line(progress: Progress) -> str:

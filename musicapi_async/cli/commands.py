@@ -1,8 +1,9 @@
-"""The command itself: its options, its commands, and how every error becomes a text and an exit code."""
+"""The `musicapi` command: all its commands, the end of every error, and the commands about the account."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
@@ -10,26 +11,19 @@ from click.exceptions import NoArgsIsHelpError
 
 from .._version import __version__
 from ..api.families import FAMILIES
+from ..api.handle import TaskRef
+from ..api.values import mapping_or_empty
 from ..errors import MusicAPIError
-from . import exits
 from .batch_command import batch_group
-from .commanding import Group, shared_options
 from .demo import demo_command
-from .error_texts import wrapped
-from .invocation import Invocation, LogHandler
+from .error_texts import EXIT_CODES, ExitCode, in_commands, wrapped
+from .invocation import Command, Group, Invocation, shared_options
 from .jobs_command import jobs_group
-from .json_output import json_line
 from .operation_commands import family_groups, shortcut
-from .output import OutputLost, lost_output, tell
+from .output import OutputLost, json_line, lost_output, print_err, print_out
+from .parameters import Json, Word
 from .sandbox_command import sandbox_command
-from .task_commands import (
-    completion_command,
-    credits_command,
-    download_command,
-    request_command,
-    task_command,
-    wait_command,
-)
+from .task_commands import POLLED_FAMILIES, download_command, task_command, wait_command
 
 LOGGER: Final = logging.getLogger("musicapi_async")
 
@@ -39,55 +33,79 @@ The key comes from MUSICAPI_KEY (or --key-file). Without one, begin with `musica
 neither an account nor a network."""
 
 
-class Root(Group):
+_LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
+"""The lowest level of the log that is shown without -v, with -v, and with -vv."""
+
+
+class LogHandler(logging.Handler):
+    """A handler that writes the library's log to standard error, as text or JSON lines."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        super().__init__()
+        self._invocation = invocation
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Track the tasks that a record names, and write one line."""
+        if record.levelno >= logging.INFO:
+            args = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+            for value in args:
+                self._invocation.track_logged(value, abandoned=record.levelno >= logging.WARNING)
+        if record.levelno < _LEVELS[min(self._invocation.verbose, 2)]:
+            return
+        message = in_commands(record.getMessage())
+        if self._invocation.errors_as_json:
+            print_err(json_line({"event": "log", "level": record.levelname.lower(), "message": message}))
+        else:
+            print_err(f"{record.levelname.lower()}: {message}")
+
+
+class MusicAPIGroup(Group):
     """The group of all commands. All errors end here."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Every run has settings of its own."""
-        ctx.obj = Invocation()
-        ctx.obj.args = tuple(args)
-        return super().parse_args(ctx, args)
-
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command as a program; what click prints itself (help, usage) may be lost, too."""
+        """Run the command as a program; the output of click itself (help, usage) may be lost, too."""
         try:
             return super().main(*args, **kwargs)
         except OutputLost as lost:
             raise SystemExit(Invocation().output_lost(lost)) from None
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give every run settings of its own."""
+        ctx.obj = Invocation()
+        ctx.obj.args = tuple(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what it raises is told, and decides the exit code."""
+        """Run a command; an error is reported and decides the exit code."""
         invocation = ctx.ensure_object(Invocation)
         handler = LogHandler(invocation)
         LOGGER.addHandler(handler)
         before = LOGGER.level
-        LOGGER.setLevel(logging.DEBUG)  # the handler knows what to show once all options were read
+        LOGGER.setLevel(logging.DEBUG)  # the handler decides what is shown, once all options were read
         try:
-            found = super().invoke(ctx)
-            if (unsaid := lost_output()) is None:
-                return found
-            code = invocation.output_lost(unsaid)
+            super().invoke(ctx)
+            lost = lost_output()
+            code = ExitCode.OK if lost is None else invocation.output_lost(lost)
         except OutputLost as lost:
             code = invocation.output_lost(lost)
         except (KeyboardInterrupt, EOFError):
             code = invocation.interrupted()
         except MusicAPIError as error:
             code = invocation.end([error])
+        except NoArgsIsHelpError:  # help is always text
+            raise
         except click.UsageError as error:
-            if isinstance(error, NoArgsIsHelpError):  # help is always text
-                raise
             if not invocation.errors_as_json:
                 message = " ".join(error.format_message().split())
                 raise click.UsageError(wrapped(message, first=7), error.ctx) from error
-            code = _usage(error)
+            code = _report_usage_error(error)
         finally:
             LOGGER.removeHandler(handler)
             LOGGER.setLevel(before)
         ctx.exit(code)
-        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands of the workflow first, then the families with all their operations."""
+        """Write the commands of the workflow first, then the families with all their operations."""
         own = [(name, one) for name, one in self.commands.items() if name not in FAMILIES]
         families = [(name, one) for name, one in self.commands.items() if name in FAMILIES]
         for title, rows in (("Commands", own), ("All operations, by family", families)):
@@ -95,20 +113,92 @@ class Root(Group):
                 formatter.write_dl([(name, one.get_short_help_str(64)) for name, one in rows])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The exit codes."""
+        """Write the exit codes."""
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(code), text) for code, text in exits.MEANINGS.items()])
+            formatter.write_dl([(str(code.value), text) for code, text in EXIT_CODES.items()])
         formatter.write_paragraph()
-        formatter.write_text("The options above may also stand after a command.")
+        formatter.write_text("The options above are accepted behind a command, too.")
 
 
-def _usage(error: click.UsageError) -> int:
-    told = {"type": "UsageError", "message": error.format_message(), "exit_code": exits.REFUSED_HERE}
-    tell(json_line({"event": "error", **told}))
-    return exits.REFUSED_HERE
+def _report_usage_error(error: click.UsageError) -> ExitCode:
+    code = ExitCode.REFUSED
+    fields = {"type": "UsageError", "message": error.format_message(), "exit_code": code}
+    print_err(json_line({"event": "error", **fields}))
+    return code
 
 
-def _root() -> Root:
+@click.command("credits", cls=Command)
+@click.pass_obj
+async def credits_command(invocation: Invocation) -> None:
+    """Show the balance of the account. Free."""
+    async with invocation.client() as client:
+        balance = await client.credits()
+    fields = {"credits": balance.credits, "extra_credits": balance.extra_credits, "total": balance.total}
+    extra = f" ({balance.extra_credits:g} of them extra)" if balance.extra_credits else ""
+    invocation.reporter.event("credits", fields, [f"{balance.total:g} credits{extra}"])
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in value:
+        name, sign, given = text.partition("=")
+        if not sign:
+            raise click.BadParameter("needs the form NAME=VALUE", ctx, param)
+        pairs[name] = given
+    return pairs
+
+
+@click.command("request", cls=Command, form=False)
+@click.argument("method")
+@click.argument("path")
+@click.option("--json", "body", type=Json(), metavar="JSON", help="The body: JSON, @file, or @-.")
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    callback=_pairs,
+    metavar="NAME=VALUE",
+    help="A parameter of the query; repeatable.",
+)
+@click.pass_obj
+async def request_command(
+    invocation: Invocation, method: str, path: str, body: Any, params: dict[str, str]
+) -> None:
+    """Call any path and print the JSON of the response.
+
+    The path is below the base URL, such as /get-credits. This is the only way to /sonic/batch, whose body,
+    reply and results are not documented.
+
+    A GET is free, and repeated after temporary failures; any other method is taken to charge credits, and is
+    sent at most once.
+    """
+    async with invocation.client() as client:
+        with invocation.reporter.busy(f"{method.upper()} {path}"):
+            response = await client.request(method, path, json=body, params=params or None)
+        invocation.charges = method.upper() != "GET"
+        family, task_id = path.strip("/").partition("/")[0], mapping_or_empty(response).get("task_id")
+        if invocation.charges and family in POLLED_FAMILIES and isinstance(task_id, str):
+            invocation.track(TaskRef(family, task_id))
+        invocation.reporter.body(response)
+
+
+@click.command("completion", cls=Command)
+@click.argument("shell", type=Word(["bash", "zsh", "fish"]))
+async def completion_command(shell: str) -> None:
+    """Print the script that completes commands and options.
+
+    bash: add `eval "$(musicapi completion bash)"` to ~/.bashrc; zsh: the same with zsh in ~/.zshrc; fish:
+    `musicapi completion fish > ~/.config/fish/completions/musicapi.fish`.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"click knows no completion for {shell}.")
+    print_out(kind(musicapi, {}, "musicapi", "_MUSICAPI_COMPLETE").source())
+
+
+def _group_of_all() -> MusicAPIGroup:
     commands: list[click.Command] = [
         demo_command,
         sandbox_command,
@@ -124,7 +214,7 @@ def _root() -> Root:
         completion_command,
         *family_groups().values(),
     ]
-    group = Root(
+    group = MusicAPIGroup(
         "musicapi",
         help=ABOUT,
         params=shared_options(hidden=False),
@@ -134,5 +224,5 @@ def _root() -> Root:
     return click.version_option(__version__, prog_name="musicapi-async")(group)
 
 
-root: Final = _root()
+musicapi: Final = _group_of_all()
 """The `musicapi` command."""

@@ -1,30 +1,90 @@
-"""`musicapi jobs`: what was sent and paid for, and decisions on what nobody knows."""
+"""`musicapi jobs`: paid calls that were sent, and decisions on those whose outcome is unknown."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from ..api.handle import Task
-from .commanding import Command, Group, Word, run
-from .invocation import Invocation
-from .output import put
-from .visible import visible
+from ..jobs.base import STATES
+from .invocation import Command, Group, Invocation
+from .output import print_out, visible
+from .parameters import Word
 
 if TYPE_CHECKING:
     from ..jobs import Job, JobState, SQLiteStore
 
-STATES = ("reserved", "sent", "accepted", "finished", "failed", "ambiguous")
-
-HEADER = "state  key  task  (why, balance)"
+HEADER: Final = "state  key  task  (why, balance)"
 
 _store = click.argument("store", type=click.Path(exists=True, path_type=Path), metavar="FILE_OR_DIR")
 
 
-def _opened(path: Path) -> SQLiteStore:
-    """The store in a file, or in the folder of a batch."""
+@click.group("jobs", cls=Group)
+def jobs_group() -> None:
+    """Show paid calls, and settle those whose outcome is unknown."""
+
+
+@jobs_group.command("list", cls=Command)
+@_store
+@click.option("--state", "states", type=Word(STATES), multiple=True, help="Only jobs in it; repeatable.")
+@click.pass_obj
+async def list_command(invocation: Invocation, store: Path, states: tuple[JobState, ...]) -> None:
+    """List the jobs of a store, oldest first. Free, sends nothing."""
+    from ..clock import Clock
+    from ..jobs.ledger import Ledger
+
+    ledger = Ledger(_open(store), Clock(), "")
+    try:
+        jobs = await ledger.jobs(*states)
+        if not invocation.is_json:
+            print_out(HEADER if jobs else "No jobs.")
+        for job in jobs:
+            invocation.reporter.event("job", _fields(job), [_line(job)])
+    finally:
+        await ledger.aclose()
+
+
+@jobs_group.command("resolve", cls=Command)
+@_store
+@click.argument("key")
+@click.option("--task-id", required=True, metavar="ID", help="The task, as the dashboard displays it.")
+@click.pass_obj
+async def resolve_command(invocation: Invocation, store: Path, key: str, task_id: str) -> None:
+    """Name the task that the ambiguous job KEY made. Free, sends nothing."""
+    opened = _open(store)
+    async with invocation.client() as client:
+        task = await client.with_options(store=opened).resolve(key, task_id=task_id)
+        invocation.track(task.ref)
+        fields = {"key": key, "task_id": task.task_id, "token": task.token}
+        invocation.reporter.event("resolved", fields, [task.token])
+
+
+@jobs_group.command("resubmit", cls=Command)
+@_store
+@click.argument("key")
+@click.option("--webhook-secret", metavar="TEXT", help="Required if the job had one; it is never stored.")
+@click.confirmation_option(
+    "--yes", prompt="This charges credits, and an ambiguous job may be paid for twice. Send it again?"
+)
+@click.pass_obj
+async def resubmit_command(invocation: Invocation, store: Path, key: str, webhook_secret: str | None) -> None:
+    """Send the ambiguous or failed job KEY once more. Charges credits; an ambiguous one perhaps twice."""
+    opened = _open(store)
+    async with invocation.client() as client:
+        invocation.charges = True
+        result = await client.with_options(store=opened).resubmit(key, webhook_secret=webhook_secret)
+        if not isinstance(result, Task):
+            invocation.reporter.event("resubmitted", {"key": key}, ["done"])
+            return
+        invocation.track(result.ref)
+        fields = {"key": key, "task_id": result.task_id, "token": result.token}
+        invocation.reporter.event("resubmitted", fields, [result.token])
+
+
+def _open(path: Path) -> SQLiteStore:
+    """Open the store in a file, or in the folder of a batch."""
     from ..batch.records import Folder
     from ..jobs import SQLiteStore
 
@@ -32,77 +92,6 @@ def _opened(path: Path) -> SQLiteStore:
     if not file.is_file():
         raise click.UsageError(f"{path} holds no jobs: give the file of a store, or the folder of a batch.")
     return SQLiteStore(file)
-
-
-@click.group("jobs", cls=Group)
-def jobs_group() -> None:
-    """Show what was sent and paid for, and settle what is unknown."""
-
-
-@jobs_group.command("list", cls=Command)
-@_store
-@click.option("--state", "states", type=Word(STATES), multiple=True, help="Only these; repeatable.")
-def list_command(store: Path, states: tuple[JobState, ...]) -> None:
-    """List the jobs of a store, oldest first. Free, sends nothing."""
-    opened = _opened(store)
-
-    async def work(invocation: Invocation) -> None:
-        from ..clock import Clock
-        from ..jobs.ledger import Ledger
-
-        ledger = Ledger(opened, Clock(), "")
-        try:
-            found = await ledger.jobs(*states)
-            if not invocation.is_json:
-                put(HEADER if found else "No jobs.")
-            for job in found:
-                invocation.reporter.event("job", _fields(job), _text(job))
-        finally:
-            await ledger.aclose()
-
-    run(work)
-
-
-@jobs_group.command("resolve", cls=Command)
-@_store
-@click.argument("key")
-@click.option("--task-id", required=True, metavar="ID", help="The task, as the dashboard shows it.")
-def resolve_command(store: Path, key: str, task_id: str) -> None:
-    """Say which task the ambiguous job KEY made. Free, sends nothing."""
-    opened = _opened(store)
-
-    async def work(invocation: Invocation) -> None:
-        async with invocation.client() as client:
-            task = await client.with_options(store=opened).resolve(key, task_id=task_id)
-            invocation.named(task.ref)
-            invocation.reporter.event(
-                "resolved", {"key": key, "task_id": task.task_id, "token": task.token}, [task.token]
-            )
-
-    run(work)
-
-
-@jobs_group.command("resubmit", cls=Command)
-@_store
-@click.argument("key")
-@click.option("--webhook-secret", metavar="TEXT", help="Needed if the job had one; it is never kept.")
-@click.confirmation_option(
-    "--yes", prompt="This charges credits, and an ambiguous job may be paid for twice. Send it again?"
-)
-def resubmit_command(store: Path, key: str, webhook_secret: str | None) -> None:
-    """Send the ambiguous or failed job KEY once more. Charges credits; an ambiguous one perhaps twice."""
-    opened = _opened(store)
-
-    async def work(invocation: Invocation) -> None:
-        async with invocation.client() as client:
-            invocation.charges = True
-            found = await client.with_options(store=opened).resubmit(key, webhook_secret=webhook_secret)
-            if isinstance(found, Task):
-                invocation.named(found.ref)
-            told = {"task_id": found.task_id, "token": found.token} if isinstance(found, Task) else {}
-            invocation.reporter.event("resubmitted", {"key": key, **told}, [told.get("token", "done")])
-
-    run(work)
 
 
 def _fields(job: Job) -> dict[str, object]:
@@ -121,8 +110,8 @@ def _fields(job: Job) -> dict[str, object]:
     }
 
 
-def _text(job: Job) -> list[str]:
-    told = [job.state, job.key, job.task_id or "", job.why]
+def _line(job: Job) -> str:
+    parts = [job.state, job.key, job.task_id or "", job.why]
     if job.balance_before is not None and job.balance_after is not None:
-        told.append(f"balance {job.balance_before:g} to {job.balance_after:g}, other calls included")
-    return [visible("  ".join(part for part in told if part))]
+        parts.append(f"balance {job.balance_before:g} to {job.balance_after:g}, other calls included")
+    return visible("  ".join(part for part in parts if part))

@@ -1,33 +1,36 @@
-"""The commands about tasks and the account, and the one for calls that are not typed."""
+"""`musicapi wait`, `task` and `download`: tasks that were submitted before, by their token or id."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
 from ..api.families import FAMILIES, polled_as
-from ..api.handle import TaskRef
-from ..api.results import Until
+from ..api.handle import Task, TaskRef
+from ..api.results import Result, Until
 from ..api.spelling import did_you_mean
-from ..api.values import mapping_or_empty
-from ..errors import MusicAPIError
-from .commanding import Command, Word, run, seconds
-from .error_texts import WHERE_FROM
-from .following import follow, together
-from .invocation import Invocation
-from .output import put
-from .parameters import Folder, Json
+from ..errors import MusicAPIError, NotFoundError, TaskFailedError
+from .error_texts import ID_HINT, ExitCode
+from .invocation import Command, Invocation
+from .parameters import Folder, Positive, Word
+from .reporters import TaskReport
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
 
+T = TypeVar("T")
+
 TASK_ID: Final = re.compile(r"[\w.~-]{1,200}", re.ASCII)
-"""Ids are opaque, UUIDs so far (contract, tasks 1); the rest are damaged tokens and links."""
+"""Ids are opaque, and were UUIDs so far; anything else is a damaged token or a link."""
 POLLED_FAMILIES: Final = tuple(word for word in FAMILIES if polled_as(word) is not None)
+FILE_NAME: Final = "{title} {clip_id}"
+"""The default pattern of file names."""
 
 _tasks = click.argument("tasks", nargs=-1, required=True, metavar="TOKEN_OR_ID...")
 _family = click.option(
@@ -38,62 +41,8 @@ _family = click.option(
     help="Family of tasks that are given by their bare id.",
 )
 _timeout = click.option(
-    "--timeout", type=float, callback=seconds, metavar="SECONDS", help="Stop waiting then; the tasks go on."
+    "--timeout", type=Positive(), metavar="SECONDS", help="Stop waiting then; the tasks continue."
 )
-
-
-def refs_of(given: Sequence[str], family: str) -> list[TaskRef]:
-    """What tokens and bare ids stand for, each once; a usage error for what is neither."""
-    found: dict[tuple[str, str], TaskRef] = {}
-    for text in given:
-        ref = TaskRef.parse(text)
-        if ref is None and not TASK_ID.fullmatch(text):
-            raise click.UsageError(f"{text[:200]!r} is neither a whole token nor a task id. {WHERE_FROM}")
-        ref = ref or TaskRef(family, text)
-        if ref.family not in POLLED_FAMILIES:
-            near = did_you_mean(ref.family, POLLED_FAMILIES)
-            raise click.UsageError(f"{text[:200]!r} names no family of tasks{near}. {WHERE_FROM}")
-        found.setdefault((ref.family, ref.task_id), ref)
-    return list(found.values())
-
-
-@click.command("credits", cls=Command)
-def credits_command() -> None:
-    """Show the balance of the account. Free."""
-
-    async def work(invocation: Invocation) -> None:
-        async with invocation.client() as client:
-            balance = await client.credits()
-        fields = {"credits": balance.credits, "extra_credits": balance.extra_credits, "total": balance.total}
-        extra = f" ({balance.extra_credits:g} of them extra)" if balance.extra_credits else ""
-        invocation.reporter.event("credits", fields, [f"{balance.total:g} credits{extra}"])
-
-    run(work)
-
-
-async def _follow_all(
-    invocation: Invocation,
-    refs: Sequence[TaskRef],
-    *,
-    timeout: float | None,
-    until: Until = "all",
-    folder: Path | None = None,
-    pattern: str = "{title} {clip_id}",
-) -> int:
-    reporter = invocation.reporter
-
-    async def one(client: MusicAPI, ref: TaskRef) -> MusicAPIError | None:
-        task, row = client.task(ref.token), reporter.row(ref.task_id)
-        invocation.accepted(task)
-        row.resumed(task)
-        return await follow(
-            invocation, client, task, row, timeout=timeout, until=until, folder=folder, pattern=pattern
-        )
-
-    async with invocation.client() as client:
-        with reporter.following(client.clock.speed):
-            outcomes = await together([one(client, ref) for ref in refs])
-    return invocation.end([error for error in outcomes if error is not None])
 
 
 @click.command("wait", cls=Command)
@@ -107,10 +56,12 @@ async def _follow_all(
     show_default=True,
     help="All clips ended, the first finished clip, or the first audio of any kind.",
 )
-def wait_command(tasks: tuple[str, ...], family: str, timeout: float | None, until: str) -> None:
+@click.pass_obj
+async def wait_command(
+    invocation: Invocation, *, tasks: tuple[str, ...], family: str, timeout: float | None, until: str
+) -> ExitCode:
     """Wait for tasks that were submitted before. Free; may be repeated at any time."""
-    refs = refs_of(tasks, family)
-    run(lambda invocation: _follow_all(invocation, refs, timeout=timeout, until=cast("Until", until)))
+    return await _follow_all(invocation, refs_of(tasks, family), timeout=timeout, until=cast("Until", until))
 
 
 @click.command("download", cls=Command)
@@ -126,104 +77,184 @@ def wait_command(tasks: tuple[str, ...], family: str, timeout: float | None, unt
 )
 @click.option(
     "--name",
-    default="{title} {clip_id}",
+    default=FILE_NAME,
     show_default=True,
     metavar="PATTERN",
     help="File names; fields: {title}, {clip_id}, {index}, {name} (of a stem).",
 )
-def download_command(
-    tasks: tuple[str, ...], family: str, timeout: float | None, out: Path, name: str
-) -> None:
-    """Fetch the files of tasks. Free. Waits for tasks that have not ended. Whole files are not fetched
-    again, and an interrupted download goes on where it stopped."""
-    refs = refs_of(tasks, family)
-    run(lambda invocation: _follow_all(invocation, refs, timeout=timeout, folder=out, pattern=name))
+@click.pass_obj
+async def download_command(
+    invocation: Invocation,
+    *,
+    tasks: tuple[str, ...],
+    family: str,
+    timeout: float | None,
+    out: Path,
+    name: str,
+) -> ExitCode:
+    """Fetch the files of tasks. Free. Waits for tasks that have not ended.
+
+    Whole files are not fetched again, and an interrupted download continues where it stopped.
+    """
+    return await _follow_all(invocation, refs_of(tasks, family), timeout=timeout, folder=out, pattern=name)
 
 
 @click.command("task", cls=Command)
 @_tasks
 @_family
-def task_command(tasks: tuple[str, ...], family: str) -> None:
-    """Look at tasks once, as they are now. Free."""
+@click.pass_obj
+async def task_command(invocation: Invocation, tasks: tuple[str, ...], family: str) -> ExitCode:
+    """Show the present state of tasks, without waiting. Free."""
     refs = refs_of(tasks, family)
-
-    async def look(invocation: Invocation, client: MusicAPI, ref: TaskRef) -> MusicAPIError | None:
-        task = client.task(ref.token)
-        try:
-            update = await task.refresh()
-        except MusicAPIError as error:
-            return error
-        invocation.named(ref)
-        if update.error is not None:
-            invocation.failed(update.error)
-        invocation.reporter.look(task, update)
-        return update.error
-
-    async def work(invocation: Invocation) -> int:
-        async with invocation.client() as client:
-            outcomes = await together([look(invocation, client, ref) for ref in refs])
-        return invocation.end([error for error in outcomes if error is not None])
-
-    run(work)
+    async with invocation.client() as client:
+        outcomes = await together([_poll(invocation, client, ref) for ref in refs])
+    return invocation.end([error for error in outcomes if error is not None])
 
 
-def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in value:
-        name, sign, given = text.partition("=")
-        if not sign:
-            raise click.BadParameter("needs the form NAME=VALUE", ctx, param)
-        pairs[name] = given
-    return pairs
+def refs_of(given: Sequence[str], family: str) -> list[TaskRef]:
+    """Return the tasks of tokens and bare ids, each once.
 
+    Args:
+        given: Tokens and ids.
+        family: The family of bare ids.
 
-@click.command("request", cls=Command, form=False)
-@click.argument("method")
-@click.argument("path")
-@click.option("--json", "body", type=Json(), metavar="JSON", help="The body: JSON, @file, or @-.")
-@click.option(
-    "--param",
-    "params",
-    multiple=True,
-    callback=_pairs,
-    metavar="NAME=VALUE",
-    help="Of the query; repeatable.",
-)
-def request_command(method: str, path: str, body: Any, params: dict[str, str]) -> None:
-    """Call any path and print the JSON that it answers.
-
-    The path is below the base URL, such as /get-credits. The only way to /sonic/batch, whose body, reply and
-    results nobody has documented.
-
-    A GET is free and repeated after passing failures; anything else is taken to charge credits and is sent
-    at most once.
+    Raises:
+        click.UsageError: for a text that is neither, and for a family whose tasks cannot be polled.
     """
+    found: dict[tuple[str, str], TaskRef] = {}
+    for text in given:
+        ref = TaskRef.parse(text)
+        if ref is None and not TASK_ID.fullmatch(text):
+            raise click.UsageError(f"{text[:200]!r} is neither a whole token nor a task id. {ID_HINT}")
+        ref = ref or TaskRef(family, text)
+        if ref.family not in POLLED_FAMILIES:
+            near = did_you_mean(ref.family, POLLED_FAMILIES)
+            raise click.UsageError(f"{text[:200]!r} names no family of tasks{near}. {ID_HINT}")
+        found.setdefault((ref.family, ref.task_id), ref)
+    return list(found.values())
 
-    async def work(invocation: Invocation) -> None:
-        async with invocation.client() as client:
-            with invocation.reporter.busy(f"{method.upper()} {path}"):
-                answer = await client.request(method, path, json=body, params=params or None)
-            invocation.charges = method.upper() != "GET"
-            family, task_id = path.strip("/").partition("/")[0], mapping_or_empty(answer).get("task_id")
-            if invocation.charges and family in POLLED_FAMILIES and isinstance(task_id, str):
-                invocation.named(TaskRef(family, task_id))
-            invocation.reporter.body(answer)
 
-    run(work)
+async def _poll(invocation: Invocation, client: MusicAPI, ref: TaskRef) -> MusicAPIError | None:
+    """Report the state of a task; returns its error, or that of the poll."""
+    task = client.task(ref.token)
+    try:
+        update = await task.refresh()
+    except MusicAPIError as error:
+        return error
+    invocation.track(ref)
+    if update.error is not None:
+        invocation.failed(update.error)
+    invocation.reporter.polled(task, update)
+    return update.error
 
 
-@click.command("completion", cls=Command)
-@click.argument("shell", type=Word(["bash", "zsh", "fish"]))
-def completion_command(shell: str) -> None:
-    """Print the script that completes commands and options.
+async def _follow_all(
+    invocation: Invocation,
+    refs: Sequence[TaskRef],
+    *,
+    timeout: float | None,
+    until: Until = "all",
+    folder: Path | None = None,
+    pattern: str = FILE_NAME,
+) -> ExitCode:
+    """Follow tasks side by side; the arguments are those of `follow`."""
+    async with invocation.client() as client:
+        with invocation.reporter.following(client.clock.speed):
+            work: list[Coroutine[Any, Any, MusicAPIError | None]] = []
+            for ref in refs:
+                task, report = client.task(ref.token), invocation.reporter.task(ref.task_id)
+                invocation.accepted(task)
+                report.resumed(task)
+                work.append(
+                    follow(
+                        *(invocation, client, task, report),
+                        timeout=timeout,
+                        until=until,
+                        folder=folder,
+                        pattern=pattern,
+                    )
+                )
+            outcomes = await together(work)
+    return invocation.end([error for error in outcomes if error is not None])
 
-    bash: add `eval "$(musicapi completion bash)"` to ~/.bashrc; zsh: the same with zsh in ~/.zshrc; fish:
-    `musicapi completion fish > ~/.config/fish/completions/musicapi.fish`.
+
+async def follow(
+    invocation: Invocation,
+    client: MusicAPI,
+    task: Task[Any],
+    report: TaskReport,
+    *,
+    timeout: float | None = None,
+    until: Until = "all",
+    folder: Path | None = None,
+    pattern: str = FILE_NAME,
+) -> MusicAPIError | None:
+    """Wait for a task, fetch its files if there is a folder for them, and report both.
+
+    Args:
+        invocation: The run, which names the task if it ends before.
+        client: The client of the task.
+        task: A task that was accepted.
+        report: The report on this task.
+        timeout: Seconds to wait; by default the usual time of the family.
+        until: "all", "first" or "stream", as in `Task.wait`.
+        folder: The folder for the files; None to fetch none.
+        pattern: The pattern of file names.
+
+    Returns:
+        The error that the task or the wait ended with, or None.
     """
-    from click.shell_completion import get_completion_class
+    if folder is not None:
+        invocation.to_fetch(task, folder)
+    try:
+        result = await result_of(task, report, timeout=timeout, until=until)
+        if task.last is not None and task.last.is_terminal:
+            invocation.ended(task)
+        report.finished(task, result)
+        if folder is not None:
+            # Before the end only whole clips are fetched; after it, a clip without a file is an error.
+            files = result if until == "all" else [clip for clip in result.clips if clip.final_url]
+            paths = await client.download(files, folder, name=pattern)
+            invocation.fetched(task)
+            report.saved(task, paths)
+    except MusicAPIError as error:
+        if isinstance(error, NotFoundError):
+            invocation.forget(task)
+        if isinstance(error, TaskFailedError):
+            invocation.ended(task)
+            invocation.fetched(task)
+        invocation.failed(error)
+        report.failed(task, error)
+        return error
+    return None
 
-    root = click.get_current_context().find_root().command
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise click.UsageError(f"click knows no completion for {shell}.")
-    put(kind(root, {}, "musicapi", "_MUSICAPI_COMPLETE").source())
+
+async def result_of(
+    task: Task[Any], report: TaskReport, *, timeout: float | None = None, until: Until = "all"
+) -> Result:
+    """Report every change of a task until it has ended as `until` says; returns its result."""
+    async with aclosing(task.updates(timeout=timeout)) as updates:
+        async for update in updates:
+            report.updated(task, update)
+            if update.satisfies(until):
+                return update.outcome()
+    raise AssertionError("updates end with the end of the task or with an error")
+
+
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side; returns their results.
+
+    The first exception ends the others and is raised as itself, not in a group.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+    return [one.result() for one in running]
+
+
+def _first(error: BaseException) -> BaseException:
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error

@@ -13,7 +13,7 @@ from command_shell import Shell
 
 from musicapi_async import MusicAPIError, errors
 from musicapi_async.api.values import SONIC_MODELS
-from musicapi_async.cli.commands import root
+from musicapi_async.cli.commands import musicapi
 from musicapi_async.cli.error_texts import error_fields, in_commands
 from musicapi_async.jobs.ledger import resolving
 from musicapi_async.sandbox import Sandbox
@@ -62,7 +62,7 @@ TYPOS: list[tuple[list[str], str]] = [
 @pytest.mark.parametrize(("args", "told"), TYPOS)
 def test_a_typo_names_what_was_meant(args: list[str], told: str) -> None:
     """Commands, words of options, operations and tokens."""
-    done = CliRunner().invoke(root, ["--text", *args], terminal_width=500, env={"MUSICAPI_KEY": "k"})
+    done = CliRunner().invoke(musicapi, ["--text", *args], terminal_width=500, env={"MUSICAPI_KEY": "k"})
     assert done.exit_code == 2
     assert told in " ".join(done.stderr.split())
 
@@ -70,7 +70,7 @@ def test_a_typo_names_what_was_meant(args: list[str], told: str) -> None:
 def test_usage_errors_break_between_words() -> None:
     """Not in the middle of one, where the terminal ends."""
     done = CliRunner().invoke(
-        root, ["--text", "wait", "two words"], env={"MUSICAPI_KEY": "k", "COLUMNS": "60"}
+        musicapi, ["--text", "wait", "two words"], env={"MUSICAPI_KEY": "k", "COLUMNS": "60"}
     )
     told = done.stderr.partition("Error: ")[2].splitlines()
     assert len(told) > 2
@@ -99,7 +99,7 @@ RULES: list[tuple[list[str], str]] = [
 @pytest.mark.parametrize(("args", "told"), RULES)
 def test_a_refusal_names_options(args: list[str], told: str) -> None:
     """Not the names and values of Python."""
-    done = CliRunner().invoke(root, ["--text", *args], env={"MUSICAPI_KEY": "k"})
+    done = CliRunner().invoke(musicapi, ["--text", *args], env={"MUSICAPI_KEY": "k"})
     assert done.exit_code == 2
     assert told in " ".join(done.stderr.split())
 

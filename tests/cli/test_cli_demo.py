@@ -29,7 +29,7 @@ def on_terminal(folder: Path, *args: str, columns: int = 80) -> tuple[int, str]:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     settings = {**environment(), "TERM": "xterm-256color"}
     settings.pop("COLUMNS", None)
-    command = [sys.executable, "-m", "musicapi_async.cli.main", *args]
+    command = [sys.executable, "-c", "from musicapi_async.cli import main; main()", *args]
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=settings, cwd=folder
     ) as process:

@@ -51,7 +51,7 @@ async def run(box: Sandbox | None, folder: Path, out: str | None, err: str | Non
             opened.append(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
         streams.append(None if name is None else opened[-1])
     process = Forked(
-        "musicapi_async.cli.main:main", *args, environment=environment(box), folder=folder, streams=streams
+        "musicapi_async.cli:main", *args, environment=environment(box), folder=folder, streams=streams
     )
     for one in opened:
         os.close(one)
@@ -66,7 +66,7 @@ async def run(box: Sandbox | None, folder: Path, out: str | None, err: str | Non
 
 async def in_shell(script: str, box: Sandbox, folder: Path, *args: str, read: bool = True) -> Ended:
     """Run the command as `"$@"` of a shell script; unless `read`, nobody reads its standard output."""
-    command = (sys.executable, "-m", "musicapi_async.cli.main", *args)
+    command = (sys.executable, "-c", "from musicapi_async.cli import main; main()", *args)
     reader, writer = os.pipe()
     os.close(reader)
     process = await asyncio.create_subprocess_exec(
@@ -274,7 +274,7 @@ async def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(
         *(
             sys.executable,
             "-c",
-            "from musicapi_async.cli.output import guard, put; guard(); put('x' * 300000)",
+            "from musicapi_async.cli.output import guard_streams, print_out; guard_streams(); print_out('x' * 300000)",
         ),
         env=environment(sandbox),
         stdout=writer,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.operation import Operation
-from musicapi_async.cli.commands import root
+from musicapi_async.cli.commands import musicapi
 from musicapi_async.cli.operation_commands import OperationCommand
 from musicapi_async.cli.parameters import argument_fields, fields_given, parameters_of
 
@@ -40,7 +40,7 @@ def parsed(operation: Operation[Any, Any], *args: str, given: str = "") -> dict[
 def test_every_operation_has_a_command_with_help(operation: Operation[Any, Any]) -> None:
     """Whatever is declared appears, with its path, its price and every field's name."""
     args = [operation.family.word, operation.name.replace("_", "-"), "--help"]
-    result = CliRunner().invoke(root, args, terminal_width=80)
+    result = CliRunner().invoke(musicapi, args, terminal_width=80)
     assert result.exit_code == 0, result.output
     assert operation.path in result.output
     assert ("Charges credits." if operation.charges else "Free.") in result.output

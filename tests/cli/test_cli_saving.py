@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from command_shell import environment, lines_of
 
-from musicapi_async.cli.commands import root
+from musicapi_async.cli.commands import musicapi
 from musicapi_async.sandbox import Sandbox
 
 LYRICS = "[Verse]\nRain on the window"
@@ -25,7 +25,7 @@ ENDINGS = {
 
 async def run(box: Sandbox, *args: str) -> Result:
     """Run the command in another thread, as it has an event loop of its own."""
-    invoke = partial(CliRunner().invoke, root, args, env=environment(box))
+    invoke = partial(CliRunner().invoke, musicapi, args, env=environment(box))
     return await anyio.to_thread.run_sync(invoke)
 
 
