@@ -1,4 +1,4 @@
-"""`musicapi batch`: many songs from one file, resumable at any instant."""
+"""`musicapi batch`: many songs from one file, resumable at any time."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from ..api.spelling import did_you_mean
 from ..errors import RequestValidationError
 from .error_texts import ExitCode, in_commands, labelled, wrapped
 from .invocation import Command, Group, Invocation
-from .output import above_bars, json_line, print_err, visible
+from .output import json_line, print_err, visible
 from .parameters import Folder, Positive, RateLimit
 
 if TYPE_CHECKING:
     from .._transport.rate import Rate
     from ..batch import BatchResult, Plan, Progress
+    from .progress import BatchBar
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
 _SECONDS: Final = re.compile(r"\b[\d.]+ s\b")
 NAMED: Final = 10
-"""Songs that a line of a summary names; the report names all."""
+"""Songs that a line of the summary names at most; the report names all."""
 
 
 def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
@@ -262,60 +263,42 @@ class _Meter:
         self._songs = songs
         self._json = invocation.errors_as_json
         self._last = 0.0
-        self.progress: Progress | None = None
-        self._bar: Any = None
-        self._shown = contextlib.ExitStack()
+        self._progress: Progress | None = None
+        self._bar: BatchBar | None = None
 
     def __enter__(self) -> _Meter:
         if not self._json and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-            from rich.progress import Progress as Bars
-            from rich.table import Column
+            from .progress import BatchBar
 
-            console = Console(stderr=True)
-            self._bar = Bars(
-                BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
-                MofNCompleteColumn(table_column=Column(no_wrap=True)),
-                TextColumn(
-                    "{task.description}",
-                    markup=False,
-                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
-                ),
-                console=console,
-                expand=True,
-            )
-            self._shown.enter_context(self._bar)
-            self._shown.enter_context(above_bars(console))
-            self._bar.add_task("", total=self._songs)
+            self._bar = BatchBar(self._songs)
+            self._bar.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._shown.close()
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*exception)
 
     def show(self, progress: Progress) -> None:
-        """The batch has moved on."""
-        self.progress = progress
+        """Display the progress of the batch."""
+        self._progress = progress
+        ended = progress.done + progress.failed
         if self._bar is not None:
-            settled = progress.done + progress.failed
-            self._bar.update(0, total=progress.total, completed=settled, description=_line(progress))
-            return
-        if time.monotonic() - self._last < PLAIN_EVERY:
-            return
-        self._last = time.monotonic()
-        if self._json:
-            told = {name: getattr(progress, name) for name in progress.__struct_fields__}
-            print_err(json_line({"event": "progress", **told}))
-        else:
-            self.say(f"{progress.done + progress.failed}/{progress.total} {_line(progress)}")
+            self._bar.show(ended, _line(progress))
+        elif time.monotonic() - self._last >= PLAIN_EVERY:
+            self._last = time.monotonic()
+            if self._json:
+                fields = {name: getattr(progress, name) for name in progress.__struct_fields__}
+                print_err(json_line({"event": "progress", **fields}))
+            else:
+                self.say(f"{ended}/{progress.total} {_line(progress)}")
 
     @property
     def under_way(self) -> int:
-        """Songs that are paid for and not fetched yet."""
-        return self.progress.running + self.progress.fetching if self.progress else 0
+        """The number of songs that are paid for and not fetched yet."""
+        return self._progress.running + self._progress.fetching if self._progress else 0
 
     def say(self, text: str) -> None:
-        """A line of text above the progress."""
+        """Print a text beside the progress, unless it is in JSON."""
         if not self._json:
             print_err(wrapped(text))
 
@@ -346,7 +329,7 @@ def _line(progress: Progress) -> str:
 
 @contextlib.contextmanager
 def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
-    """Ctrl-C once sets the event, twice cancels: the batch then leaves as after a crash, resumable."""
+    """Within this context Ctrl-C sets the event once, and twice cancels: the batch can then be resumed."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
@@ -358,8 +341,8 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
             return
         stop.set()
         meter.say(
-            f"Stopping: nothing more is submitted; {_songs(meter.under_way)} under way will be fetched. "
-            "Ctrl-C again leaves at once. The same command goes on later, and pays for nothing twice."
+            f"Stopping: nothing more is submitted, and {_songs(meter.under_way)} under way will be fetched. "
+            "Ctrl-C again stops at once. The same command continues later, and pays for nothing twice."
         )
 
     before = signal.getsignal(signal.SIGINT)
@@ -373,12 +356,9 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
     except asyncio.CancelledError:
         if stop.is_set():
             count = meter.under_way
-            paid = (
-                f"{_songs(count)} {'goes on and is' if count == 1 else 'go on and are'} paid for. "
-                if count
-                else ""
-            )
-            meter.say(f"{paid}Run the same command again: it goes on, and pays for nothing twice.")
+            verb = "is" if count == 1 else "are"
+            paid = f"{_songs(count)} {verb} under way and paid for. " if count else ""
+            meter.say(f"{paid}Run the same command again: it continues, and pays for nothing twice.")
             raise KeyboardInterrupt from None
         raise
     finally:

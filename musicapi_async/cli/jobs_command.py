@@ -16,7 +16,7 @@ from .parameters import Word
 if TYPE_CHECKING:
     from ..jobs import Job, JobState, SQLiteStore
 
-HEADER: Final = "state  key  task  (why, balance)"
+HEADER: Final = ("state", "key", "task", "(reason, balance)")
 
 _store = click.argument("store", type=click.Path(exists=True, path_type=Path), metavar="FILE_OR_DIR")
 
@@ -38,10 +38,13 @@ async def list_command(invocation: Invocation, store: Path, states: tuple[JobSta
     ledger = Ledger(_open(store), Clock(), "")
     try:
         jobs = await ledger.jobs(*states)
+        rows = [HEADER, *map(_row, jobs)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         if not invocation.is_json:
-            print_out(HEADER if jobs else "No jobs.")
-        for job in jobs:
-            invocation.reporter.event("job", _fields(job), [_line(job)])
+            print_out(lines[0] if jobs else "No jobs.")
+        for job, line in zip(jobs, lines[1:], strict=True):
+            invocation.reporter.event("job", _fields(job), [line])
     finally:
         await ledger.aclose()
 
@@ -110,8 +113,8 @@ def _fields(job: Job) -> dict[str, object]:
     }
 
 
-def _line(job: Job) -> str:
-    parts = [job.state, job.key, job.task_id or "", job.why]
+def _row(job: Job) -> tuple[str, ...]:
+    reason = [job.why] if job.why else []
     if job.balance_before is not None and job.balance_after is not None:
-        parts.append(f"balance {job.balance_before:g} to {job.balance_after:g}, other calls included")
-    return visible("  ".join(part for part in parts if part))
+        reason.append(f"balance {job.balance_before:g} to {job.balance_after:g}, other calls included")
+    return tuple(map(visible, (job.state, job.key, job.task_id or "", "  ".join(reason))))

@@ -10,11 +10,10 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console, JustifyMethod
-from rich.progress import Progress, ProgressColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 from rich.progress import Task as RichTask
 from rich.progress_bar import ProgressBar
 from rich.table import Column
@@ -81,21 +80,13 @@ class _WordColumn(ProgressColumn):
         return Text(text, style=style, overflow="ellipsis", no_wrap=True)
 
 
-class Bars:
-    """The live bars of all tasks of a command; `speed` is that of the client's clock."""
+class _Live:
+    """A context in which a display of rich is live, and other texts appear above it."""
 
-    def __init__(self, speed: float = 1.0) -> None:
-        self.speed: Final = speed
+    def __init__(self, *columns: ProgressColumn, expand: bool = False) -> None:
         self._console: Final = Console(stderr=True)
         self.progress: Final = Progress(
-            _WordColumn(0, LABEL),
-            _ShareColumn(Column(width=BAR)),
-            _WordColumn(1, STATE),
-            _WordColumn(2, NOTE),
-            _WordColumn(3, AGE, "right"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            refresh_per_second=12,
+            *columns, console=self._console, disable=not self._console.is_terminal, expand=expand
         )
         self._shown: Final = ExitStack()
 
@@ -104,10 +95,22 @@ class Bars:
         self._shown.enter_context(above_bars(self._console))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._shown.close()
+
+
+class Bars(_Live):
+    """The live bars of all tasks of a command; `speed` is that of the client's clock."""
+
+    def __init__(self, speed: float = 1.0) -> None:
+        super().__init__(
+            _WordColumn(0, LABEL),
+            _ShareColumn(Column(width=BAR)),
+            _WordColumn(1, STATE),
+            _WordColumn(2, NOTE),
+            _WordColumn(3, AGE, "right"),
+        )
+        self.speed: Final = speed
 
     def bar(self, label: str) -> Bar:
         """Add a bar below the others."""
@@ -203,6 +206,27 @@ def age_text(seconds: float) -> str:
     if hours >= 100:
         return f"{hours // 24} d"
     return f"{hours}h{minutes % 60:02d}" if hours else f"{minutes}:{int(seconds) % 60:02d}"
+
+
+class BatchBar(_Live):
+    """The live bar of a batch: the share of its songs that have ended, and a line about all of them."""
+
+    def __init__(self, songs: int) -> None:
+        super().__init__(
+            BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+            expand=True,
+        )
+        self._task: Final = self.progress.add_task("", total=songs)
+
+    def show(self, ended: int, text: str) -> None:
+        """Display the number of songs that have ended, and the line."""
+        self.progress.update(self._task, completed=ended, description=text)
 
 
 def spinner(label: str) -> AbstractContextManager[Any]:

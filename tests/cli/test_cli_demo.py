@@ -10,9 +10,11 @@ import struct
 import subprocess
 import sys
 import termios
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from command_shell import Shell, environment, lines_of
 from mutagen.mp3 import MP3
@@ -23,11 +25,11 @@ from musicapi_async.sandbox import Sandbox
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[()][A-Z0-9]")
 
 
-def on_terminal(folder: Path, *args: str, columns: int = 80) -> tuple[int, str]:
+def on_terminal(folder: Path, *args: str, columns: int = 80, box: Sandbox | None = None) -> tuple[int, str]:
     """Run the command on a terminal of its own; returns its exit code and all that was written."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    settings = {**environment(), "TERM": "xterm-256color"}
+    settings = {**environment(box), "TERM": "xterm-256color"}
     settings.pop("COLUMNS", None)
     command = [sys.executable, "-c", "from musicapi_async.cli import main; main()", *args]
     with subprocess.Popen(
@@ -43,6 +45,18 @@ def on_terminal(folder: Path, *args: str, columns: int = 80) -> tuple[int, str]:
         code = process.wait(60)
     os.close(ours)
     return code, written.decode()
+
+
+async def test_texts_appear_above_the_bars(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A token or a log line that is printed while bars move has lines of its own."""
+    song = ("create", "--mv", "sonic-v6", "--prompt", "la", "--title", "Lanterns", "-v")
+    code, written = await anyio.to_thread.run_sync(partial(on_terminal, tmp_path, *song, box=sandbox))
+    lines = re.split(r"[\r\n]+", ESCAPES.sub("", written))
+    assert code == 0, written
+    assert "Accepted. To resume:" in lines
+    assert any(line.startswith("info: POST /sonic/create accepted: ") for line in lines)
+    assert any(line.startswith("    musicapi:sonic:create_music:") for line in lines)
+    assert any(re.match("Lanterns .* succeeded", line) for line in lines)
 
 
 def test_the_demo_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
