@@ -218,6 +218,6 @@ def _summary(persona: Persona, before: float, after: float, seconds: float, spee
         f"Persona  {persona.name} ({persona.persona_id})",
         f"Cost     {cost}; {seconds:.0f} s for {clock_text(seconds * speed)} minutes",
         "",
-        "The same as a program, with MUSICAPI_KEY, or as `musicapi sandbox` says:",
+        "The same as a program, for an account or for `musicapi sandbox`:",
         *PROGRAM.splitlines(),
     ]

@@ -1,7 +1,7 @@
 """Errors in the words of the command: exit codes, and texts for people and for scripts.
 
-A text says what happened, whether money moved, and what to do next. The library's own advice is in Python;
-here it names commands and options.
+A text says what happened, whether money moved, and what to do next. The library's own advice is about Python;
+here it is about commands and options.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _as_command(found: re.Match[str]) -> str:
 
 ID_HINT: Final = (
     "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by `musicapi create "
-    "--no-wait`, by Ctrl-C, and as `token` in JSON; with a bare task id, --family tells which kind it is of."
+    "--no-wait`, by Ctrl-C, and as `token` in JSON; with a bare task id, --family names its kind."
 )
 """The form of a token, and where to find one."""
 
@@ -209,7 +209,7 @@ def next_step(error: MusicAPIError) -> str:
         return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
     if isinstance(error, StepFailedError) and error.clip_id:
         return (
-            f"The upload worked: go on from its clip, {error.clip_id}, with `musicapi sonic "
+            f"The upload worked: continue from its clip, {error.clip_id}, with `musicapi sonic "
             "extend-upload-music` or `musicapi sonic cover-upload-music`, instead of uploading again."
         )
     return in_commands(error.hint)

@@ -1,6 +1,7 @@
 """One run of the command: its settings, the client that it makes, and the paid tasks that outlive it.
 
-The settings are options that `musicapi` and all its commands take; those classes of commands are here, too.
+The settings are the options that `musicapi` and all its commands take. The base classes of these commands are
+here, too.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class _Tracked:
 
     ref: TaskRef
     running: bool | None = None
-    """None if no command has said yet whether the task may still be running."""
+    """None as long as no command has marked the task."""
     unfetched: bool = False
     """True if its files are requested and not fetched yet."""
 

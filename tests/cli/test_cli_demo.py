@@ -47,7 +47,7 @@ def on_terminal(folder: Path, *args: str, columns: int = 80, box: Sandbox | None
     return code, written.decode()
 
 
-async def test_texts_appear_above_the_bars(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_texts_appear_above_bars(sandbox: Sandbox, tmp_path: Path) -> None:
     """A token or a log line that is printed while bars move has lines of its own."""
     song = ("create", "--mv", "sonic-v6", "--prompt", "la", "--title", "Lanterns", "-v")
     code, written = await anyio.to_thread.run_sync(partial(on_terminal, tmp_path, *song, box=sandbox))
@@ -59,7 +59,7 @@ async def test_texts_appear_above_the_bars(sandbox: Sandbox, tmp_path: Path) -> 
     assert any(re.match("Lanterns .* succeeded", line) for line in lines)
 
 
-def test_the_demo_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+def test_demo_on_terminal_of_80_columns(tmp_path: Path) -> None:
     """Bars while it runs, then a table, the cost and a program to copy; no line is wider than the screen."""
     code, written = on_terminal(tmp_path, "demo", "--speed", "60")
     shown = ESCAPES.sub("", written)
@@ -74,7 +74,7 @@ def test_the_demo_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
         assert any(name in line for line in screen)
 
 
-async def test_the_demo_as_json_lines(tmp_path: Path) -> None:
+async def test_demo_as_json_lines(tmp_path: Path) -> None:
     """A program gets events, and the sum of them at the end; the files are songs with a title."""
     done = await Shell(folder=tmp_path).run("demo", "--speed", "200", "--out", "o", "--seed", "3")
     assert (done.code, done.err) == (0, "")
@@ -89,17 +89,17 @@ async def test_the_demo_as_json_lines(tmp_path: Path) -> None:
         assert 50 <= song.info.length <= 90
 
 
-async def test_ctrl_c_in_the_demo(tmp_path: Path) -> None:
-    """It ends at once, and asks nobody to wait for tasks that are gone."""
+async def test_ctrl_c_in_demo(tmp_path: Path) -> None:
+    """It ends at once, and names no tasks to wait for, since they have ended with it."""
     done = await Shell(folder=tmp_path).interrupt_after('"running"', "demo", "--speed", "20")
     assert done.code == 130
     assert lines_of(done.err)[-1]["tasks"] == []
 
 
-async def test_the_printed_program_runs(
+async def test_printed_program_runs(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the demo prints to copy does what the demo did in ten lines; only the clock is faster here."""
+    """The ten lines that the demo prints do the same as the demo; only the clock is faster here."""
     assert len(PROGRAM.splitlines()) == 10
     assert max(map(len, PROGRAM.splitlines())) <= 80
     monkeypatch.chdir(tmp_path)
