@@ -43,7 +43,7 @@ from .output import json_line, print_err, visible
 
 
 class ExitCode(IntEnum):
-    """How the command ended, for scripts."""
+    """The exit codes, by which scripts tell how the command ended."""
 
     OK = 0
     OTHER = 1
