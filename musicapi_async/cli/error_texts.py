@@ -7,10 +7,12 @@ here it is about commands and options.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -297,6 +299,11 @@ def wrapped(text: str, first: int = 0) -> str:
     return filled.lstrip()
 
 
-def resume_command(words: Sequence[str], command: str = "wait") -> str:
-    """Return a command line to copy, with one word per line, because tokens are long."""
+def resume_command(tokens: Sequence[str], folder: Path | None = None) -> str:
+    """Return a command line to copy that waits for tasks, or downloads them if there is a folder for it.
+
+    It has one word per line, because tokens are long.
+    """
+    words = list(tokens) if folder is None else [f"--out {shlex.quote(str(folder))}", *tokens]
+    command = "wait" if folder is None else "download"
     return " \\\n".join([f"  musicapi {command}", *(f"    {word}" for word in words)])

@@ -228,7 +228,7 @@ class Invocation:
         if unfetched:
             if to_wait_for or not running:
                 lines.append("Not all files were fetched. Fetch the rest, free of charge, with:")
-            lines.append(resume_command([self._out, *unfetched], "download"))
+            lines.append(resume_command(unfetched, self.folder or Path()))
         print_err("\n".join(lines), fallback=True)
 
     def output_lost(self, lost: OutputLost) -> ExitCode:
@@ -271,15 +271,7 @@ class Invocation:
         """Return the command that gives the results of all tasks of this run; '' if there were none."""
         if self.is_rerunnable:
             return f"  {shlex.join(['musicapi', *self.args])}"
-        if not tokens:
-            return ""
-        if self.folder is None:
-            return resume_command(tokens)
-        return resume_command([self._out, *tokens], "download")
-
-    @property
-    def _out(self) -> str:
-        return f"--out {shlex.quote(str(self.folder or Path()))}"
+        return resume_command(tokens, self.folder) if tokens else ""
 
 
 # --- commands, and the options that all of them take -------------------------------------------------------

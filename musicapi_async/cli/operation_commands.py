@@ -238,7 +238,7 @@ async def _submit_and_wait(
 ) -> ExitCode:
     """Make a create and follow its task to the end; returns the exit code."""
     invocation.folder = folder  # for a task, too, that only the log names, after Ctrl-C during the create
-    with invocation.reporter.following(client.clock.speed):
+    with invocation.reporter.following(client.clock.speed, folder=folder):
         report = invocation.reporter.task(_label(operation, values))
         task = await _method_of(client, operation)(**values)
         invocation.accepted(task)

@@ -38,12 +38,16 @@ class JsonReporter:
 
     is_json = True
 
-    def following(self, speed: float, *, resumable: bool = True) -> AbstractContextManager[object]:
+    def following(
+        self, speed: float, *, resumable: bool = True, folder: Path | None = None
+    ) -> AbstractContextManager[object]:
         """Return a context for commands that wait for tasks; in JSON it does nothing.
 
         Args:
             speed: The speed of the client's clock.
-            resumable: False for tasks that end with this process. Of others, text prints the token at once.
+            resumable: False for tasks that end with this process. For others, text prints the command that
+                resumes at once.
+            folder: The folder for the files, which that command names.
         """
         return nullcontext()
 
@@ -155,15 +159,16 @@ def _without_raw(value: Any) -> Any:
 class TextReport:
     """The report on one task: a bar while it runs, and lines that are printed at the end."""
 
-    def __init__(self, bar: Bar, last_lines: list[str], *, resumable: bool) -> None:
+    def __init__(self, bar: Bar, last_lines: list[str], *, resumable: bool, folder: Path | None) -> None:
         self._bar: Final = bar
         self._last_lines: Final = last_lines
         self._resumable: Final = resumable
+        self._folder: Final = folder
 
     def submitted(self, task: Task[Any]) -> None:
         """Print the token, whatever happens later, and start the bar's clock."""
         if self._resumable:
-            print_err(f"Accepted. To resume:\n{resume_command([task.token])}", fallback=True)
+            print_err(f"Accepted. To resume:\n{resume_command([task.token], self._folder)}", fallback=True)
         self._bar.start()
 
     def resumed(self, task: Task[Any]) -> None:
@@ -199,13 +204,16 @@ class TextReporter:
         self._bars: Bars | None = None
         self._last_lines: list[str] = []
         self._resumable = True
+        self._folder: Path | None = None
 
     @contextmanager
-    def following(self, speed: float, *, resumable: bool = True) -> Generator[None]:
+    def following(
+        self, speed: float, *, resumable: bool = True, folder: Path | None = None
+    ) -> Generator[None]:
         """Show the bars; then print the results, also those of an interrupted wait."""
         from .progress import Bars
 
-        self._resumable = resumable
+        self._resumable, self._folder = resumable, folder
         try:
             with Bars(speed) as self._bars:
                 yield
@@ -219,7 +227,8 @@ class TextReporter:
         """Return a report with a bar of its own."""
         if self._bars is None:
             raise RuntimeError("bars are shown only inside `following`")
-        return TextReport(self._bars.bar(label), self._last_lines, resumable=self._resumable)
+        bar = self._bars.bar(label)
+        return TextReport(bar, self._last_lines, resumable=self._resumable, folder=self._folder)
 
     def busy(self, label: str) -> AbstractContextManager[object]:
         """Return a spinner."""

@@ -48,12 +48,13 @@ def on_terminal(folder: Path, *args: str, columns: int = 80, box: Sandbox | None
 
 
 async def test_texts_appear_above_bars(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A token or a log line that is printed while bars move has lines of its own."""
-    song = ("create", "--mv", "sonic-v6", "--prompt", "la", "--title", "Lanterns", "-v")
+    """A log line, or the command that resumes, has lines of its own while bars move."""
+    song = ("create", "--mv", "sonic-v6", "--prompt", "la", "--title", "Lanterns", "-v", "--download", "d")
     code, written = await anyio.to_thread.run_sync(partial(on_terminal, tmp_path, *song, box=sandbox))
     lines = re.split(r"[\r\n]+", ESCAPES.sub("", written))
     assert code == 0, written
-    assert "Accepted. To resume:" in lines
+    at = lines.index("Accepted. To resume:")
+    assert lines[at + 1 : at + 3] == ["  musicapi download \\", "    --out d \\"]
     assert any(line.startswith("info: POST /sonic/create accepted: ") for line in lines)
     assert any(line.startswith("    musicapi:sonic:create_music:") for line in lines)
     assert any(re.match("Lanterns .* succeeded", line) for line in lines)
