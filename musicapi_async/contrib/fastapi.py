@@ -39,11 +39,9 @@ try:
     from starlette.requests import ClientDisconnect, HTTPConnection
     from starlette.types import Receive, Scope, Send
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"musicapi_async.contrib.fastapi needs the extra [fastapi] ({missing.name} is not installed): "
-        "pip install -e '.[fastapi]' in a clone of musicapi_async, or pip install fastapi uvicorn anywhere",
-        name=missing.name,
-    ) from missing
+    from ..extras import missing_extra
+
+    raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
 from ..api.handle import Task
 from ..client import MusicAPI
