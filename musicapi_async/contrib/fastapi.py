@@ -35,14 +35,13 @@ import anyio
 
 try:
     from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
+    from starlette.background import BackgroundTask
     from starlette.requests import ClientDisconnect, HTTPConnection
     from starlette.types import Receive, Scope, Send
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"musicapi_async.contrib.fastapi needs the extra [fastapi] ({missing.name} is not installed): "
-        "pip install -e '.[fastapi]' in a clone of musicapi_async, or pip install fastapi uvicorn anywhere",
-        name=missing.name,
-    ) from missing
+    from ..extras import missing_extra
+
+    raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
 from ..api.handle import Task
 from ..client import MusicAPI
@@ -61,6 +60,8 @@ from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent
 from ..webhooks.receiving import receive as take
 from ..webhooks.streams import HEARTBEAT
 from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
+
+__all__ = ["Authorize", "Client", "add_problem_handler", "client_of", "end_streams", "lifespan", "router"]
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -273,9 +274,9 @@ class EventStream(Response):
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
         # FastAPI makes no OpenAPI document for a response class without the parameter `status_code`.
-        self._chunks = chunks
+        self._chunks: AsyncGenerator[bytes, None] = chunks
         self.status_code = status_code
-        self.background = None
+        self.background: BackgroundTask | None = None
         self.init_headers(dict(STREAM_HEADERS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -37,8 +37,10 @@ try:
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ModuleNotFoundError as missing:
+    from ..extras import missing_extra
+
     raise SystemExit(
-        f"{missing.name} is missing: pip install -e '.[fastapi,sandbox]' in the clone of musicapi_async"
+        str(missing_extra("The example service", "fastapi,sandbox", str(missing.name)))
     ) from missing
 
 from ..client import MusicAPI

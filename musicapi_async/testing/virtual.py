@@ -39,6 +39,8 @@ import anyio.to_thread
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
+__all__ = ["DeadlockError", "VirtualTimeLoop"]
+
 IO_GRACE: Final = 0.001
 """Real seconds in which a socket may speak before time jumps. Loopback delivers in about 0.05 ms."""
 
