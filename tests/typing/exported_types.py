@@ -51,7 +51,7 @@ def faults(completeness: dict[str, Any]) -> list[str]:
             if CONSEQUENCE in message or "docstring" in message:
                 continue
             path = Path(diagnostic["file"])
-            line = diagnostic["range"]["start"]["line"]
+            line = int(diagnostic["range"]["start"]["line"])
             source = path.read_text(encoding="utf-8").splitlines()[line]
             if not DECLARATION.match(source) and not CAUGHT.match(source):
                 found.add(f"{path}:{line + 1}: {source.strip()}: {message}")
