@@ -178,7 +178,8 @@ class Calls:
                         call=call,
                         hint="Call again later: the work goes on at the service.",
                     )
-                await paid.repeat(proven=True)  # while it is being prepared, nothing is charged
+                paid.is_preparing = True
+                await paid.repeat(proven=True)  # the same request again is free
                 await clock.sleep(pause)
 
     async def request(  # noqa: PLR0917 - as `MusicAPI.request`

@@ -166,6 +166,7 @@ class PaidCall:
         waits: the waits before it was sent.
         sent: True while an attempt may have left and is not proven to be refused.
         in_doubt: True once an attempt that is followed by another may have been carried out.
+        is_preparing: True once the service has answered that the result is being prepared.
         settled: True once its result is there.
     """
 
@@ -188,6 +189,7 @@ class PaidCall:
         self.waits: Final = Waits(attempts.clock, prepared.call)
         self.sent = False
         self.in_doubt = False
+        self.is_preparing = False
         self.settled = False
         self._attempts: Final = attempts
         self._redactor: Final = redactor
@@ -319,7 +321,10 @@ class PaidCall:
             return task_in_error(self.prepared, task, f" ({error.message})", self.key)
         if outcome.is_free:
             if isinstance(error, MusicAPIError):
-                error.not_charged = error.not_charged or not free
+                # An answer that the result is being prepared may have been charged, and the request may be
+                # repeated at no cost: the key is free, and nothing is said to be proven.
+                error.not_charged = not self.is_preparing and (error.not_charged or not free)
+                error.may_have_been_charged = error.may_have_been_charged or self.is_preparing
                 base_url_hints.add_hint(error, self._attempts.base_url)
             if job is not None:
                 await self._notes.write(job.released(), NOTE_PATIENCE)

@@ -19,6 +19,7 @@ from patience import PATIENCE, until
 from musicapi_async import (
     BadRequestError,
     JobStoreError,
+    MusicAPIError,
     OutcomeUnknownError,
     RequestTimeoutError,
     Webhooks,
@@ -223,3 +224,22 @@ def delivery(task_id: str) -> tuple[dict[str, str], bytes]:
     raw, stamp = json.dumps(body).encode(), str(int(time.time()))
     headers = {"X-Webhook-Id": task_id, "X-Webhook-Timestamp": stamp}
     return {**headers, "X-Webhook-Signature": sign(SECRET, stamp, raw)}, raw
+
+
+@pytest.mark.parametrize("end", ["deadline", "refused", "unreachable"])
+async def test_preparing_may_have_been_charged(sandbox: Sandbox, end: str) -> None:
+    """After an answer that a result is being prepared, no error says that nothing was charged; the key is free."""
+    async with sandbox.client(rate_limit=None, store=MemoryStore(), max_retries=0) as client:
+        clips = await (await client.sonic.create_music(**SONG)).wait()
+        if end == "refused":
+            sandbox.faults.on("POST", "/sonic/midi", Fault.status(402), after=1)
+        if end == "unreachable":
+            sandbox.faults.on("POST", "/sonic/midi", Fault.status(429), after=1, times=None)
+        view = client.with_options(job_key="k", deadline=3 if end == "deadline" else None)
+        with pytest.raises(MusicAPIError) as caught:
+            await view.sonic.midi(clips[0].clip_id)
+        charges = [entry.charge for entry in sandbox.journal if entry.path == "/sonic/midi"]
+        assert charges[0] > 0
+        assert caught.value.may_have_been_charged
+        assert "othing was charged" not in str(caught.value)
+        assert await client.job("k") is None
