@@ -25,7 +25,7 @@ from report import Report, arguments
 
 from musicapi_async._transport.rate import Rate
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async._wire.looks import Seen
+from musicapi_async._wire.poll_response import PollResult
 from musicapi_async._wire.retry import Draw, drawing
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
@@ -94,14 +94,14 @@ async def watch(make: Make, load: Load, durations: list[float], draw: Draw) -> N
     polled = polled_as("sonic", "create_music")
     assert polled is not None
 
-    async def look(ref: TaskRef, polled: Polled) -> Seen:
+    async def look(ref: TaskRef, polled: Polled) -> PollResult:
         number = int(ref.task_id)
         async with limiter.slot("poll"):
             polls[number] += 1
             late[number] = loop.time() - number * load.gap - durations[number]
         if late[number] < 0:
-            return Seen(phase="running", update=TaskUpdate("running"))
-        return Seen(phase="done", update=TaskUpdate("succeeded", result=Clips((), None)))
+            return PollResult(phase="running", update=TaskUpdate("running"))
+        return PollResult(phase="done", update=TaskUpdate("succeeded", result=Clips((), None)))
 
     waiter = TaskWaiter(look, make(draw, limiter, clock), clock, draw, lambda _ref: polled)
 

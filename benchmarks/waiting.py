@@ -28,8 +28,7 @@ from typing import Any
 from durations import LN
 from report import Report, arguments
 
-from musicapi_async._wire.looks import Seen
-from musicapi_async._wire.polls import read_payload
+from musicapi_async._wire.poll_response import PollResult, judge_webhook
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import Task, TaskRef
@@ -74,7 +73,7 @@ class Looks:
         self.ends[name] = LN.draw(self.rng)
         return Task(TaskRef("sonic", name, "create_music", submitted, "sonic-v6", own=True), None)  # type: ignore[arg-type]
 
-    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
+    async def look(self, ref: TaskRef, polled: Polled) -> PollResult:
         self.count += 1
         if self.takes:
             await asyncio.sleep(self.takes)
@@ -82,8 +81,8 @@ class Looks:
         return self.read(ref, state) if self.fresh else self.ready[state]
 
     @staticmethod
-    def read(ref: TaskRef, state: str) -> Seen:
-        return read_payload(json.loads(body(state)), ref=ref, polled=polled_of(ref))
+    def read(ref: TaskRef, state: str) -> PollResult:
+        return judge_webhook(json.loads(body(state)), ref=ref, polled=polled_of(ref))
 
 
 def waiter_of(looks: Looks, seed: int, *, learned: bool = True) -> TaskWaiter:

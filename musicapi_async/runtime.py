@@ -16,7 +16,7 @@ from ._transport.download import Downloader
 from ._transport.permits import Permit
 from ._transport.rate_limiter import RateLimiter
 from ._transport.session import Session
-from ._wire.looks import Seen
+from ._wire.poll_response import PollResult
 from ._wire.retry import Draw
 from .api.families import SAME_FAMILY, polled_as
 from .api.handle import TaskRef
@@ -81,7 +81,7 @@ class Runtime:
         self._gone: Final = asyncio.Event()
         self.keeper: AsyncGenerator[None, None] | None = None
 
-    async def _look(self, ref: TaskRef, polled: Polled) -> Seen:
+    async def _look(self, ref: TaskRef, polled: Polled) -> PollResult:
         return await self.caller.look(ref, polled, self._once)
 
     def _freed(self, ref: TaskRef) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Final, NoReturn, cast
 
 import anyio
 
-from .._wire import addresses, polls, replies
-from .._wire.looks import Seen
+from .._wire import addresses, poll_response, replies
+from .._wire.poll_response import PollResult
 from .._wire.verdict import PREPARING, Outcome, verdict
 from ..api.handle import Task, TaskRef, Watcher
 from ..api.operation import Operation, Polled
@@ -224,7 +224,7 @@ class ApiCaller:
             return await self._within(out, options, fly)
         return await self._paid(out, options, fly, ref_of, keep=keep, again=again)
 
-    async def look(self, ref: TaskRef, polled: Polled, options: Options) -> Seen:
+    async def look(self, ref: TaskRef, polled: Polled, options: Options) -> PollResult:
         """Poll a task once; a failure to get an answer is a value, too. Free."""
         path = poll_path(self._path_of(polled.path), ref.task_id)
         out = Outgoing(
@@ -238,8 +238,8 @@ class ApiCaller:
         try:
             reply = await self._session.send(out, options)
         except (APIConnectionError, InvalidResponseError) as error:
-            return polls.unanswered(error, ref=ref)
-        seen = polls.read_poll(reply, ref=ref, polled=polled)
+            return poll_response.without_response(error, ref=ref)
+        seen = poll_response.judge_poll(reply, ref=ref, polled=polled)
         if seen.error is not None:
             addresses.explain(seen.error, self._session.base_url)
         return seen

@@ -9,7 +9,7 @@ from copy import copy
 from functools import lru_cache
 from typing import Protocol
 
-from .._wire import polls
+from .._wire import poll_rules
 from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate, Until
@@ -60,12 +60,12 @@ class Slot:
         "born",
         "busy",
         "due",
+        "history",
         "key",
         "kind",
         "last",
         "listeners",
         "looked",
-        "memory",
         "polled",
         "ref",
         "state",
@@ -81,7 +81,7 @@ class Slot:
         self.due = 0.0
         self.looked: float | None = None
         self.busy = False
-        self.memory: polls.Memory | None = None
+        self.history: poll_rules.PollHistory | None = None
         self.state = ""
         self.trouble = ""
         self.last: TaskUpdate | None = None

@@ -27,8 +27,8 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from .._wire import polls, retry
-from .._wire.looks import Seen
+from .._wire import poll_response, poll_rules, retry
+from .._wire.poll_response import PollResult
 from .._wire.redaction import NOTHING_KNOWN, Redactor
 from ..api.handle import Task, TaskRef, check_until
 from ..api.operation import Polled
@@ -56,7 +56,7 @@ TURN: Final = 500
 CONCURRENCY: Final = 64
 """Polls under way at once; as many as the connection pool keeps."""
 
-Look = Callable[[TaskRef, Polled], Awaitable[Seen]]
+Look = Callable[[TaskRef, Polled], Awaitable[PollResult]]
 R = TypeVar("R", bound=Result)
 JITTER: Final = 0.1
 """Share by which an interval varies, so that many clients do not look in step."""
@@ -212,8 +212,8 @@ class TaskWaiter:
             self._ended(ref, update)
         return False
 
-    def _read(self, body: Any, ref: TaskRef, polled: Polled) -> Seen:
-        return polls.read_payload(body, ref=ref, polled=polled, redactor=self._redactor)
+    def _read(self, body: Any, ref: TaskRef, polled: Polled) -> PollResult:
+        return poll_response.judge_webhook(body, ref=ref, polled=polled, redactor=self._redactor)
 
     def knows(self, family: str, task_id: str) -> bool:
         """Whether somebody waits or waited for this task here, or a webhook was expected or has come."""
@@ -330,13 +330,15 @@ class TaskWaiter:
             log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
             self._fail(slot, error)
 
-    def _apply(self, slot: Slot, seen: Seen, *, told: bool = False) -> None:
+    def _apply(self, slot: Slot, seen: PollResult, *, told: bool = False) -> None:
         """Act on what a look shows, or on what a webhook told."""
         now = self._clock.now()
         age = now - slot.born
         reached = seen.phase != "transient" or self._reached()
-        verdict = polls.decide(seen, slot.memory, age=age, own=slot.ref.own, now=now, reached=reached)
-        slot.memory = verdict.memory
+        verdict = poll_rules.conclude(
+            seen, slot.history, age=age, own=slot.ref.own, now=now, host_answers=reached
+        )
+        slot.history = verdict.history
         update = verdict.update
         if verdict.error is not None:
             self._fail(slot, verdict.error)
@@ -373,19 +375,19 @@ class TaskWaiter:
             self._noted.add(note)
             log.warning("task %s: %s; waiting goes on", slot.ref.token, note)
 
-    def _next_look(self, slot: Slot, verdict: polls.Verdict, age: float) -> float:
+    def _next_look(self, slot: Slot, verdict: poll_rules.Conclusion, age: float) -> float:
         if verdict.failures:
-            return age + max(retry.poll_pause(verdict.failures, self._draw), verdict.after)
-        if self._is_told(slot) and verdict.memory is None:
-            return max(self._slow_look(slot, age), age + verdict.after)
+            return age + max(retry.poll_pause(verdict.failures, self._draw), verdict.pause)
+        if self._is_told(slot) and verdict.history is None:
+            return max(self._slow_look(slot, age), age + verdict.pause)
         due = self._policy.next(slot.kind, age)
-        hint = hinted(verdict.update, verdict.after, age)
+        hint = hinted(verdict.update, verdict.pause, age)
         if hint is not None:
             shortest = min(slot.polled.interval, due - age)
             due = age + min(max(hint - age, shortest), LONGEST_GAP)
         if slot.eager:
             due = min(due, age + retry.spread(slot.polled.interval, JITTER, self._draw))
-        return max(due, age + verdict.after)
+        return max(due, age + verdict.pause)
 
     def _slow_look(self, slot: Slot, age: float) -> float:
         """The age of the next look at a task that a webhook will tell of: late, but before a wait ends."""

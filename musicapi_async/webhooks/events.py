@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, cast, overload
 
 import msgspec
 
-from .._wire import codec, polls, signature
+from .._wire import codec, poll_response, signature
 from ..api.families import polled_as
 from ..api.handle import TaskRef
 from ..api.results import Result, TaskUpdate
@@ -281,5 +281,5 @@ def read_update(raw: Mapping[str, Any], ref: TaskRef) -> TaskUpdate:
     polled = polled_as(ref.family, ref.kind)
     if polled is None:
         return TaskUpdate("pending", task_id=ref.task_id, family=ref.family, raw=raw)
-    seen = polls.read_payload(raw, ref=ref, polled=polled)
+    seen = poll_response.judge_webhook(raw, ref=ref, polled=polled)
     return seen.update or TaskUpdate("pending", task_id=ref.task_id, family=ref.family, raw=raw)

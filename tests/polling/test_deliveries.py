@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from musicapi_async._wire.looks import Seen
-from musicapi_async._wire.polls import read_poll
+from musicapi_async._wire.poll_response import PollResult, judge_poll
 from musicapi_async._wire.replies import answer
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
@@ -82,11 +81,11 @@ class Service:
         if not self.lost:
             self.waiter.deliver("sonic", task_id, body(state, task_id))
 
-    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
+    async def look(self, ref: TaskRef, polled: Polled) -> PollResult:
         self.looks[ref.task_id] += 1
         state = "succeeded" if self.clock.now() >= self.ends[ref.task_id] else "running"
         raw = msgspec.json.encode(body(state))
-        return read_poll(answer(200, {}, raw), ref=ref, polled=polled)
+        return judge_poll(answer(200, {}, raw), ref=ref, polled=polled)
 
     async def wait(self, ref: TaskRef) -> TaskUpdate:
         update = await self.waiter.wait(ref, "all", None)

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from musicapi_async._wire import replies
-from musicapi_async._wire.looks import Seen
-from musicapi_async._wire.polls import read_poll
+from musicapi_async._wire.poll_response import PollResult, judge_poll
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
@@ -43,11 +42,11 @@ async def looks_at(
     begun = clock.now()
     ages: list[float] = []
 
-    async def look(ref: TaskRef, polled: Polled) -> Seen:
+    async def look(ref: TaskRef, polled: Polled) -> PollResult:
         await asyncio.sleep(0)
         ages.append(round(clock.now() - begun, 1))
         raw = json.dumps(done if ages[-1] >= done_after else body(ages[-1])).encode()
-        return read_poll(replies.answer(200, headers, raw), ref=ref, polled=polled)
+        return judge_poll(replies.answer(200, headers, raw), ref=ref, polled=polled)
 
     waiter = TaskWaiter(look, policy, clock, random.Random(1), polled_of)
     await waiter.wait(TaskRef(family, "t", submitted_at=clock.time(), own=True), "all", 900)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from musicapi_async._transport.rate import Rate
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async._wire.looks import Seen
+from musicapi_async._wire.poll_response import PollResult
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
@@ -103,16 +103,16 @@ def watch(count: int, gap: float, *, rationed: bool) -> tuple[float, int, list[f
         price = ShadowPrice(partial(limiter.has_long_queue, "poll"), clock.now) if rationed else PRICE
         ends: dict[str, float] = {}
 
-        async def look(ref: TaskRef, _polled: Polled) -> Seen:
+        async def look(ref: TaskRef, _polled: Polled) -> PollResult:
             nonlocal polls
             async with limiter.slot("poll"):
                 now = loop.time()
             polls += 1
             firsts.setdefault(ref.task_id, now)
             if now < ends[ref.task_id]:
-                return Seen(phase="running", update=TaskUpdate("running"))
+                return PollResult(phase="running", update=TaskUpdate("running"))
             late.append(now - ends[ref.task_id])
-            return Seen(phase="done", update=TaskUpdate("succeeded", result=Clips((), None)))
+            return PollResult(phase="done", update=TaskUpdate("succeeded", result=Clips((), None)))
 
         waiter = TaskWaiter(
             look, Learned(price=price, draw=drawing(rng)), clock, drawing(Random(2)), lambda _ref: polled

@@ -12,8 +12,7 @@ import msgspec
 import pytest
 
 from musicapi_async._wire import replies
-from musicapi_async._wire.looks import Seen
-from musicapi_async._wire.polls import read_poll, unanswered
+from musicapi_async._wire.poll_response import PollResult, judge_poll, without_response
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import Task, TaskRef
@@ -63,18 +62,18 @@ class Service:
         self.started[task_id] = self.clock.now()
         return TaskRef("sonic", task_id, kind, self.clock.time(), own=True)
 
-    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
+    async def look(self, ref: TaskRef, polled: Polled) -> PollResult:
         await asyncio.sleep(0.05)
         age = self.clock.now() - self.started[ref.task_id]
         self.looks[ref.task_id] += 1
         self.at.setdefault(ref.task_id, []).append(age)
         answer = self.answers(ref, age) or self.normal(age)
         if isinstance(answer, ConnectionLostError):
-            return unanswered(answer, ref=ref)
+            return without_response(answer, ref=ref)
         if isinstance(answer, Exception):
             raise answer
         status, body = answer
-        return read_poll(replies.answer(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
+        return judge_poll(replies.answer(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
 
     def normal(self, age: float) -> tuple[int, Any]:
         if age < self.stream_after:
@@ -431,7 +430,7 @@ async def test_no_more_polls_at_once_than_allowed() -> None:
     most = 0
     plain = service.look
 
-    async def look(ref: TaskRef, polled: Polled) -> Seen:
+    async def look(ref: TaskRef, polled: Polled) -> PollResult:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -562,7 +561,7 @@ async def test_a_poll_held_back_by_a_refusal_of_another_says_so() -> None:
     service.answers = lambda ref, age: (429, {"type": "rate_limited", "error": "Too many requests."})
     plain = service.look
 
-    async def look(ref: TaskRef, polled: Polled) -> Seen:
+    async def look(ref: TaskRef, polled: Polled) -> PollResult:
         if ref.task_id == "held":
             await asyncio.sleep(1e6)
         return await plain(ref, polled)

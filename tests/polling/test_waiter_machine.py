@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from musicapi_async._wire.looks import Seen
-from musicapi_async._wire.polls import read_payload, unanswered
+from musicapi_async._wire.poll_response import PollResult, judge_webhook, without_response
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import Task, TaskRef
@@ -77,14 +76,14 @@ class World:
             state, url = ("succeeded", FILE) if fate == "succeeds" else ("failed", "")
         return {"code": 200, "data": [{"clip_id": "c", "state": state, "audio_url": url}]}
 
-    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
+    async def look(self, ref: TaskRef, polled: Polled) -> PollResult:
         self.looking += 1
         self.most_looking = max(self.most_looking, self.looking)
         try:
             await asyncio.sleep(self.rng.uniform(0.01, 2.0))
             if self.rng.random() < self.trouble:
-                return unanswered(ConnectionLostError("gone", sent=True), ref=ref)
-            return read_payload(self.body(ref.task_id), ref=ref, polled=polled)
+                return without_response(ConnectionLostError("gone", sent=True), ref=ref)
+            return judge_webhook(self.body(ref.task_id), ref=ref, polled=polled)
         finally:
             self.looking -= 1
 
