@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ._transport.rate import Rate
     from ._transport.rate_limiter import RateLimiter
     from .jobs.base import JobStore
-    from .polling.schedule import PollPolicy
+    from .polling.schedule import PollSchedule
     from .runtime import Runtime
     from .webhooks import Event, Inbox, Webhooks
 
@@ -55,7 +55,7 @@ class Core:
         base_url: str,
         rate_limit: str | Rate | None,
         max_in_flight: int | None,
-        polling: PollPolicy | None,
+        polling: PollSchedule | None,
         store: JobStore | None,
         limiter: RateLimiter | None,
         session: aiohttp.ClientSession | None,
@@ -323,15 +323,14 @@ def _limiter(rate_limit: str | Rate | None, max_in_flight: int | None, clock: Cl
         raise RequestValidationError(f"rate_limit: {error}", field="rate_limit") from error
 
 
-def _learned(limiter: RateLimiter, clock: Clock, draw: Draw) -> PollPolicy:
-    """The default policy; where polls are capped, their price follows from the queue for them."""
+def _learned(limiter: RateLimiter, clock: Clock, draw: Draw) -> PollSchedule:
+    """Return the default schedule; where polls are capped, their cost follows from the queue for them."""
     from ._transport.rate_limiter import MemoryLimiter
-    from .polling.price import PRICE, ShadowPrice
-    from .polling.schedule import Learned
+    from .polling.schedule import LearnedSchedule, PollCost
 
     if not (isinstance(limiter, MemoryLimiter) and limiter.has_rate("poll")):
-        return Learned(price=PRICE, draw=draw)
-    return Learned(price=ShadowPrice(partial(limiter.has_long_queue, "poll"), clock.now), draw=draw)
+        return LearnedSchedule(draw=draw)
+    return LearnedSchedule(poll_cost=PollCost(partial(limiter.has_long_queue, "poll"), clock.now), draw=draw)
 
 
 def _outside_line() -> str:

@@ -17,29 +17,17 @@ from ._transport.permits import Permit
 from ._transport.rate_limiter import RateLimiter
 from ._transport.session import Session
 from ._wire.poll_response import PollResult
+from ._wire.redaction import Redactor
 from ._wire.retry import Draw
 from .api.families import SAME_FAMILY, polled_as
 from .api.handle import TaskRef
 from .api.operation import Polled
 from .api.results import TaskUpdate
 from .clock import Clock
-from .errors import RequestValidationError
 from .jobs.ledger import Ledger
 from .options import Options
-from .polling.schedule import PollPolicy
-from .polling.waiter import TaskWaiter
-
-
-def polled_of(ref: TaskRef) -> Polled:
-    """How the task is polled; `RequestValidationError` for a family that has no tasks."""
-    polled = polled_as(ref.family, ref.kind)
-    if polled is None:
-        raise RequestValidationError(
-            f"family: one whose tasks can be polled, such as 'sonic', got {ref.family!r}",
-            field="family",
-            value=repr(ref.family),
-        )
-    return polled
+from .polling.schedule import PollSchedule
+from .polling.waiter import TaskWaiter, polled_of
 
 
 class Runtime:
@@ -50,7 +38,7 @@ class Runtime:
         *,
         session: Session,
         limiter: RateLimiter,
-        policy: PollPolicy,
+        policy: PollSchedule,
         clock: Clock,
         draw: Draw,
         path_of: Callable[[str], str],
@@ -63,17 +51,7 @@ class Runtime:
         self.process: Final = os.getpid()
         self.session: Final = session
         self.caller: Final = ApiCaller(session, limiter, clock, path_of, permits)
-        self.waiter: Final = TaskWaiter(
-            self._look,
-            policy,
-            clock,
-            draw,
-            polled_of=polled_of,
-            ended=self._ended,
-            lost=self._freed,
-            reached=lambda: session.reached,
-            redactor=session.redactor,
-        )
+        self.waiter: Final = TaskWaiter(self, policy, clock, draw)
         self.downloader: Final = Downloader(session, limiter, clock, draw)
         self.ledgers: Final[set[Ledger]] = set()
         self._notes: Final[set[asyncio.Task[None]]] = set()
@@ -81,15 +59,29 @@ class Runtime:
         self._gone: Final = asyncio.Event()
         self.keeper: AsyncGenerator[None, None] | None = None
 
-    async def _look(self, ref: TaskRef, polled: Polled) -> PollResult:
+    @property
+    def redactor(self) -> Redactor:
+        """Hides the secrets of this client in texts."""
+        return self.session.redactor
+
+    @property
+    def host_answers(self) -> bool:
+        """True once the host has given any response below 500."""
+        return self.session.reached
+
+    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+        """Poll a task with one attempt; a failure is a result, too."""
         return await self.caller.look(ref, polled, self._once)
 
     def _freed(self, ref: TaskRef) -> None:
         for word in SAME_FAMILY.get(ref.family, (ref.family,)):
             self.caller.task_ended(word, ref.task_id)
 
-    def _ended(self, ref: TaskRef, update: TaskUpdate) -> None:
+    def polling_ended(self, ref: TaskRef, update: TaskUpdate | None) -> None:
+        """Free the permit of a task, and write its end down; None if it cannot be polled any more."""
         self._freed(ref)
+        if update is None:
+            return
         for ledger in self.ledgers:
             if ledger.knows_end_of(ref):
                 continue  # whoever looks again at a task that has ended tells no news
@@ -117,7 +109,7 @@ class Runtime:
         if seen.update is None:
             raise seen.error or AssertionError("a look without an update has an error")
         if seen.update.is_terminal:
-            self._ended(ref, seen.update)
+            self.polling_ended(ref, seen.update)
         return seen.update
 
     async def keep(self) -> None:
