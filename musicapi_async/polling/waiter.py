@@ -193,7 +193,8 @@ class TaskWaiter:
         """
         check_until(until)
         started = self._clock.now()
-        waiting: dict[Slot, list[Task[R]]] = {}
+        waiting: dict[Slot, Task[R]] = {}
+        duplicates: dict[Slot, list[Task[R]]] = {}  # further handles of the same tasks
         limits = {self._limit(task.ref, timeout) for task in tasks}
         ended = UpdateQueue(
             wants_stream=until == "stream", until=until, end=started + min(limits, default=NEVER)
@@ -202,9 +203,9 @@ class TaskWaiter:
             for number, task in enumerate(tasks, 1):
                 known = self._slots.get((task.family, task.task_id))
                 if known is not None and known in waiting:
-                    waiting[known].append(task)
+                    duplicates.setdefault(known, []).append(task)
                 else:
-                    waiting[self._subscribe(task.ref, ended)] = [task]
+                    waiting[self._subscribe(task.ref, ended)] = task
                 if number % TASKS_PER_TURN == 0:
                     await asyncio.sleep(0)
             while waiting:
@@ -218,15 +219,15 @@ class TaskWaiter:
                 slot, outcome = item
                 if slot not in waiting:
                     continue  # it had ended before
-                handles = waiting.pop(slot)
+                handles = [waiting.pop(slot), *duplicates.get(slot, ())]
                 self._unsubscribe(slot, ended)
                 _store_last(slot, handles)
                 for task in handles:
                     yield task, outcome
         finally:
-            for slot, handles in waiting.items():
+            for slot, task in waiting.items():
                 self._unsubscribe(slot, ended)
-                _store_last(slot, handles)
+                _store_last(slot, [task, *duplicates.get(slot, ())])
 
     @property
     def watched(self) -> int:
@@ -260,7 +261,7 @@ class TaskWaiter:
         if slot is not None:
             result = self._judge(body, slot.ref, slot.polled)
             self._webhooks.expect(key)  # after a webhook about the beginning, one about the end will come
-            if not _goes_back(slot.last, result.update):
+            if not _goes_back(slot.last, result.update, with_webhooks=True):
                 self._apply(slot, result, from_webhook=True)
             return True
         ref = TaskRef(family, task_id)
@@ -383,7 +384,7 @@ class TaskWaiter:
                 return
             self._schedule.observed(slot.kind, False, slot.polled_at, age)
             slot.polled_at = age
-            if not _goes_back(slot.last, update):  # a webhook may overtake a poll
+            if not _goes_back(slot.last, update, with_webhooks=self._webhooks.is_expected(slot.key)):
                 slot.state = update.state
                 stored = len(self._slots) <= MOST_UPDATES or update.clips.has_succeeded
                 slot.last = update if stored else None
@@ -455,9 +456,21 @@ def _store_last(slot: Slot, tasks: Sequence[Task[R]]) -> None:
             task.last = slot.last
 
 
-def _goes_back(last: TaskUpdate | None, update: TaskUpdate | None) -> bool:
-    """Return True for an update that another one overtook: it shows less than is known."""
+def _goes_back(last: TaskUpdate | None, update: TaskUpdate | None, *, with_webhooks: bool) -> bool:
+    """Return True for an update that another one overtook: it shows less than is known.
+
+    A webhook may overtake a poll, and a poll a webhook. Without webhooks, polls of a task follow each other,
+    and the links of unfinished clips, which cost most of the time to read, need no comparison.
+    """
     if last is None or update is None or update.is_terminal:
         return False
-    began = last.state != "pending" and update.state == "pending"
-    return began or len(update.clips.succeeded) < len(last.clips.succeeded)
+    if last.state != "pending" and update.state == "pending":
+        return True
+    if last.clips.has_succeeded and len(update.clips.succeeded) < len(last.clips.succeeded):
+        return True
+    return with_webhooks and _links(update) < _links(last)
+
+
+def _links(update: TaskUpdate) -> int:
+    """Return the number of clips that can be heard."""
+    return sum(clip.audio_url is not None for clip in update.clips)

@@ -244,24 +244,28 @@ async def test_overtaken_webhook_takes_no_clip_back() -> None:
 
 
 class SlowPolls(ScriptedClient):
-    """A task that is 'pending' when a poll is sent, and a poll that takes ten seconds."""
+    """Polls that take ten seconds, and give these bodies one after the other."""
 
-    def __init__(self, *later: str) -> None:
+    def __init__(self, *bodies: dict[str, Any]) -> None:
         super().__init__()
-        self.states = iter(("pending", *later))
+        self.bodies = iter(bodies)
         self.sent = 0
 
     async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
         self.sent += 1
-        state = next(self.states)
+        raw = msgspec.json.encode(next(self.bodies))
         await asyncio.sleep(10)
-        found = {"type": "not_ready"} if state == "pending" else body(state)
-        return judge_poll(answer(200, {}, msgspec.json.encode(found)), ref=ref, polled=polled)
+        return judge_poll(answer(200, {}, raw), ref=ref, polled=polled)
 
 
-async def test_overtaken_poll_takes_no_update_back() -> None:
-    """A webhook says 'running' while a poll that will say 'pending' is still under way: no step back."""
-    client = SlowPolls("running", "succeeded")
+NOT_READY = {"type": "not_ready"}
+NO_STREAM = {"code": 200, "data": [{"clip_id": "c1", "state": "running", "audio_url": None}]}
+
+
+@pytest.mark.parametrize("overtaken", [NOT_READY, NO_STREAM])
+async def test_overtaken_poll_takes_no_update_back(overtaken: dict[str, Any]) -> None:
+    """A webhook brings the stream while a poll without it is under way: the poll changes nothing."""
+    client = SlowPolls(overtaken, body("running"), body("succeeded"))
     clock = Clock()
     waiter = TaskWaiter(client, Every(30), clock, drawing(random.Random(1)))
     ref = TaskRef("sonic", "t", "create_music", clock.time(), own=True)
@@ -283,7 +287,7 @@ async def test_overtaken_poll_takes_no_update_back() -> None:
     assert (await wait).result is not None
     await watching
     assert states == ["pending", "running", "succeeded"]
-    assert "pending" not in on_handle
+    assert on_handle == ["running", "running", "succeeded"]
     assert client.ended == ["t"]
     await waiter.aclose()
 
