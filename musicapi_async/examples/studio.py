@@ -52,7 +52,7 @@ class Studio:
     def order(
         self, description: str, persona_id: str = "", instrumental: bool = False, key: str = ""
     ) -> Record:
-        """Order a song, once for the same `key`; it is made beside the request, and `feed` has its progress."""
+        """Order a song, once for the same `key`; it is made beside the request, and `feed` shows it."""
         song_id = f"song-{key or secrets.token_hex(16)}"
         if (known := self._records.get(song_id)) is not None:
             return known

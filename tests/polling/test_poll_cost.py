@@ -70,7 +70,7 @@ def test_no_clock_breaks_the_cost(steps: list[tuple[float, bool]]) -> None:
         assert LOWEST_COST <= queue.cost() <= HIGHEST_COST
 
 
-def test_an_hour_without_polls_raises_no_cost() -> None:
+def test_hour_without_polls_raises_no_cost() -> None:
     """A queue that is found after a long silence raises the cost by a moment's worth only."""
     queue = Queue()
     queue.cost()

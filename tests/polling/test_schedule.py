@@ -84,7 +84,7 @@ durations = st.lists(st.floats(0.5, 1500), max_size=60)
     st.integers(),
 )
 def test_floors_and_ceilings_hold(lives: list[float], kind: str, seed: int) -> None:
-    """No poll comes before its floor, none more than a jittered minute after the last, whatever was learned."""
+    """No poll comes before its floor, none more than a jittered minute after the last, after any tasks."""
     schedule = LearnedSchedule(draw=drawing(Random(seed)))
     for duration in lives:
         live(schedule, kind, duration)
