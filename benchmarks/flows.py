@@ -30,9 +30,9 @@ from report import Report, arguments
 
 import musicapi_async
 from musicapi_async import Clock, MusicAPI, Webhooks
-from musicapi_async.batch import run_batch
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.webhooks import sign
+from musicapi_async.workflows import run_batch
 
 PACKAGE = Path(musicapi_async.__file__).parent
 APART = ("sandbox", "cli", "examples", "testing")
@@ -100,7 +100,7 @@ def walked(seen: set[CodeType]) -> tuple[set[str], set[str]]:
 @contextmanager
 def sandbox() -> Iterator[dict[str, str]]:
     """A sandbox in a process of its own; gives its `base_url` and `api_key`."""
-    command = "from musicapi_async.cli.main import main; main()"
+    command = "from musicapi_async.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "--json", "sandbox", "--port", "0", "--speed", f"{SPEED:g}"],
         stdout=subprocess.PIPE,

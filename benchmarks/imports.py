@@ -24,8 +24,8 @@ PROGRAMS = {
     FOUR: ["-c", "import aiohttp, msgspec, anyio, backoff"],
     "aiohttp alone": ["-c", "import aiohttp"],
     PACKAGE: ["-c", "import musicapi_async"],
-    OPENED: ["-c", "import musicapi_async, musicapi_async.runtime"],
-    HELP: ["-c", "from musicapi_async.cli.main import main; main()", "--help"],
+    OPENED: ["-c", "import musicapi_async, musicapi_async._transport.session"],
+    HELP: ["-c", "from musicapi_async.cli import main; main()", "--help"],
 }
 
 

@@ -29,7 +29,7 @@ from ..errors import (
     TaskFailedError,
 )
 from .redaction import NOTHING_KNOWN, Redactor
-from .replies import TOO_FAST, Answer, error_of, error_text
+from .response import TOO_FAST, Response, error_of, error_text
 
 Phase = Literal[
     "pending", "running", "done", "failed", "refused", "transient", "rate_limited", "missing", "unconfirmed"
@@ -80,7 +80,7 @@ class PollResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.update.result if self.update is not None else None
 
 
-def judge_poll(response: Answer, *, ref: TaskRef, polled: Polled) -> PollResult:
+def judge_poll(response: Response, *, ref: TaskRef, polled: Polled) -> PollResult:
     """Judge the response to a poll. Never raises."""
     return PollResponse(response, ref, polled).judge()
 
@@ -99,7 +99,7 @@ def judge_webhook(
     Returns:
         The judgement. Never raises.
     """
-    response = PollResponse(Answer(200, {}, body, json=True, redactor=redactor), ref, polled)
+    response = PollResponse(Response(200, {}, body, json=True, redactor=redactor), ref, polled)
     event = text_or_none(response.body.get("event")) or ""
     return response.failed_by_event() if event.lower() == FAILED_EVENT else response.judge()
 
@@ -114,7 +114,7 @@ class PollResponse:
 
     __slots__ = ("body", "polled", "ref", "response", "type")
 
-    def __init__(self, response: Answer, ref: TaskRef, polled: Polled) -> None:
+    def __init__(self, response: Response, ref: TaskRef, polled: Polled) -> None:
         self.response = response
         self.ref = ref
         self.polled = polled

@@ -36,6 +36,8 @@ from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent, receive_we
 from ..webhooks.streams import HEARTBEAT
 from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
 
+__all__ = ["CLIENT", "Authorize", "setup"]
+
 log: Final = logging.getLogger("musicapi_async")
 
 CLIENT: Final = web.AppKey("musicapi_async", MusicAPI)

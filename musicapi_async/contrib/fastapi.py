@@ -35,14 +35,13 @@ import anyio
 
 try:
     from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
+    from starlette.background import BackgroundTask
     from starlette.requests import ClientDisconnect, HTTPConnection
     from starlette.types import Receive, Scope, Send
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"musicapi_async.contrib.fastapi needs the extra [fastapi] ({missing.name} is not installed): "
-        "pip install -e '.[fastapi]' in a clone of musicapi_async, or pip install fastapi uvicorn anywhere",
-        name=missing.name,
-    ) from missing
+    from ..extras import missing_extra
+
+    raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
 from ..api.handle import Task
 from ..client import MusicAPI
@@ -60,6 +59,8 @@ from ..webhooks import (
 from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent, receive_webhook
 from ..webhooks.streams import HEARTBEAT
 from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
+
+__all__ = ["Authorize", "Client", "add_problem_handler", "client_of", "end_streams", "lifespan", "router"]
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -178,7 +179,7 @@ def router(
         """Stream the updates of a task as server-sent events, until its end.
 
         Each event is named `update` and holds the whole state; the last has `ended` true. An event named
-        `problem` ends a stream that cannot go on.
+        `problem` ends a stream that cannot continue.
         """
         may = None if authorize is None else partial(authorize, request)
         found = await visitors.watch(client, token, last_event_id, may)
@@ -212,7 +213,7 @@ def router(
             summary="Updates of a task",
             response_description="Server-sent events.",
             responses={
-                204: {"description": "This browser has seen the end of the task."},
+                204: {"description": "This browser has the end of the task."},
                 **_problems({404: "No such task, or not this visitor's.", 502: "The service has a problem."}),
             },
         )
@@ -237,12 +238,12 @@ _WEBHOOK_INPUT: Final[dict[str, Any]] = {
 def add_problem_handler(app: FastAPI) -> None:
     """Answer errors of this package with problem documents that leak nothing; the log has the whole text."""
 
-    async def answer(request: Request, error: Exception) -> Response:
+    async def handle(request: Request, error: Exception) -> Response:
         path = request.url.path
         log.warning("%s %s: %s", loggable(request.method), loggable(path), loggable(error))
         return problem_response(problem_of(error))
 
-    app.add_exception_handler(MusicAPIError, answer)
+    app.add_exception_handler(MusicAPIError, handle)
 
 
 def problem_response(problem: Problem) -> Response:
@@ -276,9 +277,9 @@ class EventStream(Response):
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
         # FastAPI makes no OpenAPI document for a response class without the parameter `status_code`.
-        self._chunks = chunks
+        self._chunks: AsyncGenerator[bytes, None] = chunks
         self.status_code = status_code
-        self.background = None
+        self.background: BackgroundTask | None = None
         self.init_headers(dict(STREAM_HEADERS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

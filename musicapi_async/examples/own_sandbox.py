@@ -72,10 +72,10 @@ async def _running(path: Path) -> Address | None:
         address = msgspec.json.decode(await anyio.Path(path).read_bytes(), type=Address)
     except (OSError, msgspec.MsgspecError):
         return None
-    return address if await answers(address) else None
+    return address if await is_running(address) else None
 
 
-async def answers(address: Address) -> bool:
+async def is_running(address: Address) -> bool:
     """Return True if the sandbox gives its balance; the request also prevents it from ending."""
     async with MusicAPI(
         address.api_key, base_url=address.base_url, max_retries=0, attempt_timeout=2.0

@@ -37,8 +37,10 @@ try:
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ModuleNotFoundError as missing:
+    from ..extras import missing_extra
+
     raise SystemExit(
-        f"{missing.name} is missing: pip install -e '.[fastapi,sandbox]' in the clone of musicapi_async"
+        str(missing_extra("The example service", "fastapi,sandbox", str(missing.name)))
     ) from missing
 
 from ..client import MusicAPI
@@ -58,7 +60,7 @@ from ..options import LOOPBACK, find_base_url, find_key
 from ..webhooks import Event, Webhooks
 from ..webhooks.problems import INVALID, Problem
 from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, read_body
-from .own_sandbox import Address, answers, find_or_start
+from .own_sandbox import Address, find_or_start, is_running
 from .records import Records
 from .studio import Studio
 
@@ -165,8 +167,8 @@ class Gatekeeper:
         try:
             check_visitor(self._settings, HTTPConnection(scope))
         except HTTPException as refused:
-            answer = JSONResponse({"detail": refused.detail}, refused.status_code, {"Connection": "close"})
-            await answer(scope, receive, send)
+            response = JSONResponse({"detail": refused.detail}, refused.status_code, {"Connection": "close"})
+            await response(scope, receive, send)
             return
         if scope["path"] == WEBHOOK_PATH:
             await self._app(scope, receive, send)
@@ -215,8 +217,8 @@ async def address_of(settings: Settings) -> tuple[Address, bool]:
 def client_for(address: Address, settings: Settings, secret: str) -> MusicAPI:
     """Return a client; with webhooks, if the service that makes the songs can reach this one."""
     local = urlsplit(address.base_url).hostname in LOOPBACK
-    reached = local and _name(settings.here) in LOOPBACK
-    base = settings.public_url or (settings.here if reached else None)
+    reachable = local and _name(settings.here) in LOOPBACK
+    base = settings.public_url or (settings.here if reachable else None)
     return MusicAPI(
         address.api_key,
         base_url=address.base_url,
@@ -304,7 +306,7 @@ def make_app(settings: Settings) -> FastAPI:
 async def _keep(address: Address) -> None:
     while True:
         await asyncio.sleep(KEEP_ALIVE)
-        await answers(address)
+        await is_running(address)
 
 
 class _Server(uvicorn.Server):

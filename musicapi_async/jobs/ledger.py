@@ -10,8 +10,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from .._transport.recording import Earlier
-from ..api.families import SAME_FAMILY
+from .._transport.paid_call import Previous
 from ..api.handle import TaskRef
 from ..api.request import SECRET, without_secrets
 from ..api.results import TaskUpdate
@@ -62,7 +61,7 @@ def request_of(base_url: str, call: str, body: bytes, family: str = "", kind: st
 
 
 class Ledger:
-    """Writes the paid calls of a client into a store. A `Recorder`.
+    """Writes the paid calls of a client into a store. A `JobRecorder`.
 
     `always=False` writes down only calls that have a job key.
     """
@@ -95,13 +94,13 @@ class Ledger:
         request = request_of(self._base_url, call, body, family, kind)
         return JobRecording(self, key or self._new_key(), request)
 
-    def keyed(self, options: Options) -> Options:
+    def with_job_key(self, options: Options) -> Options:
         """The options with a job key, if the call is written down."""
         if options.job_key is not None or not self.always:
             return options
         return msgspec.structs.replace(options, job_key=self._new_key())
 
-    def again(self, job: Job) -> Reopening:
+    def resubmission(self, job: Job) -> Reopening:
         """A recorder for sending an ambiguous or failed job once more."""
         return Reopening(self, job)
 
@@ -135,7 +134,7 @@ class Ledger:
         self.reopen(task)
         others = await self._others_with(key, task)
         if not others:
-            if job.request.family in _words(task):
+            if job.request.family in task.families:
                 task = msgspec.structs.replace(task, family=job.request.family)
             job = await self.store.change(key, states.adopted(task, self.clock.time()), durable=True)
             others = await self._others_with(key, task)  # another process may have heard the same
@@ -148,20 +147,20 @@ class Ledger:
 
     async def _others_with(self, key: str, task: TaskRef) -> list[str]:
         """The keys of other jobs that hold the task."""
-        found = [job.key for word in _words(task) for job in await self.store.find(word, task.task_id)]
+        found = [job.key for word in task.families for job in await self.store.find(word, task.task_id)]
         return [one for one in found if one != key]
 
     def knows_end_of(self, ref: TaskRef) -> bool:
         """Whether that a task ended has been noted lately, so that there is nothing to do."""
-        return _one(ref) in self._ends
+        return ref.key in self._ends
 
     def reopen(self, ref: TaskRef) -> None:
         """There is news of a task: its end is noted when it is seen again."""
-        self._ends.pop(_one(ref), None)
+        self._ends.pop(ref.key, None)
 
     async def ended(self, ref: TaskRef, update: TaskUpdate) -> None:
         """Note that a task ended. A loss here loses nothing: the next look at the task tells it again."""
-        self._ends[_one(ref)] = None  # at once, so that looks in the meantime do not note it, too
+        self._ends[ref.key] = None  # at once, so that looks in the meantime do not note it, too
         while len(self._ends) > ENDS:
             del self._ends[next(iter(self._ends))]
         noted = False
@@ -170,7 +169,7 @@ class Ledger:
         refunded = error.refunded if isinstance(error, TaskFailedError) else None
         why = error.message if error is not None else ""
         try:
-            for word in _words(ref):
+            for word in ref.families:
                 for job in await self.store.find(word, ref.task_id):
                     step = states.ended(ref, outcome, refunded, why, self.clock.time())
                     await self.store.change(job.key, step)
@@ -208,7 +207,7 @@ class Ledger:
 
 
 class JobRecording:
-    """One paid call as it is written down; see `transport.recording.Recording`."""
+    """One paid call as it is written down; see `_transport.paid_call.JobEntry`."""
 
     def __init__(self, ledger: Ledger, key: str, request: JobRequest) -> None:
         self.key: Final = key
@@ -221,7 +220,7 @@ class JobRecording:
         now = ledger.clock.time()
         self._job = Job(key=key, state="reserved", request=request, created_at=now, updated_at=now)
 
-    async def begin(self) -> Earlier | None:
+    async def reserve(self) -> Previous | None:
         """Reserve the key, or give what it was used for before."""
         ledger = self._ledger
         await ledger.save()
@@ -239,7 +238,7 @@ class JobRecording:
                 self._job = job
                 return None
             if job.state in ("accepted", "finished", "failed"):
-                return Earlier(job.task, msgspec.json.decode(job.reply) if job.reply else None)
+                return Previous(job.task, msgspec.json.decode(job.reply) if job.reply else None)
             if job.state == "ambiguous":
                 raise unknown_outcome(job)
             waited = waited + pause if job == last else 0.0
@@ -253,7 +252,7 @@ class JobRecording:
         ledger = self._ledger
         return states.reserve(self.key, self.request, self._holder, ledger.alive, ledger.clock.time())
 
-    async def leaving(self) -> None:
+    async def sending(self) -> None:
         """On disk when this returns: it may have left."""
         step = states.leaving(self._holder, self._ledger.clock.time(), self._balance)
         job = await self._ledger.store.change(self.key, step, durable=True)
@@ -269,7 +268,7 @@ class JobRecording:
             now = self._ledger.clock.time()
             await self._ledger.store.change(self.key, states.returned(self._holder, now))
 
-    async def dropped(self) -> None:
+    async def released(self) -> None:
         """It was not taken, and none follows. An attempt before it may have been: then nobody knows."""
         if self._doubt:
             await self.unknown("an earlier attempt may have been carried out", None)
@@ -294,7 +293,7 @@ class JobRecording:
         step = states.answered(self._holder, self._job, _text(reply), self._ledger.clock.time())
         await self._ledger.keep(self.key, step, "it was answered")
 
-    def balanced(self, before: float | None) -> None:
+    def balance(self, before: float | None) -> None:
         """The credits before the first attempt."""
         self._balance = before
 
@@ -305,6 +304,10 @@ class Reopening:
     def __init__(self, ledger: Ledger, job: Job) -> None:
         self._ledger: Final = ledger
         self._job: Final = job
+
+    def with_job_key(self, options: Options) -> Options:
+        """Return the options as they are: they hold the key."""
+        return options
 
     def record(
         self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
@@ -324,16 +327,6 @@ class _Reopened(JobRecording):
         self._opened = True
         ledger = self._ledger
         return states.reopened(self.key, self._holder, ledger.alive, ledger.clock.time())
-
-
-def _words(ref: TaskRef) -> tuple[str, ...]:
-    """The words for the family of a task."""
-    return SAME_FAMILY.get(ref.family, (ref.family,))
-
-
-def _one(ref: TaskRef) -> tuple[str, str]:
-    """One key for a task, whichever word of its family it is told by."""
-    return _words(ref)[0], ref.task_id
 
 
 def unknown_outcome(job: Job) -> OutcomeUnknownError:

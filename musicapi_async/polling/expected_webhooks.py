@@ -21,8 +21,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from ..api.handle import TaskKey
 from ..clock import Clock
-from .subscribers import Key
 
 SAFETY_POLLS: Final = 3
 """The slow interval is the default deadline of a wait divided by this: a safety net of two polls, and a last
@@ -50,29 +50,29 @@ class ExpectedWebhooks:
         self._unreliable: Final = unreliable
         self._silent = True  # until the first has come: the address may be wrong
         self._shared_until = -math.inf
-        self._more: Final[OrderedDict[Key, bool]] = OrderedDict()
+        self._more: Final[OrderedDict[TaskKey, bool]] = OrderedDict()
         """True while more will come of a task, False once it has ended."""
-        self._bodies: Final[OrderedDict[Key, tuple[Any, bool]]] = OrderedDict()
-        self._abandoned: Final[OrderedDict[Key, None]] = OrderedDict()
+        self._bodies: Final[OrderedDict[TaskKey, tuple[Any, bool]]] = OrderedDict()
+        self._abandoned: Final[OrderedDict[TaskKey, None]] = OrderedDict()
         self._alarm: asyncio.TimerHandle | None = None
 
-    def expect(self, key: Key) -> None:
+    def expect(self, key: TaskKey) -> None:
         """Expect a webhook about this task."""
         _put(self._more, key, True, MOST_TASKS)
 
-    def is_expected(self, key: Key) -> bool:
+    def is_expected(self, key: TaskKey) -> bool:
         """Return True if a webhook about this task will come."""
         return self._more.get(key, False)
 
-    def is_relied_on(self, key: Key) -> bool:
+    def is_relied_on(self, key: TaskKey) -> bool:
         """Return True if a webhook about this task will come to this process, so that polls can be few."""
         return self._more.get(key, False) and not self._silent and self._clock.now() >= self._shared_until
 
-    def is_known(self, key: Key) -> bool:
+    def is_known(self, key: TaskKey) -> bool:
         """Return True for a task that this process submitted or waited for, as far as it remembers."""
         return key in self._more or key in self._bodies or key in self._abandoned
 
-    def abandon(self, key: Key) -> None:
+    def abandon(self, key: TaskKey) -> None:
         """Remember a task of another process whose last wait has gone; its webhook may still come."""
         _put(self._abandoned, key, None, MOST_TASKS)
 
@@ -84,7 +84,7 @@ class ExpectedWebhooks:
         if was_reliable:
             self._unreliable("webhooks are shared with other processes")
 
-    def end(self, key: Key) -> bool:
+    def end(self, key: TaskKey) -> bool:
         """Note that a task has ended; return True if a webhook about it was expected."""
         expected = self._more.get(key, False)
         if expected:
@@ -104,7 +104,7 @@ class ExpectedWebhooks:
         delay = self._clock.real(LATE)
         self._alarm = loop.call_later(delay, self._give_up, context=contextvars.Context())
 
-    def store(self, key: Key, body: Any, *, ended: bool) -> bool:
+    def store(self, key: TaskKey, body: Any, *, ended: bool) -> bool:
         """Store a body for a wait that starts later; return False if the end is already stored."""
         stored = self._bodies.get(key)
         if stored is not None and stored[1]:
@@ -112,7 +112,7 @@ class ExpectedWebhooks:
         _put(self._bodies, key, (body, ended), EARLY_BODIES)
         return True
 
-    def early_body(self, key: Key) -> Any:
+    def early_body(self, key: TaskKey) -> Any:
         """Return the body that came before the wait, or None."""
         stored = self._bodies.get(key)
         return None if stored is None else stored[0]
@@ -129,7 +129,7 @@ class ExpectedWebhooks:
         self._unreliable("webhooks have stopped coming")
 
 
-def _put(items: OrderedDict[Key, V], key: Key, value: V, most: int) -> None:
+def _put(items: OrderedDict[TaskKey, V], key: TaskKey, value: V, most: int) -> None:
     """Put an item last, and drop the oldest beyond `most`."""
     items[key] = value
     items.move_to_end(key)

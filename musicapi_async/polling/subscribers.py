@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from copy import copy
@@ -11,7 +12,7 @@ from typing import Final, Protocol
 
 from .._wire.poll_rules import PollHistory
 from .._wire.redaction import Redactor
-from ..api.handle import TaskRef
+from ..api.handle import TaskKey, TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate, Until
 from ..errors import TaskError, TaskTimeoutError
@@ -22,8 +23,6 @@ NAMED_CLIPS: Final = 4
 LONGEST_ID: Final = 80
 """Characters of a clip's id in a text; the service sends UUIDs."""
 
-Key = tuple[str, str]
-"""Family and task id."""
 OnUpdate = Callable[[TaskUpdate], None]
 """Stores a poll result on the handle of its task."""
 
@@ -80,7 +79,7 @@ class Slot:
         "subscribers",
     )
 
-    def __init__(self, key: Key, ref: TaskRef, polled: Polled, begin: float) -> None:
+    def __init__(self, key: TaskKey, ref: TaskRef, polled: Polled, begin: float) -> None:
         self.key = key
         self.ref = ref
         self.polled = polled
@@ -146,6 +145,23 @@ class Wait:
     def fail(self, slot: Slot, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(copy(error))
+
+
+class Follower:
+    """The subscriber of tasks that are polled although no caller waits for them."""
+
+    __slots__ = ()
+    wants_stream = False
+    end = math.inf
+
+    def notify(self, slot: Slot, update: TaskUpdate) -> None:
+        """Do nothing: the client takes the end of every task."""
+
+    def fail(self, slot: Slot, error: Exception) -> None:
+        """Do nothing."""
+
+
+FOLLOWER: Final = Follower()
 
 
 class UpdateQueue:

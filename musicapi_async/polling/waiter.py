@@ -31,7 +31,7 @@ from .._wire import poll_response, poll_rules, retry
 from .._wire.poll_response import PollResult
 from .._wire.redaction import Redactor
 from ..api.families import polled_as
-from ..api.handle import Task, TaskRef, check_until
+from ..api.handle import Task, TaskKey, TaskRef, check_until
 from ..api.operation import LONGEST_INTERVAL, Polled
 from ..api.results import Result, TaskUpdate, Until
 from ..clock import Clock
@@ -40,7 +40,7 @@ from ..options import check_seconds
 from .due_queue import NEVER, DueQueue
 from .expected_webhooks import SAFETY_POLLS, ExpectedWebhooks
 from .schedule import JITTER, PollSchedule, expected_end
-from .subscribers import Key, OnUpdate, Slot, Subscriber, UpdateQueue, Wait, closed, timed_out
+from .subscribers import FOLLOWER, OnUpdate, Slot, Subscriber, UpdateQueue, Wait, closed, timed_out
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -48,8 +48,8 @@ MOST_NOTES: Final = 100
 """Different unknown shapes and words that are logged at most."""
 MOST_UPDATES: Final = 1000
 """Tasks waited for beyond which the last updates of those without a finished clip (5 kB each) are dropped."""
-TASKS_PER_TURN: Final = 500
-"""Tasks that are taken in at once, in about 5 ms; then the loop has its turn."""
+TASKS_AT_ONCE: Final = 500
+"""Tasks that are subscribed to at once, in about 5 ms, before other tasks of the loop run."""
 CONCURRENCY: Final = 64
 """Polls that run at once; as many as the connection pool keeps."""
 
@@ -114,7 +114,8 @@ class TaskWaiter:
         self._schedule: Final = schedule
         self._clock: Final = clock
         self._draw: Final = draw
-        self._slots: Final[dict[Key, Slot]] = {}
+        self._slots: Final[dict[TaskKey, Slot]] = {}
+        self._followed: Final[list[TaskKey]] = []
         self._queue: Final = DueQueue(clock, self._poll, concurrency)
         self._webhooks: Final = ExpectedWebhooks(clock, self._poll_as_usual)
         self._logged: Final[set[str]] = set()
@@ -201,12 +202,12 @@ class TaskWaiter:
         )
         try:
             for number, task in enumerate(tasks, 1):
-                known = self._slots.get((task.family, task.task_id))
+                known = self._slots.get(task.ref.key)
                 if known is not None and known in waiting:
                     duplicates.setdefault(known, []).append(task)
                 else:
                     waiting[self._subscribe(task.ref, ended)] = task
-                if number % TASKS_PER_TURN == 0:
+                if number % TASKS_AT_ONCE == 0:
                     await asyncio.sleep(0)
             while waiting:
                 item = await ended.next(self._clock.real(started + min(limits, default=NEVER)))
@@ -229,6 +230,19 @@ class TaskWaiter:
                 self._unsubscribe(slot, ended)
                 _store_last(slot, [task, *duplicates.get(slot, ())])
 
+    def follow(self, ref: TaskRef) -> None:
+        """Poll a task that no caller waits for, on its normal schedule, until its end or until `unfollow`."""
+        if not self._closed and ref.key not in self._slots:
+            self._subscribe(ref, FOLLOWER)
+            self._followed.append(ref.key)
+
+    def unfollow(self) -> None:
+        """Poll only the tasks that a caller waits for."""
+        for key in self._followed:
+            if (slot := self._slots.get(key)) is not None:
+                self._unsubscribe(slot, FOLLOWER)
+        self._followed.clear()
+
     @property
     def watched(self) -> int:
         """Number of tasks that are waited for now."""
@@ -246,7 +260,7 @@ class TaskWaiter:
 
     def expect(self, family: str, task_id: str) -> None:
         """Expect a webhook about this task: poll it only as a safety net."""
-        self._webhooks.expect((family, task_id))
+        self._webhooks.expect(TaskRef(family, task_id).key)
 
     def deliver(self, family: str, task_id: str, body: Any) -> bool:
         """Apply the body of a webhook about a task like a poll response.
@@ -256,24 +270,24 @@ class TaskWaiter:
             first terminal body wins; later ones change nothing.
         """
         self._webhooks.arrived()
-        key = (family, task_id)
-        slot = self._slots.get(key)
+        ref = TaskRef(family, task_id)
+        slot = self._slots.get(ref.key)
         if slot is not None:
             result = self._judge(body, slot.ref, slot.polled)
-            self._webhooks.expect(key)  # after a webhook about the beginning, one about the end will come
+            self._webhooks.expect(ref.key)  # after a webhook about the beginning, one about the end will come
             if not _goes_back(slot.last, result.update, with_webhooks=True):
                 self._apply(slot, result, from_webhook=True)
             return True
-        ref = TaskRef(family, task_id)
         update = self._judge(body, ref, polled_of(ref)).update
         ended = update is not None and update.is_terminal
-        if self._webhooks.store(key, body, ended=ended) and update is not None and ended:
+        if self._webhooks.store(ref.key, body, ended=ended) and update is not None and ended:
             self._client.polling_ended(ref, update)
         return False
 
     def knows(self, family: str, task_id: str) -> bool:
         """Return True for a task that was submitted or waited for here, or of which a webhook has come."""
-        return (family, task_id) in self._slots or self._webhooks.is_known((family, task_id))
+        key = TaskRef(family, task_id).key
+        return key in self._slots or self._webhooks.is_known(key)
 
     def stray(self) -> None:
         """Note a webhook about a task of another process: poll on the usual schedule for some time."""
@@ -305,12 +319,11 @@ class TaskWaiter:
         """Return the slot of a task with one more subscriber, and schedule its next poll."""
         if self._closed:
             raise closed(ref, "the client is closed")
-        key = (ref.family, ref.task_id)
-        slot = self._slots.get(key)
+        slot = self._slots.get(ref.key)
         if slot is None:
-            return self._open(key, ref, subscriber)
+            return self._open(ref, subscriber)
         slot.add(subscriber)
-        if subscriber.wants_stream and not slot.busy and not self._webhooks.is_relied_on(key):
+        if subscriber.wants_stream and not slot.busy and not self._webhooks.is_relied_on(ref.key):
             polled = slot.polled
             age = polled.first if slot.polled_at is None else slot.polled_at + polled.interval
             due = max(self._clock.now(), slot.begin + age)
@@ -320,16 +333,16 @@ class TaskWaiter:
             subscriber.notify(slot, slot.last)
         return slot
 
-    def _open(self, key: Key, ref: TaskRef, subscriber: Subscriber) -> Slot:
+    def _open(self, ref: TaskRef, subscriber: Subscriber) -> Slot:
         polled = polled_of(ref)
         now, age = self._clock.now(), 0.0
         if ref.submitted_at:  # not below 0, as after the system's clock was set back
             age = max(0.0, (self._clock.time() - ref.submitted_at) * self._clock.speed)
-        slot = self._slots[key] = Slot(key, ref, polled, now - age)
+        slot = self._slots[ref.key] = Slot(ref.key, ref, polled, now - age)
         slot.subscribers = subscriber
-        if (body := self._webhooks.early_body(key)) is not None:
+        if (body := self._webhooks.early_body(slot.key)) is not None:
             self._apply(slot, self._judge(body, ref, polled), from_webhook=True)
-        elif self._webhooks.is_relied_on(key):
+        elif self._webhooks.is_relied_on(slot.key):
             self._queue.schedule(slot, max(now, slot.begin + self._safety_poll(slot, age)))
         elif ref.own:
             first = polled.first if subscriber.wants_stream else self._schedule.first(slot.kind)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from musicapi_async.client import MusicAPI
     from musicapi_async.sandbox import Sandbox
 
+__all__ = ["SPEED", "musicapi_client", "musicapi_sandbox"]
+
 SPEED: Final = 300.0
 """A song of two minutes takes 0.4 s."""
 

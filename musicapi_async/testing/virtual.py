@@ -4,7 +4,7 @@ A program that waits minutes for a song spends them in timers. On a `VirtualTime
 whenever all tasks wait, the clock of the loop jumps to the next timer. Hours pass in milliseconds, and
 the order of events and the measured intervals are exact, because no scheduling delay is in them.
 
-Real sockets work, such as a test server in the same loop: before each jump the loop looks for real input,
+Real sockets work, such as a test server in the same loop: before each jump the loop polls for real input,
 for `IO_GRACE` if any socket is registered, and it does not jump while a worker thread is known to be busy.
 A peer in another process lives in real time, however, and a virtual minute may pass before it answers.
 
@@ -38,6 +38,8 @@ import anyio.to_thread
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
+
+__all__ = ["DeadlockError", "VirtualTimeLoop"]
 
 IO_GRACE: Final = 0.001
 """Real seconds in which a socket may receive before time jumps. Loopback delivers in about 0.05 ms."""

@@ -109,7 +109,7 @@ _TABLE: Final[tuple[tuple[type[MusicAPIError], Problem], ...]] = (
     (NotFoundError, NO_TASK),
     (EndpointRetiredError, _problem(501, "Not Implemented", "retired", "This is no longer offered.")),
     (BadRequestError,
-     _problem(422, "Unprocessable Content", "refused", "The request was refused as it stands.")),
+     _problem(422, "Unprocessable Content", "refused", "The request was refused.")),
     (JobKeyConflictError,
      _problem(409, "Conflict", "conflict", "The same request was made before with other contents.")),
     (OutcomeUnknownError,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 
 from ..errors import WebhookVerificationError
+from .events import Event, Headers
 from .problems import ENCODED, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
 
 if TYPE_CHECKING:
-    from . import Event, Inbox
-    from .events import Headers
+    from .inbox import Inbox
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -23,7 +23,8 @@ BODY_TIMEOUT: Final = 10.0
 """Real seconds within which the whole body must arrive. 1 MiB takes as long at 0.8 Mbit/s; a sender of single
 bytes would hold its connection for days."""
 
-OnEvent: TypeAlias = "Callable[[Event], Awaitable[object]]"
+OnEvent: TypeAlias = Callable[[Event], Awaitable[object]]
+"""Called with each event once in each process; if it raises, the service gets an error and may repeat it."""
 
 
 async def read_body(parts: AsyncIterator[bytes], limit: int, timeout: float) -> bytes | Problem:

@@ -143,10 +143,10 @@ class Visitors:
         once = client.with_options(max_retries=0).task(task.token)
         lookup = asyncio.get_running_loop().create_task(once.refresh())
         self._looking[key] = lookup
-        lookup.add_done_callback(partial(self._looked_up, key))
+        lookup.add_done_callback(partial(self._lookup_ended, key))
         return lookup
 
-    def _looked_up(self, key: bytes, lookup: asyncio.Task[TaskUpdate]) -> None:
+    def _lookup_ended(self, key: bytes, lookup: asyncio.Task[TaskUpdate]) -> None:
         del self._looking[key]
         if not lookup.cancelled() and isinstance(lookup.exception(), NotFoundError):
             self._missing.pop(key, None)

@@ -28,16 +28,16 @@ async def sent(ledger: Ledger) -> JobRecording:
     """The job 'k', which has left for the first time."""
     recording = ledger.record("k", "POST /sonic/create", BODY, "sonic", "create_music")
     assert recording is not None
-    await recording.begin()
-    await recording.leaving()
+    await recording.reserve()
+    await recording.sending()
     return recording
 
 
 async def sent_again(ledger: Ledger) -> JobRecording:
     """The job 'k', which has left once more because somebody decided so."""
-    recording = ledger.again(await kept(ledger)).record("k", "POST /sonic/create", BODY)
-    await recording.begin()
-    await recording.leaving()
+    recording = ledger.resubmission(await kept(ledger)).record("k", "POST /sonic/create", BODY)
+    await recording.reserve()
+    await recording.sending()
     return recording
 
 
@@ -103,7 +103,7 @@ async def test_a_refused_second_send_keeps_what_was_heard_meanwhile(ledger: Ledg
     await lost(ledger)
     again = await sent_again(ledger)
     await ledger.adopt("k", FIRST)
-    await again.dropped()
+    await again.released()
     assert words(await kept(ledger)) == ("ambiguous", None, ["first"])
 
 
@@ -131,8 +131,8 @@ async def lost_job(ledger: Ledger, key: str) -> JobRecording:
     """A job of which nobody knows what became of it."""
     recording = ledger.record(key, "POST /sonic/create", BODY, "sonic", "create_music")
     assert recording is not None
-    await recording.begin()
-    await recording.leaving()
+    await recording.reserve()
+    await recording.sending()
     await recording.unknown("the connection dropped", None)
     return recording
 

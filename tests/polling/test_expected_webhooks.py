@@ -11,7 +11,7 @@ import pytest
 from scripted import Every, ScriptedClient
 
 from musicapi_async._wire.poll_response import PollResult, judge_poll
-from musicapi_async._wire.replies import answer
+from musicapi_async._wire.response import read_response
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
@@ -76,7 +76,7 @@ class Service(ScriptedClient):
         self.polls[ref.task_id] += 1
         state = "succeeded" if self.clock.now() >= self.ends[ref.task_id] else "running"
         raw = msgspec.json.encode(body(state))
-        return judge_poll(answer(200, {}, raw), ref=ref, polled=polled)
+        return judge_poll(read_response(200, {}, raw), ref=ref, polled=polled)
 
     async def wait(self, ref: TaskRef) -> TaskUpdate:
         update = await self.waiter.wait(ref, "all", None)
@@ -255,7 +255,7 @@ class SlowPolls(ScriptedClient):
         self.sent += 1
         raw = msgspec.json.encode(next(self.bodies))
         await asyncio.sleep(10)
-        return judge_poll(answer(200, {}, raw), ref=ref, polled=polled)
+        return judge_poll(read_response(200, {}, raw), ref=ref, polled=polled)
 
 
 NOT_READY = {"type": "not_ready"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scripted import Every, ScriptedClient
 
-from musicapi_async._wire import replies
+from musicapi_async._wire import response
 from musicapi_async._wire.poll_response import PollResult, judge_poll
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.handle import TaskRef
@@ -42,7 +42,7 @@ async def polled_ages(
             await asyncio.sleep(0)
             ages.append(round(clock.now() - begun, 1))
             raw = json.dumps(done if ages[-1] >= done_after else body(ages[-1])).encode()
-            return judge_poll(replies.answer(200, headers, raw), ref=ref, polled=polled)
+            return judge_poll(response.read_response(200, headers, raw), ref=ref, polled=polled)
 
     waiter = TaskWaiter(Client(), schedule, clock, drawing(random.Random(1)))
     await waiter.wait(TaskRef(family, "t", submitted_at=clock.time(), own=True), "all", 900)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from scripted import Every, ScriptedClient
 
-from musicapi_async._wire import replies
+from musicapi_async._wire import response
 from musicapi_async._wire.poll_response import PollResult, judge_poll, without_response
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.handle import Task, TaskRef
@@ -73,7 +73,9 @@ class Service(ScriptedClient):
         if isinstance(answer, Exception):
             raise answer
         status, body = answer
-        return judge_poll(replies.answer(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
+        return judge_poll(
+            response.read_response(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled
+        )
 
     def normal(self, age: float) -> tuple[int, Any]:
         if age < self.stream_after:

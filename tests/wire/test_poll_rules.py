@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from musicapi_async._wire import poll_response, replies
+from musicapi_async._wire import poll_response, response
 from musicapi_async._wire.poll_response import PollResult
 from musicapi_async._wire.poll_rules import Conclusion, PollHistory, conclude
 from musicapi_async.api.families import polled_as
@@ -45,7 +45,9 @@ def poll(
     assert polled is not None
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return poll_response.judge_poll(
-        replies.answer(status, CIMultiDict(headers or {}), raw), ref=TaskRef(family, "T", kind), polled=polled
+        response.read_response(status, CIMultiDict(headers or {}), raw),
+        ref=TaskRef(family, "T", kind),
+        polled=polled,
     )
 
 
@@ -548,7 +550,9 @@ def test_producer_download_gives_the_requested_file(requested: str, ending: str)
         ref = TaskRef.parse(TaskRef("producer", "T", kind, format=requested).token)
         assert ref is not None
         raw = json.dumps({"code": 200, "data": [links]}).encode()
-        result = poll_response.judge_poll(replies.answer(200, CIMultiDict(), raw), ref=ref, polled=polled)
+        result = poll_response.judge_poll(
+            response.read_response(200, CIMultiDict(), raw), ref=ref, polled=polled
+        )
         assert result.update is not None
         assert result.update.clips[0].final_url == f"https://cdn.example/a.{wanted}"
         assert result.update.clips[0].raw == links

@@ -1,0 +1,310 @@
+"""Errors in the words of the command: exit codes, and texts for people and for scripts.
+
+A text says what happened, whether money moved, and what to do next. The library's own advice is about Python;
+here it is about commands and options.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import click
+
+from ..api.families import FAMILIES
+from ..errors import (
+    APIStatusError,
+    AuthenticationError,
+    ContentModerationError,
+    DownloadError,
+    InsufficientCreditsError,
+    InvalidResponseError,
+    JobKeyConflictError,
+    MusicAPIError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RequestTimeoutError,
+    RequestValidationError,
+    StepFailedError,
+    TaskError,
+    TaskFailedError,
+    TaskTimeoutError,
+)
+from .output import json_line, print_err, visible
+
+# --- exit codes --------------------------------------------------------------------------------------------
+
+
+class ExitCode(IntEnum):
+    """The exit codes, by which scripts tell how the command ended."""
+
+    OK = 0
+    OTHER = 1
+    REFUSED = 2
+    NOT_ALLOWED = 3
+    TASK_FAILED = 4
+    STILL_RUNNING = 5
+    OUTCOME_UNKNOWN = 6
+    INTERRUPTED = 130
+    OUTPUT_LOST = 141
+
+
+EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
+    {
+        ExitCode.OK: "done",
+        ExitCode.OTHER: "the service, the network, a file or the disk failed, or something unexpected",
+        ExitCode.REFUSED: "wrong usage, or refused before sending; nothing was charged",
+        ExitCode.NOT_ALLOWED: "key, permission or credits",
+        ExitCode.TASK_FAILED: "a task failed",
+        ExitCode.STILL_RUNNING: "the time is over; the task is still running, and its token is printed",
+        ExitCode.OUTCOME_UNKNOWN: "outcome unknown: the account may have been charged",
+        ExitCode.INTERRUPTED: "interrupted with Ctrl-C; tasks that are still running are printed",
+        ExitCode.OUTPUT_LOST: "standard output is full or closed, or its reader has ended; paid tasks are "
+        "printed on standard error",
+    }
+)
+"""The meaning of each code, for the help text."""
+
+GRAVEST_FIRST: Final = (
+    ExitCode.OUTCOME_UNKNOWN,
+    ExitCode.OUTPUT_LOST,
+    ExitCode.NOT_ALLOWED,
+    ExitCode.TASK_FAILED,
+    ExitCode.STILL_RUNNING,
+    ExitCode.OTHER,
+    ExitCode.REFUSED,
+    ExitCode.OK,
+)
+"""The order in which a code wins when several tasks end differently: the costliest to overlook first."""
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """Return the exit code for an error."""
+    match error:
+        case OutcomeUnknownError():
+            return ExitCode.OUTCOME_UNKNOWN
+        case RequestValidationError() | JobKeyConflictError():
+            return ExitCode.REFUSED
+        case ContentModerationError():  # a permission by its status, a matter of the text by its meaning
+            return ExitCode.OTHER
+        case AuthenticationError() | PermissionDeniedError():
+            return ExitCode.NOT_ALLOWED
+        case TaskFailedError():
+            return ExitCode.TASK_FAILED
+        case TaskError():
+            return ExitCode.STILL_RUNNING
+        case MusicAPIError(may_have_been_charged=True):
+            return ExitCode.OUTCOME_UNKNOWN
+        case _:
+            return ExitCode.OTHER
+
+
+def gravest(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the code to exit with when several things ended."""
+    return min(codes, key=GRAVEST_FIRST.index, default=ExitCode.OK)
+
+
+# --- advice ------------------------------------------------------------------------------------------------
+
+NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
+    {
+        OutcomeUnknownError: "Do not simply repeat it: compare `musicapi credits` with the balance before, "
+        "and look in the dashboard for the result.",
+        InsufficientCreditsError: "Buy credits; `musicapi credits` shows the balance.",
+        RateLimitedError: "Wait a little and repeat it; it was refused, not charged.",
+        RequestTimeoutError: "Repeat it later; a free call may be repeated as often as you like.",
+        TaskTimeoutError: "Wait for it again, which is free; a new create would be paid for again.",
+    }
+)
+"""The next step, where the library's own hint is about Python."""
+
+IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
+    (re.compile(python), command)
+    for python, command in (
+        (r"`?(?:await )?client\.credits\(\)`?", "`musicapi credits`"),
+        (
+            r"client\.resolve\((\"[^\"]+\"|'[^']+'), task_id=\.\.\.\)",
+            r"`musicapi jobs resolve FILE \1 --task-id ID`",
+        ),
+        (r"client\.resubmit\((\"[^\"]+\"|'[^']+')\)", r"`musicapi jobs resubmit FILE \1`"),
+        (
+            r"client\.task\('(\w+)', '([^']+)'(?:, kind='\w+')?\)\.wait\(\)(?: on an open client)?",
+            r"`musicapi wait \2 --family \1`",
+        ),
+        (r"client\.task\('([^']+)'\)\.wait\(\)(?: on an open client)?", r"`musicapi wait \1`"),
+        (r"clips = await task\.wait\(\)", "`musicapi wait`"),
+        (r"Raise attempt_timeout or deadline with client\.with_options\(\.\.\.\)", "Repeat it later"),
+        (r"Raise deadline with client\.with_options\(\.\.\.\) and download", "Download"),
+        (
+            r"Lower the rate of the client \(`rate_limit=`\), or raise `max_retries`",
+            "Wait a little, or lower --rate-limit",
+        ),
+        (r"Call midi\(\) again", "Repeat the command"),
+        (r"Keep `body` for the vendor's support", "Report it to the vendor's support"),
+        (r'MusicAPI\(sonic_word="suno"\)', "--sonic-word suno"),
+        (r" ?musicapi_async\.workflows\.[^.]*\.\.\., an async function\.", ""),
+        (r"If `clip_id` is set, the upload worked.*", ""),
+        (r" or musicapi_async\.sandbox\.Sandbox", ""),
+        (r" \(out=\)", ""),
+        (r"run_batch\(\.\.\., retry_failed=True\)", "the same command with --retry-failed"),
+        (r"\bbase_url\b", "--base-url"),
+    )
+)
+"""Advice of the library in Python, and the same for users of the command."""
+
+_OPERATION: Final = re.compile(rf"\b({'|'.join(FAMILIES)})\.([a-z]+(?:_[a-z]+)*)\b")
+
+
+def in_commands(text: str, store: str = "FILE") -> str:
+    """Return a text of the library with each call in Python replaced by the command that does the same.
+
+    `store` is the file or folder of the jobs, as a word of a command line.
+    """
+    for python, command in IN_COMMANDS:
+        text = python.sub(command.replace("FILE", store.replace("\\", r"\\")), text)
+    return _OPERATION.sub(_as_command, text)
+
+
+def _as_command(found: re.Match[str]) -> str:
+    is_one = found[2] in FAMILIES[found[1]].operations()
+    return f"`musicapi {found[1]} {found[2].replace('_', '-')}`" if is_one else found[0]
+
+
+ID_HINT: Final = (
+    "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by `musicapi create "
+    "--no-wait`, by Ctrl-C, and as `token` in JSON; with a bare task id, --family names its kind."
+)
+"""The form of a token, and where to find one."""
+
+CLIP_HINT: Final = (
+    "A clip has an id of its own, which is no task's: give the token of the task that made it, or pay for "
+    "links with `musicapi sonic download CLIP_ID --formats mp3 --download DIR`."
+)
+"""The likeliest mistake, since the ids of clips and tasks look alike."""
+
+
+def next_step(error: MusicAPIError) -> str:
+    """Return what the user can do now, in terms of the command; '' if there is nothing."""
+    if isinstance(error, TaskTimeoutError) and any(clip.is_succeeded for clip in error.clips):
+        return f"{NEXT[TaskTimeoutError]} `musicapi wait TOKEN --until first` takes what is ready."
+    if isinstance(error, OutcomeUnknownError) and error.task_id:
+        return f"Do not repeat it: `musicapi wait {error.task_id} --family {error.family}` gives its result."
+    for kind, text in NEXT.items():
+        if isinstance(error, kind):
+            cause = error.__cause__
+            address = cause.hint if isinstance(cause, MusicAPIError) and "base_url" in cause.hint else ""
+            return in_commands(f"{text} {address}".strip())
+    if isinstance(error, NotFoundError) and error.task_id and "base_url" not in error.hint:
+        return (
+            f"Check the id, the family, and that the key belongs to the account that made it. {CLIP_HINT} "
+            f"{ID_HINT}"
+        )
+    if isinstance(error, RequestValidationError) and error.field == "api_key":
+        return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
+    if isinstance(error, StepFailedError) and error.clip_id:
+        return (
+            f"The upload worked: continue from its clip, {error.clip_id}, with `musicapi sonic "
+            "extend-upload-music` or `musicapi sonic cover-upload-music`, instead of uploading again."
+        )
+    return in_commands(error.hint)
+
+
+def what_happened(error: MusicAPIError) -> str:
+    """Return the event itself; fields of a request are named by their option."""
+    if isinstance(error, RequestValidationError) and error.violations and error.call:
+        return "; ".join(f"--{str(one).replace('_', '-', one.field.count('_'))}" for one in error.violations)
+    if isinstance(error, RequestValidationError) and error.field == "api_key":
+        return error.message.replace("pass api_key=... or set MUSICAPI_KEY", "MUSICAPI_KEY is not set")
+    message = in_commands(error.message)
+    if isinstance(error, TaskFailedError):
+        return f"task {error.task_id} failed: {message}"
+    return f"{error.call}: {message}" if error.call else message
+
+
+def money(error: MusicAPIError) -> str:
+    """Return a sentence about credits that were or were not spent, in terms of the command."""
+    if isinstance(error, NotFoundError) and error.task_id:
+        return ""  # it is not known whether such a task exists, nor whether it was paid for
+    return in_commands(error.money)
+
+
+def error_fields(error: MusicAPIError, code: ExitCode) -> dict[str, Any]:
+    """Return an error as a JSON object; the keys are always the same."""
+    status, request_id = _http_of(error)
+    return {
+        "event": "error",
+        "type": type(error).__name__,
+        "message": what_happened(error),
+        "money": money(error),
+        "next": next_step(error),
+        "may_have_been_charged": error.may_have_been_charged,
+        "status": status,
+        "request_id": request_id,
+        "field": error.field if isinstance(error, RequestValidationError) else None,
+        "path": error.path if isinstance(error, DownloadError) else None,
+        "task_id": error.task_id,
+        "family": error.family,
+        "exit_code": code,
+    }
+
+
+def print_error(error: MusicAPIError, code: ExitCode, *, as_json: bool) -> None:
+    """Write an error to standard error."""
+    if as_json:
+        print_err(json_line(error_fields(error, code)))
+        return
+    facts = what_happened(error)
+    status, request_id = _http_of(error)
+    about = [f"HTTP {status}"] if status else []
+    about += [f"request id {request_id}"] if request_id else []
+    if about:
+        facts = f"{facts.rstrip('.')} ({', '.join(about)})"
+    texts = (text for text in (money(error), next_step(error)) if text)
+    print_err("\n".join([labelled(facts), *map(wrapped, texts)]))
+
+
+def _http_of(error: MusicAPIError) -> tuple[int | None, str | None]:
+    """Return the status and the request id of the response that an error is about."""
+    match error:
+        case APIStatusError():
+            return error.status, error.request_id
+        case InvalidResponseError() | DownloadError():
+            return error.status, None
+        case _:
+            return None, None
+
+
+def labelled(text: str) -> str:
+    """Return `text` behind a red "Error:", in lines of the terminal's width."""
+    return f"{click.style('Error:', fg='red', bold=True)} {wrapped(text, first=7)}"
+
+
+def wrapped(text: str, first: int = 0) -> str:
+    """Return `text` in lines of the terminal's width, with whole ids and links.
+
+    `first` is the column at which the first line begins.
+    """
+    width = min(shutil.get_terminal_size().columns, 100)
+    filled = textwrap.fill(
+        visible(text), width, initial_indent=" " * first, break_long_words=False, break_on_hyphens=False
+    )
+    return filled.lstrip()
+
+
+def resume_command(tokens: Sequence[str], folder: Path | None = None) -> str:
+    """Return a command line to copy that waits for tasks, or downloads them if there is a folder for it.
+
+    It has one word per line, because tokens are long.
+    """
+    words = list(tokens) if folder is None else [f"--out {shlex.quote(str(folder))}", *tokens]
+    command = "wait" if folder is None else "download"
+    return " \\\n".join([f"  musicapi {command}", *(f"    {word}" for word in words)])
