@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ._transport.rate import Rate
     from ._transport.rate_limiter import RateLimiter
     from .jobs.base import Job, JobState, JobStore
-    from .polling.schedule import PollPolicy
+    from .polling.schedule import PollSchedule
     from .webhooks import Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
@@ -73,8 +73,8 @@ class MusicAPI:
     `api_key`: else MUSICAPI_KEY or MUSICAPI_API_KEY. `base_url`: else MUSICAPI_BASE_URL, else the service.
     `rate_limit`: creates per time, such as '1/3s' (the documented limit, default) or '20/10s'; None: no
     limit. `max_in_flight`: most tasks submitted and not yet ended (None: no cap). `attempt_timeout`,
-    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a policy of
-    `musicapi_async.polling.schedule`.
+    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a schedule
+    of polls, such as `musicapi_async.polling.LearnedSchedule`.
     `store`: where paid calls are written down before they leave, such as
     `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
@@ -115,7 +115,7 @@ class MusicAPI:
         deadline: float | None = None,
         max_retries: int = 3,
         validate: str = "error",
-        polling: PollPolicy | None = None,
+        polling: PollSchedule | None = None,
         store: JobStore | None = None,
         limiter: RateLimiter | None = None,
         session: aiohttp.ClientSession | None = None,

@@ -14,8 +14,19 @@ task for new ones.
 
 One scheduler polls all tasks of a client: it polls late at first, learns how long such tasks take, and polls
 when a poll pays. Any number of callers may wait for the same task and share its polls.
+
+| module | holds |
+| --- | --- |
+| `waiter` | `TaskWaiter`, which polls and notifies |
+| `due_queue` | the due times of all polls: one timer, a bounded number of workers |
+| `subscribers` | the callers who wait for a task, and the slot that they share |
+| `schedule` | when to poll: `LearnedSchedule`, and `PollCost` where polls are rationed |
+| `duration_model` | how long a kind of task takes, learned from polls |
+| `expected_webhooks` | tasks of which a webhook will come, so that polls are only the safety net |
+
+One response is judged in `_wire/poll_response.py`; `_wire/poll_rules.py` decides what follows from it.
 """
 
-from .schedule import Learned, PollPolicy
+from .schedule import LearnedSchedule, PollCost, PollSchedule
 
-__all__ = ["Learned", "PollPolicy"]
+__all__ = ["LearnedSchedule", "PollCost", "PollSchedule"]

@@ -2,8 +2,7 @@
 
 pytest loads it by itself once the package is installed. The fixtures work under anyio's plugin and under
 pytest-asyncio, whichever runs the test: they are synchronous and start the sandbox in a loop of its own.
-Speed and seed come from the marker: `@pytest.mark.musicapi(speed=1000, seed=7)`; further arguments of
-`Sandbox` may stand there, too.
+Arguments of the sandbox come from the marker: `@pytest.mark.musicapi(speed=1000, seed=7)`.
 """
 
 from __future__ import annotations

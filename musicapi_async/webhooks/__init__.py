@@ -1,4 +1,4 @@
-"""Webhooks: verify and read what the service sends when a task has news, and finish the waits with it.
+"""Webhooks: verify and read the messages of the service about tasks, and finish the waits with them.
 
 ```python
 client = MusicAPI(webhooks=Webhooks(url="https://example.com/hooks/musicapi", secret=secret))

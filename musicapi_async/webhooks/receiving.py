@@ -1,4 +1,4 @@
-"""A delivery of the service, received the same way with every web framework."""
+"""Receive a webhook, the same way with every web framework: read its body in bounds, hand it to the inbox."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BODY_TIMEOUT: Final = 10.0
 bytes would hold its connection for days."""
 
 OnEvent: TypeAlias = Callable[[Event], Awaitable[object]]
-"""Called with each event once in each process; if it raises, the service is asked to send it again."""
+"""Called with each event once in each process; if it raises, the service gets an error and may repeat it."""
 
 
 async def read_body(parts: AsyncIterator[bytes], limit: int, timeout: float) -> bytes | Problem:
@@ -47,7 +47,7 @@ async def read_body(parts: AsyncIterator[bytes], limit: int, timeout: float) -> 
     return TOO_SLOW if deadline.cancelled_caught else bytes(body)
 
 
-async def receive(
+async def receive_webhook(
     inbox: Inbox,
     headers: Headers,
     parts: AsyncGenerator[bytes, None],
@@ -67,15 +67,15 @@ async def receive(
         inbox: the client's.
         headers: as they came.
         parts: the raw body as it arrives; closed at the end.
-        url: the address that was called.
+        url: the URL that was called.
         on_event: called with each event once. If it raises, the event is forgotten, so that the service,
-            which is answered with an error, may send it again.
+            which is answered with an error, may repeat it.
         encoding: the value of the Content-Encoding header.
         limit: bytes of the largest body.
         timeout: real seconds within which the body must be complete.
 
     Returns:
-        What to answer instead of 204, or None.
+        The problem to answer instead of 204, or None.
     """
     if (encoding or "identity").strip().lower() != "identity":
         log.warning("a webhook was refused: Content-Encoding %s", loggable(encoding))
