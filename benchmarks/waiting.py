@@ -32,8 +32,8 @@ from musicapi_async._wire.looks import Seen
 from musicapi_async._wire.polls import read_payload
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
+from musicapi_async.api.task import Task, TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.schedule import Fixed, Learned
 from musicapi_async.polling.waiter import TaskWaiter

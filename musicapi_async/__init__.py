@@ -165,11 +165,11 @@ API takes public URLs only.
 
 from ._version import __version__
 from .api.account import Spending
-from .api.handle import Task, TaskRef
 from .api.lyrics import AlignedLyrics, Lyrics, LyricsDrafts
-from .api.parts import ConcatPairs, Pair, Stem, Stems, Voice, WrittenLyrics
 from .api.replies import Bpm, Credits, Files, Midi, Persona, SongMetadata, Upload, UpsampledTags, Vox, Wav
 from .api.results import Clip, Clips, Result, TaskUpdate
+from .api.stems import ConcatPairs, Pair, Stem, Stems, Voice, WrittenLyrics
+from .api.task import Task, TaskRef
 from .client import MusicAPI
 from .clock import Clock
 from .errors import (

@@ -31,10 +31,10 @@ from ._wire.prepare import check, outside, warn
 from ._wire.redaction import Redactor
 from ._wire.retry import Draw, drawing
 from .api.families import polled_as
-from .api.handle import Task, TaskKey, TaskRef
 from .api.operation import Family, Operation, Polled
 from .api.request import Request
 from .api.results import TaskUpdate, Until
+from .api.task import Task, TaskKey, TaskRef
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
 from .jobs.ledger import Ledger

@@ -16,7 +16,6 @@ import msgspec
 from ._resources import ClientView, Resources
 from .api.account import Account, Spending
 from .api.families import FAMILIES
-from .api.handle import Task, TaskRef, tasks_of
 from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
@@ -25,9 +24,10 @@ from .api.request import check_secrets
 from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
 from .api.sonic import Sonic
-from .api.spelling import did_you_mean
 from .api.studio import Studio
+from .api.suggestions import did_you_mean
 from .api.suno import Suno
+from .api.task import Task, TaskRef, tasks_of
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
 from .files import expand

@@ -21,10 +21,10 @@ from .._wire.prepare import PreparedRequest, encode_any, prepare, prepare_raw
 from .._wire.redaction import Redactor
 from .._wire.response import Pending, Response, read_direct, read_raw, read_response, read_submit
 from .._wire.verdict import PREPARING
-from ..api.handle import TaskRef
 from ..api.operation import Operation
 from ..api.replies import Reply
 from ..api.request import Request
+from ..api.task import TaskRef
 from ..errors import MusicAPIError, RequestTimeoutError
 from ..options import Options
 from .attempts import Attempts

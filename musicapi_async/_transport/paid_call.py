@@ -20,8 +20,8 @@ from .._wire.prepare import BALANCE, PreparedRequest
 from .._wire.redaction import Redactor
 from .._wire.response import Response
 from .._wire.verdict import Outcome, verdict
-from ..api.handle import TaskRef
 from ..api.replies import Credits
+from ..api.task import TaskRef
 from ..errors import (
     APIConnectionError,
     APIStatusError,

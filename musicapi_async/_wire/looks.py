@@ -13,10 +13,10 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from ..api.handle import TaskRef
 from ..api.operation import Polled
-from ..api.parts import Stems, WrittenLyrics, is_pair, read_pairs, read_voice
 from ..api.results import SUCCEEDED, UNDER_WAY, Clip, Clips, Result, TaskUpdate, read_clips
+from ..api.stems import Stems, WrittenLyrics, is_pair, read_pairs, read_voice
+from ..api.task import TaskRef
 from ..api.values import list_or_empty, mapping_or_empty, text_or_none
 from ..errors import (
     InvalidResponseError,

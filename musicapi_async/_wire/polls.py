@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate
+from ..api.task import TaskRef
 from ..api.values import text_or_none
 from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen

@@ -19,10 +19,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import msgspec
 
 from ..api.families import FAMILIES
-from ..api.handle import TaskRef
 from ..api.operation import Operation
 from ..api.producer import RETIRED
 from ..api.request import SECRET, Request, body, check_secrets, refuse, secrets_of, violations
+from ..api.task import TaskRef
 from ..errors import RequestValidationError
 from ..options import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options, leaves_folder
 from . import codec

@@ -40,10 +40,10 @@ import msgspec
 
 from ..errors import BadRequestError
 from ..options import Options
-from .handle import Task
 from .request import FieldInfo, Request, fields, unknown_words
 from .results import Result
-from .spelling import did_you_mean, is_folder, nearest
+from .suggestions import did_you_mean, is_folder, nearest
+from .task import Task
 
 P = ParamSpec("P")
 Req = TypeVar("Req", bound=Request)

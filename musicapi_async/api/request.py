@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from ..errors import RequestValidationError, Violation
 from ..options import is_protected
-from .spelling import did_you_mean
+from .suggestions import did_you_mean
 from .values import KNOWN, LINK, SHORTEST_SECRET, WebhookSecret, WebhookUrl
 
 LOCAL: Final = "local"

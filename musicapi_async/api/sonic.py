@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import sonic_songs as songs
-from . import sonic_tools as tools
+from . import clip_requests as tools
+from . import song_requests as songs
 from .lyrics import AlignedLyrics, LyricsDrafts
 from .operation import Family, Polled, Repeat, calls, submits
-from .parts import Stems, Voice
 from .replies import Bpm, Files, Midi, Persona, Upload, UpsampledTags, Vox, Wav
 from .request import GetMusic
 from .results import Clips, TaskUpdate
+from .stems import Stems, Voice
 
 SONGS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=900)
 STEMS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=1800)

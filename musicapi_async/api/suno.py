@@ -6,12 +6,12 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from . import sonic_songs as songs
+from . import song_requests as songs
 from .operation import Family, Polled, calls, submits
-from .parts import WrittenLyrics
 from .replies import SongMetadata
 from .request import GetMusic, Request
 from .results import Clips, TaskUpdate
+from .stems import WrittenLyrics
 
 SONGS: Final = Polled("/suno/clip/{task_id}", "sonic", first=15, interval=15, deadline=900)
 LYRICS: Final = Polled(

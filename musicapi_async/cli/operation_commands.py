@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..api.families import FAMILIES
-from ..api.handle import TaskRef
 from ..api.lyrics import AlignedLyrics
 from ..api.operation import Family, Operation
 from ..api.replies import Files, Midi, Wav
 from ..api.request import refuse, violations
 from ..api.results import TaskUpdate
+from ..api.task import TaskRef
 from ..errors import DownloadError
 from .error_texts import ExitCode
 from .invocation import Command, Group, Invocation

@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from ..api.operation import Operation
 from ..api.request import SECRET, FieldInfo
-from ..api.spelling import did_you_mean
+from ..api.suggestions import did_you_mean
 from ..errors import RequestValidationError, Violation
 from ..files import expand
 from ..options import check_seconds

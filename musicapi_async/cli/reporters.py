@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 import msgspec
 
-from ..api.handle import Task
 from ..api.lyrics import AlignedLyrics
-from ..api.parts import ConcatPairs, Stem
 from ..api.replies import Credits
 from ..api.results import Clip, Clips, Result, TaskUpdate
+from ..api.stems import ConcatPairs, Stem
+from ..api.task import Task
 from ..api.values import RAW_NAME, list_or_empty, mapping_or_empty
 from ..errors import MusicAPIError, TaskFailedError
 from .error_texts import resume_command

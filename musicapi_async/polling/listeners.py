@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from .._wire import polls
-from ..api.handle import TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate, Until
+from ..api.task import TaskRef
 from .schedule import MOST_KINDS
 
 Key = tuple[str, str]

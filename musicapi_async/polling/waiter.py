@@ -30,9 +30,9 @@ import anyio
 from .._wire import polls, retry
 from .._wire.looks import Seen
 from .._wire.redaction import NOTHING_KNOWN, Redactor
-from ..api.handle import Task, TaskRef, check_until
 from ..api.operation import Polled
 from ..api.results import Result, TaskUpdate, Until
+from ..api.task import Task, TaskRef, check_until
 from ..clock import Clock
 from ..errors import TaskError, TaskTimeoutError
 from ..options import check_seconds

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 import msgspec
 
 from .._wire import signature
-from ..api.handle import TaskRef
 from ..api.request import Request
+from ..api.task import TaskRef
 from ..api.values import SHORTEST_SECRET
 from ..errors import RequestValidationError
 from ..options import is_protected

@@ -26,7 +26,7 @@ import msgspec
 from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.request import Request, fields, violations
-from ..api.spelling import is_folder, nearest
+from ..api.suggestions import is_folder, nearest
 from ..errors import RequestValidationError, Violation
 from .manifest_rows import Fault, Form, Row, form_of, json_rows, table_rows, text_of
 

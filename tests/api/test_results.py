@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from typing import Any
 
 import msgspec
@@ -11,32 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import musicapi_async.api as room
-from musicapi_async.api import (
-    account,
-    families,
-    handle,
-    lyrics,
-    nuro,
-    operation,
-    producer,
-    replies,
-    request,
-    results,
-    riffusion,
-    sonic_songs,
-    sonic_tools,
-    studio,
-    suno,
-    values,
-)
+from musicapi_async.api import replies
 from musicapi_async.api.lyrics import AlignedLyrics, LyricsDrafts
-from musicapi_async.api.parts import Stems
 from musicapi_async.api.results import Clip, Clips
+from musicapi_async.api.stems import Stems
 
-MODULES = (
-    account, families, handle, lyrics, nuro, operation, producer, replies, request, results, riffusion,
-    sonic_songs, sonic_tools, studio, suno, values, room,
-)  # fmt: skip
+MODULES = [
+    importlib.import_module(f"{room.__name__}.{found.name}") for found in pkgutil.iter_modules(room.__path__)
+]
 STRUCTS = sorted(
     {
         kind

@@ -21,8 +21,8 @@ from musicapi_async import (
     TaskFailedError,
     TaskTimeoutError,
 )
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.results import Clip, TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.cli.error_texts import ExitCode, error_fields, exit_code_of, gravest, next_step
 from musicapi_async.cli.invocation import Invocation
 from musicapi_async.cli.output import visible

@@ -10,8 +10,8 @@ from examples_index import FOLDER, RESPONSES, WEBHOOKS, Example
 from musicapi_async._wire import codec, polls, response
 from musicapi_async._wire.verdict import Outcome, verdict
 from musicapi_async.api.families import FAMILIES, polled_as
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Operation, Polled
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import MusicAPIError, StepFailedError, TaskFailedError
 
 OPERATIONS: list[Operation[Any, Any]] = [

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.agenda import SLACK, STALE, Agenda
 from musicapi_async.polling.listeners import Slot

@@ -15,9 +15,9 @@ from musicapi_async._wire.polls import read_poll
 from musicapi_async._wire.response import read_response
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.errors import TaskTimeoutError
 from musicapi_async.polling.deliveries import GRACE, LOOKS, REMEMBERED, SHARED

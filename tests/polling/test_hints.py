@@ -14,9 +14,9 @@ from musicapi_async._wire import response
 from musicapi_async._wire.looks import Seen
 from musicapi_async._wire.polls import read_poll
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.schedule import Fixed, PollPolicy, hinted
 from musicapi_async.polling.waiter import TaskWaiter

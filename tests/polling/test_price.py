@@ -14,9 +14,9 @@ from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async._wire.looks import Seen
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import Clips, TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.price import CHEAPEST, DEAREST, PRICE, ShadowPrice
 from musicapi_async.polling.schedule import Learned

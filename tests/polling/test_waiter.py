@@ -16,10 +16,10 @@ from musicapi_async._wire.looks import Seen
 from musicapi_async._wire.polls import read_poll, unanswered
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
-from musicapi_async.api.parts import Stems
 from musicapi_async.api.results import Clips
+from musicapi_async.api.stems import Stems
+from musicapi_async.api.task import Task, TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.errors import (
     AuthenticationError,

@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 
 from musicapi_async._wire import codec, polls, response
 from musicapi_async.api.families import FAMILIES, polled_as
-from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import MusicAPIError
 
 EXAMPLES = Path(__file__).parent.parent / "contract" / "examples"

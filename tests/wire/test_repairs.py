@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async._wire import codec, polls, response
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.replies import Files, Midi, Persona, Upload, Wav
 from musicapi_async.api.results import Clip
 from musicapi_async.api.sonic import Sonic
+from musicapi_async.api.task import TaskRef
 
 LEAVES: list[tuple[bytes, Any]] = [
     (b'"plain"', "plain"),

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from ..errors import Violation
 from .request import LOCAL, Hooked, Request, in_order, window
-from .sonic_songs import Lengthy, Moded, Styled
+from .song_requests import Lengthy, Moded, Styled
 from .values import LINK, AudioWeight, AutoLyrics, ClipId, Instrumental, ShortTags, SourceUrl
 
 VOX_WINDOW: Final = 30
