@@ -18,15 +18,14 @@ from durations import ALL, LN, Durations
 from report import Report, arguments
 
 from musicapi_async._wire.retry import drawing
+from musicapi_async.api.operation import LONGEST_GAP, Polled
 from musicapi_async.polling.schedule import (
-    LONGEST_GAP,
     PRICE,
     Exponential,
     FirstThenFixed,
     Fixed,
     Learned,
     PollPolicy,
-    Timing,
 )
 
 TASKS = 3000
@@ -144,7 +143,9 @@ def policies(seed: int) -> dict[str, PollPolicy]:
     return {
         LEARNED: Learned(draw=drawing(Random(seed))),
         "learned, gap 15 s, no jitter": Learned(),
-        "learned, gap 5 s": Learned(lambda _kind: Timing(5, 5, 900), draw=drawing(Random(seed))),
+        "learned, gap 5 s": Learned(
+            lambda _kind: Polled("/sonic/task/{task_id}", "sonic", 5, 5, 900), draw=drawing(Random(seed))
+        ),
         "first 45 s, then every 15 s": FirstThenFixed(45, 15),
         "every 5 s": Fixed(5),
         "every 15 s": Fixed(15),

@@ -13,9 +13,9 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
+from ..api.lyrics import WrittenLyrics
 from ..api.operation import Polled
-from ..api.results import SUCCEEDED, UNDER_WAY, Clip, Clips, Result, TaskUpdate, read_clips
-from ..api.stems import Stems, WrittenLyrics, is_pair, read_pairs, read_voice
+from ..api.results import SUCCEEDED, UNFINISHED, Clip, Clips, Result, TaskUpdate
 from ..api.task import TaskRef
 from ..api.values import list_or_empty, mapping_or_empty, text_or_none
 from ..errors import (
@@ -23,6 +23,17 @@ from ..errors import (
     MusicAPIError,
     RateLimitedError,
     TaskFailedError,
+)
+from .reading import (
+    RunningClips,
+    is_pair,
+    read_clip,
+    read_clips,
+    read_pairs,
+    read_progress,
+    read_stems,
+    read_studio_song,
+    read_voice,
 )
 from .response import TOO_FAST, Response, error_of, error_text
 
@@ -197,7 +208,7 @@ class Look:
                 return self._going("running", pairs)
             return self._ended(pairs, failed=all(pair.is_failed for pair in pairs.pairs))
         if all(map(_is_under_way, items)) and self.ref.kind not in STEMS_KINDS:
-            return self._going("running", Clips.unread(items, raw, task_id=task_id, family=family))
+            return self._going("running", RunningClips(items, raw, task_id=task_id, family=family))
         clips = self._clips(items)
         succeeded = clips.succeeded
         if len(succeeded) + len(clips.failed) < len(items):  # an item that is no object has not ended
@@ -211,7 +222,7 @@ class Look:
                 clip.state = SUCCEEDED
             if self.ref.kind == "download" and clip.wav_url and self.ref.format in {"", "wav"}:
                 clip.audio_url = clip.wav_url  # read first (contract, producer 4), unless MP3 was asked for
-        return Stems.of(clips) if self.ref.kind in STEMS_KINDS else clips
+        return read_stems(clips) if self.ref.kind in STEMS_KINDS else clips
 
     def _is_upload(self, clip: Clip) -> bool:
         """An uploaded clip has neither state nor link: its id is the result."""
@@ -244,7 +255,7 @@ class Look:
 
     def _nuro(self) -> Seen:
         word = (text_or_none(self.body.get("status")) or "").lower()
-        clip = Clip.read({**self.body, "clip_id": self.ref.task_id, "state": word})
+        clip = read_clip({**self.body, "clip_id": self.ref.task_id, "state": word})
         clip.raw = self.body
         clips = Clips([clip], self.found.body, task_id=self.ref.task_id, family=self.ref.family)
         match word:
@@ -274,7 +285,7 @@ class Look:
         reason = text_or_none(data.get("fail_reason"))
         songs = list_or_empty(mapping_or_empty(data.get("data")).get("songs"))
         clips = Clips(
-            [Clip.from_studio(mapping_or_empty(song)) for song in songs if isinstance(song, dict)],
+            [read_studio_song(mapping_or_empty(song)) for song in songs if isinstance(song, dict)],
             self.found.body,
             task_id=self.ref.task_id,
             family=self.ref.family,
@@ -317,6 +328,7 @@ class Look:
             clips=clips,
             result=result,
             error=error,
+            progress=read_progress(self.body),
             raw=self.found.body,
         )
 
@@ -382,7 +394,7 @@ class Look:
 
 def _is_under_way(item: Any) -> bool:
     """A clip whose own word says that it goes on: no more of it needs to be read."""
-    return isinstance(item, dict) and cast("dict[str, Any]", item).get("state") in UNDER_WAY
+    return isinstance(item, dict) and cast("dict[str, Any]", item).get("state") in UNFINISHED
 
 
 def _stop(error: MusicAPIError) -> Seen:
@@ -398,6 +410,7 @@ def _doubted(seen: Seen, doubt: Literal["no file", "half", "again"]) -> Seen:
         task_id=ending.task_id,
         family=ending.family,
         clips=ending.clips,
+        progress=ending.progress,
         raw=ending.raw,
     )
     phase: Phase = "timeout?" if doubt == "again" else "running" if doubt == "half" else seen.phase

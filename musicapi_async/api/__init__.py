@@ -7,8 +7,7 @@ from .account import Account
 from .nuro import Nuro
 from .producer import Producer
 from .riffusion import Riffusion
-from .sonic import Sonic
+from .sonic import Sonic, Suno
 from .studio import Studio
-from .suno import Suno
 
 __all__ = ["Account", "Nuro", "Producer", "Riffusion", "Sonic", "Studio", "Suno"]

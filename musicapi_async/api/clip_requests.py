@@ -1,4 +1,4 @@
-"""Requests of Sonic beside `/sonic/create`: personas, voices, uploads, mixes of clips, and tools."""
+"""Requests about clips of Sonic: personas and voices, uploads, stems, files, lyrics, and other tools."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ..errors import Violation
-from .request import LOCAL, Hooked, Request, in_order, window
-from .song_requests import Lengthy, Moded, Styled
-from .values import LINK, AudioWeight, AutoLyrics, ClipId, Instrumental, ShortTags, SourceUrl
+from .request import Request, WebhookFields, in_pair
+from .request_fields import LINK, LOCAL, ClipId, SourceUrl
 
 VOX_WINDOW: Final = 30
-"""Seconds that a vocal segment may last (contract, sonic 15)."""
+"""Seconds that a vocal segment may last (vendor's documentation)."""
 
 PersonaName = Annotated[str, Meta(min_length=1, max_length=79, description="Name of the persona.")]
 
@@ -21,7 +20,7 @@ PersonaName = Annotated[str, Meta(min_length=1, max_length=79, description="Name
 class CreatePersona(Request):
     """Make a persona from a clip: its voice and style can then sing other songs (`persona_music`).
 
-    The clip should be at most 24 hours old. With `vox_audio_id` give the bounds that `vox` was asked with.
+    The clip should be at most 24 hours old. With `vox_audio_id` give the bounds that were given to `vox`.
     """
 
     name: PersonaName
@@ -37,19 +36,18 @@ class CreatePersona(Request):
     ) = None
 
     def rules(self) -> Iterator[Violation]:
-        """The bounds of a segment belong together."""
-        yield from window(self.vocal_start_s, self.vocal_end_s, "vocal_start_s", "vocal_end_s")
+        return in_pair(self.vocal_start_s, self.vocal_end_s, "vocal_start_s", "vocal_end_s")
 
 
 class CreatePersonaOlder(Request):
-    """Make a persona with the older names of the fields, for accounts that still want them."""
+    """Make a persona with the older names of the fields, for accounts that still need them."""
 
     name: PersonaName
     description: Annotated[str, Meta(min_length=1, max_length=199, description="Description.")]
     continue_clip_id: ClipId
 
 
-class CreateVoice(Hooked):
+class CreateVoice(WebhookFields):
     """Make a voice from a recording: its `persona_id` then sings other songs (`persona_music`)."""
 
     audio_url: Annotated[
@@ -70,85 +68,6 @@ class Upload(Request):
     url: SourceUrl
 
 
-AutoConcat = Annotated[bool, Meta(description="Also join the parts: the result is pairs (part, full song).")]
-
-
-class UploadExtend(Lengthy, kw_only=True):
-    """Import audio by its link and extend it, in one call of 30 to 60 seconds, then a task."""
-
-    url: SourceUrl
-    continue_at: (
-        Annotated[float, Meta(ge=0, description="Second of the source where the extension starts.")] | None
-    ) = None
-    audio_weight: AudioWeight | None = None
-    auto_concat: AutoConcat | None = None
-
-
-class UploadCover(Lengthy, kw_only=True):
-    """Import audio by its link and sing it anew, in one call of 30 to 60 seconds, then a task."""
-
-    url: SourceUrl
-    audio_weight: AudioWeight | None = None
-    auto_concat: AutoConcat | None = None
-
-
-class Sample(Moded, kw_only=True):
-    """Make a song around a segment of a clip (`sample_clip_id`) or of audio behind a link (`url`)."""
-
-    url: SourceUrl | None = None
-    sample_clip_id: Annotated[str, Meta(description="Source clip; or give `url`.")] | None = None
-    chop_sample_start_s: Annotated[float, Meta(ge=0, description="Start of the segment in seconds.")]
-    chop_sample_end_s: Annotated[float, Meta(ge=0, description="End of the segment in seconds.")]
-    make_instrumental: Instrumental | None = False
-    tags: ShortTags | None = None
-    auto_lyrics: AutoLyrics | None = None
-    audio_weight: AudioWeight | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.make_instrumental is None:
-            self.make_instrumental = False  # always sent
-
-    def rules(self) -> Iterator[Violation]:
-        """Exactly one source; the segment ends after it starts."""
-        yield from super().rules()
-        if bool(self.url) == bool(self.sample_clip_id):
-            given = "both" if self.url else "neither"
-            yield Violation("url", "exactly one of url and sample_clip_id", given)
-        yield from in_order(
-            self.chop_sample_start_s, self.chop_sample_end_s, "chop_sample_start_s", "chop_sample_end_s"
-        )
-
-
-class Mashup(Moded, kw_only=True):
-    """Blend two clips into a song."""
-
-    mashup_clip_ids: Annotated[list[ClipId], Meta(min_length=2, max_length=2, description="The two clips.")]
-    tags: ShortTags | None = None
-    auto_lyrics: AutoLyrics | None = None
-    audio_weight: AudioWeight | None = None
-
-
-class ReplaceSection(Styled, kw_only=True):
-    """Sing a section of a clip anew, one to three minutes. Give both `infill_lyrics` and `prompt`."""
-
-    clip_id: ClipId
-    infill_start_s: Annotated[float, Meta(ge=0, description="Start of the section in seconds.")]
-    infill_end_s: Annotated[float, Meta(ge=0, description="End of the section in seconds.")]
-    infill_lyrics: (
-        Annotated[str, Meta(max_length=3000, description="New lyrics of the section; recommended.")] | None
-    ) = None
-    prompt: (
-        Annotated[str, Meta(max_length=5000, description="Lyrics around the section; recommended.")] | None
-    ) = None
-    auto_concat: AutoConcat | None = None
-
-    def rules(self) -> Iterator[Violation]:
-        """The section ends after it starts."""
-        yield from super().rules()
-        yield from in_order(self.infill_start_s, self.infill_end_s, "infill_start_s", "infill_end_s")
-
-
 class StemsBasic(Request):
     """Split a clip into vocals and instrumental. Uploaded clips work too. Takes minutes."""
 
@@ -164,15 +83,15 @@ class StemsFull(Request):
 
 
 class GetWav(Request):
-    """The WAV file of a clip, as a link. `download` is the newer way, for several formats at one price."""
+    """Get the WAV file of a clip, as a link. `download` is newer: several formats at one price."""
 
     clip_id: ClipId
 
 
 class GetMidi(Request):
-    """The notes of a clip or of one stem, by instrument, with the link of a MIDI file.
+    """Get the notes of a clip or of one stem, by instrument, with the link of a MIDI file.
 
-    The service may need a while: the call asks again every 5 seconds, for 180 seconds at most.
+    The service may need a while: the call is repeated every 5 seconds, for 180 seconds at most.
     """
 
     clip_id: Annotated[str, Meta(min_length=1, description="Clip or stem, best at most 24 hours old.")]
@@ -182,7 +101,7 @@ class GetMidi(Request):
 
 
 class GetBpm(Request):
-    """The tempo of a clip."""
+    """Get the tempo of a clip."""
 
     clip_id: ClipId
 
@@ -197,15 +116,14 @@ class GetVox(Request):
     ) = None
 
     def rules(self) -> Iterator[Violation]:
-        """Both bounds or none, at most 30 seconds apart."""
-        yield from window(self.vocal_start_s, self.vocal_end_s, "vocal_start_s", "vocal_end_s")
+        yield from in_pair(self.vocal_start_s, self.vocal_end_s, "vocal_start_s", "vocal_end_s")
         length = (self.vocal_end_s or 0) - (self.vocal_start_s or 0)
         if length > VOX_WINDOW:
             yield Violation("vocal_end_s", f"at most {VOX_WINDOW} s after vocal_start_s", f"{length:g} s")
 
 
 class GetAlignedLyrics(Request):
-    """The lyrics of a clip, word by word with times; `lrc()` and `srt()` make subtitles of them.
+    """Get the lyrics of a clip, word by word with times; `lrc()` and `srt()` make subtitles of them.
 
     The first call for a clip charges credits, repeats are free. For a fresh upload the list may be empty at
     first.
@@ -215,7 +133,7 @@ class GetAlignedLyrics(Request):
     wait: Annotated[
         bool,
         Meta(
-            description="Ask again every 10 seconds while the list is empty, for 180 seconds at most.",
+            description="Repeat the call every 10 seconds while the list is empty, for 180 seconds at most.",
             extra={LOCAL: True},
         ),
     ] = False
@@ -230,13 +148,13 @@ class UpsampleTags(Request):
 class WriteLyrics(Request):
     """Write lyrics from a description, in its language; normally two versions."""
 
-    description: Annotated[str, Meta(min_length=1, max_length=119, description="What the song is about.")]
+    description: Annotated[str, Meta(min_length=1, max_length=119, description="Subject of the song.")]
 
 
 class Download(Request):
-    """Links to files of a clip in several formats, at one price whatever their number.
+    """Get links to files of a clip in several formats, at one price for any number of them.
 
-    The service may need a while: the call asks again every 3 seconds, for 120 seconds at most.
+    The service may need a while: the call is repeated every 3 seconds, for 120 seconds at most.
     """
 
     clip_id: ClipId

@@ -19,13 +19,11 @@ import msgspec
 
 from musicapi_async._wire.retry import Draw, equal_jitter, full_jitter, spread
 from musicapi_async.api.families import polled_as
+from musicapi_async.api.operation import LONGEST_GAP, Polled
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.sonic import SONGS
 from musicapi_async.polling.hazard import BINS, Hazard
 from musicapi_async.polling.price import PRICE
-
-LONGEST_GAP: Final = 60.0
-"""No gap is longer, however unlikely an end is: what was learned may be out of date."""
 
 JITTER: Final = 0.1
 """Give or take, so that tasks of one burst do not stay in step; costs nothing measurable."""
@@ -44,36 +42,11 @@ OLDEST: Final = 1e6
 """Age beyond which nothing is learned: such a task was resumed, or its clock is wrong."""
 
 
-class Timing(msgspec.Struct, frozen=True):
-    """What is known about a kind of task before any was seen.
-
-    `first` and `interval` are floors: no look before the age `first`, none sooner than `interval` after
-    another. `deadline` is the age at which to give up by default. By `quick` 5 % of such tasks are
-    finished, by `slow` 95 %.
-    """
-
-    first: float
-    interval: float
-    deadline: float
-    quick: float = 30.0
-    slow: float = 240.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.first < math.inf and 0 < self.interval <= LONGEST_GAP and self.deadline > 0):
-            raise ValueError(
-                f"timing: needs first >= 0, 0 < interval <= {LONGEST_GAP:g} and deadline > 0, got "
-                f"{self.first!r}, {self.interval!r} and {self.deadline!r}"
-            )
-        if not 0 < self.quick < self.slow < math.inf:
-            raise ValueError(f"timing: needs 0 < quick < slow, got {self.quick!r} and {self.slow!r}")
-
-
-def documented(kind: str) -> Timing:
-    """The timing that the declarations give for a kind such as `"sonic/stems_full sonic-v6"`: that of its
-    operation, else of its family, else of a song."""
+def documented(kind: str) -> Polled:
+    """Return how a kind such as `"sonic/stems_full sonic-v6"` is polled: as its operation or family, else as
+    songs."""
     family, _, rest = kind.partition("/")
-    polled = polled_as(family, rest.partition(" ")[0]) or SONGS
-    return Timing(polled.first, polled.interval, polled.deadline, polled.quick, polled.slow)
+    return polled_as(family, rest.partition(" ")[0]) or SONGS
 
 
 class PollPolicy(Protocol):
@@ -151,7 +124,7 @@ class Learned:
 
     def __init__(
         self,
-        timing_of: Callable[[str], Timing] = documented,
+        timing_of: Callable[[str], Polled] = documented,
         *,
         price: float | Callable[[], float] = PRICE,
         draw: Draw | None = None,
@@ -162,7 +135,7 @@ class Learned:
         self._price_of: Final = price if callable(price) else None
         self._price: Final = PRICE if callable(price) else price
         self._draw: Final = draw
-        self._kinds: dict[str, tuple[Timing, Hazard]] = {}
+        self._kinds: dict[str, tuple[Polled, Hazard]] = {}
         self._firsts: Final[dict[str, tuple[int, float, float]]] = {}
         """The latest first look of a kind, with the hazards and the price for which it holds."""
 
@@ -223,7 +196,7 @@ class Learned:
             learned = msgspec.convert(state, _LearnedState)
         except (msgspec.ValidationError, RecursionError) as error:
             raise ValueError(f"not the state of a polling policy: {error}") from error
-        kinds: dict[str, tuple[Timing, Hazard]] = {}
+        kinds: dict[str, tuple[Polled, Hazard]] = {}
         for kind, values in learned.kinds.items():
             if not len(values.events) == len(values.exposure) == BINS:
                 raise ValueError(f"not the state of a polling policy: {kind!r} needs {BINS} bins")
@@ -237,7 +210,7 @@ class Learned:
         self._kinds = kinds
         self._firsts.clear()
 
-    def _kind(self, kind: str) -> tuple[Timing, Hazard]:
+    def _kind(self, kind: str) -> tuple[Polled, Hazard]:
         kind = kind[:LONGEST_KIND]
         known = self._kinds.get(kind)
         if known is None:
@@ -248,7 +221,7 @@ class Learned:
             known = self._kinds[kind] = self._new(kind)
         return known
 
-    def _new(self, kind: str) -> tuple[Timing, Hazard]:
+    def _new(self, kind: str) -> tuple[Polled, Hazard]:
         timing = self._timing_of(kind)
         return timing, Hazard(timing.quick, timing.slow)
 

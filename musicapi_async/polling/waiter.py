@@ -30,7 +30,7 @@ import anyio
 from .._wire import polls, retry
 from .._wire.looks import Seen
 from .._wire.redaction import NOTHING_KNOWN, Redactor
-from ..api.operation import Polled
+from ..api.operation import LONGEST_GAP, Polled
 from ..api.results import Result, TaskUpdate, Until
 from ..api.task import Task, TaskRef, check_until
 from ..clock import Clock
@@ -39,7 +39,7 @@ from ..options import check_seconds
 from .agenda import NEVER, Agenda
 from .deliveries import LOOKS, Deliveries
 from .listeners import FOLLOWER, Key, Listener, Queue, Show, Slot, Waiting
-from .schedule import LONGEST_GAP, PollPolicy, hinted
+from .schedule import PollPolicy, hinted
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -368,7 +368,7 @@ class TaskWaiter:
         if seen.note:
             self._note(slot, seen.note)
         if update is not None:
-            update.seen_at = age
+            update.age = age
             if update.is_terminal:
                 self._end(slot, update, age, told=told)
                 return

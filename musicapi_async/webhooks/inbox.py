@@ -18,8 +18,8 @@ import msgspec
 
 from .._wire import signature
 from ..api.request import Request
+from ..api.request_fields import SHORTEST_SECRET
 from ..api.task import TaskRef
-from ..api.values import SHORTEST_SECRET
 from ..errors import RequestValidationError
 from ..options import is_protected
 from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify

@@ -17,8 +17,7 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from ..api.results import Clip, TaskUpdate
-from ..api.stems import Voice
+from ..api.results import Clip, TaskUpdate, Voice
 from ..errors import MusicAPIError, TaskTimeoutError
 from .problems import INTERNAL, Problem, loggable, problem_of
 

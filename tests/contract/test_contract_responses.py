@@ -14,7 +14,7 @@ from musicapi_async.api.operation import Operation, Polled
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import MusicAPIError, StepFailedError, TaskFailedError
 
-OPERATIONS: list[Operation[Any, Any]] = [
+OPERATIONS: list[Operation[..., Any]] = [
     operation for family in FAMILIES.values() for operation in family.operations().values()
 ]
 

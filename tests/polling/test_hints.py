@@ -15,7 +15,6 @@ from musicapi_async._wire.looks import Seen
 from musicapi_async._wire.polls import read_poll
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.operation import Polled
-from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.schedule import Fixed, PollPolicy, hinted
@@ -106,5 +105,9 @@ async def test_a_progress_that_stands_still_is_looked_at_at_the_floor() -> None:
 @pytest.mark.parametrize("progress", [None, 0, 5, -1, 101, "nan", "soon", {}])
 def test_a_progress_that_tells_nothing_is_no_hint(progress: Any) -> None:
     """Missing, early or odd values leave the next look to the policy."""
-    assert hinted(TaskUpdate("running", raw={"progress": progress}), 0.0, 30.0) is None
+    raw = json.dumps({"status": "running", "progress": progress}).encode()
+    seen = read_poll(
+        response.read_response(200, {}, raw), ref=(ref := TaskRef("nuro", "t")), polled=polled_of(ref)
+    )
+    assert hinted(seen.update, 0.0, 30.0) is None
     assert hinted(None, 10.0, 30.0) is None

@@ -13,17 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async._wire.retry import drawing
+from musicapi_async.api.operation import LONGEST_GAP
 from musicapi_async.polling.hazard import BINS, EDGES, Hazard
 from musicapi_async.polling.schedule import (
     JITTER,
-    LONGEST_GAP,
     MOST_KINDS,
     Exponential,
     FirstThenFixed,
     Fixed,
     Learned,
     PollPolicy,
-    Timing,
     documented,
 )
 
@@ -267,15 +266,6 @@ def test_timings_follow_from_the_declarations(
     """Operation, family, song: the first that is declared wins."""
     timing = documented(kind)
     assert (timing.first, timing.interval, timing.deadline) == (first, interval, deadline)
-
-
-@pytest.mark.parametrize(
-    "values", [(-1, 15, 900), (15, 0, 900), (15, 61, 900), (15, 15, 0), (1, 1, 1, 9, 9), (1, 1, math.nan)]
-)
-def test_impossible_timings_are_refused(values: tuple[float, ...]) -> None:
-    """A timing is checked where it is made."""
-    with pytest.raises(ValueError, match="timing"):
-        Timing(*values)
 
 
 @pytest.mark.parametrize("price", [0, -1, math.inf, math.nan])

@@ -387,7 +387,7 @@ async def test_a_delivery_from_outside_ends_the_wait_once() -> None:
     assert not waiter.deliver("sonic", "t", body)
     update = await caller
     assert update.result is not None
-    assert update.seen_at < 25
+    assert update.age < 25
     await asyncio.sleep(300)
     assert ended == ["t"]
     assert service.looks["t"] <= 2

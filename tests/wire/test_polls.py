@@ -13,8 +13,9 @@ from multidict import CIMultiDict
 from musicapi_async._wire import polls, response
 from musicapi_async._wire.polls import Memory, Seen, Verdict, decide
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.results import Clips
-from musicapi_async.api.stems import ConcatPairs, Stems, Voice, WrittenLyrics
+from musicapi_async.api.lyrics import WrittenLyrics
+from musicapi_async.api.results import Clips, Voice
+from musicapi_async.api.stems import ConcatPairs, Stems
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import (
     APIStatusError,
