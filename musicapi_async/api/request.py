@@ -333,7 +333,7 @@ def unknown_words(request: Request) -> str:
 def body(request: Request) -> dict[str, Any]:
     """Return the JSON object to send: without None, empty texts, and fields that steer this client."""
     local = _local(type(request))
-    built = cast("dict[str, Any]", msgspec.to_builtins(request))
+    built: dict[str, Any] = msgspec.to_builtins(request)
     return {name: value for name, value in built.items() if value not in (None, "") and name not in local}
 
 
