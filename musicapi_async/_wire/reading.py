@@ -164,7 +164,7 @@ def read_clips(items: Iterable[object], raw: Any, *, task_id: str, family: str) 
 
 
 class RunningClips(Clips):
-    """Clips that are all unfinished, read when a caller asks for them: of most polls none does."""
+    """Clips that are all unfinished, read when a caller uses them: of most polls none does."""
 
     __slots__ = ("_unread",)
 

@@ -75,8 +75,8 @@ class StemsBasic(Request):
 
 
 class StemsFull(Request):
-    """Split a clip into all its parts; 12 to 24 were seen. Takes many minutes, and often fails: four of five
-    attempts were seen to fail, each with its credits returned.
+    """Split a clip into all its parts; 12 to 24 were reported. Takes many minutes, and often fails: four of
+    five attempts were reported to fail, each with its credits returned.
     """
 
     clip_id: ClipId

@@ -90,7 +90,7 @@ class Polled(msgspec.Struct, frozen=True):
 class Repeat(msgspec.Struct, frozen=True):
     """How a direct call is repeated while its result is being prepared.
 
-    `every` and `deadline` are seconds; `on` is what asks for it: HTTP 202, or an empty result as well.
+    `every` and `deadline` are seconds; `on` is the reason: HTTP 202, or an empty result as well.
     """
 
     every: float

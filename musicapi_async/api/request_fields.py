@@ -139,7 +139,7 @@ WebhookSecret = Annotated[
     str,
     Meta(
         min_length=SHORTEST_SECRET,
-        description="Key that signs the webhook; never shown again.",
+        description="Key that signs the webhook; it cannot be read later.",
         extra={PLACE: LAST},
     ),
 ]

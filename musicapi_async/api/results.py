@@ -18,7 +18,7 @@ import msgspec
 from ..errors import MusicAPIError, TaskFailedError
 
 STREAM_HOST: Final = "audiopipe.suno.ai"
-"""Host of early audio: a stream while the clip is running, never a file (seen in live replies)."""
+"""Host of early audio: a stream while the clip is running, never a file (from live replies)."""
 
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
@@ -61,7 +61,7 @@ class Clip(Item, kw_only=True):
     """One song of a task. Clips of a task finish at different times.
 
     `state` is 'pending', 'running', 'succeeded', 'failed', or a word that is not known yet; `duration` is
-    in seconds; `audio_url` is whatever the service sent: use `stream_url` for early audio and `final_url`
+    in seconds; `audio_url` is the link that the service sent: use `stream_url` for early audio and `final_url`
     for the file.
     """
 

@@ -30,7 +30,7 @@ LYRICS: Final = Polled(
 SLOW: Final = 120.0
 """Seconds for one attempt of calls that do their work before they answer, such as an upload of about 20 s."""
 UPLOADING: Final = 180.0
-"""The same for calls that import audio first and then submit: 30 to 60 s were seen."""
+"""The same for calls that import audio first and then submit: 30 to 60 s were reported."""
 
 
 class Songs(Family):

@@ -17,7 +17,7 @@ class Stem(Clip, kw_only=True):
 
 
 class Stems(Clips):
-    """The parts of a song by name. The service decides how many: 2 to 24 were seen.
+    """The parts of a song by name. The service decides how many: 2 to 24 were reported.
 
     `stems["vocals"]` or `stems[0]`; iterating gives `Stem`s in the service's order.
     """
