@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -32,10 +32,10 @@ from ._wire.prepare import check, outside, warn
 from ._wire.redaction import Redactor
 from ._wire.retry import Draw, drawing
 from .api.families import polled_as
-from .api.handle import Task, TaskKey, TaskRef
-from .api.operation import Family, Operation, Polled
-from .api.request import Request
+from .api.operation import Create, Direct, Family, Poll, Polled, ReplyT, T
+from .api.request import GetMusic, Request
 from .api.results import TaskUpdate, Until
+from .api.task import Task, TaskKey, TaskRef
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
 from .jobs.ledger import Ledger
@@ -317,7 +317,7 @@ class Resources:
 
 
 class ClientView:
-    """A client with its options, as families and handles use it. A `Caller` and a `Watcher`, in any loop."""
+    """A client with its options, as families and handles use it. A `Caller` and a `Waiter`, in any loop."""
 
     __slots__ = ("_recorder", "ledger", "options", "resources")
 
@@ -333,7 +333,7 @@ class ClientView:
         """Return the parts of the running loop."""
         return await self.resources.here(self.ledger)
 
-    async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
+    async def submit(self, operation: Create[..., T], request: Request) -> Task[T]:
         """Send a create and return the handle of its task."""
         if operation.family.replacement is not None:
             self._warn(operation.family)
@@ -346,16 +346,21 @@ class ClientView:
             here.waiter.expect(task.family, task.task_id)
         return Task(task, self, accepted.reply, accepted.job_key)
 
-    async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
-        """Send a direct call and return its reply; poll a task once."""
+    async def call(self, operation: Direct[..., ReplyT], request: Request) -> ReplyT:
+        """Send a direct call and return its reply."""
         if operation.family.replacement is not None:
             self._warn(operation.family)
         here = await self.resources.here(self.ledger)
-        if operation.polled is None:
-            return await here.calls.direct(operation, request, self.options, self._recorder)
+        return await here.calls.direct(operation, request, self.options, self._recorder)
+
+    async def poll(self, operation: Poll[...], request: Request) -> TaskUpdate:
+        """Poll a task once."""
+        if operation.family.replacement is not None:
+            self._warn(operation.family)
+        here = await self.resources.here(self.ledger)
         check(request, operation.call_name, self.options)
-        ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
-        return await here.refresh(ref, self.options)
+        task_id = request.task_id if isinstance(request, GetMusic) else ""
+        return await here.refresh(TaskRef(operation.family.word, task_id, operation.name), self.options)
 
     async def wait(
         self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Protocol, cast, get_args
 
 import msgspec
 
-from ..api.handle import TaskRef
+from ..api.task import TaskRef
 
 JobState = Literal["reserved", "sent", "accepted", "finished", "failed", "ambiguous"]
 """The life of a paid call.

@@ -11,9 +11,9 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from .._transport.paid_call import Previous
-from ..api.handle import TaskRef
 from ..api.request import SECRET, without_secrets
 from ..api.results import TaskUpdate
+from ..api.task import TaskRef
 from ..clock import Clock
 from ..errors import JobStoreError, MusicAPIError, OutcomeUnknownError, TaskFailedError
 from ..options import Options

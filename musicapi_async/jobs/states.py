@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from ..api.handle import TaskRef
 from ..api.request import picture
+from ..api.task import TaskRef
 from ..errors import JobKeyConflictError, JobStoreError, RequestValidationError
 from .base import Holder, Job, JobRequest, Step
 

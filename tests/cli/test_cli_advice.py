@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from command_shell import Shell
 
 from musicapi_async import MusicAPIError, errors
-from musicapi_async.api.values import SONIC_MODELS
+from musicapi_async.api.request_fields import SONIC_MODELS
 from musicapi_async.cli.commands import musicapi
 from musicapi_async.cli.error_texts import error_fields, in_commands
 from musicapi_async.jobs.ledger import resolving
@@ -140,7 +140,7 @@ async def test_local_file_is_refused(sandbox: Sandbox, shell: Shell, given: str)
     done = await shell.run("--text", "sonic", "upload", given)
     assert (done.code, len(sandbox.journal)) == (2, 0)
     text = " ".join(done.err.split())
-    assert "put the file where everybody can fetch it, and give its link" in text
+    assert "put the file at a public address, and give its link" in text
     assert "musicapi_async" not in text
 
 

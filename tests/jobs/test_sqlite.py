@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobStoreError
 from musicapi_async.jobs import Holder, Job, JobRequest, SQLiteStore, states
 from musicapi_async.jobs.sqlite import APPLICATION_ID, MIGRATIONS, make, migrate
