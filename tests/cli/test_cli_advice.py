@@ -145,7 +145,7 @@ async def test_local_file_is_refused(sandbox: Sandbox, shell: Shell, given: str)
 
 
 NOT_OF_COMMANDS = re.compile(r"without await|\bcheckpoint\b|\.token|uploader=")
-"""What is said only to those who call the library: of a result that was not awaited, of a workflow's steps."""
+"""Hints for callers of the library only: of a result that was not awaited, of the steps of a workflow."""
 PYTHON = re.compile(r"client\.|await |\w\(\)|=\.\.\.|\w+=\)|musicapi_async|\bbase_url\b|`|\bAwait\b")
 """Signs of Python, which a text for users of the command must not hold."""
 COMMAND = re.compile(r"`musicapi [^`]*`")
