@@ -65,7 +65,7 @@ class PollClient(Protocol):
         ...
 
     @property
-    def host_answers(self) -> bool:
+    def host_responds(self) -> bool:
         """True once the host has given any response below 500."""
         ...
 
@@ -380,8 +380,9 @@ class TaskWaiter:
         """Act on a poll result, or on that of a webhook: store, notify, and schedule the next poll."""
         now = self._clock.now()
         age = now - slot.begin
+        host_responds = result.phase != "transient" or self._client.host_responds
         conclusion = poll_rules.conclude(
-            result, slot.history, age=age, own=slot.ref.own, now=now, host_answers=self._client.host_answers
+            result, slot.history, age=age, own=slot.ref.own, now=now, host_responds=host_responds
         )
         slot.history = conclusion.history
         if conclusion.error is not None:
