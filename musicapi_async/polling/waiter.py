@@ -338,7 +338,8 @@ class TaskWaiter:
         now, age = self._clock.now(), 0.0
         if ref.submitted_at:  # not below 0, as after the system's clock was set back
             age = max(0.0, (self._clock.time() - ref.submitted_at) * self._clock.speed)
-        slot = self._slots[ref.key] = Slot(ref.key, ref, polled, now - age)
+        key = ref.key  # one for both: each is a tuple of its own
+        slot = self._slots[key] = Slot(key, ref, polled, now - age)
         slot.subscribers = subscriber
         if (body := self._webhooks.early_body(slot.key)) is not None:
             self._apply(slot, self._judge(body, ref, polled), from_webhook=True)
