@@ -96,7 +96,7 @@ class MadeUpClient:
     """The client of a waiter, but for `poll`; what ends is not written down."""
 
     redactor: Redactor = NOTHING_KNOWN
-    host_answers = True
+    host_responds = True
 
     def polling_ended(self, ref: TaskRef, update: TaskUpdate | None) -> None:
         """Do nothing."""

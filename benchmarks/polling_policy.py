@@ -1,4 +1,4 @@
-"""When to look: lateness and polls of every polling policy, against the optimum that knows the durations.
+"""Lateness and polls of every poll schedule, against the optimum that knows the durations.
 
 Tasks are submitted every 3 s, as the documented rate allows, and a policy learns of each look when the look
 happens, not before. All time is simulated. Cost = mean lateness + 2 s per poll.

@@ -83,7 +83,7 @@ class LoopResources:
         return self._session.redactor
 
     @property
-    def host_answers(self) -> bool:
+    def host_responds(self) -> bool:
         """True once the host has given any response below 500."""
         return self._session.reached
 

@@ -1,7 +1,7 @@
 """Read and judge one poll response: pending, running, done, failed, or nothing about the task.
 
 The judgement rests on one response alone; `poll_rules` adds what follows from several. The rules are those of
-the service's documentation and of the responses that it was seen to send; the first that matches decides.
+the service's documentation and of recorded responses; the first that matches decides.
 
 Two errors would be dear. Success made up from a half-read body gives a song that is not there, so a task is
 done only if its clips or keys say so. A failure made up from an odd word loses a song that was paid for, so
@@ -51,7 +51,7 @@ Confirm = Literal["", "file", "second song", "failure"]
 failure that was reported as an HTTP error."""
 
 TASK_WORDS: Final = frozenset({"failed", "timeout", "api_error", "bad_request", "forbidden"})
-"""Values of `type` that speak of the task, and not of the poll, where a refund flag stands beside them."""
+"""Values of `type` that speak of the task, and not of the poll, if a refund flag comes with them."""
 FAILED_IN_2XX: Final = frozenset({"timeout", "api_error", "forbidden", "bad_request"})
 """Values of `type` that mean a failed task in a 2xx; as an HTTP error they may mean the poll."""
 REFUND_FLAGS: Final = ("refund_processed", "already_refunded")
@@ -59,7 +59,7 @@ REFUND_FLAGS: Final = ("refund_processed", "already_refunded")
 LIMITS_NOT_FAILURES: Final = (*TOO_FAST, "usage limit")
 """Texts of Nuro's limits, which come with the refund flag of a failure."""
 FAILED_EVENT: Final = "song.failed"
-"""The event that ends a task as failed, whatever else its body holds: receivers in use go by its name. The
+"""The event that ends a task as failed, with any body: receivers in use go by its name. The
 name in the body counts, which is signed; the header is not."""
 
 STEMS_KINDS: Final = frozenset({"stems_basic", "stems_full"})
@@ -134,10 +134,11 @@ class PollResponse:
 
     def judge(self) -> PollResult:
         """Return the judgement of the first rule that matches."""
-        if self._is_plain:
-            return self._by_shape()
-        response = self.response
-        names_failure = self.type == "failed" or self.body.get("status") == "FAILED"
+        response, body = self.response, self.body
+        plain = response.status == 200 and (response.code is None or response.code == 200) and not self.type
+        if plain and "data" in body and "status" not in body and body.keys().isdisjoint(REFUND_FLAGS):
+            return self._by_shape()  # the usual response, in which the body of the family decides alone
+        names_failure = self.type == "failed" or body.get("status") == "FAILED"
         if response.not_ready and not (response.status == 202 and names_failure):
             return self._unfinished("pending")
         result = self._by_status(response.status, names_failure)
@@ -145,7 +146,7 @@ class PollResponse:
             result = self._by_status(response.code or 0, names_failure)
         if result is not None:
             return result
-        if not self.type and "data" not in self.body and "status" not in self.body and self._has_error_text:
+        if not self.type and "data" not in body and "status" not in body and self._has_error_text:
             return self._transient()
         return self._by_shape()
 
@@ -158,19 +159,6 @@ class PollResponse:
         if not reason and clips is not None:
             reason = "; ".join(dict.fromkeys(filter(None, (clip.failure for clip in clips))))
         return self._failed(clips, reason)
-
-    @property
-    def _is_plain(self) -> bool:
-        """Return True for the usual response, in which the body of the family decides alone."""
-        response, body = self.response, self.body
-        return (
-            response.status == 200
-            and (response.code is None or response.code == 200)
-            and not self.type
-            and "data" in body
-            and "status" not in body
-            and body.keys().isdisjoint(REFUND_FLAGS)
-        )
 
     @property
     def _has_error_text(self) -> bool:

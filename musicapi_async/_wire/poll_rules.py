@@ -72,7 +72,7 @@ def conclude(
     age: float,
     own: bool,
     now: float,
-    host_answers: bool = False,
+    host_responds: bool = False,
 ) -> Conclusion:
     """Decide what follows from a poll.
 
@@ -82,7 +82,7 @@ def conclude(
         age: seconds since the task was submitted.
         own: True if this process submitted it, so that its age is known.
         now: seconds of any steady clock.
-        host_answers: True if the host has ever given this client a response below 500.
+        host_responds: True if the host has ever given this client a response below 500.
 
     Returns:
         The conclusion. Never raises.
@@ -93,7 +93,7 @@ def conclude(
             return Conclusion(error=result.error)
         case "transient":
             failures = before.failures + 1
-            if failures >= FAILURES_IN_A_ROW and not host_answers:
+            if failures >= FAILURES_IN_A_ROW and not host_responds:
                 return Conclusion(error=result.error, failures=failures)
             after = msgspec.structs.replace(before, failures=failures)
             return Conclusion(pause=_retry_after(result), failures=failures, history=after)

@@ -49,10 +49,10 @@ MOST_UNUSED: Final = 0.4
 """Polls that may be counted before the hazards are computed again, per task remembered: as a task takes about
 four polls, never more than 10 % of all counts are unused. Saves 2 of 6 µs per poll."""
 
-HIGHEST_HAZARD: Final = 1.0
+HIGHEST_RATE: Final = 1.0
 """Hazard per second above which a higher one changes nothing, as no interval is that short."""
 
-LOWEST_HAZARD: Final = 1e-9
+LOWEST_RATE: Final = 1e-9
 """Hazard below which a bin counts as empty."""
 
 MOST_WEIGHT: Final = 1e6
@@ -124,21 +124,21 @@ class DurationModel:
         rates = self._rates
         index = bisect_right(EDGES, age) - 1
         soonest = age + shortest
-        last = age + min(longest, 600 / HIGHEST_HAZARD)  # exp() of more would overflow
+        last = age + min(longest, 600 / HIGHEST_RATE)  # exp() of more would overflow
         begin, growth, lost = age, 1.0, 0.0
         while True:
-            hazard = rates[index]
+            rate = rates[index]
             right = EDGES[index + 1]
             ended = right >= last
             if ended:
                 right = last
             width = right - begin
-            step = growth * expm1(hazard * width)
-            late = step / hazard - width
+            step = growth * expm1(rate * width)
+            late = step / rate - width
             if lost + late >= cost:
                 if right <= soonest:
                     return min(soonest, last)
-                paid = begin + _solve(growth, hazard, cost - lost, width)
+                paid = begin + _solve(growth, rate, cost - lost, width)
                 return min(max(paid, soonest), last)
             if ended:
                 return last
@@ -174,10 +174,10 @@ class DurationModel:
         survival, total = 1.0, 0.0
         while begin < end:
             right = min(EDGES[index + 1], end)
-            hazard = rates[index]
+            rate = rates[index]
             width = right - begin
-            dies = -survival * expm1(-hazard * width)
-            shares.append((index, dies, dies / hazard, width))
+            dies = -survival * expm1(-rate * width)
+            shares.append((index, dies, dies / rate, width))
             survival -= dies
             total += dies
             begin = right
@@ -204,24 +204,24 @@ class DurationModel:
                 self._events, self._exposure, self._prior_events, self._prior_exposure, strict=True
             )
         ]
-        self._rates = [min(rate, HIGHEST_HAZARD) if rate > LOWEST_HAZARD else LOWEST_HAZARD for rate in rates]
+        self._rates = [min(rate, HIGHEST_RATE) if rate > LOWEST_RATE else LOWEST_RATE for rate in rates]
         self.generation += 1
         self._unused = 0
         self._most_unused = MOST_UNUSED * (PRIOR_TASKS + remembered)
 
 
-def _solve(growth: float, hazard: float, cost: float, width: float) -> float:
-    """Return the d at which growth * (exp(hazard d) - 1) / hazard - d reaches `cost`, known to be <= width.
+def _solve(growth: float, rate: float, cost: float, width: float) -> float:
+    """Return the d at which growth * (exp(rate d) - 1) / rate - d reaches `cost`, known to be <= width.
 
     The function is convex and lies above its second-order expansion at 0, whose root is therefore a start
     to the right of the solution, from where Newton's steps never overshoot.
     """
     slope = growth - 1.0
-    curve = growth * hazard
+    curve = growth * rate
     d = min((sqrt(slope * slope + 2.0 * curve * cost) - slope) / curve, width)
     for _ in range(8):
-        grown = growth * exp(hazard * d)
-        change = ((grown - growth) / hazard - d - cost) / (grown - 1.0)
+        grown = growth * exp(rate * d)
+        change = ((grown - growth) / rate - d - cost) / (grown - 1.0)
         d -= change
         if change < _CLOSE_ENOUGH:
             break

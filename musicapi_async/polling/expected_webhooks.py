@@ -26,7 +26,7 @@ from ..clock import Clock
 
 SAFETY_POLLS: Final = 3
 """The slow interval is the default deadline of a wait divided by this: a safety net of two polls, and a last
-one as the time runs out. For songs 900 / 3 = 300 s; no result is late by more, whatever is lost."""
+one as the time runs out. For songs 900 / 3 = 300 s; no result is later, even if all are lost."""
 LATE: Final = 30.0
 """Seconds that a webhook may be later than the poll that found the end, before it counts as lost: a slow
 receiver and one repetition."""

@@ -63,7 +63,7 @@ FALL: Final = 0.005
 quarter of an hour. Twice or half as fast costs 1 to 3 % of the lateness."""
 
 LONGEST_STEP: Final = 5.0
-"""Seconds for which a queue that is found now counts as having been there, if it was not asked meanwhile."""
+"""Seconds for which a queue that is found now counts as having been there, since the last computed cost."""
 
 
 class PollSchedule(Protocol):
@@ -277,7 +277,7 @@ class PollCost:
     are about as many as are allowed.
 
     A burst finds the cost low, so that its first polls fill the time before the queue forms; polls wait first
-    come first served, so each is served, whatever the cost.
+    come first served, so each is served at any cost.
 
     `queued` says whether polls wait now, `now` gives the time in seconds. A call takes about 1 µs.
     """

@@ -65,7 +65,7 @@ class PollClient(Protocol):
         ...
 
     @property
-    def host_answers(self) -> bool:
+    def host_responds(self) -> bool:
         """True once the host has given any response below 500."""
         ...
 
@@ -338,7 +338,8 @@ class TaskWaiter:
         now, age = self._clock.now(), 0.0
         if ref.submitted_at:  # not below 0, as after the system's clock was set back
             age = max(0.0, (self._clock.time() - ref.submitted_at) * self._clock.speed)
-        slot = self._slots[ref.key] = Slot(ref.key, ref, polled, now - age)
+        key = ref.key  # one for both: each is a tuple of its own
+        slot = self._slots[key] = Slot(key, ref, polled, now - age)
         slot.subscribers = subscriber
         if (body := self._webhooks.early_body(slot.key)) is not None:
             self._apply(slot, self._judge(body, ref, polled), from_webhook=True)
@@ -380,8 +381,9 @@ class TaskWaiter:
         """Act on a poll result, or on that of a webhook: store, notify, and schedule the next poll."""
         now = self._clock.now()
         age = now - slot.begin
+        host_responds = result.phase != "transient" or self._client.host_responds
         conclusion = poll_rules.conclude(
-            result, slot.history, age=age, own=slot.ref.own, now=now, host_answers=self._client.host_answers
+            result, slot.history, age=age, own=slot.ref.own, now=now, host_responds=host_responds
         )
         slot.history = conclusion.history
         if conclusion.error is not None:

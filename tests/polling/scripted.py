@@ -13,7 +13,7 @@ class ScriptedClient:
     """The client of a waiter; subclasses answer `poll`. `ended` lists the ids of tasks that ended."""
 
     redactor: Redactor = NOTHING_KNOWN
-    host_answers = False
+    host_responds = False
 
     def __init__(self) -> None:
         self.ended: list[str] = []

@@ -448,7 +448,7 @@ async def test_three_minutes_without_network_end_no_wait() -> None:
     service = Service(Clock())
     lost = ConnectionLostError("no route to host", sent=None)
     service.answers = lambda ref, age: lost if 30 < age < 210 else None
-    service.host_answers = True
+    service.host_responds = True
     waiter = make(service)
     update = await waiter.wait(service.ref("t"), "all", 900)
     assert update.result is not None
