@@ -79,8 +79,8 @@ class BatchCalls:
         self.max_in_flight: Final = max_in_flight
         self.permits: Final = asyncio.Semaphore(max_in_flight)
         self.retry_failed: Final = retry_failed
-        self.halted = ""
-        self.disk_failed = False
+        self.halted: str = ""
+        self.disk_failed: bool = False
         self._tally: Final = tally
         self._stop: Final = stop
         self._balance_before: asyncio.Task[float | None] | None = None
@@ -242,7 +242,7 @@ class SongWorkflow(Workflow):
         super().__init__(calls.client)
         self.calls: Final = calls
         self.last_task: Task[Any] | None = None
-        self.ended_at = 0.0
+        self.ended_at: float = 0.0
         self._song: Final = song
         self._name: Final = name
         self._keys: Final[dict[str, str]] = {}

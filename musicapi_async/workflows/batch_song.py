@@ -118,7 +118,7 @@ class BatchSong:
         waveforms: bool,
     ) -> None:
         self.song: Final = song
-        self.place = "submitting"
+        self.place: str = "submitting"
         self._calls: Final = calls
         self._client: Final = calls.client
         self._folder: Final = folder

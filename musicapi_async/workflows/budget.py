@@ -83,7 +83,7 @@ class Budget:
     ) -> None:
         self.limit: Final = limit
         self.prices: Final = dict(prices)
-        self.spent = 0.0
+        self.spent: float = 0.0
         self._client: Final = client
         self._save: Final = save
         self._charges: Final[dict[str, float]] = {}

@@ -8,7 +8,11 @@ import msgspec
 
 from ..errors import RequestValidationError
 
-SETTLED_BY: Final = {"upload": ("task", "clip_id"), "wav": ("link",), "midi": ("link",)}
+SETTLED_BY: Final[dict[str, tuple[str, ...]]] = {
+    "upload": ("task", "clip_id"),
+    "wav": ("link",),
+    "midi": ("link",),
+}
 """What settles a step of unknown outcome, because the workflow needs it; of all other steps, the task."""
 
 

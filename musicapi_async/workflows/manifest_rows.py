@@ -33,7 +33,7 @@ class Fault(Violation):
 
     def __init__(self, field: str, limit: str, value: str, text: str) -> None:
         super().__init__(field, limit, value)
-        self.text = text
+        self.text: str = text
 
     def __str__(self) -> str:
         return self.text

@@ -70,7 +70,7 @@ class Workflow:
 
     def __init__(self, client: MusicAPI, checkpoint: Checkpoint | None = None) -> None:
         self.client = client
-        self.checkpoint = Checkpoint() if checkpoint is None else checkpoint
+        self.checkpoint: Checkpoint = Checkpoint() if checkpoint is None else checkpoint
 
     @contextmanager
     def on_errors(self) -> Generator[None]:

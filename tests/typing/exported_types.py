@@ -11,14 +11,15 @@ That pyright and mypy infer the same for them is checked in `api.py`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 DECLARATION: Final = re.compile(r"^\s+\w+ = (submits|calls|polls)\(")
 CAUGHT: Final = re.compile(r"^except .* as \w+:")
@@ -27,7 +28,56 @@ CONSEQUENCE: Final = "is partially unknown"
 """The text about a name that is not at fault itself, but refers to one that is."""
 
 
-def report() -> dict[str, Any]:
+class Place(msgspec.Struct):
+    """Where something is, with lines from 0."""
+
+    line: int
+
+
+class Range(msgspec.Struct):
+    """Where a finding begins."""
+
+    start: Place
+
+
+class Finding(msgspec.Struct):
+    """A remark on a symbol; one on another module's symbol has no range."""
+
+    message: str
+    file: str = ""
+    range: Range | None = None
+
+
+class Symbol(msgspec.Struct):
+    """A public name, with what is to be said of its type."""
+
+    name: str
+    diagnostics: list[Finding]
+
+
+class Counts(msgspec.Struct, rename="camel"):
+    """How many exported names have a type that is known, ambiguous, unknown."""
+
+    with_known_type: int
+    with_ambiguous_type: int
+    with_unknown_type: int
+
+
+class Completeness(msgspec.Struct, rename="camel"):
+    """The part of pyright's report that is about types."""
+
+    symbols: list[Symbol]
+    exported_symbol_counts: Counts
+    py_typed_path: str = ""
+
+
+class Report(msgspec.Struct, rename="camel"):
+    """Pyright's report."""
+
+    type_completeness: Completeness
+
+
+def report() -> Completeness:
     """Return pyright's report on the package that is installed beside this Python."""
     scripts = str(Path(sys.executable).parent)
     with tempfile.TemporaryDirectory() as elsewhere:  # where no folder has the name of the package
@@ -36,42 +86,39 @@ def report() -> dict[str, Any]:
             env=os.environ | {"PATH": os.pathsep.join([scripts, os.environ["PATH"]])},
             cwd=elsewhere,
             capture_output=True,
-            text=True,
             check=False,
         )
-    return json.loads(ran.stdout)
+    return msgspec.json.decode(ran.stdout, type=Report).type_completeness
 
 
-def faults(completeness: dict[str, Any]) -> list[str]:
+def faults(completeness: Completeness) -> list[str]:
     """Return what is at fault, a line for each place."""
     found: set[str] = set()
-    for symbol in completeness["symbols"]:
-        for diagnostic in symbol["diagnostics"]:
-            message = diagnostic["message"].partition("\n")[0]
-            if CONSEQUENCE in message or "docstring" in message:
-                continue
-            path = Path(diagnostic["file"])
-            line = int(diagnostic["range"]["start"]["line"])
-            source = path.read_text(encoding="utf-8").splitlines()[line]
-            if not DECLARATION.match(source) and not CAUGHT.match(source):
-                found.add(f"{path}:{line + 1}: {source.strip()}: {message}")
+    for finding in (finding for symbol in completeness.symbols for finding in symbol.diagnostics):
+        message = finding.message.partition("\n")[0]
+        if CONSEQUENCE in message or "docstring" in message or finding.range is None:
+            continue
+        line = finding.range.start.line
+        source = Path(finding.file).read_text(encoding="utf-8").splitlines()[line]
+        if not DECLARATION.match(source) and not CAUGHT.match(source):
+            found.add(f"{finding.file}:{line + 1}: {source.strip()}: {message}")
     return sorted(found)
 
 
 def main() -> int:
     """Print the names at fault, and how many are known; return the exit code."""
-    completeness = report()["typeCompleteness"]
-    if "pyTypedPath" not in completeness:
-        sys.stderr.write("musicapi_async is not installed here, or is editable: pip install .\n")
+    completeness = report()
+    if not completeness.py_typed_path:
+        sys.stderr.write("musicapi_async is not installed here, or not with its types: pip install .\n")
         return 1
     wrong = faults(completeness)
-    counts = completeness["exportedSymbolCounts"]
+    counts = completeness.exported_symbol_counts
     sys.stdout.writelines(f"{fault}\n" for fault in wrong)
     sys.stdout.write(
-        f"exported names: {counts['withKnownType']:,} of known type, {counts['withAmbiguousType']:,} with the type "
+        f"exported names: {counts.with_known_type:,} of known type, {counts.with_ambiguous_type:,} with the type "
         f"of an operation in them, {len(wrong)} places at fault\n"
     )
-    return 1 if wrong or counts["withUnknownType"] > 0 else 0
+    return 1 if wrong or counts.with_unknown_type > 0 else 0
 
 
 if __name__ == "__main__":
