@@ -32,8 +32,8 @@ from .clock import Clock
 from .core import Bound, Core, Watching
 from .errors import MusicAPIError, RequestValidationError
 from .files import expand
-from .jobs.base import STATES
-from .jobs.ledger import Ledger
+from .jobs.recorder import JobRecorder
+from .jobs.store import STATES
 from .options import (
     Options,
     SonicPaths,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ._transport.links import Fetchable
     from ._transport.rate import Rate
     from ._transport.rate_limiter import RateLimiter
-    from .jobs.base import Job, JobState, JobStore
+    from .jobs.store import Job, JobState, JobStore
     from .polling.schedule import PollPolicy
     from .webhooks import Inbox, Webhooks
 
@@ -162,7 +162,7 @@ class MusicAPI:
         )
         self._attach(core, options, core.book)
 
-    def _attach(self, core: Core, options: Options, ledger: Ledger) -> None:
+    def _attach(self, core: Core, options: Options, ledger: JobRecorder) -> None:
         self._core = core
         self._options = options
         self._ledger = ledger

@@ -26,8 +26,8 @@ from .api.request import Request
 from .api.results import TaskUpdate, Until
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
-from .jobs.ledger import Ledger
 from .jobs.memory import MemoryStore
+from .jobs.recorder import JobRecorder
 from .options import Options, SonicPaths, proxy_secrets
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ._transport.permits import Permit
     from ._transport.rate import Rate
     from ._transport.rate_limiter import RateLimiter
-    from .jobs.base import JobStore
+    from .jobs.store import JobStore
     from .polling.schedule import PollPolicy
     from .runtime import Runtime
     from .webhooks import Event, Inbox, Webhooks
@@ -96,9 +96,9 @@ class Core:
         )
         self.book: Final = self.ledger(store)
 
-    def ledger(self, store: JobStore | None) -> Ledger:
+    def ledger(self, store: JobStore | None) -> JobRecorder:
         """What writes paid calls into `store`; without one, those with a job key into memory."""
-        return Ledger(store or MemoryStore(), self.clock, self.base_url, always=store is not None)
+        return JobRecorder(store or MemoryStore(), self.clock, self.base_url, always=store is not None)
 
     async def runtime(self) -> Runtime:
         """The parts for the running loop, opened now if this is the first call in it."""
@@ -219,7 +219,7 @@ class Watching:
 
     __slots__ = ("_core", "_ledger", "_options")
 
-    def __init__(self, core: Core, options: Options, ledger: Ledger) -> None:
+    def __init__(self, core: Core, options: Options, ledger: JobRecorder) -> None:
         self._core = core
         self._options = options
         self._ledger = ledger
@@ -256,7 +256,7 @@ class Bound:
     __slots__ = ("_core", "_ledger", "_options", "_recorder", "_watching")
 
     def __init__(
-        self, core: Core, options: Options, ledger: Ledger, recorder: Recorder | None = None
+        self, core: Core, options: Options, ledger: JobRecorder, recorder: Recorder | None = None
     ) -> None:
         self._core = core
         self._options = options

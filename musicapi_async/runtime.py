@@ -24,7 +24,7 @@ from .api.operation import Polled
 from .api.results import TaskUpdate
 from .clock import Clock
 from .errors import RequestValidationError
-from .jobs.ledger import Ledger
+from .jobs.recorder import JobRecorder
 from .options import Options
 from .polling.schedule import PollPolicy
 from .polling.waiter import TaskWaiter
@@ -75,7 +75,7 @@ class Runtime:
             redactor=session.redactor,
         )
         self.downloader: Final = Downloader(session, limiter, clock, draw)
-        self.ledgers: Final[set[Ledger]] = set()
+        self.ledgers: Final[set[JobRecorder]] = set()
         self._notes: Final[set[asyncio.Task[None]]] = set()
         self.closed = False
         self._gone: Final = asyncio.Event()

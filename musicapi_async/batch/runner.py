@@ -24,8 +24,8 @@ from ..api.spelling import did_you_mean
 from ..client import MusicAPI
 from ..errors import BatchError, JobKeyConflictError, RequestValidationError
 from ..files import write_whole
-from ..jobs import Job, SQLiteStore, states
-from ..jobs.ledger import request_of
+from ..jobs import Job, SQLiteStore, transitions
+from ..jobs.recorder import request_of
 from . import files
 from .manifest import Manifest, Song, operation_of
 from .plan import MAX_IN_FLIGHT
@@ -250,7 +250,7 @@ class Run:
         now = self.client.clock.time()
         for job in await self.store.jobs("reserved", "sent"):
             # The folder is ours alone, so whoever held these is gone, even on another machine.
-            await self.store.change(job.key, states.recover(lambda _holder: False, now))
+            await self.store.change(job.key, transitions.recover(lambda _holder: False, now))
         await anyio.to_thread.run_sync(self.folder.begin)
         await self._check_unchanged()
         if self.purse.budget is not None:
@@ -270,7 +270,7 @@ class Run:
             operation = operation_of(song)
             asked = {**body(operation.request(**song.fields)), **(self.client.options.extra_body or {})}
             now = request_of(self.client.base_url, operation.call_name, msgspec.json.encode(asked))
-            if changed := states.difference(known.request, now):
+            if changed := transitions.difference(known.request, now):
                 conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
                 if known.request.base_url != now.base_url:
                     hints.add(f"Use the base_url of the first run, {known.request.base_url}.")

@@ -48,9 +48,9 @@ def list_command(store: Path, states: tuple[JobState, ...]) -> None:
 
     async def work(invocation: Invocation) -> None:
         from ..clock import Clock
-        from ..jobs.ledger import Ledger
+        from ..jobs.recorder import JobRecorder
 
-        ledger = Ledger(opened, Clock(), "")
+        ledger = JobRecorder(opened, Clock(), "")
         try:
             found = await ledger.jobs(*states)
             if not invocation.is_json:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .base import Holder, Job, JobRequest, JobState, JobStore, Step
 from .memory import MemoryStore
+from .store import Job, JobRequest, JobState, JobStore, Owner, Step
 
 if TYPE_CHECKING:
     from .sqlite import SQLiteStore
 
-__all__ = ["Holder", "Job", "JobRequest", "JobState", "JobStore", "MemoryStore", "SQLiteStore", "Step"]
+__all__ = ["Job", "JobRequest", "JobState", "JobStore", "MemoryStore", "Owner", "SQLiteStore", "Step"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from .base import Job, JobState, Step
+from .store import Job, JobState, Step
 
 
 class MemoryStore:

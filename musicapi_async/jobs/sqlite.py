@@ -32,7 +32,7 @@ import msgspec
 
 from ..errors import JobStoreError
 from ..files import expand, sync_folder
-from .base import Job, JobState, Step
+from .store import Job, JobState, Step
 
 R = TypeVar("R")
 

@@ -10,8 +10,8 @@ import pytest
 
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.clock import Clock
-from musicapi_async.jobs import Job, JobStore, states
-from musicapi_async.jobs.ledger import JobRecording, Ledger
+from musicapi_async.jobs import Job, JobStore, transitions
+from musicapi_async.jobs.recorder import JobEntry, JobRecorder
 
 BODY = b'{"mv":"sonic-v6"}'
 FIRST = TaskRef("sonic", "first", "create_music")
@@ -19,12 +19,12 @@ SECOND = TaskRef("sonic", "second", "create_music")
 
 
 @pytest.fixture
-def ledger(store: JobStore) -> Ledger:
+def ledger(store: JobStore) -> JobRecorder:
     """What writes into the store."""
-    return Ledger(store, Clock(), "http://host")
+    return JobRecorder(store, Clock(), "http://host")
 
 
-async def sent(ledger: Ledger) -> JobRecording:
+async def sent(ledger: JobRecorder) -> JobEntry:
     """The job 'k', which has left for the first time."""
     recording = ledger.record("k", "POST /sonic/create", BODY, "sonic", "create_music")
     assert recording is not None
@@ -33,7 +33,7 @@ async def sent(ledger: Ledger) -> JobRecording:
     return recording
 
 
-async def sent_again(ledger: Ledger) -> JobRecording:
+async def sent_again(ledger: JobRecorder) -> JobEntry:
     """The job 'k', which has left once more because somebody decided so."""
     recording = ledger.again(await kept(ledger)).record("k", "POST /sonic/create", BODY)
     await recording.begin()
@@ -41,20 +41,20 @@ async def sent_again(ledger: Ledger) -> JobRecording:
     return recording
 
 
-async def kept(ledger: Ledger) -> Job:
+async def kept(ledger: JobRecorder) -> Job:
     """The job 'k' as it is written down."""
     job = await ledger.store.get("k")
     assert job is not None
     return job
 
 
-async def failed(ledger: Ledger) -> None:
+async def failed(ledger: JobRecorder) -> None:
     """The first task was accepted and failed."""
     await (await sent(ledger)).accepted(FIRST, {})
-    await ledger.store.change("k", states.ended(FIRST, "failed", True, "no", 1.0))
+    await ledger.store.change("k", transitions.ended(FIRST, "failed", True, "no", 1.0))
 
 
-async def lost(ledger: Ledger) -> None:
+async def lost(ledger: JobRecorder) -> None:
     """Nobody knows what became of the first send."""
     await (await sent(ledger)).unknown("the connection dropped", None)
 
@@ -66,7 +66,7 @@ def words(job: Job) -> tuple[str, str | None, list[str]]:
 
 @pytest.mark.parametrize("before", [failed, lost])
 async def test_a_late_word_of_the_first_task_does_not_take_the_place_of_the_second(
-    ledger: Ledger, before: Callable[[Ledger], Awaitable[None]]
+    ledger: JobRecorder, before: Callable[[JobRecorder], Awaitable[None]]
 ) -> None:
     """The key stands for what was sent last; the first task stays known beside it."""
     await before(ledger)
@@ -78,7 +78,7 @@ async def test_a_late_word_of_the_first_task_does_not_take_the_place_of_the_seco
     assert await ledger.store.find("sonic", "second")
 
 
-async def test_a_word_of_the_second_task_before_its_answer_names_it_once(ledger: Ledger) -> None:
+async def test_a_word_of_the_second_task_before_its_answer_names_it_once(ledger: JobRecorder) -> None:
     """Told first by the webhook and then by the answer, it is no other task."""
     await lost(ledger)
     again = await sent_again(ledger)
@@ -87,7 +87,7 @@ async def test_a_word_of_the_second_task_before_its_answer_names_it_once(ledger:
     assert words(await kept(ledger)) == ("accepted", "second", [])
 
 
-async def test_a_task_known_before_the_last_send_is_never_taken_for_it(ledger: Ledger) -> None:
+async def test_a_task_known_before_the_last_send_is_never_taken_for_it(ledger: JobRecorder) -> None:
     """The second send's outcome is unknown too: the first task's webhook says nothing of it."""
     await failed(ledger)
     again = await sent_again(ledger)
@@ -98,7 +98,7 @@ async def test_a_task_known_before_the_last_send_is_never_taken_for_it(ledger: L
     assert words(await kept(ledger)) == ("accepted", "second", ["first"])
 
 
-async def test_a_refused_second_send_keeps_what_was_heard_meanwhile(ledger: Ledger) -> None:
+async def test_a_refused_second_send_keeps_what_was_heard_meanwhile(ledger: JobRecorder) -> None:
     """It was not carried out, so the word that came was of the first."""
     await lost(ledger)
     again = await sent_again(ledger)
@@ -107,7 +107,7 @@ async def test_a_refused_second_send_keeps_what_was_heard_meanwhile(ledger: Ledg
     assert words(await kept(ledger)) == ("ambiguous", None, ["first"])
 
 
-async def test_an_answer_wins_over_a_webhook_that_named_another_task(ledger: Ledger) -> None:
+async def test_an_answer_wins_over_a_webhook_that_named_another_task(ledger: JobRecorder) -> None:
     """What the call itself was answered is what its key stands for; the other is kept."""
     recording = await sent(ledger)
     await ledger.adopt("k", FIRST)
@@ -117,17 +117,19 @@ async def test_an_answer_wins_over_a_webhook_that_named_another_task(ledger: Led
     assert msgspec.json.decode(job.reply) == {"task_id": "second"}
 
 
-async def test_an_answer_that_comes_after_a_later_send_was_accepted_is_kept_beside_it(ledger: Ledger) -> None:
+async def test_an_answer_that_comes_after_a_later_send_was_accepted_is_kept_beside_it(
+    ledger: JobRecorder,
+) -> None:
     """The later decision stands; the task that was paid for before it is not forgotten."""
     slow = await sent(ledger)
-    await ledger.store.change("k", states.recover(lambda _holder: False, 1.0))
+    await ledger.store.change("k", transitions.recover(lambda _holder: False, 1.0))
     again = await sent_again(ledger)
     await again.accepted(SECOND, {})
     await slow.accepted(FIRST, {})
     assert words(await kept(ledger)) == ("accepted", "second", ["first"])
 
 
-async def lost_job(ledger: Ledger, key: str) -> JobRecording:
+async def lost_job(ledger: JobRecorder, key: str) -> JobEntry:
     """A job of which nobody knows what became of it."""
     recording = ledger.record(key, "POST /sonic/create", BODY, "sonic", "create_music")
     assert recording is not None
@@ -137,20 +139,22 @@ async def lost_job(ledger: Ledger, key: str) -> JobRecording:
     return recording
 
 
-async def states_of(ledger: Ledger) -> dict[str, tuple[str, str | None]]:
+async def states_of(ledger: JobRecorder) -> dict[str, tuple[str, str | None]]:
     """State and task of each job."""
     return {job.key: (job.state, job.task_id) for job in await ledger.store.jobs()}
 
 
 @pytest.mark.parametrize("ended", [False, True])
-async def test_webhooks_that_name_one_task_for_two_jobs_settle_neither(ledger: Ledger, ended: bool) -> None:
+async def test_webhooks_that_name_one_task_for_two_jobs_settle_neither(
+    ledger: JobRecorder, ended: bool
+) -> None:
     """The first is taken back, also after its end; more of the same change nothing; somebody who knows decides."""
     for key in ("k", "l"):
         await lost_job(ledger, key)
     assert await ledger.adopt("k", FIRST)
     assert await ledger.adopt("k", FIRST)
     if ended:
-        await ledger.store.change("k", states.ended(FIRST, "succeeded", None, "", 1.0))
+        await ledger.store.change("k", transitions.ended(FIRST, "succeeded", None, "", 1.0))
     assert not await ledger.adopt("l", FIRST)
     for key in ("k", "l", "k"):
         assert await states_of(ledger) == {"k": ("ambiguous", None), "l": ("ambiguous", None)}
@@ -165,7 +169,7 @@ async def test_webhooks_that_name_one_task_for_two_jobs_settle_neither(ledger: L
 
 async def test_two_processes_that_hear_one_task_for_two_jobs_at_once_settle_neither(store: JobStore) -> None:
     """Each looks again after it has written."""
-    one, other = (Ledger(store, Clock(), "http://host") for _ in range(2))
+    one, other = (JobRecorder(store, Clock(), "http://host") for _ in range(2))
     for _ in range(20):
         for key in ("k", "l"):
             await store.change(key, lambda _job: None)
@@ -175,7 +179,7 @@ async def test_two_processes_that_hear_one_task_for_two_jobs_at_once_settle_neit
 
 
 async def test_a_task_that_its_own_answer_named_stays_when_a_webhook_names_another_job(
-    ledger: Ledger,
+    ledger: JobRecorder,
 ) -> None:
     """Before the webhook or after it: the answer to the call is certain."""
     recording = await sent(ledger)
@@ -186,7 +190,7 @@ async def test_a_task_that_its_own_answer_named_stays_when_a_webhook_names_anoth
     assert await states_of(ledger) == {"k": ("accepted", "first"), "l": ("ambiguous", None)}
 
 
-async def test_a_webhook_of_another_task_says_nothing_of_a_job_that_has_one(ledger: Ledger) -> None:
+async def test_a_webhook_of_another_task_says_nothing_of_a_job_that_has_one(ledger: JobRecorder) -> None:
     """It is no claim either: the job that does hold that task keeps it."""
     await (await sent(ledger)).accepted(FIRST, {})
     await lost_job(ledger, "l")

@@ -14,19 +14,19 @@ import pytest
 
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.errors import JobStoreError
-from musicapi_async.jobs import Holder, Job, JobRequest, SQLiteStore, states
+from musicapi_async.jobs import Job, JobRequest, Owner, SQLiteStore, transitions
 from musicapi_async.jobs.sqlite import APPLICATION_ID, MIGRATIONS, make, migrate
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
-ME = Holder("host", "boot", 1, "1", "nonce")
+ME = Owner("host", "boot", 1, "1", "nonce")
 
 
-def alive(_holder: Holder) -> bool:
+def alive(_holder: Owner) -> bool:
     return True
 
 
 def reserve(key: str = "a"):
-    return states.reserve(key, REQUEST, ME, alive, 1.0)
+    return transitions.reserve(key, REQUEST, ME, alive, 1.0)
 
 
 async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
@@ -34,11 +34,11 @@ async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
     store = SQLiteStore(path)
     await store.change("a", reserve())
-    await store.change("a", states.leaving(ME, 2.0, 50.0), durable=True)
+    await store.change("a", transitions.sending(ME, 2.0, 50.0), durable=True)
     task = TaskRef("sonic", "task-1", "create_music", 3.0, "sonic-v6")
     lost = Job(key="a", state="sent", request=REQUEST, created_at=0, updated_at=0)
     written = await store.change(
-        "a", states.accepted(ME, lost, task, '{"task_id":"task-1"}', 3.0), durable=True
+        "a", transitions.accepted(ME, lost, task, '{"task_id":"task-1"}', 3.0), durable=True
     )
     await store.aclose()
     again = SQLiteStore(path)
@@ -216,7 +216,7 @@ async def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
 LIMITED = """
 import asyncio, os, resource, sys
 from musicapi_async.errors import JobStoreError
-from musicapi_async.jobs import SQLiteStore, JobRequest, states, Holder
+from musicapi_async.jobs import SQLiteStore, JobRequest, transitions, Owner
 path, mode = sys.argv[1:]
 if mode == "read-only":
     if os.geteuid() == 0:
@@ -224,12 +224,12 @@ if mode == "read-only":
 else:
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 store = SQLiteStore(path)
-me = Holder("h", "b", 1, "1", "n")
+me = Owner("h", "b", 1, "1", "n")
 async def main():
     for index in range(5000):
         key = f"key-{index}"
         request = JobRequest("POST /sonic/create", "http://host", '"' + "x" * 500 + '"')
-        await store.change(key, states.reserve(key, request, me, lambda h: True, 1.0), durable=True)
+        await store.change(key, transitions.reserve(key, request, me, lambda h: True, 1.0), durable=True)
         print("kept", key, flush=True)
 try:
     asyncio.run(main())

@@ -18,9 +18,9 @@ from ..api.results import TaskUpdate
 from ..clock import Clock
 from ..errors import JobStoreError, MusicAPIError, OutcomeUnknownError, TaskFailedError
 from ..options import Options
-from . import states
-from .base import Holder, Job, JobRequest, JobState, JobStore, Step
-from .holder import is_alive, this_process
+from . import transitions
+from .owner import is_alive, this_process
+from .store import Job, JobRequest, JobState, JobStore, Owner, Step
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -34,11 +34,11 @@ ENDS: Final = 1024
 """Tasks whose end is remembered as noted, so that looking at them again costs no look into the store."""
 
 _encoder: Final = msgspec.json.Encoder(order="sorted")
-_under_way: Final[WeakValueDictionary[str, JobRecording]] = WeakValueDictionary()
+_under_way: Final[WeakValueDictionary[str, JobEntry]] = WeakValueDictionary()
 """The recordings of this process. One whose call was torn down with its loop is gone from here, too."""
 
 
-def holds(holder: Holder) -> bool | None:
+def holds(holder: Owner) -> bool | None:
     """Whether the holder of a reservation can still go on with it; None when that cannot be told."""
     if holder == this_process(holder.nonce):
         return holder.nonce in _under_way
@@ -61,7 +61,7 @@ def request_of(base_url: str, call: str, body: bytes, family: str = "", kind: st
     return JobRequest(call, base_url, _encoder.encode(asked).decode(), family, kind, hidden)
 
 
-class Ledger:
+class JobRecorder:
     """Writes the paid calls of a client into a store. A `Recorder`.
 
     `always=False` writes down only calls that have a job key.
@@ -75,7 +75,7 @@ class Ledger:
         *,
         always: bool = True,
         new_key: Callable[[], str] = new_key,
-        alive: states.Liveness = holds,
+        alive: transitions.Liveness = holds,
     ) -> None:
         self.store: Final = store
         self.clock: Final = clock
@@ -88,12 +88,12 @@ class Ledger:
 
     def record(
         self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
-    ) -> JobRecording | None:
+    ) -> JobEntry | None:
         """The recording of a call; None for one without a key that need not be written down."""
         if key is None and not self.always:
             return None
         request = request_of(self._base_url, call, body, family, kind)
-        return JobRecording(self, key or self._new_key(), request)
+        return JobEntry(self, key or self._new_key(), request)
 
     def keyed(self, options: Options) -> Options:
         """The options with a job key, if the call is written down."""
@@ -110,13 +110,13 @@ class Ledger:
         await self.save()
         for job in await self.store.jobs("reserved", "sent"):
             if job.holder is not None and self.alive(job.holder) is False:
-                await self.store.change(job.key, states.recover(self.alive, self.clock.time()))
+                await self.store.change(job.key, transitions.recover(self.alive, self.clock.time()))
         return await self.store.jobs(*wanted)
 
     async def resolve(self, key: str, task: TaskRef) -> Job:
         """Say which task an ambiguous job made."""
         self.reopen(task)
-        step = states.resolved(key, task, self.alive, self.clock.time())
+        step = transitions.resolved(key, task, self.alive, self.clock.time())
         job = await self.store.change(key, step, durable=True)
         assert job is not None  # the step raises when there is none
         return job
@@ -130,20 +130,20 @@ class Ledger:
         job = await self.store.get(key)
         if job is None:
             return True
-        if not states.may_be_adopted(job, task.task_id):
+        if not transitions.may_be_adopted(job, task.task_id):
             return job.task_id == task.task_id
         self.reopen(task)
         others = await self._others_with(key, task)
         if not others:
             if job.request.family in _words(task):
                 task = msgspec.structs.replace(task, family=job.request.family)
-            job = await self.store.change(key, states.adopted(task, self.clock.time()), durable=True)
+            job = await self.store.change(key, transitions.adopted(task, self.clock.time()), durable=True)
             others = await self._others_with(key, task)  # another process may have heard the same
         if not others:
             return job is not None and job.task_id == task.task_id
         log.warning("task %s is named by webhooks for the jobs %s", task.task_id, ", ".join((key, *others)))
         for one in (key, *others):
-            await self.store.change(one, states.disputed(task, self.clock.time()), durable=True)
+            await self.store.change(one, transitions.disputed(task, self.clock.time()), durable=True)
         return False
 
     async def _others_with(self, key: str, task: TaskRef) -> list[str]:
@@ -172,7 +172,7 @@ class Ledger:
         try:
             for word in _words(ref):
                 for job in await self.store.find(word, ref.task_id):
-                    step = states.ended(ref, outcome, refunded, why, self.clock.time())
+                    step = transitions.ended(ref, outcome, refunded, why, self.clock.time())
                     await self.store.change(job.key, step)
                     noted = True
         except JobStoreError as failure:
@@ -207,10 +207,10 @@ class Ledger:
         await self.store.aclose()
 
 
-class JobRecording:
+class JobEntry:
     """One paid call as it is written down; see `transport.recording.Recording`."""
 
-    def __init__(self, ledger: Ledger, key: str, request: JobRequest) -> None:
+    def __init__(self, ledger: JobRecorder, key: str, request: JobRequest) -> None:
         self.key: Final = key
         self.request: Final = request
         self._ledger: Final = ledger
@@ -251,11 +251,11 @@ class JobRecording:
 
     def _taking(self) -> Step:
         ledger = self._ledger
-        return states.reserve(self.key, self.request, self._holder, ledger.alive, ledger.clock.time())
+        return transitions.reserve(self.key, self.request, self._holder, ledger.alive, ledger.clock.time())
 
     async def leaving(self) -> None:
         """On disk when this returns: it may have left."""
-        step = states.leaving(self._holder, self._ledger.clock.time(), self._balance)
+        step = transitions.sending(self._holder, self._ledger.clock.time(), self._balance)
         job = await self._ledger.store.change(self.key, step, durable=True)
         assert job is not None  # the step raises when the row is gone
         self._job = job
@@ -267,18 +267,18 @@ class JobRecording:
         self._left = False
         if not self._doubt:
             now = self._ledger.clock.time()
-            await self._ledger.store.change(self.key, states.returned(self._holder, now))
+            await self._ledger.store.change(self.key, transitions.returned(self._holder, now))
 
     async def dropped(self) -> None:
         """It was not taken, and none follows. An attempt before it may have been: then nobody knows."""
         if self._doubt:
             await self.unknown("an earlier attempt may have been carried out", None)
         elif self._begun:
-            await self._ledger.keep(self.key, states.dropped(self._holder), "it was not carried out")
+            await self._ledger.keep(self.key, transitions.released(self._holder), "it was not carried out")
 
     async def unknown(self, why: str, balance: float | None) -> None:
         """Nobody knows whether it was taken."""
-        step = states.unknown(self._holder, why, balance, self._ledger.clock.time())
+        step = transitions.unknown(self._holder, why, balance, self._ledger.clock.time())
         await self._ledger.keep(self.key, step, f"its outcome is unknown ({why})")
 
     async def accepted(self, task: TaskRef, reply: Any) -> None:
@@ -286,12 +286,12 @@ class JobRecording:
         self._ledger.reopen(task)
         kept = msgspec.structs.replace(task, own=False)
         now = self._ledger.clock.time()
-        step = states.accepted(self._holder, self._job, kept, _text(reply), now)
+        step = transitions.accepted(self._holder, self._job, kept, _text(reply), now)
         await self._ledger.keep(self.key, step, f"it was accepted as {task.token}")
 
     async def answered(self, reply: Any) -> None:
         """A direct call was answered."""
-        step = states.answered(self._holder, self._job, _text(reply), self._ledger.clock.time())
+        step = transitions.answered(self._holder, self._job, _text(reply), self._ledger.clock.time())
         await self._ledger.keep(self.key, step, "it was answered")
 
     def balanced(self, before: float | None) -> None:
@@ -302,19 +302,17 @@ class JobRecording:
 class Reopening:
     """Records a job that is sent once more, under its own key."""
 
-    def __init__(self, ledger: Ledger, job: Job) -> None:
+    def __init__(self, ledger: JobRecorder, job: Job) -> None:
         self._ledger: Final = ledger
         self._job: Final = job
 
-    def record(
-        self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
-    ) -> JobRecording:
+    def record(self, key: str | None, call: str, body: bytes, family: str = "", kind: str = "") -> JobEntry:
         """The recording that opens the job again."""
         return _Reopened(self._ledger, self._job.key, self._job.request)
 
 
-class _Reopened(JobRecording):
-    def __init__(self, ledger: Ledger, key: str, request: JobRequest) -> None:
+class _Reopened(JobEntry):
+    def __init__(self, ledger: JobRecorder, key: str, request: JobRequest) -> None:
         super().__init__(ledger, key, request)
         self._opened = False
 
@@ -323,7 +321,7 @@ class _Reopened(JobRecording):
             return super()._taking()
         self._opened = True
         ledger = self._ledger
-        return states.reopened(self.key, self._holder, ledger.alive, ledger.clock.time())
+        return transitions.resubmitted(self.key, self._holder, ledger.alive, ledger.clock.time())
 
 
 def _words(ref: TaskRef) -> tuple[str, ...]:
@@ -362,7 +360,7 @@ def resolving(key: str, before: float | None = None, after: float | None = None)
     )
 
 
-def _held(job: Job, holder: Holder) -> JobStoreError:
+def _held(job: Job, holder: Owner) -> JobStoreError:
     return JobStoreError(
         f"job {job.key!r} is {job.state} by process {holder.pid} on {holder.host}, and whether that one "
         "lives cannot be told from here",

@@ -26,7 +26,7 @@ JobState = Literal["reserved", "sent", "accepted", "finished", "failed", "ambigu
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 
 
-class Holder(msgspec.Struct, frozen=True):
+class Owner(msgspec.Struct, frozen=True):
     """The process that holds a reservation. `started` and `boot` tell it from a later one with its `pid`;
     `nonce` tells its reservations apart."""
 
@@ -74,7 +74,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     request: JobRequest
     created_at: float
     updated_at: float
-    holder: Holder | None = None
+    holder: Owner | None = None
     task: TaskRef | None = None
     reply: str = ""
     outcome: str = ""

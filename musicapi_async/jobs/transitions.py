@@ -14,9 +14,9 @@ import msgspec
 from ..api.handle import TaskRef
 from ..api.request import picture
 from ..errors import JobKeyConflictError, JobStoreError, RequestValidationError
-from .base import Holder, Job, JobRequest, Step
+from .store import Job, JobRequest, Owner, Step
 
-Liveness = Callable[[Holder], bool | None]
+Liveness = Callable[[Owner], bool | None]
 """Whether the process of a holder lives: True, False, or None when that cannot be told."""
 
 DELIVERY: Final = frozenset({"webhook_url"})
@@ -53,7 +53,7 @@ def _shown(value: object, other: object) -> str:
     return picture(value)
 
 
-def reserve(key: str, request: JobRequest, holder: Holder, alive: Liveness, now: float) -> Step:
+def reserve(key: str, request: JobRequest, holder: Owner, alive: Liveness, now: float) -> Step:
     """Take the key for `holder` if it is free, or if the process that held it died before sending.
 
     Raises `JobKeyConflictError` when the key was used with another request.
@@ -104,7 +104,7 @@ def _undone(job: Job) -> Job | None:
     return msgspec.structs.replace(earlier, others=_and(earlier.others, heard))
 
 
-def leaving(holder: Holder, now: float, balance: float | None = None) -> Step:
+def sending(holder: Owner, now: float, balance: float | None = None) -> Step:
     """The request is about to leave. Raises if the reservation is no longer the holder's."""
 
     def step(job: Job | None) -> Job | None:
@@ -118,7 +118,7 @@ def leaving(holder: Holder, now: float, balance: float | None = None) -> Step:
     return step
 
 
-def returned(holder: Holder, now: float) -> Step:
+def returned(holder: Owner, now: float) -> Step:
     """It provably did not leave or was refused, and will be sent again later."""
 
     def step(job: Job | None) -> Job | None:
@@ -129,7 +129,7 @@ def returned(holder: Holder, now: float) -> Step:
     return step
 
 
-def dropped(holder: Holder) -> Step:
+def released(holder: Owner) -> Step:
     """It provably did not leave or was refused, and will not be sent again: the key is free."""
 
     def step(job: Job | None) -> Job | None:
@@ -140,7 +140,7 @@ def dropped(holder: Holder) -> Step:
     return step
 
 
-def accepted(holder: Holder, job_if_lost: Job, task: TaskRef, reply: str, now: float) -> Step:
+def accepted(holder: Owner, job_if_lost: Job, task: TaskRef, reply: str, now: float) -> Step:
     """The service gave a task. What is paid for is written down even if the row went missing, and the answer
     is believed rather than what a webhook or somebody told meanwhile. No task is dropped."""
 
@@ -179,7 +179,7 @@ def _without(tasks: tuple[TaskRef, ...], one: TaskRef) -> tuple[TaskRef, ...]:
     return tuple(task for task in tasks if task.task_id != one.task_id)
 
 
-def answered(holder: Holder, job_if_lost: Job, reply: str, now: float) -> Step:
+def answered(holder: Owner, job_if_lost: Job, reply: str, now: float) -> Step:
     """A direct call was answered; the same key gives this answer from now on."""
 
     def step(job: Job | None) -> Job | None:
@@ -198,7 +198,7 @@ def answered(holder: Holder, job_if_lost: Job, reply: str, now: float) -> Step:
     return step
 
 
-def unknown(holder: Holder, why: str, balance: float | None, now: float) -> Step:
+def unknown(holder: Owner, why: str, balance: float | None, now: float) -> Step:
     """It was sent and its outcome is unknown."""
 
     def step(job: Job | None) -> Job | None:
@@ -324,7 +324,7 @@ def _known_to(job: Job) -> set[str]:
     return {task.task_id for task in (*job.others, *((job.task,) if job.task is not None else ()))}
 
 
-def reopened(key: str, holder: Holder, alive: Liveness, now: float) -> Step:
+def resubmitted(key: str, holder: Owner, alive: Liveness, now: float) -> Step:
     """Somebody decided to send an ambiguous or failed job once more."""
 
     def step(job: Job | None) -> Job | None:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from .base import Holder
+from .store import Owner
 
 _STAT: Final = "/proc/{}/stat"
 _START_FIELD: Final = 19
@@ -40,14 +40,14 @@ def _started(pid: int) -> str:
         return ""
 
 
-def this_process(nonce: str) -> Holder:
+def this_process(nonce: str) -> Owner:
     """This process, with a `nonce` for one reservation."""
     host, boot = _machine()
     pid = os.getpid()
-    return Holder(host, boot, pid, _started(pid), nonce)
+    return Owner(host, boot, pid, _started(pid), nonce)
 
 
-def is_alive(holder: Holder) -> bool | None:
+def is_alive(holder: Owner) -> bool | None:
     """Whether the process of `holder` lives; None when that cannot be told from here."""
     host, boot = _machine()
     if holder.host != host:

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.errors import JobKeyConflictError, JobStoreError, RequestValidationError
-from musicapi_async.jobs import Holder, Job, JobRequest, JobStore, MemoryStore, SQLiteStore, Step, states
+from musicapi_async.jobs import Job, JobRequest, JobStore, MemoryStore, Owner, SQLiteStore, Step, transitions
 
 KEYS = ("a", "b")
 
@@ -23,7 +23,7 @@ class Sender:
     """A process that was given a key to send under."""
 
     key: str
-    holder: Holder
+    holder: Owner
     sent: bool = False
     task: TaskRef | None = None
 
@@ -60,12 +60,12 @@ class Machine(RuleBasedStateMachine):
     def change(self, key: str, step: Step) -> Job | None:
         return self.runner.run(self.store.change(key, step, durable=self.count % 2 == 0))
 
-    def alive(self, holder: Holder) -> bool:
+    def alive(self, holder: Owner) -> bool:
         return holder.nonce in self.living
 
-    def born(self) -> Holder:
+    def born(self) -> Owner:
         self.count += 1
-        holder = Holder("host", "boot", self.count, "1", str(self.count))
+        holder = Owner("host", "boot", self.count, "1", str(self.count))
         self.living.add(holder.nonce)
         return holder
 
@@ -73,7 +73,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, key: str):
         """Somebody calls with a key: it may send, or is told to wait, or what the key stands for."""
         holder = self.born()
-        job = self.change(key, states.reserve(key, asked(key), holder, self.alive, self.count))
+        job = self.change(key, transitions.reserve(key, asked(key), holder, self.alive, self.count))
         assert job is not None
         if job.state == "reserved" and job.holder == holder:
             return Sender(key, holder)
@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         before = self.runner.run(self.store.get(key))
         holder = self.born()
         try:
-            job = self.change(key, states.reserve(key, asked(key, 1), holder, self.alive, self.count))
+            job = self.change(key, transitions.reserve(key, asked(key, 1), holder, self.alive, self.count))
         except JobKeyConflictError as error:
             told = error.difference
             assert told == (f"title: '{key}0' before, '{key}1' now",)
@@ -95,7 +95,7 @@ class Machine(RuleBasedStateMachine):
         else:
             assert before is None or before.state == "reserved"
             assert job is not None
-            self.change(key, states.dropped(holder))
+            self.change(key, transitions.released(holder))
 
     @rule(sender=senders)
     def leave(self, sender: Sender) -> None:
@@ -103,7 +103,7 @@ class Machine(RuleBasedStateMachine):
         if sender.sent or sender.holder.nonce not in self.living:
             return
         try:
-            self.change(sender.key, states.leaving(sender.holder, self.count))
+            self.change(sender.key, transitions.sending(sender.holder, self.count))
         except JobStoreError:
             return
         sender.sent = True
@@ -123,27 +123,27 @@ class Machine(RuleBasedStateMachine):
             return
         if sender.task is not None:
             lost = Job(key=sender.key, state="sent", request=asked(sender.key), created_at=0, updated_at=0)
-            self.change(sender.key, states.accepted(sender.holder, lost, sender.task, "{}", self.count))
+            self.change(sender.key, transitions.accepted(sender.holder, lost, sender.task, "{}", self.count))
         else:
-            self.change(sender.key, states.dropped(sender.holder))
+            self.change(sender.key, transitions.released(sender.holder))
         self.living.discard(sender.holder.nonce)
 
     @rule(sender=consumes(senders))
     def lose(self, sender: Sender) -> None:
         """The connection drops: nobody knows."""
         if sender.holder.nonce in self.living:
-            step = states.unknown if sender.sent else None
+            step = transitions.unknown if sender.sent else None
             if step is not None:
                 self.change(sender.key, step(sender.holder, "lost", None, self.count))
             else:
-                self.change(sender.key, states.dropped(sender.holder))
+                self.change(sender.key, transitions.released(sender.holder))
             self.living.discard(sender.holder.nonce)
 
     @rule(sender=senders)
     def refused_and_again(self, sender: Sender) -> None:
         """The service refuses for now; the process keeps its reservation."""
         if sender.sent and sender.task is None and sender.holder.nonce in self.living:
-            self.change(sender.key, states.returned(sender.holder, self.count))
+            self.change(sender.key, transitions.returned(sender.holder, self.count))
             sender.sent = False
 
     @rule(sender=senders)
@@ -159,7 +159,7 @@ class Machine(RuleBasedStateMachine):
             found = self.runner.run(self.store.find("sonic", job.task.task_id))
             assert found == [job]
             self.change(
-                key, states.ended(job.task, "failed" if failed else "succeeded", failed, "", self.count)
+                key, transitions.ended(job.task, "failed" if failed else "succeeded", failed, "", self.count)
             )
 
     @rule(key=st.sampled_from(KEYS))
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
         if not fresh:
             return
         try:
-            changed = self.change(key, states.resolved(key, fresh[-1], self.alive, self.count))
+            changed = self.change(key, transitions.resolved(key, fresh[-1], self.alive, self.count))
         except RequestValidationError:
             return
         assert changed is not None
@@ -183,7 +183,7 @@ class Machine(RuleBasedStateMachine):
         """Somebody decides to send an ambiguous or failed job again."""
         holder = self.born()
         try:
-            self.change(key, states.reopened(key, holder, self.alive, self.count))
+            self.change(key, transitions.resubmitted(key, holder, self.alive, self.count))
         except RequestValidationError:
             return multiple()
         self.decisions[key] += 1
