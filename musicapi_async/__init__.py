@@ -16,6 +16,8 @@ asyncio.run(main())
 ```
 """
 
+from typing import TYPE_CHECKING
+
 from ._version import __version__
 from .api.account import Spending
 from .api.handle import Task, TaskRef
@@ -56,7 +58,11 @@ from .errors import (
     UpstreamError,
     WebhookVerificationError,
 )
+from .jobs import MemoryStore
 from .webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from .jobs import SQLiteStore
 
 __all__ = [
     "APIConnectionError",
@@ -83,6 +89,7 @@ __all__ = [
     "JobStoreError",
     "Lyrics",
     "LyricsDrafts",
+    "MemoryStore",
     "Midi",
     "MusicAPI",
     "MusicAPIError",
@@ -95,6 +102,7 @@ __all__ = [
     "RequestTimeoutError",
     "RequestValidationError",
     "Result",
+    "SQLiteStore",
     "ServerError",
     "SongMetadata",
     "Spending",
@@ -119,3 +127,11 @@ __all__ = [
     "WrittenLyrics",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "SQLiteStore":  # with it comes `sqlite3`, which not every program needs
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .jobs import SQLiteStore
+
+    return SQLiteStore

@@ -32,8 +32,8 @@ from .clock import Clock
 from .core import Bound, Core, Watching
 from .errors import MusicAPIError, RequestValidationError
 from .files import expand
+from .jobs.job import STATES
 from .jobs.recorder import JobRecorder
-from .jobs.store import STATES
 from .options import (
     Options,
     SonicPaths,
@@ -41,6 +41,7 @@ from .options import (
     check_private_addresses,
     check_proxy,
     check_text,
+    find_account,
     find_base_url,
     find_clock_speed,
     find_key,
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
     from ._transport.links import Fetchable
     from ._transport.rate import Rate
     from ._transport.rate_limiter import RateLimiter
-    from .jobs.store import Job, JobState, JobStore
+    from .jobs.job import Job, JobState
+    from .jobs.store import JobStore
     from .polling.schedule import PollPolicy
     from .webhooks import Inbox, Webhooks
 
@@ -75,9 +77,12 @@ class MusicAPI:
     `api_key`: else MUSICAPI_KEY or MUSICAPI_API_KEY. `base_url`: else MUSICAPI_BASE_URL, else the service.
     `rate_limit`: creates per time, such as '1/3s' (the documented limit, default) or '20/10s'; None: no
     limit. `max_in_flight`: most tasks submitted and not yet ended (None: no cap). `attempt_timeout`,
-    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a policy of `musicapi_async.polling.schedule`.
+    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a policy of
+    `musicapi_async.polling.schedule`.
     `store`: where paid calls are written down before they leave, such as
-    `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
+    `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only. `account`: else
+    MUSICAPI_ACCOUNT, else a fingerprint of the API key: the account that job keys belong to. Name it where an
+    API key may be replaced, or where accounts share a store; the error of a job key says when it matters.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
     `forbid_private_addresses`: for back ends that download links of their users: no file is fetched from a
@@ -117,6 +122,7 @@ class MusicAPI:
         validate: str = "error",
         polling: PollPolicy | None = None,
         store: JobStore | None = None,
+        account: str | None = None,
         limiter: RateLimiter | None = None,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
@@ -141,8 +147,10 @@ class MusicAPI:
         check_proxy(proxy)
         check_private_addresses(forbid_private_addresses, by_proxy=proxy is not None or trust_env)
         url = find_base_url(base_url)
+        key = find_key(api_key)
         core = Core(
-            api_key=find_key(api_key),
+            api_key=key,
+            account=find_account(account, key),
             base_url=url,
             rate_limit=rate_limit,
             max_in_flight=max_in_flight,
@@ -391,7 +399,7 @@ class MusicAPI:
         """
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)  # so that closing the client closes the store
-        return await self._ledger.store.get(key)
+        return await self._ledger.job(key)
 
     async def resolve(self, key: str, *, task_id: str) -> Task[Any]:
         """Say which task an ambiguous job made: from now on its key stands for that task. Sends nothing.
@@ -443,18 +451,14 @@ class MusicAPI:
         request = msgspec.convert(fields, operation.request, strict=False)
         options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
         del fields, webhook_secret  # tracebacks can show the locals of a frame
-        bound = Bound(self._core, options, self._ledger, self._ledger.again(job))
+        bound = Bound(self._core, options, self._ledger, self._ledger.resubmission(job))
         return await (bound.submit if operation.submits else bound.call)(operation, request)
 
     async def _job(self, key: str) -> tuple[Job, Operation[Any, Any] | None]:
         runtime = await self._core.runtime()
         await runtime.noted()
         runtime.ledgers.add(self._ledger)
-        job = await self._ledger.store.get(key)
-        if job is None:
-            raise RequestValidationError(
-                f"there is no job with the key {key!r}", field="key", value=repr(key)
-            )
+        job = await self._ledger.own_job(key)
         family = FAMILIES.get(job.request.family)
         return job, family.operations().get(job.request.kind) if family is not None else None
 

@@ -68,8 +68,10 @@ class Core:
         clock: Clock,
         rng: random.Random | None,
         attempt_timeout: float | None,
+        account: str,
     ) -> None:
         self._attempt_timeout: Final = attempt_timeout
+        self._account: Final = account
         self.base_url: Final = base_url
         self.clock: Final = clock
         self.closed = False
@@ -98,7 +100,9 @@ class Core:
 
     def ledger(self, store: JobStore | None) -> JobRecorder:
         """What writes paid calls into `store`; without one, those with a job key into memory."""
-        return JobRecorder(store or MemoryStore(), self.clock, self.base_url, always=store is not None)
+        return JobRecorder(
+            store or MemoryStore(), self.clock, self.base_url, self._account, always=store is not None
+        )
 
     async def runtime(self) -> Runtime:
         """The parts for the running loop, opened now if this is the first call in it."""
@@ -269,7 +273,7 @@ class Bound:
             self._warn(operation)
         runtime = await self._core.runtime()
         runtime.ledgers.add(self._ledger)
-        keyed = self._ledger.keyed(self._options)
+        keyed = self._ledger.with_job_key(self._options)
         ordered, options = self._core.order(request, keyed)
         recorder = self._recorder if keyed.job_key is not None else Unrecorded()
         try:

@@ -91,9 +91,9 @@ class Runtime:
     def _ended(self, ref: TaskRef, update: TaskUpdate) -> None:
         self._freed(ref)
         for ledger in self.ledgers:
-            if ledger.knows_end_of(ref):
+            if ledger.has_recorded_end(ref):
                 continue  # whoever looks again at a task that has ended tells no news
-            note = self.loop.create_task(ledger.ended(ref, update))
+            note = self.loop.create_task(ledger.record_end(ref, update))
             self._notes.add(note)
             note.add_done_callback(self._notes.discard)
 

@@ -164,7 +164,7 @@ class ApiCaller:
             if whole:
                 await recording.answered(self._session.redactor.copy(reply.raw))
             else:
-                await recording.dropped()
+                await recording.released()
 
         def again(recording: Recording, earlier: Earlier) -> Any:
             kept = replies.answer(200, {}, encode_any(earlier.reply, out.call))
@@ -211,7 +211,7 @@ class ApiCaller:
             if whole:
                 await recording.answered(self._session.redactor.copy(reply))
             else:
-                await recording.dropped()
+                await recording.released()
 
         def ref_of(task_id: str) -> TaskRef:
             family = out.call.partition(" /")[2].partition("/")[0]
@@ -304,11 +304,11 @@ class ApiCaller:
         async def begin_and_fly() -> Any:
             if recording is None:
                 return await fly()
-            earlier = await recording.begin()
+            earlier = await recording.reserve()
             if earlier is not None:
                 return earlier
             if options.check_balance:
-                recording.balanced(await self._balance())
+                recording.balance(await self._balance())
             return await fly()
 
         try:
@@ -350,7 +350,7 @@ class ApiCaller:
             if isinstance(error, MusicAPIError) and not free:
                 error.not_charged = True
             if recording is not None:
-                await recording.dropped()
+                await recording.released()
             return error
         shown = self._unknown(out, error, key) if isinstance(error, Exception) else error
         if recording is not None:

@@ -23,7 +23,7 @@ class Earlier(msgspec.Struct, frozen=True):
 class Recording(Protocol):
     """One paid call as it is written down.
 
-    `begin`, `leaving` and `returned` raise `JobStoreError` when it cannot be: then nothing may be sent. The
+    `reserve`, `sending` and `returned` raise `JobStoreError` when it cannot be: then nothing may be sent. The
     others come after the fact and never raise.
     """
 
@@ -32,7 +32,7 @@ class Recording(Protocol):
         """The job key, given or generated."""
         ...
 
-    async def begin(self) -> Earlier | None:
+    async def reserve(self) -> Earlier | None:
         """Reserve the key; or give what it was used for before, without sending anything.
 
         Waits while another call with this key is under way. Raises `JobKeyConflictError`, and
@@ -40,7 +40,7 @@ class Recording(Protocol):
         """
         ...
 
-    async def leaving(self) -> None:
+    async def sending(self) -> None:
         """An attempt is about to leave; on disk when this returns."""
         ...
 
@@ -48,7 +48,7 @@ class Recording(Protocol):
         """The attempt was provably not taken, and another one follows."""
         ...
 
-    async def dropped(self) -> None:
+    async def released(self) -> None:
         """It was provably not taken, and none follows: the key is free."""
         ...
 
@@ -64,7 +64,7 @@ class Recording(Protocol):
         """A direct call was answered."""
         ...
 
-    def balanced(self, before: float | None) -> None:
+    def balance(self, before: float | None) -> None:
         """The credits before the first attempt."""
         ...
 

@@ -229,7 +229,7 @@ class Session:
             async with self._limiter.slot(out.lane) as slot:
                 out.slot = slot
                 if recording is not None:
-                    await recording.leaving()
+                    await recording.sending()
                 try:
                     reply = await self.attempt(out)
                 except APIConnectionError as caught:

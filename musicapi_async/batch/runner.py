@@ -25,7 +25,7 @@ from ..client import MusicAPI
 from ..errors import BatchError, JobKeyConflictError, RequestValidationError
 from ..files import write_whole
 from ..jobs import Job, SQLiteStore, transitions
-from ..jobs.recorder import request_of
+from ..jobs.job_request import difference, request_of
 from . import files
 from .manifest import Manifest, Song, operation_of
 from .plan import MAX_IN_FLIGHT
@@ -270,7 +270,7 @@ class Run:
             operation = operation_of(song)
             asked = {**body(operation.request(**song.fields)), **(self.client.options.extra_body or {})}
             now = request_of(self.client.base_url, operation.call_name, msgspec.json.encode(asked))
-            if changed := transitions.difference(known.request, now):
+            if changed := difference(known.request, now):
                 conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
                 if known.request.base_url != now.base_url:
                     hints.add(f"Use the base_url of the first run, {known.request.base_url}.")

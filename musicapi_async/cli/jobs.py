@@ -50,15 +50,15 @@ def list_command(store: Path, states: tuple[JobState, ...]) -> None:
         from ..clock import Clock
         from ..jobs.recorder import JobRecorder
 
-        ledger = JobRecorder(opened, Clock(), "")
+        recorder = JobRecorder(opened, Clock(), "")
         try:
-            found = await ledger.jobs(*states)
+            found = await recorder.jobs(*states)
             if not invocation.is_json:
                 put(HEADER if found else "No jobs.")
             for job in found:
                 invocation.reporter.event("job", _fields(job), _text(job))
         finally:
-            await ledger.aclose()
+            await recorder.aclose()
 
     run(work)
 

@@ -1,70 +1,80 @@
-"""Paid calls, written down in a store: the side that faces the client."""
+"""The recorder of paid calls: the side of a job store that faces the client.
+
+A note that must precede a request (`reserve`, `sending`) raises when it cannot be written. A note of what has
+happened already never raises: it is tried once, and again later until it is written.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import uuid
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
+import anyio
 import msgspec
 
 from .._transport.recording import Earlier
 from ..api.families import SAME_FAMILY
 from ..api.handle import TaskRef
-from ..api.request import SECRET, without_secrets
 from ..api.results import TaskUpdate
 from ..clock import Clock
 from ..errors import JobStoreError, MusicAPIError, OutcomeUnknownError, TaskFailedError
 from ..options import Options
 from . import transitions
+from .job import Job, JobState, JobTask, Owner
+from .job_request import JobRequest, request_of
 from .owner import is_alive, this_process
-from .store import Job, JobRequest, JobState, JobStore, Owner, Step
+from .store import JobStore, Step, conflict, may_be_same
 
 log: Final = logging.getLogger("musicapi_async")
 
-LOOK_FIRST: Final = 0.05
-LOOK_LONGEST: Final = 1.0
-"""Seconds between looks at a row that another call holds; a create takes about a second."""
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between reads of a row that another call has reserved; a create takes about a second."""
 PATIENCE: Final = 120.0
-"""Seconds to wait for a holder of whom nobody can tell whether it lives, twice the longest attempt."""
+"""Seconds to wait for an owner of which it is unknown whether it lives, twice the longest attempt."""
+
+FIRST_RETRY: Final = 1.0
+LONGEST_RETRY: Final = 60.0
+"""Seconds between tries of notes that could not be written."""
+CLOSE_PATIENCE: Final = 2.0
+"""Real seconds that closing spends on notes that could not be written before."""
 
 ENDS: Final = 1024
-"""Tasks whose end is remembered as noted, so that looking at them again costs no look into the store."""
+"""Tasks whose end is remembered as recorded, so that another poll of them reads nothing from the store."""
 
-_encoder: Final = msgspec.json.Encoder(order="sorted")
-_under_way: Final[WeakValueDictionary[str, JobEntry]] = WeakValueDictionary()
-"""The recordings of this process. One whose call was torn down with its loop is gone from here, too."""
+_active: Final[WeakValueDictionary[str, JobEntry]] = WeakValueDictionary()
+"""The entries of this process by nonce. One whose call was torn down with its loop is gone from here, too."""
 
 
-def holds(holder: Owner) -> bool | None:
-    """Whether the holder of a reservation can still go on with it; None when that cannot be told."""
-    if holder == this_process(holder.nonce):
-        return holder.nonce in _under_way
-    return is_alive(holder)
+def is_active(owner: Owner) -> bool | None:
+    """Return True if a reservation may still be used by its owner, False if not, None if that is unknown."""
+    if owner == this_process(owner.nonce):
+        return owner.nonce in _active
+    return is_alive(owner)
 
 
 def new_key() -> str:
-    """A job key for a create that was given none."""
+    """Return a job key for a create that was given none."""
     return f"auto-{uuid.uuid4().hex}"
 
 
-def request_of(base_url: str, call: str, body: bytes, family: str = "", kind: str = "") -> JobRequest:
-    """What a call asks for, in the one form in which two calls are compared, without its secrets."""
-    asked: Any = msgspec.json.decode(body) if body else None
-    hidden: tuple[str, ...] = ()
-    if isinstance(asked, dict):
-        fields = cast("dict[str, Any]", asked)
-        hidden = tuple(sorted(name for name in SECRET if fields.get(name)))
-    asked = without_secrets(cast("object", asked))
-    return JobRequest(call, base_url, _encoder.encode(asked).decode(), family, kind, hidden)
-
-
 class JobRecorder:
-    """Writes the paid calls of a client into a store. A `Recorder`.
+    """Records the paid calls of one account in a store.
 
-    `always=False` writes down only calls that have a job key.
+    Args:
+        store: where jobs are stored.
+        clock: the clock of the client.
+        base_url: the base URL of the client; part of every request.
+        account: the account whose jobs these are.
+        always: False to record only calls that have a job key.
+        new_key: makes job keys for calls that have none.
+        is_active: judges the owners of reservations.
     """
 
     def __init__(
@@ -72,99 +82,135 @@ class JobRecorder:
         store: JobStore,
         clock: Clock,
         base_url: str,
+        account: str = "",
         *,
         always: bool = True,
         new_key: Callable[[], str] = new_key,
-        alive: transitions.Liveness = holds,
+        is_active: transitions.Liveness = is_active,
     ) -> None:
         self.store: Final = store
         self.clock: Final = clock
-        self.alive: Final = alive
-        self._base_url: Final = base_url
+        self.account: Final = account
         self.always: Final = always
+        self.is_active: Final = is_active
+        self._base_url: Final = base_url
         self._new_key: Final = new_key
-        self._unsaved: Final[dict[str, Step]] = {}
+        self._pending: Final[dict[str, deque[Step]]] = {}
+        self._retry: asyncio.Task[None] | None = None
         self._ends: Final[dict[tuple[str, str], None]] = {}
+
+    # --- calls ----------------------------------------------------------------------------------------
 
     def record(
         self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
     ) -> JobEntry | None:
-        """The recording of a call; None for one without a key that need not be written down."""
+        """Return the entry of a call; None for one without a key that need not be recorded."""
         if key is None and not self.always:
             return None
         request = request_of(self._base_url, call, body, family, kind)
         return JobEntry(self, key or self._new_key(), request)
 
-    def keyed(self, options: Options) -> Options:
-        """The options with a job key, if the call is written down."""
+    def with_job_key(self, options: Options) -> Options:
+        """Return the options with a job key, if the call is recorded."""
         if options.job_key is not None or not self.always:
             return options
         return msgspec.structs.replace(options, job_key=self._new_key())
 
-    def again(self, job: Job) -> Reopening:
-        """A recorder for sending an ambiguous or failed job once more."""
-        return Reopening(self, job)
+    def resubmission(self, job: Job) -> Resubmission:
+        """Return a recorder for sending an ambiguous or failed job once more."""
+        return Resubmission(self, job)
 
-    async def jobs(self, *wanted: JobState) -> list[Job]:
-        """The jobs in these states, after settling those whose process died."""
-        await self.save()
+    # --- jobs -----------------------------------------------------------------------------------------
+
+    async def jobs(self, *states: JobState) -> list[Job]:
+        """Return the jobs of all accounts in these states, after settling those whose process died."""
+        with contextlib.suppress(JobStoreError):
+            await self.write_pending()
         for job in await self.store.jobs("reserved", "sent"):
-            if job.holder is not None and self.alive(job.holder) is False:
-                await self.store.change(job.key, transitions.recover(self.alive, self.clock.time()))
-        return await self.store.jobs(*wanted)
+            if job.owner is not None and self.is_active(job.owner) is False:
+                step = transitions.recover(self.is_active, self.clock.time())
+                await self.store.change(job.key, step, account=job.account)
+        return await self.store.jobs(*states)
+
+    async def job(self, key: str) -> Job | None:
+        """Return the job of a key, of this account or of one that may be the same."""
+        job = await self.store.get(key, account=self.account)
+        if job is None:
+            foreign = await self.store.get(key)
+            job = foreign if foreign is not None and may_be_same(foreign.account, self.account) else None
+        return job
+
+    async def own_job(self, key: str) -> Job:
+        """Return the job of a key, to decide on it.
+
+        Raises `RequestValidationError` if there is none, and `JobKeyConflictError` if there is only one of
+        another account that may be the same.
+        """
+        job = await self.job(key)
+        if job is None:
+            raise transitions.no_job(key)
+        if job.account and self.account and job.account != self.account:
+            raise conflict(job, self.account)
+        return job
 
     async def resolve(self, key: str, task: TaskRef) -> Job:
-        """Say which task an ambiguous job made."""
-        self.reopen(task)
-        step = transitions.resolved(key, task, self.alive, self.clock.time())
-        job = await self.store.change(key, step, durable=True)
+        """Record which task an ambiguous job made."""
+        self.forget_end(task)
+        step = transitions.resolved(key, task, self.is_active, self.clock.time())
+        job = await self.store.change(key, step, account=self.account, durable=True)
         assert job is not None  # the step raises when there is none
         return job
 
     async def adopt(self, key: str, task: TaskRef) -> bool:
         """Settle a job whose answer was lost with the task that a webhook names for it.
 
-        Only if no other job holds the task. If webhooks name it for two jobs, both stay undecided. Returns
-        False if there is such a job and it does not stand for the task.
+        Only if no other job has the task. If webhooks name it for two jobs, both stay undecided. Returns
+        False if there is such a job and it does not have the task.
         """
-        job = await self.store.get(key)
+        # The webhook's address proves the key by our secret, so the account may have another API key now.
+        job = await self.store.get(key, account=self.account) or await self.store.get(key)
         if job is None:
             return True
         if not transitions.may_be_adopted(job, task.task_id):
-            return job.task_id == task.task_id
-        self.reopen(task)
-        others = await self._others_with(key, task)
-        if not others:
+            return any(ref.task_id == task.task_id for ref in job.refs)
+        self.forget_end(task)
+        rivals = await self._rivals(job, task)
+        if not rivals:
             if job.request.family in _words(task):
                 task = msgspec.structs.replace(task, family=job.request.family)
-            job = await self.store.change(key, transitions.adopted(task, self.clock.time()), durable=True)
-            others = await self._others_with(key, task)  # another process may have heard the same
-        if not others:
-            return job is not None and job.task_id == task.task_id
-        log.warning("task %s is named by webhooks for the jobs %s", task.task_id, ", ".join((key, *others)))
-        for one in (key, *others):
-            await self.store.change(one, transitions.disputed(task, self.clock.time()), durable=True)
+            step = transitions.adopted(task, self.clock.time())
+            job = await self.store.change(key, step, account=job.account, durable=True) or job
+            rivals = await self._rivals(job, task)  # another process may have received the same webhook
+        if not rivals:
+            return any(ref.task_id == task.task_id for ref in job.refs)
+        keys = ", ".join((key, *(rival.key for rival in rivals)))
+        log.warning("task %s is named by webhooks for the jobs %s", task.task_id, keys)
+        for one in (job, *rivals):
+            step = transitions.disputed(task, self.clock.time())
+            await self.store.change(one.key, step, account=one.account, durable=True)
         return False
 
-    async def _others_with(self, key: str, task: TaskRef) -> list[str]:
-        """The keys of other jobs that hold the task."""
-        found = [job.key for word in _words(task) for job in await self.store.find(word, task.task_id)]
-        return [one for one in found if one != key]
+    async def _rivals(self, job: Job, task: TaskRef) -> list[Job]:
+        """The other jobs that have the task."""
+        found = [one for word in _words(task) for one in await self.store.find(word, task.task_id)]
+        return [one for one in found if (one.key, one.account) != (job.key, job.account)]
 
-    def knows_end_of(self, ref: TaskRef) -> bool:
-        """Whether that a task ended has been noted lately, so that there is nothing to do."""
-        return _one(ref) in self._ends
+    # --- ends of tasks --------------------------------------------------------------------------------
 
-    def reopen(self, ref: TaskRef) -> None:
-        """There is news of a task: its end is noted when it is seen again."""
-        self._ends.pop(_one(ref), None)
+    def has_recorded_end(self, ref: TaskRef) -> bool:
+        """Return True if this task's end was already recorded, as far as is remembered."""
+        return _identity(ref) in self._ends
 
-    async def ended(self, ref: TaskRef, update: TaskUpdate) -> None:
-        """Note that a task ended. A loss here loses nothing: the next look at the task tells it again."""
-        self._ends[_one(ref)] = None  # at once, so that looks in the meantime do not note it, too
+    def forget_end(self, ref: TaskRef) -> None:
+        """Record the end of a task once more when it is polled again, because a job may have got it since."""
+        self._ends.pop(_identity(ref), None)
+
+    async def record_end(self, ref: TaskRef, update: TaskUpdate) -> None:
+        """Record that a task ended, in the job that has it. A failure is logged; the next poll repeats it."""
+        self._ends[_identity(ref)] = None
         while len(self._ends) > ENDS:
             del self._ends[next(iter(self._ends))]
-        noted = False
+        is_recorded = False
         error = update.error
         outcome = "failed" if error is not None else update.result.status if update.result else ""
         refunded = error.refunded if isinstance(error, TaskFailedError) else None
@@ -173,155 +219,219 @@ class JobRecorder:
             for word in _words(ref):
                 for job in await self.store.find(word, ref.task_id):
                     step = transitions.ended(ref, outcome, refunded, why, self.clock.time())
-                    await self.store.change(job.key, step)
-                    noted = True
+                    await self.store.change(job.key, step, account=job.account)
+                    is_recorded = True
         except JobStoreError as failure:
-            noted = False
-            log.warning("task %s ended (%s), and that could not be noted: %s", ref.task_id, outcome, failure)
+            is_recorded = False
+            log.warning("task %s ended (%s), and that could not be stored: %s", ref.task_id, outcome, failure)
         finally:
-            if not noted:  # or cancelled, or its job is being written down just now
-                self.reopen(ref)
+            if not is_recorded:  # or cancelled, or its job is being stored just now
+                self.forget_end(ref)
 
-    async def keep(self, key: str, step: Step, what: str) -> None:
-        """Write down what has happened already. What cannot be is logged, and tried again later."""
-        self._unsaved[key] = step
+    # --- notes ----------------------------------------------------------------------------------------
+
+    async def note(self, key: str, step: Step, what: str) -> None:
+        """Store what has happened already: tried once here, and later in the background until it is stored.
+
+        Args:
+            key: the job key.
+            step: the change. Applied once more, it must change nothing.
+            what: what has happened, for the log.
+        """
+        self._pending.setdefault(key, deque()).append(step)
         try:
-            await self.store.change(key, step, durable=True)
+            await self._write(key)
         except JobStoreError as error:
-            log.error("job %s: %s, and that could not be written down yet: %s", key, what, error)
-        else:
-            self._unsaved.pop(key, None)
+            log.error("job %s: %s, and that could not be stored yet: %s", key, what, error)
+            self._retry_later()
 
-    async def save(self) -> None:
-        """Write down what could not be before."""
-        for key, step in list(self._unsaved.items()):
-            await self.store.change(key, step, durable=True)
-            self._unsaved.pop(key, None)
+    async def write_pending(self, *keys: str) -> None:
+        """Store the notes of these jobs (none given: of all) that could not be stored before.
+
+        Jobs do not wait for each other, so one damaged row holds up no other job. Raises `JobStoreError`.
+        """
+        wanted = [key for key in self._pending if not keys or key in keys]
+        outcomes = await asyncio.gather(*map(self._write, wanted), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    async def _write(self, key: str) -> None:
+        """Store the notes of one job, in their order."""
+        steps = self._pending.get(key)
+        while steps:
+            step = steps[0]
+            await self.store.change(key, step, account=self.account, durable=True)
+            if steps and steps[0] is step:  # else another call has stored it meanwhile
+                steps.popleft()
+        if not steps:
+            self._pending.pop(key, None)
+
+    def _retry_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._retry is None or self._retry.done() or self._retry.get_loop() is not loop:
+            self._retry = loop.create_task(self._retry_pending())
+
+    async def _retry_pending(self) -> None:
+        pause = FIRST_RETRY
+        while self._pending:
+            await self.clock.sleep(pause)
+            with contextlib.suppress(JobStoreError):
+                await self.write_pending()
+            pause = min(2 * pause, LONGEST_RETRY)
 
     async def aclose(self) -> None:
-        """Write down what is left, and close the store."""
-        try:
-            await self.save()
-        except JobStoreError as error:
-            log.error("jobs %s stay unsaved: %s", ", ".join(self._unsaved), error)
+        """Store what is pending, within seconds, and close the store."""
+        retry, self._retry = self._retry, None
+        if retry is not None and retry.get_loop() is asyncio.get_running_loop():
+            retry.cancel()
+        with anyio.move_on_after(CLOSE_PATIENCE), contextlib.suppress(JobStoreError):
+            await self.write_pending()
+        if self._pending:
+            log.error("jobs %s could not be stored before the client was closed", ", ".join(self._pending))
         await self.store.aclose()
 
 
 class JobEntry:
-    """One paid call as it is written down; see `transport.recording.Recording`."""
+    """One paid call as it is recorded. A `_transport.recording.Recording`."""
 
-    def __init__(self, ledger: JobRecorder, key: str, request: JobRequest) -> None:
+    def __init__(self, recorder: JobRecorder, key: str, request: JobRequest) -> None:
         self.key: Final = key
         self.request: Final = request
-        self._ledger: Final = ledger
-        self._holder: Final = this_process(uuid.uuid4().hex)
+        self._recorder: Final = recorder
+        self._owner: Final = this_process(uuid.uuid4().hex)
         self._balance: float | None = None
-        self._begun = self._left = self._doubt = False
-        _under_way[self._holder.nonce] = self
-        now = ledger.clock.time()
-        self._job = Job(key=key, state="reserved", request=request, created_at=now, updated_at=now)
+        self._has_begun = self._is_sent = self._is_in_doubt = False
+        _active[self._owner.nonce] = self
+        now = recorder.clock.time()
+        self._job = Job(
+            key=key,
+            account=recorder.account,
+            state="reserved",
+            request=request,
+            created_at=now,
+            updated_at=now,
+        )
 
-    async def begin(self) -> Earlier | None:
-        """Reserve the key, or give what it was used for before."""
-        ledger = self._ledger
-        await ledger.save()
-        self._begun = True
-        pause, waited = LOOK_FIRST, 0.0
+    # --- before the request leaves --------------------------------------------------------------------
+
+    async def reserve(self) -> Earlier | None:
+        """Reserve the key, or return the previous result of the call that it was used for.
+
+        Waits while another call with this key is under way. A caller who gives up must call `released`: the
+        reservation may be written afterwards.
+
+        Raises:
+            JobKeyConflictError: the key was used with another request, or perhaps by another account.
+            OutcomeUnknownError: the outcome of the previous call is unknown.
+            JobStoreError: the store cannot be used, or another process has reserved the key and may be dead.
+        """
+        recorder = self._recorder
+        await recorder.write_pending(self.key)
+        self._has_begun = True
+        pause, waited = FIRST_PAUSE, 0.0
         last: Job | None = None
         while True:
             try:
-                job = await ledger.store.change(self.key, self._taking())
+                job = await recorder.store.change(self.key, self._reservation(), account=recorder.account)
             except MusicAPIError:
-                self._begun = False
+                self._has_begun = False
                 raise
-            assert job is not None  # what it makes of a missing row is a reserved one
-            if job.state == "reserved" and job.holder == self._holder:
+            assert job is not None  # the step makes a reserved row of a missing one
+            if job.state == "reserved" and job.owner == self._owner:
                 self._job = job
                 return None
             if job.state in ("accepted", "finished", "failed"):
                 return Earlier(job.task, msgspec.json.decode(job.reply) if job.reply else None)
             if job.state == "ambiguous":
-                raise unknown_outcome(job)
+                raise outcome_unknown(job)
             waited = waited + pause if job == last else 0.0
             last = job
-            if job.holder is not None and ledger.alive(job.holder) is None and waited > PATIENCE:
-                raise _held(job, job.holder)
-            await ledger.clock.sleep(pause)
-            pause = min(pause * 1.5, LOOK_LONGEST)
+            if job.owner is not None and recorder.is_active(job.owner) is None and waited > PATIENCE:
+                raise _reserved_elsewhere(job, job.owner)
+            await recorder.clock.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
 
-    def _taking(self) -> Step:
-        ledger = self._ledger
-        return transitions.reserve(self.key, self.request, self._holder, ledger.alive, ledger.clock.time())
+    def _reservation(self) -> Step:
+        recorder = self._recorder
+        return transitions.reserve(
+            self.key, self.request, self._owner, recorder.is_active, recorder.clock.time()
+        )
 
-    async def leaving(self) -> None:
-        """On disk when this returns: it may have left."""
-        step = transitions.sending(self._holder, self._ledger.clock.time(), self._balance)
-        job = await self._ledger.store.change(self.key, step, durable=True)
-        assert job is not None  # the step raises when the row is gone
-        self._job = job
-        self._doubt = self._doubt or self._left
-        self._left = True
-
-    async def returned(self) -> None:
-        """It was not taken, and another attempt follows."""
-        self._left = False
-        if not self._doubt:
-            now = self._ledger.clock.time()
-            await self._ledger.store.change(self.key, transitions.returned(self._holder, now))
-
-    async def dropped(self) -> None:
-        """It was not taken, and none follows. An attempt before it may have been: then nobody knows."""
-        if self._doubt:
-            await self.unknown("an earlier attempt may have been carried out", None)
-        elif self._begun:
-            await self._ledger.keep(self.key, transitions.released(self._holder), "it was not carried out")
-
-    async def unknown(self, why: str, balance: float | None) -> None:
-        """Nobody knows whether it was taken."""
-        step = transitions.unknown(self._holder, why, balance, self._ledger.clock.time())
-        await self._ledger.keep(self.key, step, f"its outcome is unknown ({why})")
-
-    async def accepted(self, task: TaskRef, reply: Any) -> None:
-        """On disk when this returns: the task."""
-        self._ledger.reopen(task)
-        kept = msgspec.structs.replace(task, own=False)
-        now = self._ledger.clock.time()
-        step = transitions.accepted(self._holder, self._job, kept, _text(reply), now)
-        await self._ledger.keep(self.key, step, f"it was accepted as {task.token}")
-
-    async def answered(self, reply: Any) -> None:
-        """A direct call was answered."""
-        step = transitions.answered(self._holder, self._job, _text(reply), self._ledger.clock.time())
-        await self._ledger.keep(self.key, step, "it was answered")
-
-    def balanced(self, before: float | None) -> None:
-        """The credits before the first attempt."""
+    def balance(self, before: float | None) -> None:
+        """Set the credits before the first attempt."""
         self._balance = before
 
+    async def sending(self) -> None:
+        """Record that an attempt is about to leave; on disk when this returns. Raises `JobStoreError`."""
+        step = transitions.sending(self._owner, self._recorder.clock.time(), self._balance)
+        job = await self._recorder.store.change(self.key, step, account=self._recorder.account, durable=True)
+        assert job is not None  # the step raises when the row is gone
+        self._job = job
+        self._is_in_doubt = self._is_in_doubt or self._is_sent
+        self._is_sent = True
 
-class Reopening:
+    async def returned(self) -> None:
+        """Record that the attempt was provably not taken, and another one follows. Raises `JobStoreError`."""
+        self._is_sent = False
+        if not self._is_in_doubt:
+            step = transitions.returned(self._owner, self._recorder.clock.time())
+            await self._recorder.store.change(self.key, step, account=self._recorder.account)
+
+    # --- what has happened ----------------------------------------------------------------------------
+
+    async def released(self) -> None:
+        """Record that it was provably not taken, and no attempt follows: the key is free.
+
+        If an attempt before may have been carried out, the outcome is unknown.
+        """
+        if self._is_in_doubt:
+            await self.unknown("an earlier attempt may have been carried out", None)
+        elif self._has_begun:
+            await self._recorder.note(self.key, transitions.released(self._owner), "it was not carried out")
+
+    async def unknown(self, why: str, balance: float | None) -> None:
+        """Record that it is unknown whether it was taken; `balance` is the credits after it."""
+        step = transitions.unknown(self._owner, why, balance, self._recorder.clock.time())
+        await self._recorder.note(self.key, step, f"its outcome is unknown ({why})")
+
+    async def accepted(self, task: TaskRef, reply: Any) -> None:
+        """Record the task that the service gave; on disk when this returns, unless the store fails."""
+        self._recorder.forget_end(task)
+        item = JobTask(ref=msgspec.structs.replace(task, own=False))
+        now = self._recorder.clock.time()
+        step = transitions.accepted(self._owner, self._job, (item,), _json(reply), now)
+        await self._recorder.note(self.key, step, f"it was accepted as {task.token}")
+
+    async def answered(self, reply: Any) -> None:
+        """Record the answer to a direct call."""
+        step = transitions.answered(self._owner, self._job, _json(reply), self._recorder.clock.time())
+        await self._recorder.note(self.key, step, "it was answered")
+
+
+class Resubmission:
     """Records a job that is sent once more, under its own key."""
 
-    def __init__(self, ledger: JobRecorder, job: Job) -> None:
-        self._ledger: Final = ledger
+    def __init__(self, recorder: JobRecorder, job: Job) -> None:
+        self._recorder: Final = recorder
         self._job: Final = job
 
     def record(self, key: str | None, call: str, body: bytes, family: str = "", kind: str = "") -> JobEntry:
-        """The recording that opens the job again."""
-        return _Reopened(self._ledger, self._job.key, self._job.request)
+        """Return the entry that sends the job once more."""
+        return _ResubmittedEntry(self._recorder, self._job.key, self._job.request)
 
 
-class _Reopened(JobEntry):
-    def __init__(self, ledger: JobRecorder, key: str, request: JobRequest) -> None:
-        super().__init__(ledger, key, request)
-        self._opened = False
+class _ResubmittedEntry(JobEntry):
+    """The entry of a job that is sent once more: its first reservation takes over the job."""
 
-    def _taking(self) -> Step:
-        if self._opened:
-            return super()._taking()
-        self._opened = True
-        ledger = self._ledger
-        return transitions.resubmitted(self.key, self._holder, ledger.alive, ledger.clock.time())
+    _is_taken_over = False
+
+    def _reservation(self) -> Step:
+        if self._is_taken_over:
+            return super()._reservation()
+        self._is_taken_over = True
+        recorder = self._recorder
+        return transitions.resubmitted(self.key, self._owner, recorder.is_active, recorder.clock.time())
 
 
 def _words(ref: TaskRef) -> tuple[str, ...]:
@@ -329,13 +439,13 @@ def _words(ref: TaskRef) -> tuple[str, ...]:
     return SAME_FAMILY.get(ref.family, (ref.family,))
 
 
-def _one(ref: TaskRef) -> tuple[str, str]:
-    """One key for a task, whichever word of its family it is told by."""
+def _identity(ref: TaskRef) -> tuple[str, str]:
+    """One key for a task, by whichever word of its family it is named."""
     return _words(ref)[0], ref.task_id
 
 
-def unknown_outcome(job: Job) -> OutcomeUnknownError:
-    """The error that an ambiguous job stands for."""
+def outcome_unknown(job: Job) -> OutcomeUnknownError:
+    """The error of a job key whose job is ambiguous."""
     return OutcomeUnknownError(
         f"job {job.key!r} was sent before and its outcome is unknown ({job.why})",
         call=job.request.call,
@@ -347,28 +457,32 @@ def unknown_outcome(job: Job) -> OutcomeUnknownError:
 
 
 def resolving(key: str, before: float | None = None, after: float | None = None) -> str:
-    """What to do about an ambiguous job."""
-    told = ""
+    """Advice on an ambiguous job, with the credits before and after it where they are known."""
+    evidence = ""
     if before is not None and after is not None:
-        told = (
+        evidence = (
             f"The balance went from {before:g} to {after:g} credits, which other calls and refunds may have "
             "moved as well. "
         )
     return (
-        f"{told}Look for the song in the dashboard; then client.resolve({key!r}, task_id=...) if it is "
+        f"{evidence}Look for the song in the dashboard; then client.resolve({key!r}, task_id=...) if it is "
         f"there, or client.resubmit({key!r}) to send it again, which may be paid for twice"
     )
 
 
-def _held(job: Job, holder: Owner) -> JobStoreError:
+def _reserved_elsewhere(job: Job, owner: Owner) -> JobStoreError:
+    place = " in another container" if owner.namespace != this_process("").namespace else ""
     return JobStoreError(
-        f"job {job.key!r} is {job.state} by process {holder.pid} on {holder.host}, and whether that one "
-        "lives cannot be told from here",
-        hint="If it is gone, look for the song in the dashboard before you use another key.",
+        f"job {job.key!r} is {job.state} by process {owner.pid} on {owner.host}{place}, and whether that one "
+        "lives cannot be known here",
+        hint=(
+            f"If it has ended, look for the song in the dashboard: client.resolve({job.key!r}, task_id=...) "
+            "if it is there, else use another job key."
+        ),
     )
 
 
-def _text(reply: Any) -> str:
+def _json(reply: Any) -> str:
     try:
         return msgspec.json.encode(reply).decode()
     except (TypeError, ValueError, RecursionError):

@@ -1,131 +1,193 @@
-"""What a job is, and what a store of jobs must be able to do.
+"""The protocol of a job store, and the rules that every store follows.
 
-A store is small: change one row in one transaction, find rows, list rows. Which change is right is decided
-by the pure functions of `states`, so every store follows the same rules.
+A store is small: it changes one row in one transaction, finds rows and lists rows. Which change is right is
+decided by the pure functions of `transitions`, and which row a key means by `apply`, so a store decides
+nothing about money.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, Protocol, cast, get_args
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from ..api.handle import TaskRef
-
-JobState = Literal["reserved", "sent", "accepted", "finished", "failed", "ambiguous"]
-"""The life of a paid call.
-
-- `reserved`: a process is about to send it; nothing has left.
-- `sent`: it may have left; the answer is awaited.
-- `accepted`: the service gave a task id; it is paid for.
-- `finished`: the task ended well, or a direct call was answered.
-- `failed`: the task failed; `refunded` is what the service reports.
-- `ambiguous`: it was sent and nobody knows whether it was carried out.
-"""
-STATES: Final[tuple[JobState, ...]] = get_args(JobState)
-
-
-class Owner(msgspec.Struct, frozen=True):
-    """The process that holds a reservation. `started` and `boot` tell it from a later one with its `pid`;
-    `nonce` tells its reservations apart."""
-
-    host: str
-    boot: str
-    pid: int
-    started: str
-    nonce: str = ""
-
-
-class JobRequest(msgspec.Struct, frozen=True):
-    """What a job asks for. `body` is the JSON body with its keys in order; `hidden` names the fields that
-    were sent and are not kept, because they are secret."""
-
-    call: str
-    base_url: str
-    body: str
-    family: str = ""
-    kind: str = ""
-    hidden: tuple[str, ...] = ()
-
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        """The body's fields; one field 'json' for a body that is no object."""
-        found: Any = msgspec.json.decode(self.body)
-        return cast("dict[str, Any]", found) if isinstance(found, dict) else {"json": found}
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One paid call, as it is written down. It holds the request, never the API key or a webhook secret.
-
-    `key` is the caller's job key, or a generated one. `task` is set from `accepted` on, `reply` is the JSON
-    of the service's answer to the call. `outcome` is 'succeeded', 'partial' or 'failed'. `why` tells why a
-    job is ambiguous or failed. `balance_before` and `balance_after` are credits, with `check_balance=True`;
-    they are evidence, not proof: other calls and refunds move the balance, too. Times are Unix times of the
-    machine that wrote them. `attempts` counts sends that were decided on: 1, and one more for each
-    `resubmit`; `earlier` is the job as it was before the last one. `others` are tasks that were told for this
-    key and that it does not stand for: those of earlier sends, and what a webhook named while a later one was
-    under way. `by_webhook` is set while only a webhook has named `task`; `disputed` are ids of tasks that
-    webhooks named for another job, too.
-    """
-
-    key: str
-    state: JobState
-    request: JobRequest
-    created_at: float
-    updated_at: float
-    holder: Owner | None = None
-    task: TaskRef | None = None
-    reply: str = ""
-    outcome: str = ""
-    refunded: bool | None = None
-    why: str = ""
-    balance_before: float | None = None
-    balance_after: float | None = None
-    attempts: int = 1
-    earlier: Job | None = None
-    others: tuple[TaskRef, ...] = ()
-    by_webhook: bool = False
-    disputed: tuple[str, ...] = ()
-
-    @property
-    def task_id(self) -> str | None:
-        """The service's id of the task, once there is one."""
-        return self.task.task_id if self.task is not None else None
-
+from ..errors import JobKeyConflictError, JobStoreError
+from .job import Job, JobState
 
 Step = Callable[[Job | None], Job | None]
-"""A change of one row: from what is there (None: nothing) to what shall be there (None: nothing).
+"""A change of one row: from the row as it is (None: there is none) to the row as it shall be (None: none).
 
 It is pure and quick, may be called again on newer data, and raises to leave the row as it is.
 """
 
+Merge = Callable[[bytes | None], bytes]
+"""A change of a learned state: from the stored one (None: there is none) to the next. Pure and quick."""
+
+FINGERPRINT: Final = re.compile(r"key-[0-9a-f]{16}")
+"""An account that was derived from an API key, because `MusicAPI(account=...)` did not name one."""
+
+SETTLED: Final[tuple[JobState, ...]] = ("finished", "failed")
+"""States in which nothing is under way, unknown or still to be fetched: what `purge` removes."""
+
 
 class JobStore(Protocol):
-    """Where jobs are kept. Safe for use by many tasks, loops and threads, and by all that share it.
+    """A store of jobs. Safe for use by many tasks, loops and threads, and by all processes that share it.
 
-    Every method raises `JobStoreError` when the store cannot be read or written.
+    A job is identified by its key and its account. `account=""` means that the account was not said, on
+    either side: then the key alone identifies it, and of several the job of the same account comes first.
+
+    Every method raises `JobStoreError` when the store cannot be read or written. A change that was begun is
+    carried out, in the order of the calls, even if its caller is cancelled.
     """
 
-    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
-        """Apply `step` to the row of `key` in one transaction; returns what is there now.
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+        """Apply `step` to the row of a job in one transaction.
 
-        `durable=True`: when this returns, the change outlives a loss of power.
+        Args:
+            key: the job key.
+            step: the change; what it raises is raised here, and the row stays as it is.
+            account: the account of the job.
+            durable: True: when this returns, the change outlives a loss of power.
+
+        Returns:
+            The row after the change.
+
+        Raises:
+            JobKeyConflictError: see `apply`.
+            JobStoreError: the row cannot be read, or the store cannot be used.
         """
         ...
 
-    async def get(self, key: str) -> Job | None:
-        """The job with this key."""
+    async def get(self, key: str, *, account: str = "") -> Job | None:
+        """Return the job with this key. Raises `JobStoreError` if its row is damaged."""
         ...
 
     async def find(self, family: str, task_id: str) -> list[Job]:
-        """The jobs with this task."""
+        """Return the jobs that made this task, oldest first, damaged rows included (`Job.is_readable`)."""
         ...
 
     async def jobs(self, *states: JobState) -> list[Job]:
-        """The jobs in these states (none given: all), oldest first."""
+        """Return the jobs in these states (none given: all), oldest first, damaged rows included."""
+        ...
+
+    async def purge(self, before: float) -> int:
+        """Remove the finished and failed jobs that were last changed before a Unix time; return how many.
+
+        Their keys are forgotten: a call with such a key is sent and paid for again. Jobs in other states
+        stay, whatever their age.
+        """
+        ...
+
+    async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
+        """Claim marks, such as the ids of a webhook's delivery, for a time. All or none.
+
+        Args:
+            marks: texts of any length.
+            now: the Unix time.
+            seconds: the time until they may be claimed again.
+
+        Returns:
+            False if one of them is claimed already.
+        """
+        ...
+
+    async def unclaim(self, marks: Collection[str]) -> None:
+        """Let marks be claimed again, because what was done under the claim has failed."""
+        ...
+
+    async def durations(self) -> Mapping[str, bytes]:
+        """Return what was learned about durations: an opaque state for each kind of task."""
+        ...
+
+    async def merge_durations(self, kind: str, merge: Merge) -> bytes:
+        """Apply `merge` to the state of one kind in one transaction; return the state after it."""
         ...
 
     async def aclose(self) -> None:
-        """Close what is open; the store opens again by itself when it is used again."""
+        """Finish what was begun, within seconds, and close. The store opens again when it is used again."""
         ...
+
+
+class Change(NamedTuple):
+    """A row before and after a step; None: there is none."""
+
+    before: Job | None
+    after: Job | None
+
+
+def choose(rows: Sequence[Job], account: str) -> Job | None:
+    """Return the row that a key means for an account: its own, else one where either account is not said.
+
+    Args:
+        rows: all rows with the key, oldest first.
+        account: the account that is asked for; '' if it was not said.
+    """
+    exact = (row for row in rows if row.account == account)
+    unsaid = (row for row in rows if not (row.account and account))
+    return next(exact, None) or next(unsaid, None)
+
+
+def readable(job: Job | None) -> Job | None:
+    """Return the job; raise `JobStoreError` if its record is damaged: a decision would be a guess."""
+    if job is not None and not job.is_readable:
+        named = f", which made task {job.task_id}," if job.task_id is not None else ""
+        raise JobStoreError(
+            f"job {job.key!r}{named} is damaged in the store: {job.why}",
+            hint="Look for its song in the dashboard, and use another job key if it is not there.",
+        )
+    return job
+
+
+def apply(rows: Sequence[Job], key: str, step: Step, account: str) -> Change:
+    """Apply a step to the row that a key means for an account; every store changes rows by this alone.
+
+    Args:
+        rows: all rows with the key, oldest first.
+        key: the job key.
+        step: the change.
+        account: the account that is asked for; '' if it was not said.
+
+    Returns:
+        The row before and after. It keeps its account.
+
+    Raises:
+        JobKeyConflictError: the step reserves a key that exists under another account only, and one of the
+            two accounts is a fingerprint of an API key. A key that was replaced is still of the same account,
+            so paying again would perhaps pay twice; only the caller can tell. Accounts that were both named
+            are different accounts, with a job each.
+        JobStoreError: the row is damaged.
+    """
+    before = readable(choose(rows, account))
+    after = step(before)
+    if after is not None:
+        owned = account if before is None else before.account
+        if after.account != owned:
+            after = msgspec.structs.replace(after, account=owned)
+        if before is None and after.state == "reserved":
+            for row in rows:
+                if may_be_same(row.account, account):
+                    raise conflict(row, account)
+    return Change(before, after)
+
+
+def may_be_same(account: str, other: str) -> bool:
+    """Return True if two accounts may be one: a fingerprint may be that of any account's API key."""
+    return account == other or bool(FINGERPRINT.fullmatch(account) or FINGERPRINT.fullmatch(other))
+
+
+def conflict(job: Job, account: str) -> JobKeyConflictError:
+    """The error of a job key that exists under another account, which may be the same one."""
+    stored = job.account
+    return JobKeyConflictError(
+        f"the job key {job.key!r} was used before by account {stored!r}, and this client is of {account!r}",
+        job_key=job.key,
+        difference=(f"account: {stored!r} before, {account!r} now",),
+        call=job.request.call,
+        hint=(
+            "If both are one account, such as after its API key was replaced, say so: "
+            f"MusicAPI(account={stored!r}), or MUSICAPI_ACCOUNT={stored} for the command. "
+            "Else use another job key."
+        ),
+    )

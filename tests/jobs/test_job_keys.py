@@ -26,7 +26,7 @@ from musicapi_async.errors import (
     RequestValidationError,
     TaskFailedError,
 )
-from musicapi_async.jobs import Job, JobStore, MemoryStore, SQLiteStore
+from musicapi_async.jobs import Job, JobStore, MemoryStore, SQLiteStore, Step
 from musicapi_async.sandbox import Fault, Sandbox
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
@@ -469,10 +469,10 @@ class FailsAfterSending(MemoryStore):
 
     full = False
 
-    async def change(self, key: str, step: Any, *, durable: bool = False) -> Any:
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
         if self.full:
             raise JobStoreError("the disk is full")
-        job = await super().change(key, step, durable=durable)
+        job = await super().change(key, step, account=account, durable=durable)
         self.full = job is not None and job.state == "sent"
         return job
 

@@ -14,14 +14,14 @@ import pytest
 
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.errors import JobStoreError
-from musicapi_async.jobs import Job, JobRequest, Owner, SQLiteStore, transitions
-from musicapi_async.jobs.sqlite import APPLICATION_ID, MIGRATIONS, make, migrate
+from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, SQLiteStore, transitions
+from musicapi_async.jobs.sqlite_schema import APPLICATION_ID, MIGRATIONS, make, migrate
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
 ME = Owner("host", "boot", 1, "1", "nonce")
 
 
-def alive(_holder: Owner) -> bool:
+def alive(_owner: Owner) -> bool:
     return True
 
 
@@ -38,7 +38,7 @@ async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
     task = TaskRef("sonic", "task-1", "create_music", 3.0, "sonic-v6")
     lost = Job(key="a", state="sent", request=REQUEST, created_at=0, updated_at=0)
     written = await store.change(
-        "a", transitions.accepted(ME, lost, task, '{"task_id":"task-1"}', 3.0), durable=True
+        "a", transitions.accepted(ME, lost, (JobTask(ref=task),), '{"task_id":"task-1"}', 3.0), durable=True
     )
     await store.aclose()
     again = SQLiteStore(path)
