@@ -9,7 +9,7 @@ import random
 import uuid
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
@@ -160,7 +160,17 @@ class Core:
         """Takes webhooks and hands them to the waits of the running loop."""
         from .webhooks import Inbox
 
-        return Inbox(self.webhooks, self._deliver, adopt=self._adopt)
+        claims = self if self.book.always else None
+        return Inbox(self.webhooks, self._deliver, adopt=self._adopt, claims=claims)
+
+    async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
+        """Claim the marks of a delivery in the job store; see `JobStore.claim`."""
+        await self.runtime()  # so that closing the client closes the store
+        return await self.book.store.claim(marks, now=now, seconds=seconds)
+
+    async def unclaim(self, marks: Collection[str]) -> None:
+        """Let the marks of a delivery be claimed again."""
+        await self.book.store.unclaim(marks)
 
     def order(self, request: Request, options: Options) -> tuple[Request, Options]:
         """The request with its webhook, if there shall be one, and options with the job key in it."""

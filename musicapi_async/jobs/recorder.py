@@ -416,6 +416,10 @@ class Resubmission:
         self._recorder: Final = recorder
         self._job: Final = job
 
+    def with_job_key(self, options: Options) -> Options:
+        """Return the options as they are: they hold the key."""
+        return options
+
     def record(self, key: str | None, call: str, body: bytes, family: str = "", kind: str = "") -> JobEntry:
         """Return the entry that sends the job once more."""
         return _ResubmittedEntry(self._recorder, self._job.key, self._job.request)

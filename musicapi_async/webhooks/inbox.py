@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from hashlib import blake2b
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
@@ -20,7 +20,7 @@ from .._wire import signature
 from ..api.handle import TaskRef
 from ..api.request import Request
 from ..api.values import SHORTEST_SECRET
-from ..errors import RequestValidationError
+from ..errors import JobStoreError, RequestValidationError
 from ..options import is_protected
 from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
 
@@ -144,10 +144,27 @@ class Webhooks:
         return f"Webhooks(url={self.url!r}, secret=...)"
 
 
-class Inbox:
-    """Takes webhooks: `client.webhooks`.
+class Claims(Protocol):
+    """Remembers for all workers which deliveries were handled; a `JobStore` does."""
 
-    `deliver` is told of each event once; `adopt` that the call with a job key made a task.
+    async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
+        """Claim marks for a time, all or none; return False if one of them is claimed already."""
+        ...
+
+    async def unclaim(self, marks: Collection[str]) -> None:
+        """Let marks be claimed again."""
+        ...
+
+
+class Inbox:
+    """Receives webhooks: `client.webhooks`.
+
+    Args:
+        settings: address and secrets; None to receive none.
+        deliver: called with each event once.
+        adopt: called when a webhook proves which task the call with a job key made.
+        claims: where workers share which deliveries were handled; None: this process alone.
+        remembered: deliveries and job keys that are remembered in this process.
     """
 
     def __init__(
@@ -156,12 +173,15 @@ class Inbox:
         deliver: Callable[[Event], object],
         *,
         adopt: Adopt | None = None,
+        claims: Claims | None = None,
         remembered: int = REMEMBERED,
     ) -> None:
         self._settings: Final = settings
         self._deliver: Final = deliver
         self._adopt: Final = adopt
+        self._store: Final = claims
         now = time.time if settings is None else settings.now
+        self._now: Final = now
         self._handled: Final[_Recent[bool]] = _Recent(remembered, now)
         self._claims: Final[_Recent[str]] = _Recent(remembered, now)
         self._jobs: Final[_Recent[TaskRef]] = _Recent(remembered, now)
@@ -173,8 +193,10 @@ class Inbox:
         `headers` and `raw`: as they came; the body must be the raw bytes. `url`: the address that was
         called, or its query; with it the delivery also tells which job it belongs to, if it carries the proof
         that `Webhooks` put there.
-        Returns the `Event`; one that came before has `is_duplicate` set and changes nothing. Answer both
-        with 2xx. Raises `WebhookVerificationError` for what must not be believed: answer 400.
+        Returns the `Event`; one that came before has `is_duplicate` set and changes nothing. Workers that
+        share a job store take a delivery once among them; what another one has received finishes the waits
+        here, too. Answer both with 2xx. Raises `WebhookVerificationError` for what must not be believed:
+        answer 400.
 
         ```python
         event = await client.webhooks.handle(request.headers, await request.body(), url=str(request.url))
@@ -203,12 +225,24 @@ class Inbox:
         for mark in marks:  # before anything is awaited: a copy may come meanwhile
             self._handled.put(mark, True)
         try:
+            if not await self._is_first(marks):
+                event = msgspec.structs.replace(event, is_duplicate=True)
             await self._claim(event)
             self._deliver(event)
         except BaseException:
-            self.forget(event)  # the service tries again
+            await self.forget(event)  # the service tries again
             raise
         return event
+
+    async def _is_first(self, marks: tuple[str, ...]) -> bool:
+        """Return True if no worker has handled a delivery with these marks, as far as can be known."""
+        if self._store is None:
+            return True
+        try:
+            return await self._store.claim(_digests(marks), now=self._now(), seconds=REMEMBERED_FOR)
+        except JobStoreError as error:
+            log.warning("a webhook may be handled by other workers, too: %s", error)
+            return True
 
     async def _claim(self, event: Event) -> None:
         """Note which job made the task, where the address proves it; what two jobs claim is of neither."""
@@ -240,10 +274,16 @@ class Inbox:
         """Whether this process ordered the event, even if it never got the answer that names the task."""
         return event.job_key is not None and event.job_key in self._ordered
 
-    def forget(self, event: Event) -> None:
+    async def forget(self, event: Event) -> None:
         """Take the next delivery of `event` for a new one, because what you did with this one failed."""
-        for mark in _marks(event):
+        marks = _marks(event)
+        for mark in marks:
             self._handled.drop(mark)
+        if self._store is not None and not event.is_duplicate:  # else another worker has claimed it
+            try:
+                await self._store.unclaim(_digests(marks))
+            except JobStoreError as error:
+                log.warning("the next delivery of a webhook may be taken for a duplicate: %s", error)
 
     def task_of(self, job_key: str) -> TaskRef | None:
         """The task that a call with this job key made, if a webhook has told.
@@ -297,6 +337,11 @@ class _Recent(Generic[V]):
 
     def drop(self, key: str) -> None:
         self._items.pop(_digest(key), None)
+
+
+def _digests(marks: Iterable[str]) -> list[str]:
+    """The marks in a length that a store takes."""
+    return [_digest(mark).hex() for mark in marks]
 
 
 def _digest(key: str) -> bytes:

@@ -92,6 +92,6 @@ async def receive(
         try:
             await on_event(event)
         except BaseException:
-            inbox.forget(event)
+            await inbox.forget(event)
             raise
     return None
