@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,7 +14,6 @@ import pytest
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.errors import JobStoreError
 from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, SQLiteStore, transitions
-from musicapi_async.jobs.sqlite_schema import APPLICATION_ID, MIGRATIONS, make, migrate
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
 ME = Owner("host", "boot", 1, "1", "nonce")
@@ -111,86 +109,6 @@ async def test_a_cancelled_change_is_still_finished(tmp_path: Path) -> None:
     await store.aclose()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "scrambled"])
-async def test_damage_is_reported_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
-    """A file that is no whole store raises an error that names it, and is not touched."""
-    path = tmp_path / "jobs.sqlite"
-    store = SQLiteStore(path)
-    for index in range(300):
-        await store.change(f"key-{index}", reserve(f"key-{index}"))
-    await store.aclose()
-    whole = path.read_bytes()
-    path.write_bytes(
-        {
-            "empty": b"",
-            "text": b"this is no database at all, whatever its name says\n" * 100,
-            "cut": whole[: len(whole) // 2 - 100],
-            "scrambled": whole[:4096] + bytes(len(whole) - 4096),
-        }[damage]
-    )
-    before = path.read_bytes()
-    with pytest.raises(JobStoreError, match="damaged") as caught:
-        await store.jobs()
-    assert str(path) in str(caught.value)
-    assert caught.value.path == str(path)
-    with pytest.raises(JobStoreError):
-        await store.change("new", reserve("new"), durable=True)
-    assert path.read_bytes() == before
-    await store.aclose()
-
-
-async def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
-    """A valid SQLite file that is not ours is neither read nor written."""
-    path = tmp_path / "jobs.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE songs (title TEXT)")
-    connection.close()
-    before = path.read_bytes()
-    store = SQLiteStore(path)
-    with pytest.raises(JobStoreError, match="another program"):
-        await store.get("a")
-    assert path.read_bytes() == before
-    await store.aclose()
-
-
-async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    """A file that a newer version made is not guessed at."""
-    path = tmp_path / "jobs.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    store = SQLiteStore(path)
-    with pytest.raises(JobStoreError, match="schema 99"):
-        await store.jobs()
-    await store.aclose()
-
-
-async def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    """The next step of the schema is applied once, and every row is kept."""
-    path = tmp_path / "jobs.sqlite"
-    store = SQLiteStore(path)
-    await store.change("a", reserve())
-    await store.aclose()
-    later = (*MIGRATIONS, "ALTER TABLE job ADD COLUMN note TEXT; UPDATE job SET note = 'kept';")
-    with sqlite3.connect(path, isolation_level=None) as connection:
-        migrate(connection, path, later)
-        migrate(connection, path, later)
-        assert connection.execute("SELECT key, note FROM job").fetchall() == [("a", "kept")]
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(later),)
-    connection.close()
-
-
-def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """All steps of a migration or none."""
-    path = tmp_path / "jobs.sqlite"
-    with sqlite3.connect(path, isolation_level=None) as connection:
-        with pytest.raises(sqlite3.Error):
-            migrate(connection, path, (*MIGRATIONS, "CREATE TABLE extra (x); THIS IS NOT SQL"))
-        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
-    connection.close()
-
-
 async def test_a_file_that_was_replaced_while_open_is_noticed(tmp_path: Path) -> None:
     """Writing on into a removed file would lose everything, so it is an error; opening again mends it."""
     path = tmp_path / "jobs.sqlite"
@@ -236,22 +154,6 @@ try:
 except JobStoreError as error:
     print("error", error)
 """
-
-
-async def test_a_new_file_opens_beside_another_that_has_just_been_opened(tmp_path: Path) -> None:
-    """Two processes may begin at the same instant: neither needs the file for itself to open it."""
-    path = tmp_path / "jobs.sqlite"
-    make(path)
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN")
-    other.execute("SELECT * FROM job").fetchall()
-    store = SQLiteStore(path)
-    try:
-        assert await store.jobs() == []
-    finally:
-        other.close()
-        await store.aclose()
-    assert os.listdir(tmp_path) == ["jobs.sqlite"]
 
 
 async def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
