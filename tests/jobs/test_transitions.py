@@ -1,237 +1,163 @@
-"""No order of calls, answers and deaths pays twice for a key or forgets what was paid for."""
+"""The state machine of a job: the table, and the jobs of batches, which make several tasks."""
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
-
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+import pytest
 
 from musicapi_async.api.handle import TaskRef
-from musicapi_async.errors import JobKeyConflictError, JobStoreError, RequestValidationError
-from musicapi_async.jobs import (
-    Job,
-    JobRequest,
-    JobStore,
-    JobTask,
-    MemoryStore,
-    Owner,
-    SQLiteStore,
-    Step,
-    transitions,
+from musicapi_async.errors import RequestValidationError
+from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, Step
+from musicapi_async.jobs.job import STATES
+from musicapi_async.jobs.transitions import (
+    TRANSITIONS,
+    accepted,
+    adopted,
+    disputed,
+    ended,
+    released,
+    reserve,
+    resolved,
+    resubmitted,
+    returned,
+    sending,
+    unknown,
 )
 
-KEYS = ("a", "b")
+BATCH = JobRequest("POST /sonic/batch", "http://host", '{"items":[]}', "sonic", "create_batch", items=3)
+ME = Owner("host", "boot", 1, "1", "nonce")
+REFUSED = JobTask(outcome="failed", error="prompt: too long")
 
 
-@dataclass(eq=False)
-class Sender:
-    """A process that was given a key to send under."""
-
-    key: str
-    owner: Owner
-    sent: bool = False
-    task: TaskRef | None = None
+def is_alive(_owner: Owner) -> bool:
+    return True
 
 
-def asked(key: str, variant: int = 0) -> JobRequest:
-    """The request that belongs to a key."""
-    return JobRequest(
-        "POST /sonic/create", "http://host", f'{{"title":"{key}{variant}"}}', "sonic", "create_music"
+def task(name: str) -> TaskRef:
+    return TaskRef("sonic", name, "create_batch")
+
+
+def made(name: str) -> JobTask:
+    """An item of an answer that names a task."""
+    return JobTask(ref=task(name))
+
+
+def after(*steps: Step, job: Job | None = None) -> Job:
+    """A job after these steps."""
+    for step in steps:
+        job = step(job)
+    assert job is not None
+    return job
+
+
+SENT = after(reserve("k", BATCH, ME, is_alive, 1.0), sending(ME, 2.0))
+LOST = after(unknown(ME, "the connection dropped", None, 3.0), job=SENT)
+
+
+def answer(*items: JobTask) -> Step:
+    return accepted(ME, SENT, items, "{}", 4.0)
+
+
+def ids(job: Job) -> list[str | None]:
+    """The task ids of the items."""
+    return [None if item.ref is None else item.ref.task_id for item in job.tasks]
+
+
+def test_table_knows_every_state_and_leaves_none_without_a_way_out() -> None:
+    """From each state that is not settled some event leads to a settled one."""
+    reached = {state for row in TRANSITIONS.values() for state in row.values()}
+    assert reached == {None, *STATES}
+    for start in set(STATES) - {"finished", "failed"}:
+        seen, todo = set[object](), [start]
+        while todo:
+            state = todo.pop()
+            if state not in seen:
+                seen.add(state)
+                todo += [
+                    row[state] for row in TRANSITIONS.values() if state in row and row[state] is not None
+                ]
+        assert {"finished", "failed"} <= seen
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_events_that_the_table_does_not_have_change_nothing(state: str) -> None:
+    """A late note of a sender, or of a task's end, leaves a job in any other state as it is."""
+    job = Job(key="k", state=state, request=BATCH, created_at=1.0, updated_at=1.0, owner=ME)  # type: ignore[arg-type]
+    for event, step in {
+        "returned": returned(ME, 2.0),
+        "released": released(ME),
+        "unknown": unknown(ME, "lost", None, 2.0),
+    }.items():
+        assert (step(job) is job) == (state not in TRANSITIONS[event])  # type: ignore[index]
+    assert ended(task("a"), "succeeded", None, "", 2.0)(job) is job
+
+
+def test_batch_is_accepted_when_every_item_has_a_task_or_an_error() -> None:
+    """A refused item is an outcome; the job ends with its last task, and tells of all."""
+    job = after(answer(made("a"), REFUSED, made("c")), job=SENT)
+    assert (job.state, ids(job), job.owner) == ("accepted", ["a", None, "c"], None)
+    job = after(ended(task("a"), "succeeded", None, "", 5.0), job=job)
+    assert (job.state, job.outcome) == ("accepted", "")
+    assert ended(task("a"), "failed", None, "late", 5.0)(job) == job
+    job = after(ended(task("c"), "failed", True, "no voice", 6.0), job=job)
+    assert (job.state, job.outcome, job.refunded) == ("finished", "partial", None)
+    assert job.why == "prompt: too long; no voice"
+
+
+def test_batch_whose_items_were_all_refused_or_failed_has_failed() -> None:
+    """So that it can be sent once more, on purpose."""
+    assert after(answer(REFUSED, REFUSED, REFUSED), job=SENT).state == "failed"
+    job = after(
+        answer(made("a"), made("b"), REFUSED),
+        ended(task("a"), "failed", True, "x", 5.0),
+        ended(task("b"), "failed", True, "x", 5.0),
+        job=SENT,
     )
+    assert (job.state, job.outcome, job.why) == ("failed", "failed", "x; prompt: too long")
+    again = after(resubmitted("k", ME, is_alive, 6.0), job=job)
+    assert (again.state, again.tasks, [one.task_id for one in again.others]) == ("reserved", (), ["a", "b"])
 
 
-class Machine(RuleBasedStateMachine):
-    """Processes that begin, send, get answers and die in any order, on one store."""
-
-    senders = Bundle("senders")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.store = self.make()
-        self.living: set[str] = set()
-        self.paid: dict[str, list[TaskRef]] = {key: [] for key in KEYS}
-        self.decisions = dict.fromkeys(KEYS, 0)
-        self.count = 0
-
-    def make(self) -> JobStore:
-        """The store under test."""
-        return MemoryStore()
-
-    def teardown(self) -> None:
-        self.runner.run(self.store.aclose())
-        self.runner.close()
-
-    def change(self, key: str, step: Step) -> Job | None:
-        return self.runner.run(self.store.change(key, step, durable=self.count % 2 == 0))
-
-    def alive(self, owner: Owner) -> bool:
-        return owner.nonce in self.living
-
-    def born(self) -> Owner:
-        self.count += 1
-        owner = Owner("host", "boot", self.count, "1", str(self.count))
-        self.living.add(owner.nonce)
-        return owner
-
-    @rule(target=senders, key=st.sampled_from(KEYS))
-    def begin(self, key: str):
-        """Somebody calls with a key: it may send, or is told to wait, or what the key stands for."""
-        owner = self.born()
-        job = self.change(key, transitions.reserve(key, asked(key), owner, self.alive, self.count))
-        assert job is not None
-        if job.state == "reserved" and job.owner == owner:
-            return Sender(key, owner)
-        if job.state in ("accepted", "finished", "failed"):
-            assert job.task in self.paid[key]
-        return multiple()
-
-    @rule(key=st.sampled_from(KEYS))
-    def begin_with_another_request(self, key: str) -> None:
-        """A key that was used refuses another request and stays as it is."""
-        before = self.runner.run(self.store.get(key))
-        owner = self.born()
-        try:
-            job = self.change(key, transitions.reserve(key, asked(key, 1), owner, self.alive, self.count))
-        except JobKeyConflictError as error:
-            told = error.difference
-            assert told == (f"title: '{key}0' before, '{key}1' now",)
-            assert self.runner.run(self.store.get(key)) == before
-        else:
-            assert before is None or before.state == "reserved"
-            assert job is not None
-            self.change(key, transitions.released(owner))
-
-    @rule(sender=senders)
-    def leave(self, sender: Sender) -> None:
-        """A living process sends, if its reservation still stands."""
-        if sender.sent or sender.owner.nonce not in self.living:
-            return
-        try:
-            self.change(sender.key, transitions.sending(sender.owner, self.count))
-        except JobStoreError:
-            return
-        sender.sent = True
-
-    @rule(sender=senders)
-    def take(self, sender: Sender) -> None:
-        """The service takes what was sent, and charges."""
-        if sender.sent and sender.task is None:
-            self.count += 1
-            sender.task = TaskRef("sonic", f"task-{self.count}", "create_music")
-            self.paid[sender.key].append(sender.task)
-
-    @rule(sender=consumes(senders))
-    def answer(self, sender: Sender) -> None:
-        """The answer arrives, if its process lives; or the loss of it does."""
-        if not sender.sent or sender.owner.nonce not in self.living:
-            return
-        if sender.task is not None:
-            lost = Job(key=sender.key, state="sent", request=asked(sender.key), created_at=0, updated_at=0)
-            self.change(
-                sender.key,
-                transitions.accepted(sender.owner, lost, (JobTask(ref=sender.task),), "{}", self.count),
-            )
-        else:
-            self.change(sender.key, transitions.released(sender.owner))
-        self.living.discard(sender.owner.nonce)
-
-    @rule(sender=consumes(senders))
-    def lose(self, sender: Sender) -> None:
-        """The connection drops: nobody knows."""
-        if sender.owner.nonce in self.living:
-            step = transitions.unknown if sender.sent else None
-            if step is not None:
-                self.change(sender.key, step(sender.owner, "lost", None, self.count))
-            else:
-                self.change(sender.key, transitions.released(sender.owner))
-            self.living.discard(sender.owner.nonce)
-
-    @rule(sender=senders)
-    def refused_and_again(self, sender: Sender) -> None:
-        """The service refuses for now; the process keeps its reservation."""
-        if sender.sent and sender.task is None and sender.owner.nonce in self.living:
-            self.change(sender.key, transitions.returned(sender.owner, self.count))
-            sender.sent = False
-
-    @rule(sender=senders)
-    def die(self, sender: Sender) -> None:
-        """A process is killed."""
-        self.living.discard(sender.owner.nonce)
-
-    @rule(key=st.sampled_from(KEYS), failed=st.booleans())
-    def end(self, key: str, failed: bool) -> None:
-        """The task of a key ends."""
-        job = self.runner.run(self.store.get(key))
-        if job is not None and job.task is not None:
-            found = self.runner.run(self.store.find("sonic", job.task.task_id))
-            assert found == [job]
-            self.change(
-                key, transitions.ended(job.task, "failed" if failed else "succeeded", failed, "", self.count)
-            )
-
-    @rule(key=st.sampled_from(KEYS))
-    def resolve(self, key: str) -> None:
-        """Somebody finds the task of an ambiguous job."""
-        job = self.runner.run(self.store.get(key))
-        known = [job.task] if job is not None and job.task is not None else []
-        previous = [job.previous.task] if job is not None and job.previous is not None else []
-        fresh = [task for task in self.paid[key] if task not in known and task not in previous]
-        if not fresh:
-            return
-        try:
-            changed = self.change(key, transitions.resolved(key, fresh[-1], self.alive, self.count))
-        except RequestValidationError:
-            return
-        assert changed is not None
-        assert changed.task == fresh[-1]
-
-    @rule(target=senders, key=st.sampled_from(KEYS))
-    def reopen(self, key: str):
-        """Somebody decides to send an ambiguous or failed job again."""
-        owner = self.born()
-        try:
-            self.change(key, transitions.resubmitted(key, owner, self.alive, self.count))
-        except RequestValidationError:
-            return multiple()
-        self.decisions[key] += 1
-        return Sender(key, owner)
-
-    @invariant()
-    def at_most_one_charge_for_each_decision(self) -> None:
-        """Nothing but a decision to send again makes a second charge possible."""
-        for key in KEYS:
-            assert len(self.paid[key]) <= 1 + self.decisions[key]
-
-    @invariant()
-    def nothing_paid_is_forgotten(self) -> None:
-        """What was paid for has a row that says so, or that nobody knows."""
-        for key in KEYS:
-            if self.paid[key]:
-                job = self.runner.run(self.store.get(key))
-                assert job is not None
-                # A reservation on top of an previous send is one that somebody decided on.
-                assert job.state != "reserved" or job.previous is not None
+def test_batch_answer_that_misses_an_item_leaves_it_ambiguous() -> None:
+    """What is known is stored; a webhook or a person names the rest, item by item."""
+    job = after(answer(made("a"), JobTask(), made("c")), job=SENT)
+    assert (job.state, ids(job)) == ("ambiguous", ["a", None, "c"])
+    assert "no task for 1 of its 3 items" in job.why
+    job = after(ended(task("a"), "succeeded", None, "", 5.0), job=job)
+    assert job.state == "ambiguous"
+    with pytest.raises(RequestValidationError, match="only an ambiguous job"):
+        resolved("k", task("x"), is_alive, 6.0, item=0)(job)
+    job = after(resolved("k", task("b"), is_alive, 6.0, item=1), job=job)
+    assert (job.state, ids(job), job.tasks[0].outcome) == ("accepted", ["a", "b", "c"], "succeeded")
 
 
-class SQLiteMachine(Machine):
-    """The same on a file."""
-
-    def make(self) -> JobStore:
-        self.folder = tempfile.TemporaryDirectory()
-        return SQLiteStore(Path(self.folder.name) / "jobs.sqlite")
-
-    def teardown(self) -> None:
-        super().teardown()
-        self.folder.cleanup()
+def test_webhooks_adopt_the_items_of_a_lost_batch_one_by_one() -> None:
+    """In any order, each once; the job is settled with the last of them."""
+    job = after(adopted(task("c"), 4.0, item=2), adopted(task("a"), 4.0, item=0), job=LOST)
+    assert (job.state, ids(job)) == ("ambiguous", ["a", None, "c"])
+    assert adopted(task("x"), 5.0, item=2)(job) is job
+    job = after(adopted(task("b"), 5.0, item=1), job=job)
+    assert (job.state, ids(job)) == ("accepted", ["a", "b", "c"])
+    assert all(item.by_webhook for item in job.tasks)
 
 
-TestMemoryMachine = Machine.TestCase
-TestMemoryMachine.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
-TestSQLiteMachine = SQLiteMachine.TestCase
-TestSQLiteMachine.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+def test_answer_of_a_batch_joins_what_webhooks_have_named() -> None:
+    """A task that ended meanwhile stays ended, an item that only a webhook named stays named, none is lost."""
+    job = after(
+        adopted(task("a"), 3.0, item=0),
+        adopted(task("x"), 3.0, item=1),
+        adopted(task("c"), 3.0, item=2),
+        ended(task("a"), "succeeded", None, "", 4.0),
+        answer(made("a"), made("b"), JobTask()),
+        job=SENT,
+    )
+    assert (job.state, ids(job), [one.task_id for one in job.others]) == ("accepted", ["a", "b", "c"], ["x"])
+    assert [item.outcome for item in job.tasks] == ["succeeded", "", ""]
+    assert [item.by_webhook for item in job.tasks] == [False, False, True]
+
+
+def test_disputed_item_is_undecided_again() -> None:
+    """The other items keep their tasks."""
+    job = after(adopted(task("a"), 4.0, item=0), adopted(task("b"), 4.0, item=1), job=LOST)
+    job = after(disputed(task("a"), 5.0), job=job)
+    assert (job.state, ids(job), job.disputed) == ("ambiguous", [None, "b", None], ("a",))
+    assert adopted(task("a"), 6.0, item=0)(job) is job
