@@ -285,11 +285,15 @@ class JobRecorder:
         retry, self._retry = self._retry, None
         if retry is not None and retry.get_loop() is asyncio.get_running_loop():
             retry.cancel()
-        with anyio.move_on_after(CLOSE_PATIENCE), contextlib.suppress(JobStoreError):
-            await self.write_pending()
-        if self._pending:
-            log.error("jobs %s could not be stored before the client was closed", ", ".join(self._pending))
-        await self.store.aclose()
+        try:
+            with anyio.move_on_after(CLOSE_PATIENCE), contextlib.suppress(JobStoreError):
+                await self.write_pending()
+            if self._pending:
+                log.error(
+                    "jobs %s could not be stored before the client was closed", ", ".join(self._pending)
+                )
+        finally:
+            await self.store.aclose()
 
 
 class JobEntry:

@@ -39,7 +39,7 @@ class Sender:
     task: TaskRef | None = None
 
 
-def asked(key: str, variant: int = 0) -> JobRequest:
+def request_for(key: str, variant: int = 0) -> JobRequest:
     """The request that belongs to a key."""
     return JobRequest(
         "POST /sonic/create", "http://host", f'{{"title":"{key}{variant}"}}', "sonic", "create_music"
@@ -87,9 +87,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=senders, key=st.sampled_from(KEYS))
     def begin(self, key: str):
-        """Somebody calls with a key: it may send, or is told to wait, or what the key stands for."""
+        """A call with a key: it may send, or must wait, or gets the result of the key."""
         owner = self.born()
-        job = self.change(key, transitions.reserve(key, asked(key), owner, self.alive, self.count))
+        job = self.change(key, transitions.reserve(key, request_for(key), owner, self.alive, self.count))
         assert job is not None
         if job.state == "reserved" and job.owner == owner:
             return Sender(key, owner)
@@ -103,10 +103,11 @@ class Machine(RuleBasedStateMachine):
         before = self.runner.run(self.store.get(key))
         owner = self.born()
         try:
-            job = self.change(key, transitions.reserve(key, asked(key, 1), owner, self.alive, self.count))
+            job = self.change(
+                key, transitions.reserve(key, request_for(key, 1), owner, self.alive, self.count)
+            )
         except JobKeyConflictError as error:
-            told = error.difference
-            assert told == (f"title: '{key}0' before, '{key}1' now",)
+            assert error.difference == (f"title: '{key}0' before, '{key}1' now",)
             assert self.runner.run(self.store.get(key)) == before
         else:
             assert before is None or before.state == "reserved"
@@ -115,7 +116,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(sender=senders)
     def leave(self, sender: Sender) -> None:
-        """A living process sends, if its reservation still stands."""
+        """A living process sends, if its reservation is still its own."""
         if sender.sent or sender.owner.nonce not in self.living:
             return
         try:
@@ -138,7 +139,9 @@ class Machine(RuleBasedStateMachine):
         if not sender.sent or sender.owner.nonce not in self.living:
             return
         if sender.task is not None:
-            lost = Job(key=sender.key, state="sent", request=asked(sender.key), created_at=0, updated_at=0)
+            lost = Job(
+                key=sender.key, state="sent", request=request_for(sender.key), created_at=0, updated_at=0
+            )
             self.change(
                 sender.key,
                 transitions.accepted(sender.owner, lost, (JobTask(ref=sender.task),), "{}", self.count),
@@ -149,7 +152,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(sender=consumes(senders))
     def lose(self, sender: Sender) -> None:
-        """The connection drops: nobody knows."""
+        """The connection drops: the outcome is unknown."""
         if sender.owner.nonce in self.living:
             step = transitions.unknown if sender.sent else None
             if step is not None:
@@ -159,7 +162,7 @@ class Machine(RuleBasedStateMachine):
             self.living.discard(sender.owner.nonce)
 
     @rule(sender=senders)
-    def refused_and_again(self, sender: Sender) -> None:
+    def refused_for_now(self, sender: Sender) -> None:
         """The service refuses for now; the process keeps its reservation."""
         if sender.sent and sender.task is None and sender.owner.nonce in self.living:
             self.change(sender.key, transitions.returned(sender.owner, self.count))
@@ -183,7 +186,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS))
     def resolve(self, key: str) -> None:
-        """Somebody finds the task of an ambiguous job."""
+        """A person finds the task of an ambiguous job."""
         job = self.runner.run(self.store.get(key))
         known = [job.task] if job is not None and job.task is not None else []
         previous = [job.previous.task] if job is not None and job.previous is not None else []
@@ -199,7 +202,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=senders, key=st.sampled_from(KEYS))
     def reopen(self, key: str):
-        """Somebody decides to send an ambiguous or failed job again."""
+        """A person decides to send an ambiguous or failed job once more."""
         owner = self.born()
         try:
             self.change(key, transitions.resubmitted(key, owner, self.alive, self.count))
@@ -210,18 +213,18 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_charge_for_each_decision(self) -> None:
-        """Nothing but a decision to send again makes a second charge possible."""
+        """Nothing but a decision to send once more makes a second charge possible."""
         for key in KEYS:
             assert len(self.paid[key]) <= 1 + self.decisions[key]
 
     @invariant()
     def nothing_paid_is_forgotten(self) -> None:
-        """What was paid for has a row that says so, or that nobody knows."""
+        """A paid task has a row that says so, or that its outcome is unknown."""
         for key in KEYS:
             if self.paid[key]:
                 job = self.runner.run(self.store.get(key))
                 assert job is not None
-                # A reservation on top of an previous send is one that somebody decided on.
+                # A reservation on top of a previous send is one that a person decided on.
                 assert job.state != "reserved" or job.previous is not None
 
 

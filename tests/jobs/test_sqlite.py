@@ -19,15 +19,15 @@ REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "soni
 ME = Owner("host", "boot", 1, "1", "nonce")
 
 
-def alive(_owner: Owner) -> bool:
+def is_alive(_owner: Owner) -> bool:
     return True
 
 
 def reserve(key: str = "a"):
-    return transitions.reserve(key, REQUEST, ME, alive, 1.0)
+    return transitions.reserve(key, REQUEST, ME, is_alive, 1.0)
 
 
-async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
+async def test_job_outlives_its_store(tmp_path: Path) -> None:
     """A job outlives the store object, with every field."""
     path = tmp_path / "jobs.sqlite"
     store = SQLiteStore(path)
@@ -39,17 +39,17 @@ async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
         "a", transitions.accepted(ME, lost, (JobTask(ref=task),), '{"task_id":"task-1"}', 3.0), durable=True
     )
     await store.aclose()
-    again = SQLiteStore(path)
-    assert await again.get("a") == written
-    assert await again.find("sonic", "task-1") == [written]
-    assert await again.jobs("accepted") == [written]
-    assert await again.jobs("ambiguous", "sent") == []
-    await again.aclose()
+    reopened = SQLiteStore(path)
+    assert await reopened.get("a") == written
+    assert await reopened.find("sonic", "task-1") == [written]
+    assert await reopened.jobs("accepted") == [written]
+    assert await reopened.jobs("ambiguous", "sent") == []
+    await reopened.aclose()
     assert os.listdir(tmp_path) == ["jobs.sqlite"]
 
 
 async def test_unknown_key_and_task_are_nothing(store: SQLiteStore) -> None:
-    """What was never written is not found."""
+    """A job that was never stored is not found."""
     assert await store.get("nothing") is None
     assert await store.find("sonic", "nothing") == []
     assert await store.jobs() == []
@@ -66,7 +66,7 @@ def test_one_store_serves_one_loop_after_the_other(tmp_path: Path) -> None:
 
 
 def test_loops_in_many_threads_share_one_store(tmp_path: Path) -> None:
-    """Every change of every thread is kept."""
+    """Every change of every thread is stored."""
     store = SQLiteStore(tmp_path / "jobs.sqlite")
 
     async def write(name: str) -> None:
@@ -81,7 +81,7 @@ def test_loops_in_many_threads_share_one_store(tmp_path: Path) -> None:
     asyncio.run(store.aclose())
 
 
-async def test_a_step_that_raises_changes_nothing(store: SQLiteStore) -> None:
+async def test_step_that_raises_changes_nothing(store: SQLiteStore) -> None:
     """An error inside a change rolls it back and leaves the store usable."""
     await store.change("a", reserve())
 
@@ -97,20 +97,20 @@ async def test_a_step_that_raises_changes_nothing(store: SQLiteStore) -> None:
     assert await store.get("a") is None
 
 
-async def test_a_cancelled_change_is_still_finished(tmp_path: Path) -> None:
-    """Cancelling the one who asked never leaves a change half done."""
+async def test_cancelled_change_is_still_carried_out(tmp_path: Path) -> None:
+    """A cancelled caller never leaves a change half done."""
     store = SQLiteStore(tmp_path / "jobs.sqlite")
-    asked = asyncio.ensure_future(store.change("a", reserve(), durable=True))
+    change = asyncio.ensure_future(store.change("a", reserve(), durable=True))
     await asyncio.sleep(0)
-    asked.cancel()
+    change.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asked
+        await change
     assert await store.get("a") is not None
     await store.aclose()
 
 
-async def test_a_file_that_was_replaced_while_open_is_noticed(tmp_path: Path) -> None:
-    """Writing on into a removed file would lose everything, so it is an error; opening again mends it."""
+async def test_file_that_comes_back_is_used(tmp_path: Path) -> None:
+    """A moved file is refused, as writes into it would be lost, and used once it has its name back."""
     path = tmp_path / "jobs.sqlite"
     store = SQLiteStore(path)
     await store.change("a", reserve())
@@ -122,7 +122,7 @@ async def test_a_file_that_was_replaced_while_open_is_noticed(tmp_path: Path) ->
     await store.aclose()
 
 
-async def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
+async def test_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     """A path that cannot exist is an error that names it."""
     (tmp_path / "file").write_text("")
     store = SQLiteStore(tmp_path / "file" / "jobs.sqlite")
@@ -148,7 +148,7 @@ async def main():
         key = f"key-{index}"
         request = JobRequest("POST /sonic/create", "http://host", '"' + "x" * 500 + '"')
         await store.change(key, transitions.reserve(key, request, me, lambda h: True, 1.0), durable=True)
-        print("kept", key, flush=True)
+        print("stored", key, flush=True)
 try:
     asyncio.run(main())
 except JobStoreError as error:
@@ -156,8 +156,8 @@ except JobStoreError as error:
 """
 
 
-async def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
-    """Where the file may not grow, the change fails, and all that was reported as kept is there."""
+async def test_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
+    """Where the file may not grow, the change fails, and all that was reported as stored is there."""
     path = tmp_path / "jobs.sqlite"
     ended = await asyncio.to_thread(
         subprocess.run,
@@ -169,15 +169,15 @@ async def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) ->
     lines = ended.stdout.splitlines()
     assert lines[-1].startswith("error")
     assert str(path) in lines[-1]
-    kept = [line.split()[1] for line in lines if line.startswith("kept")]
-    assert kept
+    stored = [line.split()[1] for line in lines if line.startswith("stored")]
+    assert stored
     store = SQLiteStore(path)
-    assert {job.key for job in await store.jobs()} >= set(kept)
+    assert {job.key for job in await store.jobs()} >= set(stored)
     await store.aclose()
 
 
 @pytest.mark.parametrize("there", [False, True])
-async def test_a_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) -> None:
+async def test_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) -> None:
     """Without the right to write, nothing is reserved, and the error names the file."""
     folder = tmp_path / "locked"
     folder.mkdir()
@@ -202,6 +202,6 @@ async def test_a_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) 
         )
     finally:
         folder.chmod(0o755)
-    assert "kept" not in ended.stdout
+    assert "stored" not in ended.stdout
     assert ended.stdout.startswith("error")
     assert str(path) in ended.stdout
