@@ -68,6 +68,8 @@ IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r'MusicAPI\(sonic_word="suno"\)', "--sonic-word suno"),
         (r" ?musicapi_async\.chains\.[^.]*\.\.\., an async function\.", ""),
         (r"If `clip_id` is set, the upload worked.*", ""),
+        (r"MusicAPI\(account=[^)]*\), or ", ""),
+        (r" A new SQLiteStore\(path\).*", ""),
         (r" or musicapi_async\.sandbox\.Sandbox", ""),
         (r" \(out=\)", ""),
         (r"\bbase_url\b", "--base-url"),

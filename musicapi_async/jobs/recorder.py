@@ -23,13 +23,14 @@ from ..api.families import SAME_FAMILY
 from ..api.handle import TaskRef
 from ..api.results import TaskUpdate
 from ..clock import Clock
-from ..errors import JobStoreError, MusicAPIError, OutcomeUnknownError, TaskFailedError
+from ..errors import JobStoreError, MusicAPIError, TaskFailedError
 from ..options import Options
 from . import transitions
 from .job import Job, JobState, JobTask, Owner
+from .job_errors import conflict, no_job, outcome_unknown, reserved_elsewhere
 from .job_request import JobRequest, request_of
 from .owner import is_alive, this_process
-from .store import JobStore, Step, conflict, may_be_same
+from .store import JobStore, Step, may_be_same
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -148,7 +149,7 @@ class JobRecorder:
         """
         job = await self.job(key)
         if job is None:
-            raise transitions.no_job(key)
+            raise no_job(key)
         if job.account and self.account and job.account != self.account:
             raise conflict(job, self.account)
         return job
@@ -352,7 +353,7 @@ class JobEntry:
             waited = waited + pause if job == last else 0.0
             last = job
             if job.owner is not None and recorder.is_active(job.owner) is None and waited > PATIENCE:
-                raise _reserved_elsewhere(job, job.owner)
+                raise reserved_elsewhere(job, job.owner)
             await recorder.clock.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
@@ -450,44 +451,6 @@ def _words(ref: TaskRef) -> tuple[str, ...]:
 def _identity(ref: TaskRef) -> tuple[str, str]:
     """One key for a task, by whichever word of its family it is named."""
     return _words(ref)[0], ref.task_id
-
-
-def outcome_unknown(job: Job) -> OutcomeUnknownError:
-    """The error of a job key whose job is ambiguous."""
-    return OutcomeUnknownError(
-        f"job {job.key!r} was sent before and its outcome is unknown ({job.why})",
-        call=job.request.call,
-        job_key=job.key,
-        balance_before=job.balance_before,
-        balance_after=job.balance_after,
-        hint=resolving(job.key, job.balance_before, job.balance_after),
-    )
-
-
-def resolving(key: str, before: float | None = None, after: float | None = None) -> str:
-    """Advice on an ambiguous job, with the credits before and after it where they are known."""
-    evidence = ""
-    if before is not None and after is not None:
-        evidence = (
-            f"The balance went from {before:g} to {after:g} credits, which other calls and refunds may have "
-            "moved as well. "
-        )
-    return (
-        f"{evidence}Look for the song in the dashboard; then client.resolve({key!r}, task_id=...) if it is "
-        f"there, or client.resubmit({key!r}) to send it again, which may be paid for twice"
-    )
-
-
-def _reserved_elsewhere(job: Job, owner: Owner) -> JobStoreError:
-    place = " in another container" if owner.namespace != this_process("").namespace else ""
-    return JobStoreError(
-        f"job {job.key!r} is {job.state} by process {owner.pid} on {owner.host}{place}, and whether that one "
-        "lives cannot be known here",
-        hint=(
-            f"If it has ended, look for the song in the dashboard: client.resolve({job.key!r}, task_id=...) "
-            "if it is there, else use another job key."
-        ),
-    )
 
 
 def _json(reply: Any) -> str:

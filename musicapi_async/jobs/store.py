@@ -13,8 +13,9 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from ..errors import JobKeyConflictError, JobStoreError
+from ..errors import JobStoreError
 from .job import Job, JobState
+from .job_errors import conflict
 
 Step = Callable[[Job | None], Job | None]
 """A change of one row: from the row as it is (None: there is none) to the row as it shall be (None: none).
@@ -175,19 +176,3 @@ def apply(rows: Sequence[Job], key: str, step: Step, account: str) -> Change:
 def may_be_same(account: str, other: str) -> bool:
     """Return True if two accounts may be one: a fingerprint may be that of any account's API key."""
     return account == other or bool(FINGERPRINT.fullmatch(account) or FINGERPRINT.fullmatch(other))
-
-
-def conflict(job: Job, account: str) -> JobKeyConflictError:
-    """The error of a job key that exists under another account, which may be the same one."""
-    stored = job.account
-    return JobKeyConflictError(
-        f"the job key {job.key!r} was used before by account {stored!r}, and this client is of {account!r}",
-        job_key=job.key,
-        difference=(f"account: {stored!r} before, {account!r} now",),
-        call=job.request.call,
-        hint=(
-            "If both are one account, such as after its API key was replaced, say so: "
-            f"MusicAPI(account={stored!r}), or MUSICAPI_ACCOUNT={stored} for the command. "
-            "Else use another job key."
-        ),
-    )

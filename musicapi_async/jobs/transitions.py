@@ -16,6 +16,7 @@ import msgspec
 from ..api.handle import TaskRef
 from ..errors import JobKeyConflictError, JobStoreError, RequestValidationError
 from .job import STATES, Job, JobState, JobTask, Owner
+from .job_errors import no_job
 from .job_request import JobRequest, difference
 from .store import Step
 
@@ -474,11 +475,6 @@ def _without(tasks: tuple[TaskRef, ...], refs: tuple[TaskRef, ...]) -> tuple[Tas
 
 def _known_to(job: Job) -> set[str]:
     return {task.task_id for task in (*job.others, *job.refs)}
-
-
-def no_job(key: str) -> RequestValidationError:
-    """The error of a key that no job has."""
-    return RequestValidationError(f"there is no job with the key {key!r}", field="key", value=repr(key))
 
 
 def _with_task(job: Job) -> str:

@@ -15,7 +15,7 @@ from musicapi_async import MusicAPIError, errors
 from musicapi_async.api.values import SONIC_MODELS
 from musicapi_async.cli.complaint import error_fields, in_commands
 from musicapi_async.cli.root import root
-from musicapi_async.jobs.recorder import resolving
+from musicapi_async.jobs.job_errors import resolving
 from musicapi_async.sandbox import Sandbox
 
 TOKEN = "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by"
