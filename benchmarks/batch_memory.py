@@ -24,8 +24,8 @@ from report import Report, arguments
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from musicapi_async import MusicAPI
-from musicapi_async.batch import BatchResult, Manifest, Progress, run_batch
 from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.workflows import BatchResult, Manifest, Progress, run_batch
 
 WHAT = """A batch of {songs:,} songs with two clips each at the default rate, 1 create per 3 s; the service
 takes 100 s for a song and its files have 4 kB. *Traced* is what the Python objects of client, batch and

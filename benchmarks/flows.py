@@ -30,9 +30,9 @@ from report import Report, arguments
 
 import musicapi_async
 from musicapi_async import Clock, MusicAPI, Webhooks
-from musicapi_async.batch import run_batch
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.webhooks import sign
+from musicapi_async.workflows import run_batch
 
 PACKAGE = Path(musicapi_async.__file__).parent
 APART = ("sandbox", "cli", "examples", "testing")

@@ -24,7 +24,7 @@ PROGRAMS = {
     FOUR: ["-c", "import aiohttp, msgspec, anyio, backoff"],
     "aiohttp alone": ["-c", "import aiohttp"],
     PACKAGE: ["-c", "import musicapi_async"],
-    OPENED: ["-c", "import musicapi_async, musicapi_async.runtime"],
+    OPENED: ["-c", "import musicapi_async, musicapi_async._transport.session"],
     HELP: ["-c", "from musicapi_async.cli.main import main; main()", "--help"],
 }
 

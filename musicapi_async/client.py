@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 
 import msgspec
 
-from ._wire import addresses
+from ._resources import ClientView, Resources
 from .api.account import Account, Spending
 from .api.families import FAMILIES
 from .api.handle import Task, TaskRef, tasks_of
@@ -29,11 +29,9 @@ from .api.spelling import did_you_mean
 from .api.studio import Studio
 from .api.suno import Suno
 from .clock import Clock
-from .core import Bound, Core, Watching
 from .errors import MusicAPIError, RequestValidationError
 from .files import expand
 from .jobs.job import STATES
-from .jobs.recorder import JobRecorder
 from .options import (
     Options,
     SonicPaths,
@@ -88,7 +86,8 @@ class MusicAPI:
     `forbid_private_addresses`: for back ends that download links of their users: no file is fetched from a
     private or loopback address, whatever the link is called, redirects included. Not with a proxy, which
     connects in place of this process.
-    `webhooks`: `Webhooks(url=..., secret=...)` has results told instead of polled, see `client.webhooks`.
+    `webhooks`: `Webhooks(url=..., secret=...)` has results delivered instead of polled, see
+    `client.webhooks`.
     `sonic_word`: 'suno' on sister hosts that want it in the paths; `sonic_poll`: where songs are polled there
     (else '/suno/clip/{task_id}'). `close_with_loop`: connections end with their event loop, and a client that
     is not closed by hand is no mistake. `clock`, `rng`: for tests.
@@ -148,7 +147,7 @@ class MusicAPI:
         check_private_addresses(forbid_private_addresses, by_proxy=proxy is not None or trust_env)
         url = find_base_url(base_url)
         key = find_key(api_key)
-        core = Core(
+        resources = Resources(
             api_key=key,
             account=find_account(account, key),
             base_url=url,
@@ -168,20 +167,20 @@ class MusicAPI:
             rng=rng,
             attempt_timeout=attempt_timeout,
         )
-        self._attach(core, options, core.book)
+        self._attach(ClientView(resources, options, resources.recorder))
 
-    def _attach(self, core: Core, options: Options, ledger: JobRecorder) -> None:
-        self._core = core
-        self._options = options
-        self._ledger = ledger
-        caller = Bound(core, options, ledger)
-        self.sonic = Sonic(caller)
-        self.suno = Suno(caller)
-        self.producer = Producer(caller)
-        self.nuro = Nuro(caller)
-        self.riffusion = Riffusion(caller)
-        self.studio = Studio(caller)
-        self._account = Account(caller)
+    def _attach(self, view: ClientView) -> None:
+        self._view = view
+        self._resources = view.resources
+        self._options = view.options
+        self._recorder = view.recorder
+        self.sonic = Sonic(view)
+        self.suno = Suno(view)
+        self.producer = Producer(view)
+        self.nuro = Nuro(view)
+        self.riffusion = Riffusion(view)
+        self.studio = Studio(view)
+        self._account = Account(view)
 
     # --- calls ---------------------------------------------------------------------------------------------
 
@@ -191,7 +190,7 @@ class MusicAPI:
 
     @asynccontextmanager
     async def spending(self) -> AsyncGenerator[Spending]:
-        """What is spent inside: the balance before and after, which alone proves a charge or a refund. Free.
+        """Measure what is spent inside: the balance before and after alone proves a charge or a refund. Free.
 
         ```python
         async with client.spending() as spent:
@@ -229,18 +228,13 @@ class MusicAPI:
         webhook and failures of its own, as the vendor's site says. Unknown: the keys of the body, the reply
         (where the batch id is in it), the form of a status and of results, the price. `create_many` makes
         single creates under the rate and needs none of it. `POST /producer/lyrics-create` and
-        `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is looked
-        at with `client.task("producer", task_id)`.
+        `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is polled
+        with `client.task("producer", task_id)`.
         """
-        runtime = await self._core.runtime()
-        runtime.ledgers.add(self._ledger)
-        try:
-            call = runtime.caller.request(method, path, self._options, self._ledger, json=json, params=params)
-            del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
-            return await call
-        except MusicAPIError as error:
-            addresses.explain(error, self._core.base_url)
-            raise
+        here = await self._view.here()
+        call = here.calls.request(method, path, json, params, self._options, self._recorder)
+        del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
+        return await call
 
     async def create_many(
         self, create: Callable[..., Awaitable[Task[Any]]], requests: Iterable[Mapping[str, Any]]
@@ -270,7 +264,7 @@ class MusicAPI:
     def task(
         self, family: str, task_id: str | None = None, *, kind: str = "", submitted_at: float = 0.0
     ) -> Task[Clips]:
-        """The handle of a task that was submitted before, by anybody: `client.task("sonic", task_id)`, or
+        """The handle of a task that was submitted before, by any process: `client.task("sonic", task_id)`, or
         `client.task(token)` with a `Task.token`. Sends nothing.
 
         `kind` is the operation that made it (needed only to read stems by name), `submitted_at` its Unix
@@ -290,7 +284,7 @@ class MusicAPI:
             if not task_id or not family:
                 raise RequestValidationError("task_id: text, not empty", field="task_id")
             ref = TaskRef(family, task_id, kind, submitted_at)
-        return Task(ref, Watching(self._core, self._options, self._ledger))
+        return Task(ref, self._view)
 
     @overload
     async def wait_all(
@@ -359,15 +353,14 @@ class MusicAPI:
     async def _each(
         self, asked: list[Task[R]], timeout: float | None, until: Until
     ) -> AsyncGenerator[tuple[Task[R], TaskUpdate | Exception], None]:
-        runtime = await self._core.runtime()
-        runtime.ledgers.add(self._ledger)
+        here = await self._view.here()
         waiting: list[Task[R]] = []
         for task in asked:
             if task.last is not None and task.last.is_terminal:
                 yield task, task.last
             else:
                 waiting.append(task)
-        async with aclosing(runtime.waiter.wait_each(waiting, until, timeout)) as ended:
+        async with aclosing(here.waiter.wait_each(waiting, until, timeout)) as ended:
             async for task, outcome in ended:
                 yield task, outcome
 
@@ -377,7 +370,7 @@ class MusicAPI:
         """The paid calls that were written down, oldest first; with states, only those in these states.
 
         Free, sends nothing. `await client.jobs("ambiguous")`, or `jobs(state="ambiguous")`, lists what
-        somebody has to decide on; jobs whose process died while sending are among them. States: reserved,
+        a person has to decide on; jobs whose process died while sending are among them. States: reserved,
         sent, accepted, finished, failed, ambiguous. Raises `JobStoreError`.
         """
         wanted = states if state is None else (*states, state)
@@ -386,10 +379,9 @@ class MusicAPI:
                 raise RequestValidationError(
                     f"state: one of {', '.join(STATES)}, got {name!r}", field="state"
                 )
-        runtime = await self._core.runtime()
-        runtime.ledgers.add(self._ledger)
-        await runtime.noted()
-        return await self._ledger.jobs(*wanted)
+        here = await self._view.here()
+        await here.calls.notes.finish()
+        return await self._recorder.jobs(*wanted)
 
     async def job(self, key: str) -> Job | None:
         """The paid call with this job key exactly as it is written down; None if there is none.
@@ -397,9 +389,9 @@ class MusicAPI:
         Free, sends nothing, settles nothing: of a process that died while sending it may still say `sent`.
         Raises `JobStoreError`.
         """
-        runtime = await self._core.runtime()
-        runtime.ledgers.add(self._ledger)  # so that closing the client closes the store
-        return await self._ledger.job(key)
+        here = await self._view.here()
+        await here.calls.notes.finish()
+        return await self._recorder.job(key)
 
     async def resolve(self, key: str, *, task_id: str) -> Task[Any]:
         """Say which task an ambiguous job made: from now on its key stands for that task. Sends nothing.
@@ -421,8 +413,8 @@ class MusicAPI:
             model=str(asked.get("mv") or ""),
             format=str(asked.get("format") or ""),
         )
-        job = await self._ledger.resolve(key, ref)
-        return Task(job.task or ref, Watching(self._core, self._options, self._ledger), job_key=key)
+        job = await self._recorder.resolve(key, ref)
+        return Task(job.task or ref, self._view, job_key=key)
 
     async def resubmit(self, key: str, *, webhook_secret: str | None = None) -> Any:
         """Send an ambiguous or failed job once more, as it was written down. Charges credits.
@@ -438,8 +430,8 @@ class MusicAPI:
             raise RequestValidationError(f"job {key!r}: {job.request.call} is not known here", field="key")
         fields = dict(job.request.fields)
         if job.request.hidden:
-            if not webhook_secret and self._core.webhooks is not None:
-                own = self._core.webhooks.renewed(fields.get("webhook_url"), key)
+            if not webhook_secret and self._resources.webhooks is not None:
+                own = self._resources.webhooks.renewed(fields.get("webhook_url"), key)
                 if own is not None:
                     fields["webhook_url"], webhook_secret = own
             if not webhook_secret:
@@ -451,14 +443,13 @@ class MusicAPI:
         request = msgspec.convert(fields, operation.request, strict=False)
         options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
         del fields, webhook_secret  # tracebacks can show the locals of a frame
-        bound = Bound(self._core, options, self._ledger, self._ledger.resubmission(job))
-        return await (bound.submit if operation.submits else bound.call)(operation, request)
+        view = ClientView(self._resources, options, self._recorder, self._recorder.resubmission(job))
+        return await (view.submit if operation.submits else view.call)(operation, request)
 
     async def _job(self, key: str) -> tuple[Job, Operation[Any, Any] | None]:
-        runtime = await self._core.runtime()
-        await runtime.noted()
-        runtime.ledgers.add(self._ledger)
-        job = await self._ledger.own_job(key)
+        here = await self._view.here()
+        await here.calls.notes.finish()
+        job = await self._recorder.own_job(key)
         family = FAMILIES.get(job.request.family)
         return job, family.operations().get(job.request.kind) if family is not None else None
 
@@ -487,10 +478,8 @@ class MusicAPI:
         """
         from ._transport.links import links_of
 
-        runtime = await self._core.runtime()
-        return await runtime.downloader.fetch_all(
-            links_of(files), expand(folder), name, self._options.deadline
-        )
+        here = await self._view.here()
+        return await here.downloader.fetch_all(links_of(files), expand(folder), name, self._options.deadline)
 
     # --- options and lifetime ------------------------------------------------------------------------------
 
@@ -513,21 +502,21 @@ class MusicAPI:
                 near = did_you_mean(name, known)
                 raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(sorted(known))}")
         view = MusicAPI.__new__(type(self))
-        ledger = self._ledger if store is None else self._core.ledger(store)
-        view._attach(self._core, msgspec.structs.replace(self._options, **changes), ledger)
+        recorder = self._recorder if store is None else self._resources.recorder_of(store)
+        view._attach(ClientView(self._resources, msgspec.structs.replace(self._options, **changes), recorder))
         return view
 
     @property
     def base_url(self) -> str:
         """The address that calls go to."""
-        return self._core.base_url
+        return self._resources.base_url
 
     @property
     def webhooks(self) -> Inbox:
         """Where webhooks go in: `await client.webhooks.handle(headers, raw, url=...)` in the view that gets
         them finishes the waits. Tasks that a webhook will tell of are polled only as a safety net.
         """
-        return self._core.inbox
+        return self._resources.inbox
 
     @property
     def options(self) -> Options:
@@ -536,16 +525,16 @@ class MusicAPI:
 
     @property
     def records_calls(self) -> bool:
-        """Whether every paid call is written down, as with a store; else only those with a job key are."""
-        return self._ledger.always
+        """True if every paid call is recorded, as with a store; else only those with a job key are."""
+        return self._recorder.always
 
     @property
     def clock(self) -> Clock:
         """The clock that all waiting goes by."""
-        return self._core.clock
+        return self._resources.clock
 
     async def __aenter__(self) -> Self:
-        self._core.closed = False
+        self._resources.closed = False
         return self
 
     async def __aexit__(
@@ -559,8 +548,8 @@ class MusicAPI:
     def __exit__(self, *_: object) -> None: ...
 
     async def aclose(self) -> None:
-        """Close the connections. Tasks go on at the service; who still waits here is told how to resume."""
-        await self._core.aclose()
+        """Close the connections. Tasks go on at the service; waits end with how to resume them."""
+        await self._resources.aclose()
 
     def __repr__(self) -> str:
         return f"MusicAPI(base_url={self.base_url!r})"

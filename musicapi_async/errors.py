@@ -112,14 +112,14 @@ class MusicAPIError(Exception):
     `POST /sonic/create`), `task_id` the task concerned where there is one.
     `may_have_been_charged` is True when credits may have been spent and nobody here can tell, `not_charged`
     when it is proven that the call was not carried out; an error without either says nothing about money.
-    `reached` is
-    set when one step of several failed (`musicapi_async.chains`): pass it back to go on from there.
+    `checkpoint` is
+    set when one step of several failed (`musicapi_async.workflows`): pass it back to go on from there.
     """
 
     default_hint: ClassVar[str] = ""
     task_hint: ClassVar[str] = ""
     """What to do next when the error happened to a task that is paid for."""
-    reached: object = None
+    checkpoint: object = None
 
     def __init__(
         self,

@@ -46,10 +46,14 @@ def expand(path: str | os.PathLike[str]) -> Path:
         return Path(path)
 
 
-def open_new(path: Path) -> BinaryIO:
-    """Open a new empty file for reading and writing; what had the name is removed, never followed."""
+def open_new(path: Path, *, private: bool = False) -> BinaryIO:
+    """Open a new empty file for reading and writing; what had the name is removed, never followed.
+
+    A `private` file can be read by its owner only, elsewhere the user's umask decides.
+    """
     path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666), "w+b")
+    mode = 0o600 if private else 0o666
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode), "w+b")
 
 
 def open_old(path: Path, *, write: bool = False) -> BinaryIO | None:
@@ -71,8 +75,11 @@ def open_old(path: Path, *, write: bool = False) -> BinaryIO | None:
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """Open a file that is held as a lock, making it if it is missing; `OSError` for a link."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666), "r+b")
+    """Open a file that is held as a lock, making it if it is missing; `OSError` for a link.
+
+    It can be read by its owner only.
+    """
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o600), "r+b")
 
 
 def lock(file: BinaryIO) -> None:
@@ -113,15 +120,15 @@ def _is_plain(found: os.stat_result) -> bool:
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[BinaryIO, None, None]:
+def replacing(path: Path, *, private: bool = False) -> Generator[BinaryIO, None, None]:
     """Yield a new file that takes the name `path`, whole and on the disk, when the block ends.
 
-    The folder is made if it is missing. After an error the file that had the name is as it was, and nothing
-    is left beside it. Raises `OSError`.
+    The folder is made if it is missing. A `private` file can be read by its owner only. After an error the
+    file that had the name is as it was, and nothing is left beside it. Raises `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    file = open_new(part)
+    file = open_new(part, private=private)
     try:
         with file:
             yield file
@@ -132,9 +139,9 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
         raise
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file that appears under its name only when it is whole and on the disk; see `replacing`."""
-    with replacing(path) as file:
+    with replacing(path, private=private) as file:
         file.write(data)
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -21,9 +22,11 @@ KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
 URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Hosts that are this machine."""
+"""The usual names of this machine."""
 ENCODED_DOT: Final = re.compile(r"%(25)*2e", re.IGNORECASE)
 """`%2e`, also encoded again."""
+SEPARATOR: Final = re.compile(r"[/\\]|%(?:25)*(?:2f|5c)", re.IGNORECASE)
+"""What parts a path, for a server or for one behind it: a slash or a backslash, also encoded."""
 QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -195,15 +198,31 @@ def is_protected(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and (
-            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+            parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
         )
     except ValueError:
         return False
 
 
+def is_loopback(host: str | None) -> bool:
+    """Whether a host is this machine: `localhost`, or any loopback address, such as 127.0.0.2."""
+    if (host or "").removesuffix(".").lower() == "localhost":
+        return True
+    try:
+        address = ip_address(host or "")
+    except ValueError:
+        return False
+    inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (inner or address).is_loopback
+
+
 def leaves_folder(path: str) -> bool:
-    """Whether a part of the path is `.` or `..`, or it has an encoded dot, which servers take for one."""
-    return bool({".", ".."} & set(path.split("/"))) or ENCODED_DOT.search(path) is not None
+    """Whether a part of the path is `.` or `..`, or it has an encoded dot, which servers take for one.
+
+    Some servers, and those behind them, part a path at `%2f` as well, and drop what follows a semicolon.
+    """
+    names = {part.partition(";")[0] for part in SEPARATOR.split(path)}
+    return bool({".", ".."} & names) or ENCODED_DOT.search(path) is not None
 
 
 def check_text(name: str, value: str) -> None:
@@ -284,7 +303,7 @@ def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        good = good and not (parts.query or parts.fragment or parts.username or parts.password)
+        good = good and not ({"?", "#"} & set(url) or parts.username or parts.password)
     except ValueError:
         good = False
     origin = "" if given else f" (from {URL_VARIABLE})"
@@ -305,7 +324,7 @@ def _shown(url: str) -> str:
     bare = url.strip(" \t\r\n'\"").rstrip("/")
     told = repr(url)
     if "://" not in bare and re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]*)?", bare):
-        scheme = "http" if bare.partition(":")[0].partition("/")[0] in LOOPBACK else "https"
+        scheme = "http" if is_loopback(bare.partition(":")[0].partition("/")[0]) else "https"
         path = "" if "/" in bare else urlsplit(DEFAULT_BASE_URL).path
         return f"{told}; did you mean {scheme}://{bare}{path}?"
     return f"{told}; did you mean {bare}?" if bare != url.rstrip("/") else told
@@ -314,7 +333,7 @@ def _shown(url: str) -> str:
 def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ) -> float:
     """MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
     told = environment.get(SPEED_VARIABLE)
-    if not told or urlsplit(base_url).hostname not in LOOPBACK:
+    if not told or not is_loopback(urlsplit(base_url).hostname):
         return 1.0
     try:
         return check_seconds(SPEED_VARIABLE, float(told))

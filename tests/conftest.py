@@ -38,7 +38,7 @@ def pytest_report_header() -> str:
 
 
 # The tests of these rooms wait for other processes most of the time, so they begin first, the longest before all.
-PATIENT = ("examples", "batch", "contrib", "cli", "docs")
+PATIENT = ("examples", "workflows", "contrib", "cli", "docs")
 
 
 @pytest.hookimpl(optionalhook=True)

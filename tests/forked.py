@@ -24,12 +24,11 @@ from patience import PATIENCE
 PRELOADED: Final = (
     "__main__",
     "anyio._backends._asyncio",
-    "musicapi_async.batch",
-    "musicapi_async.chains",
+    "musicapi_async.workflows",
     "musicapi_async.cli.root",
     "musicapi_async.contrib.aiohttp_web",
     "musicapi_async.examples.service",
-    "musicapi_async.runtime",
+    "musicapi_async._transport.session",
     "musicapi_async.sandbox.server",
     "musicapi_async.jobs",
     "uvicorn.lifespan.on",
@@ -70,6 +69,11 @@ class Forked:
     def returncode(self) -> int | None:
         """How it ended: its exit code, or less than 0 for the signal that ended it; None while it runs."""
         return self._process.exitcode
+
+    @property
+    def pid(self) -> int | None:
+        """The process id."""
+        return self._process.pid
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""

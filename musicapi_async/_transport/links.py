@@ -147,11 +147,14 @@ def extension_of(url: str) -> str:
 
 
 def shown_link(url: str) -> str:
-    """A link as an error text shows it: without its query, which may be signed, and without a password."""
+    """A link as an error text shows it: without its query, which may be signed, and without a password.
+
+    Characters that cannot be printed, which may steer a terminal, are escaped.
+    """
     parts = parts_of(url)
     host = parts.netloc.rpartition("@")[2]
     shown = f"{parts.scheme}://{host}{parts.path}" if host else url.partition("?")[0].partition("#")[0]
-    return shown[:200]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown[:200])
 
 
 def parts_of(url: str) -> SplitResult:

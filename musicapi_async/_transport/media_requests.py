@@ -68,7 +68,7 @@ def _sendable(text: str) -> str:
 
 def malformed(target: str, link: str) -> DownloadError:
     """The error for a link that cannot be requested, or that is redirected to such a target."""
-    shown = repr(shown_link(target))
+    shown = f"'{shown_link(target)}'"
     if target == link:
         return DownloadError(f"not a link that can be fetched: {shown}", url=link, hint=NO_LINK)
     return DownloadError(f"redirected to what cannot be fetched: {shown}", url=link)

@@ -13,6 +13,10 @@ import threading
 from collections import deque
 from typing import Final, Protocol
 
+import msgspec
+
+from ..api.families import polled_as
+from ..api.handle import TaskKey, TaskRef
 from ..clock import Clock
 from .waits import Waits
 
@@ -21,7 +25,7 @@ class Permit(Protocol):
     """The permission to have one more task in flight. It exists before it is granted."""
 
     def try_acquire(self) -> bool:
-        """Take the permit if one is free and nobody waits for it; return True if it is held."""
+        """Take the permit if one is free and no one waits for it; return True if it is held."""
         ...
 
     async def acquire(self, waits: Waits | None = None) -> None:
@@ -29,7 +33,7 @@ class Permit(Protocol):
         ...
 
     def expire_at(self, when: float) -> None:
-        """Give the permit back at this time of the limiter's clock, if nobody has by then."""
+        """Give the permit back at this time of the limiter's clock, if no one has by then."""
         ...
 
     def release(self) -> None:
@@ -54,6 +58,10 @@ class FreePermit:
         """Do nothing."""
 
 
+AFTER_DEADLINE: Final = 1800.0
+"""Seconds after the default deadline of a task for which its permit is held at most: songs that take longer
+than two deadlines were not reported."""
+
 FREE: Final = FreePermit()
 """A permit without state, which all callers share."""
 
@@ -75,7 +83,7 @@ class Permits:
         self._expiries: Final[dict[TaskPermit, float]] = {}
 
     def take(self) -> bool:
-        """Take a permit if one is free and nobody waits."""
+        """Take a permit if one is free and no one waits."""
         self._release_expired()
         with self._lock:
             if self._waiters or not self._free:
@@ -132,7 +140,7 @@ class Permits:
                 loop.call_soon_threadsafe(self._watch_expiries, loop)
 
     def _watch_expiries(self, loop: asyncio.AbstractEventLoop) -> None:
-        """While anyone waits in this loop, look again when the next permit expires."""
+        """While anyone waits in this loop, check again when the next permit expires."""
         with self._lock:
             waits = any(waiter.get_loop() is loop for waiter in self._waiters)
             first = min(self._expiries.values(), default=None)
@@ -164,7 +172,7 @@ class TaskPermit:
         self._held = False
 
     def try_acquire(self) -> bool:
-        """Take the permit if one is free and nobody waits for it; return True if it is held."""
+        """Take the permit if one is free and no one waits for it; return True if it is held."""
         self._held = self._held or self._permits.take()
         return self._held
 
@@ -172,12 +180,12 @@ class TaskPermit:
         """Wait, first come first served, until the permit is granted."""
         if self.try_acquire():
             return
-        with (waits or Waits.unnoted()).during("permit", f"{self._permits.cap} tasks in flight"):
+        with (waits or Waits.unnoted()).during("permit", f"max_in_flight={self._permits.cap}"):
             await self._permits.wait()
         self._held = True
 
     def expire_at(self, when: float) -> None:
-        """Give the permit back at this time of the limiter's clock, if nobody has by then."""
+        """Give the permit back at this time of the limiter's clock, if no one has by then."""
         if self._held:
             self._permits.set_expiry(self, when)
 
@@ -187,3 +195,48 @@ class TaskPermit:
             self._held = False
             self._permits.set_expiry(self, None)
             self._permits.give_back()
+
+
+class TasksInFlight:
+    """The permits of a client's tasks that have not ended. They outlive the event loop that submitted them.
+
+    A permit is given back when its task ends, at the latest `AFTER_DEADLINE` after the default deadline of a
+    wait for it: such a task may never be polled again.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock: Final = clock
+        self._held: Final[dict[TaskKey, _Held]] = {}
+
+    def hold(self, permit: Permit, task: TaskRef) -> None:
+        """Keep the permit of a task that was accepted just now."""
+        polled = polled_as(task.family, task.kind)
+        until = self._clock.now() + AFTER_DEADLINE + (polled.deadline if polled is not None else 0.0)
+        permit.expire_at(until)
+        self._drop_expired()
+        self._held[task.key] = _Held(permit, task, until)
+
+    def ended(self, task: TaskRef) -> None:
+        """Give back the permit of a task that has ended."""
+        held = self._held.pop(task.key, None)
+        if held is not None:
+            held.permit.release()
+
+    def tasks(self) -> list[TaskRef]:
+        """Return the tasks that hold a permit."""
+        self._drop_expired()
+        return [held.task for held in self._held.values()]
+
+    def _drop_expired(self) -> None:
+        now = self._clock.now()
+        for key, held in list(self._held.items()):
+            if held.until > now:
+                break  # those behind it were accepted later
+            del self._held[key]
+            held.permit.release()
+
+
+class _Held(msgspec.Struct, frozen=True):
+    permit: Permit
+    task: TaskRef
+    until: float

@@ -1,4 +1,4 @@
-"""HTTP: one attempt, the attempt loop, and the sessions of a loop.
+"""HTTP: one attempt to send a request, and the connections of an event loop.
 
 Three aiohttp sessions, opened when first needed, one set per event loop and process:
 
@@ -17,14 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache, partial
-from typing import Any, Final, Literal, cast
-from urllib.parse import quote
+from typing import Any, Final
 
 import aiohttp
-import msgspec
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import (
     BadHttpMessage,
@@ -38,9 +35,10 @@ from aiohttp.http_exceptions import (
 from yarl import URL
 
 from .._version import __version__
-from .._wire import codec, replies, retry, verdict
+from .._wire import codec
+from .._wire.prepare import PreparedRequest
 from .._wire.redaction import Redactor
-from .._wire.replies import Answer
+from .._wire.response import Response, excerpt, read_response
 from ..clock import Clock
 from ..errors import (
     APIConnectionError,
@@ -50,13 +48,10 @@ from ..errors import (
     MusicAPIError,
     RequestTimeoutError,
 )
-from ..options import ATTEMPT_TIMEOUT, BODY_LIMIT, CONNECT_TIMEOUT, Options, find_proxy
+from ..options import BODY_LIMIT, CONNECT_TIMEOUT, find_proxy
 from . import media_requests
-from .limit import TimeLimits
-from .rate_limiter import RateLimiter, Slot
-from .recording import Recording
-
-log: Final = logging.getLogger("musicapi_async")
+from .attempts import Departure
+from .time_limits import TimeLimits
 
 POOL: Final = 64
 """Connections kept; the limiter's lanes queue in front of it: a queue in the pool gave tails of 1 s."""
@@ -65,7 +60,7 @@ KEEP_ALIVE: Final = 75.0
 SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
-"""What aiohttp watches itself: its time-outs for reading set two timers per call."""
+"""The only time-out that aiohttp watches: its time-outs for reading set two timers per call."""
 HEADER_LIMIT: Final = 64 * 1024
 """Bytes of the longest status or header line that is read; aiohttp's own 8,190 are too few for signed cookies
 and security policies of gateways, and what it refuses to read is lost."""
@@ -73,85 +68,36 @@ MOST_URLS: Final = 1024
 """Addresses of tasks that are kept: 0.6 MB at most."""
 USER_AGENT: Final = f"musicapi-async/{__version__}"
 
-Kind = Literal["get", "create", "repeatable"]
-
-
-class Outgoing(msgspec.Struct, kw_only=True):
-    """A request as it leaves. `left` turns True once its bytes may be on the way, `doubt` once an attempt
-    that is followed by another may have been carried out; `recording` is told before each attempt, and after
-    one that was provably not taken."""
-
-    method: str
-    path: str
-    call: str
-    kind: Kind
-    lane: str
-    params: Mapping[str, str] | None = None
-    body: bytes | None = None
-    attempt_timeout: float = ATTEMPT_TIMEOUT
-    secrets: tuple[str, ...] = ()
-    left: bool = False
-    doubt: bool = False
-    slot: Slot | None = None
-    recording: Recording | None = None
-
-    def __repr__(self) -> str:
-        return f"Outgoing({self.call!r}, kind={self.kind!r}, lane={self.lane!r}, left={self.left})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Without the body and the secrets in it, as in `repr`."""
-        return [("call", self.call), ("kind", self.kind), ("lane", self.lane), ("left", self.left)]
-
-
-def fill_path(path: str, values: Mapping[str, Any]) -> str:
-    """`/sonic/task/{task_id}` with the id percent-encoded, whatever characters it has."""
-    for name, value in values.items():
-        mark = "{" + name + "}"
-        if mark in path:
-            text = quote(str(value), safe="")
-            path = path.replace(mark, text if text.strip(".") else text.replace(".", "%2E"))
-    return path
-
-
-@lru_cache(maxsize=MOST_URLS)
-def poll_path(path: str, task_id: str) -> str:
-    """`fill_path` for the path of a poll, which is asked for again and again."""
-    return fill_path(path, {"task_id": task_id})
-
 
 class _PaidBody(aiohttp.BytesPayload):
-    """The body of a paid call, which notes when it leaves.
+    """The body of a paid call, which announces that it leaves.
 
     aiohttp writes the headers together with the body, so this is called when the connection is open and not
     one byte has left, in a session of ours and in one that was given. A second call would send the request
     twice: a middleware of a given session may try that, and is stopped.
     """
 
-    def __init__(self, body: bytes, out: Outgoing) -> None:
+    def __init__(self, body: bytes, departure: Departure) -> None:
         super().__init__(body, content_type="application/json")
-        self._out: Final = out
+        self._departure: Final = departure
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Wait until the request may leave, note that it does, and write it."""
-        if self._out.left:
+        """Wait until the request may leave, and write it."""
+        if self._departure.sent:
             raise RuntimeError("a paid call is sent once")
-        if self._out.slot is not None:
-            await self._out.slot.departing()
-        self._out.left = True
+        await self._departure.leaving()
         await super().write_with_length(writer, content_length)
 
 
 class Session:
-    """The connections of one event loop, and the rules by which a request is repeated."""
+    """The connections of one event loop. A `Transport`."""
 
     def __init__(
         self,
         *,
         api_key: str,
         base_url: str,
-        limiter: RateLimiter,
         clock: Clock,
-        draw: retry.Draw,
         given: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
@@ -172,9 +118,7 @@ class Session:
         self.redactor: Final = redactor or Redactor([api_key])
         """Hides the key, and the secrets of requests, in what is shown."""
         self._base: Final = base_url
-        self._limiter: Final = limiter
         self._clock: Final = clock
-        self._draw: Final = draw
         self._given: Final = given
         self._proxy: Final = proxy
         self._trust_env: Final = trust_env
@@ -213,107 +157,60 @@ class Session:
             )
         return session
 
-    async def send(self, out: Outgoing, options: Options) -> Answer:
-        """Send, repeat as the rules allow, and return the last answer, whatever its status.
+    async def attempt(self, prepared: PreparedRequest, departure: Departure) -> Response:
+        """Send a request once and return the response, whatever its status.
 
-        Raises `ConnectFailedError`, `RequestTimeoutError`, `ConnectionLostError` (their `sent` tells whether
-        the request may have left), `InvalidResponseError` for a body over the limit.
+        Args:
+            prepared: the request.
+            departure: is called for a paid call when its connection is open, before its first byte leaves.
+
+        Raises:
+            ConnectFailedError: nothing was sent.
+            RequestTimeoutError: no response within `prepared.attempt_timeout` seconds.
+            ConnectionLostError: the connection dropped after sending may have begun.
+            InvalidResponseError: the body is over the limit.
         """
-        attempt = 1
-        self.redactor.learn(out.secrets)
-        recording = out.recording if out.kind == "create" else None
-        while True:
-            error: APIConnectionError | None = None
-            reply: Answer | None = None
-            retry_after: float | None = None
-            async with self._limiter.slot(out.lane) as slot:
-                out.slot = slot
-                if recording is not None:
-                    await recording.sending()
-                try:
-                    reply = await self.attempt(out)
-                except APIConnectionError as caught:
-                    error = caught
-            if reply is None:
-                failure = (
-                    retry.Failure.NOT_SENT
-                    if error is not None and error.sent is False
-                    else retry.Failure.SENT_UNKNOWN
-                )
-            else:
-                found = replies.failure_of(reply)
-                if found is None:
-                    self._limiter.succeeded(out.lane)
-                    return reply
-                failure = found
-                retry_after = reply.retry_after
-            policy = retry.RetryPolicy(
-                max_retries=options.max_retries, resend_creates_on_5xx=options.resend_creates_on_5xx
-            )
-            wait = retry.decide(out.kind, failure, attempt, retry_after, policy, self._draw)
-            if reply is not None and out.kind == "create" and verdict.carried_out(reply, out.call):
-                wait = None  # a refusal that names a task is none
-            if failure is retry.Failure.RATE_LIMITED:
-                # No header stops the lane for longer than a retry would obey it.
-                self._limiter.pause(out.lane, wait or min(retry_after or 0.0, policy.retry_after_cap))
-            if wait is None:
-                if error is not None:
-                    raise error
-                return cast("Answer", reply)
-            attempt += 1
-            if out.kind == "create" and failure not in (retry.Failure.NOT_SENT, retry.Failure.RATE_LIMITED):
-                out.doubt = True  # an earlier attempt may have been taken, whatever the next one says
-            log.info("%s: %s; attempt %d follows in %.1f s", out.call, failure, attempt, wait)
-            out.left = False
-            if recording is not None and failure in (retry.Failure.NOT_SENT, retry.Failure.RATE_LIMITED):
-                await recording.returned()
-            await self._clock.sleep(wait)
-
-    async def attempt(self, out: Outgoing) -> Answer:
-        """One attempt. Everything that aiohttp raises becomes an error of ours, the reading of the body too.
-
-        Nothing of aiohttp hangs on that error, not even as its context: its errors hold the key, passwords of
-        proxies and what the peer sent, and they do not pickle.
-        """
+        # Nothing of aiohttp hangs on an error, not even as its context: its errors hold the key, passwords of
+        # proxies and what the peer sent, and they do not pickle.
         try:
-            status, headers, raw = await self._exchange(out)
+            status, headers, raw = await self._exchange(prepared, departure)
         except _TooLarge as large:
             failure: MusicAPIError = InvalidResponseError(
                 f"the answer is larger than {self._body_limit} bytes",
                 status=large.status,
-                body=replies.excerpt(large.beginning, self.redactor),
-                call=out.call,
-                may_have_been_charged=out.kind == "create",
+                body=excerpt(large.beginning, self.redactor),
+                call=prepared.call,
+                may_have_been_charged=prepared.kind == "create",
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure = self._failure_of(error, out)
+            failure = self._failure_of(error, prepared, sent=departure.sent)
         else:
             if status < 500:
                 self._reached.add(self._base)
-            return replies.answer(
+            return read_response(
                 status, headers, raw, self.redactor, now=self._clock.time, repaired=self._repaired
             )
         raise failure
 
-    async def _exchange(self, out: Outgoing) -> tuple[int, Mapping[str, str], bytes]:
-        """Send the request and read the whole answer."""
-        session = self._session("create" if out.kind == "create" else "api")
-        data: bytes | _PaidBody | None = out.body
-        if out.kind == "create":
+    async def _exchange(
+        self, prepared: PreparedRequest, departure: Departure
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send the request and read the whole response."""
+        session = self._session("create" if prepared.kind == "create" else "api")
+        data: bytes | _PaidBody | None = prepared.body
+        if prepared.kind == "create":
             if _is_session(session):
-                data = _PaidBody(out.body or b"", out)
+                data = _PaidBody(prepared.body or b"", departure)
             else:  # a double, which does not tell when it sends
-                if out.slot is not None:
-                    await out.slot.departing()
-                out.left = True
-        with self._limits.within(out.attempt_timeout):
+                await departure.leaving()
+        with self._limits.within(prepared.attempt_timeout):
             # Not `async with`: its exit releases once more what a body that was read has released (4 µs).
             response = await session.request(
-                out.method,
-                self._url(out.path),
-                params=out.params,
+                prepared.method,
+                self._url(prepared.path),
+                params=prepared.params,
                 data=data,
-                headers=self._get_headers if out.body is None else self._post_headers,
+                headers=self._get_headers if prepared.body is None else self._post_headers,
                 allow_redirects=False,
                 timeout=CONNECTING,
             )
@@ -326,35 +223,35 @@ class Session:
                 raise
         return response.status, response.headers, raw
 
-    def _failure_of(self, error: Exception, out: Outgoing) -> APIConnectionError:
-        """What an attempt without an answer means: was anything sent?"""
+    def _failure_of(self, error: Exception, prepared: PreparedRequest, *, sent: bool) -> APIConnectionError:
+        """The error of an attempt without a response: its kind tells whether anything was sent."""
         reason = self.redactor.line(reason_of(error))
-        unsent = out.kind == "create" and not out.left
+        unsent = prepared.kind == "create" and not sent
         match error:
             case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
-                told, unsent = f"no connection to {self._base}: {reason}", True
+                text, unsent = f"no connection to {self._base}: {reason}", True
             case aiohttp.InvalidURL() | UnicodeError():
-                told, unsent = f"{self._base} cannot be called: {reason}", True
+                text, unsent = f"{self._base} cannot be called: {reason}", True
             case aiohttp.ClientHttpProxyError():
-                told, unsent = f"the proxy refused: HTTP {error.status}", True
+                text, unsent = f"the proxy refused: HTTP {error.status}", True
             case TimeoutError():
-                told = f"no answer within {out.attempt_timeout:g} s"
+                text = f"no answer within {prepared.attempt_timeout:g} s"
                 if not unsent:
-                    return RequestTimeoutError(told, sent=True, call=out.call)
+                    return RequestTimeoutError(text, sent=True, call=prepared.call)
             case aiohttp.ClientResponseError():
                 # From aiohttp's parser: the status that it carries is not the server's.
                 return APIConnectionError(
                     f"the answer breaks the rules of HTTP and was not read: {reason}",
                     sent=True,
-                    call=out.call,
+                    call=prepared.call,
                 )
             case _ if unsent:
-                told = f"the connection failed before anything was sent: {reason}"
+                text = f"the connection failed before anything was sent: {reason}"
             case _:
-                told = f"the connection dropped: {reason}"
+                text = f"the connection dropped: {reason}"
         if unsent:
-            return ConnectFailedError(told, sent=False, call=out.call)
-        return ConnectionLostError(told, sent=None, call=out.call)
+            return ConnectFailedError(text, sent=False, call=prepared.call)
+        return ConnectionLostError(text, sent=None, call=prepared.call)
 
     @property
     def reached(self) -> bool:
@@ -425,7 +322,7 @@ BROKEN: Final[tuple[tuple[type[HttpProcessingError], str], ...]] = (
     (TransferEncodingError, "broken chunks"),
     (HttpProcessingError, "broken header or body"),
 )
-"""What the parser of aiohttp complains of."""
+"""Errors of the parser of aiohttp, in words of our own."""
 
 
 def _is_session(session: object) -> bool:
@@ -434,7 +331,7 @@ def _is_session(session: object) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong with a connection, in words of our own or of the system.
+    """The failure of a connection, in words of our own or of the system.
 
     The texts of aiohttp may hold what the peer sent (cut in the middle of a secret), and addresses with
     their queries and passwords.
@@ -453,7 +350,7 @@ def reason_of(error: BaseException) -> str:
             while isinstance(cause, HttpProcessingError) and type(cause) is HttpProcessingError:
                 cause = cause.__cause__ or BadHttpMessage("")
             return next(
-                (told for kind, told in BROKEN if isinstance(cause, kind)), "the body is not complete"
+                (text for kind, text in BROKEN if isinstance(cause, kind)), "the body is not complete"
             )
         case OSError():
             return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a call has waited for before it was sent, for its log line and for the text of its error."""
+"""The waits of a call before it was sent, for its log line and for the text of its error."""
 
 from __future__ import annotations
 

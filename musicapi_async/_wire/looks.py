@@ -24,7 +24,7 @@ from ..errors import (
     RateLimitedError,
     TaskFailedError,
 )
-from .replies import TOO_FAST, Answer, error_of, error_text
+from .response import TOO_FAST, Response, error_of, error_text
 
 Phase = Literal[
     "pending", "running", "done", "failed", "stop", "transient", "rate_limited", "missing", "timeout?"
@@ -75,7 +75,7 @@ class Look:
 
     __slots__ = ("body", "found", "polled", "ref", "type")
 
-    def __init__(self, found: Answer, ref: TaskRef, polled: Polled) -> None:
+    def __init__(self, found: Response, ref: TaskRef, polled: Polled) -> None:
         self.found = found
         self.ref = ref
         self.polled = polled

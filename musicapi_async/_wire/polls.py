@@ -18,7 +18,7 @@ from ..api.values import text_or_none
 from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError
 from .looks import Look, Seen
 from .redaction import NOTHING_KNOWN, Redactor
-from .replies import Answer
+from .response import Response
 
 __all__ = ["Memory", "Seen", "Verdict", "decide", "read_payload", "read_poll", "unanswered"]
 
@@ -78,14 +78,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 # --- one answer by itself --------------------------------------------------------------------------------
 
 
-def read_poll(found: Answer, *, ref: TaskRef, polled: Polled) -> Seen:
+def read_poll(found: Response, *, ref: TaskRef, polled: Polled) -> Seen:
     """Judge the answer to a poll. Never raises."""
     return Look(found, ref, polled).judge()
 
 
 def read_payload(body: Any, *, ref: TaskRef, polled: Polled, redactor: Redactor = NOTHING_KNOWN) -> Seen:
     """Judge the body of a webhook as a poll answered with HTTP 200; its event `song.failed` ends the task."""
-    look = Look(Answer(200, {}, body, json=True, redactor=redactor), ref, polled)
+    look = Look(Response(200, {}, body, json=True, redactor=redactor), ref, polled)
     event = text_or_none(look.body.get("event")) or ""
     return look.failed_by_event() if event.lower() == FAILED_EVENT else look.judge()
 

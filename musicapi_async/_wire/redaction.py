@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -35,7 +37,7 @@ _MARKS: Final = re.compile(r"[\\%&+]")
 _SPELLED: Final = re.compile(
     r"(?P<octets>(?:%(?:25)*[0-9a-f]{2}|\\++x[0-9a-f]{2})++)"
     r"|(?P<units>(?:\\++u[0-9a-f]{4})++)"
-    r"|(?P<entity>&(?:\#\d{1,7}|\#x[0-9a-f]{1,6}|amp|lt|gt|quot|apos);)"
+    r"|(?P<entity>&(?:\#\d{1,7}|\#x[0-9a-f]{1,6}|[a-z]{2,31}\d{0,2});)"
     r"|\\++",
     re.IGNORECASE,
 )
@@ -54,29 +56,43 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._known: Final = {secret: _forms(secret) for secret in secrets if secret}
         self._learned: Final[dict[str, tuple[str, str]]] = {}
+        self._sort()
+
+    def _sort(self) -> None:
+        """Prepare what each text is compared with."""
+        secrets = {**self._known, **self._learned}
+        self._long = [forms for secret, forms in secrets.items() if len(secret) >= LEAST]
+        self._short = {bare for secret, (_, bare) in secrets.items() if bare and len(secret) < LEAST}
+        self._margin = WIDEST * max(map(len, secrets), default=0)
+        # A spelling is never shorter than what it stands for, so shorter texts hold no secret.
+        self._least = min((len(bare) for _, bare in self._long), default=0)
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Hide these as well, such as the webhook secret of a request, from now on."""
+        changed = False
         for secret in secrets:
             if secret and secret not in self._known:
                 known = self._learned.pop(secret) if secret in self._learned else _forms(secret)
                 self._learned[secret] = known  # the last one now
+                changed = True
         while len(self._learned) > LEARNED:
             del self._learned[next(iter(self._learned))]
+        if changed:
+            self._sort()
 
     def text(self, text: str, limit: int = LONGEST) -> str:
         """The first `limit` characters of `text`, with every secret hidden that begins in them."""
         if self._is_short_secret(text):
             return HIDDEN
-        secrets = [(secret, forms) for secret, forms in self._all() if len(secret) >= LEAST]
-        margin = WIDEST * max((len(secret) for secret, _ in secrets), default=0)
-        window = text[: limit + margin]
+        if not self._long or len(text) < self._least:
+            return text[:limit]
+        window = text[: limit + self._margin]
         lowered = _lower(window)
         undone = _undone(window) if _MARKS.search(window) else None
         spans: list[tuple[int, int]] = []
-        for _, (plain, bare) in secrets:
+        for plain, bare in self._long:
             spans += _places(lowered, plain)
-            if undone is not None and bare in undone:
+            if undone is not None and bare and bare in undone:
                 spans += _spelled_places(window, bare)
         return _covered(text, sorted(spans), limit)
 
@@ -92,41 +108,50 @@ class Redactor:
         """A copy of the headers of a reply, by their names in lower case."""
         return {self.name(name.lower()): self.text(value) for name, value in headers.items()}
 
-    def copy(self, value: Any) -> Any:
-        """A copy of a JSON value in which secrets are hidden."""
+    def copy(self, value: Any, most: int = sys.maxsize) -> Any:
+        """A copy of a JSON value in which secrets are hidden.
+
+        Args:
+            value: what to copy; outer values come before inner ones.
+            most: values that are copied; 16 characters of text count as one more. The rest is left out.
+        """
         whole: list[Any] = [None]
-        waiting: list[tuple[Any, dict[str, Any] | list[Any], Any]] = [(value, whole, 0)]
+        waiting: deque[tuple[Any, dict[str, Any] | list[Any], Any]] = deque([(value, whole, 0)])
+        left = most
         while waiting:  # not by recursion: what comes may be nested as deep as the decoder allows
-            inner, holder, place = waiting.pop()
+            inner, holder, place = waiting.popleft()
             if isinstance(inner, dict):
-                fields: dict[str, Any] = {self.name(name): None for name in mapping_or_empty(inner)}
+                fields: dict[str, Any] = {}
                 holder[place] = fields
-                waiting += ((one, fields, self.name(name)) for name, one in mapping_or_empty(inner).items())
+                for name, one in mapping_or_empty(inner).items():
+                    left -= 1 + len(name) // 16
+                    if left < 0:
+                        break
+                    shown = self.name(name)
+                    fields[shown] = None
+                    waiting.append((one, fields, shown))
             elif isinstance(inner, list):
-                items: list[Any] = [None] * len(list_or_empty(inner))
+                some = list_or_empty(inner)[: max(left, 0)]
+                left -= len(some)
+                items: list[Any] = [None] * len(some)
                 holder[place] = items
-                waiting += ((one, items, at) for at, one in enumerate(list_or_empty(inner)))
+                waiting += ((one, items, at) for at, one in enumerate(some))
+            elif isinstance(inner, str):
+                holder[place] = self.text(inner, min(LONGEST, 16 * max(left, 0)))
+                left -= len(inner) // 16
             else:
-                holder[place] = self._leaf(inner)
+                holder[place] = self._number(inner)
         return whole[0]
 
-    def _leaf(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
+    def _number(self, value: Any) -> Any:
         if isinstance(value, int) and abs(value) >= 10 ** (LEAST - 1):
             return value if self.name(str(value)) == str(value) else HIDDEN
         return value
 
-    def _all(self) -> Iterator[tuple[str, tuple[str, str]]]:
-        yield from self._known.items()
-        yield from self._learned.items()
-
     def _is_short_secret(self, text: str) -> bool:
-        word = text[: 16 * LEAST].strip()
-        if len(text) > 16 * LEAST or not word:
+        if not self._short or len(text) > 16 * LEAST:
             return False
-        told = _undone(word).removeprefix("bearer+")
-        return any(len(secret) < LEAST and told == bare for secret, (_, bare) in self._all())
+        return _undone(text.strip()).removeprefix("bearer+") in self._short
 
 
 NOTHING_KNOWN: Final = Redactor()

@@ -1,4 +1,4 @@
-"""May a failed request be sent again, and after how long? Pure decisions, and jitter.
+"""The rules of retries: which failed request is sent again, and after how long. Pure decisions, and jitter.
 
 The rule about money stands above all: a create is repeated only when it provably was not sent or provably
 was refused. There is no idempotency key, so a second send of a create that was taken is a second charge.
@@ -25,6 +25,9 @@ from typing import Final, Literal
 import backoff
 import msgspec
 
+RETRY_AFTER_CAP: Final = 60.0
+"""Seconds; a longer `Retry-After` is not waited for, and the error goes to the caller at once."""
+
 RETRY_AFTER_LONGEST: Final = 366 * 86_400.0
 """Seconds to which a header is clipped; nobody obeys it, but it is shown to people."""
 
@@ -37,7 +40,7 @@ Draw = Callable[[float], float]
 """Draws a number between 0 and its argument, as `backoff.full_jitter` does."""
 
 MethodKind = Literal["get", "create", "repeatable"]
-"""What a request may cost.
+"""The cost that a request may have.
 
 - `get`: reads; free.
 - `create`: charges, or might. Downloads and MIDI belong here: their answer 202 asks for the same request
@@ -85,7 +88,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     cap: float = 8.0
     """No wait grows beyond this, unless the server asks for more."""
 
-    retry_after_cap: float = 60.0
+    retry_after_cap: float = RETRY_AFTER_CAP
     """A longer `Retry-After` is not waited for: the error goes to the caller with its `retry_after`."""
 
     resend_creates_on_5xx: bool = False
@@ -93,7 +96,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.max_retries < 0:
-            raise ValueError(f"retries must not be negative, got {self.max_retries!r}")
+            raise ValueError(f"max_retries must not be negative, got {self.max_retries!r}")
         for name in ("base", "cap", "retry_after_cap"):
             value: float = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
@@ -123,7 +126,7 @@ def decide(  # noqa: PLR0917 - these six decide
 
 
 def may_repeat(method_kind: MethodKind, failure: Failure | str, policy: RetryPolicy) -> bool:
-    """Whether a request of this kind may be sent again after this failure, if attempts are left."""
+    """Return True if a request of this kind may be sent again after this failure, if attempts remain."""
     match failure:
         case Failure.NOT_SENT | Failure.RATE_LIMITED:
             return True

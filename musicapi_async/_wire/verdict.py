@@ -1,4 +1,4 @@
-"""What the end of a paid call means for money: one closed table, and pure functions over it.
+"""The meaning of the end of a paid call for money: one closed table, and pure functions over it.
 
 There is no idempotency key, so a call is sent again, its job key is freed, and "nothing was charged" is said
 only with proof that the call was not carried out. `PROOFS` is the whole list. An answer that is not on it, or
@@ -20,11 +20,11 @@ from ..api.values import is_intact, list_or_empty, mapping_or_empty
 from ..errors import APIConnectionError, APIStatusError, InvalidResponseError, RateLimitedError
 
 if TYPE_CHECKING:
-    from .replies import Answer
+    from .response import Response
 
 
 class Outcome(StrEnum):
-    """What is known about a paid call that ended without a result."""
+    """The knowledge about a paid call that ended without a result."""
 
     NOT_SENT = "not sent"
     """Nothing left: not charged, the job key is free, and the call may be sent again."""
@@ -43,7 +43,7 @@ class Outcome(StrEnum):
 
     @property
     def is_free(self) -> bool:
-        """Whether it is proven that nothing was charged."""
+        """True if it is proven that nothing was charged."""
         return self in (Outcome.NOT_SENT, Outcome.REFUSED, Outcome.RATE_LIMITED)
 
 
@@ -85,13 +85,13 @@ STUDIO_CREATE: Final = "POST /studio/create"
 """The call whose answer may hold the id of its task as plain text in `data`."""
 
 
-def outcome_of(found: Answer, call: str, *, rate_limited: bool = False) -> Outcome:
+def outcome_of(found: Response, call: str, *, rate_limited: bool = False) -> Outcome:
     """The outcome of a paid call that was answered without a result.
 
     Args:
         found: the answer.
         call: method and path, such as `POST /sonic/create`.
-        rate_limited: whether the answer is a refusal for the rate by its status or text.
+        rate_limited: True if the response is a refusal for the rate by its status or text.
     """
     if names_task(found.fields, call):
         return Outcome.ACCEPTED if task_id_of_error(found.fields, call) else Outcome.UNKNOWN
@@ -113,8 +113,8 @@ def verdict(error: BaseException, *, sent: bool, in_doubt: bool) -> Outcome:
     Args:
         error: what the call ended with, a cancellation included. Errors of answers carry what `outcome_of`
             found (`not_charged`, `task_id`).
-        sent: whether bytes of the last attempt may have left.
-        in_doubt: whether an earlier attempt may have been carried out. Then no refusal of a later one proves
+        sent: True if bytes of the last attempt may have left.
+        in_doubt: True if a previous attempt may have been carried out. Then no refusal of a later one proves
             anything.
     """
     outcome = _outcome_of_error(error, sent)
@@ -154,7 +154,7 @@ def task_id_of_error(fields: Mapping[str, Any], call: str) -> str | None:
 
 
 def names_task(fields: Mapping[str, Any], call: str) -> bool:
-    """Whether the body of an error names a task, be it under an id that cannot be used."""
+    """Return True if the body of an error names a task, be it under an id that cannot be used."""
     return any(
         isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip()
         for value in _task_ids(fields, call)
@@ -170,7 +170,7 @@ def _task_ids(fields: Mapping[str, Any], call: str) -> Iterator[Any]:
 
 
 def has_succeeded_step(fields: Mapping[str, Any]) -> bool:
-    """Whether a step of upload-extend, upload-cover or sample worked: it may have been charged by itself."""
+    """Return True if a step of upload-extend, upload-cover or sample worked: it may be charged by itself."""
     steps = fields.get("steps")
     entries = mapping_or_empty(steps).values() if isinstance(steps, dict) else list_or_empty(steps)
     return any(
@@ -178,6 +178,6 @@ def has_succeeded_step(fields: Mapping[str, Any]) -> bool:
     )
 
 
-def carried_out(found: Answer, call: str) -> bool:
-    """Whether an answer shows that a paid call was carried out, at least in part: never send it again."""
+def carried_out(found: Response, call: str) -> bool:
+    """Return True if a response shows that a paid call was carried out in part: it is never sent again."""
     return names_task(found.fields, call) or has_succeeded_step(found.fields)

@@ -20,10 +20,6 @@ FAMILIES: Final[Mapping[str, type[Family]]] = {
 }
 """Every family by its word; the word stands in paths, in handles and in resume tokens."""
 
-_SONIC: Final = ("sonic", "suno")
-SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_SONIC, _SONIC)
-"""Families whose tasks are the same: both words name Sonic (contract, webhooks 4)."""
-
 
 @lru_cache(maxsize=256)
 def polled_as(family: str, kind: str = "") -> Polled | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote
@@ -14,6 +14,12 @@ from .results import Result, TaskUpdate, Until
 from .values import id_of, mapping_or_empty, text_or_none
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
+
+SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(("sonic", "suno"), ("sonic", "suno"))
+"""Families whose tasks are the same: both words name Sonic (vendor's webhook guide)."""
+
+TaskKey = tuple[str, str]
+"""A family, by the first of its words, and a task id."""
 
 TOKEN_MARK: Final = "musicapi"  # noqa: S105 - the first word of a resume token, no secret
 
@@ -32,6 +38,17 @@ class TaskRef(msgspec.Struct, frozen=True):
     model: str = ""
     own: bool = False
     format: str = ""
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The words that name the family of this task."""
+        return SAME_FAMILY.get(self.family, (self.family,))
+
+    @property
+    def key(self) -> TaskKey:
+        """One key for the task, by whichever word its family is named."""
+        same = SAME_FAMILY.get(self.family)
+        return self.family if same is None else same[0], self.task_id
 
     @property
     def token(self) -> str:
@@ -160,6 +177,10 @@ class Task(Generic[R_co]):
                 raise error
             self.last = await self._watcher.wait(self.ref, until, timeout, self._show)
         return cast("R_co", self.last.outcome())
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        """Wait for the task with the default time: `clips = await task`. See `wait`."""
+        return self.wait().__await__()
 
     async def updates(self, *, timeout: float | None = None) -> AsyncGenerator[TaskUpdate, None]:
         """Each change of the task: pending, running (stream links), then the end. Free.

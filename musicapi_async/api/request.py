@@ -28,7 +28,7 @@ PUBLIC_LINK: Final = "a public link, http:// or https://"
 
 PUBLISH: Final = (
     "The service takes no files: put the file where everybody can fetch it, and give its link. "
-    "musicapi_async.chains.extend and cover do that with uploader=..., an async function."
+    "musicapi_async.workflows.extend and cover do that with uploader=..., an async function."
 )
 """What to do with a local file."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import shlex
 import signal
 import sys
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from ..api.families import FAMILIES
-from ..api.spelling import did_you_mean
 from ..errors import RequestValidationError
 from . import exits
 from .commanding import Command, Group, rate_of, run, seconds
@@ -29,7 +28,7 @@ from .visible import visible
 
 if TYPE_CHECKING:
     from .._transport.rate import Rate
-    from ..batch import BatchResult, Plan, Progress
+    from ..workflows import BatchResult, Manifest, Plan, Progress
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
@@ -38,19 +37,24 @@ NAMED: Final = 10
 
 
 def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
+    """Return the prices by operation, or raise a usage error."""
     found: dict[str, float] = {}
-    known = {name for family in FAMILIES.values() for name in family.operations()}
     for text in value:
-        name, sign, credits = text.partition("=")
-        name = name.replace("-", "_")
+        name, _, credits = text.partition("=")
         try:
-            found[name] = float(credits)
+            found[name.replace("-", "_")] = price = float(credits)
         except ValueError:
-            sign = ""
-        if sign and name not in known:
-            raise click.BadParameter(f"no operation {name!r}{did_you_mean(name, known)}", ctx, param)
-        if not sign:
-            raise click.BadParameter("needs the form OPERATION=CREDITS, such as create_music=20", ctx, param)
+            price = -1.0
+        if not 0 <= price < math.inf:
+            form = "needs the form STEP=CREDITS, such as lyrics=1 or create_music=20"
+            raise click.BadParameter(form, ctx, param)
+    if found:
+        from ..workflows.budget import prices_by_operation
+
+        try:
+            return prices_by_operation(found)
+        except RequestValidationError as error:
+            raise click.BadParameter(error.message.removeprefix("prices: "), ctx, param) from error
     return found
 
 
@@ -60,7 +64,7 @@ def batch_group() -> None:
 
 
 @batch_group.command("run", cls=Command)
-@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option(
     "--out",
     type=Folder(),
@@ -68,23 +72,25 @@ def batch_group() -> None:
     metavar="DIR",
     help="Folder for the songs, the report, and what is known of the batch.",
 )
-@click.option("--dry-run", is_flag=True, help="Check the file and tell what would be done; send nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check the file and say what would be done, and its cost; send nothing."
+)
 @click.option(
     "--budget",
     type=float,
     callback=seconds,
     metavar="CREDITS",
-    help="Stop before more than this is spent. The first call of each kind may pass it, unless --price says "
-    "what it costs.",
+    help="Stop before more than this is spent in the folder. The first call of each kind may pass it, unless "
+    "--price says what it costs.",
 )
 @click.option(
     "--price",
     "prices",
     multiple=True,
     callback=_prices,
-    metavar="OPERATION=CREDITS",
-    help="For the budget: what a call costs. Else the first call of each kind tells, which is made alone; "
-    "repeatable.",
+    metavar="STEP=CREDITS",
+    help="The price of a step, such as lyrics=1, or of a song, such as create_music=20, for --budget and "
+    "--dry-run; repeatable. Else --budget learns it from the first call of each kind, which is made alone.",
 )
 @click.option(
     "--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True, help="Tasks at once."
@@ -100,32 +106,33 @@ def batch_group() -> None:
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
 def run_command(manifest: Path, out: Path, dry_run: bool, rate_limit: Rate | None, **options: Any) -> None:
-    """Make all songs of MANIFEST, a .jsonl or .csv file. Charges credits.
+    """Make all songs of MANIFEST, a .jsonl, .csv or .tsv file, or - for standard input. Charges credits.
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
     nothing more and finishes what was submitted; twice leaves at once.
 
     A row has the fields of create_music (`musicapi create --help`; or of another `operation`), and if
     wanted `id`, `steps` and `clips`. The steps follow for each clip of the song, usually two; with `clips`
-    "first" for the first only. CSV has the same names in its header; its steps are separated by commas (then
-    in quotes) or semicolons.
+    "first" for the first only. A table (with commas, semicolons or tabs) has the same names in its header;
+    its steps are separated by commas or semicolons, in quotes where the columns are.
 
-    Steps: stems (or stems_basic, stems_full), wav, midi, lyrics, bpm, vox, persona, extend, and every other
-    operation that works on a clip; with fields of its own a step is an object, such as
-    {"persona": {"name": "Voice"}}.
+    Steps: stems (or stems_basic, stems_full), wav, midi, lyrics, bpm, vox, persona, extend, cover, everything
+    (stems, wav, midi and lyrics), and every other operation that works on a clip; with fields of its own a
+    step is an object, such as {"persona": {"name": "Voice"}}.
     """
+    given = _standard_input() if str(manifest) == "-" else None  # before the loop: Ctrl-C ends it at once
 
     async def work(invocation: Invocation) -> int:
-        from ..batch import Manifest, plan_batch, run_batch
+        from ..workflows import plan_batch, run_batch
 
         try:
-            songs = await asyncio.to_thread(Manifest.read, manifest)
+            songs = await asyncio.to_thread(_manifest, manifest, given)
         except RequestValidationError as error:
             if invocation.errors_as_json:
                 raise
             return _refused(error)
         if dry_run:
-            shared = {name: options[name] for name in ("retry_failed", "max_in_flight")}
+            shared = {name: options[name] for name in ("retry_failed", "max_in_flight", "budget", "prices")}
             plan = await plan_batch(songs, out, rate_limit=rate_limit, **shared)
             told = {name: getattr(plan, name) for name in plan.__struct_fields__}
             invocation.reporter.event("plan", told, _plan_text(plan, rate_limit, out))
@@ -135,9 +142,26 @@ def run_command(manifest: Path, out: Path, dry_run: bool, rate_limit: Rate | Non
         async with invocation.client(rate_limit=rate_limit) as client:
             with meter, _two_interrupts(meter) as stop:
                 result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
-        return _summary(invocation, result, budget=options["budget"], interrupted=stop.is_set())
+        lines = {song.id: song.line for song in songs.songs}
+        return _summary(invocation, result, lines, budget=options["budget"], interrupted=stop.is_set())
 
     run(work)
+
+
+def _standard_input() -> bytes:
+    """Return the bytes of standard input, one more at most than a manifest may have."""
+    from ..workflows.manifest import SIZE_LIMIT
+
+    if sys.stdin is None:  # closed by the caller
+        raise click.UsageError("Standard input is closed, so - names no manifest.")
+    return sys.stdin.buffer.read(SIZE_LIMIT + 1)
+
+
+def _manifest(path: Path, given: bytes | None) -> Manifest:
+    """Return the manifest in a file, or in what standard input gave."""
+    from ..workflows import Manifest
+
+    return Manifest.read(path) if given is None else Manifest.parse(given, "standard input")
 
 
 def _refused(error: RequestValidationError) -> int:
@@ -164,7 +188,27 @@ def _plan_text(plan: Plan, rate_limit: Rate | None, out: Path) -> list[str]:
     calls = f", and {_count(plan.calls, 'other paid call')}" if plan.calls else ""
     in_all = f": {_count(plan.creates + plan.calls, 'paid call')} in all" if calls else ""
     lines.append(f"{_count(plan.creates, 'create')} {rate}{calls}{in_all}")
+    lines += _cost_text(plan)
     lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
+    return lines
+
+
+def _cost_text(plan: Plan) -> list[str]:
+    """Return what a plan costs by the prices that are known, held against the budget."""
+    if plan.cost is None:
+        return ["The budget can be compared when prices are given with --price."] if plan.budget else []
+    spent = f", and {plan.spent:g} are spent already" if plan.spent else ""
+    lines = [f"Cost: {plan.cost:g} credits{spent}"]
+    if plan.unpriced:
+        calls = ", ".join(f"{count} {name}" for name, count in plan.unpriced.items())
+        lines.append(f"Without a price, so not in it: {calls}")
+    if plan.budget is not None:
+        rest = plan.budget - plan.spent - plan.cost
+        lines.append(
+            f"More than the budget of {plan.budget:g}, by {-rest:g}"
+            if plan.over_budget
+            else f"Within the budget of {plan.budget:g}: {rest:g} would remain"
+        )
     return lines
 
 
@@ -174,22 +218,34 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
-def _summary(invocation: Invocation, result: BatchResult, *, budget: float | None, interrupted: bool) -> int:
+def _summary(
+    invocation: Invocation,
+    result: BatchResult,
+    rows: Mapping[str, int],
+    *,
+    budget: float | None,
+    interrupted: bool,
+) -> int:
+    """Report how a run ended, and return the exit code; `rows` are the lines of the songs by their ids."""
     result = _in_commands(result)
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
+    steps = f", {_count(result.failed_steps, 'step')} failed" if result.failed_steps else ""
     calls = _count(result.submitted, "call")
-    lines = [f"{_songs(result.done)} done, {result.failed} failed, {calls} submitted"]
-    if result.spent is not None:
-        more = f", more than the budget of {budget:g}" if budget is not None and result.spent > budget else ""
-        lines.append(f"{result.spent:g} credits spent in this folder{more}")
+    lines = [f"{_songs(result.done)} done, {result.failed} failed{steps}, {calls} submitted"]
+    lines += _spent_text(result, budget)
     if result.halted:
         lines.append(f"Stopped early: {visible(result.halted)}")
     for why, names in _by_reason(result.failures).items():
-        lines.append(f"{len(names)} failed: {visible(why)} ({_named(names)})")
-    if result.failures:
-        lines.append(
-            "To send what failed once more, which is charged again: the same command, --retry-failed."
-        )
+        places = [f"{name} in line {rows[name]}" for name in names]
+        lines.append(f"{len(names)} failed: {visible(why)} ({_named(places)})")
+    failed_steps: dict[str, list[str]] = {}
+    for step in result.step_failures:
+        place = f"{step.id} in line {step.line}, clip {step.clip_id}"
+        failed_steps.setdefault(f"{step.step}: {step.reason}", []).append(place)
+    for why, places in failed_steps.items():
+        lines.append(f"{_count(len(places), 'step')} failed: {visible(why)} ({_named(places)})")
+    if result.hint:
+        lines.append(result.hint)
     for why, names in _by_reason(result.unknown).items():
         lines.append(f"Outcome unknown: {_named(names)}: {visible(why)}")
     for why, names in _by_reason(result.left).items():
@@ -205,9 +261,22 @@ def _summary(invocation: Invocation, result: BatchResult, *, budget: float | Non
         return exits.INTERRUPTED
     if result.halted:
         return exits.OTHER if result.disk_failed else exits.NOT_ALLOWED
-    if result.failed:
+    if result.failed or result.failed_steps:
         return exits.TASK_FAILED
     return exits.GOING_ON if result.left else exits.OK
+
+
+def _spent_text(result: BatchResult, budget: float | None) -> list[str]:
+    """Return what the run has cost, and with a budget the folder."""
+    if result.spent_now is None:
+        return ["What this run has cost is unknown: the balance could not be read"]
+    lines = [f"{result.spent_now:g} credits spent in this run"]
+    if result.spent is None and result.submitted:
+        lines[0] += ", by the balance, which other calls of the account change, too"
+    if result.spent is not None:
+        more = f", more than the budget of {budget:g}" if budget is not None and result.spent > budget else ""
+        lines.append(f"{result.spent:g} credits spent in this folder{more}")
+    return lines
 
 
 def _in_commands(result: BatchResult) -> BatchResult:
@@ -222,7 +291,12 @@ def _in_commands(result: BatchResult) -> BatchResult:
         failures=told(result.failures),
         unknown=told(result.unknown),
         left=told(result.left),
+        step_failures=[
+            msgspec.structs.replace(step, reason=in_commands(step.reason, store))
+            for step in result.step_failures
+        ],
         halted=in_commands(result.halted, store),
+        hint=in_commands(result.hint, store),
     )
 
 
@@ -331,8 +405,8 @@ def _line(progress: Progress) -> str:
     if progress.spent is not None:
         parts.append(f"{progress.spent:g} credits")
     parts.append(f"{progress.submitted} submitted")
-    if progress.queued + progress.submitting and progress.rate_limit >= 1:
-        parts[-1] += f" ({progress.rate_limit:.0f}/min)"
+    if progress.queued + progress.submitting and progress.rate >= 1:
+        parts[-1] += f" ({progress.rate:.0f}/min)"
     return ", ".join(parts)
 
 

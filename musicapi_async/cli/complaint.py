@@ -66,12 +66,13 @@ IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r"Call midi\(\) again", "Repeat the command"),
         (r"Keep `body` for the vendor's support", "Report it to the vendor's support"),
         (r'MusicAPI\(sonic_word="suno"\)', "--sonic-word suno"),
-        (r" ?musicapi_async\.chains\.[^.]*\.\.\., an async function\.", ""),
+        (r" ?musicapi_async\.workflows\.[^.]*\.\.\., an async function\.", ""),
         (r"If `clip_id` is set, the upload worked.*", ""),
         (r"MusicAPI\(account=[^)]*\), or ", ""),
         (r" A new SQLiteStore\(path\).*", ""),
         (r" or musicapi_async\.sandbox\.Sandbox", ""),
         (r" \(out=\)", ""),
+        (r"run_batch\(\.\.\., retry_failed=True\)", "the same command with --retry-failed"),
         (r"\bbase_url\b", "--base-url"),
     )
 )

@@ -25,10 +25,10 @@ _store = click.argument("store", type=click.Path(exists=True, path_type=Path), m
 
 def _opened(path: Path) -> SQLiteStore:
     """The store in a file, or in the folder of a batch."""
-    from ..batch.records import Folder
     from ..jobs import SQLiteStore
+    from ..workflows.batch_folder import BatchFolder
 
-    file = Folder(path).store_path if path.is_dir() else path
+    file = BatchFolder(path).store_path if path.is_dir() else path
     if not file.is_file():
         raise click.UsageError(f"{path} holds no jobs: give the file of a store, or the folder of a batch.")
     return SQLiteStore(file)

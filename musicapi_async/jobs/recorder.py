@@ -18,9 +18,8 @@ from weakref import WeakValueDictionary
 import anyio
 import msgspec
 
-from .._transport.recording import Earlier
-from ..api.families import SAME_FAMILY
-from ..api.handle import TaskRef
+from .._transport.paid_call import Previous
+from ..api.handle import TaskKey, TaskRef
 from ..api.results import TaskUpdate
 from ..clock import Clock
 from ..errors import JobStoreError, MusicAPIError, TaskFailedError
@@ -98,7 +97,7 @@ class JobRecorder:
         self._new_key: Final = new_key
         self._pending: Final[dict[str, deque[Step]]] = {}
         self._retry: asyncio.Task[None] | None = None
-        self._ends: Final[dict[tuple[str, str], None]] = {}
+        self._ends: Final[dict[TaskKey, None]] = {}
 
     # --- calls ----------------------------------------------------------------------------------------
 
@@ -177,7 +176,7 @@ class JobRecorder:
         self.forget_end(task)
         rivals = await self._rivals(job, task)
         if not rivals:
-            if job.request.family in _words(task):
+            if job.request.family in task.families:
                 task = msgspec.structs.replace(task, family=job.request.family)
             step = transitions.adopted(task, self.clock.time())
             job = await self.store.change(key, step, account=job.account, durable=True) or job
@@ -193,22 +192,22 @@ class JobRecorder:
 
     async def _rivals(self, job: Job, task: TaskRef) -> list[Job]:
         """The other jobs that have the task."""
-        found = [one for word in _words(task) for one in await self.store.find(word, task.task_id)]
+        found = [one for word in task.families for one in await self.store.find(word, task.task_id)]
         return [one for one in found if (one.key, one.account) != (job.key, job.account)]
 
     # --- ends of tasks --------------------------------------------------------------------------------
 
     def has_recorded_end(self, ref: TaskRef) -> bool:
         """Return True if this task's end was already recorded, as far as is remembered."""
-        return _identity(ref) in self._ends
+        return ref.key in self._ends
 
     def forget_end(self, ref: TaskRef) -> None:
         """Record the end of a task once more when it is polled again, because a job may have got it since."""
-        self._ends.pop(_identity(ref), None)
+        self._ends.pop(ref.key, None)
 
     async def record_end(self, ref: TaskRef, update: TaskUpdate) -> None:
         """Record that a task ended, in the job that has it. A failure is logged; the next poll repeats it."""
-        self._ends[_identity(ref)] = None
+        self._ends[ref.key] = None
         while len(self._ends) > ENDS:
             del self._ends[next(iter(self._ends))]
         is_recorded = False
@@ -217,7 +216,7 @@ class JobRecorder:
         refunded = error.refunded if isinstance(error, TaskFailedError) else None
         why = error.message if error is not None else ""
         try:
-            for word in _words(ref):
+            for word in ref.families:
                 for job in await self.store.find(word, ref.task_id):
                     step = transitions.ended(ref, outcome, refunded, why, self.clock.time())
                     await self.store.change(job.key, step, account=job.account)
@@ -298,7 +297,7 @@ class JobRecorder:
 
 
 class JobEntry:
-    """One paid call as it is recorded. A `_transport.recording.Recording`."""
+    """One paid call as it is recorded. A `_transport.paid_call.JobEntry`."""
 
     def __init__(self, recorder: JobRecorder, key: str, request: JobRequest) -> None:
         self.key: Final = key
@@ -320,7 +319,7 @@ class JobEntry:
 
     # --- before the request leaves --------------------------------------------------------------------
 
-    async def reserve(self) -> Earlier | None:
+    async def reserve(self) -> Previous | None:
         """Reserve the key, or return the previous result of the call that it was used for.
 
         Waits while another call with this key is under way. A caller who gives up must call `released`: the
@@ -347,7 +346,7 @@ class JobEntry:
                 self._job = job
                 return None
             if job.state in ("accepted", "finished", "failed"):
-                return Earlier(job.task, msgspec.json.decode(job.reply) if job.reply else None)
+                return Previous(job.task, msgspec.json.decode(job.reply) if job.reply else None)
             if job.state == "ambiguous":
                 raise outcome_unknown(job)
             waited = waited + pause if job == last else 0.0
@@ -441,16 +440,6 @@ class _ResubmittedEntry(JobEntry):
         self._is_taken_over = True
         recorder = self._recorder
         return transitions.resubmitted(self.key, self._owner, recorder.is_active, recorder.clock.time())
-
-
-def _words(ref: TaskRef) -> tuple[str, ...]:
-    """The words for the family of a task."""
-    return SAME_FAMILY.get(ref.family, (ref.family,))
-
-
-def _identity(ref: TaskRef) -> tuple[str, str]:
-    """One key for a task, by whichever word of its family it is named."""
-    return _words(ref)[0], ref.task_id
 
 
 def _json(reply: Any) -> str:

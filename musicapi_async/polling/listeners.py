@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from copy import copy
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 
 from .._wire import polls
 from ..api.handle import TaskRef
@@ -147,6 +148,23 @@ class Waiting:
     def fail(self, slot: Slot, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(copy(error))
+
+
+class Follower:
+    """The subscriber of tasks that are polled although no one waits for them."""
+
+    __slots__ = ()
+    eager = False
+    end = math.inf
+
+    def notify(self, slot: Slot, update: TaskUpdate) -> None:
+        """Do nothing: the waiter's own notice of the end is enough."""
+
+    def fail(self, slot: Slot, error: Exception) -> None:
+        """Do nothing."""
+
+
+FOLLOWER: Final = Follower()
 
 
 class Queue:

@@ -38,7 +38,7 @@ from ..errors import TaskError, TaskTimeoutError
 from ..options import check_seconds
 from .agenda import NEVER, Agenda
 from .deliveries import LOOKS, Deliveries
-from .listeners import Key, Listener, Queue, Show, Slot, Waiting
+from .listeners import FOLLOWER, Key, Listener, Queue, Show, Slot, Waiting
 from .schedule import LONGEST_GAP, PollPolicy, hinted
 
 log: Final = logging.getLogger("musicapi_async")
@@ -99,6 +99,7 @@ class TaskWaiter:
         self._noted: Final[set[str]] = set()
         self._limited = ""  # the refusal of a poll that was too fast, until another poll is answered
         self._closed = False
+        self._followed: Final[list[Key]] = []
         self._deliveries: Final = Deliveries(clock, self._hurry)
 
     # --- what callers want ---------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class TaskWaiter:
         ended = Queue(eager=until == "stream", until=until, end=started + min(limits, default=NEVER))
         try:
             for number, task in enumerate(tasks, 1):
-                known = self._slots.get((task.family, task.task_id))
+                known = self._slots.get(task.ref.key)
                 if known is not None and known in waiting:
                     same = waiting[known]
                     waiting[known] = [*same, task] if isinstance(same, list) else [same, task]
@@ -188,7 +189,7 @@ class TaskWaiter:
 
     def expect(self, family: str, task_id: str) -> None:
         """A webhook will tell of this task: look at it only as a safety net."""
-        self._deliveries.expect((family, task_id))
+        self._deliveries.expect(TaskRef(family, task_id).key)
 
     def deliver(self, family: str, task_id: str, body: Any) -> bool:
         """The body of a webhook about a task: as if it had been polled.
@@ -197,17 +198,17 @@ class TaskWaiter:
         terminal answer wins; later ones change nothing.
         """
         self._deliveries.heard()
-        slot = self._slots.get((family, task_id))
+        ref = TaskRef(family, task_id)
+        slot = self._slots.get(ref.key)
         if slot is not None:
             seen = self._read(body, slot.ref, slot.polled)
             self._deliveries.expect(slot.key)  # one that told of the beginning will tell of the end
             if not _steps_back(slot.last, seen.update):
                 self._apply(slot, seen, told=True)
             return True
-        ref = TaskRef(family, task_id)
         update = self._read(body, ref, self._polled_of(ref)).update
         ended = update is not None and update.is_terminal
-        news = self._deliveries.keep((family, task_id), body, ended=ended)
+        news = self._deliveries.keep(ref.key, body, ended=ended)
         if update is not None and ended and news and self._ended is not None:
             self._ended(ref, update)
         return False
@@ -217,7 +218,21 @@ class TaskWaiter:
 
     def knows(self, family: str, task_id: str) -> bool:
         """Whether somebody waits or waited for this task here, or a webhook was expected or has come."""
-        return (family, task_id) in self._slots or self._deliveries.knows((family, task_id))
+        key = TaskRef(family, task_id).key
+        return key in self._slots or self._deliveries.knows(key)
+
+    def follow(self, ref: TaskRef) -> None:
+        """Poll a task that no one waits for, on its normal schedule, until its end or until `unfollow`."""
+        if not self._closed and ref.key not in self._slots:
+            self._watch(ref, FOLLOWER)
+            self._followed.append(ref.key)
+
+    def unfollow(self) -> None:
+        """Poll only what someone waits for."""
+        for key in self._followed:
+            if (slot := self._slots.get(key)) is not None:
+                self._leave(slot, FOLLOWER)
+        self._followed.clear()
 
     def stray(self) -> None:
         """A webhook has come about a task of another process: poll as usual for some time."""
@@ -265,7 +280,7 @@ class TaskWaiter:
     def _watch(self, ref: TaskRef, listener: Listener) -> Slot:
         if self._closed:
             raise _closed(ref, "the client is closed")
-        key = (ref.family, ref.task_id)
+        key = ref.key
         slot = self._slots.get(key)
         now = self._clock.now()
         if slot is None:

@@ -1,4 +1,4 @@
-"""The API on this machine: `Sandbox`, and what it can be told.
+"""The API on this machine: `Sandbox`, and how it is set up.
 
 Importing this is cheap; the server and aiohttp are loaded when `Sandbox` is first named, and the libraries
 of the `sandbox` extra when a media file is first fetched.

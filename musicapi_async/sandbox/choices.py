@@ -1,7 +1,7 @@
-"""What the sandbox does where the API's contract leaves a choice: one table, every row can be switched.
+"""The answers of the sandbox where the service's documentation leaves a choice: each can be switched.
 
 The defaults are what was seen live or, where nothing was seen, what is documented. Every other word of a row
-is a form that the contract names too, so a client that works under all of them will not be surprised.
+is a form that is documented or was seen, too, so a client that works under all of them will not be surprised.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 DAY: Final = 86_400.0
-"""Seconds; sources of personas, remaster and add_* are to be at most this old (contract, sonic 3)."""
+"""Seconds; sources of personas, remaster and add_* are to be at most this old (vendor's page on personas)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
-    """The answers of the sandbox where the contract knows several or none."""
+    """The answers of the sandbox where several are known, or none."""
 
     # --- submitting ---
     submit: Literal["plain", "code", "nested"] = "plain"
@@ -25,15 +25,15 @@ class Choices:
     step_failure: Literal[200, 400] = 400
     """HTTP status of a call with `failed_step`."""
     voice_warning: bool = True
-    """Whether create-voice adds its advisory `warning`."""
+    """True if create-voice adds its advisory `warning`."""
     suno_cdn: Literal["optional", "required"] = "optional"
-    """Whether `/sonic/create` refuses a body without `use_suno_cdn`."""
+    """True if `/sonic/create` refuses a body without `use_suno_cdn`."""
     extend: Literal["strict", "lenient"] = "strict"
-    """Whether extend_music refuses a body without `continue_at`."""
+    """True if extend_music refuses a body without `continue_at`."""
     sources: Literal["any", "strict"] = "any"
     """`strict`: extend and cover refuse uploaded clips, their `*_upload_*` forms and add_* all others."""
     chirp_models: bool = False
-    """Whether `chirp-*` model names are accepted, as the sister hosts do."""
+    """True if `chirp-*` model names are accepted, as the sister hosts do."""
 
     # --- errors ---
     error: Literal["type", "error", "message", "code", "code-text", "detail"] = "type"
@@ -43,7 +43,7 @@ class Choices:
     no_credits: Literal["402", "403", "code"] = "403"
     """Missing credits: 402, 403, or 200 with `code` 403 in the body. create-voice always says 402."""
     retry_after: Literal["seconds", "date", "none"] = "seconds"
-    """Whether a 429 of the create limit carries `Retry-After`, and in which form."""
+    """True if a 429 of the create limit carries `Retry-After`, and in which form."""
 
     # --- waiting ---
     not_ready: Literal["202", "202-code", "200", "empty", "null"] = "202"
@@ -60,7 +60,7 @@ class Choices:
         "failed-500",
         "timeout-504",
     ] = "clips"
-    """How a failed task is told; a scripted failure may name its own form."""
+    """The form of a failed task; a scripted failure may name its own form."""
     clip_error: Literal["error", "error_message"] = "error_message"
     """The key of a failed clip that holds the text."""
 
@@ -68,18 +68,18 @@ class Choices:
     duration: Literal["text", "number", "integer"] = "text"
     """`duration` of a sonic clip: decimal text (seen live), a number (spec) or a whole number (docs)."""
     mv: Literal["echo", "chirp"] = "echo"
-    """Whether results show the model as it was asked for or in chirp spelling."""
+    """True if results show the model as it was requested or in chirp spelling."""
     video: Literal["null", "link"] = "null"
     """`video_url` of a finished clip: null (seen live) or a link (docs)."""
-    title: Literal["rewritten", "kept"] = "rewritten"
-    """Whether description mode gives the song a title of its own (seen)."""
+    title: Literal["rewritten", "unchanged"] = "rewritten"
+    """True if description mode gives the song a title of its own (seen)."""
     stems_basic: Literal[2, 4] = 2
     stems_full: Literal[12, 24] = 12
     """Number of stems; 24 adds a second, silent take of each."""
     stem_names: Literal["both", "type", "title"] = "both"
-    """Where a stem's name stands: `stem_type`, the end of `title`, or both."""
+    """The field with a stem's name: `stem_type`, the end of `title`, or both."""
     voice_name: bool = True
-    """Whether a finished voice has a `name`."""
+    """True if a finished voice has a `name`."""
     voice_life: float = 30 * DAY
     """Seconds after which a created voice is gone."""
 
@@ -89,11 +89,11 @@ class Choices:
     lyrics: Literal[1, 2] = 2
     """Candidates of `/sonic/lyrics`."""
     batch: Literal[400, 501] = 501
-    """Status of `/sonic/batch`, whose bodies nobody knows."""
+    """Status of `/sonic/batch`, whose bodies are unknown."""
     midi_repeats: Literal["free", "charged"] = "free"
-    """Whether asking again after a 202 of `/sonic/midi` costs again."""
+    """True if a repeat after a 202 of `/sonic/midi` costs again."""
     head: Literal["ok", "refused"] = "ok"
-    """Whether media links answer HEAD."""
+    """True if media links answer HEAD."""
 
     # --- other families ---
     producer: Literal["clips", "status"] = "clips"
@@ -122,7 +122,7 @@ class Choices:
 class Durations:
     """How long things take: (median, sigma) of a log-normal spread in API seconds; sigma 0 is exact.
 
-    The defaults follow what users report (contract, tasks 5): songs 60 to 180 s in nine cases of ten.
+    The defaults follow what users report for each family: songs 60 to 180 s in nine cases of ten.
     """
 
     song: tuple[float, float] = (104.0, 0.33)

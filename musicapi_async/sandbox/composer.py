@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from .lyrics import Section, read_lyrics, syllables, text_of
+from .lyric_writer import Section, read_lyrics, syllables, text_of
 from .score import (
     Bar,
     Brief,
@@ -67,7 +67,7 @@ _Stretch = tuple[str, int, list[list[str]]]
 """A section as it is laid out: kind, number of bars, lines to sing."""
 
 _Figure = list[tuple[float, float, int, float]]
-"""What is played in a bar: (beat, beats until the next stroke, pitch, velocity)."""
+"""The notes of a bar: (beat, beats until the next stroke, pitch, velocity)."""
 
 
 def compose(
@@ -77,12 +77,12 @@ def compose(
     style: Style | None = None,
     progression: tuple[int, ...] | None = None,
 ) -> Score:
-    """Return the piece that `brief` asks for, of exactly `brief.duration` seconds.
+    """Return the piece that `brief` describes, of exactly `brief.duration` seconds.
 
     Never fails for any text; what cannot be sung in the time is not sung.
 
     Args:
-        brief: What is wanted.
+        brief: The description of the song.
         continues: Start without an intro in this score's key, tempo and voice; by default a new song.
         style: By default the style that the brief's words ask for.
         progression: Chords of verse and chorus by scale degree; by default drawn by the seed.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from ..api.riffusion import TASK_TYPES
-from .lyrics import write_lyrics
+from .lyric_writer import write_lyrics
 from .recipes import Recipe, composed, continued, joined, made
 from .refusal import Refusal, invalid, retired
 from .score import INSTRUMENTAL, Brief
@@ -177,7 +177,7 @@ def _riffusion_recipe(call: Call, kind: str, brief: Brief) -> Recipe:
 
 
 def studio(call: Call) -> Reply:
-    """`POST /studio/create`: two songs; the id stands in `data` itself."""
+    """`POST /studio/create`: two songs; the id is `data` itself."""
     choices = call.service.choices
     if choices.studio == "retired":
         raise retired()

@@ -1,4 +1,4 @@
-"""Songs made of songs: mashup, replace-section and stems (contract, sonic 9 to 11)."""
+"""Songs made of songs: mashup, replace-section and stems ."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .recipes import made
 from .refusal import invalid
 from .score import INSTRUMENTAL, SINGERS, STEMS
 from .service import Call, Reply, submitted
-from .songs import read_song, sung, variants
+from .song_requests import read_song, sung, variants
 from .validation import SHORT_TAGS, ModelLimits
 from .works import Clip
 
 SECTION: Final = ModelLimits(prompt=5000, tags=1000)
-"""Characters of a new section, whatever the model (contract, sonic 10)."""
+"""Characters of a new section, whatever the model (vendor's page on replace-section)."""
 
 
 def mashup(call: Call) -> Reply:

@@ -1,4 +1,4 @@
-"""What goes wrong, on purpose: scripted for one request, or at random by seed.
+"""Faults on purpose: scripted for one request, or at random by seed.
 
 ```python
 sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)            # the next create
@@ -9,7 +9,7 @@ Sandbox(faults=Faults(seed=7, rates={Fault.reset_after: 0.02, Fault.status(429, 
 ```
 
 Faults of the wire act below HTTP: a reset is a TCP reset. Those named `..._before` (and `refuse`, `status`,
-`garbage` with `taken=False`) strike before the request is taken: nothing is charged and no task exists.
+`garbage` with `taken=False`) act before the request is taken: nothing is charged and no task exists.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Fault:
     name: str
     scope: Scope = "request"
     taken: bool = False
-    """Whether the request is carried out (and charged) before the fault strikes."""
+    """True if the request is carried out (and charged) before the fault acts."""
     code: int = 0
     seconds: float = 0.0
     text: str | None = None
@@ -89,7 +89,7 @@ class Fault:
 
     @staticmethod
     def fail(form: str = "") -> Fault:
-        """The task fails and is refunded, told in `form` (a word of `Choices.failure`; "" is its default)."""
+        """The task fails and is refunded, as `form` says (a word of `Choices.failure`; "" is its default)."""
         return Fault("fail", "task", True, text=form)
 
     @staticmethod
@@ -109,7 +109,7 @@ class Fault:
 
     @staticmethod
     def odd_state(word: str) -> Fault:
-        """While the clips run, their `state` is a word that nobody knows."""
+        """While the clips run, their `state` is an unknown word."""
         return Fault("odd_state", "task", True, text=word)
 
     @staticmethod
@@ -123,7 +123,7 @@ class Fault:
         return Fault("late", "webhook", True, seconds=seconds)
 
     def once_taken(self) -> Fault:
-        """The same fault, striking after the request was taken."""
+        """Return the same fault, acting after the request was taken."""
         return replace(self, taken=True)
 
 
@@ -153,9 +153,9 @@ class _Script:
 
 
 class Faults:
-    """The script and the dice. `rates` gives each fault a chance between 0 and 1 per request it can strike.
+    """The script and the dice. `rates` gives each fault a chance between 0 and 1 per request that it can hit.
 
-    Random wire faults strike API requests, never media; random task faults strike creates. One draw is made
+    Random wire faults hit API requests, never media; random task faults hit creates. One draw is made
     per request and scope, so rates add up and must not exceed 1.
     """
 
@@ -171,7 +171,7 @@ class Faults:
                 )
 
     def on(self, method: str, path: str, fault: Fault, *, times: int | None = 1, after: int = 0) -> Faults:
-        """Strike the next `times` requests (None: all) that match, letting `after` of them pass first.
+        """Hit the next `times` requests (None: all) that match, letting `after` of them pass first.
 
         `path` is below `/api/v1` (or `/media/...`) and may hold `*`. For webhooks the method is `WEBHOOK`
         and the path the event, such as `song.completed` or `*`. Scripts are tried in the order given.
@@ -185,7 +185,7 @@ class Faults:
         self._rates.clear()
 
     def pick(self, scope: Scope, method: str, path: str, *, random_too: bool = True) -> Fault | None:
-        """The fault that strikes this request, if any; counts the scripts down."""
+        """Return the fault that hits this request, if any; counts the scripts down."""
         for script in self._scripts:
             if (
                 script.fault.scope != scope

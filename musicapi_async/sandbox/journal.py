@@ -1,4 +1,4 @@
-"""Everything that reached the sandbox, in order: what was asked, what was answered, what it cost.
+"""Everything that reached the sandbox, in order: the request, the reply, the cost.
 
 Tests and users ask it the questions that matter: how many creates, at what rate, was anything paid twice.
 It is bounded: the oldest entries go first, and the bodies of old entries go before the entries themselves.
@@ -24,7 +24,7 @@ class Entry:
 
     `at` is in API seconds since the sandbox started. `status` 0 means that no answer was given. `charge` is
     what the request cost when it was taken; `refunded` becomes True when that was given back. `key_sent`
-    tells whether an API key came with it (for media it must not). `fault` names the fault that struck.
+    is True if an API key came with it (for media it must not). `fault` names the fault that hit it.
     """
 
     at: float
@@ -132,12 +132,12 @@ class Journal(Sequence[Entry]):
 
     @property
     def creates(self) -> list[Entry]:
-        """Every task-creating POST that arrived, whatever became of it."""
+        """Every task-creating POST that arrived, whatever its end."""
         return [entry for entry in self if entry.kind == "create"]
 
     @property
     def polls(self) -> list[Entry]:
-        """Every look at a task."""
+        """Every poll of a task."""
         return [entry for entry in self if entry.kind == "poll"]
 
     @property

@@ -1,4 +1,4 @@
-"""What the sandbox asks of others: it fetches uploads and delivers webhooks; this machine only by default."""
+"""The sandbox's own requests: it fetches uploads and delivers webhooks, on this machine only by default."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outside:
         self._session: aiohttp.ClientSession | None = None
 
     def allows(self, url: str) -> bool:
-        """Whether the sandbox may connect there."""
+        """Return True if the sandbox may connect there."""
         return self._remote or urlsplit(url).hostname in LOOPBACK
 
     async def fetch(self, url: str) -> bytes:

@@ -25,7 +25,7 @@ from .composer import (
     voice_of,
     voice_parts,
 )  # fmt: skip
-from .lyrics import read_lyrics, text_of
+from .lyric_writer import read_lyrics, text_of
 from .score import (
     MAX_DURATION,
     MIN_DURATION,
@@ -171,7 +171,7 @@ def made(how: How, brief: Brief, *sources: Recipe, start: float = 0.0, end: floa
 
 
 def uploaded(brief: Brief, duration: float, tape: Tape) -> Recipe:
-    """Return an imported file; the score that stands in for it in reworks follows from its bytes."""
+    """Return an imported file; the score that replaces it in reworks follows from its bytes."""
     brief = msgspec.structs.replace(brief, duration=bounded_duration(duration))
     return Recipe("upload", brief, tape=tape, length=duration)
 

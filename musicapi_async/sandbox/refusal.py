@@ -36,7 +36,7 @@ def unauthorized(text: str) -> Refusal:
 
 
 def forbidden(text: str) -> Refusal:
-    """403: subscription, moderation or credits, told apart by the text."""
+    """403: subscription, moderation or credits, distinguished by the text."""
     return Refusal(403, {"type": "forbidden", "error": text})
 
 

@@ -34,7 +34,7 @@ _FADE: Final = 0.02
 
 _CYCLE: Final = 2_048
 _CYCLES: Final = 1_000
-"""Samples of a table of one cycle, 8 kB, and how many tables are kept from render to render."""
+"""Samples of a table of one cycle, 8 kB, and how many tables are cached from render to render."""
 
 
 class Timbre(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, NamedTuple
 
-from . import deprecated_families, edits, producer, sonic, tools, uploads
+from . import deprecated_families, edits, producer_creates, sonic_creates, tools, uploads
 from .service import Call, Reply
 
 Kind = Literal["create", "direct", "free"]
@@ -19,8 +19,8 @@ class Endpoint(NamedTuple):
 
 
 POSTS: Final[dict[str, Endpoint]] = {
-    "/sonic/create": Endpoint("create", sonic.create),
-    "/sonic/persona": Endpoint("direct", sonic.persona),
+    "/sonic/create": Endpoint("create", sonic_creates.create),
+    "/sonic/persona": Endpoint("direct", sonic_creates.persona),
     "/sonic/create-voice": Endpoint("create", uploads.create_voice),
     "/sonic/upload": Endpoint("direct", uploads.upload),
     "/sonic/upload-extend": Endpoint("create", uploads.upload_extend),
@@ -39,12 +39,12 @@ POSTS: Final[dict[str, Endpoint]] = {
     "/sonic/lyrics": Endpoint("direct", tools.lyrics),
     "/sonic/download": Endpoint("direct", tools.download),
     "/sonic/batch": Endpoint("create", tools.batch),
-    "/suno/create": Endpoint("create", sonic.create),
+    "/suno/create": Endpoint("create", sonic_creates.create),
     "/suno/make-lyrics": Endpoint("create", tools.make_lyrics),
     "/suno/get-song": Endpoint("direct", tools.get_song),
-    "/producer/create": Endpoint("create", producer.create),
+    "/producer/create": Endpoint("create", producer_creates.create),
     "/producer/upload": Endpoint("create", uploads.producer_upload),
-    "/producer/download": Endpoint("create", producer.download),
+    "/producer/download": Endpoint("create", producer_creates.download),
     "/nuro/create": Endpoint("create", deprecated_families.nuro),
     "/riffusion/create": Endpoint("create", deprecated_families.riffusion),
     "/riffusion/upload": Endpoint("direct", uploads.riffusion_upload),

@@ -1,8 +1,8 @@
 """The sandbox: a real HTTP server on this machine that speaks the MusicAPI.ai API.
 
-It is written from the API's contract, not from the client, and knows nothing of the client. Time runs
-`speed` times as fast as real time for everything that it does; `sandbox.client()` gives a client on the same
-clock, so that intervals, rates and deadlines keep their proportions.
+It is written from the documentation of the service, not from the client, and knows nothing of the client.
+Time runs `speed` times as fast as real time for everything that it does; `sandbox.client()` gives a client
+on the same clock, so that intervals, rates and deadlines keep their proportions.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ import msgspec
 from aiohttp import http_exceptions, web
 
 from ..clock import Clock
-from .account import Account, CreateLimit
 from .choices import Choices, Durations
-from .deliveries import Deliveries
 from .deprecated_families import nuro_form
 from .fault_injection import GONE, inject
 from .faults import Faults
 from .journal import Entry, Journal
-from .media import MediaHost
+from .media_host import MediaHost
 from .outside import Outside
-from .polls import look
+from .poll_bodies import poll_reply
+from .prices import Account, CreateLimit
 from .refusal import Refusal, invalid
 from .routes import POLLS, POSTS
 from .service import Call, Reply, Service, refused
 from .tools import batch_refusal
 from .validation import Form, read_body
+from .webhook_sender import Deliveries
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -65,10 +65,10 @@ class Sandbox:
     `port` 0 takes a free one. `speed` is API seconds per real second. `seed` decides ids, durations and
     music. `credits`, `extra_credits` are the balances; `prices` overrides single rows of the price table.
     `create_limit` is (creates, per seconds), such as (1, 3.0), or None for no limit; `jitter` is the
-    tolerance in real milliseconds. `choices` answers what the contract leaves open, `faults` breaks things,
-    `durations` says how long tasks take. `longest` is the seconds of the longest song that it makes when
-    not asked for a length. `journal_size`, `works` and `media_bytes` bound the memory. With `remote` it also
-    fetches uploads from, and delivers webhooks to, other machines; otherwise only this one.
+    tolerance in real milliseconds. `choices` answers what the documentation leaves open, `faults`
+    breaks things, `durations` says how long tasks take. `longest` is the seconds of the longest song that it
+    makes when requested without a length. `journal_size`, `works` and `media_bytes` bound the memory. With
+    `remote` it also fetches uploads from, and delivers webhooks to, other machines; otherwise only this one.
 
     Costs nothing, needs no network. Files need the extra: `pip install 'musicapi-async[sandbox]'`.
 
@@ -141,7 +141,7 @@ class Sandbox:
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # time goes on where it stood, whatever the new loop's clock shows
+        if loop is not self._loop:  # time continues from where it was, whatever the new loop's clock shows
             elapsed = self.now()
             if self._loop is None:
                 self.service.epoch = self.clock.time()
@@ -230,7 +230,7 @@ class Sandbox:
 
     @property
     def choices(self) -> Choices:
-        """The answers where the contract leaves a choice; may be replaced at any time."""
+        """The answers where the documentation leaves a choice; may be replaced at any time."""
         return self.service.choices
 
     @choices.setter
@@ -334,7 +334,7 @@ class Sandbox:
         if path in POLLS or not task_id:
             raise invalid("missing task id.")
         entry.task_id = task_id
-        return look(self.service, POLLS[prefix], task_id, now)
+        return poll_reply(self.service, POLLS[prefix], task_id, now)
 
     def _pace(self, path: str, now: float) -> None:
         wait = 0.0 if self._limit is None else self._limit.wait(now)
@@ -368,7 +368,7 @@ def _methods(path: str) -> list[str]:
 
 
 def _page(status: int, allowed: list[str] | None = None) -> web.Response:
-    """What a gateway says about a wrong path or method: HTML."""
+    """The HTML with which a gateway answers a wrong path or method."""
     text = _HTML.format(status, "Method Not Allowed" if status == 405 else "Not Found")
     headers = {"Allow": ", ".join(allowed)} if allowed else None
     return web.Response(status=status, text=text, content_type="text/html", headers=headers)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from .account import Account
 from .choices import Choices, Durations
 from .faults import Faults
 from .journal import Entry, Journal
 from .outside import Outside
+from .prices import Account
 from .recipes import Tape
 from .refusal import Refusal, in_form, invalid, not_found
 from .validation import ID, Form
@@ -27,7 +27,7 @@ FIRST_OF_TWO: Final = (0.7, 0.95)
 
 @dataclass(slots=True)
 class Reply:
-    """What an endpoint answers."""
+    """The reply of an endpoint."""
 
     body: object
     status: int = 200
@@ -74,8 +74,8 @@ class Service:
         self.clips: Final[Shelf[Clip]] = Shelf(works * 3)
         self.personas: Final[Shelf[Persona]] = Shelf(works)
         self.voxes: Final[Shelf[Vox]] = Shelf(works)
-        self.asked: Final[Shelf[float]] = Shelf(works * 3)
-        """When something that takes a while (midi, files) was asked for first, or a price was paid once."""
+        self.requested: Final[Shelf[float]] = Shelf(works * 3)
+        """When something that takes a while (midi, files) was requested first, or a price was paid once."""
         self.on_work: Callable[[Work], None] = _ignore
         """Called for every task with a webhook."""
 
@@ -83,7 +83,7 @@ class Service:
         """Keep an uploaded file; the oldest are emptied beyond the room for them."""
         tape = Tape(data)
         self._tapes.append(tape)
-        while sum(len(kept.data) for kept in self._tapes) > self._audio_bytes and len(self._tapes) > 1:
+        while sum(len(tape.data) for tape in self._tapes) > self._audio_bytes and len(self._tapes) > 1:
             self._tapes.popleft().data = b""
         return tape
 

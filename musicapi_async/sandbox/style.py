@@ -41,7 +41,7 @@ class Groove(NamedTuple):
 
 
 class Genre(NamedTuple):
-    """What a genre brings along: tempo range, chance of a minor key, energy, groove, instruments."""
+    """The traits of a genre: tempo range, chance of a minor key, energy, groove, instruments."""
 
     words: str
     slow: int
@@ -165,7 +165,7 @@ _KEY: Final = re.compile(r"(?<!\w)([a-g])([#♯b♭]?|\s?sharp|\s?flat)[\s-]{1,2
 def read_style(tags: str, description: str, negative_tags: str, seed: int) -> Style:
     """Return the style that the words ask for; `seed` decides what they leave open.
 
-    A named tempo ("120 bpm") and key ("in D minor") are kept exactly, the tempo within 40 to 240.
+    A named tempo ("120 bpm") and key ("in D minor") are used exactly, the tempo within 40 to 240.
     """
     text = f"{tags[:_READ]} , {description[:_READ]}".lower()
     avoided = negative_tags[:_READ].lower()
@@ -232,5 +232,5 @@ def _named(words: str, text: str, avoided: str) -> list[int]:
 
 
 def _has(text: str, word: str) -> bool:
-    """Return True if `word` stands in `text` as a word of its own."""
+    """Return True if `word` is in `text` as a word of its own."""
     return word in text and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None

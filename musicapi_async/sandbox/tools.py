@@ -1,11 +1,11 @@
-"""Sonic's direct calls: what can be known or made of a clip at once (contract, sonic 12 to 19, 22)."""
+"""Sonic's direct calls: what can be known or made of a clip at once."""
 
 from __future__ import annotations
 
 import zlib
 from typing import Final
 
-from .lyrics import upsample_tags, write_lyrics
+from .lyric_writer import upsample_tags, write_lyrics
 from .recipes import composed, heard, score_of
 from .refusal import Refusal, invalid, not_found, not_ready
 from .score import Brief, Score
@@ -14,7 +14,7 @@ from .validation import LYRICS_DESCRIPTION
 from .works import Clip, Vox
 
 FORMATS: Final = ("mp3", "m4a", "wav")
-"""What download can make (contract, sonic 19)."""
+"""The formats that download makes."""
 
 LONGEST_VOX = 30.0
 
@@ -35,12 +35,12 @@ def midi(call: Call) -> Reply:
     service = call.service
     clip = service.clip(call.form.clip_id("clip_id"), call.now)
     key = f"midi:{clip.clip_id}"
-    asked = service.asked.get(key)
-    if asked is None or service.choices.midi_repeats == "charged":
+    requested = service.requested.get(key)
+    if requested is None or service.choices.midi_repeats == "charged":
         call.pay("midi")
-    if asked is None:
-        asked = service.asked.put(key, call.now)
-    if call.now < asked + service.durations.midi:
+    if requested is None:
+        requested = service.requested.put(key, call.now)
+    if call.now < requested + service.durations.midi:
         raise not_ready("MIDI is still being built.")
     score = heard_by(clip)
     instruments = [
@@ -118,9 +118,9 @@ def aligned_lyrics(call: Call) -> Reply:
     if not words and not fresh:
         raise not_found(text)
     key = f"aligned:{clip.clip_id}"
-    if key not in service.asked:
+    if key not in service.requested:
         call.pay("aligned_lyrics")
-        service.asked.put(key, call.now)
+        service.requested.put(key, call.now)
     alignment = [
         {
             "word": word.text,
@@ -163,7 +163,7 @@ def _lyrics_wish(call: Call, name: str) -> str:
 
 
 def make_lyrics(call: Call) -> Reply:
-    """`POST /suno/make-lyrics`: the legacy task; its id stands under `data`."""
+    """`POST /suno/make-lyrics`: the legacy task; its id is under `data`."""
     wish = _lyrics_wish(call, "prompt")
     call.pay("lyrics")
     work = call.order("lyrics", "make-lyrics", call.service.durations.lyrics_task, shape="lyrics")
@@ -215,14 +215,14 @@ def download(call: Call) -> Reply:
         raise invalid(f"The 'formats' field is invalid. The sandbox makes {', '.join(FORMATS)}.")
     clip = service.clip(clip_id, call.now, text="Source no longer available.")
     key = f"files:{clip.clip_id}:{','.join(sorted(set(formats)))}"
-    asked = service.asked.get(key)
-    if asked is None or asked < 0:
+    requested = service.requested.get(key)
+    if requested is None or requested < 0:
         call.pay("download")
-    if asked is None:
-        asked = service.asked.put(key, call.now)
-    if asked >= 0 and call.now < asked + service.durations.files:
+    if requested is None:
+        requested = service.requested.put(key, call.now)
+    if requested >= 0 and call.now < requested + service.durations.files:
         raise not_ready("Files are being prepared.")
-    service.asked.put(key, -1.0)
+    service.requested.put(key, -1.0)
     files = [{"format": name, "url": service.media(f"{clip.clip_id}.{name}")} for name in formats]
     return Reply(_found({"files": files}))
 

@@ -1,4 +1,4 @@
-"""Everything that begins with a file from elsewhere (contract, sonic 4 to 8)."""
+"""Everything that begins with a file from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Final
 
 import anyio.to_thread
 
-from .media import audio_of
+from .media_host import audio_of
 from .outside import NotAccessible
 from .recipes import continued, joined, made, uploaded
 from .refusal import NOT_ACCESSIBLE, Refusal, invalid, retired
 from .score import Brief
 from .service import Call, Reply, submitted
-from .songs import Song, read_song, variants
-from .sonic import cover, extension, whole
+from .song_requests import Song, read_song, variants
+from .sonic_creates import cover, extension, whole
 from .validation import SHORT_TAGS
 from .works import NEVER, Clip, Persona, Work
 
 LONGEST_UPLOAD: Final = 480.0
 SHORTEST_VOICE: Final = 10.0
-"""Seconds (contract, sonic 5 and 4)."""
+"""Seconds (vendor's pages on uploads and voices)."""
 
 NOT_AUDIO: Final = "Upload request failed (HTTP 400): Invalid audio file"
 TOO_LONG: Final = "Upload request failed (HTTP 400): The audio should be at most 8 minutes long"
@@ -205,7 +205,7 @@ async def _both_steps(call: Call, kind: str, step: str, given: Clip | str) -> Cl
 
 
 async def _first_step(call: Call, url: str) -> Clip | Reply:
-    """The uploaded clip, or the answer that tells that the upload failed."""
+    """The uploaded clip, or the reply with which the upload failed."""
     try:
         return await imported(call, url)
     except Refusal as refusal:

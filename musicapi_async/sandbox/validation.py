@@ -1,7 +1,7 @@
 """Reading a request body the way the service does: its limits, its order of checks, its texts.
 
 The texts are the documented ones even where they are known to be stale ("less than 200" for a limit of 400).
-Independent of the client on purpose: limits are written down a second time, from the contract.
+Independent of the client on purpose: limits are written a second time, from the vendor's pages.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SONIC_MODELS: Final[Mapping[str, ModelLimits]] = {
     "sonic-v4": _OLDER,
     "sonic-v3-5": _OLDER,
 }
-"""contract, sonic 1; `sonic-v4-5-all` is taken by sample and mashup only."""
+"""The models of the vendor's page; `sonic-v4-5-all` is taken by sample and mashup only."""
 
 TITLE: Final = 80
 DESCRIPTION: Final = 400
@@ -49,7 +49,7 @@ STYLES: Final = 2000
 LYRICS_DESCRIPTION: Final = 119
 WEBHOOK_URL: Final = 1024
 ID: Final = 200
-"""No id of the service is longer than a UUID; longer ones are unknown without a look."""
+"""No id of the service is longer than a UUID; longer ones are unknown without a search."""
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -73,13 +73,13 @@ _DENIED: Final = (
     (_WISHES, "example producer", "The song description contains producer tags: '{}' which is not allowed."),
     (_WISHES, "example review", "The song description needs moderation review."),
 )
-"""What the sandbox's moderation refuses, with the documented texts (contract, errors 3); examples only."""
+"""Examples of words that the sandbox's moderation refuses, with the documented texts."""
 
 _NUMBER: Final = re.compile(r"-?\d{1,12}(\.\d{1,6})?")
 
 
 def read_body(raw: bytes) -> dict[str, object]:
-    """The JSON object of a request; anything else is a documented 400, whatever the bytes are."""
+    """The JSON object of a request; anything else is a documented 400, whichever bytes came."""
     try:
         body: object = msgspec.json.decode(raw)
         msgspec.json.encode(body)
@@ -102,7 +102,7 @@ class Form:
         return None if value == "" else value
 
     def has(self, name: str) -> bool:
-        """Whether the field came at all, be it null."""
+        """True if the field came at all, be it null."""
         return name in self._body
 
     def text(self, name: str, most: int | None = None) -> str | None:
@@ -226,7 +226,7 @@ class Form:
         Form({"description": self.get(name)}).moderate()
 
     def moderate(self) -> None:
-        """Refuse what moderation refuses; asked last, as moderation reads only valid requests."""
+        """Apply moderation; last, as moderation reads only valid requests."""
         for names, phrase, text in _DENIED:
             for name in names:
                 value = self.get(name)

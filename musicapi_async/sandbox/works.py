@@ -1,4 +1,4 @@
-"""Tasks and clips: what was ordered, and where it stands at any moment.
+"""Tasks and clips: what was ordered, and its state at any moment.
 
 A task's whole life is decided when it is taken: when its clips start, stream and end, and which of them
 fail. What a poll shows is a function of that and the time, so nothing runs in the background and a sandbox
@@ -48,19 +48,19 @@ class Clip:
     """Which of the twelve stems are heard in this one; none in a silent second take."""
     stem_source: Clip | None = None
     extends: tuple[Recipe, float] | None = None
-    """What this clip continues and from which second on: concat needs it."""
+    """The clip that this one continues, and from which second on; concat needs it."""
     uploaded: bool = False
     extra: dict[str, object] = field(default_factory=dict[str, object])
     """Keys of other families: `sound`, `seed`, `vocal_variation`, ..."""
 
     def state(self, now: float) -> Literal["pending", "running", "succeeded", "failed"]:
-        """The documented word for where the clip stands."""
+        """The documented word for the state of the clip."""
         if now >= self.ends:
             return "failed" if self.failed else "succeeded"
         return "running" if now >= self.starts else "pending"
 
     def ready(self, now: float) -> bool:
-        """Whether the clip can be worked on."""
+        """True if the clip can be worked on."""
         return now >= self.ends and not self.failed
 
 
@@ -134,7 +134,7 @@ class Shelf(Generic[V]):
         return key in self._items
 
     def get(self, key: str) -> V | None:
-        """The thing with this id, if it is still kept."""
+        """The thing with this id, if it is still there."""
         return self._items.get(key)
 
     def put(self, key: str, value: V) -> V:

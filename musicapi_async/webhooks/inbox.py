@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from hashlib import blake2b
 from typing import Any, Final, Generic, Protocol, TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
 import msgspec
 
@@ -68,18 +68,19 @@ class Webhooks:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.url: Final = url
-        self.secrets: Final = (secret,) if isinstance(secret, str) else tuple(secret)
+        self.secrets: Final = _secrets(secret)
         self.tolerance: Final = tolerance
         self.limit: Final = limit
         self.scheme: Final[Scheme] = scheme
         self.now: Final = now
-        if not self.secrets or not all(self.secrets):
-            raise _bad("webhooks", "a secret that is not empty: without one anybody could sign")
         if url is not None and len(self.secrets[0]) < SHORTEST_SECRET:
             least = f"a secret of at least {SHORTEST_SECRET} characters, such as secrets.token_urlsafe()"
             raise _bad("webhooks", least)
         if url is not None and not _callable(url):
-            raise _bad("webhooks", f"an https address of at most {URL_LIMIT} characters, without a fragment")
+            good = f"an https address of at most {URL_LIMIT} characters, without white space and a fragment"
+            raise _bad("webhooks", good)
+        if url is not None and {JOB_KEY, JOB_PROOF} & _names_in(url):
+            raise _bad("webhooks", f"an address without {JOB_KEY} and {JOB_PROOF}, which are added to it")
 
     def order(self, request: R, job_key: str | None = None) -> R:
         """The request with `webhook_url` and `webhook_secret` filled in, where it has these fields.
@@ -348,8 +349,32 @@ def _digest(key: str) -> bytes:
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def _secrets(given: str | Iterable[str]) -> tuple[str, ...]:
+    """The secrets, if they are texts that can sign; the error never shows them."""
+    try:
+        secrets = (given,) if isinstance(given, str) else tuple(given)
+    except TypeError:
+        secrets = None
+    if secrets is None or not all(map(_is_text, secrets)):
+        raise _bad("webhooks", "a secret that is text, or several of them")
+    if not secrets or not all(secrets):
+        raise _bad("webhooks", "a secret that is not empty: without one anybody could sign")
+    if any("\ud800" <= letter <= "\udfff" for letter in "".join(secrets)):
+        raise _bad("webhooks", "a secret that is valid Unicode")
+    return secrets
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _callable(url: str) -> bool:
-    return is_protected(url) and not urlsplit(url).fragment and len(url) <= URL_LIMIT
+    fits = len(url) <= URL_LIMIT and not any(map(str.isspace, url))
+    return fits and is_protected(url) and not urlsplit(url).fragment
+
+
+def _names_in(url: str) -> set[str]:
+    return {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
 
 
 def _bad(field: str, limit: str) -> RequestValidationError:

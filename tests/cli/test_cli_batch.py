@@ -23,7 +23,7 @@ def write(folder: Path, count: int, **more: Any) -> None:
     (folder / "songs.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-async def test_a_batch_makes_its_songs_and_a_report(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_batch_makes_its_songs_and_report(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """Two songs: files, a report, a summary; again: nothing is sent."""
     write(tmp_path, 2)
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
@@ -36,7 +36,7 @@ async def test_a_batch_makes_its_songs_and_a_report(shell: Shell, sandbox: Sandb
     assert len(sandbox.journal.creates) == 2
 
 
-async def test_a_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """The plan: songs, steps, creates, time."""
     write(tmp_path, 10, steps=["stems_basic", "wav"])
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--dry-run", "--text")
@@ -49,7 +49,7 @@ async def test_a_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox
     assert not sandbox.journal
 
 
-async def test_the_pace_is_that_of_the_account(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_rate_limit_is_that_of_account(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """`--rate-limit` decides how fast songs are submitted, and how long the plan says that it takes."""
     write(tmp_path, 30)
     for rate_limit, told in (
@@ -71,7 +71,7 @@ async def test_the_pace_is_that_of_the_account(shell: Shell, sandbox: Sandbox, t
     )  # of 120 s, which are 0.6 real ones: a busy machine may take some
 
 
-async def test_a_faulty_manifest_names_the_line(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_faulty_manifest_names_line(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """Exit code 2, and nothing is sent."""
     write(tmp_path, 2, title="x" * 100)
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out")
@@ -80,7 +80,7 @@ async def test_a_faulty_manifest_names_the_line(shell: Shell, sandbox: Sandbox, 
     assert not sandbox.journal
 
 
-async def test_the_help_says_what_a_row_may_hold(shell: Shell) -> None:
+async def test_help_says_what_row_may_hold(shell: Shell) -> None:
     """Fields, steps, which clips they follow for, and how CSV separates them."""
     told = " ".join((await shell.run("batch", "run", "--help")).out.split())
     for words in (
@@ -94,7 +94,7 @@ async def test_the_help_says_what_a_row_may_hold(shell: Shell) -> None:
         assert words in told
 
 
-async def test_each_fault_of_a_manifest_has_a_line(shell: Shell, tmp_path: Path) -> None:
+async def test_each_fault_of_manifest_has_line(shell: Shell, tmp_path: Path) -> None:
     """Text names one fault on each line, in plain words; JSON holds all of them in one event."""
     song = {"mv": "sonic-v6", "gpt_description_prompt": "rain"}
     bad = json.dumps({**song, "titel": "Rain"})
@@ -163,7 +163,7 @@ async def test_ctrl_c_twice_leaves_at_once(shell: Shell, sandbox: Sandbox, tmp_p
     assert len(jobs) == made
 
 
-async def test_a_reason_that_concerns_many_songs_is_told_once(
+async def test_reason_that_concerns_many_songs_is_reported_once(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Without credits all songs are left: one line names them, another says why."""
@@ -176,7 +176,7 @@ async def test_a_reason_that_concerns_many_songs_is_told_once(
     assert "and 2 more" in ended.out
 
 
-async def test_failures_are_told_by_reason(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_failures_are_reported_by_reason(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """One line for each reason, what to do next, and the same by song in JSON, in later runs, too."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=2)
     sandbox.faults.on("POST", "/sonic/create", Fault.status(400))
@@ -191,7 +191,7 @@ async def test_failures_are_told_by_reason(shell: Shell, sandbox: Sandbox, tmp_p
     assert sorted(event["failures"].values()) == ["Bad Request (HTTP 400)", *["generation failed"] * 2]
 
 
-async def test_songs_left_by_a_lost_connection_are_told_together(
+async def test_songs_left_by_lost_connection_are_reported_together(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """One line that says that they are paid for, another what to do."""
@@ -209,7 +209,7 @@ async def test_songs_left_by_a_lost_connection_are_told_together(
     assert "Run the same command again" in ended.out
 
 
-async def test_a_disk_fault_is_told_from_a_matter_of_the_account(
+async def test_disk_fault_is_reported_from_matter_of_account(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Exit code 1 and the name of what could not be written; with it mended the same command ends."""
@@ -228,9 +228,7 @@ async def test_a_disk_fault_is_told_from_a_matter_of_the_account(
     assert sandbox.journal.charged_twice() == []
 
 
-async def test_an_unknown_outcome_is_listed_and_resolved(
-    shell: Shell, sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_unknown_outcome_is_listed_and_resolved(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """Exit code 6; `jobs` lists it, `jobs resolve` settles it, and the batch goes on."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
     write(tmp_path, 1)
@@ -260,9 +258,83 @@ async def test_resubmit_asks_first(shell: Shell, sandbox: Sandbox, tmp_path: Pat
     assert lines_of(sent.out)[0]["task_id"] == sandbox.journal.creates[1].task_id
 
 
-async def test_jobs_of_nothing_is_a_usage_error(shell: Shell, tmp_path: Path) -> None:
+async def test_jobs_of_nothing_is_usage_error(shell: Shell, tmp_path: Path) -> None:
     """A folder without a store is not turned into one."""
     ended = await shell.run("jobs", "list", ".")
     assert ended.code == 2
     assert "holds no jobs" in ended.err
     assert not os.listdir(tmp_path)
+
+
+async def test_failed_steps_are_named_and_exit_with_4(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Reason, step, row and clip, and how to send it again; in JSON, too, and in runs with nothing to do."""
+    sandbox.faults.on("POST", "/sonic/stems/basic", Fault.fail())
+    write(tmp_path, 1, steps=["stems_basic", "wav"], clips="first")
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 4, ended.err
+    assert "1 song done, 0 failed, 1 step failed, 3 calls submitted" in ended.out
+    assert "1 step failed: stems_basic: generation failed (s0 in line 1, clip " in ended.out
+    assert ended.out.count("--retry-failed") == 1
+    again = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--json")
+    (event,) = lines_of(again.out)
+    assert (again.code, event["failed_steps"], event["submitted"]) == (4, 1, 0)
+    (failure,) = event["step_failures"]
+    assert (failure["id"], failure["line"], failure["step"]) == ("s0", 1, "stems_basic")
+    assert "--retry-failed" in event["hint"]
+    retried = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--retry-failed", "--text")
+    assert (retried.code, "failed:" in retried.out) == (0, False)
+
+
+async def test_every_summary_says_what_was_spent(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """By the balance, or with a budget by the prices, for the run and for the folder."""
+    write(tmp_path, 1)
+    price = sandbox.account.prices["create"]
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert f"{price:g} credits spent in this run, by the balance" in ended.out
+    options = ("--budget", "100", "--price", f"create_music={price:g}")
+    again = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text", *options)
+    assert "\n0 credits spent in this run\n" in again.out
+    assert f"\n{price:g} credits spent in this folder\n" in again.out
+
+
+async def test_dry_run_with_prices_adds_up(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """The total, what has no price, and the budget; prices are those of steps."""
+    write(tmp_path, 2, steps=["stems", "lyrics"], clips="first")
+    run = ("batch", "run", "songs.jsonl", "--out", "out", "--dry-run")
+    some = ("--price", "create_music=20", "--price", "lyrics=1")
+    ended = await shell.run(*run, *some, "--budget", "100", "--text")
+    assert "Cost: 42 credits\n" in ended.out
+    assert "Without a price, so not in it: 2 stems\n" in ended.out
+    assert "Within the budget of 100: 58 would remain" in ended.out
+    ended = await shell.run(*run, *some, "--price", "stems=30", "--budget", "100", "--text")
+    assert "Cost: 102 credits\n" in ended.out
+    assert "More than the budget of 100, by 2\n" in ended.out
+    ended = await shell.run(*run, *some, "--price", "stems=30", "--budget", "100", "--json")
+    (event,) = lines_of(ended.out)
+    assert (event["cost"], event["unpriced"], event["over_budget"]) == (102, {}, True)
+    wrong = await shell.run(*run, "--price", "lyric=1")
+    assert wrong.code == 2
+    assert "no song or step of a batch is called 'lyric' (did you mean 'lyrics'?)" in wrong.err
+    assert not sandbox.journal
+
+
+async def test_manifest_comes_from_standard_input(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """'-' reads JSON Lines or a table; a fault names the line."""
+    song = b'{"id": "s0", "mv": "sonic-v6", "gpt_description_prompt": "rain"}\n'
+    ended = await shell.run("batch", "run", "-", "--out", "out", "--text", given=song)
+    assert (ended.code, len(sandbox.journal.creates)) == (0, 1), ended.err
+    table = b"id;mv;gpt_description_prompt\ns0;sonic-v6;rain\n"
+    again = await shell.run("batch", "run", "-", "--out", "out", "--text", given=table)
+    assert (again.code, len(sandbox.journal.creates)) == (0, 1), again.err
+    wrong = await shell.run("batch", "run", "-", "--out", "out", "--text", given=song + b"caf\xe9\n")
+    assert wrong.code == 2
+    assert "standard input: line 2: not UTF-8 text" in wrong.err
+
+
+async def test_lyrics_of_instrumental_are_refused(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Exit code 2, the line, and nothing is sent."""
+    write(tmp_path, 1, steps=["lyrics"], make_instrumental=True)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 2
+    assert "line 1: step 'lyrics' needs singing" in ended.err
+    assert not sandbox.journal

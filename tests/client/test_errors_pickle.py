@@ -21,7 +21,7 @@ from yarl import URL
 
 import musicapi_async
 from musicapi_async import MusicAPIError, errors
-from musicapi_async._wire import codec, replies
+from musicapi_async._wire import codec, response
 from musicapi_async.api.results import Clip
 
 KINDS = sorted(
@@ -135,7 +135,7 @@ def test_every_error_pickles(
 @pytest.mark.parametrize("levels", [10, 200, 600, 700])
 def test_a_body_is_kept_as_far_as_pickle_takes_it(levels: int) -> None:
     """What fits is equal; of the rest the first hundred levels stay."""
-    error = replies.error_of(replies.answer(500, {}, b'{"error":"x"}'), call="GET /x")
+    error = response.error_of(response.read_response(500, {}, b'{"error":"x"}'), call="GET /x")
     error.body = {"error": "x", "more": deep(levels)}
     again = pickle.loads(pickle.dumps(error))
     assert again.body["error"] == "x"

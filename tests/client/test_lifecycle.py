@@ -306,7 +306,7 @@ def test_closing_the_client_while_a_create_is_under_way_tells_its_caller() -> No
 
     async def main() -> None:
         from musicapi_async import APIConnectionError, OutcomeUnknownError
-        from musicapi_async._transport import caller
+        from musicapi_async._transport import call
         from musicapi_async.sandbox import Fault
 
         async with Sandbox(speed=50) as sandbox:
@@ -317,7 +317,7 @@ def test_closing_the_client_while_a_create_is_under_way_tells_its_caller() -> No
             while not sandbox.journal.creates:  # noqa: ASYNC110 - the sandbox has no event for it
                 await asyncio.sleep(0.01)
             await client.aclose()
-            assert caller.CLOSE_GRACE < 400 / 50
+            assert call.CLOSE_GRACE < 400 / 50
             with pytest.raises(OutcomeUnknownError, match="may have been charged"):
                 await under_way
             with pytest.raises(APIConnectionError) as caught:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from examples_index import FOLDER, RESPONSES, WEBHOOKS, Example
 
-from musicapi_async._wire import codec, polls, replies
+from musicapi_async._wire import codec, polls, response
 from musicapi_async._wire.verdict import Outcome, verdict
 from musicapi_async.api.families import FAMILIES, polled_as
 from musicapi_async.api.handle import TaskRef
@@ -33,7 +33,7 @@ def looked(example: Example) -> str:
     at = polled_at(example.path)
     assert at is not None
     ref = TaskRef(at[0], "11111111-1111-4111-8111-111111111111")
-    seen = polls.read_poll(replies.answer(example.status, {}, example.raw), ref=ref, polled=at[1])
+    seen = polls.read_poll(response.read_response(example.status, {}, example.raw), ref=ref, polled=at[1])
     verdict = polls.decide(seen, None, age=100, own=False, now=0)
     if seen.phase == "timeout?":
         verdict = polls.decide(seen, verdict.memory, age=115, own=False, now=15)
@@ -59,22 +59,21 @@ def called(example: Example) -> str:
     )
     if operation is None:
         assert example.path in UNTYPED
-        found = replies.answer(example.status, {}, example.raw)
-        assert replies.read_raw(found, call=f"{example.method} {example.path}") == example.body
+        found = response.read_response(example.status, {}, example.raw)
+        assert response.read_raw(found, call=f"{example.method} {example.path}") == example.body
         return "accepted" if example.body.get("tasks") else "ok"
     try:
         if operation.submits:
-            accepted = replies.read_submit(
-                replies.answer(example.status, {}, example.raw), call=operation.call_name
-            )
-            assert accepted.raw == example.body
+            found = response.read_response(example.status, {}, example.raw)
+            assert response.read_submit(found, call=operation.call_name) in example.raw.decode()
+            assert found.body == example.body
             return "accepted"
-        reply = replies.read_direct(replies.answer(example.status, {}, example.raw), operation)
+        reply = response.read_direct(response.read_response(example.status, {}, example.raw), operation)
     except MusicAPIError as error:
         caught = error
     else:
         assert reply.raw == example.body
-        if isinstance(reply, replies.Pending):
+        if isinstance(reply, response.Pending):
             return "ok (empty)" if example.status == 200 else "pending"
         return "accepted" if getattr(reply, "task_id", None) else "ok"
     assert getattr(caught, "body", None) == example.body
@@ -93,7 +92,9 @@ def raised(error: MusicAPIError) -> str:
 def refused(example: Example) -> str:
     """The outcome of an error that may come from any endpoint."""
     with pytest.raises(MusicAPIError) as caught:
-        replies.read_submit(replies.answer(example.status, {}, example.raw), call="POST /sonic/create")
+        response.read_submit(
+            response.read_response(example.status, {}, example.raw), call="POST /sonic/create"
+        )
     return raised(caught.value)
 
 
@@ -117,7 +118,7 @@ def test_errors_that_pass_do_not_end_a_poll(example: Example) -> None:
     at = polled_as("sonic")
     assert at is not None
     seen = polls.read_poll(
-        replies.answer(example.status, {}, example.raw), ref=TaskRef("sonic", "t"), polled=at
+        response.read_response(example.status, {}, example.raw), ref=TaskRef("sonic", "t"), polled=at
     )
     assert seen.phase == ("rate_limited" if "wait" in example.outcome else "transient")
     assert not polls.decide(seen, None, age=100, own=False, now=0).final
@@ -156,7 +157,7 @@ def test_a_failed_step_tells_what_can_be_saved() -> None:
     raw = (FOLDER / "sonic-upload-cover-res-cover-failed.json").read_bytes()
     for status in (200, 400, 500):
         with pytest.raises(StepFailedError) as caught:
-            replies.read_submit(replies.answer(status, {}, raw), call="POST /sonic/upload-cover")
+            response.read_submit(response.read_response(status, {}, raw), call="POST /sonic/upload-cover")
         error = caught.value
         assert (error.failed_step, error.clip_id) == ("cover", "cccccccc-0000-4000-8000-000000000001")
         assert error.steps["cover"]["error"] == "Example refusal"

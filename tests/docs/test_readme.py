@@ -98,18 +98,18 @@ def test_every_error_in_the_money_table_exists() -> None:
 
 
 def test_every_call_in_the_readme_exists() -> None:
-    """Methods of families, of the client and of chains, wherever they stand in backquotes."""
-    from musicapi_async import MusicAPI, chains
+    """Methods of families, of the client and of workflows, wherever they stand in backquotes."""
+    from musicapi_async import MusicAPI, workflows
     from musicapi_async.api.families import FAMILIES
 
     prose = TEXT.partition("<!-- coverage -->")[0]
-    named = re.findall(r"\b(sonic|producer|suno|chains|client)\.(\w+)", prose)
+    named = re.findall(r"\b(sonic|producer|suno|workflows|client)\.(\w+)", prose)
     assert len(named) > 40
     for owner, name in named:
         if owner in FAMILIES:
             assert name in FAMILIES[owner].operations(), name
-        elif owner == "chains" or name not in FAMILIES:
-            assert hasattr(chains if owner == "chains" else MusicAPI, name), name
+        elif owner == "workflows" or name not in FAMILIES:
+            assert hasattr(workflows if owner == "workflows" else MusicAPI, name), name
 
 
 def test_every_link_within_the_readme_leads_somewhere() -> None:

@@ -234,14 +234,14 @@ async def test_webhooks_of_the_own_sandbox_go_where_the_service_listens(
     address = Address("http://127.0.0.1:1/api/v1", "sk_test", 1.0)
     settings = Settings(host, 8000, tmp_path, None, 1.0)
     async with client_for(address, settings, "secret-of-the-service") as client:
-        ordered = client._core.webhooks  # pyright: ignore[reportPrivateUsage]
+        ordered = client._resources.webhooks  # pyright: ignore[reportPrivateUsage]
         assert settings.here == here
         assert ordered is not None
         assert ordered.url == f"{here}/webhooks/musicapi"
     async with client_for(
         address, Settings("192.0.2.1", 8000, tmp_path, None, 1.0), "secret-of-the-service"
     ) as client:
-        assert client._core.webhooks is None  # pyright: ignore[reportPrivateUsage]
+        assert client._resources.webhooks is None  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize(

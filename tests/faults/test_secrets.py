@@ -398,7 +398,7 @@ async def test_a_traceback_with_locals_shows_no_secret_of_a_request() -> None:
             with pytest.raises(OutcomeUnknownError) as caught:
                 await call()
             text = "\n".join(rich_traceback(caught.value))
-            assert "Outgoing(" in text
+            assert "PreparedRequest(" in text
             assert is_clean(text), text
 
 

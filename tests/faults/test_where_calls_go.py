@@ -23,6 +23,8 @@ from musicapi_async.sandbox import Sandbox
         "http://192.168.0.7:8000",
         "http://0.0.0.0:8000",
         "HTTP://api.musicapi.ai",
+        "http://128.0.0.1",
+        "http://a.localhost.example",
     ],
 )
 def test_http_beyond_this_machine_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,15 +38,47 @@ def test_http_beyond_this_machine_is_refused(url: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "url", ["http://localhost:1/a", "http://127.0.0.1:1", "http://[::1]:1", "https://a.example"]
+    "url",
+    [
+        "http://localhost:1/a",
+        "http://localhost.:1/a",
+        "http://127.0.0.1:1",
+        "http://127.8.9.10:1",
+        "http://[::1]:1",
+        "http://[::ffff:127.0.0.1]:1",
+        "https://a.example",
+        "https://a.example/v1..2/a;b",
+    ],
 )
 def test_https_and_this_machine_are_taken(url: str) -> None:
     """As for webhooks."""
     assert MusicAPI("k", base_url=url).base_url == url
 
 
+@pytest.mark.parametrize("end", ["?", "#", "/?", "?a=b", "#a", "?#"])
+def test_a_base_url_that_paths_cannot_be_added_to_is_refused(end: str) -> None:
+    """With `?` at its end every call, and the key, would go to the address before it."""
+    with pytest.raises(RequestValidationError, match="base_url"):
+        MusicAPI("k", base_url=f"https://a.example/v1{end}")
+
+
 @pytest.mark.parametrize(
-    "path", ["/api/../v1", "/..", "/./a", "/a/%2e%2e/b", "/a/.%2E/b", "/%252e%252e/a", "/a\\..\\b"]
+    "path",
+    [
+        "/api/../v1",
+        "/..",
+        "/./a",
+        "/a/%2e%2e/b",
+        "/a/.%2E/b",
+        "/%252e%252e/a",
+        "/a\\..\\b",
+        "/a/..%2fb",
+        "/a%2F..%2Fb",
+        "/..%252f..",
+        "/a/..%5cb",
+        "/a/..;/b",
+        "/a/..;v=1",
+    ],
 )
 async def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
     """In base URLs and in raw calls; a dot in a name is no such thing."""

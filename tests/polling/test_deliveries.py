@@ -12,7 +12,7 @@ import pytest
 
 from musicapi_async._wire.looks import Seen
 from musicapi_async._wire.polls import read_poll
-from musicapi_async._wire.replies import answer
+from musicapi_async._wire.response import read_response
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
@@ -86,7 +86,7 @@ class Service:
         self.looks[ref.task_id] += 1
         state = "succeeded" if self.clock.now() >= self.ends[ref.task_id] else "running"
         raw = msgspec.json.encode(body(state))
-        return read_poll(answer(200, {}, raw), ref=ref, polled=polled)
+        return read_poll(read_response(200, {}, raw), ref=ref, polled=polled)
 
     async def wait(self, ref: TaskRef) -> TaskUpdate:
         update = await self.waiter.wait(ref, "all", None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from musicapi_async._wire import replies
+from musicapi_async._wire import response
 from musicapi_async._wire.looks import Seen
 from musicapi_async._wire.polls import read_poll
 from musicapi_async.api.families import polled_as
@@ -47,7 +47,7 @@ async def looks_at(
         await asyncio.sleep(0)
         ages.append(round(clock.now() - begun, 1))
         raw = json.dumps(done if ages[-1] >= done_after else body(ages[-1])).encode()
-        return read_poll(replies.answer(200, headers, raw), ref=ref, polled=polled)
+        return read_poll(response.read_response(200, headers, raw), ref=ref, polled=polled)
 
     waiter = TaskWaiter(look, policy, clock, random.Random(1), polled_of)
     await waiter.wait(TaskRef(family, "t", submitted_at=clock.time(), own=True), "all", 900)

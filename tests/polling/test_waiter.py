@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from musicapi_async._wire import replies
+from musicapi_async._wire import response
 from musicapi_async._wire.looks import Seen
 from musicapi_async._wire.polls import read_poll, unanswered
 from musicapi_async._wire.retry import drawing
@@ -74,7 +74,9 @@ class Service:
         if isinstance(answer, Exception):
             raise answer
         status, body = answer
-        return read_poll(replies.answer(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
+        return read_poll(
+            response.read_response(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled
+        )
 
     def normal(self, age: float) -> tuple[int, Any]:
         if age < self.stream_after:

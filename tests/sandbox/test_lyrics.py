@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicapi_async.sandbox.lyrics import read_lyrics, syllables, upsample_tags, write_lyrics
+from musicapi_async.sandbox.lyric_writer import read_lyrics, syllables, upsample_tags, write_lyrics
 
 
 def test_two_songs_are_written_about_the_description():

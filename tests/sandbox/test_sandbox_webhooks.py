@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from musicapi_async.sandbox import Choices, Durations, Fault
-from musicapi_async.sandbox.deliveries import signature
+from musicapi_async.sandbox.webhook_sender import signature
 
 SECRET = "example-webhook-secret"
 QUICK = Durations(song=(40.0, 0.0), producer=(20.0, 0.0), nuro=(20.0, 0.0), voice=(20.0, 0.0))

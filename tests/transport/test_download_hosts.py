@@ -222,6 +222,17 @@ async def test_a_malformed_link_is_a_download_error(client: MusicAPI, tmp_path: 
     assert "not a link that can be fetched" in str(error)
 
 
+@pytest.mark.parametrize("place", ["", "http://a..b", "http://127.0.0.1:1"])
+async def test_an_error_text_cannot_steer_a_terminal(
+    host: Host, client: MusicAPI, tmp_path: Path, place: str
+) -> None:
+    """A link comes from a server; its control characters and directions of writing are escaped."""
+    host.answer = lambda _: reply(404)
+    told = str(await error_of(client, f"{place or host.url}/\x1b]0;a\x07\u202eb.mp3", tmp_path))
+    assert told.isprintable()
+    assert "/\\x1b]0;a\\x07\\u202eb.mp3" in told
+
+
 async def test_a_malformed_link_stops_no_other_file(host: Host, client: MusicAPI, tmp_path: Path) -> None:
     """The other files of a call are in place when the error comes."""
     with pytest.raises(DownloadError):

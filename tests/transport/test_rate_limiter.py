@@ -688,7 +688,7 @@ def test_long_waits_have_a_reason(caplog: pytest.LogCaptureFixture) -> None:
         "rate": "it waited 8.1 s for the rate limit (1/8s)",
         "pause": "it waited 12.0 s because the service refused the rate of requests",
         "slot": "it waited 6.0 s for other requests to end (1 requests at once)",
-        "permit": "it waited 7.0 s for other tasks to end (1 tasks in flight)",
+        "permit": "it waited 7.0 s for other tasks to end (max_in_flight=1)",
         "short": "",
     }
     assert [record.message.partition(":")[0] for record in caplog.records] == [

@@ -19,7 +19,7 @@ from musicapi_async import (
     Task,
     TaskUpdate,
     Webhooks,
-    chains,
+    workflows,
 )
 from musicapi_async.webhooks import Event, verify
 
@@ -59,9 +59,9 @@ async def right_calls(client: MusicAPI) -> None:
         "https://a.example/b",
     ):
         assert_type(await client.download(files, "out"), list[Path])
-    assert_type(await chains.extend(client, clips[0], mv="sonic-v6", prompt="la"), Task[Clips])
-    assert_type(await chains.extend_full(client, "https://a.example/b", mv="sonic-v6"), Clips)
-    assert_type(await chains.everything(client, clips[0], "out"), chains.Everything)
+    assert_type(await workflows.extend(client, clips[0], mv="sonic-v6", prompt="la"), Task[Clips])
+    assert_type(await workflows.extend_full(client, "https://a.example/b", mv="sonic-v6"), Clips)
+    assert_type(await workflows.everything(client, clips[0], "out"), workflows.Everything)
 
 
 async def webhooks(client: MusicAPI, raw: bytes, headers: dict[str, str]) -> None:
@@ -87,5 +87,5 @@ async def wrong_calls(client: MusicAPI) -> None:
     task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
     await task.wait(until="done")  # type: ignore[arg-type]
     await client.download(5, "out")  # type: ignore[arg-type]
-    await chains.everything(client, "clip id", "out")  # type: ignore[arg-type]
+    await workflows.everything(client, "clip id", "out")  # type: ignore[arg-type]
     await client.wait_all(task)  # type: ignore[call-overload]

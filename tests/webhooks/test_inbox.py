@@ -408,12 +408,28 @@ def test_the_job_key_is_read_from_any_address_without_raising(url: str, key: str
 @pytest.mark.parametrize(
     "url",
     ["http://example.com/hooks", "ftp://example.com", "example.com", "", "https://", "https://a.example/#b",
-     "https://[bad", "https://a.example/" + "x" * 1024],
+     "https://[bad", "https://a.example/" + "x" * 1024, "https://a.example/b c", "https://a.example/b\n"],
 )  # fmt: skip
 def test_an_address_that_the_service_would_not_call_is_refused_at_once(url: str) -> None:
     """Https, not too long, no fragment; http only to this machine."""
     with pytest.raises(RequestValidationError, match="https"):
         Webhooks(url, SECRET)
+
+
+@pytest.mark.parametrize("name", ["job_key=x", "a=b&job_proof=", "job%5Fkey=x"])
+def test_an_address_has_no_job_key_of_its_own(name: str) -> None:
+    """With two of them a delivery would prove neither, and a lost answer would never be found."""
+    with pytest.raises(RequestValidationError, match="job_key"):
+        Webhooks(f"https://a.example/hooks?{name}", SECRET)
+    assert Webhooks("https://a.example/hooks?key=job_key", SECRET).url
+
+
+@pytest.mark.parametrize("secret", [None, b"x" * 16, 16, [SECRET, b"old"], [SECRET, None], "\ud800" * 16])
+def test_a_secret_that_cannot_sign_is_refused_at_once(secret: Any) -> None:
+    """With the name of the option, and without the secret."""
+    with pytest.raises(RequestValidationError, match="webhooks: a secret") as caught:
+        Webhooks(URL, secret)
+    assert "xxxx" not in str(caught.value)
 
 
 @pytest.mark.parametrize("secret", ["", [], [""], ["a", ""], ()])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from musicapi_async._wire import polls, replies
+from musicapi_async._wire import polls, response
 from musicapi_async._wire.polls import Memory, Seen, Verdict, decide
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
@@ -44,7 +44,9 @@ def look(
     assert polled is not None
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return polls.read_poll(
-        replies.answer(status, CIMultiDict(headers or {}), raw), ref=TaskRef(family, "T", kind), polled=polled
+        response.read_response(status, CIMultiDict(headers or {}), raw),
+        ref=TaskRef(family, "T", kind),
+        polled=polled,
     )
 
 
@@ -543,7 +545,7 @@ def test_the_file_of_a_producer_download_is_the_one_asked_for(asked: str, ending
         ref = TaskRef.parse(TaskRef("producer", "T", kind, format=asked).token)
         assert ref is not None
         raw = json.dumps({"code": 200, "data": [links]}).encode()
-        seen = polls.read_poll(replies.answer(200, CIMultiDict(), raw), ref=ref, polled=polled)
+        seen = polls.read_poll(response.read_response(200, CIMultiDict(), raw), ref=ref, polled=polled)
         assert seen.update is not None
         assert seen.update.clips[0].final_url == f"https://cdn.example/a.{wanted}"
         assert seen.update.clips[0].raw == links

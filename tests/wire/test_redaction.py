@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import json
+import time
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from musicapi_async._wire.replies import Answer, error_of
 
 from musicapi_async._wire.redaction import HIDDEN, Redactor
 from musicapi_async.errors import TEXT_LIMIT
@@ -131,3 +133,41 @@ def test_hostile_texts_take_little_time(unit: str) -> None:
     redactor = Redactor(["sk-12345678", "\\" * 20 + "a"])
     text = unit * (4_000_000 // len(unit))
     assert len(redactor.text(text)) <= len(text)
+
+
+@pytest.mark.parametrize(
+    "spelled", ["Secret&sol;Key&plus;0123", "Secret&#x2F;Key&#43;0123", "Secret&#x2F;key&plus;0123"]
+)
+def test_named_entities_of_html_are_spellings(spelled: str) -> None:
+    assert Redactor(["Secret/Key+0123"]).text(f"bad key {spelled}.") == f"bad key {HIDDEN}."
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ["a"] * 1_000_000,
+        [["a", {"b": "c"}]] * 200_000,
+        ["%41" * 1000] * 2000,
+        [{"%41" * 300 + str(at): at} for at in range(10_000)],
+    ],
+    ids=["short texts", "nested", "spelled texts", "long names"],
+)
+def test_an_error_with_millions_of_values_is_copied_in_little_time(body: list[object]) -> None:
+    redactor = Redactor([f"secret-number-{at}" for at in range(64)])
+    begun = time.process_time()
+    error = error_of(
+        Answer(400, {}, {"error": "too long", "of": body}, True, redactor=redactor), call="GET /x"
+    )
+    assert time.process_time() - begun < 5  # 120 s, were each of a million texts searched for each secret
+    assert error.message == "too long"
+    assert error.body["of"][0] is not None
+
+
+def test_a_copy_without_a_limit_is_whole() -> None:
+    """Replies that are stored are copied so: nothing of them may be lost."""
+    notes = [{"pitch": at, "name": "C" * 40} for at in range(30_000)]
+    assert Redactor(["secret-0123456789"]).copy({"notes": notes}) == {"notes": notes}
+
+
+def test_a_secret_of_backslashes_ends() -> None:
+    assert Redactor(["\\" * 10]).text("a \\" + "\\" * 10 + "%41") == f"a {HIDDEN}\\%41"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicapi_async._wire import codec, polls, replies
+from musicapi_async._wire import codec, polls, response
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.replies import Files, Midi, Persona, Upload, Wav
 from musicapi_async.api.results import Clip
@@ -161,7 +161,7 @@ def test_a_finished_poll_with_a_cut_emoji_is_finished() -> None:
     )
     polled = Sonic.operations()["create_music"].polled
     assert polled is not None
-    seen = polls.read_poll(replies.answer(200, {}, raw), ref=TaskRef("sonic", "t"), polled=polled)
+    seen = polls.read_poll(response.read_response(200, {}, raw), ref=TaskRef("sonic", "t"), polled=polled)
     assert seen.phase == "done"
     assert seen.result is not None
     (clip,) = seen.result.clips

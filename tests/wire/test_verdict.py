@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musicapi_async._wire import replies
+from musicapi_async._wire import response
 from musicapi_async._wire.verdict import Outcome, carried_out, verdict
 from musicapi_async.errors import (
     APIConnectionError,
@@ -43,7 +43,7 @@ texts = st.sampled_from(["no", "API QPS limit exceeded", "Queue is full", "not e
 
 def read(status: int, body: dict[str, Any], call: str) -> Any:
     """The error of an answer."""
-    return replies.error_of(replies.answer(status, {}, json.dumps(body).encode()), call=call)
+    return response.error_of(response.read_response(status, {}, json.dumps(body).encode()), call=call)
 
 
 @settings(max_examples=1500)
@@ -122,7 +122,7 @@ def test_a_code_is_a_whole_number_or_digits(code: Any) -> None:
 @pytest.mark.parametrize("status", [400, 404, 429, 301])
 def test_the_status_alone_is_proof(status: int, body: bytes) -> None:
     """A gateway's page refuses, too."""
-    error = replies.error_of(replies.answer(status, {}, body), call=CALLS[0])
+    error = response.error_of(response.read_response(status, {}, body), call=CALLS[0])
     assert verdict(error, sent=True, in_doubt=False).is_free
 
 
@@ -150,7 +150,9 @@ def test_errors_without_an_answer(error: BaseException, sent: bool, outcome: Out
 def test_polls_say_nothing_about_money() -> None:
     """A failure to look at a task is neither a charge nor the proof of none."""
     for status in (400, 404, 429, 500, 504):
-        error = replies.error_of(replies.answer(status, {}, b"{}"), call="GET /sonic/task/t", task_id="t")
+        error = response.error_of(
+            response.read_response(status, {}, b"{}"), call="GET /sonic/task/t", task_id="t"
+        )
         assert not error.may_have_been_charged
         assert not error.not_charged
         assert "harged" not in str(error)
@@ -159,5 +161,5 @@ def test_polls_say_nothing_about_money() -> None:
 def test_a_refusal_that_names_work_is_never_sent_again() -> None:
     """Whatever its status."""
     for body in (*NAMED, *WORKED):
-        assert carried_out(replies.answer(429, {}, json.dumps(body).encode()), CALLS[0])
-    assert not carried_out(replies.answer(429, {}, b'{"error":"slow"}'), CALLS[0])
+        assert carried_out(response.read_response(429, {}, json.dumps(body).encode()), CALLS[0])
+    assert not carried_out(response.read_response(429, {}, b'{"error":"slow"}'), CALLS[0])

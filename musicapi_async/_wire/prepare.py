@@ -1,0 +1,280 @@
+"""From an operation, or from a bare path, to the request that is sent: checked, encoded, with its limits.
+
+Pure: nothing is sent or waited for here. What a request may cost (`kind`), the lane that it queues in, and
+the time for one attempt follow from the declaration of its operation; a path that no operation declares is
+taken to cost credits and to make tasks.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import FrameType
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import msgspec
+
+from ..api.families import FAMILIES
+from ..api.handle import TaskRef
+from ..api.operation import Operation
+from ..api.producer import RETIRED
+from ..api.request import SECRET, Request, body, check_secrets, refuse, secrets_of, violations
+from ..errors import RequestValidationError
+from ..options import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options, leaves_folder
+from . import codec
+from .retry import MethodKind
+
+MOST_PATHS: Final = 1024
+"""Polls of tasks that are kept prepared: 0.6 MB at most."""
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+"""Methods of untyped calls."""
+
+PACKAGE: Final = __name__.partition(".")[0]
+
+PathOf = Callable[[str], str]
+"""Gives the path at a host of a declared path: sister hosts may have another word in it."""
+
+
+class PreparedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that is ready to be sent.
+
+    `call` names it in errors and logs, such as `POST /sonic/create`. `family` and `operation` are those of
+    the declaration, '' for an untyped call; `model`, `format` are what a create asks for. `instead` is what
+    to use where the service has retired the endpoint or the task type. `attempt_timeout` is in seconds.
+    """
+
+    method: str
+    path: str
+    call: str
+    kind: MethodKind
+    lane: str
+    params: Mapping[str, str] | None = None
+    body: bytes | None = None
+    attempt_timeout: float = ATTEMPT_TIMEOUT
+    secrets: tuple[str, ...] = ()
+    family: str = ""
+    operation: str = ""
+    model: str = ""
+    format: str = ""
+    instead: str | None = None
+
+    def task(self, task_id: str, submitted_at: float) -> TaskRef:
+        """Return what identifies the task that this request made at `submitted_at`, a Unix time."""
+        return TaskRef(
+            self.family or self.call.partition(" /")[2].partition("/")[0],
+            task_id,
+            self.operation,
+            submitted_at,
+            model=self.model,
+            own=True,
+            format=self.format,
+        )
+
+    @property
+    def recorded_call(self) -> str:
+        """The call with its parameters but without secrets, as a job store keeps it."""
+        params = {name: value for name, value in (self.params or {}).items() if name not in SECRET}
+        return f"{self.call}?{urlencode(params)}" if params else self.call
+
+    def __repr__(self) -> str:
+        return f"PreparedRequest({self.call!r}, kind={self.kind!r}, lane={self.lane!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The fields without the body and the secrets in it, as in `repr`."""
+        return [("call", self.call), ("kind", self.kind), ("lane", self.lane)]
+
+
+def prepare(
+    operation: Operation[Any, Any], request: Request, options: Options, path_of: PathOf
+) -> PreparedRequest:
+    """Return the request of an operation.
+
+    Args:
+        operation: the declared endpoint.
+        request: its arguments.
+        options: those of the client view.
+        path_of: gives the path at this host.
+
+    Raises:
+        RequestValidationError: the service would refuse the request. With `validate="warn"` a broken rule is
+            a warning at the line that awaits the call.
+    """
+    call = operation.call_name
+    path = path_of(operation.path)
+    values: dict[str, Any] = {}
+    if request.__struct_fields__:  # one without fields, such as for the balance, costs 2 µs less
+        check(request, call, options)
+        values = body(request)
+        if "{" in path:
+            path = fill_path(path, values)
+    data: bytes | None = None
+    kind: MethodKind = "get"
+    instead = operation.replacement
+    if operation.method != "GET":
+        fields = {**values, **(options.extra_body or {})}
+        data = _encode(codec.encode, fields, call, "the body")
+        kind = "create" if operation.charges and not operation.resend else "repeatable"
+        if options.extra_body is not None:
+            instead = instead or _instead(path, options.extra_body)
+    model, wanted = values.get("mv"), values.get("format")
+    return PreparedRequest(
+        method=operation.method,
+        path=path,
+        call=call,
+        kind=kind,
+        lane="submit" if operation.submits else "call",
+        body=data,
+        attempt_timeout=options.attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
+        secrets=secrets_of(data, call),
+        family=operation.family.word,
+        operation=operation.name,
+        model=model if operation.submits and isinstance(model, str) else "",
+        format=wanted if operation.submits and isinstance(wanted, str) else "",
+        instead=instead,
+    )
+
+
+def prepare_raw(  # noqa: PLR0917 - what the caller gave, and where
+    method: str,
+    path: str,
+    options: Options,
+    json: object,
+    params: Mapping[str, object] | None,
+    path_of: PathOf = str,
+) -> PreparedRequest:
+    """Return the request of an untyped call; see `MusicAPI.request`.
+
+    Raises `RequestValidationError` for a method, path, body or parameter that cannot be sent.
+    """
+    verb = method.upper()
+    if verb not in METHODS:
+        raise RequestValidationError(
+            f"method: one of {', '.join(METHODS)}, got {method!r}", field="method", value=repr(method)
+        )
+    parts = urlsplit(path)
+    odd = any(not "!" <= character <= "~" for character in path)  # white space, control, not ASCII
+    if parts.scheme or parts.netloc or parts.fragment or odd or not path.startswith("/") or "\\" in path:
+        raise RequestValidationError(
+            "path: a path below the base URL such as '/sonic/batch'", field="path", value=repr(path[:80])
+        )
+    query: dict[str, str] = {}
+    for name, value in (params or {}).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RequestValidationError(f"params: {name} is not finite", field="params")
+        if value is not None:
+            query[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    if leaves_folder(parts.path):
+        raise RequestValidationError(
+            "path: one without '..' and '%2e', which could lead out of the API",
+            field="path",
+            value=repr(path[:80]),
+        )
+    call = f"{verb} {parts.path}"
+    known = _declared(path_of).get(call)
+    creates = verb != "GET" and (known is None or known.submits)  # an unknown path may make tasks
+    data = None if json is None else encode_any(json, call)
+    in_query = [value for name, value in (*parse_qsl(parts.query), *query.items()) if name in SECRET]
+    return PreparedRequest(
+        method=verb,
+        path=path,
+        call=call,
+        kind="get" if verb == "GET" else "create",
+        lane="submit" if creates else "call",
+        params=query or None,
+        body=data,
+        attempt_timeout=options.attempt_timeout or (known and known.attempt_timeout) or ATTEMPT_TIMEOUT,
+        secrets=secrets_of(data, call) + check_secrets(in_query, call),
+        instead=_instead(path, json),
+    )
+
+
+@lru_cache(maxsize=MOST_PATHS)
+def prepare_poll(path: str, task_id: str, attempt_timeout: float | None) -> PreparedRequest:
+    """Return the request of a poll: `path` with the task's id in it. Polls repeat, so it is kept."""
+    filled = fill_path(path, {"task_id": task_id})
+    return PreparedRequest(
+        method="GET",
+        path=filled,
+        call=f"GET {filled}",
+        kind="get",
+        lane="poll",
+        attempt_timeout=attempt_timeout or POLL_TIMEOUT,
+    )
+
+
+BALANCE: Final = PreparedRequest(
+    method="GET", path="/get-credits", call="GET /get-credits", kind="get", lane="call"
+)
+"""The query for the credits of the account."""
+
+
+def fill_path(path: str, values: Mapping[str, Any]) -> str:
+    """Return `/sonic/task/{task_id}` with the id percent-encoded, whatever characters it has."""
+    for name, value in values.items():
+        mark = "{" + name + "}"
+        if mark in path:
+            text = quote(str(value), safe="")
+            path = path.replace(mark, text if text.strip(".") else text.replace(".", "%2E"))
+    return path
+
+
+def encode_any(json: object, call: str) -> bytes:
+    """Return any JSON value as bytes; `RequestValidationError` for what is none."""
+    return _encode(msgspec.json.encode, json, call, "json:")
+
+
+def _encode(encode: Callable[[Any], bytes], value: object, call: str, what: str) -> bytes:
+    try:
+        return encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestValidationError(f"{what} cannot be sent as JSON: {error}", call=call) from error
+
+
+@lru_cache(maxsize=16)  # one for each client, and few have a word of their own in the paths
+def _declared(path_of: PathOf) -> Mapping[str, Operation[Any, Any]]:
+    """The operations by call, as they are at this host: those of one call have the same limits."""
+    operations = [one for family in FAMILIES.values() for one in family.operations().values()]
+    return {f"{one.method} {path_of(one.path)}": one for one in operations}
+
+
+def _instead(path: str, fields: object) -> str | None:
+    """The advice for a task type that Producer has retired; no typed call asks for one."""
+    if not (path.startswith("/producer/") and isinstance(fields, Mapping)):
+        return None
+    kind = cast("Mapping[object, object]", fields).get("task_type")
+    return RETIRED.get(kind) if isinstance(kind, str) else None
+
+
+# --- checks and warnings ----------------------------------------------------------------------------------
+
+
+def check(request: Request, call: str, options: Options) -> None:
+    """Refuse a request that breaks a rule, or warn at the caller's line, as `options.validate` says."""
+    if options.validate == "off":
+        return
+    found = violations(request)
+    if found and options.validate == "error":
+        raise refuse(found, call)
+    for violation in found:
+        warn(f"{call}: {violation}")
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the caller's line: the first one outside this package that waits for the call.
+
+    A task of its own would cut the stack, so warnings are issued before one begins.
+    """
+    warnings.warn(text, category, stacklevel=outside()[0] - 1)
+
+
+def outside() -> tuple[int, FrameType | None]:
+    """Return the first frame outside this package, and how many frames it is above this one."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
+        level, frame = level + 1, frame.f_back
+    return level, frame

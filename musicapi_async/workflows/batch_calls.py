@@ -1,0 +1,280 @@
+"""The paid calls of a batch: the steps of the engine, under job keys that follow from the manifest.
+
+What keeps a batch from paying twice is the job store in its folder: doing everything again after a crash
+sends only what was never sent. A call waits for the budget, and is not made once the batch is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from ..api.handle import Task
+from ..api.request import body
+from ..api.results import Result
+from ..client import MusicAPI
+from ..errors import (
+    AuthenticationError,
+    InsufficientCreditsError,
+    MusicAPIError,
+    RequestValidationError,
+    SubscriptionRequiredError,
+    TaskFailedError,
+)
+from ..jobs import Job, JobRequest, SQLiteStore
+from ..jobs.job_request import DELIVERY, difference, request_of
+from .batch_progress import Tally
+from .budget import Budget, BudgetExceeded, is_charged
+from .manifest import SOURCES, Song
+from .steps import Step, Workflow
+
+log: Final = logging.getLogger("musicapi_async")
+
+R = TypeVar("R")
+T = TypeVar("T", bound=Result)
+
+HALTING: Final = (AuthenticationError, InsufficientCreditsError, SubscriptionRequiredError)
+"""Errors that every further create would meet, too: the batch stops submitting."""
+STOPPED: Final = "not submitted: the batch was stopped"
+STOPPED_POLL: Final = 0.05
+"""Seconds between polls of a job that was under way when the batch was stopped."""
+
+
+class NotSubmitted(Exception):
+    """A call was not made in this run; the text says why."""
+
+
+class BatchCalls:
+    """Makes the paid calls of one run.
+
+    Args:
+        client: A view whose store is `store`.
+        store: The job store in the folder.
+        budget: Lets calls through while it lasts.
+        tally: Counts what was submitted.
+        stop: Set when nothing more is to be submitted.
+        max_in_flight: Tasks that run at once.
+        retry_failed: Send failed jobs again, with new fields if they were changed.
+    """
+
+    def __init__(
+        self,
+        client: MusicAPI,
+        store: SQLiteStore,
+        budget: Budget,
+        tally: Tally,
+        stop: asyncio.Event,
+        *,
+        max_in_flight: int,
+        retry_failed: bool,
+    ) -> None:
+        self.client: Final = client
+        self.store: Final = store
+        self.budget: Final = budget
+        self.max_in_flight: Final = max_in_flight
+        self.permits: Final = asyncio.Semaphore(max_in_flight)
+        self.retry_failed: Final = retry_failed
+        self.halted = ""
+        self.disk_failed = False
+        self._tally: Final = tally
+        self._stop: Final = stop
+        self._balance_before: asyncio.Task[float | None] | None = None
+        self._spent_before = 0.0
+
+    # --- money ---------------------------------------------------------------------------------------------
+
+    async def restore_budget(self) -> None:
+        """Count what earlier runs on the folder have spent."""
+        if self.budget.limit is None:
+            return
+        for job in await self.store.jobs():
+            if is_charged(job):
+                self.budget.charge(job.request.kind, job.key)
+        self._spent_before = self.budget.spent
+
+    async def spent_now(self) -> float | None:
+        """Return the credits that this run has cost.
+
+        With a budget by its prices; else by the balance, which other calls of the account move, too. None if
+        the balance cannot be read.
+        """
+        if self.budget.limit is not None:
+            return self.budget.spent - self._spent_before
+        if self._balance_before is None:
+            return 0.0
+        before, after = await self._balance_before, await self._balance()
+        return before - after if before is not None and after is not None else None
+
+    async def _balance(self) -> float | None:
+        try:
+            return (await self.client.credits()).total
+        except MusicAPIError as error:
+            log.warning("the balance cannot be read, so what the run costs is unknown: %s", error)
+            return None
+
+    async def _note_balance(self) -> None:
+        """Read the balance before the first paid call, which waits for it."""
+        if self.budget.limit is None:
+            if self._balance_before is None:
+                self._balance_before = asyncio.ensure_future(self._balance())
+            await asyncio.shield(self._balance_before)
+
+    def close(self) -> None:
+        """Stop reading the balance, if the run ended before it was there."""
+        if self._balance_before is not None:
+            self._balance_before.cancel()
+
+    # --- calls ---------------------------------------------------------------------------------------------
+
+    def halt(self, reason: str, *, by_disk: bool = False) -> None:
+        """Submit nothing more; what is about to leave still does."""
+        if not self.halted:
+            self.halted, self.disk_failed = reason, by_disk
+            self._tally.halted = True
+            log.warning("the batch submits nothing more: %s", reason)
+
+    def request(self, step: Step[Any]) -> JobRequest:
+        """Return the request of a step as its job records it."""
+        fields = {**body(step.request), **(self.client.options.extra_body or {})}
+        return request_of(self.client.base_url, step.operation.call_name, msgspec.json.encode(fields))
+
+    async def key_for(self, step: Step[Any], key: str) -> str:
+        """Return the job key of a step: `key`, or another one if its job failed with other fields.
+
+        The fields of a failed job may be corrected. Then it is sent under a key that follows from its new
+        fields, if failed jobs are sent again, and was if there is a job under that key.
+        """
+        job = await self.store.get(key)
+        if job is None or job.state != "failed":
+            return key
+        now = self.request(step)
+        if job.request.base_url != now.base_url or not difference(job.request, now):
+            return key
+        fields = {name: value for name, value in now.fields.items() if name not in DELIVERY}
+        digest = hashlib.sha256(now.call.encode() + msgspec.json.encode(fields, order="sorted")).hexdigest()
+        corrected = f"{key}~{digest[:12]}"
+        is_known = self.retry_failed or await self.store.get(corrected) is not None
+        return corrected if is_known else key
+
+    async def make(self, step: Step[R], key: str) -> R:
+        """Return what the job of a step stands for; it is sent now if it never was.
+
+        Raises `NotSubmitted` if the batch is stopped or halted, or the budget is used up; what the call
+        raises.
+        """
+        job = await self.store.get(key)
+        view = self.client.with_options(job_key=key)
+        resubmits = job is not None and job.state == "failed" and self.retry_failed
+        if job is not None and not resubmits:
+            return await step.send(view)  # paid for before, or of unknown outcome
+        if self.halted or self._stop.is_set():
+            raise NotSubmitted(self.halted or STOPPED)
+        await self._note_balance()
+        try:
+            async with self.budget.pay(step.operation.name, key):
+                call: Coroutine[Any, Any, R] = self._resubmit(step, key) if resubmits else step.send(view)
+                made = await self._unless_stopped(call, step, view, job)
+        except BudgetExceeded as error:
+            self.halt(str(error))
+            raise NotSubmitted(self.halted) from None
+        except HALTING as error:
+            self.halt(str(error))
+            raise NotSubmitted(self.halted) from error
+        self._tally.submitted += 1
+        self._tally.report()
+        return made
+
+    async def _resubmit(self, step: Step[Any], key: str) -> Any:
+        try:
+            return await self.client.resubmit(key, webhook_secret=step.fields.get("webhook_secret"))
+        except RequestValidationError as error:  # not sent, so what is known of it stays as it is
+            raise NotSubmitted(str(error)) from error
+
+    async def _unless_stopped(
+        self, call: Coroutine[Any, Any, R], step: Step[R], view: MusicAPI, before: Job | None
+    ) -> R:
+        """Await a call, unless the batch is stopped before it leaves.
+
+        Args:
+            call: The call.
+            step: Its step, which returns what a call that did leave has made, and sends nothing then.
+            view: The client with the job key.
+            before: The job as it was before the call.
+
+        Raises:
+            NotSubmitted: The batch was stopped before the call left.
+        """
+        sending = asyncio.ensure_future(call)
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({sending, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                return await sending
+            sending.cancel()
+            await asyncio.wait({sending})
+            if not sending.cancelled():
+                return await sending
+            key = view.options.job_key or ""
+            attempts = before.attempts if before is not None else 0
+            while (job := await self.store.get(key)) is not None and job.attempts > attempts:
+                if job.state not in ("reserved", "sent"):
+                    return await step.send(view)  # its answer came after all
+                await self.client.clock.sleep(STOPPED_POLL)
+            raise NotSubmitted(STOPPED)
+        finally:
+            sending.cancel()
+            stopped.cancel()
+
+
+class SongWorkflow(Workflow):
+    """The steps of one song, or those that follow for one of its clips, in a batch.
+
+    Their checkpoint is the job store, so the one in memory is new for every run. `name` is that of the step
+    in the manifest, '' for the song itself.
+    """
+
+    def __init__(self, calls: BatchCalls, song: Song, name: str = "") -> None:
+        super().__init__(calls.client)
+        self.calls: Final = calls
+        self.last_task: Task[Any] | None = None
+        self.ended_at = 0.0
+        self._song: Final = song
+        self._name: Final = name
+        self._keys: Final[dict[str, str]] = {}
+
+    async def job_key(self, step: Step[Any]) -> str:
+        """Return the job key of a step, which follows from the manifest."""
+        key = self._song.key
+        if self._name:
+            clip_id = next(step.fields[field] for field in SOURCES if field in step.fields)
+            key = self._song.step_key(self._name, clip_id, step.operation.name)
+        return await self.calls.key_for(step, key)
+
+    async def send(self, step: Step[R], key: str) -> R:
+        """Make the call of a step, within the budget."""
+        self._keys[step.name] = key
+        made = await self.calls.make(step, key)
+        self.ended_at = self.client.clock.time()
+        return made
+
+    async def result(self, step: Step[Task[T]], timeout: float | None = None) -> T:
+        """Run a step to its end, within the tasks that may run at once."""
+        async with self.calls.permits:
+            return await super().result(step, timeout)
+
+    async def wait(self, step: Step[Any], task: Task[T], timeout: float | None = None) -> T:
+        """Wait for the task of a step, and count what the service gives back if it fails."""
+        self.last_task = task
+        try:
+            return await super().wait(step, task, timeout)
+        except TaskFailedError as error:
+            if error.refunded is not False:
+                self.calls.budget.refund(self._keys[step.name])
+            raise
+        finally:
+            self.ended_at = self.client.clock.time()

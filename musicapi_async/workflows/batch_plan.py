@@ -1,0 +1,163 @@
+"""The plan of a batch: what a run would do and cost, found without sending anything."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from .._transport.rate import Rate
+from ..jobs import Job, SQLiteStore
+from .batch_folder import BatchFolder
+from .budget import price_name, prices_by_operation, spent_by
+from .manifest import Manifest, operation_of
+
+MAX_IN_FLIGHT: Final = 64
+"""Tasks submitted and not yet ended; at the documented rate about 40 songs run at once."""
+CLIPS: Final = 2
+"""Clips of a song; the service usually makes two."""
+RATE_LIMIT: Final = "1/3s"
+"""Creates per time on a standard account (documented)."""
+TASK_SECONDS: Final = 120.0
+"""Seconds that a task takes, in the middle of the one to four minutes that users report."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Songs of a manifest by what a run would do with them, how long it would take, and what it would cost.
+
+    `songs` in all; `settled` need nothing; `going_on` were submitted and are waited for; `unknown` wait for
+    a decision (`musicapi jobs`); `new` are submitted. `creates` tasks and `calls` other paid calls are
+    expected, with two clips for each song; `rate_limit` is that of the creates ('none' without one),
+    `seconds` the expected time. `cost` is in credits, for the calls whose prices are known (None: no price
+    is); `unpriced` counts the others by the names of steps. `spent` is what the folder has cost so far, by
+    the same prices; `over_budget` says that both together pass the `budget`.
+    """
+
+    songs: int
+    settled: int
+    going_on: int
+    unknown: int
+    new: int
+    creates: int
+    calls: int
+    steps: dict[str, int]
+    rate_limit: str
+    seconds: float
+    cost: float | None = None
+    unpriced: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    spent: float = 0.0
+    budget: float | None = None
+    over_budget: bool = False
+
+
+async def plan_batch(
+    manifest: Manifest,
+    out: str | os.PathLike[str],
+    *,
+    retry_failed: bool = False,
+    rate_limit: Rate | str | None = RATE_LIMIT,
+    max_in_flight: int = MAX_IN_FLIGHT,
+    budget: float | None = None,
+    prices: Mapping[str, float] | None = None,
+) -> Plan:
+    """Return what `run_batch` would do now with this manifest and folder. Free, sends and writes nothing.
+
+    Args:
+        manifest: The songs.
+        out: The folder of the batch; it need not be there.
+        retry_failed: As for `run_batch`.
+        rate_limit: That of the client, such as '20/10s'; None: no limit.
+        max_in_flight: As for `run_batch`.
+        budget: Credits for the whole folder, to hold the cost against.
+        prices: Credits by the name of a step or an operation, beside those that the folder has.
+
+    Returns:
+        The plan.
+
+    Raises:
+        RequestValidationError: A price is of no step or song.
+        ValueError: The rate is malformed.
+    """
+    if isinstance(rate_limit, str):
+        rate_limit = Rate.parse(rate_limit)
+    folder = BatchFolder(out)
+    known_prices = {**folder.prices(), **prices_by_operation(prices)}
+    jobs: list[Job] = []
+    if folder.store_path.exists():
+        store = SQLiteStore(folder.store_path)
+        jobs = await store.jobs()
+        await store.aclose()
+    known = {job.key: job.state for job in jobs}
+    sent = _sent_steps(jobs, retry_failed=retry_failed)
+    settled = going_on = unknown = new = 0
+    steps: Counter[str] = Counter()
+    creates: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    depth = 1
+    for song in manifest.songs:
+        record = folder.record(song)
+        if record is not None and not record.open and not (retry_failed and any(record.faults)):
+            settled += 1
+            continue
+        state = known.get(song.key, "reserved")
+        if state in ("ambiguous", "sent"):
+            unknown += 1
+            continue
+        if state == "reserved" or (state == "failed" and retry_failed):
+            new += 1
+            creates[song.operation] += 1
+        else:
+            going_on += 1
+        times = CLIPS if song.clips == "all" else 1
+        for step in song.steps:
+            key = f"{song.id}/{step.name}"
+            wanted = max(0, times - sent[key, step.operation])
+            steps[step.name] += wanted
+            submits = operation_of(song, step).submits
+            (creates if submits else calls)[step.operation] += wanted
+            if step.name == "extend":
+                joins = times * (CLIPS if times > 1 else 1)
+                creates["concat_music"] += max(0, joins - sent[key, "concat_music"])
+            if submits:
+                depth = max(depth, 3 if step.name == "extend" else 2)
+    spent = spent_by(jobs, known_prices)
+    count = creates.total()
+    apart = max(1 / rate_limit.per_second if rate_limit is not None else 0.0, TASK_SECONDS / max_in_flight)
+    seconds = count * apart + depth * TASK_SECONDS if count or going_on else 0.0
+    priced = {name: number for name, number in (creates + calls).items() if name in known_prices}
+    cost = sum(known_prices[name] * number for name, number in priced.items()) if known_prices else None
+    return Plan(
+        songs=len(manifest.songs),
+        settled=settled,
+        going_on=going_on,
+        unknown=unknown,
+        new=new,
+        creates=count,
+        calls=calls.total(),
+        steps=dict(+steps),
+        rate_limit="none" if rate_limit is None else str(rate_limit),
+        seconds=seconds,
+        cost=cost,
+        unpriced={
+            price_name(name): number
+            for name, number in (creates + calls).items()
+            if cost is not None and name not in known_prices
+        },
+        spent=spent,
+        budget=budget,
+        over_budget=budget is not None and cost is not None and spent + cost > budget,
+    )
+
+
+def _sent_steps(jobs: Iterable[Job], *, retry_failed: bool) -> Counter[tuple[str, str]]:
+    """Count the jobs of steps that are not sent again, by song with step and by operation."""
+    found: Counter[tuple[str, str]] = Counter()
+    for job in jobs:
+        song_and_step, _, rest = job.key.rpartition("/")
+        song_and_step = song_and_step.rpartition("/")[0]
+        if job.state != "reserved" and not (job.state == "failed" and retry_failed):
+            found[song_and_step, rest.partition("~")[0]] += 1
+    return found

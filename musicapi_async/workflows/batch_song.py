@@ -1,0 +1,332 @@
+"""One song of a batch: submitted, waited for, fetched, and the steps that follow for its clips."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+import msgspec
+
+from ..api.handle import Task
+from ..api.results import Clip, Clips, Result
+from ..errors import (
+    BadRequestError,
+    DownloadError,
+    EndpointRetiredError,
+    JobKeyConflictError,
+    JobStoreError,
+    MusicAPIError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    RequestValidationError,
+    TaskFailedError,
+)
+from . import step_files
+from .batch_calls import HALTING, BatchCalls, NotSubmitted, SongWorkflow
+from .batch_folder import BatchFolder, ClipRecord, SongRecord, StepRecord
+from .batch_progress import Tally
+from .extend_and_cover import full_songs
+from .manifest import NEEDS_SINGING, Song, SongStep, operation_of
+from .steps import Step
+
+log: Final = logging.getLogger("musicapi_async")
+
+SETTLING: Final = (
+    TaskFailedError,
+    RequestValidationError,
+    BadRequestError,
+    PermissionDeniedError,
+    NotFoundError,
+    EndpointRetiredError,
+)
+"""Errors that settle a song or a step as failed. All others say nothing of it: the next run continues it.
+
+`JobKeyConflictError` is none of them: it says that something was sent before, so it may be paid for.
+"""
+CONFLICT_HINT: Final = "Give it as it was in the run that sent it: what was paid for is still there."
+DISK_HINT: Final = "What was paid for is recorded: free the disk and run the same command again."
+
+
+def disk_fault(error: OSError, folder: Path) -> str:
+    """Return what the disk refused, and where."""
+    return f"could not write {error.filename or folder}: {error.strerror or error}"
+
+
+def _is_of_the_disk(error: MusicAPIError) -> bool:
+    cause = error.__cause__  # a TimeoutError is an OSError, too
+    return (
+        isinstance(error, DownloadError)
+        and isinstance(cause, OSError)
+        and not isinstance(cause, TimeoutError)
+    )
+
+
+def core(error: MusicAPIError) -> str:
+    """Return what happened without the song that it happened to: equal reasons are reported once."""
+    status = getattr(error, "status", None)
+    text = f"{error.message.rstrip('.')} (HTTP {status})" if status else error.message
+    return text.replace(error.task_id, "the task") if error.task_id else text
+
+
+def _left_for_later(error: MusicAPIError) -> str:
+    """Return why a song is left, and what is paid for; without its own ids and links where it can be."""
+    if isinstance(error, DownloadError):
+        link = error.url.partition("?")[0]
+        text = error.message.replace(link, f"a file from {urlsplit(link).netloc}") if link else error.message
+        return f"{text.rstrip('.')}; paid for and made"
+    return f"{core(error).rstrip('.')}; paid for and still running" if error.task_id else str(error)
+
+
+class SongOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a song ended in a run: its `record` if it is settled, else why it is `left`, and the job keys of
+    `unknown` outcome with the whole texts."""
+
+    record: SongRecord | None = None
+    left: str = ""
+    unknown: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+
+
+class BatchSong:
+    """One song on its way through a run.
+
+    Args:
+        song: The row of the manifest.
+        calls: Makes the paid calls.
+        folder: Where files and record go.
+        tally: Where the song is counted.
+        before: Its record of an earlier run.
+        tags: Write ID3 tags into the files.
+        waveforms: Read wave forms for the report.
+    """
+
+    def __init__(
+        self,
+        song: Song,
+        calls: BatchCalls,
+        folder: BatchFolder,
+        tally: Tally,
+        *,
+        before: SongRecord | None = None,
+        tags: bool,
+        waveforms: bool,
+    ) -> None:
+        self.song: Final = song
+        self.place = "submitting"
+        self._calls: Final = calls
+        self._client: Final = calls.client
+        self._folder: Final = folder
+        self._tally: Final = tally
+        self._before: Final = before
+        self._tags: Final = tags
+        self._waveforms: Final = waveforms
+        self._began: float | None = None
+        self._unknown: Final[dict[str, str]] = {}
+        self._now: Final = calls.client.clock.time
+        self._record: Final = SongRecord(
+            id=song.id,
+            line=song.line,
+            operation=f"{song.family}.{song.operation}",
+            title=song.title,
+            fields=song.fields,
+            state="done",
+            queued_at=calls.client.clock.time(),
+        )
+
+    async def settle(self) -> SongOutcome:
+        """Bring the song to its end, as far as this run can.
+
+        An error that is not of the job store concerns this song alone. Raises `JobStoreError`.
+        """
+        record = self._record
+        try:
+            if self._before is not None and not self._before.open:
+                # A run that is killed after this has paid for it again: the old record must not hide that.
+                await self._save(msgspec.structs.replace(self._before, open=True))
+            clips = await self._made()
+            if clips is not None:
+                await self._take(clips)
+            await self._save(record)
+        except JobStoreError:
+            raise
+        except Exception as error:
+            left = self._left(error)
+            if any(record.files):  # the report shows what is there
+                record.open = True
+                with suppress(OSError):
+                    await self._save(record)
+            return SongOutcome(left=left, unknown=self._unknown)
+        if self._began is not None:
+            self._tally.run_settled(self._began)
+        return SongOutcome(record=record)
+
+    async def _save(self, record: SongRecord) -> None:
+        await anyio.to_thread.run_sync(self._folder.save, record)
+
+    def _left(self, error: Exception) -> str:
+        """Return why the song is not settled, and halt the batch where that concerns all songs."""
+        match error:
+            case NotSubmitted():
+                return str(error)
+            case OutcomeUnknownError():
+                self._unknown[error.job_key or self.song.key] = str(error)
+                return ""
+            case JobKeyConflictError():
+                error.hint = CONFLICT_HINT  # with another key it would be paid for again
+                return str(error)
+            case MusicAPIError() if isinstance(error, HALTING):
+                self._calls.halt(str(error))
+                return str(error)
+            case MusicAPIError() if _is_of_the_disk(error):
+                self._calls.halt(str(error), by_disk=True)  # the next file could not be written either
+                return str(error)
+            case MusicAPIError():
+                return _left_for_later(error)
+            case OSError():
+                reason = f"{disk_fault(error, self._folder.out)}. {DISK_HINT}"
+                self._calls.halt(reason, by_disk=True)
+                return reason
+            case _:
+                log.error("song %r: unexpected error", self.song.id, exc_info=error)
+                return f"unexpected {type(error).__name__}: {error}; what was paid for is recorded"
+
+    def _move(self, place: str) -> None:
+        if place == "running" and self._began is None:
+            self._began = self._tally.run_began()
+        self._tally.move(self.place, place)
+        self.place = place
+
+    async def _made(self) -> Clips | None:
+        """Return the clips of the song; None if it failed."""
+        record, song = self._record, self.song
+        workflow = SongWorkflow(self._calls, song)
+        step: Step[Task[Result]] = Step("song", operation_of(song), song.fields, song.family)
+        try:
+            async with self._calls.permits:
+                task = await workflow.task(step)
+                self._move("running")
+                try:
+                    result = await workflow.wait(step, task)
+                finally:
+                    self._move("fetching")
+        except HALTING:
+            raise
+        except SETTLING as error:
+            record.state, record.error, record.reason = "failed", str(error), core(error)
+            record.task_id = error.task_id or ""
+            record.ended_at = self._now()
+            if isinstance(error, TaskFailedError):
+                record.refunded = error.refunded
+            return None
+        record.task_id, record.submitted_at = task.task_id, task.ref.submitted_at
+        record.ended_at = workflow.ended_at
+        return result.clips
+
+    # --- files and steps -----------------------------------------------------------------------------------
+
+    async def _take(self, clips: Clips) -> None:
+        """Fetch the clips, and run the steps of those that they are wanted for. Raises the first error when
+        all have ended."""
+        record = self._record
+        record.clips = [_clip_record(clip) for clip in clips]
+        pairs = [pair for pair in zip(clips, record.clips, strict=True) if pair[0].is_succeeded]
+        if pairs:
+            record.title = pairs[0][0].title or record.title
+        work: list[Coroutine[Any, Any, None]] = [self._fetch(clip, about) for clip, about in pairs]
+        chosen = pairs[:1] if self.song.clips == "first" else pairs
+        work += [self._step(step, clip, about) for clip, about in chosen for step in self.song.steps]
+        ended = await asyncio.gather(*work, return_exceptions=True)
+        order = {step.name: index for index, step in enumerate(self.song.steps)}
+        for _, about in chosen:
+            about.steps.sort(key=lambda step: order[step.name])
+        errors = [error for error in ended if isinstance(error, BaseException)]
+        for error in errors:
+            if isinstance(error, OutcomeUnknownError):
+                self._unknown[error.job_key or self.song.key] = str(error)
+        for error in errors:
+            raise error
+        record.fetched_at = self._now()
+
+    async def _fetch(self, clip: Clip, about: ClipRecord) -> None:
+        """Fetch a clip and its cover, with tags, metadata and wave form."""
+        folder = self._folder
+        (path,) = await self._client.download(clip, folder.out, name=step_files.BY_CLIP)
+        metadata = {"id": self.song.id, "operation": self._record.operation, "request": self.song.fields}
+        metadata["task_id"] = self._record.task_id
+        if self._tags:
+            await anyio.to_thread.run_sync(step_files.write_tags, path, clip)
+        await anyio.to_thread.run_sync(step_files.write_metadata, path, clip, metadata)
+        about.file = folder.relative(path)
+        if clip.image_url:
+            try:
+                cover = step_files.linked(clip, clip.image_url)
+                (image,) = await self._client.download(cover, folder.out / "covers", name="{clip_id}")
+                about.cover = folder.relative(image)
+            except DownloadError as error:
+                if _is_of_the_disk(error):
+                    raise
+                log.warning("no cover of clip %s: %s", clip.clip_id, error)  # the song is there without it
+        if self._waveforms:
+            about.peaks = await anyio.to_thread.run_sync(step_files.wave_form, path)
+
+    async def _step(self, wanted: SongStep, clip: Clip, about: ClipRecord) -> None:
+        """Run one step for one clip; its failure is recorded and stops no other."""
+        done = StepRecord(name=wanted.name, state="done", submitted_at=self._now())
+        workflow = SongWorkflow(self._calls, self.song, wanted.name)
+        try:
+            files = await self._step_files(workflow, wanted, clip, done)
+        except HALTING:
+            raise
+        except SETTLING as error:
+            done.state, done.error, done.reason = "failed", str(error), core(error)
+            done.task_id = error.task_id or ""
+        else:
+            if workflow.last_task is not None:
+                done.task_id = workflow.last_task.task_id
+                done.submitted_at = workflow.last_task.ref.submitted_at
+            done.ended_at = workflow.ended_at
+            done.files = [self._folder.relative(path) for path in files]
+            done.fetched_at = self._now()
+        about.steps.append(done)
+
+    async def _step_files(
+        self, workflow: SongWorkflow, wanted: SongStep, clip: Clip, done: StepRecord
+    ) -> list[Path]:
+        """Run a step and fetch what it gives; return its files."""
+        fields = {**wanted.fields, wanted.source: clip.clip_id}
+        if wanted.operation == NEEDS_SINGING:
+            fields.setdefault("wait", True)
+        step = Step[Any](wanted.name, operation_of(self.song, wanted), fields, self.song.family)
+        place = step_files.Place.of_clip(self._folder.out / wanted.name, clip)
+        if wanted.name == "extend":
+            full = await full_songs(workflow, step, self._chosen)
+            joined = Clips([clip for clips in full for clip in clips.succeeded])
+            files = await step_files.fetch(self._client, clip, joined, place)
+        elif step.operation.submits:
+            files = await step_files.task_files(workflow, step, clip, place)
+        else:
+            reply, files = await step_files.reply_files(workflow, step, clip, place)
+            done.reply = reply.raw
+        return list(files.values())
+
+    def _chosen(self, parts: Clips) -> Sequence[Clip]:
+        """Return the extensions that are joined to the song."""
+        return parts.succeeded[:1] if self.song.clips == "first" else parts.succeeded
+
+
+def _clip_record(clip: Clip) -> ClipRecord:
+    return ClipRecord(
+        clip_id=clip.clip_id,
+        state=clip.state,
+        title=clip.title or "",
+        tags=clip.tags or "",
+        lyrics=clip.lyrics or "",
+        duration=clip.duration,
+        error="" if clip.is_succeeded else clip.failure or f"state {clip.state}",
+    )

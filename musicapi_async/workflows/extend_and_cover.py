@@ -1,0 +1,273 @@
+"""Extend or cover audio wherever it comes from, and the full song."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from ..api.families import FAMILIES
+from ..api.handle import Task
+from ..api.operation import Operation
+from ..api.replies import Upload
+from ..api.results import Clip, Clips
+from ..api.sonic import Sonic
+from ..errors import RequestValidationError
+from .checkpoint import Checkpoint
+from .steps import Step, Workflow
+
+if TYPE_CHECKING:
+    from ..client import MusicAPI
+
+Source = str | os.PathLike[str] | Clip | Upload
+"""Where audio comes from: a public link (it is uploaded), a local file (needs an `uploader`), a `Clip` or its
+id (made on the platform), or an `Upload` (of `sonic.upload`; of an id: `Upload(clip_id=...)`)."""
+
+Uploader = Callable[[Path], Awaitable[str]]
+"""Puts a local file where the service can fetch it and returns its public link, which must answer HEAD."""
+
+AUDIO: Final = frozenset({".mp3", ".wav", ".m4a", ".flac", ".ogg", ".aac", ".aiff"})
+"""Endings by which text is taken for the name of a local file rather than for a clip id."""
+
+UPLOAD: Final = "upload"
+"""The step that uploads a source."""
+
+
+async def extend(
+    client: MusicAPI,
+    source: Source,
+    *,
+    continue_at: float | None = None,
+    uploader: Uploader | None = None,
+    checkpoint: Checkpoint | None = None,
+    **fields: Any,
+) -> Task[Clips]:
+    """Extend audio wherever it comes from: an upload by `extend_upload_music`, else by `extend_music`.
+
+    Charges credits: an upload if `source` is a link or a file, then an extension. The fields are checked
+    before the upload is paid for.
+
+    Args:
+        client: Who pays; with a job key, each step has one of its own, such as "demo.extend".
+        source: A link, a local file, a `Clip` or its id, or an `Upload`.
+        continue_at: Second where the new part starts (default: the end of a `Clip`).
+        uploader: Publishes a local file.
+        checkpoint: That of an earlier call, which is continued; it is filled in.
+        **fields: Those of `sonic.extend_music`, such as `mv` and `prompt`; `custom_mode` follows from
+            `prompt` unless it is given.
+
+    Returns:
+        The task of the extension, whose clips are the new part alone.
+
+    Raises:
+        MusicAPIError: As the calls raise, with `checkpoint` on the error.
+    """
+    workflow = Workflow(client, checkpoint)
+    with workflow.on_errors():
+        return await workflow.task(await _extending(workflow, source, continue_at, uploader, fields))
+
+
+async def cover(
+    client: MusicAPI,
+    source: Source,
+    *,
+    uploader: Uploader | None = None,
+    checkpoint: Checkpoint | None = None,
+    **fields: Any,
+) -> Task[Clips]:
+    """Sing audio in another way: an upload by `cover_upload_music`, else by `cover_music`.
+
+    Charges credits: an upload if `source` is a link or a file, then a cover. The fields are checked before
+    the upload is paid for.
+
+    Args:
+        client: Who pays; with a job key, each step has one of its own, such as "demo.cover".
+        source: A link, a local file, a `Clip` or its id, or an `Upload`.
+        uploader: Publishes a local file.
+        checkpoint: That of an earlier call, which is continued; it is filled in.
+        **fields: Those of `sonic.cover_music`, such as `mv`, `prompt` and `tags`.
+
+    Returns:
+        The task of the cover.
+
+    Raises:
+        MusicAPIError: As the calls raise, with `checkpoint` on the error.
+    """
+    operation = Sonic.cover_upload_music if _is_upload(source) else Sonic.cover_music
+    workflow = Workflow(client, checkpoint)
+    with workflow.on_errors():
+        return await workflow.task(await _reworking(workflow, operation, source, fields, uploader))
+
+
+async def extend_full(
+    client: MusicAPI,
+    source: Source,
+    *,
+    continue_at: float | None = None,
+    choose: Callable[[Clips], Clip] | None = None,
+    uploader: Uploader | None = None,
+    timeout: float | None = None,
+    checkpoint: Checkpoint | None = None,
+    **fields: Any,
+) -> Clips:
+    """Extend, wait, join: the full song. Takes minutes.
+
+    Charges credits as `extend`, and for joining.
+
+    Args:
+        client: Who pays; with a job key, each step has one of its own, such as "demo.concat".
+        source: A link, a local file, a `Clip` or its id, or an `Upload`.
+        continue_at: Second where the new part starts (default: the end of a `Clip`).
+        choose: Takes one of the extensions that the service gives (default: the first that succeeded).
+        uploader: Publishes a local file.
+        timeout: Seconds that each of the two waits may take (default: that of the family).
+        checkpoint: That of an earlier call, which is continued; it is filled in.
+        **fields: Those of `sonic.extend_music`.
+
+    Returns:
+        The clips of the full song.
+
+    Raises:
+        MusicAPIError: As the calls raise, with `checkpoint` on the error: both tasks can be waited for again.
+    """
+
+    def one(parts: Clips) -> list[Clip]:
+        return [choose(parts)] if choose is not None else parts.succeeded[:1]
+
+    workflow = Workflow(client, checkpoint)
+    with workflow.on_errors():
+        step = await _extending(workflow, source, continue_at, uploader, fields)
+        return (await full_songs(workflow, step, one, timeout))[0]
+
+
+async def full_songs(
+    workflow: Workflow,
+    step: Step[Task[Clips]],
+    choose: Callable[[Clips], Sequence[Clip]],
+    timeout: float | None = None,
+) -> list[Clips]:
+    """Run the step that extends a clip, and join the parts that `choose` takes to it, one after the other.
+
+    Args:
+        workflow: Runs the steps; its checkpoint says which parts were chosen.
+        step: The extension.
+        choose: Takes at least one of the parts.
+        timeout: Seconds that each wait may take (default: that of the family).
+
+    Returns:
+        For each part the clips of its full song.
+    """
+    chosen = workflow.checkpoint.clip_ids
+    parts = await workflow.result(step, timeout)
+    if "part" not in chosen:
+        chosen.update((_numbered("part", index), part.clip_id) for index, part in enumerate(choose(parts)))
+    join: Operation[..., Task[Clips]] = FAMILIES[step.family].operations()["concat_music"]
+    full: list[Clips] = []
+    while (part := chosen.get(_numbered("part", len(full)))) is not None:
+        name = _numbered("concat", len(full))
+        joining = Step(name, join, {"continue_clip_id": part}, step.family)
+        full.append(await workflow.result(joining, timeout))
+    return full
+
+
+def _numbered(name: str, index: int) -> str:
+    return f"{name} {index + 1}" if index else name
+
+
+async def _extending(
+    workflow: Workflow,
+    source: Source,
+    continue_at: float | None,
+    uploader: Uploader | None,
+    fields: Mapping[str, Any],
+) -> Step[Task[Clips]]:
+    """Return the step that extends a source, which is uploaded first if it must be."""
+    if continue_at is None and isinstance(source, Clip):
+        continue_at = source.duration
+    if continue_at is None:
+        raise RequestValidationError(
+            "continue_at: needed unless source is a finished Clip", field="continue_at"
+        )
+    fields = {"custom_mode": bool(fields.get("prompt")), **fields, "continue_at": continue_at}
+    operation = Sonic.extend_upload_music if _is_upload(source) else Sonic.extend_music
+    return await _reworking(workflow, operation, source, fields, uploader)
+
+
+async def _reworking(
+    workflow: Workflow,
+    operation: Operation[..., Task[Clips]],
+    source: Source,
+    fields: Mapping[str, Any],
+    uploader: Uploader | None,
+) -> Step[Task[Clips]]:
+    """Return the step that works on a source, which is uploaded first if it must be."""
+    name = operation.name.partition("_")[0]
+    Step(name, operation, {**fields, "continue_clip_id": "checked before it is known"}).check(workflow.client)
+    clip_id = await _clip_id(workflow, source, uploader)
+    return Step(name, operation, {**fields, "continue_clip_id": clip_id})
+
+
+def _is_upload(source: Source) -> bool:
+    return isinstance(source, Upload) or _is_outside(source)
+
+
+def _is_outside(source: Source) -> bool:
+    """Return True if `source` has to be uploaded: a link or a local file."""
+    return isinstance(source, os.PathLike) or (
+        isinstance(source, str) and ("://" in source or _is_path(source))
+    )
+
+
+def _is_path(text: str) -> bool:
+    path = Path(text)
+    return path.name != text or path.suffix.lower() in AUDIO or path.is_file()
+
+
+async def _clip_id(workflow: Workflow, source: Source, uploader: Uploader | None) -> str:
+    """Return the clip id of a source, uploaded first if it must be."""
+    known = workflow.checkpoint
+    if isinstance(source, Clip):
+        return source.clip_id
+    if isinstance(source, str) and not _is_outside(source):
+        return source
+    if UPLOAD in known.clip_ids:
+        return known.clip_ids[UPLOAD]
+    if UPLOAD not in known.tasks:
+        upload = source if isinstance(source, Upload) else await _uploaded(workflow, source, uploader)
+        if upload.clip_id:
+            known.clip_ids[UPLOAD] = upload.clip_id
+            return upload.clip_id
+        if upload.task_id:
+            known.tasks[UPLOAD] = workflow.client.task("sonic", upload.task_id, kind=UPLOAD).token
+    task = workflow.client.task(known.tasks[UPLOAD])
+    clips = await workflow.wait(Step(UPLOAD, Sonic.upload), task)
+    known.clip_ids[UPLOAD] = clips[0].clip_id
+    return clips[0].clip_id
+
+
+async def _uploaded(workflow: Workflow, source: str | os.PathLike[str], uploader: Uploader | None) -> Upload:
+    """Upload a source; its link is in the checkpoint, so that a file is published once."""
+    links = workflow.checkpoint.links
+    if UPLOAD not in links:
+        links[UPLOAD] = await _link(source, uploader)
+    return await workflow.reply(Step(UPLOAD, Sonic.upload, {"url": links[UPLOAD]}))
+
+
+async def _link(source: str | os.PathLike[str], uploader: Uploader | None) -> str:
+    """Return the public link of a source."""
+    if isinstance(source, str) and "://" in source:
+        return source
+    path = Path(source)
+    if uploader is None:
+        raise RequestValidationError(
+            f"source: {str(path)!r} is a local file, and this API takes public links only",
+            field="source",
+            hint="Put it where everybody can fetch it and pass the link, or pass uploader=, an async "
+            "function that takes the path, does that, and returns the link.",
+        )
+    if not await anyio.Path(path).is_file():
+        raise RequestValidationError(f"source: there is no file {str(path)!r}", field="source")
+    return await uploader(path)

@@ -1,0 +1,90 @@
+"""A call that may charge, over a transport of the test's own: the seam below the attempt loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from musicapi_async._transport.attempts import Attempts, Departure
+from musicapi_async._transport.paid_call import Notes, PaidCall
+from musicapi_async._transport.rate_limiter import MemoryLimiter
+from musicapi_async._wire.prepare import PreparedRequest
+from musicapi_async._wire.redaction import Redactor
+from musicapi_async._wire.response import Response, read_response
+from musicapi_async._wire.retry import drawing
+from musicapi_async.clock import Clock
+from musicapi_async.errors import ConnectFailedError, ConnectionLostError, OutcomeUnknownError
+from musicapi_async.options import Options
+
+CREATE = PreparedRequest(
+    method="POST", path="/sonic/create", call="POST /sonic/create", kind="create", lane="call", family="sonic"
+)
+
+
+class Script:
+    """A `Transport` that does one thing after the other."""
+
+    def __init__(self, *steps: Response | Exception) -> None:
+        self.steps = list(steps)
+
+    async def attempt(self, prepared: PreparedRequest, departure: Departure) -> Response:
+        """Leave, unless the next step is a connection that fails; then give or raise it."""
+        step = self.steps.pop(0)
+        if not isinstance(step, ConnectFailedError):
+            await departure.leaving()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+def paid_call(*steps: Response | Exception, **options: Any) -> PaidCall:
+    """A create over a script."""
+    attempts = Attempts(Script(*steps), MemoryLimiter(), Clock(1000), drawing(None), str, "https://x.example")
+    return PaidCall(CREATE, Options(**options), None, attempts=attempts, redactor=Redactor([]), notes=Notes())
+
+
+async def fail_after_acceptance(paid: PaidCall) -> None:
+    """A call that is accepted, outlives its deadline, and then fails."""
+    async with paid:
+        paid.sent = True
+        await paid.accepted(CREATE.task("t", 1.0), {})
+        await asyncio.sleep(0.01)  # ten times the deadline
+        raise RuntimeError("later")
+
+
+async def test_error_after_acceptance_is_not_judged() -> None:
+    """What fails once the task id is there says nothing about money, and leaves as it is."""
+    with pytest.raises(RuntimeError, match="later"):
+        await fail_after_acceptance(paid_call(deadline=1))
+
+
+async def test_response_counts_its_attempts() -> None:
+    """Attempts that were provably not carried out are repeated; the response says how many there were."""
+    refused = read_response(429, {"x-request-id": "r-1"}, b"{}")
+    paid = paid_call(ConnectFailedError("no", sent=False), refused, read_response(200, {}, b"{}"))
+    async with paid:
+        assert (await paid.send()).attempts == 3
+    assert refused.request_id == "r-1"
+    assert not paid.in_doubt
+
+
+async def test_attempt_that_may_have_worked_puts_a_refusal_in_doubt() -> None:
+    """A 500 that is repeated on request, then a refusal: whether the first was carried out is unknown."""
+    failed, refused = read_response(500, {}, b"{}"), read_response(400, {}, b"{}")
+    paid = paid_call(failed, refused, resend_creates_on_5xx=True)
+    async with paid:
+        assert (await paid.send()).status == 400
+    assert paid.in_doubt
+
+
+async def test_loss_after_sending_is_unknown_and_before_it_is_free() -> None:
+    """What counts is whether the transport said that the request left."""
+    with pytest.raises(OutcomeUnknownError):
+        async with paid_call(ConnectionLostError("gone", sent=None)) as paid:
+            await paid.send()
+    with pytest.raises(ConnectFailedError) as caught:
+        async with paid_call(ConnectFailedError("no", sent=False), max_retries=0) as paid:
+            await paid.send()
+    assert caught.value.not_charged
