@@ -100,7 +100,7 @@ def walked(seen: set[CodeType]) -> tuple[set[str], set[str]]:
 @contextmanager
 def sandbox() -> Iterator[dict[str, str]]:
     """A sandbox in a process of its own; gives its `base_url` and `api_key`."""
-    command = "from musicapi_async.cli.main import main; main()"
+    command = "from musicapi_async.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "--json", "sandbox", "--port", "0", "--speed", f"{SPEED:g}"],
         stdout=subprocess.PIPE,

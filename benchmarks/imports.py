@@ -25,7 +25,7 @@ PROGRAMS = {
     "aiohttp alone": ["-c", "import aiohttp"],
     PACKAGE: ["-c", "import musicapi_async"],
     OPENED: ["-c", "import musicapi_async, musicapi_async._transport.session"],
-    HELP: ["-c", "from musicapi_async.cli.main import main; main()", "--help"],
+    HELP: ["-c", "from musicapi_async.cli import main; main()", "--help"],
 }
 
 

@@ -13,27 +13,23 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import numpy as np
+from compared_schedules import ExponentialSchedule, FirstThenFixedSchedule, FixedSchedule
 from durations import ALL, LN, Durations
 from report import Report, arguments
 
 from musicapi_async._wire.retry import drawing
-from musicapi_async.polling.schedule import (
-    LONGEST_GAP,
-    PRICE,
-    Exponential,
-    FirstThenFixed,
-    Fixed,
-    Learned,
-    PollPolicy,
-    Timing,
-)
+from musicapi_async.api.operation import LONGEST_INTERVAL
+from musicapi_async.api.sonic import SONGS
+from musicapi_async.polling.schedule import POLL_COST, LearnedSchedule, PollSchedule
 
 TASKS = 3000
 WARM_UP = 200
 SAMPLES = 5
 BETWEEN_SUBMITS = 3.0
 GAP = 15.0
+SOON = msgspec.structs.replace(SONGS, first=5, interval=5)
 KIND = "sonic/create"
 OPTIMUM = "optimum that knows the durations, gap 15 s"
 LEARNED = "learned, gap 15 s (the default)"
@@ -49,7 +45,7 @@ class Outcome:
 
     @property
     def cost(self) -> float:
-        return self.late + PRICE * self.polls
+        return self.late + POLL_COST * self.polls
 
 
 def outcome(looks: list[tuple[int, float]]) -> Outcome:
@@ -58,7 +54,7 @@ def outcome(looks: list[tuple[int, float]]) -> Outcome:
     return Outcome(float(polls.mean()), float(late.mean()), float(np.quantile(late, 0.95)))
 
 
-def simulate(policy: PollPolicy, durations: list[float]) -> Outcome:
+def simulate(policy: PollSchedule, durations: list[float]) -> Outcome:
     """All looks of all tasks in the order of time."""
     results: list[tuple[int, float]] = [(0, 0.0)] * len(durations)
     due: list[tuple[float, int, float | None, float, int]] = []
@@ -93,7 +89,7 @@ def optimum(durations: Durations, shortest: float, longest: float) -> list[float
     for now in range(len(ages) - 1, -1, -1):
         looks = np.arange(now + near, now + far + 1)
         late = padded_area[looks] - area[now] - cdf[now] * (looks - now) * step
-        costs = PRICE * (1 - cdf[now]) + late + value[looks]
+        costs = POLL_COST * (1 - cdf[now]) + late + value[looks]
         best = int(np.argmin(costs))
         value[now], choice[now] = costs[best], looks[best]
     schedule: list[float] = []
@@ -119,8 +115,8 @@ def against_optimum(durations: Durations, seed: int) -> float:
     rng = Random(seed)
     sample = [durations.draw(rng) for _ in range(TASKS)]
     return (
-        simulate(Learned(draw=drawing(rng)), sample).cost
-        / static(optimum(durations, GAP, LONGEST_GAP), sample).cost
+        simulate(LearnedSchedule(draw=drawing(rng)), sample).cost
+        / static(optimum(durations, GAP, LONGEST_INTERVAL), sample).cost
     )
 
 
@@ -140,18 +136,18 @@ def simulate_fixed(interval: float, durations: list[float]) -> Outcome:
     return static([interval * n for n in range(1, int(2000 / interval) + 2)], durations)
 
 
-def policies(seed: int) -> dict[str, PollPolicy]:
+def policies(seed: int) -> dict[str, PollSchedule]:
     return {
-        LEARNED: Learned(draw=drawing(Random(seed))),
-        "learned, gap 15 s, no jitter": Learned(),
-        "learned, gap 5 s": Learned(lambda _kind: Timing(5, 5, 900), draw=drawing(Random(seed))),
-        "first 45 s, then every 15 s": FirstThenFixed(45, 15),
-        "every 5 s": Fixed(5),
-        "every 15 s": Fixed(15),
-        "every 20 s": Fixed(20),
-        "every 30 s": Fixed(30),
-        "expo 2 to 30 s, no jitter": Exponential(2, 30),
-        "expo 2 to 30 s, full jitter": Exponential(2, 30, "full", draw=drawing(Random(seed))),
+        LEARNED: LearnedSchedule(draw=drawing(Random(seed))),
+        "learned, gap 15 s, no jitter": LearnedSchedule(),
+        "learned, gap 5 s": LearnedSchedule(lambda _kind: SOON, draw=drawing(Random(seed))),
+        "first 45 s, then every 15 s": FirstThenFixedSchedule(45, 15),
+        "every 5 s": FixedSchedule(5),
+        "every 15 s": FixedSchedule(15),
+        "every 20 s": FixedSchedule(20),
+        "every 30 s": FixedSchedule(30),
+        "expo 2 to 30 s, no jitter": ExponentialSchedule(2, 30),
+        "expo 2 to 30 s, full jitter": ExponentialSchedule(2, 30, "full", draw=drawing(Random(seed))),
     }
 
 
@@ -168,7 +164,7 @@ def main() -> None:
     report = Report("polling_policy", (__doc__ or "").strip())
     report.text(
         f"{TASKS:,} tasks per distribution, the first {WARM_UP} not counted. The optimum is the best static "
-        f"schedule with gaps of {GAP:g} to {LONGEST_GAP:g} s, found by dynamic programming on the true "
+        f"schedule with gaps of {GAP:g} to {LONGEST_INTERVAL:g} s, found by dynamic programming on the true "
         "distribution; clairvoyant looks once, at the right moment."
     )
     spread: list[tuple[str, float, float, float]] = []
@@ -178,7 +174,7 @@ def main() -> None:
         sample = [durations.draw(rng) for _ in range(TASKS)]
         results = {
             "clairvoyant": Outcome(1.0, 0.0, 0.0),
-            OPTIMUM: static(optimum(durations, GAP, LONGEST_GAP), sample),
+            OPTIMUM: static(optimum(durations, GAP, LONGEST_INTERVAL), sample),
         }
         results |= {name: simulate(policy, sample) for name, policy in policies(options.seed).items()}
         best, learned = results[OPTIMUM], results[LEARNED]

@@ -1,14 +1,14 @@
 """Polling under a cap of 5 polls per second: who notices ends sooner, in a steady state and in a burst.
 
-The waiter, the limiter and the policies are the real ones, in virtual time; only the answers are made up. A
-look that is due while the cap is used up waits for its turn, first due first served, and the next look is
+The waiter, the limiter and the schedules are the real ones, in virtual time; only the answers are made up. A
+poll that is due while the cap is used up waits for its turn, first due first served, and the next poll is
 planned from when it really happened.
 
-The default policy, as a client makes it whose limiter has a rate for polls, takes the price of a poll from
-the queue for them: what nobody else wants is nearly free, and what makes others wait is dear. The learned
-policies with a fixed price show what that is worth. In a burst nearly every look waits for its turn, so that
-no policy helps: what the default must not do is to begin late, while the cap is idle. Its mean there is that
-of the fixed interval within the error, which comes from the order in which jitter lines up the tasks.
+The default policy, as a client makes it whose limiter has a rate for polls, takes the cost of a poll from
+the queue for them: one that would remain unused is nearly free, and one that delays others is dear. The
+learned schedules with a fixed cost show what that is worth. In a burst nearly every poll waits for its turn,
+so that no schedule helps: the default must not begin late, while the cap is idle. Its mean there is that of
+the fixed interval within the error, which comes from the order in which jitter lines up the tasks.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from functools import partial
 from random import Random
 
 import numpy as np
+from compared_schedules import FixedSchedule, MadeUpClient
 from durations import BI_STRAGGLERS, LN, Durations
 from report import Report, arguments
 
 from musicapi_async._transport.rate import Rate
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async._wire.looks import Seen
+from musicapi_async._wire.poll_response import PollResult
 from musicapi_async._wire.retry import Draw, drawing
-from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import Clips, TaskUpdate
 from musicapi_async.clock import Clock
-from musicapi_async.polling.price import ShadowPrice
-from musicapi_async.polling.schedule import Fixed, Learned, PollPolicy
+from musicapi_async.polling.schedule import LearnedSchedule, PollCost, PollSchedule
 from musicapi_async.polling.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -45,14 +44,14 @@ STEADY_SAMPLES = 5
 FIXED = "every 20 s"
 DEFAULT = "learned (the default)"
 
-Make = Callable[[Draw, MemoryLimiter, Clock], PollPolicy]
-POLICIES: dict[str, Make] = {
-    FIXED: lambda _draw, _limiter, _clock: Fixed(20),
-    DEFAULT: lambda draw, limiter, clock: Learned(
-        price=ShadowPrice(partial(limiter.has_long_queue, "poll"), clock.now), draw=draw
+Make = Callable[[Draw, MemoryLimiter, Clock], PollSchedule]
+SCHEDULES: dict[str, Make] = {
+    FIXED: lambda _draw, _limiter, _clock: FixedSchedule(20),
+    DEFAULT: lambda draw, limiter, clock: LearnedSchedule(
+        poll_cost=PollCost(partial(limiter.has_long_queue, "poll"), clock.now), draw=draw
     ),
-    "learned, price 2 s": lambda draw, _limiter, _clock: Learned(draw=draw),
-    "learned, price 1 s": lambda draw, _limiter, _clock: Learned(price=1.0, draw=draw),
+    "learned, poll cost 2 s": lambda draw, _limiter, _clock: LearnedSchedule(draw=draw),
+    "learned, poll cost 1 s": lambda draw, _limiter, _clock: LearnedSchedule(poll_cost=1.0, draw=draw),
 }
 
 
@@ -91,19 +90,18 @@ async def watch(make: Make, load: Load, durations: list[float], draw: Draw) -> N
     limiter = MemoryLimiter({"poll": LaneLimits(64, CAP)}, clock)
     late = [0.0] * load.count
     polls = [0] * load.count
-    polled = polled_as("sonic", "create_music")
-    assert polled is not None
 
-    async def look(ref: TaskRef, polled: Polled) -> Seen:
-        number = int(ref.task_id)
-        async with limiter.slot("poll"):
-            polls[number] += 1
-            late[number] = loop.time() - number * load.gap - durations[number]
-        if late[number] < 0:
-            return Seen(phase="running", update=TaskUpdate("running"))
-        return Seen(phase="done", update=TaskUpdate("succeeded", result=Clips((), None)))
+    class Client(MadeUpClient):
+        async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+            number = int(ref.task_id)
+            async with limiter.slot("poll"):
+                polls[number] += 1
+                late[number] = loop.time() - number * load.gap - durations[number]
+            if late[number] < 0:
+                return PollResult(phase="running", update=TaskUpdate("running"))
+            return PollResult(phase="done", update=TaskUpdate("succeeded", result=Clips((), None)))
 
-    waiter = TaskWaiter(look, make(draw, limiter, clock), clock, draw, lambda _ref: polled)
+    waiter = TaskWaiter(Client(), make(draw, limiter, clock), clock, draw)
 
     async def song(number: int) -> None:
         await asyncio.sleep(number * load.gap - loop.time())
@@ -113,11 +111,11 @@ async def watch(make: Make, load: Load, durations: list[float], draw: Draw) -> N
 
     await asyncio.gather(*(song(number) for number in range(load.count)))
     await waiter.aclose()
-    seen = np.array(late[load.warm_up :])
+    counted = np.array(late[load.warm_up :])
     return Noticed(
-        float(seen.mean()),
-        float(np.quantile(seen, 0.95)),
-        float(seen.max()),
+        float(counted.mean()),
+        float(np.quantile(counted, 0.95)),
+        float(counted.max()),
         float(np.mean(polls[load.warm_up :])),
     )
 
@@ -155,7 +153,7 @@ def main() -> None:
         for load in LOADS:
             found = {
                 name: samples(make, load, durations, options.seed)
-                for name, make in POLICIES.items()
+                for name, make in SCHEDULES.items()
                 if load.gap or name in (FIXED, DEFAULT)
             }
             fixed = found[FIXED]

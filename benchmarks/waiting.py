@@ -5,9 +5,9 @@ shows what is the waiter's and what the policy's), and a scripted function answe
 are measured in virtual time, each number of tasks in a process of its own, so that the one does not warm up
 or litter the other. "Waiting" is the state before the first look; "running" after a
 look has shown two running clips, whose text a few waits keep for their errors and many do not. CPU is
-process time, less what the scripted looks cost by themselves; decoding one poll (1.8 kB) is timed beside it,
+process time, less what the scripted polls cost by themselves; decoding one poll (1.8 kB) is timed beside it,
 as a measure of what the machine could do at that moment. The lag is that of a real event loop: by how
-much a sleep of 5 ms oversleeps while all tasks are watched at the real rate, with looks that take 20 ms.
+much a sleep of 5 ms oversleeps while all tasks are watched at the real rate, with polls that take 20 ms.
 """
 
 from __future__ import annotations
@@ -25,30 +25,23 @@ from random import Random
 from statistics import median
 from typing import Any
 
+from compared_schedules import FixedSchedule, MadeUpClient
 from durations import LN
 from report import Report, arguments
 
-from musicapi_async._wire.looks import Seen
-from musicapi_async._wire.polls import read_payload
+from musicapi_async._wire.poll_response import PollResult, judge_webhook
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.clock import Clock
-from musicapi_async.polling.schedule import Fixed, Learned
-from musicapi_async.polling.waiter import TaskWaiter
+from musicapi_async.polling.schedule import LearnedSchedule
+from musicapi_async.polling.waiter import TaskWaiter, polled_of
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 SIZES = (1_000, 10_000, 100_000)
 LAG_SECONDS = 15.0
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 REPEATS = 3
-
-
-def polled_of(ref: TaskRef) -> Polled:
-    polled = polled_as(ref.family, ref.kind)
-    assert polled is not None
-    return polled
 
 
 def body(state: str) -> str:
@@ -58,8 +51,8 @@ def body(state: str) -> str:
     return json.dumps({"code": 200, "message": "success", "data": clips})
 
 
-class Looks:
-    """Answers looks at tasks of scripted durations; counts them."""
+class Polls(MadeUpClient):
+    """Answers polls of tasks of scripted durations; counts them."""
 
     def __init__(self, seed: int, *, fresh: bool = False, takes: float = 0.0) -> None:
         self.rng = Random(seed)
@@ -74,7 +67,7 @@ class Looks:
         self.ends[name] = LN.draw(self.rng)
         return Task(TaskRef("sonic", name, "create_music", submitted, "sonic-v6", own=True), None)  # type: ignore[arg-type]
 
-    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
+    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
         self.count += 1
         if self.takes:
             await asyncio.sleep(self.takes)
@@ -82,14 +75,14 @@ class Looks:
         return self.read(ref, state) if self.fresh else self.ready[state]
 
     @staticmethod
-    def read(ref: TaskRef, state: str) -> Seen:
-        return read_payload(json.loads(body(state)), ref=ref, polled=polled_of(ref))
+    def read(ref: TaskRef, state: str) -> PollResult:
+        return judge_webhook(json.loads(body(state)), ref=ref, polled=polled_of(ref))
 
 
-def waiter_of(looks: Looks, seed: int, *, learned: bool = True) -> TaskWaiter:
+def waiter_of(polls: Polls, seed: int, *, learned: bool = True) -> TaskWaiter:
     draw = drawing(Random(seed))
-    policy = Learned(draw=draw) if learned else Fixed(20, draw=draw)
-    return TaskWaiter(looks.look, policy, Clock(), draw, polled_of)
+    schedule = LearnedSchedule(draw=draw) if learned else FixedSchedule(20, draw=draw)
+    return TaskWaiter(polls, schedule, Clock(), draw)
 
 
 async def wait_for(waiter: TaskWaiter, tasks: list[Task[Any]]) -> int:
@@ -113,11 +106,11 @@ def memory(count: int, traced: bool, running: bool) -> float:
     """Bytes per task while all wait: before the first look, or after one that showed running clips."""
 
     async def main() -> float:
-        looks = Looks(1, fresh=True)
-        tasks = [looks.task(n) for n in range(count)]
+        polls = Polls(1, fresh=True)
+        tasks = [polls.task(n) for n in range(count)]
         if running:
-            looks.ends = dict.fromkeys(looks.ends, 1e6)
-        waiter = waiter_of(looks, 1)
+            polls.ends = dict.fromkeys(polls.ends, 1e6)
+        waiter = waiter_of(polls, 1)
         gc.collect()
         if traced:
             tracemalloc.start()
@@ -125,7 +118,7 @@ def memory(count: int, traced: bool, running: bool) -> float:
         waiting = asyncio.ensure_future(wait_for(waiter, tasks))
         while waiter.watched < count:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0)
-        while running and looks.count < count:  # noqa: ASYNC110
+        while running and polls.count < count:  # noqa: ASYNC110
             await asyncio.sleep(1)
         gc.collect()
         after = tracemalloc.get_traced_memory()[0] if traced else resident()
@@ -142,25 +135,25 @@ def effort(count: int, learned: bool, seed: int) -> tuple[float, float, float, f
     decoding the body of a poll with `json.loads` takes at this time."""
 
     async def main() -> tuple[float, float, float, float]:
-        looks = Looks(seed)
-        tasks = [looks.task(n) for n in range(count)]
-        waiter = waiter_of(looks, seed, learned=learned)
+        polls = Polls(seed)
+        tasks = [polls.task(n) for n in range(count)]
+        waiter = waiter_of(polls, seed, learned=learned)
         gc.collect()
         begun = time.process_time()
         assert await wait_for(waiter, tasks) == count
         cpu = time.process_time() - begun
-        polls = looks.count
+        sent = polls.count
         gc.collect()
         begun = time.process_time()
         for task in tasks:
-            await looks.look(task.ref, polled_of(task.ref))
-        look = (time.process_time() - begun) / count
+            await polls.poll(task.ref, polled_of(task.ref))
+        poll = (time.process_time() - begun) / count
         raw = body("running")
         begun = time.process_time()
         for _ in range(2000):
             json.loads(raw)
         decoding = (time.process_time() - begun) / 2000
-        return (cpu / polls - look) * 1e6, polls / count, cpu / count * 1e6, decoding * 1e6
+        return (cpu / sent - poll) * 1e6, sent / count, cpu / count * 1e6, decoding * 1e6
 
     return virtual(main)  # type: ignore[no-any-return]
 
@@ -169,12 +162,12 @@ def lag(count: int, seed: int) -> tuple[float, float, float]:
     """Lag of a real loop in ms, the 99th percentile and the longest, and polls per second."""
 
     async def main() -> tuple[float, float, float]:
-        looks = Looks(seed, takes=LOOK_SECONDS)
+        polls = Polls(seed, takes=POLL_SECONDS)
         now = time.time()
-        tasks = [looks.task(n, now - looks.rng.uniform(0, 60)) for n in range(count)]
+        tasks = [polls.task(n, now - polls.rng.uniform(0, 60)) for n in range(count)]
         begun = asyncio.get_running_loop().time()
-        looks.ends = {name: begun + looks.rng.uniform(0, 120) for name in looks.ends}
-        waiter = waiter_of(looks, seed)
+        polls.ends = {name: begun + polls.rng.uniform(0, 120) for name in polls.ends}
+        waiter = waiter_of(polls, seed)
         gc.collect()
         gc.freeze()
         waiting = asyncio.ensure_future(wait_for(waiter, tasks))
@@ -183,12 +176,12 @@ def lag(count: int, seed: int) -> tuple[float, float, float]:
         while (begun := time.perf_counter()) < end:
             await asyncio.sleep(0.005)
             late.append(time.perf_counter() - begun - 0.005)
-        polls = looks.count
+        sent = polls.count
         waiting.cancel()
         await asyncio.wait([waiting])
         await waiter.aclose()
         late.sort()
-        return late[len(late) * 99 // 100] * 1e3, late[-1] * 1e3, polls / LAG_SECONDS
+        return late[len(late) * 99 // 100] * 1e3, late[-1] * 1e3, sent / LAG_SECONDS
 
     return asyncio.run(main())
 

@@ -27,6 +27,7 @@ from ._transport.call import Calls
 from ._transport.permits import TasksInFlight
 from ._transport.rate import Rate
 from ._transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter, RateLimiter
+from ._wire.poll_response import PollResult
 from ._wire.prepare import check, outside, warn
 from ._wire.redaction import Redactor
 from ._wire.retry import Draw, drawing
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from ._transport.session import Session
     from .jobs.store import JobStore
-    from .polling.schedule import PollPolicy
+    from .polling.schedule import PollSchedule
     from .webhooks import Event, Inbox, Webhooks
 
 REMEMBERED: Final = 10_000
@@ -54,10 +55,10 @@ REMEMBERED: Final = 10_000
 
 
 class LoopResources:
-    """The parts of a client in one event loop and process."""
+    """The parts of a client in one event loop and process. A `PollClient`."""
 
     def __init__(
-        self, session: Session, attempts: Attempts, policy: PollPolicy, draw: Draw, shared: Resources
+        self, session: Session, attempts: Attempts, schedule: PollSchedule, draw: Draw, shared: Resources
     ) -> None:
         from ._transport.download import Downloader
         from .polling.waiter import TaskWaiter
@@ -69,27 +70,34 @@ class LoopResources:
         self._session: Final = session
         self._in_flight: Final = shared.in_flight
         self._attempts: Final = attempts
-        self.waiter: Final = TaskWaiter(
-            # One attempt for each poll: the waiter has rules of its own for what follows a failure.
-            partial(attempts.poll, options=shared.once),
-            policy,
-            shared.clock,
-            draw,
-            polled_of=polled_of,
-            ended=self._ended,
-            lost=self._in_flight.ended,
-            reached=lambda: session.reached,
-            redactor=session.redactor,
-        )
+        self._once: Final = shared.once
+        self.waiter: Final = TaskWaiter(self, schedule, shared.clock, draw)
         self.calls: Final = Calls(attempts, session.redactor, self._in_flight, self.waiter)
         self.downloader: Final = Downloader(session, attempts.limiter, shared.clock, draw)
         self._gone: Final = asyncio.Event()
         self._keeper: AsyncGenerator[None, None] | None = None
 
-    def _ended(self, ref: TaskRef, update: TaskUpdate) -> None:
+    @property
+    def redactor(self) -> Redactor:
+        """Hides the secrets of this client in texts."""
+        return self._session.redactor
+
+    @property
+    def host_answers(self) -> bool:
+        """True once the host has given any response below 500."""
+        return self._session.reached
+
+    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+        """Poll a task with one attempt: the waiter has rules of its own for what follows a failure."""
+        return await self._attempts.poll(ref, polled, self._once)
+
+    def polling_ended(self, ref: TaskRef, update: TaskUpdate | None) -> None:
+        """Free the permit of a task, and write its end down; None if it cannot be polled any more."""
         self._in_flight.ended(ref)
         for recorder in self.recorders:
-            if not recorder.has_recorded_end(ref):  # else another poll of it is no news
+            if update is not None and not recorder.has_recorded_end(
+                ref
+            ):  # else another poll of it is no news
                 self.calls.notes.begin(recorder.record_end(ref, update))
 
     def deliver(self, event: Event, *, own: bool) -> None:
@@ -101,12 +109,14 @@ class LoopResources:
 
     async def refresh(self, ref: TaskRef, options: Options) -> TaskUpdate:
         """Poll a task once, with the repeats of any free call."""
-        seen = await self._attempts.poll(ref, polled_of(ref), options)
-        if seen.update is None:
-            raise seen.error or AssertionError("a poll without an update has an error")
-        if seen.update.is_terminal:
-            self._ended(ref, seen.update)
-        return seen.update
+        from .polling.waiter import polled_of
+
+        result = await self._attempts.poll(ref, polled_of(ref), options)
+        if result.update is None:
+            raise result.error or AssertionError("a poll without an update has an error")
+        if result.update.is_terminal:
+            self.polling_ended(ref, result.update)
+        return result.update
 
     async def close_with_loop(self) -> None:
         """Have the loop close this when it shuts down, so that a forgotten client leaves no connection.
@@ -153,7 +163,7 @@ class Resources:
         base_url: str,
         rate_limit: str | Rate | None,
         max_in_flight: int | None,
-        polling: PollPolicy | None,
+        polling: PollSchedule | None,
         store: JobStore | None,
         limiter: RateLimiter | None,
         session: aiohttp.ClientSession | None,
@@ -397,18 +407,6 @@ class ClientView:
             warn(text, DeprecationWarning)
 
 
-def polled_of(ref: TaskRef) -> Polled:
-    """Return how the task is polled; `RequestValidationError` for a family that has no tasks."""
-    polled = polled_as(ref.family, ref.kind)
-    if polled is None:
-        raise RequestValidationError(
-            f"family: one whose tasks can be polled, such as 'sonic', got {ref.family!r}",
-            field="family",
-            value=repr(ref.family),
-        )
-    return polled
-
-
 def _limiter(rate_limit: str | Rate | None, max_in_flight: int | None, clock: Clock) -> RateLimiter:
     try:
         allowed = Rate.parse(rate_limit) if isinstance(rate_limit, str) else rate_limit
@@ -418,14 +416,14 @@ def _limiter(rate_limit: str | Rate | None, max_in_flight: int | None, clock: Cl
         raise RequestValidationError(f"rate_limit: {error}", field="rate_limit") from error
 
 
-def _learned(limiter: RateLimiter, clock: Clock, draw: Draw) -> PollPolicy:
-    """The default policy; where polls are capped, their cost follows from the queue for them."""
-    from .polling.price import PRICE, ShadowPrice
-    from .polling.schedule import Learned
+def _learned(limiter: RateLimiter, clock: Clock, draw: Draw) -> PollSchedule:
+    """Return the default schedule; where polls are capped, their cost follows from the queue for them."""
+    from .polling.schedule import LearnedSchedule, PollCost
 
     if not (isinstance(limiter, MemoryLimiter) and limiter.has_rate("poll")):
-        return Learned(price=PRICE, draw=draw)
-    return Learned(price=ShadowPrice(partial(limiter.has_long_queue, "poll"), clock.now), draw=draw)
+        return LearnedSchedule(draw=draw)
+    poll_cost = PollCost(partial(limiter.has_long_queue, "poll"), clock.now)
+    return LearnedSchedule(poll_cost=poll_cost, draw=draw)
 
 
 def _outside_line() -> str:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ._transport.rate_limiter import RateLimiter
     from .jobs.job import Job, JobState
     from .jobs.store import JobStore
-    from .polling.schedule import PollPolicy
+    from .polling.schedule import PollSchedule
     from .webhooks import Inbox, Webhooks
 
 R = TypeVar("R", bound=Result)
@@ -75,8 +75,8 @@ class MusicAPI:
     `api_key`: else MUSICAPI_KEY or MUSICAPI_API_KEY. `base_url`: else MUSICAPI_BASE_URL, else the service.
     `rate_limit`: creates per time, such as '1/3s' (the documented limit, default) or '20/10s'; None: no
     limit. `max_in_flight`: most tasks submitted and not yet ended (None: no cap). `attempt_timeout`,
-    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a policy of
-    `musicapi_async.polling.schedule`.
+    `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a schedule
+    of polls, such as `musicapi_async.polling.LearnedSchedule`.
     `store`: where paid calls are written down before they leave, such as
     `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only. `account`: else
     MUSICAPI_ACCOUNT, else a fingerprint of the API key: the account that job keys belong to. Name it where an
@@ -119,7 +119,7 @@ class MusicAPI:
         deadline: float | None = None,
         max_retries: int = 3,
         validate: str = "error",
-        polling: PollPolicy | None = None,
+        polling: PollSchedule | None = None,
         store: JobStore | None = None,
         account: str | None = None,
         limiter: RateLimiter | None = None,

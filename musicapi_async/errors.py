@@ -134,12 +134,12 @@ class MusicAPIError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint or self.default_hint
+        self.hint: str = hint or self.default_hint
         self.call = call
         self.task_id = task_id
         self.family = family
         self.may_have_been_charged = may_have_been_charged
-        self.not_charged = not_charged
+        self.not_charged: bool = not_charged
 
     @property
     def money(self) -> str:
@@ -196,7 +196,7 @@ class RequestValidationError(MusicAPIError, ValueError):
         self.field = field
         self.limit = limit
         self.value = value
-        self.violations = tuple(violations)
+        self.violations: tuple[Violation, ...] = tuple(violations)
 
     @property
     def money(self) -> str:
@@ -209,9 +209,9 @@ class Violation:
     __slots__ = ("field", "limit", "value")
 
     def __init__(self, field: str, limit: str, value: str) -> None:
-        self.field = field
-        self.limit = limit
-        self.value = value
+        self.field: str = field
+        self.limit: str = limit
+        self.value: str = value
 
     def __str__(self) -> str:
         return f"{self.field}: {self.limit}" + (f", got {self.value}" if self.value else "")
@@ -258,7 +258,7 @@ class OutcomeUnknownError(MusicAPIError):
         self.job_key = job_key
         self.balance_before = balance_before
         self.balance_after = balance_after
-        self.steps = dict(steps or {})
+        self.steps: dict[str, Any] = dict(steps or {})
         self.clip_id = clip_id
 
 
@@ -275,7 +275,7 @@ class JobKeyConflictError(MusicAPIError):
     ) -> None:
         super().__init__(message, **fields)
         self.job_key = job_key
-        self.difference = tuple(difference)
+        self.difference: tuple[str, ...] = tuple(difference)
 
     @property
     def money(self) -> str:
@@ -308,7 +308,7 @@ class APIConnectionError(MusicAPIError):
     def __init__(self, message: str, *, sent: bool | None = None, **fields: Any) -> None:
         super().__init__(message, **fields)
         self.sent = sent
-        self.not_charged = sent is False
+        self.not_charged: bool = sent is False
 
 
 class ConnectFailedError(APIConnectionError):
@@ -367,7 +367,7 @@ class APIStatusError(MusicAPIError):
         self.type = type
         self.code = code
         self.body = body
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
         self.request_id = request_id
         self.retry_after = retry_after
 
@@ -406,7 +406,7 @@ class StepFailedError(BadRequestError):
     ) -> None:
         super().__init__(message, **fields)
         self.failed_step = failed_step
-        self.steps = dict(steps or {})
+        self.steps: dict[str, Any] = dict(steps or {})
         self.clip_id = clip_id
 
 
@@ -459,7 +459,7 @@ class EndpointRetiredError(APIStatusError):
         super().__init__(message, **fields)
         self.replacement = replacement
         if replacement:
-            self.hint = f"Use {replacement} instead."
+            self.hint: str = f"Use {replacement} instead."
 
 
 class RateLimitedError(APIStatusError):
@@ -505,7 +505,7 @@ class TaskFailedError(TaskError):
         super().__init__(message, **fields)
         self.type = type
         self.refunded = refunded
-        self.clips = tuple(clips)
+        self.clips: tuple[Any, ...] = tuple(clips)
         self.body = body
         self.http_status = http_status
 
@@ -540,13 +540,13 @@ class TaskTimeoutError(TaskError, TimeoutError):
     ) -> None:
         super().__init__(message, **fields)
         self.elapsed = elapsed
-        self.clips = tuple(clips)
+        self.clips: tuple[Any, ...] = tuple(clips)
         self.last_body = last_body
         self.kind = kind
         if not self.hint:
             kind_argument = f", kind={kind!r}" if kind else ""
             ready = any(clip.is_succeeded for clip in self.clips)
-            self.hint = (
+            self.hint: str = (
                 f"Resume with client.task({self.family!r}, {self.task_id!r}{kind_argument}).wait()"
                 + (', or with .wait(until="first") for what is ready; ' if ready else "; ")
                 + "a new create would be paid for again."

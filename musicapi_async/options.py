@@ -126,7 +126,7 @@ class SonicPaths:
 
 PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "store": ("change", 'a store such as SQLiteStore("jobs.sqlite")'),
-    "polling": ("observed", "a policy of musicapi_async.polling.schedule"),
+    "polling": ("observed", "a schedule such as musicapi_async.polling.LearnedSchedule"),
     "limiter": ("slot", "a RateLimiter"),
     "session": ("request", "an aiohttp.ClientSession"),
     "webhooks": ("order", 'Webhooks(url="https://...", secret="...")'),

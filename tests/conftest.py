@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,6 +38,40 @@ def pytest_report_header() -> str:
     )
 
 
+THOROUGH: Final = {
+    # kills and full disks
+    "test_batch_kill",
+    "test_step_kill",
+    "test_disk_faults",
+    "test_written_down",
+    # a browser, and commands as processes
+    "test_service_page",
+    "test_service_process",
+    "test_cli_demo",
+    "test_cli_lost_output",
+    "test_cli_processes",
+    # many random cases of pure rules
+    "test_mutations",
+    "test_job_machine",
+    "test_waiter_machine",
+    # other clients, and audio
+    "test_contract_by_hand",
+    "test_vendor_sdk",
+    "test_render",
+    "test_sandbox_music",
+    "test_sandbox_works",
+    "test_scores",
+    # texts, which are the same for each Python
+    "test_guides",
+    "test_public_api",
+    "test_readme",
+    "test_reference",
+    "test_words",
+}
+"""Files whose tests are marked `thorough`: they take long, or cannot differ between Pythons."""
+_FILES = {path.stem for path in Path(__file__).parent.rglob("test_*.py")}
+assert _FILES >= THOROUGH, f"THOROUGH names files that are not there: {sorted(THOROUGH - _FILES)}"
+
 # The tests of these rooms wait for other processes most of the time, so they begin first, the longest before all.
 PATIENT = ("examples", "workflows", "contrib", "cli", "docs")
 
@@ -48,9 +83,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 class OneBrowser(LoadScopeScheduling):
-    """Gives each test to whoever has time for it, but the browser's tests to one, who starts the browser once.
+    """A scheduler that gives each test to a free worker, but the browser's tests to one, which starts it once.
 
-    What the marks of xdist's own `loadgroup` would do, were they not without effect since pytest 9.2.
+    The marks of xdist's own `loadgroup` would do the same, were they not without effect since pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -60,12 +95,15 @@ class OneBrowser(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneBrowser:
-    """Who runs which test."""
+    """Choose which worker runs which test."""
     return OneBrowser(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with what takes longest, so that nobody waits for it alone at the end."""
+    """Mark the thorough tests, and start with those that take longest, so that none is left alone at the end."""
+    for item in items:
+        if item.path.stem in THOROUGH:
+            item.add_marker(pytest.mark.thorough)
     order = {room: place for place, room in enumerate(PATIENT)}
     items.sort(key=lambda item: order.get(item.path.parent.name, len(PATIENT)))
 

@@ -25,7 +25,7 @@ PRELOADED: Final = (
     "__main__",
     "anyio._backends._asyncio",
     "musicapi_async.workflows",
-    "musicapi_async.cli.root",
+    "musicapi_async.cli.commands",
     "musicapi_async.contrib.aiohttp_web",
     "musicapi_async.examples.service",
     "musicapi_async._transport.session",

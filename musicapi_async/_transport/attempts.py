@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Final, Protocol
 
-from .._wire import base_url_hints, polls, retry
-from .._wire.looks import Seen
+from .._wire import base_url_hints, poll_response, retry
+from .._wire.poll_response import PollResult
 from .._wire.prepare import PathOf, PreparedRequest, prepare_poll
 from .._wire.response import Response, failure_of
 from .._wire.retry import Failure
@@ -173,14 +173,14 @@ class Attempts:
             else:
                 await self.clock.sleep(wait)
 
-    async def poll(self, ref: TaskRef, polled: Polled, options: Options) -> Seen:
+    async def poll(self, ref: TaskRef, polled: Polled, options: Options) -> PollResult:
         """Poll a task once. Free. A failure to get a response is a value, too."""
         prepared = prepare_poll(self.path_of(polled.path), ref.task_id, options.attempt_timeout)
         try:
             response = await self.send(prepared, options)
         except (APIConnectionError, InvalidResponseError) as error:
-            return polls.unanswered(error, ref=ref)
-        seen = polls.read_poll(response, ref=ref, polled=polled)
-        if seen.error is not None:
-            base_url_hints.add_hint(seen.error, self.base_url)
-        return seen
+            return poll_response.without_response(error, ref=ref)
+        result = poll_response.judge_poll(response, ref=ref, polled=polled)
+        if result.error is not None:
+            base_url_hints.add_hint(result.error, self.base_url)
+        return result

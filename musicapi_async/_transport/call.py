@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 CLOSE_GRACE: Final = 5.0
 """Real seconds that closing waits for the responses to paid calls that are under way."""
+STORE_GRACE: Final = 60.0
+"""Real seconds that closing waits for job stores: twice as long as an SQLite file may be locked."""
 FOLLOW_EVERY: Final = 5.0
 """Seconds of the client's clock after which a create that waits for a permit looks for tasks to follow."""
 
@@ -176,7 +178,8 @@ class Calls:
                         call=call,
                         hint="Call again later: the work goes on at the service.",
                     )
-                await paid.repeat(proven=True)  # while it is being prepared, nothing is charged
+                paid.is_preparing = True
+                await paid.repeat(proven=True)  # the same request again is free
                 await clock.sleep(pause)
 
     async def request(  # noqa: PLR0917 - as `MusicAPI.request`
@@ -220,7 +223,7 @@ class Calls:
         for call in list(self._running):
             call.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self.notes.finish()
+        await self.notes.finish(STORE_GRACE)
 
     # --- steps ----------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ UNKNOWN: Final = "bin"
 WAIT_FIRST: Final = "Wait for the task first: clips = await task.wait()."
 
 Fetchable: TypeAlias = (
-    "Clip | Result | Task[Any] | TaskUpdate | Wav | Midi | Files | str | Sequence[Fetchable]"
+    Clip | Result | Task[Any] | TaskUpdate | Wav | Midi | Files | str | Sequence["Fetchable"]
 )
 """What can be downloaded."""
 

@@ -44,6 +44,8 @@ NOTE_PATIENCE: Final = 1.0
 """Real seconds that an error waits for its note in the job store; the note goes on after that."""
 BALANCE_LIMIT: Final = 10.0
 """Seconds of the client's clock for the balance after a call whose outcome is unknown."""
+BALANCE_FLOOR: Final = 2.0
+"""Real seconds that it has at least: a service does not answer faster because the clock is faster."""
 
 
 class Previous(msgspec.Struct, frozen=True):
@@ -136,10 +138,13 @@ class Notes:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a job could not be written down: %s", error, exc_info=error)
 
-    async def finish(self) -> None:
-        """Return when all writes that have begun are done."""
+    async def finish(self, patience: float | None = None) -> None:
+        """Return when all writes that have begun are done, at most `patience` real seconds later."""
         if self._running:
-            await asyncio.wait(self._running)  # not `gather`, which cancels them all with its caller
+            # Not `gather`, which cancels them all with its caller.
+            _, remaining = await asyncio.wait(self._running, timeout=patience)
+            if remaining:
+                log.error("%d jobs were not written down: the store does not answer", len(remaining))
 
 
 class PaidCall:
@@ -161,6 +166,7 @@ class PaidCall:
         waits: the waits before it was sent.
         sent: True while an attempt may have left and is not proven to be refused.
         in_doubt: True once an attempt that is followed by another may have been carried out.
+        is_preparing: True once the service has answered that the result is being prepared.
         settled: True once its result is there.
     """
 
@@ -183,6 +189,7 @@ class PaidCall:
         self.waits: Final = Waits(attempts.clock, prepared.call)
         self.sent = False
         self.in_doubt = False
+        self.is_preparing = False
         self.settled = False
         self._attempts: Final = attempts
         self._redactor: Final = redactor
@@ -197,7 +204,9 @@ class PaidCall:
         try:
             if self.job is not None:
                 self.previous = await self.job.reserve()
-                if self.previous is None and self.options.check_balance:
+                if self.previous is not None:
+                    self._settle()
+                elif self.options.check_balance:
                     self.job.balance(await self._balance())
         except BaseException as error:  # it would not reach `__aexit__` by itself
             await self.__aexit__(type(error), error, error.__traceback__)
@@ -312,7 +321,10 @@ class PaidCall:
             return task_in_error(self.prepared, task, f" ({error.message})", self.key)
         if outcome.is_free:
             if isinstance(error, MusicAPIError):
-                error.not_charged = error.not_charged or not free
+                # An answer that the result is being prepared may have been charged, and the request may be
+                # repeated at no cost: the key is free, and nothing is said to be proven.
+                error.not_charged = not self.is_preparing and (error.not_charged or not free)
+                error.may_have_been_charged = error.may_have_been_charged or self.is_preparing
                 base_url_hints.add_hint(error, self._attempts.base_url)
             if job is not None:
                 await self._notes.write(job.released(), NOTE_PATIENCE)
@@ -363,7 +375,7 @@ class PaidCall:
     async def _last_balance(self) -> float | None:
         """The credits after the call, or None if they cannot be had soon."""
         try:
-            async with asyncio.timeout(self._attempts.clock.real(BALANCE_LIMIT)):
+            async with asyncio.timeout(max(self._attempts.clock.real(BALANCE_LIMIT), BALANCE_FLOOR)):
                 return await self._balance()
         except TimeoutError:
             log.info("the balance could not be read within %g s", BALANCE_LIMIT)

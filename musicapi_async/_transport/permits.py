@@ -232,8 +232,7 @@ class TasksInFlight:
         for key, held in list(self._held.items()):
             if held.until > now:
                 break  # those behind it were accepted later
-            del self._held[key]
-            held.permit.release()
+            del self._held[key]  # the limiter has its permit back
 
 
 class _Held(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ checker sees the keyword arguments of `CreateMusic` on `client.sonic.create_musi
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cached_property
@@ -51,6 +52,10 @@ R = TypeVar("R")
 T = TypeVar("T", bound=Result)
 
 
+LONGEST_INTERVAL: Final = 60.0
+"""Seconds between two polls of a task at most, however it is scheduled."""
+
+
 class Polled(msgspec.Struct, frozen=True):
     """How tasks of a family are polled: where, how the body is read, and the documented times in seconds.
 
@@ -66,6 +71,15 @@ class Polled(msgspec.Struct, frozen=True):
     deadline: float
     quick: float = 30.0
     slow: float = 240.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.first < math.inf and 0 < self.interval <= LONGEST_INTERVAL and self.deadline > 0):
+            raise ValueError(
+                f"times: first >= 0, 0 < interval <= {LONGEST_INTERVAL:g} and deadline > 0 are needed, got "
+                f"{self.first!r}, {self.interval!r} and {self.deadline!r}"
+            )
+        if not 0 < self.quick < self.slow < math.inf:
+            raise ValueError(f"times: 0 < quick < slow is needed, got {self.quick!r} and {self.slow!r}")
 
     def call_for(self, task_id: str) -> str:
         """The call for a task, such as `GET /sonic/task/<id>`, for errors."""

@@ -1,170 +1,141 @@
-"""The commands about tasks and the account, and the one for calls that are not typed."""
+"""The `musicapi` command: all its commands, the end of every error, and the commands about the account."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
-from ..api.families import FAMILIES, polled_as
+from .._version import __version__
+from ..api.families import FAMILIES
 from ..api.handle import TaskRef
-from ..api.results import Until
-from ..api.spelling import did_you_mean
 from ..api.values import mapping_or_empty
 from ..errors import MusicAPIError
-from .commanding import Command, Word, run, seconds
-from .complaint import WHERE_FROM
-from .following import follow, together
-from .invocation import Invocation
-from .options_of import Folder, Json
-from .output import put
+from .batch_command import batch_group
+from .demo import demo_command
+from .error_texts import EXIT_CODES, ExitCode, in_commands, wrapped
+from .invocation import Command, Group, Invocation, shared_options
+from .jobs_command import jobs_group
+from .operation_commands import family_groups, shortcut
+from .output import OutputLost, json_line, lost_output, print_err, print_out
+from .parameters import Json, Word
+from .sandbox_command import sandbox_command
+from .task_commands import POLLED_FAMILIES, download_command, task_command, wait_command
 
-if TYPE_CHECKING:
-    from ..client import MusicAPI
+LOGGER: Final = logging.getLogger("musicapi_async")
 
-TASK_ID: Final = re.compile(r"[\w.~-]{1,200}", re.ASCII)
-"""Ids are opaque, UUIDs so far (contract, tasks 1); the rest are damaged tokens and links."""
-POLLED_FAMILIES: Final = tuple(word for word in FAMILIES if polled_as(word) is not None)
+ABOUT: Final = """Make music with MusicAPI.ai: songs, personas, stems, and files of them.
 
-_tasks = click.argument("tasks", nargs=-1, required=True, metavar="TOKEN_OR_ID...")
-_family = click.option(
-    "--family",
-    type=Word(POLLED_FAMILIES),
-    default="sonic",
-    show_default=True,
-    help="Family of tasks that are given by their bare id.",
-)
-_timeout = click.option(
-    "--timeout", type=float, callback=seconds, metavar="SECONDS", help="Stop waiting then; the tasks go on."
-)
+The key comes from MUSICAPI_KEY (or --key-file). Without one, begin with `musicapi demo`, which needs
+neither an account nor a network."""
 
 
-def refs_of(given: Sequence[str], family: str) -> list[TaskRef]:
-    """What tokens and bare ids stand for, each once; a usage error for what is neither."""
-    found: dict[tuple[str, str], TaskRef] = {}
-    for text in given:
-        ref = TaskRef.parse(text)
-        if ref is None and not TASK_ID.fullmatch(text):
-            raise click.UsageError(f"{text[:200]!r} is neither a whole token nor a task id. {WHERE_FROM}")
-        ref = ref or TaskRef(family, text)
-        if ref.family not in POLLED_FAMILIES:
-            near = did_you_mean(ref.family, POLLED_FAMILIES)
-            raise click.UsageError(f"{text[:200]!r} names no family of tasks{near}. {WHERE_FROM}")
-        found.setdefault((ref.family, ref.task_id), ref)
-    return list(found.values())
+_LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
+"""The lowest level of the log that is shown without -v, with -v, and with -vv."""
+
+
+class LogHandler(logging.Handler):
+    """A handler that writes the library's log to standard error, as text or JSON lines."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        super().__init__()
+        self._invocation = invocation
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Track the tasks that a record names, and write one line."""
+        if record.levelno >= logging.INFO:
+            args = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+            for value in args:
+                self._invocation.track_logged(value, abandoned=record.levelno >= logging.WARNING)
+        if record.levelno < _LEVELS[min(self._invocation.verbose, 2)]:
+            return
+        message = in_commands(record.getMessage())
+        if self._invocation.errors_as_json:
+            print_err(json_line({"event": "log", "level": record.levelname.lower(), "message": message}))
+        else:
+            print_err(f"{record.levelname.lower()}: {message}")
+
+
+class MusicAPIGroup(Group):
+    """The group of all commands. All errors end here."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command as a program; the output of click itself (help, usage) may be lost, too."""
+        try:
+            return super().main(*args, **kwargs)
+        except OutputLost as lost:
+            raise SystemExit(Invocation().output_lost(lost)) from None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give every run settings of its own."""
+        ctx.obj = Invocation()
+        ctx.obj.args = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error is reported and decides the exit code."""
+        invocation = ctx.ensure_object(Invocation)
+        handler = LogHandler(invocation)
+        LOGGER.addHandler(handler)
+        before = LOGGER.level
+        LOGGER.setLevel(logging.DEBUG)  # the handler decides what is shown, once all options were read
+        try:
+            super().invoke(ctx)
+            lost = lost_output()
+            code = ExitCode.OK if lost is None else invocation.output_lost(lost)
+        except OutputLost as lost:
+            code = invocation.output_lost(lost)
+        except (KeyboardInterrupt, EOFError):
+            code = invocation.interrupted()
+        except MusicAPIError as error:
+            code = invocation.end([error])
+        except NoArgsIsHelpError:  # help is always text
+            raise
+        except click.UsageError as error:
+            if not invocation.errors_as_json:
+                message = " ".join(error.format_message().split())
+                raise click.UsageError(wrapped(message, first=7), error.ctx) from error
+            code = _report_usage_error(error)
+        finally:
+            LOGGER.removeHandler(handler)
+            LOGGER.setLevel(before)
+        ctx.exit(code)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands of the workflow first, then the families with all their operations."""
+        own = [(name, one) for name, one in self.commands.items() if name not in FAMILIES]
+        families = [(name, one) for name, one in self.commands.items() if name in FAMILIES]
+        for title, rows in (("Commands", own), ("All operations, by family", families)):
+            with formatter.section(title):
+                formatter.write_dl([(name, one.get_short_help_str(64)) for name, one in rows])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code.value), text) for code, text in EXIT_CODES.items()])
+        formatter.write_paragraph()
+        formatter.write_text("The options above are accepted behind a command, too.")
+
+
+def _report_usage_error(error: click.UsageError) -> ExitCode:
+    code = ExitCode.REFUSED
+    fields = {"type": "UsageError", "message": error.format_message(), "exit_code": code}
+    print_err(json_line({"event": "error", **fields}))
+    return code
 
 
 @click.command("credits", cls=Command)
-def credits_command() -> None:
+@click.pass_obj
+async def credits_command(invocation: Invocation) -> None:
     """Show the balance of the account. Free."""
-
-    async def work(invocation: Invocation) -> None:
-        async with invocation.client() as client:
-            balance = await client.credits()
-        fields = {"credits": balance.credits, "extra_credits": balance.extra_credits, "total": balance.total}
-        extra = f" ({balance.extra_credits:g} of them extra)" if balance.extra_credits else ""
-        invocation.reporter.event("credits", fields, [f"{balance.total:g} credits{extra}"])
-
-    run(work)
-
-
-async def _follow_all(
-    invocation: Invocation,
-    refs: Sequence[TaskRef],
-    *,
-    timeout: float | None,
-    until: Until = "all",
-    folder: Path | None = None,
-    pattern: str = "{title} {clip_id}",
-) -> int:
-    reporter = invocation.reporter
-
-    async def one(client: MusicAPI, ref: TaskRef) -> MusicAPIError | None:
-        task, row = client.task(ref.token), reporter.row(ref.task_id)
-        invocation.accepted(task)
-        row.resumed(task)
-        return await follow(
-            invocation, client, task, row, timeout=timeout, until=until, folder=folder, pattern=pattern
-        )
-
     async with invocation.client() as client:
-        with reporter.following(client.clock.speed):
-            outcomes = await together([one(client, ref) for ref in refs])
-    return invocation.end([error for error in outcomes if error is not None])
-
-
-@click.command("wait", cls=Command)
-@_tasks
-@_family
-@_timeout
-@click.option(
-    "--until",
-    type=Word(["all", "first", "stream"]),
-    default="all",
-    show_default=True,
-    help="All clips ended, the first finished clip, or the first audio of any kind.",
-)
-def wait_command(tasks: tuple[str, ...], family: str, timeout: float | None, until: str) -> None:
-    """Wait for tasks that were submitted before. Free; may be repeated at any time."""
-    refs = refs_of(tasks, family)
-    run(lambda invocation: _follow_all(invocation, refs, timeout=timeout, until=cast("Until", until)))
-
-
-@click.command("download", cls=Command)
-@_tasks
-@_family
-@_timeout
-@click.option(
-    "--out",
-    type=Folder(),
-    default=Path(),
-    metavar="DIR",
-    help="Folder for the files, made if missing. Default: this one.",
-)
-@click.option(
-    "--name",
-    default="{title} {clip_id}",
-    show_default=True,
-    metavar="PATTERN",
-    help="File names; fields: {title}, {clip_id}, {index}, {name} (of a stem).",
-)
-def download_command(
-    tasks: tuple[str, ...], family: str, timeout: float | None, out: Path, name: str
-) -> None:
-    """Fetch the files of tasks. Free. Waits for tasks that have not ended. Whole files are not fetched
-    again, and an interrupted download goes on where it stopped."""
-    refs = refs_of(tasks, family)
-    run(lambda invocation: _follow_all(invocation, refs, timeout=timeout, folder=out, pattern=name))
-
-
-@click.command("task", cls=Command)
-@_tasks
-@_family
-def task_command(tasks: tuple[str, ...], family: str) -> None:
-    """Look at tasks once, as they are now. Free."""
-    refs = refs_of(tasks, family)
-
-    async def look(invocation: Invocation, client: MusicAPI, ref: TaskRef) -> MusicAPIError | None:
-        task = client.task(ref.token)
-        try:
-            update = await task.refresh()
-        except MusicAPIError as error:
-            return error
-        invocation.named(ref)
-        if update.error is not None:
-            invocation.failed(update.error)
-        invocation.reporter.look(task, update)
-        return update.error
-
-    async def work(invocation: Invocation) -> int:
-        async with invocation.client() as client:
-            outcomes = await together([look(invocation, client, ref) for ref in refs])
-        return invocation.end([error for error in outcomes if error is not None])
-
-    run(work)
+        balance = await client.credits()
+    fields = {"credits": balance.credits, "extra_credits": balance.extra_credits, "total": balance.total}
+    extra = f" ({balance.extra_credits:g} of them extra)" if balance.extra_credits else ""
+    invocation.reporter.event("credits", fields, [f"{balance.total:g} credits{extra}"])
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
@@ -187,34 +158,33 @@ def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
     multiple=True,
     callback=_pairs,
     metavar="NAME=VALUE",
-    help="Of the query; repeatable.",
+    help="A parameter of the query; repeatable.",
 )
-def request_command(method: str, path: str, body: Any, params: dict[str, str]) -> None:
-    """Call any path and print the JSON that it answers.
+@click.pass_obj
+async def request_command(
+    invocation: Invocation, method: str, path: str, body: Any, params: dict[str, str]
+) -> None:
+    """Call any path and print the JSON of the response.
 
-    The path is below the base URL, such as /get-credits. The only way to /sonic/batch, whose body, reply and
-    results nobody has documented.
+    The path is below the base URL, such as /get-credits. This is the only way to /sonic/batch, whose body,
+    reply and results are not documented.
 
-    A GET is free and repeated after passing failures; anything else is taken to charge credits and is sent
-    at most once.
+    A GET is free, and repeated after temporary failures; any other method is taken to charge credits, and is
+    sent at most once.
     """
-
-    async def work(invocation: Invocation) -> None:
-        async with invocation.client() as client:
-            with invocation.reporter.busy(f"{method.upper()} {path}"):
-                answer = await client.request(method, path, json=body, params=params or None)
-            invocation.charges = method.upper() != "GET"
-            family, task_id = path.strip("/").partition("/")[0], mapping_or_empty(answer).get("task_id")
-            if invocation.charges and family in POLLED_FAMILIES and isinstance(task_id, str):
-                invocation.named(TaskRef(family, task_id))
-            invocation.reporter.body(answer)
-
-    run(work)
+    async with invocation.client() as client:
+        with invocation.reporter.busy(f"{method.upper()} {path}"):
+            response = await client.request(method, path, json=body, params=params or None)
+        invocation.charges = method.upper() != "GET"
+        family, task_id = path.strip("/").partition("/")[0], mapping_or_empty(response).get("task_id")
+        if invocation.charges and family in POLLED_FAMILIES and isinstance(task_id, str):
+            invocation.track(TaskRef(family, task_id))
+        invocation.reporter.body(response)
 
 
 @click.command("completion", cls=Command)
 @click.argument("shell", type=Word(["bash", "zsh", "fish"]))
-def completion_command(shell: str) -> None:
+async def completion_command(shell: str) -> None:
     """Print the script that completes commands and options.
 
     bash: add `eval "$(musicapi completion bash)"` to ~/.bashrc; zsh: the same with zsh in ~/.zshrc; fish:
@@ -222,8 +192,37 @@ def completion_command(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    root = click.get_current_context().find_root().command
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"click knows no completion for {shell}.")
-    put(kind(root, {}, "musicapi", "_MUSICAPI_COMPLETE").source())
+    print_out(kind(musicapi, {}, "musicapi", "_MUSICAPI_COMPLETE").source())
+
+
+def _group_of_all() -> MusicAPIGroup:
+    commands: list[click.Command] = [
+        demo_command,
+        sandbox_command,
+        shortcut("sonic", "create_music", "create"),
+        shortcut("sonic", "create_persona", "persona"),
+        wait_command,
+        task_command,
+        download_command,
+        credits_command,
+        batch_group,
+        jobs_group,
+        request_command,
+        completion_command,
+        *family_groups().values(),
+    ]
+    group = MusicAPIGroup(
+        "musicapi",
+        help=ABOUT,
+        params=shared_options(hidden=False),
+        commands={str(command.name): command for command in commands},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    return click.version_option(__version__, prog_name="musicapi-async")(group)
+
+
+musicapi: Final = _group_of_all()
+"""The `musicapi` command."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,24 +13,18 @@ import click
 from ..api.handle import Task
 from ..api.replies import Persona
 from ..api.results import Clip, Clips
-from ..errors import MusicAPIError
-from . import exits
-from .commanding import Command, run, seconds
-from .following import end_of, together
-from .invocation import Invocation
-from .output import put, tell
-from .reporting import Row
-from .text import clock_text
-from .visible import visible
+from ..extras import require
+from .invocation import Command, Invocation
+from .output import clock_text, print_err, print_out, visible
+from .parameters import Folder, Positive
+from .reporters import TaskReport
+from .task_commands import result_of, together
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
 
 SPEED: Final = 20.0
 """A song of two minutes takes six seconds, so that one can watch it happen."""
-
-MUSIC_LIBRARIES: Final = ("numpy", "soundfile", "mutagen", "mido")
-"""What the extra `[sandbox]` installs; it makes the files."""
 
 MODEL: Final = "sonic-v6"
 
@@ -54,7 +47,7 @@ Harbour, harbour, keep them near
 All the ones I used to meet"""
 
 LENGTHS: Final = (70, 60, 65)
-"""Seconds that the three songs are asked to have; short ones are made faster."""
+"""Requested lengths of the three songs in seconds; short ones are made faster."""
 
 PERSONA: Final = "Rainy voice"
 
@@ -73,121 +66,106 @@ asyncio.run(main())
 
 
 class Song:
-    """A task of the demo: what it gave, and where the files are."""
+    """A song of the demo, and its files."""
 
     def __init__(self, task: Task[Clips], clips: Clips) -> None:
         self.task: Final = task
         self.clips: Final = clips
-        self.paths: list[Path] = []
+        self.paths: Sequence[Path] = ()
 
 
 @click.command("demo", cls=Command)
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Folder(),
     default=Path("musicapi-demo"),
     show_default=True,
     metavar="DIR",
     help="Folder for the songs.",
 )
 @click.option(
-    "--speed",
-    type=float,
-    default=SPEED,
-    show_default=True,
-    callback=seconds,
-    help="Times as fast as the service.",
+    "--speed", type=Positive(), default=SPEED, show_default=True, help="Times as fast as the service."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another number, another demo.")
-def demo_command(out: Path, speed: float, seed: int) -> None:
+@click.pass_obj
+async def demo_command(invocation: Invocation, out: Path, speed: float, seed: int) -> None:
     """Make three songs right now, without account, network or cost.
 
     Two songs at once, a persona from the first of them, and a song with that persona. A sandbox in this
     process speaks the same API as the service, only faster, and makes real audio.
     """
-    if any(find_spec(name) is None for name in MUSIC_LIBRARIES):
-        raise click.UsageError("The demo makes real audio: pip install 'musicapi-async[cli,sandbox]'")
-
-    async def work(invocation: Invocation) -> int:
-        try:
-            await _demo(invocation, out, speed, seed)
-        except MusicAPIError as error:
-            return invocation.end([error])
-        return exits.OK
-
-    invocation = click.get_current_context().ensure_object(Invocation)
-    invocation.resumable, invocation.rerun = False, True
-    run(work)
-
-
-async def _demo(invocation: Invocation, out: Path, speed: float, seed: int) -> None:
     from ..sandbox import Sandbox
 
+    try:
+        require("The audio of the demo", "sandbox")
+    except ModuleNotFoundError as error:
+        raise click.UsageError(str(error)) from None
+    invocation.is_demo = invocation.is_rerunnable = True
     reporter = invocation.reporter
-    began = time.monotonic()
+    start = time.monotonic()
     async with Sandbox(speed=speed, seed=seed, create_limit=(1, 3.0)) as sandbox, sandbox.client() as client:
         before = (await client.credits()).total
         if not invocation.is_json:
-            tell(f"A sandbox on this machine, {speed:g} times as fast as the service.\n")
+            print_err(f"A sandbox on this machine, {speed:g} times as fast as the service.\n")
         with reporter.following(speed, resumable=False):
-            songs, persona = await _perform(invocation, client, out, seed)
+            demo = _Demo(invocation, client, out, seed)
+            songs = await demo.run()
         after = (await client.credits()).total
-    took = time.monotonic() - began
+    seconds = time.monotonic() - start
     fields = {
         "files": [path for song in songs for path in song.paths],
-        "persona_id": persona.persona_id,
-        "persona": persona.name,
+        "persona_id": demo.persona.persona_id,
+        "persona": demo.persona.name,
         "cost": before - after,
-        "seconds": round(took, 2),
+        "seconds": round(seconds, 2),
         "program": PROGRAM,
     }
     if not invocation.is_json:
-        _show_table(songs)
-    reporter.event("demo", fields, _summary(persona, before, after, took, speed))
+        _print_table(songs)
+    reporter.event("demo", fields, _summary(demo.persona, before, after, seconds, speed))
 
 
-async def _perform(
-    invocation: Invocation, client: MusicAPI, out: Path, seed: int
-) -> tuple[list[Song], Persona]:
-    """Two songs at once, and as soon as the first is there a persona of its voice and a third song."""
-    reporter = invocation.reporter
-    first_clip: asyncio.Future[Clip] = asyncio.get_running_loop().create_future()
-    pattern = "{title}" if seed == 0 else "{title} (seed " + str(seed) + ")"
+class _Demo:
+    """Two songs at once, and as soon as the first is ready a persona of its voice and a third song."""
 
-    async def sing(row: Row, create: Awaitable[Task[Clips]]) -> Song:
-        task = await create
-        invocation.accepted(task)
-        row.submitted(task)
-        song = Song(task, (await end_of(task, row)).clips)
-        row.ended(task, song.clips)
-        invocation.ended(task)
-        return song
+    persona: Persona
 
-    async def save(row: Row, song: Song) -> Song:
-        song.paths = await client.download(song.clips, out, name=pattern)
-        row.saved(song.task, song.paths)
-        return song
+    def __init__(self, invocation: Invocation, client: MusicAPI, out: Path, seed: int) -> None:
+        self._invocation: Final = invocation
+        self._client: Final = client
+        self._sonic: Final = client.sonic
+        self._out: Final = out
+        self._pattern: Final = "{title}" if seed == 0 else f"{{title}} (seed {seed})"
+        self._first_clip: Final[asyncio.Future[Clip]] = asyncio.get_running_loop().create_future()
 
-    async def described(row: Row) -> Song:
-        create = client.sonic.create_music(mv=MODEL, gpt_description_prompt=RAIN, duration=LENGTHS[0])
-        song = await sing(row, create)
-        first_clip.set_result(song.clips[0])
-        return await save(row, song)
+    async def run(self) -> list[Song]:
+        """Make the songs side by side."""
+        task = self._invocation.reporter.task
+        reports = [task(label) for label in ("From a description", "From own lyrics", "With a persona")]
+        return await together(
+            [self._described(reports[0]), self._own_lyrics(reports[1]), self._with_persona(reports[2])]
+        )
 
-    async def own_words(row: Row) -> Song:
-        create = client.sonic.create_music(
+    async def _described(self, report: TaskReport) -> Song:
+        create = self._sonic.create_music(mv=MODEL, gpt_description_prompt=RAIN, duration=LENGTHS[0])
+        song = await self._finish(report, create)
+        self._first_clip.set_result(song.clips[0])
+        return await self._save(report, song)
+
+    async def _own_lyrics(self, report: TaskReport) -> Song:
+        create = self._sonic.create_music(
             mv=MODEL, title="Paper Lanterns", prompt=LANTERNS, tags="folk, guitar", duration=LENGTHS[1]
         )
-        return await save(row, await sing(row, create))
+        return await self._save(report, await self._finish(report, create))
 
-    async def with_persona(row: Row) -> Song:
-        clip = await first_clip
-        persona = await client.sonic.create_persona(name=PERSONA, clip_id=clip.clip_id)
-        persona.name = persona.name or PERSONA  # the service's answer holds the id only
-        personas.append(persona)
-        if reporter.is_json:
-            reporter.reply("sonic.create_persona", persona)
-        create = client.sonic.persona_music(
+    async def _with_persona(self, report: TaskReport) -> Song:
+        clip = await self._first_clip
+        persona = await self._sonic.create_persona(name=PERSONA, clip_id=clip.clip_id)
+        persona.name = persona.name or PERSONA  # the service's reply holds the id only
+        self.persona = persona
+        if self._invocation.is_json:
+            self._invocation.reporter.reply("sonic.create_persona", persona)
+        create = self._sonic.persona_music(
             mv=MODEL,
             persona_id=persona.persona_id,
             title="Harbour",
@@ -195,15 +173,24 @@ async def _perform(
             tags="ballad",
             duration=LENGTHS[2],
         )
-        return await save(row, await sing(row, create))
+        return await self._save(report, await self._finish(report, create))
 
-    personas: list[Persona] = []
-    rows = [reporter.row(label) for label in ("From a description", "From own lyrics", "With a persona")]
-    songs = await together([described(rows[0]), own_words(rows[1]), with_persona(rows[2])])
-    return songs, personas[0]
+    async def _finish(self, report: TaskReport, create: Awaitable[Task[Clips]]) -> Song:
+        task = await create
+        self._invocation.accepted(task)
+        report.submitted(task)
+        song = Song(task, (await result_of(task, report)).clips)
+        report.finished(task, song.clips)
+        self._invocation.ended(task)
+        return song
+
+    async def _save(self, report: TaskReport, song: Song) -> Song:
+        song.paths = await self._client.download(song.clips, self._out, name=self._pattern)
+        report.saved(song.task, song.paths)
+        return song
 
 
-def _show_table(songs: Sequence[Song]) -> None:
+def _print_table(songs: Sequence[Song]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -218,19 +205,19 @@ def _show_table(songs: Sequence[Song]) -> None:
             length = clock_text(clip.duration)
             table.add_row(Text(visible(clip.title or "")), length, Text(visible(str(path))))
     console = Console()
-    with console.capture() as shown:
+    with console.capture() as captured:
         console.print(table)
-    put(shown.get().removesuffix("\n"))
+    print_out(captured.get().removesuffix("\n"))
 
 
-def _summary(persona: Persona, before: float, after: float, took: float, speed: float) -> list[str]:
-    """Short: with the table above it, it fits a terminal of 24 lines."""
+def _summary(persona: Persona, before: float, after: float, seconds: float, speed: float) -> list[str]:
+    """Return the last lines; with the table above them they fit a terminal of 24 lines."""
     cost = f"{before - after:g} of the sandbox's {before:g} credits, nothing real"
     return [
         "",
         f"Persona  {persona.name} ({persona.persona_id})",
-        f"Cost     {cost}; {took:.0f} s for {clock_text(took * speed)} minutes",
+        f"Cost     {cost}; {seconds:.0f} s for {clock_text(seconds * speed)} minutes",
         "",
-        "The same as a program, with MUSICAPI_KEY or what `musicapi sandbox` prints:",
+        "The same as a program, for an account or for `musicapi sandbox`:",
         *PROGRAM.splitlines(),
     ]

@@ -1,81 +1,95 @@
-"""One run of the command: what it was told, the client it makes, the tasks that it may leave behind."""
+"""One run of the command: its settings, the client that it makes, and the paid tasks that outlive it.
+
+The settings are the options that `musicapi` and all its commands take. The base classes of these commands are
+here, too.
+"""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import click
 
 from ..api.handle import Task, TaskRef
+from ..api.spelling import did_you_mean, nearest
 from ..errors import MusicAPIError
 from ..options import LOOPBACK
-from . import exits
-from .complaint import complain, in_commands, resume_command
-from .lines import JsonReporter, json_line
-from .output import OutputLost, tell
+from .error_texts import ExitCode, exit_code_of, gravest, labelled, print_error, resume_command
+from .output import OutputLost, json_line, print_err
+from .parameters import Positive
+from .reporters import JsonReporter, TextReporter
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
-    from .reporting import Reporter
+    from .reporters import Reporter
 
 KEY_FILE_LIMIT: Final = 4096
 """Bytes; a longer file is no key."""
 
 
+@dataclass(slots=True)
+class _Tracked:
+    """A task of this run."""
+
+    ref: TaskRef
+    running: bool | None = None
+    """None as long as no command has marked the task."""
+    unfetched: bool = False
+    """True if its files are requested and not fetched yet."""
+
+
 class Invocation:
-    """Settings of one run, and the tasks that go on if it ends now."""
+    """The settings of one run, and the tasks to name if it ends now."""
 
     def __init__(self) -> None:
         self.json: bool | None = None
         self.base_url: str | None = None
         self.key_file: str | None = None
         self.sonic_word = "sonic"
-        self.clock_speed: float = 1.0
-        self.verbose: int = 0
+        self.clock_speed = 1.0
+        self.verbose = 0
         self.args: Sequence[str] = ()
         """The arguments of this run, for a command line to copy."""
-        self.resumable = True
-        """False in the demo, whose tasks end with it."""
-        self.rerun = False
-        """True if the same command goes on by itself, as that of a batch does."""
+        self.is_demo = False
+        """True if the tasks of this run end with it and cost nothing."""
+        self.is_rerunnable = False
+        """True if the same command continues where it stopped, as that of a batch does."""
         self.charges = False
-        """True if replies of this run are paid for, and cannot be asked for again."""
-        self._tasks: dict[str, TaskRef] = {}
-        self._untold: list[MusicAPIError] = []
-        self._going_on: dict[str, TaskRef] = {}
-        self._unsaved: dict[str, TaskRef] = {}
+        """True if replies of this run are paid for, and cannot be requested again."""
         self.folder: Path | None = None
-        """Where the files of all tasks are wanted, if they are."""
+        """The folder for the files of all tasks, if they are requested."""
+        self._tasks: dict[str, _Tracked] = {}
+        self._unreported: list[MusicAPIError] = []
         self._reporter: Reporter | None = None
 
     @property
     def is_json(self) -> bool:
-        """Whether to write JSON lines: when asked, or when nobody reads along on a terminal."""
+        """True for JSON lines: on request, or by default if standard output is no terminal."""
         return not sys.stdout.isatty() if self.json is None else self.json
 
     @property
     def errors_as_json(self) -> bool:
-        """Whether standard error speaks JSON: when asked, or when neither stream has a reader."""
+        """True for JSON lines on standard error: on request, or if neither stream is a terminal."""
         return self.is_json and (self.json is True or not sys.stderr.isatty())
 
     @property
     def reporter(self) -> Reporter:
-        """The writer of all output."""
+        """The writer of the results."""
         if self._reporter is None:
-            from .text import TextReporter
-
             self._reporter = JsonReporter() if self.is_json else TextReporter()
         return self._reporter
 
     # --- the client ----------------------------------------------------------------------------------------
 
     def client(self, **options: Any) -> MusicAPI:
-        """A client as the options and the environment say; `options` go to `MusicAPI`."""
+        """Return a client by the options and the environment; `options` go to `MusicAPI`."""
         from ..client import MusicAPI
         from ..clock import Clock
 
@@ -86,7 +100,7 @@ class Invocation:
             clock=Clock(self.clock_speed),
             **options,
         )
-        if self.clock_speed != 1 and not _is_local(client.base_url):
+        if self.clock_speed != 1 and urlsplit(client.base_url).hostname not in LOOPBACK:
             raise click.UsageError(
                 "--clock-speed (MUSICAPI_CLOCK_SPEED) is for a sandbox on this machine only."
             )
@@ -105,190 +119,247 @@ class Invocation:
             raise click.UsageError(f"--key-file: {self.key_file!r} holds no key.")
         return text
 
-    # --- tasks that go on ----------------------------------------------------------------------------------
+    # --- the tasks of this run -----------------------------------------------------------------------------
 
-    def named(self, ref: TaskRef) -> None:
-        """A task that this run is about; it is printed if standard output is lost."""
-        self._tasks.setdefault(ref.task_id, ref)
+    def track(self, ref: TaskRef) -> _Tracked:
+        """Add a task that this run is about; it is named if standard output is lost."""
+        return self._tasks.setdefault(ref.task_id, _Tracked(ref))
 
     def accepted(self, task: Task[Any]) -> None:
-        """From now on the task goes on even if this process ends."""
-        self.named(task.ref)
-        self._going_on[task.task_id] = task.ref
+        """Mark a task as running, even after the end of this process."""
+        self.track(task.ref).running = True
 
     def ended(self, task: Task[Any]) -> None:
-        """The task has come to its end."""
-        self._going_on.pop(task.task_id, None)
+        """Mark a task as ended."""
+        self.track(task.ref).running = False
 
-    def unknown(self, task: Task[Any]) -> None:
-        """The service knows no such task, so there is nothing to come back to."""
-        for known in (self._tasks, self._going_on, self._unsaved):
-            known.pop(task.task_id, None)
-
-    def fetching(self, task: Task[Any], folder: Path) -> None:
-        """From now on its files are wanted; they are not there yet."""
-        self._unsaved[task.task_id] = task.ref
+    def to_fetch(self, task: Task[Any], folder: Path) -> None:
+        """Mark the files of a task as requested and not fetched yet."""
+        self.track(task.ref).unfetched = True
         self.folder = folder
 
     def fetched(self, task: Task[Any]) -> None:
-        """Its files are on disk."""
-        self._unsaved.pop(task.task_id, None)
+        """Mark the files of a task as fetched, or as impossible to get."""
+        self.track(task.ref).unfetched = False
 
-    def noticed(self, token: object, *, abandoned: bool = True) -> None:
-        """A token in the library's log, if it is one: of a task that was accepted, or, if `abandoned`, of one
-        whose caller was interrupted."""
+    def forget(self, task: Task[Any]) -> None:
+        """Remove a task that the service does not know."""
+        self._tasks.pop(task.task_id, None)
+
+    def track_logged(self, token: object, *, abandoned: bool = True) -> None:
+        """Add a task that the library's log names by its token, if `token` is one.
+
+        Args:
+            token: An argument of a log record.
+            abandoned: True if the caller of its create was interrupted, so that no command knows the task.
+        """
         ref = TaskRef.parse(token) if isinstance(token, str) else None
         if ref is None:
             return
-        self.named(ref)
-        if abandoned:
-            self._going_on.setdefault(ref.task_id, ref)
-            if self.folder is not None:
-                self._unsaved.setdefault(ref.task_id, ref)
+        tracked = self.track(ref)
+        if abandoned and tracked.running is None:
+            tracked.running = True
+            tracked.unfetched = self.folder is not None
 
     @property
-    def going_on(self) -> list[str]:
-        """The tokens of the tasks that go on."""
-        return [ref.token for ref in self._going_on.values()] if self.resumable else []
+    def unfinished(self) -> list[str]:
+        """The tokens of the tasks that may still be running."""
+        return self._tokens(task for task in self._tasks.values() if task.running)
 
     @property
     def not_downloaded(self) -> list[str]:
-        """The tokens of the tasks whose files are wanted and were not all fetched, ended or not."""
-        return [ref.token for ref in self._unsaved.values()] if self.resumable else []
+        """The tokens of the tasks, ended or not, whose files were requested and not all fetched."""
+        return self._tokens(task for task in self._tasks.values() if task.unfetched)
+
+    def _tokens(self, tasks: Iterable[_Tracked]) -> list[str]:
+        return [] if self.is_demo else [task.ref.token for task in tasks]
 
     def failed(self, error: MusicAPIError) -> None:
-        """An error that will be told at the end, or when standard output is lost."""
-        self._untold.append(error)
+        """Add an error that is reported at the end, or when standard output is lost."""
+        self._unreported.append(error)
 
     # --- the end -------------------------------------------------------------------------------------------
 
-    def end(self, errors: Iterable[MusicAPIError]) -> int:
-        """Tell of errors and of the tasks that go on; returns the exit code."""
-        codes: list[int] = []
-        self._untold.clear()
-        for error in errors:
-            codes.append(exits.code_of(error))
-            complain(error, codes[-1], as_json=self.errors_as_json)
-        self.tell_resume()
-        return exits.gravest(codes)
+    def end(self, errors: Iterable[MusicAPIError]) -> ExitCode:
+        """Report errors and unfinished tasks; returns the exit code."""
+        self._unreported = list(errors)
+        code = self._report_errors()
+        self._report_unfinished()
+        return code
 
-    def interrupted(self) -> int:
-        """Tell what goes on after Ctrl-C; returns the exit code."""
+    def _report_errors(self, *codes: ExitCode) -> ExitCode:
+        """Report all errors that were not reported yet; returns the gravest of their codes and `codes`."""
+        found = list(codes)
+        for error in self._unreported:
+            found.append(exit_code_of(error))
+            print_error(error, found[-1], as_json=self.errors_as_json)
+        self._unreported.clear()
+        return gravest(found)
+
+    def interrupted(self) -> ExitCode:
+        """Report the unfinished tasks after Ctrl-C; returns the exit code."""
+        code = ExitCode.INTERRUPTED
         if self.errors_as_json:
-            fields = {"exit_code": exits.INTERRUPTED, **self._left_behind()}
-            tell(json_line({"event": "interrupted", **fields}), needed=True)
-        elif not self.resumable:
-            tell("Interrupted. The sandbox has ended with its tasks; nothing real was charged.")
+            tasks = {"tasks": self.unfinished, "not_downloaded": self.not_downloaded}
+            print_err(json_line({"event": "interrupted", "exit_code": code, **tasks}), fallback=True)
+        elif self.is_demo:
+            print_err("Interrupted. The sandbox and its tasks have ended; nothing real was charged.")
         else:
-            tell("Interrupted.")
-            self.tell_resume()
-        return exits.INTERRUPTED
+            print_err("Interrupted.")
+            self._report_unfinished()
+        return code
 
-    def tell_resume(self) -> None:
-        """Print how to come back to the tasks that go on, and to files that were not fetched."""
-        left = self._left_behind()
-        if not any(left.values()):
+    def _report_unfinished(self) -> None:
+        """Print how to resume unfinished tasks, and how to fetch files that are missing."""
+        running, unfetched = self.unfinished, self.not_downloaded
+        if not running and not unfetched:
             return
         if self.errors_as_json:
-            tell(json_line({"event": "going_on", **left}), needed=True)
+            event = {"event": "going_on", "tasks": running, "not_downloaded": unfetched}
+            print_err(json_line(event), fallback=True)
             return
         lines: list[str] = []
-        tokens, unsaved = left["tasks"], left["not_downloaded"]
-        if tokens:
-            what = "1 task goes on and is" if len(tokens) == 1 else f"{len(tokens)} tasks go on and are"
-            lines.append(f"{what} paid for. Come back, free of charge, with:")
-        waited_for = [token for token in tokens if token not in unsaved]
-        if waited_for:
-            lines.append(resume_command(waited_for))
-        if unsaved:
-            if waited_for or not tokens:
-                lines.append("Not all files were fetched. Go on, free of charge, with:")
-            lines.append(resume_command([self._out, *unsaved], "download"))
-        tell("\n".join(lines), needed=True)
+        if running:
+            subject = "1 task is" if len(running) == 1 else f"{len(running)} tasks are"
+            lines.append(f"{subject} still running and paid for. Resume, free of charge, with:")
+        to_wait_for = [token for token in running if token not in unfetched]
+        if to_wait_for:
+            lines.append(resume_command(to_wait_for))
+        if unfetched:
+            if to_wait_for or not running:
+                lines.append("Not all files were fetched. Fetch the rest, free of charge, with:")
+            lines.append(resume_command(unfetched, self.folder or Path()))
+        print_err("\n".join(lines), fallback=True)
 
-    def _left_behind(self) -> dict[str, list[str]]:
-        return {"tasks": self.going_on, "not_downloaded": self.not_downloaded}
+    def output_lost(self, lost: OutputLost) -> ExitCode:
+        """Report on standard error what standard output could not take; returns the exit code.
 
-    def output_lost(self, lost: OutputLost) -> int:
-        """Tell what standard output could not take: paid tasks and replies, and the command that shows the
-        results again. Returns the exit code."""
-        codes = [exits.OUTPUT_LOST]
-        for error in self._untold:
-            codes.append(exits.code_of(error))
-            complain(error, codes[-1], as_json=self.errors_as_json)
-        code = exits.gravest(codes)
-        tokens = [ref.token for ref in self._tasks.values()]
+        That is: errors, paid tasks, paid replies, and the command that shows the results again.
+        """
+        code = self._report_errors(ExitCode.OUTPUT_LOST)
+        tokens = [task.ref.token for task in self._tasks.values()]
         reply = lost.text if self.charges else ""
         if lost.reader_left and not tokens and not reply:
             return code  # `| head` is no error, and nothing was paid for
         if self.errors_as_json:
             if reply:
-                tell(reply)
-            resume = " ".join(line.strip() for line in self._way_back(tokens).split("\\\n"))
-            fields = {"reason": lost.reason, "tasks": tokens, "not_downloaded": self.not_downloaded}
-            tell(json_line({"event": "output_lost", **fields, "resume": resume, "exit_code": code}))
+                print_err(reply)
+            resume = " ".join(line.strip() for line in self._resume(tokens).split("\\\n"))
+            tasks = {"tasks": tokens, "not_downloaded": self.not_downloaded}
+            event = {"event": "output_lost", "reason": lost.reason, **tasks, "resume": resume}
+            print_err(json_line({**event, "exit_code": code}))
             return code
-        lines = [
-            f"{click.style('Error:', fg='red', bold=True)} Cannot write to standard output: {lost.reason}."
-        ]
+        lines = [labelled(f"Cannot write to standard output: {lost.reason}.")]
         if reply:
-            lines += ["What it could not take, and what was paid for:", reply]
-        if self.rerun:
+            lines += ["The output that could not be written, and was paid for:", reply]
+        if self.is_rerunnable:
             lines += [f"Task {token}" for token in tokens]
-        if tokens or self.rerun:
-            lines += [self._what_is_paid(len(tokens)), self._way_back(tokens)]
-        tell("\n".join(lines))
+        if tokens or self.is_rerunnable:
+            lines += [self._what_is_paid(len(tokens)), self._resume(tokens)]
+        print_err("\n".join(lines))
         return code
 
     def _what_is_paid(self, tasks: int) -> str:
-        if not self.resumable:
-            return "The sandbox has ended with its tasks; nothing real was charged. To begin again:"
-        if self.rerun:
-            return "The same command goes on, and pays for nothing twice:"
+        if self.is_demo:
+            return "The sandbox and its tasks have ended; nothing real was charged. To start again:"
+        if self.is_rerunnable:
+            return "The same command continues, and pays for nothing twice:"
         subject = "1 task is" if tasks == 1 else f"{tasks} tasks are"
         return f"{subject} paid for. The results again, free of charge:"
 
-    def _way_back(self, tokens: Sequence[str]) -> str:
-        """The command that gives the results of all tasks of this run; empty if there were none."""
-        if self.rerun:
+    def _resume(self, tokens: Sequence[str]) -> str:
+        """Return the command that gives the results of all tasks of this run; '' if there were none."""
+        if self.is_rerunnable:
             return f"  {shlex.join(['musicapi', *self.args])}"
-        if not tokens:
-            return ""
-        if self.folder is None:
-            return resume_command(tokens)
-        return resume_command([self._out, *tokens], "download")
-
-    @property
-    def _out(self) -> str:
-        return f"--out {shlex.quote(str(self.folder or Path()))}"
+        return resume_command(tokens, self.folder) if tokens else ""
 
 
-class LogHandler(logging.Handler):
-    """The library's log on standard error, in the form of the other output."""
-
-    def __init__(self, invocation: Invocation) -> None:
-        super().__init__()
-        self._invocation = invocation
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Note the tasks that are named, and write one line."""
-        if record.levelno >= logging.INFO:
-            args = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
-            for value in args:
-                self._invocation.noticed(value, abandoned=record.levelno >= logging.WARNING)
-        if record.levelno < _LEVELS[min(self._invocation.verbose, 2)]:
-            return
-        message = in_commands(record.getMessage())
-        if self._invocation.errors_as_json:
-            tell(json_line({"event": "log", "level": record.levelname.lower(), "message": message}))
-        else:
-            tell(f"{record.levelname.lower()}: {message}")
+# --- commands, and the options that all of them take -------------------------------------------------------
 
 
-_LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
+def _set(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Set an attribute of the run that has the name of the option, unless the option is absent."""
+    if value is not None and not (param.name == "verbose" and value == 0):
+        setattr(ctx.ensure_object(Invocation), str(param.name), value)
 
 
-def _is_local(url: str) -> bool:
-    from urllib.parse import urlsplit
+def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
+    """Return the options of `musicapi` itself, which its commands accept, too.
 
-    return urlsplit(url).hostname in LOOPBACK
+    Args:
+        hidden: True for a command, whose help does not repeat them.
+        form: False for a command that has an option --json of its own.
+    """
+
+    def option(*declared: str, **given: Any) -> click.Option:
+        return click.Option(declared, expose_value=False, hidden=hidden, callback=_set, **given)
+
+    form_option = option(
+        "--json/--text",
+        "json",
+        default=None,
+        help="JSON lines, or text. Default: text on a terminal, JSON lines otherwise.",
+    )
+    return [
+        *([form_option] if form else []),
+        option("--base-url", metavar="URL", help="Address of the service (else MUSICAPI_BASE_URL)."),
+        option("--sonic-word", metavar="WORD", help="Word for Sonic in paths: 'suno' at api.sunoapi.com."),
+        option("--key-file", metavar="FILE", help="File that holds the API key (else MUSICAPI_KEY)."),
+        option("-v", "--verbose", count=True, help="Show the log; -vv shows more."),
+        option(
+            "--clock-speed",
+            type=Positive(),
+            envvar=None if hidden else "MUSICAPI_CLOCK_SPEED",
+            help="Run the client's clock faster, as fast as a sandbox (else MUSICAPI_CLOCK_SPEED).",
+        ),
+    ]
+
+
+class _AdvisingCommand(click.Command):
+    """A command whose error for an unknown option names the nearest one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments of the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flags = [flag for param in self.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)]
+            known = {flag[2:].replace("-", "_"): flag for flag in flags if flag.startswith("--")}
+            near = nearest(error.option_name, known)
+            meant = f" Did you mean {known[near]!r}?" if near else ""
+            raise click.UsageError(f"No such option {error.option_name!r}.{meant}", error.ctx) from None
+
+
+class Group(_AdvisingCommand, click.Group):
+    """A group whose error for an unknown command names the nearest one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the name of a command, the command, and its arguments."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(error.message.rstrip(".") + near, error.ctx or ctx) from None
+
+
+class Command(_AdvisingCommand):
+    """A command whose callback is an async function that returns an exit code, or None for success.
+
+    It accepts the shared options, without displaying them again; `form` is as in `shared_options`.
+    """
+
+    def __init__(self, *args: Any, form: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params = [*self.params, *shared_options(hidden=True, form=form)]
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the callback in an event loop, and exit with its code."""
+        try:
+            code = asyncio.run(super().invoke(ctx))
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+        if code:
+            ctx.exit(code)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
+from collections.abc import Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Final, Self
 
-from rich.console import Console
-from rich.progress import Progress, ProgressColumn, TaskID
+from rich.console import Console, JustifyMethod
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 from rich.progress import Task as RichTask
 from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
 
 from ..api.results import TaskUpdate
-from .visible import visible
+from .output import above_bars, visible
 
 SCALE: Final = 110.0
 """Seconds within which two songs of three are done (reported: one to four minutes)."""
@@ -49,14 +49,14 @@ AGE: Final = 5
 """Columns of a row; with the gaps between them 76, so that it fits 80."""
 
 
-def share_done(age: float) -> float:
-    """The share of songs that have ended by `age` seconds, as far as a bar should tell."""
+def expected_share(age: float) -> float:
+    """Return the share of a bar to fill at `age` seconds: of songs that have ended by then, nearly."""
     return MOST * (1 - math.exp(-((max(age, 0.0) / SCALE) ** SHAPE)))
 
 
-class _Share(ProgressColumn):
+class _ShareColumn(ProgressColumn):
     def render(self, task: RichTask) -> ProgressBar:
-        """The bar itself."""
+        """Return the bar itself."""
         bar: Bar = task.fields["bar"]
         ended = bar.style_of_end
         return ProgressBar(
@@ -68,148 +68,174 @@ class _Share(ProgressColumn):
         )
 
 
-class _Words(ProgressColumn):
-    def __init__(self, field: str, width: int, justify: Any = "left") -> None:
+class _WordColumn(ProgressColumn):
+    def __init__(self, index: int, width: int, justify: JustifyMethod = "left") -> None:
         super().__init__(Column(width=width, no_wrap=True, overflow="ellipsis", justify=justify))
-        self._field = field
+        self._index = index
 
     def render(self, task: RichTask) -> Text:
-        """One word of the bar's."""
+        """Return one of the bar's words."""
         bar: Bar = task.fields["bar"]
-        text, style = getattr(bar, self._field)
+        text, style = bar.words[self._index]
         return Text(text, style=style, overflow="ellipsis", no_wrap=True)
 
 
-class Bars:
-    """The bars of all tasks that are followed now."""
+class _Live:
+    """A context in which a display of rich is live, and other texts appear above it."""
 
-    def __init__(self, speed: float = 1.0) -> None:
-        self.speed: Final = speed
-        console = Console(stderr=True)
+    def __init__(self, *columns: ProgressColumn, expand: bool = False) -> None:
+        self._console: Final = Console(stderr=True)
         self.progress: Final = Progress(
-            _Words("title", LABEL),
-            _Share(Column(width=BAR)),
-            _Words("state", STATE),
-            _Words("hint", NOTE),
-            _Words("age_text", AGE, "right"),
-            console=console,
-            disable=not console.is_terminal,
-            refresh_per_second=12,
+            *columns, console=self._console, disable=not self._console.is_terminal, expand=expand
         )
+        self._shown: Final = ExitStack()
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        self._shown.enter_context(self.progress)
+        self._shown.enter_context(above_bars(self._console))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
+    def __exit__(self, *exception: object) -> None:
+        self._shown.close()
+
+
+class Bars(_Live):
+    """The live bars of all tasks of a command; `speed` is that of the client's clock."""
+
+    def __init__(self, speed: float = 1.0) -> None:
+        super().__init__(
+            _WordColumn(0, LABEL),
+            _ShareColumn(Column(width=BAR)),
+            _WordColumn(1, STATE),
+            _WordColumn(2, NOTE),
+            _WordColumn(3, AGE, "right"),
+        )
+        self.speed: Final = speed
 
     def bar(self, label: str) -> Bar:
-        """A new bar, below the others."""
+        """Add a bar below the others."""
         return Bar(self, label)
 
 
 class Bar:
-    """One task. All its numbers are read by the thread that draws."""
+    """The bar of one task. Its numbers are read by the thread that draws."""
 
     def __init__(self, bars: Bars, label: str) -> None:
         self._speed: Final = bars.speed
         self._label = label
-        self._word = "waiting"
+        self._state = "waiting"
         self._note = ""
-        self._began: float | None = None
-        self._took: float | None = None
-        self._told: float | None = None
+        self._started: float | None = None
+        self._final_age: float | None = None
+        self._reported_share: float | None = None
         self._resumed = False
-        self.id: Final[TaskID] = bars.progress.add_task("", total=1.0, bar=self)
+        bars.progress.add_task("", total=1.0, bar=self)
 
-    def begin(self, age: float = 0.0) -> None:
-        """The task was accepted `age` real seconds ago."""
-        self._began = time.monotonic() - age
-        self._word = "pending"
+    def start(self) -> None:
+        """Start the clock of a task that was accepted now."""
+        self._started = time.monotonic()
+        self._state = "pending"
 
-    def resume(self, age: float = 0.0) -> None:
-        """It was accepted `age` real seconds ago, and may have ended long since: the first look tells."""
-        self._began, self._resumed = time.monotonic() - age, True
+    def resume(self, age: float) -> None:
+        """Start the clock of a task that was accepted `age` real seconds ago, and may have ended by now.
+
+        Its age is shown from the first poll on that finds it running.
+        """
+        self._started, self._resumed = time.monotonic() - age, True
 
     def note(self, text: str) -> None:
-        """Show a few characters beside the state."""
+        """Show a few characters behind the state."""
         self._note = text
 
     def show(self, update: TaskUpdate) -> None:
-        """What was seen: the state, how many clips are done, and how far it is if the service tells."""
+        """Show a poll result: the state, the finished clips, and the progress if the service reports it."""
         if self._resumed and update.is_terminal:
-            self._began = None  # nobody knows when it ended
-        elif self._began is None:
-            self._began = time.monotonic() - update.seen_at / self._speed
+            self._started = None  # the time of its end is unknown
+        elif self._started is None:
+            self._started = time.monotonic() - update.seen_at / self._speed
         self._resumed = False
         streaming = any(clip.stream_url for clip in update.clips)
-        self._word = "stream" if update.state == "running" and streaming else update.state
+        self._state = "stream" if update.state == "running" and streaming else update.state
         done = sum(clip.is_succeeded for clip in update.clips)
         self._note = f"{done}/{len(update.clips)} clips" if update.clips else ""
-        self._told = update.progress
+        self._reported_share = update.progress
         title = next((clip.title for clip in update.clips if clip.title), None)
         if title:
             self._label = title
 
-    def finish(self, word: str) -> None:
-        """Stop here, with this state."""
-        self._took = self.age
-        self._word = word
+    def stop(self, state: str) -> None:
+        """Stop the clock, and show a last state."""
+        self._final_age = self.age
+        self._state = state
 
     @property
     def age(self) -> float | None:
-        """Seconds of the service's time since the submit."""
-        if self._took is not None or self._began is None or self._resumed:
-            return self._took
-        return (time.monotonic() - self._began) * self._speed
+        """Seconds of the service's time since the submit; None if unknown."""
+        if self._final_age is not None or self._started is None or self._resumed:
+            return self._final_age
+        return (time.monotonic() - self._started) * self._speed
 
     @property
     def share(self) -> float:
-        """How much of the bar is filled."""
-        if self._word in ("succeeded", "partial", "failed"):
+        """The filled share of the bar, from 0 to 1."""
+        if self._state in ("succeeded", "partial", "failed"):
             return 1.0
-        if self._told is not None:
-            return self._told
-        return share_done(self.age or 0.0)
+        if self._reported_share is not None:
+            return self._reported_share
+        return expected_share(self.age or 0.0)
 
     @property
     def style_of_end(self) -> str | None:
-        """The colour once it has ended."""
-        return COLORS[self._word] if self._word in ("succeeded", "partial", "failed", "stopped") else None
+        """The colour once the task has ended or the wait has stopped."""
+        return COLORS[self._state] if self._state in ("succeeded", "partial", "failed", "stopped") else None
 
     @property
-    def title(self) -> tuple[str, str]:
-        """The label, with its style."""
-        return visible(self._label), "bold"
-
-    @property
-    def state(self) -> tuple[str, str]:
-        """The state, with its style."""
-        return visible(self._word), COLORS.get(self._word, "dim")
-
-    @property
-    def hint(self) -> tuple[str, str]:
-        """What stands beside the state."""
-        return self._note, "dim"
-
-    @property
-    def age_text(self) -> tuple[str, str]:
-        """The age in minutes and seconds, or in hours and minutes."""
-        return ("" if self.age is None else age_words(self.age)), "dim"
+    def words(self) -> tuple[tuple[str, str], ...]:
+        """The label, the state, the note and the age, each with its style."""
+        return (
+            (visible(self._label), "bold"),
+            (visible(self._state), COLORS.get(self._state, "dim")),
+            (self._note, "dim"),
+            ("" if self.age is None else age_text(self.age), "dim"),
+        )
 
 
-def age_words(seconds: float) -> str:
-    """'2:42', above an hour '2h39', above four days '5 d': never wider than its column."""
+def age_text(seconds: float) -> str:
+    """Return an age that fits its column: '2:42', above an hour '2h39', above four days '5 d'."""
     minutes, hours = int(seconds) // 60, int(seconds) // 3600
     if hours >= 100:
         return f"{hours // 24} d"
     return f"{hours}h{minutes % 60:02d}" if hours else f"{minutes}:{int(seconds) % 60:02d}"
 
 
-def spinner(what: str) -> AbstractContextManager[Any]:
-    """A spinner on standard error while a call is under way; nothing where no terminal is."""
+class BatchBar(_Live):
+    """The live bar of a batch: the share of its songs that have ended, and a line about all of them."""
+
+    def __init__(self, songs: int) -> None:
+        super().__init__(
+            BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+            expand=True,
+        )
+        self._task: Final = self.progress.add_task("", total=songs)
+
+    def show(self, ended: int, text: str) -> None:
+        """Display the number of songs that have ended, and the line."""
+        self.progress.update(self._task, completed=ended, description=text)
+
+
+def spinner(label: str) -> AbstractContextManager[Any]:
+    """Return a spinner on standard error for the time of a call, or nothing without a terminal."""
     console = Console(stderr=True)
-    return console.status(Text(what)) if console.is_terminal else nullcontext()
+    return _spinner(console, label) if console.is_terminal else nullcontext()
+
+
+@contextmanager
+def _spinner(console: Console, label: str) -> Generator[None]:
+    with console.status(Text(label)), above_bars(console):
+        yield

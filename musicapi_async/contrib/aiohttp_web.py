@@ -5,7 +5,7 @@ from aiohttp import web
 from musicapi_async.contrib.aiohttp_web import CLIENT, setup
 
 app = web.Application()
-setup(app, public=True)  # public: who knows a task's token may watch it
+setup(app, public=True)  # public: a task's token is enough to watch it
 
 
 async def create(request: web.Request) -> web.Response:
@@ -32,10 +32,11 @@ from ..api.handle import Task
 from ..client import MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import BODY_LIMIT, STREAM_HEADERS, STREAM_TYPE, Problem, loggable, problem_of
-from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent
-from ..webhooks.receiving import receive as take
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent, receive_webhook
 from ..webhooks.streams import HEARTBEAT
 from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
+
+__all__ = ["CLIENT", "Authorize", "setup"]
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -43,7 +44,7 @@ CLIENT: Final = web.AppKey("musicapi_async", MusicAPI)
 """The app's client: `request.app[CLIENT]`; in sub-applications, too, `request.config_dict[CLIENT]`."""
 
 Authorize = Callable[[web.Request, Task[Any]], Allowed]
-"""Says whether who sends a request may watch a task; a plain or an async function."""
+"""Returns True if the sender of a request may watch a task; a plain or an async function."""
 
 
 class _Streams(set[asyncio.Task[None]]):
@@ -53,7 +54,7 @@ class _Streams(set[asyncio.Task[None]]):
 _STREAMS: Final[web.AppKey[_Streams]] = web.AppKey("musicapi_async.streams", _Streams)
 
 GONE: Final = 1.0
-"""Real seconds within which a browser that has gone is noticed; aiohttp does not tell a running handler."""
+"""Real seconds within which a browser that has gone is noticed; aiohttp does not notify a running handler."""
 
 
 def setup(
@@ -73,16 +74,17 @@ def setup(
     """Give an app a client that lives as long as it does, the routes, and answers for this package's errors.
 
     Args:
-        app: the application. What it mounts finds the client, too.
+        app: the application. Its sub-applications find the client, too.
         make: makes the client; without it `options` go to `MusicAPI`.
         webhook: path that the service POSTs to; None leaves it out. 204 once the waits are finished, 400 for
-            what must not be believed, 408, 413 and 415 for a body that is too slow, too large or compressed.
+            an unverified delivery, 408, 413 and 415 for a body that is too slow, too large or compressed.
         events: path, with `{token}` in it, that streams the updates of a task as server-sent events; None
             leaves it out.
         authorize: `authorize(request, task)`, plain or async, returns True for a visitor who may watch the
             task. Others get 404, as for a task that does not exist; raise `web.HTTPUnauthorized` to say more.
         public: True if to know a task's token is enough to watch it.
-        on_event: called with each event once in each process; if it raises, the service is told to try again.
+        on_event: called with each event once in each process; if it raises, the service gets an error and may
+            repeat it.
         limit: bytes of the largest webhook.
         body_timeout: real seconds within which the whole body of a webhook must arrive.
         heartbeat: real seconds of silence after which a stream sends a comment.
@@ -100,7 +102,7 @@ def setup(
             yield
 
     async def receive(request: web.Request) -> web.StreamResponse:
-        problem = await take(
+        problem = await receive_webhook(
             request.config_dict[CLIENT].webhooks,
             request.headers,
             _parts(request),
@@ -147,7 +149,7 @@ async def problems(
 
 
 def problem_response(problem: Problem) -> web.Response:
-    """A problem as an answer."""
+    """Return the response with a problem document."""
     response = web.Response(body=problem.body, status=problem.status, headers=problem.headers)
     if problem.closes:
         response.force_close()
@@ -155,7 +157,7 @@ def problem_response(problem: Problem) -> web.Response:
 
 
 async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None]) -> web.StreamResponse:
-    """Send what a generator yields until it ends, the browser goes or the app stops; then close it."""
+    """Send the chunks of a generator until it ends, the browser goes or the app stops; then close it."""
     response = web.StreamResponse(headers={**STREAM_HEADERS, "Content-Type": STREAM_TYPE})
     response.enable_chunked_encoding()
     await response.prepare(request)
@@ -180,14 +182,14 @@ async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None])
 
 
 async def _end_streams(app: web.Application) -> None:
-    """Before the app waits for its handlers: browsers reconnect to the next process."""
+    """End the streams before the app waits for its handlers: browsers reconnect to the next process."""
     streams = app[_STREAMS]
     for pumping in list(streams):
         pumping.cancel()
 
 
 async def _parts(request: web.Request) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives; one that breaks off just ends, and is refused like any that was not signed."""
+    """Yield the body as it arrives; one that breaks off just ends, and is refused like any unsigned one."""
     with suppress(ConnectionError, web.RequestPayloadError):
         async for part in request.content.iter_any():
             yield part

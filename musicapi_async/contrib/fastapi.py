@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from musicapi_async.contrib.fastapi import Client, add_problem_handler, lifespan, router
 
 app = FastAPI(lifespan=lifespan())
-app.include_router(router(public=True))  # public: who knows a task's token may watch it
+app.include_router(router(public=True))  # public: a task's token is enough to watch it
 add_problem_handler(app)
 
 
@@ -35,14 +35,13 @@ import anyio
 
 try:
     from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
+    from starlette.background import BackgroundTask
     from starlette.requests import ClientDisconnect, HTTPConnection
     from starlette.types import Receive, Scope, Send
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"musicapi_async.contrib.fastapi needs the extra [fastapi] ({missing.name} is not installed): "
-        "pip install -e '.[fastapi]' in a clone of musicapi_async, or pip install fastapi uvicorn anywhere",
-        name=missing.name,
-    ) from missing
+    from ..extras import missing_extra
+
+    raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
 from ..api.handle import Task
 from ..client import MusicAPI
@@ -57,15 +56,16 @@ from ..webhooks import (
     problem_of,
     problem_schema,
 )
-from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent
-from ..webhooks.receiving import receive as take
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent, receive_webhook
 from ..webhooks.streams import HEARTBEAT
 from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
+
+__all__ = ["Authorize", "Client", "add_problem_handler", "client_of", "end_streams", "lifespan", "router"]
 
 log: Final = logging.getLogger("musicapi_async")
 
 Authorize = Callable[[Request, Task[Any]], Allowed]
-"""Says whether who sends a request may watch a task; a plain or an async function."""
+"""Returns True if the sender of a request may watch a task; a plain or an async function."""
 
 CLIENT: Final = "musicapi"
 STREAMS: Final = "musicapi_streams"
@@ -75,11 +75,14 @@ STREAMS: Final = "musicapi_streams"
 def lifespan(
     make: Callable[[], MusicAPI] | None = None, **options: Any
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
-    """A lifespan that opens a client with the app and closes it with the app.
+    """Return a lifespan that opens a client with the app and closes it with the app.
 
-    `make` makes the client; without it `options` go to `MusicAPI`. A lifespan of your own calls it inside,
-    and yields what it gives, so that mounted apps find the client:
+    A lifespan of your own calls it inside, and yields its state, so that mounted apps find the client:
     `async with lifespan(...)(app) as state: yield state`.
+
+    Args:
+        make: makes the client; without it `options` go to `MusicAPI`.
+        options: of `MusicAPI`.
     """
 
     @asynccontextmanager
@@ -98,7 +101,7 @@ def lifespan(
 
 
 def client_of(connection: HTTPConnection) -> MusicAPI:
-    """The app's client, for `Depends`; also in web sockets and in mounted apps."""
+    """Return the app's client, for `Depends`; also in web sockets and in mounted apps."""
     client = _shared(connection.scope, CLIENT)
     if not isinstance(client, MusicAPI):
         raise RuntimeError(
@@ -110,7 +113,7 @@ def client_of(connection: HTTPConnection) -> MusicAPI:
 
 
 def _shared(scope: Scope, name: str) -> object:
-    """A value of the lifespan, from the request's state; from the app's where a lifespan dropped it."""
+    """Return a value of the lifespan, from the request's state, or the app's if a lifespan dropped it."""
     state: Mapping[str, object] = scope.get("state", {})
     return state[name] if name in state else getattr(scope["app"].state, name, None)
 
@@ -130,17 +133,18 @@ def router(
     body_timeout: float = BODY_TIMEOUT,
     heartbeat: float = HEARTBEAT,
 ) -> APIRouter:
-    """The routes that a back end needs.
+    """Return the routes that a back end needs.
 
     Args:
         webhook: path that the service POSTs to; None leaves it out. 204 once the waits are finished, 400 for
-            what must not be believed, 408, 413 and 415 for a body that is too slow, too large or compressed.
+            an unverified delivery, 408, 413 and 415 for a body that is too slow, too large or compressed.
         events: path, with `{token}` in it, that streams the updates of a task as server-sent events; None
             leaves it out.
         authorize: `authorize(request, task)`, plain or async, returns True for a visitor who may watch the
             task. Others get 404, as for a task that does not exist; raise `HTTPException(401)` to say more.
         public: True if to know a task's token is enough to watch it.
-        on_event: called with each event once in each process; if it raises, the service is told to try again.
+        on_event: called with each event once in each process; if it raises, the service gets an error and may
+            repeat it.
         limit: bytes of the largest webhook.
         body_timeout: real seconds within which the whole body of a webhook must arrive.
         heartbeat: real seconds of silence after which a stream sends a comment.
@@ -154,7 +158,7 @@ def router(
 
     async def receive(request: Request, client: Client) -> Response:
         """Take a webhook of the music service. It must be signed with the webhook secret."""
-        problem = await take(
+        problem = await receive_webhook(
             client.webhooks,
             request.headers.raw,
             body_parts(request),
@@ -175,7 +179,7 @@ def router(
         """Stream the updates of a task as server-sent events, until its end.
 
         Each event is named `update` and holds the whole state; the last has `ended` true. An event named
-        `problem` ends a stream that cannot go on.
+        `problem` ends a stream that cannot continue.
         """
         may = None if authorize is None else partial(authorize, request)
         found = await visitors.watch(client, token, last_event_id, may)
@@ -209,7 +213,7 @@ def router(
             summary="Updates of a task",
             response_description="Server-sent events.",
             responses={
-                204: {"description": "This browser has seen the end of the task."},
+                204: {"description": "This browser has the end of the task."},
                 **_problems({404: "No such task, or not this visitor's.", 502: "The service has a problem."}),
             },
         )
@@ -228,22 +232,22 @@ _WEBHOOK_INPUT: Final[dict[str, Any]] = {
     ],
     "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
 }
-"""What the service sends. The route reads it itself, since the signature covers the raw bytes."""
+"""Headers and body of a webhook. The route reads them itself, since the signature covers the raw bytes."""
 
 
 def add_problem_handler(app: FastAPI) -> None:
     """Answer errors of this package with problem documents that leak nothing; the log has the whole text."""
 
-    async def answer(request: Request, error: Exception) -> Response:
+    async def handle(request: Request, error: Exception) -> Response:
         path = request.url.path
         log.warning("%s %s: %s", loggable(request.method), loggable(path), loggable(error))
         return problem_response(problem_of(error))
 
-    app.add_exception_handler(MusicAPIError, answer)
+    app.add_exception_handler(MusicAPIError, handle)
 
 
 def problem_response(problem: Problem) -> Response:
-    """A problem as an answer."""
+    """Return the response with a problem document."""
     headers = {name: value for name, value in problem.headers.items() if name != "Content-Type"}
     if problem.closes:
         headers["Connection"] = "close"
@@ -251,19 +255,19 @@ def problem_response(problem: Problem) -> Response:
 
 
 def end_streams(app: FastAPI) -> None:
-    """End every event stream of `app` and of what it mounts, such as when its server begins to stop."""
+    """End every event stream of `app` and of its mounted apps, such as when its server begins to stop."""
     for scope in list(_streams({"app": app})):
         scope.cancel()
 
 
 def _streams(scope: Scope) -> set[anyio.CancelScope]:
-    """The streams that are open; a set that nothing else sees where there is no lifespan."""
+    """Return the open streams; a set of its own where there is no lifespan."""
     found = _shared(scope, STREAMS)
     return cast("set[anyio.CancelScope]", found) if isinstance(found, set) else set()
 
 
 class EventStream(Response):
-    """Sends what a generator yields until it ends or the browser goes; then the generator is closed.
+    """Sends the chunks of a generator until it ends or the browser goes; then the generator is closed.
 
     Starlette's own streaming response notices a browser that has gone only at the next chunk with servers
     of ASGI 2.4, and leaves the generator to the garbage collector.
@@ -273,9 +277,9 @@ class EventStream(Response):
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
         # FastAPI makes no OpenAPI document for a response class without the parameter `status_code`.
-        self._chunks = chunks
+        self._chunks: AsyncGenerator[bytes, None] = chunks
         self.status_code = status_code
-        self.background = None
+        self.background: BackgroundTask | None = None
         self.init_headers(dict(STREAM_HEADERS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -298,13 +302,13 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 group.cancel_scope.cancel()
         except* OSError:
-            pass  # how some servers say that the browser has gone
+            pass  # raised by some servers once the browser has gone
         finally:
             streams.discard(sending)
 
 
 async def body_parts(request: Request) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives; one that breaks off just ends, and is refused like any that was not signed."""
+    """Yield the body as it arrives; one that breaks off just ends, and is refused like any unsigned one."""
     with suppress(ClientDisconnect):
         async for part in request.stream():
             yield part

@@ -1,8 +1,8 @@
-"""What the example service writes down: songs and personas as JSON, in one SQLite file.
+"""The records of the example service: songs and personas as JSON, in one SQLite file.
 
-Every change gets the next revision. A browser that has seen revision 17 is sent what came after, whichever
-process answers, so nothing is lost by a restart. Each call is well below a millisecond: it is made in the
-event loop. A service with many users would put them into its own database.
+Every change gets the next revision. A browser that has revision 17 is sent the later ones, by any process, so
+nothing is lost by a restart. Each call is well below a millisecond: it is made in the event loop. A service
+with many users would put them into its own database.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Records:
-    """The file. It holds a secret, so nobody else may read it."""
+    """The file. It holds a secret, so only its owner may read it."""
 
     def __init__(self, path: Path) -> None:
         path.touch(mode=0o600)
@@ -45,10 +45,10 @@ class Records:
         self._database.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing
         self._database.executescript(SCHEMA)
         self.epoch: Final = self.setting("epoch")
-        """Tells this file from another one that a browser may remember."""
+        """Distinguishes this file from another one that a browser may remember."""
 
     def setting(self, name: str) -> str:
-        """A random text that stays the same for as long as the file lives."""
+        """Return a random text that stays the same for as long as the file exists."""
         self._database.execute(
             "INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, secrets.token_urlsafe(24))
         )
@@ -66,16 +66,16 @@ class Records:
         return Record(record_id, kind, int(row[0]), fields)
 
     def get(self, record_id: str) -> Record | None:
-        """The record with this id."""
+        """Return the record with this id, or None."""
         found = self._read("WHERE id = ?", record_id)
         return found[0] if found else None
 
     def since(self, revision: int, most: int = 200) -> list[Record]:
-        """What changed after `revision`, oldest change first; the latest `most` of it."""
+        """Return the latest `most` changes after `revision`, the oldest first."""
         return self._read("WHERE revision > ? ORDER BY revision DESC LIMIT ?", revision, most)[::-1]
 
     def songs(self) -> list[Record]:
-        """All songs."""
+        """Return all songs."""
         return self._read("WHERE kind = 'song' ORDER BY revision")
 
     def close(self) -> None:

@@ -2,12 +2,12 @@
 
 Describe a song, hear it while it is still being made, download it, make a persona of its voice, sing the
 next song with it. With MUSICAPI_KEY set it makes real songs, which cost credits; without a key it starts a
-sandbox, which costs nothing. Stop it in the middle, start it again: the page goes on. It needs
+sandbox, which costs nothing. Stop it in the middle, restart it: the page continues. It needs
 `pip install -e '.[fastapi,sandbox]'` in the clone.
 
-Read `studio.py` for what it does with songs; here is only HTTP. It knows no users: whoever reaches it may
-order songs, so it listens to this machine alone. Only its own page may order, whatever else is open in the
-browser. Put a login in front of it before you listen to more.
+Its work with songs is in `studio.py`; here is only HTTP. It knows no users: any visitor may order songs, so
+it listens to this machine alone. Only its own page may order, and no other site that is open in the browser.
+Put a login in front of it before you listen to more.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ try:
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ModuleNotFoundError as missing:
+    from ..extras import missing_extra
+
     raise SystemExit(
-        f"{missing.name} is missing: pip install -e '.[fastapi,sandbox]' in the clone of musicapi_async"
+        str(missing_extra("The example service", "fastapi,sandbox", str(missing.name)))
     ) from missing
 
 from ..client import MusicAPI
@@ -58,19 +60,19 @@ from ..options import LOOPBACK, find_base_url, find_key
 from ..webhooks import Event, Webhooks
 from ..webhooks.problems import INVALID, Problem
 from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, read_body
-from .own_sandbox import Address, answers, find_or_start
+from .own_sandbox import Address, find_or_start, is_running
 from .records import Records
 from .studio import Studio
 
 PAGE: Final = (Path(__file__).parent / "service.html").read_text(encoding="utf-8")
 SPEED: Final = 10.0
 """How much faster than real time the sandbox makes songs: about ten seconds for one."""
-EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for whoever asks
-"""What to call here, of hosts that stand for every address."""
+EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to call, not to bind
+"""The host to call on this machine, for hosts that mean every address."""
 ORDER_LIMIT: Final = 16 * 1024
 """Bytes of the largest order: 400 characters, each perhaps two escapes of six bytes, and a few words."""
 KEEP_ALIVE: Final = 120.0
-"""Seconds between looks whether the sandbox is there."""
+"""Seconds between requests to the sandbox, which ends without any."""
 
 
 def _hashes(element: str) -> str:
@@ -86,11 +88,11 @@ PAGE_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""The page runs its own script and no other, whatever a title says, and in no frame of another site."""
+"""The page runs its own script and no other, even one in a title, and in no frame of another site."""
 
 
 class Order(BaseModel):
-    """A song that a visitor wants; `key` tells an order that is sent again from another one."""
+    """A song that a visitor wants; `key` distinguishes a repeated order from a new one."""
 
     description: Annotated[str, Field(min_length=1, max_length=400)]
     persona_id: Annotated[str, Field(max_length=200)] = ""
@@ -99,14 +101,14 @@ class Order(BaseModel):
 
 
 class PersonaOrder(BaseModel):
-    """A clip whose voice shall sing other songs."""
+    """A clip whose voice is to sing other songs."""
 
     name: Annotated[str, Field(min_length=1, max_length=79)]
     clip_id: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 def the_studio(request: Request) -> Studio:
-    """The app's studio, for `Depends`."""
+    """Return the app's studio, for `Depends`."""
     return cast("Studio", request.app.state.studio)
 
 
@@ -114,7 +116,7 @@ StudioHere = Annotated[Studio, Depends(the_studio)]
 
 
 class Settings:
-    """How the service was started."""
+    """The options of the command."""
 
     def __init__(self, host: str, port: int, folder: Path, public_url: str | None, speed: float) -> None:
         self.host: Final = host
@@ -131,10 +133,10 @@ class Settings:
 
 
 def check_visitor(settings: Settings, request: HTTPConnection) -> None:
-    """Refuse what another site has a visitor's browser do here: songs cost credits.
+    """Refuse requests that another site makes in a visitor's browser: songs cost credits.
 
     The site is in Origin; a name of its own that it had point to this machine is in Host. A number in Host
-    is no name that anybody could have point here.
+    is no name that another site could point here.
     """
     host = request.headers.get("host", "")
     public = settings.public_url or ""
@@ -147,8 +149,8 @@ def check_visitor(settings: Settings, request: HTTPConnection) -> None:
             raise HTTPException(403, "Not from another site.")
 
 
-class Door:
-    """Looks at every request first, whatever its path: checks the visitor, then reads the body in bounds.
+class Gatekeeper:
+    """Middleware in front of every path: checks the visitor, then reads the body in bounds.
 
     FastAPI reads the whole body before anything that a route depends on. The webhook's route has bounds of
     its own.
@@ -165,8 +167,8 @@ class Door:
         try:
             check_visitor(self._settings, HTTPConnection(scope))
         except HTTPException as refused:
-            answer = JSONResponse({"detail": refused.detail}, refused.status_code, {"Connection": "close"})
-            await answer(scope, receive, send)
+            response = JSONResponse({"detail": refused.detail}, refused.status_code, {"Connection": "close"})
+            await response(scope, receive, send)
             return
         if scope["path"] == WEBHOOK_PATH:
             await self._app(scope, receive, send)
@@ -177,10 +179,10 @@ class Door:
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def receive_again() -> Message:
+        async def receive_read() -> Message:
             return messages.pop() if messages else await receive()
 
-        await self._app(scope, receive_again, send)
+        await self._app(scope, receive_read, send)
 
 
 def _is_ours(name: str, settings: Settings) -> bool:
@@ -192,7 +194,7 @@ def _is_ours(name: str, settings: Settings) -> bool:
 
 
 def _site(url: str) -> tuple[str, int | None]:
-    """Host and port, also where the port is not written as it is the usual one."""
+    """Return host and port, also where the usual port is left out."""
     try:
         parts = urlsplit(url)
         return parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -205,7 +207,7 @@ def _name(url: str) -> str:
 
 
 async def address_of(settings: Settings) -> tuple[Address, bool]:
-    """Where songs are made, and whether that is our own sandbox."""
+    """Return the service that makes songs, and True if it is a sandbox of our own."""
     try:
         return Address(find_base_url(None), find_key(None), settings.speed), False
     except RequestValidationError:
@@ -213,10 +215,10 @@ async def address_of(settings: Settings) -> tuple[Address, bool]:
 
 
 def client_for(address: Address, settings: Settings, secret: str) -> MusicAPI:
-    """A client; with webhooks, if the service that makes the songs can reach this one."""
+    """Return a client; with webhooks, if the service that makes the songs can reach this one."""
     local = urlsplit(address.base_url).hostname in LOOPBACK
-    reached = local and _name(settings.here) in LOOPBACK
-    base = settings.public_url or (settings.here if reached else None)
+    reachable = local and _name(settings.here) in LOOPBACK
+    base = settings.public_url or (settings.here if reachable else None)
     return MusicAPI(
         address.api_key,
         base_url=address.base_url,
@@ -227,7 +229,7 @@ def client_for(address: Address, settings: Settings, secret: str) -> MusicAPI:
 
 
 def make_app(settings: Settings) -> FastAPI:
-    """The app."""
+    """Return the app."""
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
@@ -250,27 +252,27 @@ def make_app(settings: Settings) -> FastAPI:
                         await keeping
         records.close()
 
-    async def told(event: Event) -> None:
-        await app.state.studio.told(event)
+    async def on_event(event: Event) -> None:
+        await app.state.studio.on_event(event)
 
     app = FastAPI(title="Song studio", lifespan=run)
-    app.add_middleware(Door, settings=settings)
-    app.include_router(router(events=None, on_event=told))
+    app.add_middleware(Gatekeeper, settings=settings)
+    app.include_router(router(events=None, on_event=on_event))
     add_problem_handler(app)
 
     @app.exception_handler(InvalidBody)
     async def invalid(request: Request, error: Exception) -> Response:
-        """A body that is no order; FastAPI's own answer repeats it, and fails where it cannot be repeated."""
+        """Answer a body that is no order; FastAPI's own repeats it, and fails where that is impossible."""
         return problem_response(INVALID)
 
     @app.get("/", response_class=HTMLResponse)
     async def page(request: Request) -> Response:
-        """The page."""
+        """Return the page."""
         return HTMLResponse(PAGE.replace("{{mode}}", request.app.state.mode), headers=PAGE_HEADERS)
 
     @app.post("/songs", status_code=202)
     async def order(order: Order, studio: StudioHere) -> dict[str, str]:
-        """Order a song; the feed tells of it."""
+        """Order a song; its progress is in the feed."""
         return {"id": studio.order(order.description, order.persona_id, order.instrumental, order.key).id}
 
     @app.post("/personas", status_code=201)
@@ -280,12 +282,12 @@ def make_app(settings: Settings) -> FastAPI:
 
     @app.get("/feed", response_class=EventStream)
     async def feed(request: Request, studio: StudioHere) -> Response:
-        """Songs and personas, and every change of them."""
+        """Stream all songs and personas, then every change of them."""
         return EventStream(studio.feed(request.headers.get("last-event-id")))
 
     @app.get("/files/{song_id}/{clip_id}", response_class=FileResponse)
     async def file(song_id: str, clip_id: str, studio: StudioHere, save: bool = False) -> Response:
-        """The audio of a finished clip; `save` names it for the download."""
+        """Return the audio of a finished clip; `save` names it for the download."""
         found = studio.file(song_id, clip_id)
         if found is None or not found[0].is_file():
             return Response(status_code=404)
@@ -304,11 +306,11 @@ def make_app(settings: Settings) -> FastAPI:
 async def _keep(address: Address) -> None:
     while True:
         await asyncio.sleep(KEEP_ALIVE)
-        await answers(address)
+        await is_running(address)
 
 
 class _Server(uvicorn.Server):
-    """Does not wait for event streams when it is stopped: the browsers come back by themselves."""
+    """A server that does not wait for event streams when it is stopped: the browsers reconnect."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         end_streams(cast("FastAPI", self.config.app))
@@ -321,9 +323,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--folder", type=Path, default=Path("musicapi-service"), help="for records and songs")
-    parser.add_argument(
-        "--public-url", help="where others reach this one, for webhooks and by name (https://...)"
-    )
+    parser.add_argument("--public-url", help="URL of this service for others and for webhooks (https://...)")
     parser.add_argument("--speed", type=float, default=SPEED, help="of the sandbox; 1 is real time")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -331,7 +331,7 @@ def main(arguments: list[str] | None = None) -> None:
         "", host=given.host, port=given.port, log_level="warning", timeout_graceful_shutdown=1
     )
     sock = config.bind_socket()
-    sock.listen(128)  # who comes before the sandbox has started waits a moment instead of being refused
+    sock.listen(128)  # visitors wait a moment until the sandbox has started, instead of being refused
     port = sock.getsockname()[1]
     settings = Settings(given.host, port, given.folder.absolute(), given.public_url, given.speed)
     config.app = make_app(settings)

@@ -1,9 +1,9 @@
-"""What the example service does with songs, without HTTP: order, follow, keep the files, make personas.
+"""The songs of the example service, without HTTP: order, follow, download, make personas.
 
-Everything is written down before it happens, so that a killed service goes on where it was. A song is ordered
-with its id as the job key: ordering it again after a restart sends it only if it had not left, and otherwise
-gives the same task, or says that nobody knows whether it was taken; then its webhook brings it back. A song
-that has its token is followed again, one that ended without its files fetches them.
+Everything is written down before it happens, so that a killed service continues where it was. A song is
+ordered with its id as the job key: the same order after a restart sends it only if it was not sent before,
+and otherwise gives the same task, or says that the outcome is unknown; then its webhook names the task. A
+song with a token is followed again, and one that ended without its files downloads them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ log: Final = logging.getLogger("musicapi_async.examples")
 
 MODEL: Final = "sonic-v6"
 MOST: Final = 50
-"""Songs under way at once; more would wait for minutes before they are even sent."""
+"""Songs in flight at once; more would wait for minutes before they are even sent."""
 REVISION: Final = 18
-"""Digits that no revision reaches; longer ones are somebody's invention."""
-RECONNECT: Final = 1000
+"""Digits that no revision reaches; longer ones are made up."""
+RESTART_RECONNECT: Final = 1000
 """Milliseconds after which a browser comes back after a restart."""
 
 
@@ -47,17 +47,17 @@ class Studio:
         self._running: Final[set[asyncio.Task[None]]] = set()
         self._changed = asyncio.Event()
 
-    # --- what visitors ask ---------------------------------------------------------------------------
+    # --- orders ---------------------------------------------------------------------------
 
     def order(
         self, description: str, persona_id: str = "", instrumental: bool = False, key: str = ""
     ) -> Record:
-        """Order a song; it is made beside the request, and told of by `feed`. Once for the same `key`."""
+        """Order a song, once for the same `key`; it is made beside the request, and `feed` shows it."""
         song_id = f"song-{key or secrets.token_hex(16)}"
         if (known := self._records.get(song_id)) is not None:
             return known
         if len(self._running) >= MOST:
-            raise RateLimitedError(f"{MOST} songs are under way already", status=429)
+            raise RateLimitedError(f"{MOST} songs are in flight already", status=429)
         persona = self._records.get(persona_id) if persona_id else None
         fields: dict[str, Any] = {
             "description": description,
@@ -82,7 +82,7 @@ class Studio:
         return self._put("persona", persona.persona_id, {"name": name, "clip_id": clip_id})
 
     def file(self, song_id: str, clip_id: str) -> tuple[Path, str] | None:
-        """The file of a clip and a name to save it under."""
+        """Return the file of a clip and a name to save it under; None if there is none."""
         song = self._records.get(song_id)
         clips: list[dict[str, Any]] = song.fields["clips"] if song is not None else []
         for clip in clips:
@@ -92,17 +92,17 @@ class Studio:
         return None
 
     async def feed(self, last_event_id: str | None) -> AsyncGenerator[bytes, None]:
-        """All songs and personas, then every change, as server-sent events; from where the browser was."""
+        """Yield all songs and personas, then every change, as server-sent events after the browser's last."""
         epoch, _, revision = (last_event_id or "").partition(".")
         known = epoch == self._records.epoch and revision.isdecimal() and len(revision) < REVISION
-        seen = int(revision) if known else 0
-        yield event({}, name="hello", retry=RECONNECT)
+        sent = int(revision) if known else 0
+        yield event({}, name="hello", retry=RESTART_RECONNECT)
         while True:
             changed = self._changed
-            for record in self._records.since(seen):
-                seen = record.revision
-                mark = f"{self._records.epoch}.{seen}"
-                yield event(_shown(record), name=record.kind, event_id=mark)
+            for record in self._records.since(sent):
+                sent = record.revision
+                mark = f"{self._records.epoch}.{sent}"
+                yield event(_displayed(record), name=record.kind, event_id=mark)
             with anyio.move_on_after(HEARTBEAT):
                 await changed.wait()
                 continue
@@ -111,7 +111,7 @@ class Studio:
     # --- the life of a song --------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """After a start: follow what is not finished yet."""
+        """Follow the unfinished songs of an earlier process."""
         for song in self._records.songs():
             fields = song.fields
             if fields["token"] and not fields["ended"]:
@@ -119,15 +119,15 @@ class Studio:
             elif fields["state"] in ("ordering", "unknown"):
                 self._start(self._make(song))
 
-    async def told(self, event: Event) -> None:
-        """A webhook has come: a song whose order was never answered is found by its job key."""
+    async def on_event(self, event: Event) -> None:
+        """Take a webhook: its job key names the song if the outcome of its order is unknown."""
         song = self._records.get(event.job_key or "")
         if song is not None and song.fields["state"] == "unknown":
-            self._change(song.id, state="ordering")  # so that the next webhook finds nothing to do
+            self._change(song.id, state="ordering")  # so that the next webhook changes nothing
             self._start(self._make(song))  # its job is settled now: this gives the task and sends nothing
 
     async def close(self) -> None:
-        """Stop following; the songs go on at the service."""
+        """Stop following; the songs continue at the service."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -163,31 +163,31 @@ class Studio:
         while True:
             try:
                 async for update in task.updates():
-                    await self._show(song_id, update)
+                    await self._store(song_id, update)
                 return
             except TaskTimeoutError:
-                log.warning("%s takes long; still watching", song_id)
+                log.warning("%s takes long; still following", song_id)
             except MusicAPIError as error:
                 log.warning("%s: %s", song_id, error)
                 self._change(song_id, state="failed", ended=True, problem=problem_fields(problem_of(error)))
                 return
 
-    async def _show(self, song_id: str, update: TaskUpdate) -> None:
-        """Write an update down; an ended song counts as ended once its files are here."""
-        shown = update_fields(update)
+    async def _store(self, song_id: str, update: TaskUpdate) -> None:
+        """Write an update down; a song counts as ended once its files are here."""
+        fields = update_fields(update)
         if update.result is None:
-            self._change(song_id, **shown)
+            self._change(song_id, **fields)
             return
-        self._change(song_id, **{**shown, "ended": False})
-        for clip, fields in zip(update.result.clips, shown["clips"], strict=True):
+        self._change(song_id, **{**fields, "ended": False})
+        for clip, clip_fields in zip(update.result.clips, fields["clips"], strict=True):
             if clip.is_succeeded:
                 try:
                     (path,) = await self._client.download(clip, self._folder / song_id, name="{clip_id}")
                 except DownloadError as error:
                     log.warning("%s: %s", song_id, error)  # the page plays it from where it is
                 else:
-                    fields["file"] = str(path)
-        self._change(song_id, **shown)
+                    clip_fields["file"] = str(path)
+        self._change(song_id, **fields)
 
     def _change(self, song_id: str, **changes: Any) -> None:
         song = self._records.get(song_id)
@@ -211,8 +211,8 @@ class Studio:
             log.error("a song could not be followed", exc_info=error)
 
 
-def _shown(record: Record) -> dict[str, Any]:
-    """A record as the page sees it: without its token, with addresses instead of paths."""
+def _displayed(record: Record) -> dict[str, Any]:
+    """Return the fields of a record for the page: without its token, with URLs instead of paths."""
     fields = {name: value for name, value in record.fields.items() if name != "token"}
     if record.kind == "song":
         fields["clips"] = [

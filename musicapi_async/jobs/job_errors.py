@@ -49,7 +49,7 @@ def resolving(key: str, before: float | None = None, after: float | None = None)
             "moved as well. "
         )
     return (
-        f"{evidence}Look for the song in the dashboard; then client.resolve({key!r}, task_id=...) if it is "
+        f"{evidence}Search for the song in the dashboard; then client.resolve({key!r}, task_id=...) if it is "
         f"there, or client.resubmit({key!r}) to send it again, which may be paid for twice"
     )
 
@@ -61,7 +61,7 @@ def reserved_elsewhere(job: Job, owner: Owner) -> JobStoreError:
         f"job {job.key!r} is {job.state} by process {owner.pid} on {owner.host}{place}, and whether that one "
         "lives cannot be known here",
         hint=(
-            f"If it has ended, look for the song in the dashboard: client.resolve({job.key!r}, task_id=...) "
+            f"If it has ended, search for the song in the dashboard: client.resolve({job.key!r}, task_id=...) "
             "if it is there, else use another job key."
         ),
     )

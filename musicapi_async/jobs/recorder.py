@@ -305,7 +305,7 @@ class JobEntry:
         self._recorder: Final = recorder
         self._owner: Final = this_process(uuid.uuid4().hex)
         self._balance: float | None = None
-        self._has_begun = self._is_sent = self._is_in_doubt = False
+        self._has_begun = self._is_sent = self.in_doubt = False
         _active[self._owner.nonce] = self
         now = recorder.clock.time()
         self._job = Job(
@@ -372,13 +372,13 @@ class JobEntry:
         job = await self._recorder.store.change(self.key, step, account=self._recorder.account, durable=True)
         assert job is not None  # the step raises when the row is gone
         self._job = job
-        self._is_in_doubt = self._is_in_doubt or self._is_sent
+        self.in_doubt = self.in_doubt or self._is_sent
         self._is_sent = True
 
     async def returned(self) -> None:
         """Record that the attempt was provably not taken, and another one follows. Raises `JobStoreError`."""
         self._is_sent = False
-        if not self._is_in_doubt:
+        if not self.in_doubt:
             step = transitions.returned(self._owner, self._recorder.clock.time())
             await self._recorder.store.change(self.key, step, account=self._recorder.account)
 
@@ -389,7 +389,7 @@ class JobEntry:
 
         If an attempt before may have been carried out, the outcome is unknown.
         """
-        if self._is_in_doubt:
+        if self.in_doubt:
             await self.unknown("an earlier attempt may have been carried out", None)
         elif self._has_begun:
             await self._recorder.note(self.key, transitions.released(self._owner), "it was not carried out")

@@ -77,7 +77,7 @@ class JobStore(Protocol):
         """Remove the finished and failed jobs that were last changed before a Unix time; return how many.
 
         Their keys are forgotten: a call with such a key is sent and paid for again. Jobs in other states
-        stay, whatever their age.
+        stay, however old they are.
         """
         ...
 
@@ -123,7 +123,7 @@ def choose(rows: Sequence[Job], account: str) -> Job | None:
 
     Args:
         rows: all rows with the key, oldest first.
-        account: the account that is asked for; '' if it was not said.
+        account: the account of the caller; '' if it was not said.
     """
     exact = (row for row in rows if row.account == account)
     unsaid = (row for row in rows if not (row.account and account))
@@ -136,7 +136,7 @@ def readable(job: Job | None) -> Job | None:
         named = f", which made task {job.task_id}," if job.task_id is not None else ""
         raise JobStoreError(
             f"job {job.key!r}{named} is damaged in the store: {job.why}",
-            hint="Look for its song in the dashboard, and use another job key if it is not there.",
+            hint="Search for its song in the dashboard, and use another job key if it is not there.",
         )
     return job
 
@@ -148,7 +148,7 @@ def apply(rows: Sequence[Job], key: str, step: Step, account: str) -> Change:
         rows: all rows with the key, oldest first.
         key: the job key.
         step: the change.
-        account: the account that is asked for; '' if it was not said.
+        account: the account of the caller; '' if it was not said.
 
     Returns:
         The row before and after. It keeps its account.

@@ -1,12 +1,12 @@
-"""When to look whether a task is done: polling policies behind one protocol.
+"""The schedule of polls: when to ask for a task's state, and what a poll costs.
 
-A task takes one to four minutes, a look costs a poll of everybody's rate limit, and a late look costs the
-caller's time. `Learned`, the default, learns how long each kind of task takes and looks when a look first
-pays. The fixed policies are for comparison, for tests and for those who want a plain rule. Exponential
-backoff, the obvious choice, is the worst of all: its intervals grow just when the task is likely to be
-done. It belongs to errors.
+A task takes one to four minutes, a poll takes a place in a rate limit that all tasks share, and a late poll
+takes the caller's time. `LearnedSchedule`, the default, learns how long each kind of task takes and polls
+when a poll first pays. Exponential backoff, the obvious choice, is the worst of all that were measured
+(benchmarks/polling_policy.py): its intervals grow just when the task is likely to be done. It belongs to
+errors.
 
-All ages and intervals are in seconds since the submit. Policies know no clock and hold no task.
+All ages and intervals are in seconds since the submit. Schedules know no clock and hold no task.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
-from musicapi_async._wire.retry import Draw, equal_jitter, full_jitter, spread
-from musicapi_async.api.families import polled_as
-from musicapi_async.api.results import TaskUpdate
-from musicapi_async.api.sonic import SONGS
-from musicapi_async.polling.hazard import BINS, Hazard
-from musicapi_async.polling.price import PRICE
-
-LONGEST_GAP: Final = 60.0
-"""No gap is longer, however unlikely an end is: what was learned may be out of date."""
+from .._wire.retry import Draw, spread
+from ..api.families import polled_as
+from ..api.operation import LONGEST_INTERVAL, Polled
+from ..api.results import TaskUpdate
+from ..api.sonic import SONGS
+from .duration_model import BINS, DurationModel
 
 JITTER: Final = 0.1
-"""Give or take, so that tasks of one burst do not stay in step; costs nothing measurable."""
+"""Share by which a gap varies, so that tasks of one burst do not stay in step; costs nothing measurable."""
 
 MOST_KINDS: Final = 256
-"""Kinds of which something is remembered; a kind takes about 1 kB."""
+"""Kinds that are remembered; a kind takes about 1 kB."""
 
 LONGEST_KIND: Final = 200
 """Characters that tell kinds apart; model names come from outside."""
@@ -43,76 +40,81 @@ MOST_EXPOSURE: Final = 1e9
 OLDEST: Final = 1e6
 """Age beyond which nothing is learned: such a task was resumed, or its clock is wrong."""
 
-
-class Timing(msgspec.Struct, frozen=True):
-    """What is known about a kind of task before any was seen.
-
-    `first` and `interval` are floors: no look before the age `first`, none sooner than `interval` after
-    another. `deadline` is the age at which to give up by default. By `quick` 5 % of such tasks are
-    finished, by `slow` 95 %.
-    """
-
-    first: float
-    interval: float
-    deadline: float
-    quick: float = 30.0
-    slow: float = 240.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.first < math.inf and 0 < self.interval <= LONGEST_GAP and self.deadline > 0):
-            raise ValueError(
-                f"timing: needs first >= 0, 0 < interval <= {LONGEST_GAP:g} and deadline > 0, got "
-                f"{self.first!r}, {self.interval!r} and {self.deadline!r}"
-            )
-        if not 0 < self.quick < self.slow < math.inf:
-            raise ValueError(f"timing: needs 0 < quick < slow, got {self.quick!r} and {self.slow!r}")
-
-
-def documented(kind: str) -> Timing:
-    """The timing that the declarations give for a kind such as `"sonic/stems_full sonic-v6"`: that of its
-    operation, else of its family, else of a song."""
-    family, _, rest = kind.partition("/")
-    polled = polled_as(family, rest.partition(" ")[0]) or SONGS
-    return Timing(polled.first, polled.interval, polled.deadline, polled.quick, polled.slow)
-
-
-class PollPolicy(Protocol):
-    """Decides when to look. `kind` groups tasks that take about equally long: endpoint and model."""
-
-    def first(self, kind: str) -> float:
-        """The age of the first look."""
-        ...
-
-    def next(self, kind: str, age: float) -> float:
-        """The age of the next look, given that the task was unfinished at `age`; always above `age`."""
-        ...
-
-    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
-        """A look at `age` (or a webhook) found the task finished or not; the one before was at `last_age`."""
-        ...
-
-
 TELLING: Final = 0.2
 """Share done from which a progress says when the task will be; earlier ones are mostly rounding."""
 
 MARGIN: Final = 1.02
-"""A look a little after the foretold end finds it; one a little before costs another poll."""
+"""A poll a little after the expected end finds it; one a little before costs another poll."""
+
+POLL_COST: Final = 2.0
+"""Seconds of lateness that one poll is worth without a limit: with it the learned times need as many polls as
+a fixed interval of 24 s, and are about 30 % less late (benchmarks/polling_policy.py)."""
+
+LOWEST_COST: Final = 0.05
+"""Cost of a poll while polls remain unused: nearly every poll then comes as soon as the floor allows."""
+
+HIGHEST_COST: Final = 4.0
+"""The highest cost: under 2 tasks per second and 5 polls per second the best of all that were tried, and
+higher ones leave polls unused (benchmarks/under_cap.py)."""
+
+RISE: Final = 0.01
+FALL: Final = 0.005
+"""Logarithm of the cost per second, while polls wait and while none does: from one end to the other within a
+quarter of an hour. Twice or half as fast costs 1 to 3 % of the lateness."""
+
+LONGEST_STEP: Final = 5.0
+"""Seconds for which a queue that is found now counts as having been there, if it was not asked meanwhile."""
 
 
-def hinted(update: TaskUpdate | None, after: float, age: float) -> float | None:
-    """The age at which the service itself expects the task to be done; None if it says nothing.
+class PollSchedule(Protocol):
+    """Decides when to poll. `kind` groups tasks that take about equally long: endpoint and model."""
 
-    It says so with a `Retry-After` of `after` seconds, or by its progress, taken to go on at its rate.
+    def first(self, kind: str) -> float:
+        """Return the age of the first poll."""
+        ...
+
+    def next(self, kind: str, age: float) -> float:
+        """Return the age of the poll after one that found the task unfinished at `age`; always above it."""
+        ...
+
+    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
+        """Learn from a poll (or a webhook).
+
+        Args:
+            kind: that of the task.
+            finished: True if the task was found finished.
+            last_age: the age at the poll before; None if this is the first.
+            age: the age at this poll.
+        """
+        ...
+
+
+def documented(kind: str) -> Polled:
+    """Return the declared times of a kind such as `"sonic/stems_full sonic-v6"`.
+
+    They are those of its operation, else of its family, else of a song.
+    """
+    family, _, rest = kind.partition("/")
+    return polled_as(family, rest.partition(" ")[0]) or SONGS
+
+
+def expected_end(update: TaskUpdate | None, retry_after: float, age: float) -> float | None:
+    """Return the age at which the service itself expects the task to be done; None if it does not say.
+
+    Args:
+        update: the update of the poll, if it showed the task.
+        retry_after: seconds of its Retry-After, 0 without one.
+        age: the age at the poll; a progress is taken to continue at its rate since the submit.
     """
     if update is None:
         return None
-    if after > 0:
-        return age + after
+    if retry_after > 0:
+        return age + retry_after
     progress = update.progress
     return age / progress * MARGIN if progress is not None and progress >= TELLING else None
 
 
-class _KindState(msgspec.Struct, frozen=True):
+class _SavedKind(msgspec.Struct, frozen=True):
     events: Annotated[
         list[Annotated[float, msgspec.Meta(ge=0, le=MOST_EVENTS)]], msgspec.Meta(max_length=BINS)
     ]
@@ -121,70 +123,77 @@ class _KindState(msgspec.Struct, frozen=True):
     ]
 
 
-class _LearnedState(msgspec.Struct, frozen=True):
+class _Saved(msgspec.Struct, frozen=True):
     version: Literal[1]
     kinds: Annotated[
-        dict[Annotated[str, msgspec.Meta(max_length=LONGEST_KIND)], _KindState],
+        dict[Annotated[str, msgspec.Meta(max_length=LONGEST_KIND)], _SavedKind],
         msgspec.Meta(max_length=MOST_KINDS),
     ]
 
 
-class Learned:
-    """Looks when a look first pays, by what was learned about each kind of task; see `tasks/hazard.py`.
+class LearnedSchedule:
+    """Polls when a poll first pays, by a duration model of each kind of task.
 
-    Before anything was learned, songs are looked at about 45, 63, 79, 95 and 111 s after the submit. A look
-    takes about 3 µs and a kind about 1 kB. `timing_of` gives the floors and what is known of a kind before;
-    `price` is what a poll is worth in seconds of lateness, or a function that tells it for each look: a
-    `ShadowPrice` where the polls per second are capped, as a client makes one by itself if its limiter has
-    a rate for polls. With `draw`, gaps are jittered by 10 %, never below the floor.
+    Before anything was learned, songs are polled about 45, 63, 79, 95 and 111 s after the submit. A decision
+    takes about 3 µs and a kind about 1 kB.
+
+    Args:
+        times_of: gives the floors of a kind and its expected durations; by default the declared ones.
+        poll_cost: seconds of lateness that a poll is worth, or a function that gives them at each decision: a
+            `PollCost` where the polls per second are capped. A client whose limiter has a rate for polls
+            makes one by itself.
+        draw: source of jitter; with it gaps vary by 10 %, never below the floor.
+
+    Raises:
+        ValueError: for a cost that is not positive and finite.
 
     What was learned outlives the process if it is saved:
 
     ```python
-    policy = Learned(draw=backoff.full_jitter)
-    policy.load(json.loads(path.read_text()))  # of an earlier process; ValueError if it is something else
-    async with MusicAPI(polling=policy) as client:
+    schedule = LearnedSchedule(draw=backoff.full_jitter)
+    schedule.load(json.loads(path.read_text()))  # of an earlier process; ValueError if it is something else
+    async with MusicAPI(polling=schedule) as client:
         ...
-    path.write_text(json.dumps(policy.save()))
+    path.write_text(json.dumps(schedule.save()))
     ```
     """
 
     def __init__(
         self,
-        timing_of: Callable[[str], Timing] = documented,
+        times_of: Callable[[str], Polled] = documented,
         *,
-        price: float | Callable[[], float] = PRICE,
+        poll_cost: float | Callable[[], float] = POLL_COST,
         draw: Draw | None = None,
     ) -> None:
-        if not callable(price) and not (price > 0 and math.isfinite(price)):
-            raise ValueError(f"price must be positive and finite, got {price!r}")
-        self._timing_of: Final = timing_of
-        self._price_of: Final = price if callable(price) else None
-        self._price: Final = PRICE if callable(price) else price
+        if not callable(poll_cost) and not (poll_cost > 0 and math.isfinite(poll_cost)):
+            raise ValueError(f"poll_cost must be positive and finite, got {poll_cost!r}")
+        self._times_of: Final = times_of
+        self._cost_now: Final = poll_cost if callable(poll_cost) else None
+        self._fixed_cost: Final = POLL_COST if callable(poll_cost) else poll_cost
         self._draw: Final = draw
-        self._kinds: dict[str, tuple[Timing, Hazard]] = {}
+        self._kinds: dict[str, tuple[Polled, DurationModel]] = {}
         self._firsts: Final[dict[str, tuple[int, float, float]]] = {}
-        """The latest first look of a kind, with the hazards and the price for which it holds."""
+        """The latest first poll of a kind, with the generation of its model and the cost it holds for."""
 
     def first(self, kind: str) -> float:
-        """The age of the first look: when it first pays, not before the floor of the kind."""
-        timing, hazard = self._kinds.get(kind) or self._kind(kind)
-        price = self._price if self._price_of is None else self._price_of()
-        generation, known, look = self._firsts.get(kind, (-1, 0.0, 0.0))
-        if generation != hazard.generation or known != price:
-            look = hazard.next_look(0.0, price, timing.first, LONGEST_GAP)
-            self._firsts[kind] = hazard.generation, price, look
-        return self._jittered(0.0, look, timing.first)
+        """Return the age of the first poll: when it first pays, not before the floor of the kind."""
+        times, model = self._kinds.get(kind) or self._kind(kind)
+        cost = self._fixed_cost if self._cost_now is None else self._cost_now()
+        generation, known, poll = self._firsts.get(kind, (-1, 0.0, 0.0))
+        if generation != model.generation or known != cost:
+            poll = model.next_poll(0.0, cost, times.first, LONGEST_INTERVAL)
+            self._firsts[kind] = model.generation, cost, poll
+        return self._jittered(0.0, poll, times.first)
 
     def next(self, kind: str, age: float) -> float:
-        """The age of the next look, between the kind's interval and a minute after `age`."""
-        timing, hazard = self._kinds.get(kind) or self._kind(kind)
-        price = self._price if self._price_of is None else self._price_of()
-        interval = timing.interval
-        return self._jittered(age, hazard.next_look(age, price, interval, LONGEST_GAP), interval)
+        """Return the age of the next poll, between the kind's interval and a minute after `age`."""
+        times, model = self._kinds.get(kind) or self._kind(kind)
+        cost = self._fixed_cost if self._cost_now is None else self._cost_now()
+        poll = model.next_poll(age, cost, times.interval, LONGEST_INTERVAL)
+        return self._jittered(age, poll, times.interval)
 
     def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
-        """Learn from a look, or from a webhook as a look that found the task finished.
+        """Learn from a poll, or from a webhook as from a poll; see `PollSchedule.observed`.
 
         Ages that are negative, not finite or beyond `OLDEST` teach nothing.
         """
@@ -193,51 +202,50 @@ class Learned:
             if not 0 <= age <= OLDEST or math.isnan(begin):
                 return
             begin = min(max(begin, 0.0), age)
-        _, hazard = self._kinds.get(kind) or self._kind(kind)
+        _, model = self._kinds.get(kind) or self._kind(kind)
         if finished:
-            hazard.finished(begin, age)
+            model.finished(begin, age)
         else:
-            hazard.unfinished(begin, age)
+            model.unfinished(begin, age)
 
     def save(self) -> dict[str, Any]:
-        """What was learned, as a dict that `json.dumps` takes."""
-        for _, hazard in self._kinds.values():
-            hazard.work_out()  # as whoever loads it will, so that both go on alike
+        """Return everything learned as a dict that `json.dumps` takes."""
+        for _, model in self._kinds.values():
+            model.refresh()  # as `load` will, so that both then give the same times
         return {
             "version": 1,
             "kinds": {
                 kind: {
-                    "events": [round(min(value, MOST_EVENTS), 6) for value in hazard.events],
-                    "exposure": [round(min(value, MOST_EXPOSURE), 3) for value in hazard.exposure],
+                    "events": [round(min(value, MOST_EVENTS), 6) for value in model.events],
+                    "exposure": [round(min(value, MOST_EXPOSURE), 3) for value in model.exposure],
                 }
-                for kind, (_, hazard) in self._kinds.items()
+                for kind, (_, model) in self._kinds.items()
             },
         }
 
     def load(self, state: object) -> None:
-        """Go on from what `save` returned; replaces what was learned so far.
+        """Replace everything learned by what `save` returned.
 
-        Raises `ValueError`, and changes nothing, if `state` is anything else; the text says what and where.
+        Raises:
+            ValueError: if `state` is anything else; the text says where, and nothing has changed.
         """
         try:
-            learned = msgspec.convert(state, _LearnedState)
+            saved = msgspec.convert(state, _Saved)
         except (msgspec.ValidationError, RecursionError) as error:
-            raise ValueError(f"not the state of a polling policy: {error}") from error
-        kinds: dict[str, tuple[Timing, Hazard]] = {}
-        for kind, values in learned.kinds.items():
+            raise ValueError(f"not the state of a poll schedule: {error}") from error
+        kinds: dict[str, tuple[Polled, DurationModel]] = {}
+        for kind, values in saved.kinds.items():
             if not len(values.events) == len(values.exposure) == BINS:
-                raise ValueError(f"not the state of a polling policy: {kind!r} needs {BINS} bins")
+                raise ValueError(f"not the state of a poll schedule: {kind!r} needs {BINS} bins")
             if not all(map(math.isfinite, [*values.events, *values.exposure])):
-                raise ValueError(
-                    f"not the state of a polling policy: {kind!r} holds a value that is no number"
-                )
-            timing, hazard = self._new(kind)
-            hazard.learn(values.events, values.exposure)
-            kinds[kind] = timing, hazard
+                raise ValueError(f"not the state of a poll schedule: {kind!r} has a value that is no number")
+            times, model = self._new(kind)
+            model.replace(values.events, values.exposure)
+            kinds[kind] = times, model
         self._kinds = kinds
         self._firsts.clear()
 
-    def _kind(self, kind: str) -> tuple[Timing, Hazard]:
+    def _kind(self, kind: str) -> tuple[Polled, DurationModel]:
         kind = kind[:LONGEST_KIND]
         known = self._kinds.get(kind)
         if known is None:
@@ -248,92 +256,48 @@ class Learned:
             known = self._kinds[kind] = self._new(kind)
         return known
 
-    def _new(self, kind: str) -> tuple[Timing, Hazard]:
-        timing = self._timing_of(kind)
-        return timing, Hazard(timing.quick, timing.slow)
+    def _new(self, kind: str) -> tuple[Polled, DurationModel]:
+        times = self._times_of(kind)
+        return times, DurationModel(times.quick, times.slow)
 
-    def _jittered(self, age: float, look: float, floor: float) -> float:
+    def _jittered(self, age: float, poll: float, floor: float) -> float:
         if self._draw is None:
-            return look
-        gap = spread(look - age, JITTER, self._draw)
+            return poll
+        gap = spread(poll - age, JITTER, self._draw)
         return age + (gap if gap > floor else floor)
 
 
-class _Unlearning:
-    """The part of a policy that learns nothing."""
+class PollCost:
+    """The present cost of a poll where polls are rationed, for `LearnedSchedule(poll_cost=…)`.
 
-    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
-        """Learns nothing."""
+    Without a limit a poll costs work, here and at the service, and `POLL_COST` is what that is worth. Where
+    the polls per second are capped, the first of them are free, since they would remain unused, and one too
+    many delays all others. A poll then costs what it keeps from others, its shadow price, and that shows in
+    the queue: the cost falls slowly while no poll waits, and rises while one does, until the polls that pay
+    are about as many as are allowed.
 
+    A burst finds the cost low, so that its first polls fill the time before the queue forms; polls wait first
+    come first served, so each is served, whatever the cost.
 
-class FirstThenFixed(_Unlearning):
-    """The first look at age `first`, then one every `interval` seconds; with `draw` jittered by 10 %."""
-
-    def __init__(self, first: float, interval: float, *, draw: Draw | None = None) -> None:
-        if not (0 < first < math.inf and 0 < interval < math.inf):
-            raise ValueError(
-                f"first and interval must be positive and finite, got {first!r} and {interval!r}"
-            )
-        self._first: Final = first
-        self._interval: Final = interval
-        self._draw: Final = draw
-
-    def first(self, kind: str) -> float:
-        """The age of the first look."""
-        return self._jittered(self._first)
-
-    def next(self, kind: str, age: float) -> float:
-        """One interval later."""
-        return age + self._jittered(self._interval)
-
-    def _jittered(self, interval: float) -> float:
-        return interval if self._draw is None else spread(interval, JITTER, self._draw)
-
-
-class Fixed(FirstThenFixed):
-    """A look every `interval` seconds; with `draw` jittered by 10 %."""
-
-    def __init__(self, interval: float, *, draw: Draw | None = None) -> None:
-        super().__init__(interval, interval, draw=draw)
-
-
-class Exponential(_Unlearning):
-    """Gaps of `base`, 2 `base`, 4 `base`, … up to `cap` seconds; for comparison.
-
-    As a policy sees no count of looks, the gap follows from the age, which is `base` less than the next gap
-    when gaps double. `jitter` is that of backoff libraries: `"full"` draws from 0 to the gap, `"equal"`
-    from half of it; both need `draw`.
+    `queued` says whether polls wait now, `now` gives the time in seconds. A call takes about 1 µs.
     """
 
-    SHORTEST: Final = 0.1
+    __slots__ = ("_cost", "_now", "_queued", "_updated_at")
 
-    def __init__(
-        self,
-        base: float,
-        cap: float,
-        jitter: Literal["none", "equal", "full"] = "none",
-        *,
-        draw: Draw | None = None,
-    ) -> None:
-        if not 0 < base <= cap < math.inf:
-            raise ValueError(f"needs 0 < base <= cap, finite, got {base!r} and {cap!r}")
-        if jitter != "none" and draw is None:
-            raise ValueError(f"jitter {jitter!r} needs draw")
-        self._base: Final = base
-        self._cap: Final = cap
-        self._jitter: Final = jitter
-        self._draw: Final = draw
-        self._mean: Final = {"none": 1.0, "equal": 0.75, "full": 0.5}[jitter]
+    def __init__(self, queued: Callable[[], bool], now: Callable[[], float]) -> None:
+        self._queued: Final = queued
+        self._now: Final = now
+        self._cost = LOWEST_COST
+        self._updated_at: float | None = None
 
-    def first(self, kind: str) -> float:
-        """The first gap."""
-        return self._gap(self._base)
-
-    def next(self, kind: str, age: float) -> float:
-        """The next gap, about as long as the age."""
-        return age + self._gap(min(age / self._mean + self._base, self._cap))
-
-    def _gap(self, gap: float) -> float:
-        if self._draw is not None and self._jitter != "none":
-            gap = (full_jitter if self._jitter == "full" else equal_jitter)(gap, self._draw)
-        return max(gap, self.SHORTEST)
+    def __call__(self) -> float:
+        """Return the cost now, in seconds of lateness."""
+        now = self._now()
+        # A clock that goes back is that of another loop.
+        passed = 0.0 if self._updated_at is None else max(now - self._updated_at, 0.0)
+        self._updated_at = now
+        if self._queued():
+            self._cost = min(self._cost * math.exp(RISE * min(passed, LONGEST_STEP)), HIGHEST_COST)
+        else:
+            self._cost = max(self._cost * math.exp(-FALL * passed), LOWEST_COST)
+        return self._cost

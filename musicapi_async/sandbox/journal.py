@@ -60,7 +60,7 @@ class Journal(Sequence[Entry]):
         self._entries: deque[Entry] = deque(maxlen=size)
         self._bodied: deque[Entry] = deque()
         self._bytes = 0
-        self.dropped = 0
+        self.dropped: int = 0
         """How many entries were forgotten to stay within the size."""
 
     @overload
@@ -103,7 +103,8 @@ class Journal(Sequence[Entry]):
         """Forget everything."""
         self._entries.clear()
         self._bodied.clear()
-        self._bytes = self.dropped = 0
+        self._bytes = 0
+        self.dropped = 0
 
     def requests(
         self,

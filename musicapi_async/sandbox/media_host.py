@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from importlib import import_module
 from typing import Final
 
 import anyio
 import anyio.to_thread
 from aiohttp import web
 
+from ..extras import require
 from .service import Service
 from .works import Clip
 
@@ -22,11 +22,6 @@ CONTENT_TYPES: Final = {
     "png": "image/png",
 }
 """The files that can be made, and the content type that the service sends with it (audio/mp3: seen)."""
-
-MISSING: Final = (
-    "The sandbox needs numpy, soundfile, mutagen, mido and lameenc to make media files: "
-    "pip install 'musicapi-async[sandbox]'"
-)
 
 THREADS: Final = 2
 """Files that are made at the same time; more would only starve the event loop."""
@@ -84,8 +79,8 @@ class MediaHost:
     async def _send(self, request: web.BaseRequest, clip: Clip, ending: str) -> web.Response:
         try:
             data = await self.file(clip, ending)
-        except ImportError as error:
-            return web.json_response({"type": "internal_error", "error": str(error)}, status=500)
+        except ModuleNotFoundError as error:
+            return _without_extra(error)
         tag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
         headers = {"ETag": tag, "Accept-Ranges": "bytes", "Content-Type": CONTENT_TYPES[ending]}
         if request.headers.get("If-None-Match") == tag:
@@ -104,8 +99,8 @@ class MediaHost:
             return web.Response(status=404, text="Not Found")
         try:
             data = await self.file(clip, "mp3")
-        except ImportError as error:
-            return web.json_response({"type": "internal_error", "error": str(error)}, status=500)
+        except ModuleNotFoundError as error:
+            return _without_extra(error)
         response = web.StreamResponse(headers={"Content-Type": "audio/mpeg"})
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -119,27 +114,28 @@ class MediaHost:
 def make_file(clip: Clip, ending: str) -> bytes:
     """Return the file of `clip` with this ending, a key of `CONTENT_TYPES`. Blocks for up to some seconds.
 
-    Raises ImportError with the way out when the libraries of the `sandbox` extra are not installed.
+    Raises ModuleNotFoundError with the way out when the libraries of the `sandbox` extra are not installed.
     """
-    _require()
+    require("Making media files", "sandbox")
     from . import media_files
 
     return media_files.make_file(clip, ending)
 
 
 def audio_of(data: bytes) -> tuple[float, int]:
-    """Return the duration in seconds and a seed of an uploaded file; ValueError and ImportError as above."""
-    _require()
+    """Return the duration in seconds and a seed of an uploaded file.
+
+    Raises ValueError if it is no audio, and ModuleNotFoundError as `make_file` does.
+    """
+    require("Reading audio files", "sandbox")
     from . import media_files
 
     return media_files.load(data)
 
 
-def _require() -> None:
-    try:
-        import_module(".media_files", __package__)
-    except ImportError as error:
-        raise ImportError(MISSING) from error
+def _without_extra(error: ModuleNotFoundError) -> web.Response:
+    """Say which libraries are missing, with a status that clients do not wait and repeat for."""
+    return web.Response(status=400, text=str(error))
 
 
 def _span(request: web.BaseRequest, size: int) -> slice | None:

@@ -84,9 +84,9 @@ class Account:
         prices: Mapping[str, float] | None = None,
     ) -> None:
         self.api_key: Final = api_key
-        self.credits = float(credits)
-        self.extra_credits = float(extra_credits)
-        self.prices = {**PRICES, **(prices or {})}
+        self.credits: float = float(credits)
+        self.extra_credits: float = float(extra_credits)
+        self.prices: dict[str, float] = {**PRICES, **(prices or {})}
         self.subscription = True
         """False: everything that costs is refused for want of a subscription."""
         self._refunds: list[tuple[float, int, float, float, Entry]] = []

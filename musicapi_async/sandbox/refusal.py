@@ -22,7 +22,7 @@ class Refusal(Exception):
         super().__init__(status, body)
         self.status = status
         self.body = body
-        self.headers = headers or {}
+        self.headers: dict[str, str] = headers or {}
 
 
 def invalid(text: str) -> Refusal:

@@ -70,7 +70,7 @@ class Sandbox:
     makes when requested without a length. `journal_size`, `works` and `media_bytes` bound the memory. With
     `remote` it also fetches uploads from, and delivers webhooks to, other machines; otherwise only this one.
 
-    Costs nothing, needs no network. Files need the extra: `pip install 'musicapi-async[sandbox]'`.
+    Costs nothing, needs no network. Files need the extra: `pip install -e '.[sandbox]'` in a clone.
 
     ```python
     async with Sandbox(speed=60) as sandbox:

@@ -38,7 +38,7 @@ async def imported(call: Call, url: str) -> Clip:
         raise invalid(KNOWN)
     try:
         duration, seed = await anyio.to_thread.run_sync(audio_of, data)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise Refusal(500, {"type": "internal_error", "error": str(error)}) from None
     except ValueError as error:
         raise invalid(TOO_LONG if "at most" in str(error) else NOT_AUDIO) from None

@@ -2,8 +2,7 @@
 
 pytest loads it by itself once the package is installed. The fixtures work under anyio's plugin and under
 pytest-asyncio, whichever runs the test: they are synchronous and start the sandbox in a loop of its own.
-Speed and seed come from the marker: `@pytest.mark.musicapi(speed=1000, seed=7)`; further arguments of
-`Sandbox` may stand there, too.
+Arguments of the sandbox come from the marker: `@pytest.mark.musicapi(speed=1000, seed=7)`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from musicapi_async.client import MusicAPI
     from musicapi_async.sandbox import Sandbox
+
+__all__ = ["SPEED", "musicapi_client", "musicapi_sandbox"]
 
 SPEED: Final = 300.0
 """A song of two minutes takes 0.4 s."""

@@ -4,7 +4,7 @@ A program that waits minutes for a song spends them in timers. On a `VirtualTime
 whenever all tasks wait, the clock of the loop jumps to the next timer. Hours pass in milliseconds, and
 the order of events and the measured intervals are exact, because no scheduling delay is in them.
 
-Real sockets work, such as a test server in the same loop: before each jump the loop looks for real input,
+Real sockets work, such as a test server in the same loop: before each jump the loop polls for real input,
 for `IO_GRACE` if any socket is registered, and it does not jump while a worker thread is known to be busy.
 A peer in another process lives in real time, however, and a virtual minute may pass before it answers.
 
@@ -39,14 +39,16 @@ import anyio.to_thread
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
+__all__ = ["DeadlockError", "VirtualTimeLoop"]
+
 IO_GRACE: Final = 0.001
-"""Real seconds in which a socket may speak before time jumps. Loopback delivers in about 0.05 ms."""
+"""Real seconds in which a socket may receive before time jumps. Loopback delivers in about 0.05 ms."""
 
 THREAD_GRACE: Final = 0.005
-"""The same when other threads live whose work this loop cannot see."""
+"""The same while other threads live whose work this loop does not know."""
 
 SILENCE: Final = 5.0
-"""Real seconds without any event after which a loop that has only sockets or idle threads left gives up."""
+"""Real seconds without any event after which a loop with only sockets or idle threads gives up."""
 
 PATIENCE: Final = 30.0
 """The same while a worker thread is known to be busy."""
@@ -56,11 +58,11 @@ Ts = TypeVarTuple("Ts")
 
 
 class DeadlockError(RuntimeError):
-    """Every task waits, and nothing is left that could wake one."""
+    """Raised when every task waits, and nothing remains that could wake one."""
 
 
 class _JumpingSelector(selectors.BaseSelector):
-    """Asks the real selector first, and lets time jump when there is nothing to read."""
+    """A selector that lets time jump when there is nothing to read."""
 
     def __init__(self) -> None:
         self._real: Final = selectors.DefaultSelector()
@@ -96,7 +98,7 @@ class _JumpingSelector(selectors.BaseSelector):
                     f"a worker thread did not finish within {PATIENCE:g} real seconds"
                     if busy
                     else "every task waits and nothing can wake one: no timer is set, "
-                    "and no socket or thread speaks"
+                    "and no socket or thread is active"
                 )
             ready = self._real.select(0.05)
         if not ready and timeout is not None:
@@ -122,7 +124,7 @@ class _JumpingSelector(selectors.BaseSelector):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """A selector event loop whose `time()` starts at `start` and jumps from timer to timer.
 
-    Pass the `time()` of an earlier loop as `start` (with `functools.partial`) to go on where that one ended.
+    Pass the `time()` of an earlier loop as `start` (with `functools.partial`) to continue where it ended.
     """
 
     def __init__(self, start: float = 0.0) -> None:
@@ -146,7 +148,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """As in any loop, but a timer at infinity is not set: the loop would jump towards it for ever."""
+        """Set a timer as in any loop, but none at infinity: the loop would jump towards it for ever."""
         if when == math.inf:
             return asyncio.TimerHandle(when, callback, args, self, context)
         return super().call_at(when, callback, *args, context=context)
@@ -154,7 +156,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """As in any loop; time stands still until the job is done."""
+        """Run a job as in any loop; no virtual time passes until it is done."""
         future = super().run_in_executor(executor, func, *args)
         self._executor_jobs += 1
         future.add_done_callback(self._executor_job_done)
@@ -172,13 +174,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         )
 
     def _find_thread_limiter(self) -> bool:
-        """Ask anyio, once, for what counts its busy threads; only a task may ask."""
+        """Get the limiter that counts anyio's busy threads, once; only a task may do so."""
         if self._thread_limiter is not None:
             return False
 
         async def find() -> None:
             self._thread_limiter = anyio.to_thread.current_default_thread_limiter()
 
-        # It has no await, so it ends in this turn of the loop, and nobody needs to hold it.
+        # It has no await, so it ends in this turn of the loop, and needs no reference.
         self.create_task(find())
         return True

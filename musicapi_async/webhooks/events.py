@@ -1,34 +1,36 @@
 """Verify a webhook and read it. Pure functions: no clock but the one given, no network.
 
-What arrives at a public address is hostile until its signature says otherwise, so the order is fixed: size,
-headers, signature, time, and only then the JSON. Whatever is wrong raises `WebhookVerificationError` and
-nothing else. What a verified body holds is read as leniently as the answer to a poll, by the same code.
+A request at a public address is hostile until its signature says otherwise, so the order is fixed: size,
+headers, signature, time, and only then the JSON. Every fault raises `WebhookVerificationError` and nothing
+else. A verified body is read as leniently as a poll response, by the same code.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, Final, Literal, cast, overload
 
 import msgspec
 
-from .._wire import codec, polls, signature
+from .._wire import codec, poll_response, signature
 from ..api.families import polled_as
 from ..api.handle import TaskRef
 from ..api.results import Result, TaskUpdate
 from ..api.values import reference_or_none, text_or_none
-from ..errors import WebhookVerificationError
+from ..errors import TaskFailedError, WebhookVerificationError
 
 TOLERANCE: Final = 300.0
-"""Seconds by which the time of signing may differ from ours (contract, webhooks 3)."""
+"""Seconds by which the time of signing may differ from ours (the window of receivers in use; the vendor
+names none)."""
 BODY_LIMIT: Final = 1024 * 1024
-"""Bytes of the largest body that is looked at; a task of 24 stems with their lyrics stays below."""
+"""Bytes of the largest body that is read; a task of 24 stems with their lyrics stays below."""
 ID_LIMIT: Final = 200
 """Characters of an id; the service sends UUIDs."""
 
 FAMILY_OF: Final[Mapping[str, str]] = {"suno": "sonic"}
-"""Platforms that are another word for a family (contract, webhooks 4)."""
+"""Platforms that are another word for a family."""
 
 Headers = (
     Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
@@ -42,28 +44,37 @@ Raw = bytes | bytearray
 _repaired: Final = codec.RepairLog("the body of a webhook")
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A webhook that may be believed.
 
     `event` is its name, such as 'song.completed', 'song.streaming', 'song.failed', or a word that is not
     known yet; `platform` the service's word, `family` ours ('sonic' for 'suno'); `task_id` None in payloads
-    that have none. `update` is what a poll with this body would have shown; `timestamp` the Unix seconds of
-    signing (0 where none is signed); `raw` the body as it came. `dedupe_key` is the same for every delivery
-    of one event. `is_duplicate` is set by `client.webhooks.handle` on a delivery that had come before, and
-    `job_key` from the address that was called.
+    that have none. `timestamp` are the Unix seconds of signing (0 where none is signed); `raw` is the body as
+    it came. `dedupe_key` is the same for every delivery of one event. `is_duplicate` is set by
+    `client.webhooks.handle` on a delivery that had come before, and `job_key` from the URL that was called.
     """
 
     event: str
     platform: str = ""
     family: str = ""
     task_id: str | None = None
-    update: TaskUpdate
     timestamp: int = 0
     dedupe_key: str
     signature: str
     raw: dict[str, Any]
     job_key: str | None = None
     is_duplicate: bool = False
+
+    @cached_property
+    def update(self) -> TaskUpdate:
+        """The update that a poll with this body would give; of an unknown family, 'pending'. Never raises."""
+        task_id = self.task_id or ""
+        pending = TaskUpdate("pending", task_id=task_id, family=self.family, raw=self.raw)
+        polled = polled_as(self.family)
+        if polled is None:
+            return pending
+        ref = TaskRef(self.family, task_id)
+        return poll_response.judge_webhook(self.raw, ref=ref, polled=polled).update or pending
 
     @property
     def result(self) -> Result | None:
@@ -72,8 +83,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refunded(self) -> bool | None:
-        """What the service says of the credits of a failed task; None: nothing, or it did not fail."""
-        return getattr(self.update.error, "refunded", None)
+        """The report of the service on the refund of a failed task; None without one."""
+        error = self.update.error
+        return error.refunded if isinstance(error, TaskFailedError) else None
 
     @property
     def is_terminal(self) -> bool:
@@ -116,13 +128,20 @@ def verify(
 ) -> Event:
     """Check the signature of a webhook and read it. Free, pure, and safe with any input.
 
-    `raw`: the bytes of the body exactly as they came. `headers`: a mapping (also of a web framework) or
-    pairs; upper and lower case are the same. `secrets`: the webhook secret, or several while one is being
-    replaced. `tolerance`: seconds by which the time of signing may differ from `now` (Unix seconds, or a
-    function that gives them; default the system's clock). `limit`: bytes of the largest body. `scheme`:
-    'X-Signature' for the older header, which is not bound to a time. Body and headers may change places.
+    Args:
+        raw: the bytes of the body exactly as they came. Body and headers may change places.
+        headers: a mapping (also of a web framework) or pairs; upper and lower case are the same.
+        secrets: the webhook secret, or several while one is being replaced.
+        tolerance: seconds by which the time of signing may differ from `now`.
+        now: Unix seconds, or a function that gives them; default the system's clock.
+        limit: bytes of the largest body.
+        scheme: 'X-Signature' for the older header, which is not bound to a time.
 
-    Returns the `Event`. Raises `WebhookVerificationError` for whatever is wrong, and nothing else.
+    Returns:
+        The event.
+
+    Raises:
+        WebhookVerificationError: for every fault, and nothing else.
 
     ```python
     event = verify(raw, request.headers, "my secret")
@@ -133,22 +152,22 @@ def verify(
     if isinstance(headers, bytes | bytearray):
         raw, headers = headers, raw
     body = _body(raw, limit)
-    found = _Found(headers)
-    given = _secrets(secrets)
+    parts = _Headers(headers)
+    known = _secrets(secrets)
     older = scheme == "X-Signature"
-    stamp = None if older else found.one("X-Webhook-Timestamp")
-    told = found.one("X-Signature" if older else "X-Webhook-Signature")
+    stamp = None if older else parts.one("X-Webhook-Timestamp")
+    given = parts.one("X-Signature" if older else "X-Webhook-Signature")
     seconds = 0 if stamp is None else signature.read_timestamp(stamp)
-    mark = signature.read_signature(told, prefixed=not older)
+    mark = signature.read_signature(given, prefixed=not older)
     if seconds is None:
         raise _refuse("X-Webhook-Timestamp: Unix seconds expected, malformed")
     if mark is None:
         raise _refuse(f"{scheme}: sha256=<64 hex digits> expected, malformed")
-    if not signature.matches(mark, given, stamp, body):
+    if not signature.matches(mark, known, stamp, body):
         raise _refuse("the signature does not match: another secret, or a changed body")
     if stamp is not None:
         _check_time(seconds, _moment(now), tolerance)
-    return _event(body, found, seconds, mark.hex())
+    return _event(body, parts, seconds, mark.hex())
 
 
 def parse(raw: Raw, headers: Headers = (), *, limit: int = BODY_LIMIT) -> Event:
@@ -157,7 +176,7 @@ def parse(raw: Raw, headers: Headers = (), *, limit: int = BODY_LIMIT) -> Event:
     Only for bodies that were verified elsewhere, such as by a gateway, or that come out of a store.
     Raises `WebhookVerificationError` if it is too large or no JSON object.
     """
-    return _event(_body(raw, limit), _Found(headers), 0, "")
+    return _event(_body(raw, limit), _Headers(headers), 0, "")
 
 
 def _refuse(text: str) -> WebhookVerificationError:
@@ -179,7 +198,7 @@ def _secrets(given: object) -> list[str | bytes]:
     known = cast("Iterable[object]", some) if isinstance(some, Iterable) else ()
     secrets = [secret for secret in known if isinstance(secret, str | bytes) and secret]
     if not secrets:
-        raise _refuse("no webhook secret to check with: without one anybody could sign")
+        raise _refuse("no webhook secret to check with: without one any sender could sign")
     return secrets
 
 
@@ -189,13 +208,13 @@ def _moment(now: Now | None) -> float:
 
 def _check_time(seconds: int, now: float, tolerance: float) -> None:
     away = now - seconds
-    if not abs(away) <= tolerance:  # so that what is no number is refused, too
+    if not abs(away) <= tolerance:  # so that NaN is refused, too
         side = "before" if away > 0 else "after"
         raise _refuse(f"signed {abs(away):.0f} s {side} now, more than {tolerance:g} s: a replay, or a clock")
 
 
-class _Found:
-    """The headers that matter, by lower-case name; everything else is not looked at."""
+class _Headers:
+    """The headers of a webhook, by lower-case name; all others are ignored."""
 
     NAMES: Final = frozenset(
         {
@@ -222,7 +241,7 @@ class _Found:
             raise _refuse("the headers must be a mapping of text, or pairs of it") from None
 
     def one(self, name: str) -> str:
-        """A header that must be there once; twice could mean one thing to a proxy and another here."""
+        """Return a header that must come once; twice could mean one thing to a proxy and another here."""
         values = self._values.get(name.lower(), [])
         if not values:
             raise _refuse(f"{name}: the header is missing")
@@ -231,7 +250,7 @@ class _Found:
         return values[0]
 
     def some(self, *names: str) -> str:
-        """The first of `names` that is there, or ''."""
+        """Return the first of `names` that has a value, or ''."""
         for name in names:
             if self._values.get(name.lower()):
                 value = self.one(name)
@@ -250,7 +269,7 @@ def _text(value: object) -> str:
     return value
 
 
-def _event(body: bytes, found: _Found, seconds: int, mark: str) -> Event:
+def _event(body: bytes, parts: _Headers, seconds: int, mark: str) -> Event:
     try:
         read: Any = codec.decode(body, _repaired)
     except codec.MalformedBody as error:
@@ -261,25 +280,15 @@ def _event(body: bytes, found: _Found, seconds: int, mark: str) -> Event:
     platform = text_or_none(raw.get("platform")) or ""
     family = FAMILY_OF.get(platform.lower(), platform.lower())
     task_id = reference_or_none(raw.get("task_id"))
-    name = text_or_none(raw.get("event")) or found.some("X-Webhook-Event")
-    key = found.some("X-Webhook-Id", "Idempotency-Key") or f"{platform}:{task_id}:{name}"
+    name = text_or_none(raw.get("event")) or parts.some("X-Webhook-Event")
+    key = parts.some("X-Webhook-Id", "Idempotency-Key") or f"{platform}:{task_id}:{name}"
     return Event(
         event=name,
         platform=platform,
         family=family,
         task_id=task_id,
-        update=read_update(raw, TaskRef(family, task_id or "")),
         timestamp=seconds,
         dedupe_key=key,
         signature=mark,
         raw=raw,
     )
-
-
-def read_update(raw: Mapping[str, Any], ref: TaskRef) -> TaskUpdate:
-    """What a poll answered with `raw` would show of the task; of an unknown family, that it goes on."""
-    polled = polled_as(ref.family, ref.kind)
-    if polled is None:
-        return TaskUpdate("pending", task_id=ref.task_id, family=ref.family, raw=raw)
-    seen = polls.read_payload(raw, ref=ref, polled=polled)
-    return seen.update or TaskUpdate("pending", task_id=ref.task_id, family=ref.family, raw=raw)

@@ -1,7 +1,7 @@
-"""Where webhooks arrive: checked, each once, and handed to whoever waits.
+"""The inbox of webhooks: each is verified, taken once, and handed to the waits for its task.
 
-`Webhooks` says where the service shall tell of results and with which secret; `Inbox` takes what comes.
-Neither knows a web framework: a view passes on the headers, the raw body and the address that was called.
+`Webhooks` holds the URL and the secret that the service gets with each create; `Inbox` takes what it sends.
+Neither knows a web framework: a view passes on the headers, the raw body and the URL that was called.
 """
 
 from __future__ import annotations
@@ -27,34 +27,39 @@ from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
 log: Final = logging.getLogger("musicapi_async")
 
 JOB_KEY: Final = "job_key"
-"""The query parameter that carries the job key in the webhook's address."""
+"""Query parameter of a webhook's URL with the job key."""
 JOB_PROOF: Final = "job_proof"
-"""The one that proves it."""
+"""Query parameter with the proof of the job key."""
 URL_LIMIT: Final = 1024
-"""Characters of a webhook's address (contract, webhooks 1)."""
-REMEMBERED: Final = 10_000
+"""Characters of a webhook's URL that the service takes."""
+MOST_DELIVERIES: Final = 10_000
 """Deliveries and job keys that are remembered, about 200 bytes each. A replay must come within the tolerance
 of its signature, so at 10 events per second this covers three times that."""
-REMEMBERED_FOR: Final = 86_400.0
+DELIVERY_MEMORY: Final = 86_400.0
 """Seconds after which they are forgotten. How long the service repeats a delivery is not known."""
 
 R = TypeVar("R", bound=Request)
 V = TypeVar("V")
 Adopt = Callable[[str, TaskRef], Awaitable[object]]
-"""Settles the job of a key with a task; gives False if the job does not stand for that task."""
+"""Settles the job of a key with a task; returns False if the job belongs to another task."""
 
 
 class Webhooks:
-    """Where the service shall tell of results: `MusicAPI(webhooks=Webhooks(url=..., secret=...))`.
+    """Settings of webhooks: `MusicAPI(webhooks=Webhooks(url=..., secret=...))`.
 
-    `url`: the public https address of the view that calls `client.webhooks.handle`; http only for this
-    machine. None: order no webhooks, only receive them. `secret`: the key that signs them, or several while
-    one is being replaced: the first signs what is ordered from now on, and must have at least 16 characters
-    for that; all are accepted. `tolerance`: seconds by which the time of signing may be away. `limit`: bytes
-    of the largest body. `now`: a clock, for tests.
+    Args:
+        url: the public https URL of the view that calls `client.webhooks.handle`; http only for this machine.
+            None: order no webhooks, only receive them.
+        secret: the key that signs them, or several while one is being replaced. The first signs all webhooks
+            ordered from now on, and must have at least 16 characters for that; all are accepted.
+        tolerance: seconds by which the time of signing may differ from ours.
+        limit: bytes of the largest body.
+        scheme: the header with the signature.
+        now: gives Unix seconds, for tests.
 
-    Raises `RequestValidationError` for an address that the service would not call, and for a secret that is
-    missing or too short.
+    Raises:
+        RequestValidationError: for a URL that the service would not call, and for a secret that is missing or
+            too short.
     """
 
     def __init__(
@@ -77,17 +82,18 @@ class Webhooks:
             least = f"a secret of at least {SHORTEST_SECRET} characters, such as secrets.token_urlsafe()"
             raise _bad("webhooks", least)
         if url is not None and not _callable(url):
-            good = f"an https address of at most {URL_LIMIT} characters, without white space and a fragment"
+            good = f"an https URL of at most {URL_LIMIT} characters, without white space and a fragment"
             raise _bad("webhooks", good)
         if url is not None and {JOB_KEY, JOB_PROOF} & _names_in(url):
-            raise _bad("webhooks", f"an address without {JOB_KEY} and {JOB_PROOF}, which are added to it")
+            raise _bad("webhooks", f"a URL without {JOB_KEY} and {JOB_PROOF}, which are added to it")
 
     def order(self, request: R, job_key: str | None = None) -> R:
-        """The request with `webhook_url` and `webhook_secret` filled in, where it has these fields.
+        """Return the request with `webhook_url` and `webhook_secret` filled in, where it has these fields.
 
-        One that names its own address keeps it, and `webhook_url=""` orders none. The job key goes into the
-        address, with a proof that it was put there here, so that the delivery tells which call made the task,
-        even if its answer was lost. Raises `RequestValidationError` if that is longer than the service takes.
+        A request with a URL of its own is unchanged, and `webhook_url=""` orders none. The job key goes into
+        the URL, with a proof that this client put it there, so that the delivery names the call that made the
+        task, even if its response was lost. Raises `RequestValidationError` if the URL becomes longer than
+        the service takes.
         """
         if self.url is None or getattr(request, "webhook_url", "") is not None:
             return request
@@ -95,10 +101,10 @@ class Webhooks:
         return msgspec.structs.replace(request, **changes)
 
     def url_for(self, job_key: str | None) -> str:
-        """The address with the job key and its proof in the query; without a key the plain address.
+        """Return the URL with the job key and its proof in the query; without a key the plain URL.
 
-        Raises `RequestValidationError` for a key that makes it longer than the service takes, or that no
-        address can hold: without the key a lost answer could not be found again.
+        Raises `RequestValidationError` for a key that makes it longer than the service takes, or that no URL
+        can hold: without the key a lost response could not be recovered.
         """
         url = self.url or ""
         if not job_key:
@@ -106,11 +112,11 @@ class Webhooks:
         try:
             whole = self._with_key(job_key) + f"&{JOB_PROOF}={signature.prove(self.secrets[0], job_key)}"
         except UnicodeEncodeError:
-            raise _bad("job_key", "text without lone surrogates, as it becomes part of an address") from None
+            raise _bad("job_key", "text without lone surrogates, as it becomes part of a URL") from None
         if len(whole) > URL_LIMIT:
             raise _bad(
                 "job_key",
-                f"short enough for the webhook's address: with key and proof it has {len(whole)} characters, "
+                f"short enough for the webhook's URL: with key and proof it has {len(whole)} characters, "
                 f"and the service takes {URL_LIMIT}",
             )
         return whole
@@ -121,9 +127,9 @@ class Webhooks:
         return f"{url}{joint}{JOB_KEY}={quote(job_key, safe='')}"
 
     def renewed(self, url: object, job_key: str) -> tuple[str, str] | None:
-        """Address and secret for sending a call again whose address was `url`; None if that is not ours.
+        """Return URL and secret for repeating a call whose webhook URL was `url`; None if that is not ours.
 
-        The proof is made anew: the one in `url` may be of a secret that was replaced since.
+        The proof is a new one: that in `url` may be of a secret that was replaced since.
         """
         if self.url is None or not isinstance(url, str):
             return None
@@ -132,7 +138,7 @@ class Webhooks:
         return (self.url_for(job_key), self.secrets[0]) if own else None
 
     def key_in(self, url: str) -> str | None:
-        """The job key in a called address, if it carries the proof that one of the secrets made for it."""
+        """Return the job key in a called URL, if it carries the proof that one of the secrets made for it."""
         job_key = job_key_of(url)
         if job_key is None:
             return None
@@ -161,10 +167,10 @@ class Inbox:
     """Receives webhooks: `client.webhooks`.
 
     Args:
-        settings: address and secrets; None to receive none.
+        settings: URL and secrets; None to receive none.
         deliver: called with each event once.
-        adopt: called when a webhook proves which task the call with a job key made.
-        claims: where workers share which deliveries were handled; None: this process alone.
+        adopt: called with a job key and the task that its call made.
+        claims: remembers for all workers which deliveries were handled; None: each process by itself.
         remembered: deliveries and job keys that are remembered in this process.
     """
 
@@ -175,12 +181,12 @@ class Inbox:
         *,
         adopt: Adopt | None = None,
         claims: Claims | None = None,
-        remembered: int = REMEMBERED,
+        remembered: int = MOST_DELIVERIES,
     ) -> None:
         self._settings: Final = settings
         self._deliver: Final = deliver
         self._adopt: Final = adopt
-        self._store: Final = claims
+        self._shared: Final = claims
         now = time.time if settings is None else settings.now
         self._now: Final = now
         self._handled: Final[_Recent[bool]] = _Recent(remembered, now)
@@ -191,13 +197,19 @@ class Inbox:
     async def handle(self, headers: Headers, raw: Raw, *, url: str = "") -> Event:
         """Check a delivery, finish the waits for its task, and return it. Free, may be repeated.
 
-        `headers` and `raw`: as they came; the body must be the raw bytes. `url`: the address that was
-        called, or its query; with it the delivery also tells which job it belongs to, if it carries the proof
-        that `Webhooks` put there.
-        Returns the `Event`; one that came before has `is_duplicate` set and changes nothing. Workers that
-        share a job store take a delivery once among them; what another one has received finishes the waits
-        here, too. Answer both with 2xx. Raises `WebhookVerificationError` for what must not be believed:
-        answer 400.
+        Args:
+            headers: as they came.
+            raw: the body as the bytes that came.
+            url: the URL that was called, or its query; with it the delivery also names its job, if it carries
+                the proof that `Webhooks` put there.
+
+        Returns:
+            The event. One that came before has `is_duplicate` set and changes nothing. Workers that share a
+            job store handle a delivery once among them; one that another worker has handled finishes the
+            waits here, too. Answer all with 2xx.
+
+        Raises:
+            WebhookVerificationError: for a delivery that must not be believed: answer 400.
 
         ```python
         event = await client.webhooks.handle(request.headers, await request.body(), url=str(request.url))
@@ -220,7 +232,7 @@ class Inbox:
             event = msgspec.structs.replace(event, job_key=job_key)
         marks = _marks(event)
         if any(mark in self._handled for mark in marks):
-            # The signature does not cover the address: a copy at another one names another job.
+            # The signature does not cover the URL: a copy at another one names another job.
             await self._claim(event)
             return msgspec.structs.replace(event, is_duplicate=True)
         for mark in marks:  # before anything is awaited: a copy may come meanwhile
@@ -237,16 +249,16 @@ class Inbox:
 
     async def _is_first(self, marks: tuple[str, ...]) -> bool:
         """Return True if no worker has handled a delivery with these marks, as far as can be known."""
-        if self._store is None:
+        if self._shared is None:
             return True
         try:
-            return await self._store.claim(_digests(marks), now=self._now(), seconds=REMEMBERED_FOR)
+            return await self._shared.claim(_digests(marks), now=self._now(), seconds=DELIVERY_MEMORY)
         except JobStoreError as error:
             log.warning("a webhook may be handled by other workers, too: %s", error)
             return True
 
     async def _claim(self, event: Event) -> None:
-        """Note which job made the task, where the address proves it; what two jobs claim is of neither."""
+        """Note which job made the task, where the URL proves it; a task that two jobs claim is of neither."""
         job_key, task_id, family = event.job_key, event.task_id, event.family
         if job_key is None or not task_id or not family:
             return
@@ -268,39 +280,39 @@ class Inbox:
                 self._jobs.drop(key)
 
     def expect(self, job_key: str) -> None:
-        """A call with this job key is about to leave here, and orders a webhook."""
+        """Expect the webhook of a call with this job key, which is about to be sent."""
         self._ordered.put(job_key, True)
 
     def expects(self, event: Event) -> bool:
-        """Whether this process ordered the event, even if it never got the answer that names the task."""
+        """Return True if this process ordered the event, even if the response with the task id was lost."""
         return event.job_key is not None and event.job_key in self._ordered
 
     async def forget(self, event: Event) -> None:
-        """Take the next delivery of `event` for a new one, because what you did with this one failed."""
+        """Treat the next delivery of `event` as a new one, because your work with this one failed."""
         marks = _marks(event)
         for mark in marks:
             self._handled.drop(mark)
-        if self._store is not None and not event.is_duplicate:  # else another worker has claimed it
+        if self._shared is not None and not event.is_duplicate:  # else another worker has claimed it
             try:
-                await self._store.unclaim(_digests(marks))
+                await self._shared.unclaim(_digests(marks))
             except JobStoreError as error:
                 log.warning("the next delivery of a webhook may be taken for a duplicate: %s", error)
 
     def task_of(self, job_key: str) -> TaskRef | None:
-        """The task that a call with this job key made, if a webhook has told.
+        """Return the task that a call with this job key made, if a webhook has named it.
 
-        After an `OutcomeUnknownError`: `client.task(ref.family, ref.task_id)` for what it gives.
+        After an `OutcomeUnknownError`: `client.task(ref.family, ref.task_id)` for it.
         """
         return self._jobs.get(job_key)
 
 
 def _marks(event: Event) -> tuple[str, str]:
-    """The signature covers neither the id nor the address: a replay under another id has its signature."""
+    """Return id and signature: a replay under another id has the same signature, which covers no header."""
     return f"id {event.dedupe_key}", f"signature {event.signature}"
 
 
 def job_key_of(url: str) -> str | None:
-    """The job key in the query of a called address, or None. Never raises; too long is none."""
+    """Return the job key in the query of a called URL, or None, also if it is too long. Never raises."""
     if not url or len(url) > 8 * URL_LIMIT:
         return None
     return _parameter(url, JOB_KEY)
@@ -316,7 +328,7 @@ def _parameter(url: str, name: str) -> str | None:
 
 
 class _Recent(Generic[V]):
-    """The last things put in, by a text of any length, of which only a digest is kept; for a day at most."""
+    """The latest items, by a text of any length, of which only a digest is stored; for a day at most."""
 
     def __init__(self, size: int, now: Callable[[], float]) -> None:
         self._size: Final = size
@@ -327,8 +339,8 @@ class _Recent(Generic[V]):
         return self.get(key) is not None
 
     def get(self, key: str) -> V | None:
-        found = self._items.get(_digest(key))
-        return None if found is None or self._now() - found[1] > REMEMBERED_FOR else found[0]
+        item = self._items.get(_digest(key))
+        return None if item is None or self._now() - item[1] > DELIVERY_MEMORY else item[0]
 
     def put(self, key: str, value: V) -> None:
         self._items[_digest(key)] = (value, self._now())
@@ -350,7 +362,7 @@ def _digest(key: str) -> bytes:
 
 
 def _secrets(given: str | Iterable[str]) -> tuple[str, ...]:
-    """The secrets, if they are texts that can sign; the error never shows them."""
+    """Return the secrets, if they are texts that can sign; the error never contains them."""
     try:
         secrets = (given,) if isinstance(given, str) else tuple(given)
     except TypeError:
@@ -358,7 +370,7 @@ def _secrets(given: str | Iterable[str]) -> tuple[str, ...]:
     if secrets is None or not all(map(_is_text, secrets)):
         raise _bad("webhooks", "a secret that is text, or several of them")
     if not secrets or not all(secrets):
-        raise _bad("webhooks", "a secret that is not empty: without one anybody could sign")
+        raise _bad("webhooks", "a secret that is not empty: without one any sender could sign")
     if any("\ud800" <= letter <= "\udfff" for letter in "".join(secrets)):
         raise _bad("webhooks", "a secret that is valid Unicode")
     return secrets

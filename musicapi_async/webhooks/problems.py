@@ -1,9 +1,9 @@
 """The error tree as HTTP problem documents (RFC 9457) that leak nothing.
 
-An error text is written for whoever runs the back end: it names calls, task ids, balances and what the
-service said. None of that is the browser's business. So every sentence here is fixed; only the names and
-limits of fields, which are public documentation, come out of the error. Whose fault it is decides the
-status: what the visitor can mend is 4xx, a missing key or an empty balance is not.
+An error text is written for the operator of the back end: it names calls, task ids, balances and texts of
+the service. None of that is the browser's business. So every sentence here is fixed; only the names and
+limits of fields, which are public documentation, come out of the error. The status
+says whose fault it is: 4xx for one that the visitor can fix, and not for a missing key or an empty balance.
 """
 
 from __future__ import annotations
@@ -109,15 +109,15 @@ _TABLE: Final[tuple[tuple[type[MusicAPIError], Problem], ...]] = (
     (NotFoundError, NO_TASK),
     (EndpointRetiredError, _problem(501, "Not Implemented", "retired", "This is no longer offered.")),
     (BadRequestError,
-     _problem(422, "Unprocessable Content", "refused", "The request was refused as it stands.")),
+     _problem(422, "Unprocessable Content", "refused", "The request was refused.")),
     (JobKeyConflictError,
      _problem(409, "Conflict", "conflict", "The same request was made before with other contents.")),
     (OutcomeUnknownError,
      _problem(502, "Bad Gateway", "outcome_unknown",
-              "Whether the song is being made is not known yet. Please do not send it again.")),
+              "It is not known yet if the song is being made. Please do not send it again.")),
     (TaskFailedError, _problem(502, "Bad Gateway", "generation_failed", "The song could not be made.")),
     (TaskTimeoutError,
-     _problem(504, "Gateway Timeout", "still_running", "The song takes longer than usual and goes on.")),
+     _problem(504, "Gateway Timeout", "still_running", "The song takes longer than usual, and continues.")),
     (DownloadError, _problem(502, "Bad Gateway", "download_failed", "The file could not be fetched.")),
     (RequestTimeoutError,
      _problem(504, "Gateway Timeout", "upstream_timeout", "The music service did not answer in time.")),
@@ -142,7 +142,7 @@ def problem_schema() -> dict[str, Any]:
 def loggable(text: object) -> str:
     """Return a text as one line of printable characters, for a log that visitors must not forge.
 
-    Control and format characters become escapes such as `\\n`; what is longer than 1,000 characters is cut.
+    Control and format characters become escapes such as `\\n`; a text of more than 1,000 characters is cut.
     """
     line = str(text)
     cut = line if len(line) <= LONGEST_LOGGED else line[:LONGEST_LOGGED] + "..."
@@ -154,7 +154,7 @@ def loggable(text: object) -> str:
 
 
 def problem_of(error: BaseException) -> Problem:
-    """What to tell a browser about `error`. Never raises."""
+    """Return the problem document of `error` for a browser. Never raises."""
     if isinstance(error, RequestValidationError):
         return _of_fields(error)
     for kind, problem in _TABLE:

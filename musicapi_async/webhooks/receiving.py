@@ -1,4 +1,4 @@
-"""A delivery of the service, received the same way with every web framework."""
+"""Receive a webhook, the same way with every web framework: read its body in bounds, hand it to the inbox."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 
 from ..errors import WebhookVerificationError
+from .events import Event, Headers
 from .problems import ENCODED, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
 
 if TYPE_CHECKING:
-    from . import Event, Inbox
-    from .events import Headers
+    from .inbox import Inbox
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -23,7 +23,8 @@ BODY_TIMEOUT: Final = 10.0
 """Real seconds within which the whole body must arrive. 1 MiB takes as long at 0.8 Mbit/s; a sender of single
 bytes would hold its connection for days."""
 
-OnEvent: TypeAlias = "Callable[[Event], Awaitable[object]]"
+OnEvent: TypeAlias = Callable[[Event], Awaitable[object]]
+"""Called with each event once in each process; if it raises, the service gets an error and may repeat it."""
 
 
 async def read_body(parts: AsyncIterator[bytes], limit: int, timeout: float) -> bytes | Problem:
@@ -46,7 +47,7 @@ async def read_body(parts: AsyncIterator[bytes], limit: int, timeout: float) -> 
     return TOO_SLOW if deadline.cancelled_caught else bytes(body)
 
 
-async def receive(
+async def receive_webhook(
     inbox: Inbox,
     headers: Headers,
     parts: AsyncGenerator[bytes, None],
@@ -66,15 +67,15 @@ async def receive(
         inbox: the client's.
         headers: as they came.
         parts: the raw body as it arrives; closed at the end.
-        url: the address that was called.
+        url: the URL that was called.
         on_event: called with each event once. If it raises, the event is forgotten, so that the service,
-            which is answered with an error, may send it again.
+            which is answered with an error, may repeat it.
         encoding: the value of the Content-Encoding header.
         limit: bytes of the largest body.
         timeout: real seconds within which the body must be complete.
 
     Returns:
-        What to answer instead of 204, or None.
+        The problem to answer instead of 204, or None.
     """
     if (encoding or "identity").strip().lower() != "identity":
         log.warning("a webhook was refused: Content-Encoding %s", loggable(encoding))

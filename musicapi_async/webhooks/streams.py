@@ -1,8 +1,8 @@
 """Server-sent events of a task's updates: a browser watches a song become ready, and reconnects.
 
 Each event carries the whole present state, and its id is made from that state alone. So a browser that
-reconnects with `Last-Event-ID`, even to another process after a restart, is sent what has changed since and
-nothing twice; and one that has seen the end is told that there is nothing more.
+reconnects with `Last-Event-ID`, even to another process after a restart, is sent the changes since and
+nothing twice; and one that has the end gets 204, after which it does not reconnect.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log: Final = logging.getLogger("musicapi_async")
 
 STREAM_TYPE: Final = "text/event-stream"
 STREAM_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""Nothing between here and the browser may keep or gather the events."""
+"""No proxy may store or buffer the events."""
 
 HEARTBEAT: Final = 15.0
 """Real seconds between signs of life: below the 30 to 60 s after which proxies drop idle connections."""
@@ -39,7 +39,14 @@ END: Final = "-end"
 def event(
     fields: Mapping[str, Any], *, name: str = "", event_id: str = "", retry: int | None = None
 ) -> bytes:
-    """One event as it goes over the wire. `fields` becomes one line of JSON."""
+    """Return one event as it is sent.
+
+    Args:
+        fields: becomes one line of JSON.
+        name: the name of the event; "" for the default, `message`.
+        event_id: the id that a browser sends back as `Last-Event-ID`.
+        retry: milliseconds after which a browser reconnects.
+    """
     lines = [f"retry: {retry}"] if retry is not None else []
     lines += [f"event: {name}"] if name else []
     lines += [f"id: {event_id}"] if event_id else []
@@ -47,12 +54,12 @@ def event(
 
 
 def has_ended(last_event_id: str | None) -> bool:
-    """Whether a browser with this `Last-Event-ID` has seen the end: answer 204, so that it stops asking."""
+    """Return True if a browser with this `Last-Event-ID` has the end: answer 204 to end its reconnects."""
     return bool(last_event_id and last_event_id.endswith(END))
 
 
 def update_fields(update: TaskUpdate) -> dict[str, Any]:
-    """What a browser needs of an update: state, progress, clips with links, why it failed."""
+    """Return the fields of an update for a browser: state, progress, clips with links, why it failed."""
     fields: dict[str, Any] = {
         "state": update.state,
         "ended": update.is_terminal,
@@ -67,7 +74,7 @@ def update_fields(update: TaskUpdate) -> dict[str, Any]:
 
 
 def clip_fields(clip: Clip) -> dict[str, Any]:
-    """What a browser needs of a clip; `stream_url` is early audio, `final_url` the file."""
+    """Return the fields of a clip for a browser; `stream_url` is early audio, `final_url` the file."""
     return {
         "clip_id": clip.clip_id,
         "state": clip.state,
@@ -82,12 +89,12 @@ def clip_fields(clip: Clip) -> dict[str, Any]:
 
 
 def problem_fields(problem: Problem) -> dict[str, Any]:
-    """A problem inside an event."""
+    """Return the fields of a problem inside an event."""
     return {"code": problem.code, "detail": problem.detail}
 
 
 def mark_of(update: TaskUpdate) -> str:
-    """The id of an update's event: the same for the same state, in every process."""
+    """Return the id of an update's event: the same for the same state, in every process."""
     digest = blake2b(repr(update.fingerprint()).encode("utf-8", "replace"), digest_size=9).hexdigest()
     return digest + (END if update.is_terminal else "")
 
@@ -98,19 +105,23 @@ async def stream(
     *,
     heartbeat: float = HEARTBEAT,
 ) -> AsyncGenerator[bytes, None]:
-    """The events of `task.updates()` from what the browser saw last to the end of the task. Free.
+    """Yield the events of `task.updates()` from the browser's last one to the end of the task. Free.
 
-    Events are named `update`; the last has `ended` true. A browser that comes back is told nothing before
-    the task was looked at, as it knows more than this process. What ends the watching without ending the
-    task is one event named `problem`. Every `heartbeat` seconds of silence a comment keeps the connection
-    open. Closing the generator stops the watching at once; the task goes on.
+    Events are named `update`; the last has `ended` true. A browser that reconnects gets no event before the
+    first poll, as it knows more than this process. An error that ends the stream and not the task is one
+    event named `problem`. Closing the generator ends the polling at once; the task continues.
+
+    Args:
+        updates: of the task; closed at the end.
+        last_event_id: the `Last-Event-ID` of the browser, if it reconnects.
+        heartbeat: real seconds of silence after which a comment keeps the connection open.
     """
     ahead: asyncio.Future[TaskUpdate] | None = None
-    seen = last_event_id or ""
+    last_mark = last_event_id or ""
     try:
         yield f"retry: {RECONNECT}\n\n".encode()
         while True:
-            # A generator cannot be left in the middle of a step, so the step goes on beside the heartbeat.
+            # A step of a generator cannot be interrupted, so it runs beside the heartbeat.
             ahead = ahead or asyncio.ensure_future(anext(updates))
             done, _ = await asyncio.wait({ahead}, timeout=heartbeat)
             if not done:
@@ -119,14 +130,14 @@ async def stream(
             step, ahead = ahead, None
             update = step.result()
             if last_event_id and update.raw is None and not update.is_terminal:
-                continue  # nobody has looked yet
-            if (mark := mark_of(update)) != seen:
-                seen = mark
+                continue  # not polled yet
+            if (mark := mark_of(update)) != last_mark:
+                last_mark = mark
                 yield event(update_fields(update), name="update", event_id=mark)
     except StopAsyncIteration:
         pass
     except TaskTimeoutError:
-        pass  # the browser reconnects and goes on watching
+        pass  # the browser reconnects
     except MusicAPIError as error:
         log.warning("an event stream ended: %s", loggable(error))
         yield event(problem_fields(problem_of(error)), name="problem", event_id="problem" + END)

@@ -2,12 +2,12 @@
 
 A token names a task; it proves nothing, and anyone can invent one. To watch a task that this process knows
 costs what the wait for it costs anyway. A task that it does not know has to be looked up at the service,
-and each lookup is a poll that delays the polls for everyone's songs. So lookups have a limit, what was not
-found is remembered, and nothing is shown of a task before the service has said that it exists.
+and each lookup is a poll that delays the polls of all songs. So lookups have a limit, tasks that do not exist
+are remembered, and nothing is sent about a task before the service has confirmed that it exists.
 
-Tasks that an earlier process made are unknown, too, unless a job store holds them. So whoever comes while no
-lookup is left is not refused: a browser does not come back after an error. The answer is a stream that ends
-at once and tells the browser when to reconnect.
+Tasks that an earlier process made are unknown, too, unless a job store holds them. So a visitor who comes
+while no lookup is available is not refused: a browser does not reconnect after an error. The response is a
+stream that ends at once and says when to reconnect.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ LOOKUPS_PER_SECOND: Final = 2.0
 LOOKUP_TIME: Final = 10.0
 """Real seconds within which a lookup must be answered."""
 RECONNECT_LATER: Final = 5000
-"""Milliseconds after which a browser reconnects for which no lookup was left."""
-REMEMBERED: Final = 10_000
-"""Unknown tasks that are remembered, 150 bytes each."""
-REMEMBERED_FOR: Final = 300.0
-"""Real seconds. Not for ever: another process may hand out a token before the service knows its task."""
+"""Milliseconds after which a browser reconnects for which no lookup was available."""
+MOST_MISSING: Final = 10_000
+"""Tasks that do not exist and are remembered, 150 bytes each."""
+MISSING_FOR: Final = 300.0
+"""Real seconds for which they are. Not for ever: a process may hand out a token before the service knows its
+task."""
 LONGEST_TOKEN: Final = 1000
 """Characters; tokens of real tasks have about 80."""
 
@@ -53,7 +54,7 @@ May: TypeAlias = Callable[[Task[Any]], Allowed]
 
 
 def check_guarded(events: str | None, authorize: object, public: bool, where: str) -> None:
-    """Raise `RequestValidationError` for event streams of which nobody said who may watch them."""
+    """Raise `RequestValidationError` for event streams without a rule who may watch them."""
     if events is not None and authorize is None and not public:
         raise RequestValidationError(
             f"{where} includes the event stream {events}, and nothing says who may watch a task",
@@ -64,7 +65,7 @@ def check_guarded(events: str | None, authorize: object, public: bool, where: st
 
 
 class Tasks(Protocol):
-    """What is needed of a client."""
+    """The part of a client that visitors need."""
 
     def task(self, token: str, /) -> Task[Any]:
         """Make the handle of a task; `RequestValidationError` for what is no token."""
@@ -81,7 +82,7 @@ class Visitors:
     def __init__(self, *, heartbeat: float) -> None:
         self._heartbeat: Final = heartbeat
         self._missing: Final[OrderedDict[bytes, float]] = OrderedDict()
-        """When each task was not found, by the digest of its name; the oldest first."""
+        """Loop time of each lookup without a task, by the digest of its name; the oldest first."""
         self._looking: Final[dict[bytes, asyncio.Task[TaskUpdate]]] = {}
         self._lookups = 0.0
         self._counted_at = -math.inf
@@ -99,7 +100,7 @@ class Visitors:
 
         Returns:
             The chunks to send, the problem to answer instead, or None for 204, after which a browser does not
-            reconnect. Who may not watch a task is told that there is none.
+            reconnect. A visitor who may not watch a task gets the same 404 as for none.
         """
         if has_ended(last_event_id):
             return None
@@ -122,17 +123,17 @@ class Visitors:
             if isinstance(found, NotFoundError):
                 return NO_TASK
             if not isinstance(found, TaskUpdate):
-                return _come_back()
+                return _reconnect_later()
             updates = _continued(found, task)
         return stream(updates, last_event_id, heartbeat=self._heartbeat)
 
     def _lookup(self, client: Tasks, task: Task[Any]) -> asyncio.Task[TaskUpdate] | Later | None:
-        """Return the poll of an unknown task, shared by its visitors; None if it was not found lately."""
+        """Return the poll of an unknown task, shared by its visitors; None if it does not exist."""
         key = blake2b(f"{task.family} {task.task_id}".encode(), digest_size=16).digest()
         if (running := self._looking.get(key)) is not None:
             return running
         now = asyncio.get_running_loop().time()
-        if now - self._missing.get(key, -math.inf) < REMEMBERED_FOR:
+        if now - self._missing.get(key, -math.inf) < MISSING_FOR:
             return None
         refilled = self._lookups + (now - self._counted_at) * LOOKUPS_PER_SECOND
         self._lookups, self._counted_at = min(float(LOOKUPS), refilled), now
@@ -142,20 +143,20 @@ class Visitors:
         once = client.with_options(max_retries=0).task(task.token)
         lookup = asyncio.get_running_loop().create_task(once.refresh())
         self._looking[key] = lookup
-        lookup.add_done_callback(partial(self._looked_up, key))
+        lookup.add_done_callback(partial(self._lookup_ended, key))
         return lookup
 
-    def _looked_up(self, key: bytes, lookup: asyncio.Task[TaskUpdate]) -> None:
+    def _lookup_ended(self, key: bytes, lookup: asyncio.Task[TaskUpdate]) -> None:
         del self._looking[key]
         if not lookup.cancelled() and isinstance(lookup.exception(), NotFoundError):
             self._missing.pop(key, None)
             self._missing[key] = lookup.get_loop().time()
-            while len(self._missing) > REMEMBERED:
+            while len(self._missing) > MOST_MISSING:
                 self._missing.popitem(last=False)
 
 
 async def _outcome(lookup: asyncio.Task[TaskUpdate] | Later) -> TaskUpdate | BaseException | None:
-    """What a lookup found or raised; None if it takes too long or may not start yet."""
+    """Return what a lookup gave or raised; None if it takes too long or may not start yet."""
     if lookup == LATER:
         return None
     done, _ = await asyncio.wait({lookup}, timeout=LOOKUP_TIME)
@@ -172,7 +173,7 @@ async def _may_watch(may: May | None, task: Task[Any]) -> bool:
 
 
 async def _continued(first: TaskUpdate, task: Task[Any]) -> AsyncGenerator[TaskUpdate, None]:
-    """The update that was looked up, then what polls show; not the state before the first poll."""
+    """Yield the update of the lookup, then those of polls; not the state before the first poll."""
     yield first
     if first.is_terminal:
         return
@@ -182,6 +183,6 @@ async def _continued(first: TaskUpdate, task: Task[Any]) -> AsyncGenerator[TaskU
                 yield update
 
 
-async def _come_back() -> AsyncGenerator[bytes, None]:
-    """A stream that only tells the browser when to reconnect."""
+async def _reconnect_later() -> AsyncGenerator[bytes, None]:
+    """Yield only the time after which the browser reconnects."""
     yield f"retry: {RECONNECT_LATER}\n: this task could not be looked up yet\n\n".encode()

@@ -17,8 +17,8 @@ async with MusicAPI() as client:
 They use public calls only, so the rate limit, the checks and the promise of paying once are those of the
 client.
 
-Steps and checkpoints
----------------------
+# Steps and checkpoints
+
 A workflow pays for several calls, its steps, and a later one may fail. What was paid for until then is never
 lost: every `MusicAPIError` that leaves a workflow has it as `error.checkpoint`, and `workflow(...,
 checkpoint=error.checkpoint)` continues from there without paying again. A `Checkpoint` that is passed in is
@@ -36,8 +36,8 @@ so under its key until `client.resubmit("demo.extend")`; without a job key, cont
 client with a job store gives each step a new key, which the checkpoint keeps: a step that was under way when
 the process was killed is settled by its job, and sends nothing if it was accepted.
 
-Batches
--------
+# Batches
+
 A manifest has one song on each line, JSON Lines or a table (CSV with commas, semicolons or tabs):
 
 ```json
@@ -50,13 +50,20 @@ steps are `stems`, `stems_full`, `wav`, `midi`, `lyrics` (with times), `bpm`, `v
 as in `{"persona": {"name": "V"}}`. Each runs for every clip of the song, usually two; with `"clips":
 "first"` for the first.
 
+```sh
+musicapi batch run songs.jsonl --out album/ --dry-run
+musicapi batch run songs.jsonl --out album/ --budget 500 --price lyrics=1 --rate-limit 20/10s
+```
+
 ```python
 plan = await workflows.plan_batch(Manifest.read("songs.jsonl"), "album/", prices={"lyrics": 1}, budget=500)
 result = await workflows.run_batch(client, "songs.jsonl", out="album/", budget=500)
 print(result.done, result.failed, result.failed_steps, result.spent_now, result.left, result.hint)
 ```
 
-Everything is checked before the first credit is spent. A run may be killed at any instant and started again:
+Everything is checked before the first credit is spent. With a budget the first call of each kind is made
+alone to learn its price, and may pass the budget by that; prices that are given are known beforehand, and a
+dry run adds them up. A run may be killed at any instant and started again:
 it continues, and pays for nothing twice, because every call is recorded in the job store of the folder under
 a key that follows from the manifest. One run at a time holds a folder. A song or step that failed stays
 failed until `retry_failed=True`, and is then sent with the fields that the manifest has now.

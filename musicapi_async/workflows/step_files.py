@@ -25,6 +25,7 @@ from ..api.replies import Files, Midi, Reply, Wav
 from ..api.results import SUCCEEDED, Clip, Clips, Result
 from ..client import MusicAPI
 from ..errors import DownloadError, RequestValidationError
+from ..extras import require
 from ..files import replacing, safe_name, write_whole
 from .steps import Step, Workflow
 
@@ -203,10 +204,10 @@ def write_metadata(path: Path, clip: Clip, about: Mapping[str, Any]) -> None:
 
 def check_tagging() -> None:
     """Refuse to tag files without the library for it."""
-    if find_spec("mutagen") is None:
-        raise RequestValidationError(
-            "tags: writing ID3 tags needs mutagen", field="tags", hint="pip install mutagen"
-        )
+    try:
+        require("writing ID3 tags", "sandbox", "mutagen")
+    except ModuleNotFoundError as error:
+        raise RequestValidationError(f"tags: {error}", field="tags") from error
 
 
 def write_tags(path: Path, clip: Clip) -> None:

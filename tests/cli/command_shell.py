@@ -52,7 +52,7 @@ class Shell:
     async def start(self, *args: str) -> Piped:
         """A running process."""
         return await Piped.started(
-            "musicapi_async.cli.main:main", *args, environment=self.environment, folder=self.folder
+            "musicapi_async.cli:main", *args, environment=self.environment, folder=self.folder
         )
 
     async def run(self, *args: str, given: bytes = b"") -> Ended:

@@ -1,4 +1,4 @@
-"""What the command says to those who mistype: the right word, and where tokens come from."""
+"""Advice of the command for mistyped words and ids, and hints without Python."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from command_shell import Shell
 
 from musicapi_async import MusicAPIError, errors
 from musicapi_async.api.values import SONIC_MODELS
-from musicapi_async.cli.complaint import error_fields, in_commands
-from musicapi_async.cli.root import root
+from musicapi_async.cli.commands import musicapi
+from musicapi_async.cli.error_texts import error_fields, in_commands
 from musicapi_async.jobs.job_errors import resolving
 from musicapi_async.sandbox import Sandbox
 
@@ -59,23 +59,23 @@ TYPOS: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("args", "told"), TYPOS)
-def test_a_typo_names_what_was_meant(args: list[str], told: str) -> None:
+@pytest.mark.parametrize(("args", "text"), TYPOS)
+def test_typo_names_right_word(args: list[str], text: str) -> None:
     """Commands, words of options, operations and tokens."""
-    done = CliRunner().invoke(root, ["--text", *args], terminal_width=500, env={"MUSICAPI_KEY": "k"})
+    done = CliRunner().invoke(musicapi, ["--text", *args], terminal_width=500, env={"MUSICAPI_KEY": "k"})
     assert done.exit_code == 2
-    assert told in " ".join(done.stderr.split())
+    assert text in " ".join(done.stderr.split())
 
 
 def test_usage_errors_break_between_words() -> None:
     """Not in the middle of one, where the terminal ends."""
     done = CliRunner().invoke(
-        root, ["--text", "wait", "two words"], env={"MUSICAPI_KEY": "k", "COLUMNS": "60"}
+        musicapi, ["--text", "wait", "two words"], env={"MUSICAPI_KEY": "k", "COLUMNS": "60"}
     )
-    told = done.stderr.partition("Error: ")[2].splitlines()
-    assert len(told) > 2
-    assert max(map(len, told)) <= 60
-    assert " ".join(told).startswith(f"'two words' is neither a whole token nor a task id. {TOKEN}")
+    text = done.stderr.partition("Error: ")[2].splitlines()
+    assert len(text) > 2
+    assert max(map(len, text)) <= 60
+    assert " ".join(text).startswith(f"'two words' is neither a whole token nor a task id. {TOKEN}")
 
 
 RULES: list[tuple[list[str], str]] = [
@@ -96,16 +96,16 @@ RULES: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("args", "told"), RULES)
-def test_a_refusal_names_options(args: list[str], told: str) -> None:
-    """Not the names and values of Python."""
-    done = CliRunner().invoke(root, ["--text", *args], env={"MUSICAPI_KEY": "k"})
+@pytest.mark.parametrize(("args", "text"), RULES)
+def test_refusal_names_options(args: list[str], text: str) -> None:
+    """The text has no names and values of Python."""
+    done = CliRunner().invoke(musicapi, ["--text", *args], env={"MUSICAPI_KEY": "k"})
     assert done.exit_code == 2
-    assert told in " ".join(done.stderr.split())
+    assert text in " ".join(done.stderr.split())
 
 
-async def test_an_unknown_id_says_what_a_token_looks_like(shell: Shell) -> None:
-    """A word that could be an id is asked for, and the answer says where ids come from."""
+async def test_unknown_id_explains_tokens(shell: Shell) -> None:
+    """A word that could be an id is polled, and the error explains where ids come from."""
     done = await shell.run("wait", "garbage", "--text")
     assert done.code == 1
     assert "GET /sonic/task/garbage" in done.err
@@ -113,7 +113,7 @@ async def test_an_unknown_id_says_what_a_token_looks_like(shell: Shell) -> None:
     assert "A clip has an id of its own" in done.err
 
 
-async def test_models_are_listed_by_help_and_completion_and_refusals(shell: Shell) -> None:
+async def test_models_are_listed(shell: Shell) -> None:
     """A model that the service refuses is answered with those that are known."""
     shown = " ".join((await shell.run("create", "--help")).out.split())
     assert f"Model: {', '.join(SONIC_MODELS)}." in shown
@@ -127,34 +127,34 @@ async def test_models_are_listed_by_help_and_completion_and_refusals(shell: Shel
     for name in ("_MUSICAPI_COMPLETE", "COMP_WORDS", "COMP_CWORD"):
         del shell.environment[name]
     refused = await shell.run("--text", "create", "--mv", "sonic-v66", "--prompt", "la")
-    told = " ".join(refused.err.split())
-    assert "'sonic-v66' is not known here (did you mean 'sonic-v6'?)" in told
-    assert f"known for mv: {', '.join(SONIC_MODELS)}." in told
+    text = " ".join(refused.err.split())
+    assert "'sonic-v66' is not known here (did you mean 'sonic-v6'?)" in text
+    assert f"known for mv: {', '.join(SONIC_MODELS)}." in text
 
 
 @pytest.mark.parametrize(
     "given", ["song.mp3", "./song.mp3", "file:///home/song.mp3", "ftp://a.example/song.mp3"]
 )
-async def test_a_local_file_is_refused_with_the_way_out(sandbox: Sandbox, shell: Shell, given: str) -> None:
-    """The service takes links only; the way out is no Python."""
+async def test_local_file_is_refused(sandbox: Sandbox, shell: Shell, given: str) -> None:
+    """The service takes links only; the advice is no Python."""
     done = await shell.run("--text", "sonic", "upload", given)
     assert (done.code, len(sandbox.journal)) == (2, 0)
-    told = " ".join(done.err.split())
-    assert "put the file where everybody can fetch it, and give its link" in told
-    assert "musicapi_async" not in told
+    text = " ".join(done.err.split())
+    assert "put the file where everybody can fetch it, and give its link" in text
+    assert "musicapi_async" not in text
 
 
 NOT_OF_COMMANDS = re.compile(r"without await|\bcheckpoint\b|\.token|uploader=")
 """What is said only to those who call the library: of a result that was not awaited, of a workflow's steps."""
 PYTHON = re.compile(r"client\.|await |\w\(\)|=\.\.\.|\w+=\)|musicapi_async|\bbase_url\b|`|\bAwait\b")
-"""What a text for users of the command must not hold."""
+"""Signs of Python, which a text for users of the command must not hold."""
 COMMAND = re.compile(r"`musicapi [^`]*`")
 OF_COMMANDS = ("workflows", "options.py", "errors.py", "jobs", "polling", "_transport", "_wire", "cli")
-"""Where the texts come from that the command can show."""
+"""Sources of the texts that the command can print."""
 
 
 def advice() -> Iterator[tuple[str, str]]:
-    """Every hint in the source, with an example in the place of what is filled in, and where it stands."""
+    """Yield every hint in the source with its place; an example replaces each value that is filled in."""
     package = Path(errors.__file__).parent
     for name in OF_COMMANDS:
         path = package / name
@@ -200,20 +200,20 @@ def texts_of(value: ast.expr) -> Iterator[str]:
 
 
 def filled(part: ast.expr) -> str:
-    """An example for what is filled in; `!r` puts quotes around it."""
+    """Return an example of a value; `!r` puts quotes around it."""
     return "'example'" if isinstance(part, ast.FormattedValue) and part.conversion == ord("r") else ""
 
 
-def test_no_advice_of_the_command_is_python() -> None:
+def test_no_advice_of_command_is_python() -> None:
     """Every hint that the command can show names commands and options."""
     found = {where: in_commands(text) for where, text in advice() if not NOT_OF_COMMANDS.search(text)}
     assert len(found) > 40
-    python = {where: told for where, told in found.items() if PYTHON.search(COMMAND.sub("", told))}
+    python = {where: text for where, text in found.items() if PYTHON.search(COMMAND.sub("", text))}
     assert python == {}
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [
         (
             errors.EndpointRetiredError("gone", status=410, replacement="sonic.create_music"),
@@ -232,14 +232,14 @@ def test_no_advice_of_the_command_is_python() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_advice_names_commands(error: MusicAPIError, told: str) -> None:
+def test_advice_names_commands(error: MusicAPIError, text: str) -> None:
     """The same advice as in Python, in commands."""
-    assert told in error_fields(error, 1)["next"]
+    assert text in error_fields(error, 1)["next"]
 
 
 @pytest.mark.parametrize("group", ["batch", "jobs", "sonic"])
-async def test_a_group_alone_prints_its_help_as_text(group: str, tmp_path: Path) -> None:
-    """Also where errors are JSON, because nobody reads help with a program."""
+async def test_group_alone_prints_its_help_as_text(group: str, tmp_path: Path) -> None:
+    """Help is text even where errors are JSON, because people read it, not programs."""
     done = await Shell(folder=tmp_path).run(group)
     assert done.err.startswith("Usage: ") or done.out.startswith("Usage: ")
     assert '"event"' not in done.err + done.out

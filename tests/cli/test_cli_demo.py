@@ -10,9 +10,11 @@ import struct
 import subprocess
 import sys
 import termios
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from command_shell import Shell, environment, lines_of
 from mutagen.mp3 import MP3
@@ -23,13 +25,13 @@ from musicapi_async.sandbox import Sandbox
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[()][A-Z0-9]")
 
 
-def on_terminal(folder: Path, *args: str, columns: int = 80) -> tuple[int, str]:
+def on_terminal(folder: Path, *args: str, columns: int = 80, box: Sandbox | None = None) -> tuple[int, str]:
     """Run the command on a terminal of its own; returns its exit code and all that was written."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    settings = {**environment(), "TERM": "xterm-256color"}
+    settings = {**environment(box), "TERM": "xterm-256color"}
     settings.pop("COLUMNS", None)
-    command = [sys.executable, "-m", "musicapi_async.cli.main", *args]
+    command = [sys.executable, "-c", "from musicapi_async.cli import main; main()", *args]
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=settings, cwd=folder
     ) as process:
@@ -45,7 +47,20 @@ def on_terminal(folder: Path, *args: str, columns: int = 80) -> tuple[int, str]:
     return code, written.decode()
 
 
-def test_the_demo_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+async def test_texts_appear_above_bars(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A log line, or the command that resumes, has lines of its own while bars move."""
+    song = ("create", "--mv", "sonic-v6", "--prompt", "la", "--title", "Lanterns", "-v", "--download", "d")
+    code, written = await anyio.to_thread.run_sync(partial(on_terminal, tmp_path, *song, box=sandbox))
+    lines = re.split(r"[\r\n]+", ESCAPES.sub("", written))
+    assert code == 0, written
+    at = lines.index("Accepted. To resume:")
+    assert lines[at + 1 : at + 3] == ["  musicapi download \\", "    --out d \\"]
+    assert any(line.startswith("info: POST /sonic/create accepted: ") for line in lines)
+    assert any(line.startswith("    musicapi:sonic:create_music:") for line in lines)
+    assert any(re.match("Lanterns .* succeeded", line) for line in lines)
+
+
+def test_demo_on_terminal_of_80_columns(tmp_path: Path) -> None:
     """Bars while it runs, then a table, the cost and a program to copy; no line is wider than the screen."""
     code, written = on_terminal(tmp_path, "demo", "--speed", "60")
     shown = ESCAPES.sub("", written)
@@ -60,7 +75,7 @@ def test_the_demo_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
         assert any(name in line for line in screen)
 
 
-async def test_the_demo_as_json_lines(tmp_path: Path) -> None:
+async def test_demo_as_json_lines(tmp_path: Path) -> None:
     """A program gets events, and the sum of them at the end; the files are songs with a title."""
     done = await Shell(folder=tmp_path).run("demo", "--speed", "200", "--out", "o", "--seed", "3")
     assert (done.code, done.err) == (0, "")
@@ -75,17 +90,17 @@ async def test_the_demo_as_json_lines(tmp_path: Path) -> None:
         assert 50 <= song.info.length <= 90
 
 
-async def test_ctrl_c_in_the_demo(tmp_path: Path) -> None:
-    """It ends at once, and asks nobody to wait for tasks that are gone."""
+async def test_ctrl_c_in_demo(tmp_path: Path) -> None:
+    """It ends at once, and names no tasks to wait for, since they have ended with it."""
     done = await Shell(folder=tmp_path).interrupt_after('"running"', "demo", "--speed", "20")
     assert done.code == 130
     assert lines_of(done.err)[-1]["tasks"] == []
 
 
-async def test_the_printed_program_runs(
+async def test_printed_program_runs(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the demo prints to copy does what the demo did in ten lines; only the clock is faster here."""
+    """The ten lines that the demo prints do the same as the demo; only the clock is faster here."""
     assert len(PROGRAM.splitlines()) == 10
     assert max(map(len, PROGRAM.splitlines())) <= 80
     monkeypatch.chdir(tmp_path)

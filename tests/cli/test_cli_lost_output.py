@@ -1,4 +1,4 @@
-"""Standard output that is full, closed, or read by nobody: paid tasks are named all the same.
+"""Standard output that is full, closed, or without a reader: paid tasks are named all the same.
 
 Processes of their own, some of them under a shell, because what the interpreter does with a closed stream is
 part of it.
@@ -38,7 +38,7 @@ async def lost(box: Sandbox | None, folder: Path, sink: str, *args: str) -> Ende
 
 
 async def run(box: Sandbox | None, folder: Path, out: str | None, err: str | None, *args: str) -> Ended:
-    """Run the command with files in `folder`, or devices, as its output; '' for a pipe that nobody reads, None
+    """Run the command with files in `folder`, or devices, as its output; '' for a pipe without a reader, None
     for no stream at all."""
     opened = [os.open(os.devnull, os.O_RDONLY)]
     streams: list[int | None] = [opened[0]]
@@ -51,7 +51,7 @@ async def run(box: Sandbox | None, folder: Path, out: str | None, err: str | Non
             opened.append(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
         streams.append(None if name is None else opened[-1])
     process = Forked(
-        "musicapi_async.cli.main:main", *args, environment=environment(box), folder=folder, streams=streams
+        "musicapi_async.cli:main", *args, environment=environment(box), folder=folder, streams=streams
     )
     for one in opened:
         os.close(one)
@@ -65,8 +65,8 @@ async def run(box: Sandbox | None, folder: Path, out: str | None, err: str | Non
 
 
 async def in_shell(script: str, box: Sandbox, folder: Path, *args: str, read: bool = True) -> Ended:
-    """Run the command as `"$@"` of a shell script; unless `read`, nobody reads its standard output."""
-    command = (sys.executable, "-m", "musicapi_async.cli.main", *args)
+    """Run the command as `"$@"` of a shell script; unless `read`, its standard output has no reader."""
+    command = (sys.executable, "-c", "from musicapi_async.cli import main; main()", *args)
     reader, writer = os.pipe()
     os.close(reader)
     process = await asyncio.create_subprocess_exec(
@@ -85,7 +85,7 @@ async def in_shell(script: str, box: Sandbox, folder: Path, *args: str, read: bo
 
 
 def no_traceback(text: str) -> None:
-    """Nothing that the interpreter says of errors that nobody caught."""
+    """Check that the interpreter printed no error that was not caught."""
     assert not any(word in text for word in ("Traceback", "Exception ignored", "OutputLost")), text
 
 
@@ -98,7 +98,7 @@ def token_of(box: Sandbox) -> str:
 @pytest.mark.parametrize("sink", SINKS)
 @pytest.mark.parametrize("form", ["--json", "--text"])
 @pytest.mark.parametrize("then", [["--no-wait"], ["--wait"], ["--download", "songs"]])
-async def test_a_create_names_its_task(
+async def test_create_names_its_task(
     sandbox: Sandbox, tmp_path: Path, sink: str, form: str, then: list[str]
 ) -> None:
     """One create, its token and the command that resumes on standard error, and an exit code that tells."""
@@ -118,10 +118,10 @@ async def test_a_create_names_its_task(
 
 @pytest.mark.parametrize("sink", SINKS)
 @pytest.mark.parametrize("words", [["wait"], ["task"], ["download", "--out", "songs"]])
-async def test_a_task_that_is_asked_for_again_is_named(
+async def test_free_commands_name_their_task(
     sandbox: Sandbox, tmp_path: Path, sink: str, words: list[str]
 ) -> None:
-    """The result that nobody could read is free to be had again."""
+    """The result that could not be written is free to get again."""
     async with sandbox.client() as client:
         task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
         await task.wait()
@@ -133,8 +133,8 @@ async def test_a_task_that_is_asked_for_again_is_named(
 
 
 @pytest.mark.parametrize("sink", SINKS)
-async def test_a_batch_ends_and_says_how(sandbox: Sandbox, tmp_path: Path, sink: str) -> None:
-    """All songs are made and fetched; the summary, the tasks and the command stand on standard error."""
+async def test_batch_reports_on_standard_error(sandbox: Sandbox, tmp_path: Path, sink: str) -> None:
+    """All songs are made and fetched; the summary, the tasks and the command are on standard error."""
     lines = [json.dumps({"mv": "sonic-v6", "prompt": "la", "id": name}) for name in ("one", "two")]
     (tmp_path / "songs.jsonl").write_text("\n".join(lines), encoding="utf-8")
     words = ("batch", "run", "songs.jsonl", "--out", "o ut", "--rate-limit", "none")
@@ -149,7 +149,7 @@ async def test_a_batch_ends_and_says_how(sandbox: Sandbox, tmp_path: Path, sink:
 
 
 @pytest.mark.parametrize("sink", SINKS)
-async def test_a_reply_that_was_paid_for_is_repeated(sandbox: Sandbox, tmp_path: Path, sink: str) -> None:
+async def test_paid_reply_is_printed_on_standard_error(sandbox: Sandbox, tmp_path: Path, sink: str) -> None:
     """A persona's id, and the body of a call that is not typed, cannot be asked for again."""
     async with sandbox.client() as client:
         clips = await (await client.sonic.create_music(mv="sonic-v6", prompt="la")).wait()
@@ -166,9 +166,7 @@ async def test_a_reply_that_was_paid_for_is_repeated(sandbox: Sandbox, tmp_path:
 
 
 @pytest.mark.parametrize("sink", SINKS)
-async def test_a_job_that_is_sent_once_more_names_its_task(
-    sandbox: Sandbox, tmp_path: Path, sink: str
-) -> None:
+async def test_resubmitted_job_names_its_task(sandbox: Sandbox, tmp_path: Path, sink: str) -> None:
     """`jobs resubmit` pays, and `jobs list` does not."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after, times=1)
     async with sandbox.client() as client:
@@ -185,9 +183,7 @@ async def test_a_job_that_is_sent_once_more_names_its_task(
 
 @pytest.mark.parametrize("sink", SINKS)
 @pytest.mark.parametrize("form", ["--json", "--text"])
-async def test_the_demo_ends_and_says_that_nothing_real_was_charged(
-    tmp_path: Path, sink: str, form: str
-) -> None:
+async def test_demo_charges_nothing_real(tmp_path: Path, sink: str, form: str) -> None:
     """Its tasks end with it; the files that were saved stay."""
     done = await lost(None, tmp_path, sink, form, "demo", "--speed", "400", "--out", "o")
     assert done.code == LOST
@@ -198,9 +194,7 @@ async def test_the_demo_ends_and_says_that_nothing_real_was_charged(
 @pytest.mark.parametrize(
     "args", [["--help"], ["--version"], ["create", "--help"], ["credits"], ["completion", "bash"]]
 )
-async def test_what_is_free_says_why_it_shows_nothing(
-    sandbox: Sandbox, tmp_path: Path, args: list[str]
-) -> None:
+async def test_free_output_reports_loss_once(sandbox: Sandbox, tmp_path: Path, args: list[str]) -> None:
     """One error for a full or closed stream; a reader that left needs no words."""
     for sink in ("full", "closed"):
         done = await lost(sandbox, tmp_path, sink, "--text", *args)
@@ -212,7 +206,7 @@ async def test_what_is_free_says_why_it_shows_nothing(
 
 @pytest.mark.parametrize("err", [None, "/dev/full", ""])
 @pytest.mark.parametrize("form", ["--json", "--text"])
-async def test_without_standard_error_the_token_is_on_standard_output(
+async def test_token_moves_to_standard_output(
     sandbox: Sandbox, tmp_path: Path, err: str | None, form: str
 ) -> None:
     """Nor does the log, which cannot be written, end a paid call."""
@@ -224,9 +218,7 @@ async def test_without_standard_error_the_token_is_on_standard_output(
 
 @pytest.mark.parametrize("script", ['"$@" >&- 2>&-', '"$@" >/dev/full 2>&1', '"$@" <&- >&- 2>&-'])
 @pytest.mark.parametrize("form", ["--json", "--text"])
-async def test_without_any_stream_the_exit_code_tells(
-    sandbox: Sandbox, tmp_path: Path, script: str, form: str
-) -> None:
+async def test_exit_code_without_any_stream(sandbox: Sandbox, tmp_path: Path, script: str, form: str) -> None:
     """And one song was paid for, not two."""
     done = await in_shell(script, sandbox, tmp_path, form, *SONG, "--download", "songs")
     assert (done.code, done.out, done.err) == (LOST, "", "")
@@ -234,7 +226,7 @@ async def test_without_any_stream_the_exit_code_tells(
 
 
 @pytest.mark.parametrize("sink", SINKS)
-async def test_a_create_under_a_shell(sandbox: Sandbox, tmp_path: Path, sink: str) -> None:
+async def test_create_under_shell(sandbox: Sandbox, tmp_path: Path, sink: str) -> None:
     """The same with a new interpreter, whose own end could fail as well."""
     done = await in_shell(SCRIPTS[sink], sandbox, tmp_path, "--json", *SONG, read=sink != "no reader")
     assert (done.code, done.out) == (LOST, "")
@@ -242,8 +234,8 @@ async def test_a_create_under_a_shell(sandbox: Sandbox, tmp_path: Path, sink: st
     assert f"musicapi wait {lines_of(done.err)[-1]['tasks'][0]}" in done.err
 
 
-async def test_files_do_not_take_the_number_of_a_closed_stream(sandbox: Sandbox, tmp_path: Path) -> None:
-    """What writes to descriptor 2 must not write into a job store."""
+async def test_closed_descriptors_are_not_reused(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Code that writes to descriptor 2 must not write into a job store."""
     (tmp_path / "songs.jsonl").write_text('{"mv": "sonic-v6", "prompt": "la"}', encoding="utf-8")
     words = ("batch", "run", "songs.jsonl", "--out", "o", "-vv")
     assert (await run(sandbox, tmp_path, None, None, *words)).code == LOST
@@ -251,7 +243,7 @@ async def test_files_do_not_take_the_number_of_a_closed_stream(sandbox: Sandbox,
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_a_failed_task_is_told_as_well(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_failed_task_is_reported_as_well(sandbox: Sandbox, tmp_path: Path) -> None:
     """The loss of the output does not hide the error."""
     async with sandbox.client() as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.fail("failed-200"))
@@ -264,9 +256,7 @@ async def test_a_failed_task_is_told_as_well(sandbox: Sandbox, tmp_path: Path) -
     assert lines_of(done.err)[0]["type"] == "TaskFailedError"
 
 
-async def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_non_blocking_pipe_gets_everything(sandbox: Sandbox, tmp_path: Path) -> None:
     """Other programs make their end of a pipe non-blocking, and so ours."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -274,7 +264,7 @@ async def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(
         *(
             sys.executable,
             "-c",
-            "from musicapi_async.cli.output import guard, put; guard(); put('x' * 300000)",
+            "from musicapi_async.cli.output import guard_streams, print_out; guard_streams(); print_out('x' * 300000)",
         ),
         env=environment(sandbox),
         stdout=writer,

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.operation import Operation
-from musicapi_async.cli.operations import OperationCommand
-from musicapi_async.cli.options_of import argument_fields, fields_given, parameters_of
-from musicapi_async.cli.root import root
+from musicapi_async.cli.commands import musicapi
+from musicapi_async.cli.operation_commands import OperationCommand
+from musicapi_async.cli.parameters import argument_fields, fields_given, parameters_of
 
 OPERATIONS = [operation for family in FAMILIES.values() for operation in family.operations().values()]
 
@@ -37,10 +37,10 @@ def parsed(operation: Operation[Any, Any], *args: str, given: str = "") -> dict[
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
-def test_every_operation_has_a_command_with_help(operation: Operation[Any, Any]) -> None:
-    """Whatever is declared appears, with its path, its price and every field's name."""
+def test_every_operation_has_command_with_help(operation: Operation[Any, Any]) -> None:
+    """Every declared operation appears, with its path, its price and every field's name."""
     args = [operation.family.word, operation.name.replace("_", "-"), "--help"]
-    result = CliRunner().invoke(root, args, terminal_width=80)
+    result = CliRunner().invoke(musicapi, args, terminal_width=80)
     assert result.exit_code == 0, result.output
     assert operation.path in result.output
     assert ("Charges credits." if operation.charges else "Free.") in result.output
@@ -51,7 +51,7 @@ def test_every_operation_has_a_command_with_help(operation: Operation[Any, Any])
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
-def test_no_two_options_of_a_command_share_a_name(operation: Operation[Any, Any]) -> None:
+def test_no_two_options_of_command_share_name(operation: Operation[Any, Any]) -> None:
     """A field of the request never hides an option of the command."""
     command = OperationCommand(operation)
     params = command.get_params(click.Context(command))
@@ -59,8 +59,8 @@ def test_no_two_options_of_a_command_share_a_name(operation: Operation[Any, Any]
     assert len(spelt) == len(set(spelt))
 
 
-def test_types_follow_the_declaration() -> None:
-    """Numbers, flags and text arrive as what they are; what is not given is left out."""
+def test_types_follow_declaration() -> None:
+    """Numbers, flags and text arrive as what they are; absent ones are left out."""
     operation = operation_of("sonic", "create_music")
     got = parsed(
         operation,
@@ -83,7 +83,7 @@ def test_lists_repeat_their_option() -> None:
     assert got == {"clip_id": "c1", "formats": ["mp3", "wav"]}
 
 
-def test_a_number_or_text_is_taken_for_what_it_reads_like() -> None:
+def test_number_or_text_is_recognised() -> None:
     """Fields of two types take both."""
     operation = operation_of("producer", "create_music")
     assert parsed(operation, "--seed", "007", "--bpm", "120") == {"seed": "007", "bpm": 120}
@@ -100,7 +100,7 @@ def test_objects_are_given_as_json(tmp_path: Path) -> None:
         parsed(operation, *needed, "--config", "{")
 
 
-def test_ids_stand_without_an_option_or_with_one() -> None:
+def test_ids_are_arguments_or_options() -> None:
     """`stems-basic CLIP_ID` and `stems-basic --clip-id CLIP_ID` are the same; both at once are refused."""
     operation = operation_of("sonic", "stems_basic")
     assert [field.name for field in argument_fields(operation)] == ["clip_id"]
@@ -111,7 +111,7 @@ def test_ids_stand_without_an_option_or_with_one() -> None:
         parsed(operation)
 
 
-def test_the_only_field_that_is_needed_stands_without_an_option_too(tmp_path: Path) -> None:
+def test_single_required_field_is_argument(tmp_path: Path) -> None:
     """`lyrics "rain"`, and the same from a file."""
     operation = operation_of("sonic", "lyrics")
     (tmp_path / "idea").write_text("rain", encoding="utf-8")
@@ -124,7 +124,7 @@ def test_the_only_field_that_is_needed_stands_without_an_option_too(tmp_path: Pa
 @pytest.mark.parametrize(
     ("args", "missing"), [([], "--mv"), (["--mv", "m", "--continue-at", "3"], "--custom-mode")]
 )
-def test_a_missing_required_field_is_named(args: list[str], missing: str) -> None:
+def test_missing_required_field_is_named(args: list[str], missing: str) -> None:
     """Required fields are asked for by the name of their option, flags too."""
     operation = operation_of("sonic", "extend_music")
     with pytest.raises(click.UsageError) as caught:
@@ -139,7 +139,7 @@ class TestTextFromFiles:
         operation = operation_of("sonic", "create_music")
         return parsed(operation, "--mv", "m", "--prompt", value, given=given)["prompt"]
 
-    def test_a_file_is_read(self, tmp_path: Path) -> None:
+    def test_file_is_read(self, tmp_path: Path) -> None:
         """Without its byte order mark and its last line break."""
         file = tmp_path / "lyrics.txt"
         file.write_bytes("\ufeff[Verse]\nGrüße\n".encode())
@@ -149,24 +149,24 @@ class TestTextFromFiles:
         """`@-` takes what is piped in."""
         assert self.prompt("@-", given="la la\n") == "la la"
 
-    def test_a_doubled_at_sign_is_text(self) -> None:
+    def test_doubled_at_sign_is_text(self) -> None:
         """Text may begin with '@'."""
         assert self.prompt("@@home") == "@home"
 
     @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x" * (1024 * 1024 + 1)])
-    def test_what_is_no_text_is_refused(self, tmp_path: Path, content: bytes) -> None:
+    def test_binary_and_huge_files_are_refused(self, tmp_path: Path, content: bytes) -> None:
         """Bytes that are not UTF-8, and files without end, are refused by name."""
         file = tmp_path / "lyrics.bin"
         file.write_bytes(content)
         with pytest.raises(click.BadParameter, match=r"lyrics\.bin"):
             self.prompt(f"@{file}")
 
-    def test_a_missing_file_is_named(self) -> None:
+    def test_missing_file_is_named(self) -> None:
         """With the way to mean text instead."""
         with pytest.raises(click.BadParameter, match=r"'nowhere'.*@@"):
             self.prompt("@nowhere")
 
-    def test_a_secret_is_never_an_argument(self, tmp_path: Path) -> None:
+    def test_secret_is_never_argument(self, tmp_path: Path) -> None:
         """Arguments show in the list of processes, so a secret comes from a file."""
         operation = operation_of("sonic", "create_music")
         with pytest.raises(click.BadParameter) as caught:

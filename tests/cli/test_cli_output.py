@@ -23,49 +23,50 @@ from musicapi_async import (
 )
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.results import Clip, TaskUpdate
-from musicapi_async.cli import exits
-from musicapi_async.cli.commands import refs_of
-from musicapi_async.cli.complaint import error_fields, next_step
+from musicapi_async.cli.error_texts import ExitCode, error_fields, exit_code_of, gravest, next_step
 from musicapi_async.cli.invocation import Invocation
-from musicapi_async.cli.progress import AGE, Bars, age_words, share_done
-from musicapi_async.cli.text import value_lines
-from musicapi_async.cli.visible import visible
+from musicapi_async.cli.output import visible
+from musicapi_async.cli.progress import AGE, Bars, age_text, expected_share
+from musicapi_async.cli.reporters import value_lines
+from musicapi_async.cli.task_commands import refs_of
 
 ERRORS = [
-    (RequestValidationError("title: too long"), exits.REFUSED_HERE),
-    (AuthenticationError("wrong key", status=401), exits.NOT_ALLOWED),
-    (InsufficientCreditsError("no credits", status=403), exits.NOT_ALLOWED),
-    (ContentModerationError("copyright", status=403), exits.OTHER),
-    (TaskFailedError("upstream", task_id="t", family="sonic"), exits.TASK_FAILED),
-    (TaskTimeoutError("still running", task_id="t", family="sonic"), exits.GOING_ON),
-    (OutcomeUnknownError("lost"), exits.OUTCOME_UNKNOWN),
-    (MusicAPIError("odd", may_have_been_charged=True), exits.OUTCOME_UNKNOWN),
-    (ConnectFailedError("refused"), exits.OTHER),
-    (DownloadError("disk full"), exits.OTHER),
+    (RequestValidationError("title: too long"), ExitCode.REFUSED),
+    (AuthenticationError("wrong key", status=401), ExitCode.NOT_ALLOWED),
+    (InsufficientCreditsError("no credits", status=403), ExitCode.NOT_ALLOWED),
+    (ContentModerationError("copyright", status=403), ExitCode.OTHER),
+    (TaskFailedError("upstream", task_id="t", family="sonic"), ExitCode.TASK_FAILED),
+    (TaskTimeoutError("still running", task_id="t", family="sonic"), ExitCode.STILL_RUNNING),
+    (OutcomeUnknownError("lost"), ExitCode.OUTCOME_UNKNOWN),
+    (MusicAPIError("odd", may_have_been_charged=True), ExitCode.OUTCOME_UNKNOWN),
+    (ConnectFailedError("refused"), ExitCode.OTHER),
+    (DownloadError("disk full"), ExitCode.OTHER),
 ]
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda value: type(value).__name__)
 def test_every_error_has_its_code(error: MusicAPIError, code: int) -> None:
     """Scripts can tell what happened from the exit code."""
-    assert exits.code_of(error) == code
+    assert exit_code_of(error) == code
 
 
-def test_the_gravest_code_wins() -> None:
+def test_gravest_code_wins() -> None:
     """Of several ends, the one that costs most when overlooked decides."""
-    assert exits.gravest([exits.OTHER, exits.OUTCOME_UNKNOWN, exits.TASK_FAILED]) == exits.OUTCOME_UNKNOWN
-    assert exits.gravest([exits.GOING_ON, exits.TASK_FAILED]) == exits.TASK_FAILED
-    assert exits.gravest([]) == exits.OK
+    assert (
+        gravest([ExitCode.OTHER, ExitCode.OUTCOME_UNKNOWN, ExitCode.TASK_FAILED]) == ExitCode.OUTCOME_UNKNOWN
+    )
+    assert gravest([ExitCode.STILL_RUNNING, ExitCode.TASK_FAILED]) == ExitCode.TASK_FAILED
+    assert gravest([]) == ExitCode.OK
 
 
-def test_error_objects_have_the_same_keys_always() -> None:
+def test_error_objects_have_same_keys_always() -> None:
     """A program may rely on every key being there, and no text speaks of Python."""
     objects = [error_fields(error, code) for error, code in ERRORS]
     assert len({tuple(fields) for fields in objects}) == 1
     assert not any("client." in str(value) for fields in objects for value in fields.values())
 
 
-def test_a_time_out_with_a_finished_clip_names_the_command_that_takes_it() -> None:
+def test_timeout_names_finished_clips() -> None:
     """In terms of the command, and only where it helps."""
     ready = [
         Clip.read({"clip_id": "c", "state": "succeeded"}),
@@ -78,52 +79,52 @@ def test_a_time_out_with_a_finished_clip_names_the_command_that_takes_it() -> No
 
 
 @given(st.text())
-def test_no_title_can_steer_a_terminal(text: str) -> None:
+def test_no_title_can_steer_terminal(text: str) -> None:
     """Control and format characters never reach it."""
     shown = visible(text)
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066" for c in shown)
 
 
 @given(st.floats(min_value=0, max_value=1e6), st.floats(min_value=0, max_value=1e6))
-def test_a_bar_only_grows_and_never_claims_the_end(one: float, other: float) -> None:
+def test_bar_only_grows_and_never_claims_end(one: float, other: float) -> None:
     """It is full only when the task has ended."""
     low, high = sorted((one, other))
-    assert 0 <= share_done(low) <= share_done(high) < 1
+    assert 0 <= expected_share(low) <= expected_share(high) < 1
 
 
-def test_a_task_that_had_ended_before_the_first_look_has_no_age() -> None:
+def test_task_ended_before_first_poll_has_no_age() -> None:
     """When it ended is not known; one that is still under way shows the time since its submit."""
     end = TaskUpdate("failed", error=TaskFailedError("upstream"))
     ended, running = Bars().bar("ended"), Bars().bar("running")
     for bar, looks in ((ended, [end]), (running, [TaskUpdate("running"), end])):
         bar.resume(9540.0)
-        assert bar.age_text[0] == ""
+        assert bar.words[-1][0] == ""
         for look in looks:
             bar.show(look)
-        bar.finish("failed")
-    assert (ended.age_text[0], running.age_text[0]) == ("", "2h39")
+        bar.stop("failed")
+    assert (ended.words[-1][0], running.words[-1][0]) == ("", "2h39")
 
 
 @given(st.floats(min_value=0, max_value=8e7))
-def test_an_age_fits_its_column(seconds: float) -> None:
+def test_age_fits_its_column(seconds: float) -> None:
     """Minutes, hours or days."""
-    assert len(age_words(seconds)) <= AGE
-    assert [age_words(one) for one in (162, 3600, 9540, 432000)] == ["2:42", "1h00", "2h39", "5 d"]
+    assert len(age_text(seconds)) <= AGE
+    assert [age_text(one) for one in (162, 3600, 9540, 432000)] == ["2:42", "1h00", "2h39", "5 d"]
 
 
-def test_what_is_left_behind_is_downloaded_if_that_was_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    """A task that goes on is waited for, or fetched into the folder; also one that only the log names."""
+def test_unfinished_tasks_are_resumed_by_right_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`wait` for tasks, or `download` if files were requested; also for a task that only the log names."""
     plain, wanted = TaskRef("sonic", "p", "create_music", 5).token, TaskRef("sonic", "w").token
     invocation = Invocation()
     invocation.json = False
-    invocation.noticed(plain)
+    invocation.track_logged(plain)
     invocation.folder = Path("my songs")
-    invocation.noticed(wanted)
-    assert (invocation.going_on, invocation.not_downloaded) == ([plain, wanted], [wanted])
+    invocation.track_logged(wanted)
+    assert (invocation.unfinished, invocation.not_downloaded) == ([plain, wanted], [wanted])
     invocation.interrupted()
-    told = " ".join(capsys.readouterr().err.replace("\\\n", "").split())
-    assert f"musicapi wait {plain} " in told
-    assert told.endswith(f"musicapi download --out 'my songs' {wanted}")
+    text = " ".join(capsys.readouterr().err.replace("\\\n", "").split())
+    assert f"musicapi wait {plain} " in text
+    assert text.endswith(f"musicapi download --out 'my songs' {wanted}")
 
 
 def test_replies_read_well() -> None:
@@ -137,7 +138,7 @@ def test_replies_read_well() -> None:
     assert plain[5:] == ["results", "  title  Cat", "  lyrics", "  one", "  two", ""]
 
 
-def test_tokens_and_ids_are_both_taken_each_once() -> None:
+def test_tokens_and_ids_are_accepted_once() -> None:
     """A token knows its family; a bare id gets the one that was given."""
     token = TaskRef("producer", "p1", "create_music", 5).token
     refs = refs_of([token, "s1", "s1"], "sonic")

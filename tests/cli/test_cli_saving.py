@@ -1,4 +1,4 @@
-"""Files of direct calls: the command fetches what the reply links to, so that nobody needs another program."""
+"""Files of direct calls: the command fetches the links of the reply, without another program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from command_shell import environment, lines_of
 
-from musicapi_async.cli.root import root
+from musicapi_async.cli.commands import musicapi
 from musicapi_async.sandbox import Sandbox
 
 LYRICS = "[Verse]\nRain on the window"
@@ -25,7 +25,7 @@ ENDINGS = {
 
 async def run(box: Sandbox, *args: str) -> Result:
     """Run the command in another thread, as it has an event loop of its own."""
-    invoke = partial(CliRunner().invoke, root, args, env=environment(box))
+    invoke = partial(CliRunner().invoke, musicapi, args, env=environment(box))
     return await anyio.to_thread.run_sync(invoke)
 
 
@@ -52,7 +52,7 @@ async def test_files_of_direct_calls_are_saved(tmp_path: Path) -> None:
         assert [line.split()[0] for line in saved_only.stdout.splitlines()] == ["saved", "saved"]
 
 
-async def test_a_folder_that_cannot_be_is_found_out_before_anything_is_paid(tmp_path: Path) -> None:
+async def test_impossible_folder_is_found_before_paying(tmp_path: Path) -> None:
     """Neither a song nor a file is ordered for nowhere."""
     (tmp_path / "file").touch()
     song = ("create", "--mv", "sonic-v6", "--gpt-description-prompt", "rain")
@@ -64,7 +64,7 @@ async def test_a_folder_that_cannot_be_is_found_out_before_anything_is_paid(tmp_
         assert len(box.journal) == 0
 
 
-async def test_a_call_without_files_has_no_such_option() -> None:
+async def test_call_without_files_has_no_such_option() -> None:
     """A tempo is no file."""
     async with Sandbox() as box:
         done = await run(box, "sonic", "bpm", "clip", "--download", "folder")
@@ -72,7 +72,7 @@ async def test_a_call_without_files_has_no_such_option() -> None:
     assert "--download" in done.stderr
 
 
-async def test_the_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tilde_is_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shells leave it as it is behind `=`."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -431,7 +431,7 @@ async def test_a_local_file_by_position(bench: Bench) -> None:
     [
         ({"store": "jobs.sqlite"}, 'store: a store such as SQLiteStore("jobs.sqlite"), got str'),
         ({"store": SQLiteStore}, "got the class SQLiteStore"),
-        ({"polling": 15}, "polling: a policy of"),
+        ({"polling": 15}, "polling: a schedule such as"),
         ({"limiter": 3}, "limiter: a RateLimiter"),
         ({"session": "s"}, "session: an aiohttp.ClientSession"),
         ({"webhooks": "https://a.example"}, "webhooks: Webhooks(url="),

@@ -19,11 +19,12 @@ from patience import until
 
 from musicapi_async import (
     MusicAPI,
+    OutcomeUnknownError,
     RateLimitedError,
     RequestTimeoutError,
     TaskTimeoutError,
 )
-from musicapi_async.jobs import SQLiteStore
+from musicapi_async.jobs import MemoryStore, SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -104,7 +105,7 @@ async def test_task_that_cannot_be_polled_frees_its_permit_at_last(sandbox: Sand
     async with sandbox.client(rate_limit=None, max_in_flight=1) as client:
         started = client.clock.now()
         await client.sonic.create_music(**SONG)
-        await client.sonic.create_music(**SONG)
+        await client.with_options(deadline=9000).sonic.create_music(**SONG)
         assert 2700 <= client.clock.now() - started < 2800
 
 
@@ -178,6 +179,22 @@ async def test_deadline_holds_while_another_program_locks_the_store(tmp_path: Pa
         await until(is_free)
         await client.with_options(job_key="k").sonic.create_music(**SONG)
         assert len(sandbox.journal.creates) == 1
+
+
+async def test_balance_on_the_way_out_is_bounded(sandbox: Sandbox) -> None:
+    """A balance that is never answered does not hold an error beyond its deadline for long."""
+    async with sandbox.client(rate_limit=None, store=MemoryStore()) as client:
+        await client.credits()
+        sandbox.faults.on("GET", "/get-credits", Fault.hang_before, times=None, after=1)
+        sandbox.faults.on("POST", "/sonic/create", Fault.hang)
+        view = client.with_options(job_key="k", deadline=30, check_balance=True)
+        started = client.clock.now()
+        with pytest.raises(OutcomeUnknownError):
+            await view.sonic.create_music(**SONG)
+        assert client.clock.now() - started < 60
+        (job,) = await client.jobs("ambiguous")
+        assert job.balance_before is not None
+        assert job.balance_after is None
 
 
 async def test_await_waits_for_a_task(sandbox: Sandbox) -> None:

@@ -19,6 +19,7 @@ from patience import PATIENCE, until
 from musicapi_async import (
     BadRequestError,
     JobStoreError,
+    MusicAPIError,
     OutcomeUnknownError,
     RequestTimeoutError,
     Webhooks,
@@ -66,9 +67,10 @@ async def test_deadline_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
         create = asyncio.ensure_future(keyed.sonic.create_music(**SONG))
         await store.reached.wait()
         await client.clock.sleep(40)
-        assert not create.done()  # the handle follows the first try to store it
+        was_early = create.done()
         store.released.set()
         task = await create
+        assert not was_early  # the handle follows the first try to store it
         assert task.task_id == sandbox.journal.creates[0].task_id
         job = await client.job("k")
         assert job is not None
@@ -159,22 +161,6 @@ async def test_store_that_cannot_reserve_sends_nothing(sandbox: Sandbox) -> None
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_balance_on_the_way_out_is_bounded(sandbox: Sandbox) -> None:
-    """A balance that is never answered does not hold an error beyond its deadline for long."""
-    async with sandbox.client(rate_limit=None, store=MemoryStore()) as client:
-        await client.credits()
-        sandbox.faults.on("GET", "/get-credits", Fault.hang_before, times=None, after=1)
-        sandbox.faults.on("POST", "/sonic/create", Fault.hang)
-        view = client.with_options(job_key="k", deadline=30, check_balance=True)
-        started = client.clock.now()
-        with pytest.raises(OutcomeUnknownError):
-            await view.sonic.create_music(**SONG)
-        assert client.clock.now() - started < 60
-        (job,) = await client.jobs("ambiguous")
-        assert job.balance_before is not None
-        assert job.balance_after is None
-
-
 async def test_job_key_of_a_webhook_is_a_job(sandbox: Sandbox) -> None:
     """A key that was made for the webhook's URL names a job that exists, or is not shown as a job key."""
     webhooks = Webhooks(url="http://127.0.0.1:9/hook", secret=SECRET)
@@ -237,3 +223,22 @@ def delivery(task_id: str) -> tuple[dict[str, str], bytes]:
     raw, stamp = json.dumps(body).encode(), str(int(time.time()))
     headers = {"X-Webhook-Id": task_id, "X-Webhook-Timestamp": stamp}
     return {**headers, "X-Webhook-Signature": sign(SECRET, stamp, raw)}, raw
+
+
+@pytest.mark.parametrize("end", ["deadline", "refused", "unreachable"])
+async def test_preparing_may_have_been_charged(sandbox: Sandbox, end: str) -> None:
+    """After an answer that a result is being prepared, no error says that nothing was charged; the key is free."""
+    async with sandbox.client(rate_limit=None, store=MemoryStore(), max_retries=0) as client:
+        clips = await (await client.sonic.create_music(**SONG)).wait()
+        if end == "refused":
+            sandbox.faults.on("POST", "/sonic/midi", Fault.status(402), after=1)
+        if end == "unreachable":
+            sandbox.faults.on("POST", "/sonic/midi", Fault.status(429), after=1, times=None)
+        view = client.with_options(job_key="k", deadline=3 if end == "deadline" else None)
+        with pytest.raises(MusicAPIError) as caught:
+            await view.sonic.midi(clips[0].clip_id)
+        charges = [entry.charge for entry in sandbox.journal if entry.path == "/sonic/midi"]
+        assert charges[0] > 0
+        assert caught.value.may_have_been_charged
+        assert "othing was charged" not in str(caught.value)
+        assert await client.job("k") is None

@@ -25,8 +25,8 @@ from examples_index import EXAMPLES
 
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.operation import Operation
-from musicapi_async.cli.operations import OperationCommand
-from musicapi_async.cli.root import root
+from musicapi_async.cli.commands import musicapi
+from musicapi_async.cli.operation_commands import OperationCommand
 from musicapi_async.sandbox.routes import POLLS, POSTS
 
 ROOT: Final = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def _methods(endpoint: str) -> list[str]:
 def commands() -> dict[str, Operation[Any, Any]]:
     """Every command that is an operation, as it is typed, families before shorter names."""
     found: dict[str, Operation[Any, Any]] = {}
-    for name, group in root.commands.items():
+    for name, group in musicapi.commands.items():
         if isinstance(group, click.Group):
             context = click.Context(group, info_name=name)
             for inner in group.list_commands(context):

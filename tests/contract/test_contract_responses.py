@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from examples_index import FOLDER, RESPONSES, WEBHOOKS, Example
 
-from musicapi_async._wire import codec, polls, response
+from musicapi_async._wire import codec, poll_response, poll_rules, response
 from musicapi_async._wire.verdict import Outcome, verdict
 from musicapi_async.api.families import FAMILIES, polled_as
 from musicapi_async.api.handle import TaskRef
@@ -28,24 +28,26 @@ def polled_at(path: str) -> tuple[str, Polled] | None:
     return None
 
 
-def looked(example: Example) -> str:
+def polled_outcome(example: Example) -> str:
     """The outcome of a poll that is answered in the same way until it ends, or once if it does not."""
     at = polled_at(example.path)
     assert at is not None
     ref = TaskRef(at[0], "11111111-1111-4111-8111-111111111111")
-    seen = polls.read_poll(response.read_response(example.status, {}, example.raw), ref=ref, polled=at[1])
-    verdict = polls.decide(seen, None, age=100, own=False, now=0)
-    if seen.phase == "timeout?":
-        verdict = polls.decide(seen, verdict.memory, age=115, own=False, now=15)
-    if verdict.error is not None:
-        return type(verdict.error).__name__
-    assert verdict.update is not None
-    assert verdict.update.raw == example.body
-    error = verdict.update.error
+    result = poll_response.judge_poll(
+        response.read_response(example.status, {}, example.raw), ref=ref, polled=at[1]
+    )
+    conclusion = poll_rules.conclude(result, None, age=100, own=False, now=0)
+    if result.phase == "unconfirmed":
+        conclusion = poll_rules.conclude(result, conclusion.history, age=115, own=False, now=15)
+    if conclusion.error is not None:
+        return type(conclusion.error).__name__
+    assert conclusion.update is not None
+    assert conclusion.update.raw == example.body
+    error = conclusion.update.error
     if isinstance(error, TaskFailedError):
         assert error.body == example.body
         return f"failed, refunded={error.refunded}" if error.refunded is not None else "failed"
-    return verdict.update.state
+    return conclusion.update.state
 
 
 UNTYPED = {"/sonic/batch"}
@@ -107,7 +109,7 @@ def test_each_response_gives_the_outcome_of_the_index(example: Example) -> None:
     if example.method == "any":
         assert refused(example) == wanted
     elif example.method == "GET" and polled_at(example.path):
-        assert looked(example) == wanted
+        assert polled_outcome(example) == wanted
     else:
         assert called(example) == wanted
 
@@ -117,11 +119,11 @@ def test_errors_that_pass_do_not_end_a_poll(example: Example) -> None:
     """Rate limits and failures of the service without a word on the task are looked at again."""
     at = polled_as("sonic")
     assert at is not None
-    seen = polls.read_poll(
+    result = poll_response.judge_poll(
         response.read_response(example.status, {}, example.raw), ref=TaskRef("sonic", "t"), polled=at
     )
-    assert seen.phase == ("rate_limited" if "wait" in example.outcome else "transient")
-    assert not polls.decide(seen, None, age=100, own=False, now=0).final
+    assert result.phase == ("rate_limited" if "wait" in example.outcome else "transient")
+    assert not poll_rules.conclude(result, None, age=100, own=False, now=0).is_final
 
 
 WEBHOOK_STATES = {
@@ -144,12 +146,12 @@ def test_a_webhook_body_reads_like_a_poll(example: Example) -> None:
     family = example.name.split("-")[1]
     polled = polled_as(family)
     assert polled is not None
-    seen = polls.read_payload(example.body, ref=TaskRef(family, "t"), polled=polled)
-    assert seen.update is not None
-    assert seen.update.state == WEBHOOK_STATES[example.name]
-    if seen.error is not None:
-        assert isinstance(seen.error, TaskFailedError)
-        assert seen.error.refunded is example.body["refund_processed"]
+    result = poll_response.judge_webhook(example.body, ref=TaskRef(family, "t"), polled=polled)
+    assert result.update is not None
+    assert result.update.state == WEBHOOK_STATES[example.name]
+    if result.error is not None:
+        assert isinstance(result.error, TaskFailedError)
+        assert result.error.refunded is example.body["refund_processed"]
 
 
 def test_a_failed_step_tells_what_can_be_saved() -> None:

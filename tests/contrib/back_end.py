@@ -1,6 +1,6 @@
-"""A back end as somebody would deploy it, in a process of its own, with arguments: `fastapi <port> <settings>`.
+"""A back end as it would be deployed, in a process of its own, with arguments: `fastapi <port> <settings>`.
 
-Prints its port once it listens. `/state` tells what is running inside.
+Prints its port once it listens. `/state` lists what is running inside.
 """
 
 import asyncio

@@ -80,7 +80,7 @@ async def back_end(framework: str, sandbox: Sandbox, port: int = 0, **more: Any)
             await process.ended()
 
 
-async def test_a_song_is_streamed_to_the_browser_and_told_by_webhook(framework: str) -> None:
+async def test_song_is_streamed_to_the_browser(framework: str) -> None:
     """Pending, stream link, files; it is polled until the first webhook has come, and then no more."""
     async with Sandbox(speed=SPEED, durations=EXACT) as sandbox, back_end(framework, sandbox) as server:
         token = await server.create(description="rain")
@@ -100,8 +100,8 @@ async def test_a_song_is_streamed_to_the_browser_and_told_by_webhook(framework: 
         assert (await server.state())["events"] == ["song.streaming", "song.completed"]
 
 
-async def test_a_browser_reconnects_where_it_was_even_after_a_restart(framework: str) -> None:
-    """Nothing twice, nothing lost: the id of an event tells the state that was seen, in any process."""
+async def test_browser_reconnects_after_a_restart(framework: str) -> None:
+    """Nothing twice, nothing lost: the id of an event names the state, in any process."""
     async with Sandbox(speed=SPEED, durations=EXACT) as sandbox:
         async with back_end(framework, sandbox) as server:
             port = server.port
@@ -118,7 +118,7 @@ async def test_a_browser_reconnects_where_it_was_even_after_a_restart(framework:
                 assert response.status == 204
 
 
-async def test_five_hundred_browsers_watch_and_leave_nothing_behind(framework: str) -> None:
+async def test_five_hundred_browsers_leave_nothing_behind(framework: str) -> None:
     """250 see the end of 25 songs, 250 disconnect in the middle; then no task is left in the server."""
     # Fifteen seconds for a song: all streams have to be open at once before one ends, on a busy machine, too.
     slow = Durations(song=(300.0, 0.0))
@@ -144,10 +144,10 @@ async def test_five_hundred_browsers_watch_and_leave_nothing_behind(framework: s
         assert len(sandbox.journal.polls) <= 50
 
 
-async def test_a_browser_that_leaves_alone_is_noticed(
+async def test_single_browser_that_leaves_is_noticed(
     framework: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One stream, closed by the browser: the server forgets it although the song goes on.
+    """One stream, closed by the browser: the server forgets it although the song continues.
 
     A delivery that breaks off in the middle of its body is no error of the server's, either.
     """
@@ -163,7 +163,7 @@ async def test_a_browser_that_leaves_alone_is_noticed(
     assert "Traceback" not in capfd.readouterr().err
 
 
-async def test_a_stopped_server_does_not_wait_for_its_streams(framework: str) -> None:
+async def test_stopped_server_does_not_wait_for_its_streams(framework: str) -> None:
     """SIGTERM in the middle of a song ends the process promptly."""
     async with Sandbox(speed=1) as sandbox, back_end(framework, sandbox) as server:
         token = await server.create(description="rain")
@@ -174,7 +174,7 @@ async def test_a_stopped_server_does_not_wait_for_its_streams(framework: str) ->
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def test_deliveries_that_must_not_be_believed_are_refused_without_a_word(framework: str) -> None:
+async def test_unverified_deliveries_are_refused_without_a_reason(framework: str) -> None:
     """400 for a bad signature or body, 413 for one that is too long before it ends, 405 for a GET; not why.
 
     A HEAD of an event stream is refused, too: its events would follow headers that promise no body.
@@ -211,7 +211,7 @@ async def test_deliveries_that_must_not_be_believed_are_refused_without_a_word(f
             assert response.status == 405
 
 
-async def test_an_event_whose_handling_failed_is_delivered_again(framework: str) -> None:
+async def test_failed_handling_repeats_the_delivery(framework: str) -> None:
     """The first `song.failed` finds the database away: 500, and the repetition is handled as new."""
     faults = Sandbox(speed=SPEED, durations=EXACT)
     async with faults as sandbox, back_end(framework, sandbox) as server:

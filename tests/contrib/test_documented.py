@@ -36,7 +36,7 @@ def test_routes_are_documented_typed_and_tagged() -> None:
     assert "X-Webhook-Signature" in [one["name"] for one in webhook["parameters"]]
 
 
-def test_a_route_with_the_stream_class_does_not_break_the_document() -> None:
+def test_route_with_the_stream_class_does_not_break_the_document() -> None:
     """Routes of one's own with `response_class=EventStream`, and those of the example service."""
     app = FastAPI()
     app.get("/mine", response_class=EventStream)(lambda: None)
@@ -56,8 +56,8 @@ async def test_the_page_of_the_document_is_served() -> None:
 
 
 @pytest.mark.parametrize("missing", ["fastapi", "starlette"])
-def test_a_missing_extra_is_explained(missing: str) -> None:
-    """What needs it, what is missing, and commands that work in a clone and elsewhere."""
+def test_missing_extra_is_explained(missing: str) -> None:
+    """The error names the module, what is missing, and commands that work in a clone and elsewhere."""
     program = f"import sys; sys.modules[{missing!r}] = None; import musicapi_async.contrib.fastapi"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     last = ran.stderr.strip().splitlines()[-1]

@@ -56,7 +56,7 @@ async def _listen(url: list[str]) -> Any:
 
 
 async def make_songs(client: MusicAPI) -> None:
-    """Order songs, wait for all of them through handles made anew, as other requests would."""
+    """Order songs, wait for all of them through new handles, as other requests would."""
     rows = [{"mv": "sonic-v6", "gpt_description_prompt": f"song {number}"} for number in range(SONGS)]
     tasks = await client.create_many(client.sonic.create_music, rows)
     tokens = [task.token for task in tasks if not isinstance(task, Exception)]
@@ -72,7 +72,7 @@ async def first_webhook(client: MusicAPI, sandbox: Sandbox) -> int:
 
 
 async def test_with_webhooks_songs_need_no_polls() -> None:
-    """Once a webhook has come, every song is told of and none is looked at."""
+    """Once a webhook has come, every song ends by its webhook and none is polled."""
     async with Sandbox(seed=1) as sandbox, receiving(sandbox) as client:
         polls = await first_webhook(client, sandbox)
         await make_songs(client)
@@ -82,7 +82,7 @@ async def test_with_webhooks_songs_need_no_polls() -> None:
 
 
 async def test_the_first_song_is_not_late_where_webhooks_never_arrive() -> None:
-    """An address that nobody can reach costs polls, not five minutes."""
+    """A URL that the service cannot reach costs polls, not five minutes."""
     hooks = Webhooks("http://127.0.0.1:9/webhooks", "a secret of sixteen or more")
     async with Sandbox(seed=1) as sandbox, sandbox.client(webhooks=hooks) as client:
         task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
@@ -125,8 +125,8 @@ async def test_all_faults_together() -> None:
         assert sandbox.journal.charges == 20 * SONGS
 
 
-async def test_the_webhook_of_a_create_whose_answer_was_lost_makes_nobody_poll() -> None:
-    """Its job key says that it was ordered here, so the address is not taken for one that is shared."""
+async def test_webhook_of_a_lost_response_brings_no_polls() -> None:
+    """Its job key says that it was ordered here, so the URL is not taken for a shared one."""
     async with Sandbox(seed=1) as sandbox, receiving(sandbox) as client:
         polls = await first_webhook(client, sandbox)
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
@@ -136,7 +136,7 @@ async def test_the_webhook_of_a_create_whose_answer_was_lost_makes_nobody_poll()
         assert sandbox.journal.tally()["poll"] == polls
 
 
-async def test_workers_that_share_an_address_are_not_late() -> None:
+async def test_workers_that_share_a_url_are_not_late() -> None:
     """Each delivery reaches one of three, and mostly not the one that waits: that one polls as usual."""
     draw = random.Random(3)
     workers: list[MusicAPI] = []
@@ -170,7 +170,7 @@ async def test_workers_that_share_an_address_are_not_late() -> None:
     assert max(late) < 70
 
 
-async def test_songs_that_fail_are_told_as_failed() -> None:
+async def test_failed_songs_are_failed() -> None:
     """`song.failed` comes with the refund, and without a poll."""
     async with Sandbox(seed=4) as sandbox, receiving(sandbox) as client:
         polls = await first_webhook(client, sandbox)

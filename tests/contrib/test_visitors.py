@@ -28,7 +28,7 @@ def invented(number: int, family: str = "sonic") -> str:
 
 
 @each_framework
-def test_streams_need_an_answer_to_who_may_watch(framework: str) -> None:
+def test_streams_need_a_rule_who_may_watch(framework: str) -> None:
     """At once, before anything is served; not where the stream is left out."""
     with pytest.raises(RequestValidationError, match=r"authorize=.*public=True"):
         app_of(framework, MusicAPI)
@@ -39,7 +39,7 @@ def test_streams_need_an_answer_to_who_may_watch(framework: str) -> None:
 
 @each_framework
 async def test_authorize_decides_who_watches(framework: str) -> None:
-    """Plain or async; whoever may not watch sees what an unknown task gives, and no poll is made."""
+    """Plain or async; other visitors get the response for an unknown task, and no poll is made."""
 
     def plain(request: Any, task: Any) -> bool:
         if "X-User" not in request.headers:
@@ -69,7 +69,7 @@ async def test_authorize_decides_who_watches(framework: str) -> None:
 
 @each_framework
 async def test_invented_tokens_cost_few_polls(framework: str) -> None:
-    """1,200 tokens that anybody made up: a burst of polls, then two a second; and a real song is not late."""
+    """1,200 made-up tokens: a burst of polls, then two a second; and a real song is not late."""
     async with Sandbox(speed=60, durations=QUICK) as sandbox:
         client = sandbox.client()
         async with serving(app_of(framework, lambda: client, public=True)) as server:
@@ -89,8 +89,8 @@ async def test_invented_tokens_cost_few_polls(framework: str) -> None:
 
 
 @each_framework
-async def test_an_unknown_token_is_remembered(framework: str) -> None:
-    """The second visitor with it is answered from memory, and the first was never told that it is pending."""
+async def test_unknown_token_is_remembered(framework: str) -> None:
+    """The second visitor with it is answered from memory, and the first never got 'pending'."""
     async with Sandbox(speed=60) as sandbox:
         app = app_of(framework, sandbox.client, public=True)
         async with serving(app) as server:
@@ -118,7 +118,7 @@ async def test_families_and_lengths_that_no_task_has_cost_no_poll(framework: str
 
 
 @each_framework
-async def test_a_refused_lookup_tells_nobody_anything(framework: str) -> None:
+async def test_refused_lookup_gives_nothing_away(framework: str) -> None:
     """The service answers 429 or 500: no state is shown, and the browser comes back later."""
     async with (
         Sandbox(speed=60) as sandbox,
@@ -132,7 +132,7 @@ async def test_a_refused_lookup_tells_nobody_anything(framework: str) -> None:
 
 
 @each_framework
-async def test_tasks_of_an_earlier_process_are_found_again(framework: str, tmp_path: Path) -> None:
+async def test_tasks_of_an_earlier_process_are_found(framework: str, tmp_path: Path) -> None:
     """With a job store they are known; without one they are looked up, with one poll to begin with."""
     slow = Durations(song=(600.0, 0.0))
     async with Sandbox(speed=1, durations=slow) as sandbox:
@@ -186,7 +186,7 @@ async def test_visitors_write_no_lines_of_their_own_into_the_log(
         assert all(line.isprintable() for line in ours), ours
 
 
-async def test_a_mounted_app_finds_the_client() -> None:
+async def test_mounted_app_finds_the_client() -> None:
     """FastAPI: `main.mount("/api", sub)`, whose lifespan never runs; its streams end with the server, too."""
     async with Sandbox(speed=60, durations=QUICK) as sandbox:
         main, sub = FastAPI(lifespan=fastapi.lifespan(sandbox.client)), FastAPI()
@@ -222,8 +222,8 @@ async def test_streams_of_a_mounted_app_end_with_the_others() -> None:
                 await response.content.read()
 
 
-async def test_a_lifespan_of_ones_own_passes_the_client_on() -> None:
-    """What `lifespan()` gives is yielded; an app without any says what to do."""
+async def test_own_lifespan_passes_the_client_on() -> None:
+    """The state of `lifespan()` is yielded; an app without any says what to do."""
     async with Sandbox(speed=60) as sandbox:
         from contextlib import asynccontextmanager
 
@@ -243,7 +243,7 @@ async def test_a_lifespan_of_ones_own_passes_the_client_on() -> None:
             assert (await server.get("/api/balance"))[0] == 200
 
 
-async def test_a_sub_application_finds_the_client() -> None:
+async def test_sub_application_finds_the_client() -> None:
     """aiohttp: `main.add_subapp("/api", sub)`; the bridge may be set up in either."""
     for outer in (True, False):
         async with Sandbox(speed=60, durations=QUICK) as sandbox:

@@ -41,8 +41,8 @@ def head(raw: bytes, length: int | None, *more: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def test_a_body_that_stalls_is_cut_off(framework: str) -> None:
-    """A sender that stops in the middle is told so, and the server closes the connection."""
+async def test_body_that_stalls_is_cut_off(framework: str) -> None:
+    """A sender that stops in the middle gets 408, and the server closes the connection."""
     async with Sandbox() as sandbox, serving(app(framework, sandbox, body_timeout=0.2)) as server:
         async with asyncio.timeout(30):
             answer = await server.raw(head(BODY, len(BODY)), BODY[:10])
@@ -52,7 +52,7 @@ async def test_a_body_that_stalls_is_cut_off(framework: str) -> None:
         assert b'"too_slow"' in answer
 
 
-async def test_a_body_that_trickles_in_is_cut_off(framework: str) -> None:
+async def test_body_that_trickles_in_is_cut_off(framework: str) -> None:
     """A byte now and then, for ever, holds its connection no longer than allowed."""
     async with Sandbox() as sandbox, serving(app(framework, sandbox, body_timeout=0.2)) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -73,7 +73,7 @@ async def test_a_body_that_trickles_in_is_cut_off(framework: str) -> None:
 
 @pytest.mark.parametrize("signed", ["packed", "unpacked"])
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate"])
-async def test_a_compressed_body_is_refused_unread(framework: str, coding: str, signed: str) -> None:
+async def test_compressed_body_is_refused_unread(framework: str, coding: str, signed: str) -> None:
     """415 that names what is accepted, for right and wrong bytes; never a 500."""
     async with Sandbox() as sandbox, serving(app(framework, sandbox)) as server:
         for body in (gzip.compress(BODY), BODY):
@@ -85,7 +85,7 @@ async def test_a_compressed_body_is_refused_unread(framework: str, coding: str, 
             assert b"content-type: application/problem+json" in lines
 
 
-async def test_a_body_that_unpacks_to_much_more_is_not_unpacked(framework: str) -> None:
+async def test_body_that_unpacks_to_much_more_is_not_unpacked(framework: str) -> None:
     """100 kB that would become 100 MB are answered at once."""
     async with Sandbox() as sandbox, serving(app(framework, sandbox)) as server:
         bomb = gzip.compress(bytes(100_000_000), 9)
@@ -93,7 +93,7 @@ async def test_a_body_that_unpacks_to_much_more_is_not_unpacked(framework: str) 
         assert b" 415 " in answer.split(b"\r\n")[0]
 
 
-async def test_a_plain_body_is_taken(framework: str) -> None:
+async def test_plain_body_is_taken(framework: str) -> None:
     """With `identity`, without the header, in chunks."""
     async with Sandbox() as sandbox, serving(app(framework, sandbox)) as server:
         for more in ("Content-Encoding: identity", "Content-Encoding:", "X-Other: 1"):
@@ -106,10 +106,10 @@ async def test_a_plain_body_is_taken(framework: str) -> None:
         assert b" 204 " in answer.split(b"\r\n")[0]
 
 
-async def test_a_malformed_body_is_no_error_of_the_server(
+async def test_malformed_body_is_no_error_of_the_server(
     framework: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Chunks without a size, at once and in the middle: 400, or 408 where the server does not tell; never 500."""
+    """Chunks without a size, at once and in the middle: 400, or 408 where the server does not say; never 500."""
     async with Sandbox() as sandbox, serving(app(framework, sandbox, body_timeout=0.3)) as server:
         with caplog.at_level(logging.WARNING):
             opening = head(BODY, None, "Transfer-Encoding: chunked", "Connection: close")

@@ -112,7 +112,7 @@ class Page:
         return self.run("return [...document.querySelectorAll('.song')].map((song) => song.dataset.state)")
 
     def audio(self, index: int = 0) -> dict[str, Any]:
-        """What an audio element of the newest song is doing; a length that is not known yet is None."""
+        """Return the state of an audio element of the newest song; a length that is not known yet is None."""
         return self.run(
             "const a = document.querySelector('.song').querySelectorAll('audio')"
             f"[{index}]; return {{at: a.currentTime, paused: a.paused, src: a.src, "
@@ -120,7 +120,7 @@ class Page:
         )
 
     def errors(self) -> list[str]:
-        """What the console complains of, but for a server that is away."""
+        """Return the errors of the console, but for a server that is away."""
         log: list[dict[str, Any]] = self.driver.get_log("browser")
         away = (
             "ERR_CONNECTION_REFUSED",
@@ -133,8 +133,8 @@ class Page:
 
 # About twenty seconds for a song: time enough to listen while it is being made, on a busy machine, too.
 @pytest.mark.parametrize("studio", [SLOW], indirect=True)
-def test_a_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
-    """What was playing while it was made plays on from the file, which can be downloaded."""
+def test_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
+    """A song that was playing while it was made plays on from the file, which can be downloaded."""
     page = Page(chromium, studio.url)
     assert page.one("#empty").is_displayed()
     page.order("warm lo-fi for a rainy evening, soft female voice")
@@ -178,7 +178,7 @@ def test_a_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, st
 
 
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
-def test_a_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
+def test_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """The rest of a visitor's way, with a mouse: keep a voice under a name, order a song with it."""
     page = Page(chromium, studio.url)
     page.order("warm lo-fi for a rainy evening, soft female voice")
@@ -201,9 +201,7 @@ def test_a_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: 
     assert page.errors() == []
 
 
-def test_a_killed_server_is_started_again_and_the_page_goes_on(
-    chromium: webdriver.Chrome, studio: StudioProcess
-) -> None:
+def test_page_continues_after_a_kill(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """SIGKILL in the middle of a generation, with another one finished: no reload, no second charge."""
     page = Page(chromium, studio.url)
     page.order("funky disco with brass")
@@ -224,7 +222,7 @@ def test_a_killed_server_is_started_again_and_the_page_goes_on(
 
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
 def test_two_tabs_show_the_same_songs(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
-    """What is ordered in one appears in the other, from order to end, also with the phone's width."""
+    """A song ordered in one appears in the other, from order to end, also with the phone's width."""
     one = Page(chromium, studio.url)
     two = Page(chromium, studio.url, width=390)
     one.front().order("slow piano ballad, male voice")
@@ -259,7 +257,7 @@ def test_nothing_sticks_out_of_the_page(
     assert outside == []
 
 
-def test_a_stopped_server_ends_at_once_and_quietly(
+def test_stopped_server_ends_at_once_and_quietly(
     chromium: webdriver.Chrome, studio: StudioProcess, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With a page open and a song under way: no waiting for the event stream, no traceback."""
@@ -273,7 +271,7 @@ def test_a_stopped_server_ends_at_once_and_quietly(
 
 
 @pytest.mark.parametrize("studio", [QUICK], indirect=True)
-def test_what_cannot_be_done_is_said_on_the_page(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
+def test_page_says_what_is_impossible(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """A text that the service refuses, and a server that is away."""
     page = Page(chromium, studio.url)
     studio.end()
@@ -286,9 +284,7 @@ def test_what_cannot_be_done_is_said_on_the_page(chromium: webdriver.Chrome, stu
     assert not page.one("#says").is_displayed()
 
 
-def test_a_song_that_failed_says_why_and_can_be_tried_again(
-    chromium: webdriver.Chrome, studio: StudioProcess
-) -> None:
+def test_failed_song_says_why_and_can_be_repeated(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
     """A description that the service refuses comes back into the form, to be changed."""
     page = Page(chromium, studio.url)
     page.order("a ballad in the style of example name")

@@ -65,7 +65,7 @@ def studio_on(sandbox: Sandbox, folder: Path) -> StudioProcess:
     return StudioProcess(folder, SPEED, MUSICAPI_KEY=sandbox.api_key, MUSICAPI_BASE_URL=sandbox.base_url)
 
 
-async def test_killed_again_and_again_it_loses_nothing_and_pays_nothing_twice(tmp_path: Path) -> None:
+async def test_kills_lose_nothing_and_pay_nothing_twice(tmp_path: Path) -> None:
     """SIGKILL at random instants while songs are made: every song that got its token ends, with files."""
     draw = random.Random(7)
     async with Sandbox(speed=SPEED, longest=SHORT, durations=Durations(song=(90.0, 0.2))) as sandbox:
@@ -90,8 +90,8 @@ async def test_killed_again_and_again_it_loses_nothing_and_pays_nothing_twice(tm
         assert not sandbox.journal.charged_twice()
 
 
-async def test_killed_while_ordering_it_sends_what_had_not_left_and_nothing_twice(tmp_path: Path) -> None:
-    """Six orders, killed at once: after the restart each is sent, or found, or told by its webhook.
+async def test_kill_while_ordering_sends_nothing_twice(tmp_path: Path) -> None:
+    """Six orders, killed at once: after the restart each is sent, or recovered, or named by its webhook.
 
     One whose request was on its way out in that moment never arrived, and says that nobody knows.
     """
@@ -117,7 +117,7 @@ async def test_killed_while_ordering_it_sends_what_had_not_left_and_nothing_twic
         assert sandbox.journal.charges == 20 * len(sandbox.journal.creates)
 
 
-async def test_a_song_whose_order_was_never_answered_comes_back_by_webhook(tmp_path: Path) -> None:
+async def test_webhook_recovers_an_unanswered_order(tmp_path: Path) -> None:
     """The connection breaks after the create was taken: it is not ordered again, and it is found."""
     async with Sandbox(speed=SPEED, longest=SHORT) as sandbox:
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
@@ -136,7 +136,7 @@ async def test_a_song_whose_order_was_never_answered_comes_back_by_webhook(tmp_p
         assert len(sandbox.journal.creates) == 1
 
 
-async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
+async def test_feed_continues_where_the_browser_was(tmp_path: Path) -> None:
     """With Last-Event-ID only what changed since; an id of another file starts from the beginning."""
     async with Sandbox(speed=SPEED, longest=SHORT) as sandbox:
         studio = studio_on(sandbox, tmp_path)
@@ -157,12 +157,12 @@ async def test_the_feed_goes_on_where_the_browser_was(tmp_path: Path) -> None:
 
 
 async def _without_end() -> AsyncGenerator[bytes]:
-    """A body that is too large, and then goes on for ever."""
+    """Yield a body that is too large, and then never ends."""
     yield b"[" + b" " * 20_000
     await asyncio.Event().wait()
 
 
-async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None:
+async def test_forbidden_requests_are_refused(tmp_path: Path) -> None:
     """Too long, empty, unknown clips and files, paths out of the folder: 4xx, and nothing is charged.
 
     Neither may another site order in the visitor's name, nor one whose name points to this machine.
@@ -227,9 +227,7 @@ async def test_what_a_visitor_may_not_ask_for_is_refused(tmp_path: Path) -> None
         ("::", "http://[::1]:8000"),
     ],
 )
-async def test_webhooks_of_the_own_sandbox_go_where_the_service_listens(
-    tmp_path: Path, host: str, here: str
-) -> None:
+async def test_webhooks_go_where_the_service_listens(tmp_path: Path, host: str, here: str) -> None:
     """With IPv6, too; where the sandbox may not call, none are ordered."""
     address = Address("http://127.0.0.1:1/api/v1", "sk_test", 1.0)
     settings = Settings(host, 8000, tmp_path, None, 1.0)
@@ -276,7 +274,7 @@ def test_only_the_own_page_may_order(
     assert caught.value.status_code == refused
 
 
-async def test_a_persona_that_is_asked_for_again_is_paid_once(tmp_path: Path) -> None:
+async def test_repeated_persona_is_paid_once(tmp_path: Path) -> None:
     """The answer did not reach the page: the same clip and name give the same persona."""
     records = Records(tmp_path / "records.sqlite")
     async with Sandbox(speed=600, longest=10) as sandbox, sandbox.client(rate_limit=None) as client:
@@ -293,7 +291,7 @@ async def test_a_persona_that_is_asked_for_again_is_paid_once(tmp_path: Path) ->
     records.close()
 
 
-async def test_songs_under_way_are_bounded(tmp_path: Path) -> None:
+async def test_songs_in_flight_are_bounded(tmp_path: Path) -> None:
     """One more is refused as the service's own "too many", and not written down."""
     records = Records(tmp_path / "records.sqlite")
     async with MusicAPI("key", base_url="http://127.0.0.1:9") as client:
@@ -307,8 +305,8 @@ async def test_songs_under_way_are_bounded(tmp_path: Path) -> None:
     records.close()
 
 
-def test_nobody_else_reads_the_records(tmp_path: Path) -> None:
-    """The webhooks' secret is in them, whatever the folder lets others do, and in a file of before, too."""
+def test_records_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    """The webhooks' secret is in them: true in an open folder and for an existing file, too."""
     path = tmp_path / "records.sqlite"
     path.touch(mode=0o644)
     Records(path).close()

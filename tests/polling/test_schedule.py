@@ -1,4 +1,4 @@
-"""When to look: what is learned from looks, and the plain policies."""
+"""The learned schedule and its duration model."""
 
 from __future__ import annotations
 
@@ -13,79 +13,66 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async._wire.retry import drawing
-from musicapi_async.polling.hazard import BINS, EDGES, Hazard
-from musicapi_async.polling.schedule import (
-    JITTER,
-    LONGEST_GAP,
-    MOST_KINDS,
-    Exponential,
-    FirstThenFixed,
-    Fixed,
-    Learned,
-    PollPolicy,
-    Timing,
-    documented,
-)
+from musicapi_async.api.operation import LONGEST_INTERVAL, Polled
+from musicapi_async.polling.duration_model import BINS, EDGES, DurationModel
+from musicapi_async.polling.schedule import JITTER, MOST_KINDS, LearnedSchedule, PollSchedule, documented
 
 SONG = "sonic/create sonic-v6"
 
 
-def looks(policy: PollPolicy, kind: str, count: int) -> list[float]:
-    """The ages of the first looks at a task that never ends."""
-    ages = [policy.first(kind)]
+def polls(schedule: PollSchedule, kind: str, count: int) -> list[float]:
+    """Return the ages of the first polls of a task that never ends."""
+    ages = [schedule.first(kind)]
     while len(ages) < count:
-        ages.append(policy.next(kind, ages[-1]))
+        ages.append(schedule.next(kind, ages[-1]))
     return ages
 
 
-def live(policy: PollPolicy, kind: str, duration: float) -> tuple[int, float]:
-    """Poll one task to its end as the waiter does: looks taken, lateness of the last."""
-    last, age, taken = None, policy.first(kind), 1
+def live(schedule: PollSchedule, kind: str, duration: float) -> tuple[int, float]:
+    """Poll one task to its end as the waiter does: polls taken, lateness of the last."""
+    last, age, taken = None, schedule.first(kind), 1
     while age < duration:
-        policy.observed(kind, False, last, age)
-        last, age, taken = age, policy.next(kind, age), taken + 1
-    policy.observed(kind, True, last, age)
+        schedule.observed(kind, False, last, age)
+        last, age, taken = age, schedule.next(kind, age), taken + 1
+    schedule.observed(kind, True, last, age)
     return taken, age - duration
 
 
-# --- the learned policy -----------------------------------------------------------------------------------
+def test_cold_start_follows_the_declared_durations() -> None:
+    """Before any song was polled the polls fall where one to four minutes make them pay."""
+    assert polls(LearnedSchedule(), SONG, 5) == pytest.approx([45, 63, 79.5, 95.5, 111], abs=1)
 
 
-def test_a_cold_start_follows_the_stated_durations() -> None:
-    """Before any song was seen the looks fall where one to four minutes make them pay."""
-    assert looks(Learned(), SONG, 5) == pytest.approx([45, 63, 79.5, 95.5, 111], abs=1)
-
-
-def test_looks_move_to_where_tasks_end() -> None:
-    """When songs take 150 s the first looks come late, and few are needed."""
-    policy = Learned()
-    before = looks(policy, SONG, 1)[0]
+def test_polls_move_to_where_tasks_end() -> None:
+    """When songs take 150 s the first polls come late, and few are needed."""
+    schedule = LearnedSchedule()
+    before = polls(schedule, SONG, 1)[0]
     rng = Random(1)
-    costs = [live(policy, SONG, rng.gauss(150, 8)) for _ in range(150)][100:]
-    assert policy.first(SONG) == LONGEST_GAP > before
+    costs = [live(schedule, SONG, rng.gauss(150, 8)) for _ in range(150)][100:]
+    assert schedule.first(SONG) == LONGEST_INTERVAL > before
     assert sum(taken for taken, _ in costs) / 50 < 4.5
     assert sum(late for _, late in costs) / 50 < 8
 
 
-def test_a_change_of_durations_is_followed() -> None:
-    """After songs became quick, fifty of them outweigh what two hundred slow ones taught."""
-    policy = Learned()
+def test_change_of_durations_is_followed() -> None:
+    """After songs became quick, fifty of them outweigh two hundred slow ones."""
+    schedule = LearnedSchedule()
     rng = Random(2)
     for _ in range(200):
-        live(policy, SONG, rng.gauss(200, 10))
-    slow = looks(policy, SONG, 1)[0]
+        live(schedule, SONG, rng.gauss(200, 10))
+    slow = polls(schedule, SONG, 1)[0]
     for _ in range(50):
-        live(policy, SONG, rng.gauss(40, 3))
-    assert looks(policy, SONG, 1)[0] < 45 < slow
+        live(schedule, SONG, rng.gauss(40, 3))
+    assert polls(schedule, SONG, 1)[0] < 45 < slow
 
 
 def test_kinds_learn_apart() -> None:
-    """What one model teaches does not move the looks at another."""
-    policy = Learned()
-    before = looks(policy, "sonic/create sonic-v5", 6)
+    """Songs of one model do not move the polls of another."""
+    schedule = LearnedSchedule()
+    before = polls(schedule, "sonic/create sonic-v5", 6)
     for _ in range(50):
-        live(policy, SONG, 150)
-    assert looks(policy, "sonic/create sonic-v5", 6) == before
+        live(schedule, SONG, 150)
+    assert polls(schedule, "sonic/create sonic-v5", 6) == before
 
 
 durations = st.lists(st.floats(0.5, 1500), max_size=60)
@@ -93,106 +80,106 @@ durations = st.lists(st.floats(0.5, 1500), max_size=60)
 
 @given(
     durations,
-    st.sampled_from(["producer/create_music", "nuro/create_vocal", "suno/make_lyrics", SONG, "unheard/of"]),
+    st.sampled_from(["producer/create_music", "nuro/create_vocal", "suno/make_lyrics", SONG, "unknown/kind"]),
     st.integers(),
 )
-def test_floors_and_ceilings_hold_whatever_was_learned(lives: list[float], kind: str, seed: int) -> None:
-    """No look comes before its floor, none more than a jittered minute after the last."""
-    policy = Learned(draw=drawing(Random(seed)))
+def test_floors_and_ceilings_hold(lives: list[float], kind: str, seed: int) -> None:
+    """No poll comes before its floor, none more than a jittered minute after the last, after any tasks."""
+    schedule = LearnedSchedule(draw=drawing(Random(seed)))
     for duration in lives:
-        live(policy, kind, duration)
-    timing = documented(kind)
-    ages = looks(policy, kind, 30)
-    assert timing.first <= ages[0] <= LONGEST_GAP * (1 + JITTER) + 1e-6
+        live(schedule, kind, duration)
+    times = documented(kind)
+    ages = polls(schedule, kind, 30)
+    assert times.first <= ages[0] <= LONGEST_INTERVAL * (1 + JITTER) + 1e-6
     for age, following in itertools.pairwise(ages):
-        assert timing.interval - 1e-6 <= following - age <= LONGEST_GAP * (1 + JITTER) + 1e-6
+        assert times.interval - 1e-6 <= following - age <= LONGEST_INTERVAL * (1 + JITTER) + 1e-6
 
 
 @given(st.lists(st.tuples(st.booleans(), st.none() | st.floats(), st.floats()), max_size=30))
 def test_no_observation_breaks_the_schedule(observations: list[tuple[bool, float | None, float]]) -> None:
     """Ages from broken clocks or resumed tasks teach nothing absurd."""
-    policy = Learned()
+    schedule = LearnedSchedule()
     for finished, last_age, age in observations:
-        policy.observed(SONG, finished, last_age, age)
-    ages = looks(policy, SONG, 10)
+        schedule.observed(SONG, finished, last_age, age)
+    ages = polls(schedule, SONG, 10)
     assert all(15 - 1e-6 <= b - a <= 60 + 1e-6 for a, b in itertools.pairwise([0.0, *ages]))
-    Learned().load(policy.save())
+    LearnedSchedule().load(schedule.save())
 
 
 @given(st.floats(0, 1200), st.floats(0, 300))
-def test_a_finished_task_is_one_event(begin: float, width: float) -> None:
-    """However many bins the gap between two looks spans, it adds one event and at most its seconds."""
-    hazard = Hazard(30, 240)
-    hazard.finished(begin, begin + width)
-    assert sum(hazard.events) == pytest.approx(1)
-    assert 0 <= sum(hazard.exposure) <= width + 1e-6
+def test_finished_task_is_one_event(begin: float, width: float) -> None:
+    """However many bins the gap between two polls spans, it adds one event and at most its seconds."""
+    model = DurationModel(30, 240)
+    model.finished(begin, begin + width)
+    assert sum(model.events) == pytest.approx(1)
+    assert 0 <= sum(model.exposure) <= width + 1e-6
 
 
 @given(st.floats(0, 1200), st.floats(0, 1200))
-def test_exposure_is_the_time_between_looks(begin: float, width: float) -> None:
-    """A look that found nothing adds the seconds since the one before."""
-    hazard = Hazard(30, 240)
-    hazard.unfinished(begin, begin + width)
-    assert sum(hazard.exposure) == pytest.approx(width, abs=1e-6)
-    assert sum(hazard.events) == 0
+def test_exposure_is_the_time_between_polls(begin: float, width: float) -> None:
+    """A poll that found a task unfinished adds the seconds since the one before."""
+    model = DurationModel(30, 240)
+    model.unfinished(begin, begin + width)
+    assert sum(model.exposure) == pytest.approx(width, abs=1e-6)
+    assert sum(model.events) == 0
 
 
 @given(durations, st.floats(0, 900), st.floats(0.2, 20))
-def test_the_next_look_is_where_it_first_pays(lives: list[float], age: float, price: float) -> None:
+def test_next_poll_is_where_it_first_pays(lives: list[float], age: float, cost: float) -> None:
     """The closed form agrees with summing the condition in small steps."""
-    policy = Learned()
+    schedule = LearnedSchedule()
     for duration in lives:
-        live(policy, SONG, duration)
-    hazard = Hazard(30, 240)
-    state = policy.save()["kinds"].get(SONG)
+        live(schedule, SONG, duration)
+    model = DurationModel(30, 240)
+    state = schedule.save()["kinds"].get(SONG)
     if state:
-        hazard.learn(state["events"], state["exposure"])
-    look = hazard.next_look(age, price, 0.0, 60.0)
+        model.replace(state["events"], state["exposure"])
+    poll = model.next_poll(age, cost, 0.0, 60.0)
 
     step, summed, lost, at = 0.01, 0.0, 0.0, age
-    while lost < price and at < age + 60:
+    while lost < cost and at < age + 60:
         index = max(n for n, edge in enumerate(EDGES) if edge <= at + step / 2)
-        summed += hazard[index] * step
+        summed += model[index] * step
         lost += (math.exp(summed) - 1) * step
         at += step
-    assert look == pytest.approx(at, abs=0.3)
+    assert poll == pytest.approx(at, abs=0.3)
 
 
-def test_what_was_stated_is_forgotten_once_tasks_were_seen() -> None:
-    """After hundreds of the same tasks it hardly matters what was believed of them before."""
-    hazards = Hazard(30, 240), Hazard(100, 200)
+def test_declared_durations_are_forgotten() -> None:
+    """After hundreds of the same tasks the durations that were declared hardly matter."""
+    models = DurationModel(30, 240), DurationModel(100, 200)
     rng = Random(4)
     for _ in range(500):
         duration = rng.uniform(40, 140)
-        for hazard in hazards:
-            hazard.unfinished(0.0, duration - 5)
-            hazard.finished(duration - 5, duration + 5)
-    one, other = (hazard.next_look(70.0, 2.0, 0.0, 60.0) for hazard in hazards)
+        for model in models:
+            model.unfinished(0.0, duration - 5)
+            model.finished(duration - 5, duration + 5)
+    one, other = (model.next_poll(70.0, 2.0, 0.0, 60.0) for model in models)
     assert one == pytest.approx(other, abs=1.5)
-    assert 0 < sum(hazards[0].events) <= 100 + 1e-6, "and of those that were seen the oldest count least"
+    assert 0 < sum(models[0].events) <= 100 + 1e-6, "and of the tasks that were polled the oldest count least"
 
 
 @given(st.lists(st.tuples(st.floats(0, 900), st.floats(0.01, 60)), min_size=1, max_size=400))
-def test_many_observations_keep_every_hazard_within_its_bounds(looks_at: list[tuple[float, float]]) -> None:
-    """No order of ends and looks makes a hazard that cannot be worked with."""
-    hazard = Hazard(30, 240)
-    for begin, width in looks_at * 5:
-        hazard.unfinished(0.0, begin)
-        hazard.finished(begin, begin + width)
-    assert all(1e-9 <= hazard[index] <= 1.0 for index in range(BINS))
-    assert all(value >= 0 for value in [*hazard.events, *hazard.exposure])
+def test_hazards_stay_within_their_bounds(observations: list[tuple[float, float]]) -> None:
+    """No order of ends and polls makes a hazard that cannot be used."""
+    model = DurationModel(30, 240)
+    for begin, width in observations * 5:
+        model.unfinished(0.0, begin)
+        model.finished(begin, begin + width)
+    assert all(1e-9 <= model[index] <= 1.0 for index in range(BINS))
+    assert all(value >= 0 for value in [*model.events, *model.exposure])
 
 
-def test_what_was_learned_can_be_saved() -> None:
-    """A policy that loads the saved state, through JSON, looks at the same ages."""
-    policy, restored = Learned(), Learned()
+def test_learned_durations_can_be_saved() -> None:
+    """A schedule that loads the saved state, through JSON, polls at the same ages."""
+    schedule, restored = LearnedSchedule(), LearnedSchedule()
     rng = Random(3)
     for _ in range(40):
-        live(policy, SONG, rng.gauss(100, 20))
-        live(policy, "producer/create", rng.gauss(45, 5))
-    restored.load(json.loads(json.dumps(policy.save())))
+        live(schedule, SONG, rng.gauss(100, 20))
+        live(schedule, "producer/create", rng.gauss(45, 5))
+    restored.load(json.loads(json.dumps(schedule.save())))
     for kind in (SONG, "producer/create"):
-        assert looks(restored, kind, 8) == pytest.approx(looks(policy, kind, 8), abs=0.01)
+        assert polls(restored, kind, 8) == pytest.approx(polls(schedule, kind, 8), abs=0.01)
 
 
 ZEROS = [0.0] * BINS
@@ -223,26 +210,23 @@ ZEROS = [0.0] * BINS
         },
     ],
 )
-def test_a_hostile_state_is_refused_and_changes_nothing(state: Any) -> None:
-    """A saved state that is broken is a ValueError; what was learned stays."""
-    policy = Learned()
-    live(policy, SONG, 77)
-    before = policy.save()
-    with pytest.raises(ValueError, match="not the state of a polling policy"):
-        policy.load(state)
-    assert policy.save() == before
+def test_hostile_state_is_refused(state: Any) -> None:
+    """A saved state that is broken is a ValueError, and changes nothing."""
+    schedule = LearnedSchedule()
+    live(schedule, SONG, 77)
+    before = schedule.save()
+    with pytest.raises(ValueError, match="not the state of a poll schedule"):
+        schedule.load(state)
+    assert schedule.save() == before
 
 
 def test_memory_is_bounded() -> None:
     """Kinds come from model names of callers; only so many are remembered."""
-    policy = Learned()
+    schedule = LearnedSchedule()
     for number in range(MOST_KINDS * 2):
-        live(policy, f"sonic/create model-{number}" + "x" * 500, 60)
-    assert len(policy.save()["kinds"]) == MOST_KINDS
-    Learned().load(policy.save())
-
-
-# --- timings ----------------------------------------------------------------------------------------------
+        live(schedule, f"sonic/create model-{number}" + "x" * 500, 60)
+    assert len(schedule.save()["kinds"]) == MOST_KINDS
+    LearnedSchedule().load(schedule.save())
 
 
 @pytest.mark.parametrize(
@@ -261,65 +245,25 @@ def test_memory_is_bounded() -> None:
         ("", 15, 15, 900),
     ],
 )
-def test_timings_follow_from_the_declarations(
+def test_times_follow_from_the_declarations(
     kind: str, first: float, interval: float, deadline: float
 ) -> None:
     """Operation, family, song: the first that is declared wins."""
-    timing = documented(kind)
-    assert (timing.first, timing.interval, timing.deadline) == (first, interval, deadline)
+    times = documented(kind)
+    assert (times.first, times.interval, times.deadline) == (first, interval, deadline)
 
 
 @pytest.mark.parametrize(
     "values", [(-1, 15, 900), (15, 0, 900), (15, 61, 900), (15, 15, 0), (1, 1, 1, 9, 9), (1, 1, math.nan)]
 )
-def test_impossible_timings_are_refused(values: tuple[float, ...]) -> None:
-    """A timing is checked where it is made."""
-    with pytest.raises(ValueError, match="timing"):
-        Timing(*values)
+def test_impossible_times_are_refused(values: tuple[float, ...]) -> None:
+    """Times are checked where they are declared."""
+    with pytest.raises(ValueError, match="times"):
+        Polled("/task", "sonic", *values)
 
 
-@pytest.mark.parametrize("price", [0, -1, math.inf, math.nan])
-def test_impossible_prices_are_refused(price: float) -> None:
+@pytest.mark.parametrize("cost", [0, -1, math.inf, math.nan])
+def test_impossible_costs_are_refused(cost: float) -> None:
     """A poll must be worth something, and not everything."""
-    with pytest.raises(ValueError, match="price"):
-        Learned(price=price)
-
-
-# --- the plain policies -----------------------------------------------------------------------------------
-
-
-def test_plain_policies_do_what_they_say() -> None:
-    """Fixed, first then fixed, and doubling intervals, without jitter."""
-    assert looks(Fixed(20), SONG, 3) == [20, 40, 60]
-    assert looks(FirstThenFixed(45, 15), SONG, 3) == [45, 60, 75]
-    assert looks(Exponential(2, 30), SONG, 6) == [2, 6, 14, 30, 60, 90]
-
-
-@given(st.integers(), st.sampled_from(["full", "equal"]))
-def test_jitter_never_looks_twice_at_once(seed: int, jitter: Any) -> None:
-    """Jittered ages rise, by no more than the gap and a tenth."""
-    for policy in (
-        Fixed(20, draw=drawing(Random(seed))),
-        FirstThenFixed(45, 15, draw=drawing(Random(seed))),
-        Exponential(2, 30, jitter, draw=drawing(Random(seed))),
-    ):
-        ages = looks(policy, SONG, 50)
-        assert 0 < ages[0] <= 45 * 1.1
-        assert all(0 < b - a <= 33 for a, b in itertools.pairwise(ages))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Fixed(0),
-        lambda: FirstThenFixed(math.nan, 15),
-        lambda: FirstThenFixed(15, math.inf),
-        lambda: Exponential(0, 30),
-        lambda: Exponential(31, 30),
-        lambda: Exponential(2, 30, "full"),
-    ],
-)
-def test_impossible_plain_policies_are_refused(make: Any) -> None:
-    """Intervals are positive and finite, and jitter needs a source."""
-    with pytest.raises(ValueError, match=r"first|base|draw"):
-        make()
+    with pytest.raises(ValueError, match="poll_cost"):
+        LearnedSchedule(poll_cost=cost)

@@ -1,4 +1,4 @@
-"""The scheduler, in virtual time: polls come from a scripted function, nothing touches a network."""
+"""The waiter, in virtual time: polls are scripted, and no network is touched."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from scripted import Every, ScriptedClient
 
 from musicapi_async._wire import response
-from musicapi_async._wire.looks import Seen
-from musicapi_async._wire.polls import read_poll, unanswered
+from musicapi_async._wire.poll_response import PollResult, judge_poll, without_response
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.parts import Stems
@@ -29,8 +28,7 @@ from musicapi_async.errors import (
     TaskFailedError,
     TaskTimeoutError,
 )
-from musicapi_async.polling.schedule import Fixed
-from musicapi_async.polling.waiter import BODIES, TaskWaiter
+from musicapi_async.polling.waiter import MOST_UPDATES, TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 STREAM = "https://audiopipe.suno.ai/?item_id=c1"
@@ -47,15 +45,16 @@ def clip(state: str, url: str | None = None) -> dict[str, Any]:
     return {"clip_id": "c1", "state": state, "audio_url": url}
 
 
-class Service:
-    """Tasks that finish at given ages; counts the looks."""
+class Service(ScriptedClient):
+    """Tasks that finish at given ages; counts the polls."""
 
     def __init__(self, clock: Clock, *, done_after: float = 100.0, stream_after: float = 20.0) -> None:
+        super().__init__()
         self.clock = clock
         self.done_after = done_after
         self.stream_after = stream_after
         self.started: dict[str, float] = {}
-        self.looks: Counter[str] = Counter()
+        self.polls: Counter[str] = Counter()
         self.at: dict[str, list[float]] = {}
         self.answers: Callable[[TaskRef, float], tuple[int, Any] | Exception | None] = lambda ref, age: None
 
@@ -63,18 +62,18 @@ class Service:
         self.started[task_id] = self.clock.now()
         return TaskRef("sonic", task_id, kind, self.clock.time(), own=True)
 
-    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
+    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
         await asyncio.sleep(0.05)
         age = self.clock.now() - self.started[ref.task_id]
-        self.looks[ref.task_id] += 1
+        self.polls[ref.task_id] += 1
         self.at.setdefault(ref.task_id, []).append(age)
         answer = self.answers(ref, age) or self.normal(age)
         if isinstance(answer, ConnectionLostError):
-            return unanswered(answer, ref=ref)
+            return without_response(answer, ref=ref)
         if isinstance(answer, Exception):
             raise answer
         status, body = answer
-        return read_poll(
+        return judge_poll(
             response.read_response(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled
         )
 
@@ -86,30 +85,8 @@ class Service:
         return 200, {"code": 200, "data": [clip("succeeded", FILE)]}
 
 
-def polled_of(ref: TaskRef) -> Polled:
-    polled = polled_as(ref.family, ref.kind)
-    assert polled is not None
-    return polled
-
-
-def make(
-    service: Service,
-    ended: Callable[[Any, Any], None] | None = None,
-    interval: float = 15.0,
-    *,
-    reached: bool = False,
-) -> TaskWaiter:
-    draw = drawing(random.Random(1))
-    return TaskWaiter(
-        service.look,
-        Fixed(interval, draw=draw),
-        service.clock,
-        draw,
-        polled_of,
-        concurrency=8,
-        ended=ended,
-        reached=lambda: reached,
-    )
+def make(service: Service, schedule: Every | None = None) -> TaskWaiter:
+    return TaskWaiter(service, schedule or Every(15), service.clock, drawing(random.Random(1)), concurrency=8)
 
 
 class Handles:
@@ -123,8 +100,8 @@ class Handles:
         raise AssertionError("not used here")
 
 
-async def test_wait_returns_the_clips_soon_after_they_are_there() -> None:
-    """A look every 15 s notices a song of 100 s at the first look after it."""
+async def test_wait_returns_finished_clips_promptly() -> None:
+    """A poll every 15 s notices a song of 100 s at the first poll after it."""
     service = Service(Clock())
     waiter = make(service)
     update = await waiter.wait(service.ref("t"), "all", None)
@@ -133,7 +110,7 @@ async def test_wait_returns_the_clips_soon_after_they_are_there() -> None:
     assert waiter.watched == 0
 
 
-async def test_many_waiters_share_each_poll() -> None:
+async def test_waits_share_each_poll() -> None:
     """A hundred callers who wait for one task cause the polls of one."""
     service = Service(Clock())
     waiter = make(service)
@@ -143,10 +120,10 @@ async def test_many_waiters_share_each_poll() -> None:
         *(waiter.wait(ref, "all", None) for _ in range(100)), waiter.wait(alone, "all", None)
     )
     assert all(update.result is not None for update in updates)
-    assert abs(service.looks["t"] - service.looks["alone"]) <= 1
+    assert abs(service.polls["t"] - service.polls["alone"]) <= 1
 
 
-async def test_cancelling_one_waiter_leaves_the_others_alone() -> None:
+async def test_cancelled_wait_leaves_the_others_alone() -> None:
     """A cancelled caller goes; the rest get their clips; nothing stays behind."""
     service = Service(Clock())
     waiter = make(service)
@@ -160,23 +137,23 @@ async def test_cancelling_one_waiter_leaves_the_others_alone() -> None:
     assert waiter.watched == 0
 
 
-async def test_a_task_that_nobody_waits_for_is_not_polled() -> None:
-    """When the last waiter has gone, polling stops."""
+async def test_task_without_a_wait_is_not_polled() -> None:
+    """When the last wait has ended, polling stops."""
     service = Service(Clock(), done_after=1e9)
     waiter = make(service)
     caller = asyncio.create_task(waiter.wait(service.ref("t"), "all", None))
     await asyncio.sleep(40)
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
-    before = service.looks["t"]
+    before = service.polls["t"]
     await asyncio.sleep(500)
-    assert service.looks["t"] == before
+    assert service.polls["t"] == before
 
 
-async def test_until_stream_ends_with_the_first_audio_and_looks_at_the_documented_interval() -> None:
-    """Early audio is noticed although the policy would look much later."""
+async def test_until_stream_polls_at_the_documented_interval() -> None:
+    """Early audio is noticed although the schedule would poll much later."""
     service = Service(Clock(), done_after=500, stream_after=20)
-    waiter = make(service, interval=200)
+    waiter = make(service, Every(200))
     update = await waiter.wait(service.ref("t"), "stream", None)
     assert update.clips[0].stream_url == STREAM
     assert update.clips[0].final_url is None
@@ -196,7 +173,7 @@ async def test_until_first_ends_with_the_first_succeeded_clip() -> None:
     assert update.result is None
 
 
-async def test_a_timeout_says_that_the_task_goes_on_and_how_to_resume() -> None:
+async def test_timeout_says_how_to_resume() -> None:
     """The time-out carries the id and never says 'try again'."""
     service = Service(Clock(), done_after=1e9)
     with pytest.raises(TaskTimeoutError) as caught:
@@ -210,7 +187,7 @@ async def test_a_timeout_says_that_the_task_goes_on_and_how_to_resume() -> None:
     assert "try again" not in text.lower()
 
 
-async def test_the_default_deadline_is_the_familys() -> None:
+async def test_default_deadline_is_that_of_the_family() -> None:
     """Songs are waited for 900 s, stems 1800 s."""
     service = Service(Clock(), done_after=1e9)
     waiter = make(service)
@@ -220,8 +197,8 @@ async def test_the_default_deadline_is_the_familys() -> None:
         assert caught.value.elapsed == pytest.approx(seconds, abs=1)
 
 
-async def test_a_failed_task_raises_for_every_waiter_with_its_own_traceback() -> None:
-    """All waiters get an equal error, none the same object."""
+async def test_failed_task_raises_for_every_wait() -> None:
+    """All waits raise an equal error, none the same object."""
     service = Service(Clock())
     service.answers = lambda ref, age: (
         (200, {"type": "failed", "error": "moderated", "already_refunded": True}) if age > 50 else None
@@ -235,7 +212,7 @@ async def test_a_failed_task_raises_for_every_waiter_with_its_own_traceback() ->
 
 
 async def test_transient_errors_do_not_end_a_wait() -> None:
-    """A break of the network in the middle costs a few looks and no task."""
+    """A break of the network in the middle costs a few polls and no task."""
     service = Service(Clock())
     lost = ConnectionLostError("dropped", sent=True)
     service.answers = lambda ref, age: lost if 30 < age < 60 else None
@@ -243,7 +220,7 @@ async def test_transient_errors_do_not_end_a_wait() -> None:
     assert update.result is not None
 
 
-async def test_five_transient_errors_in_a_row_end_the_wait_with_the_task_id() -> None:
+async def test_five_transient_errors_in_a_row_end_the_wait() -> None:
     """A network that stays away ends the wait after more than a minute, and the id is on the error."""
     service = Service(Clock())
     service.answers = lambda ref, age: ConnectionLostError("dropped", sent=True) if age > 30 else None
@@ -253,17 +230,17 @@ async def test_five_transient_errors_in_a_row_end_the_wait_with_the_task_id() ->
     assert service.at["t"][-1] > 30 + 50
 
 
-async def test_an_authentication_error_ends_the_wait_at_once() -> None:
-    """A refused key is no matter of patience."""
+async def test_authentication_error_ends_the_wait_at_once() -> None:
+    """To wait longer does not help against a refused key."""
     service = Service(Clock())
     service.answers = lambda ref, age: (401, {"type": "unauthorized", "error": "Invalid API key"})
     with pytest.raises(AuthenticationError) as caught:
         await make(service).wait(service.ref("t"), "all", None)
-    assert service.looks["t"] == 1
+    assert service.polls["t"] == 1
     assert caught.value.task_id == "t"
 
 
-async def test_an_unexpected_exception_reaches_the_waiter() -> None:
+async def test_unexpected_exception_reaches_the_caller() -> None:
     """Even a fault of our own does not leave a caller hanging."""
     service = Service(Clock())
     service.answers = lambda ref, age: ZeroDivisionError("a fault")
@@ -271,35 +248,32 @@ async def test_an_unexpected_exception_reaches_the_waiter() -> None:
         await make(service).wait(service.ref("t"), "all", None)
 
 
-class Refusing(Fixed):
-    """A polling policy of a user, with a fault in it."""
+class Faulty(Every):
+    """A schedule of the user, with a fault in it."""
 
-    def next(self, kind: Any, age: float) -> float:
-        """Never a time."""
+    def next(self, kind: str, age: float) -> float:
+        """Raise."""
         raise ZeroDivisionError("the user's own")
 
 
-async def test_an_error_of_the_polling_policy_reaches_the_waiter() -> None:
-    """It ends the wait instead of leaving it without another look."""
+async def test_error_of_the_schedule_reaches_the_caller() -> None:
+    """It ends the wait instead of leaving it without another poll."""
     service = Service(Clock())
-    draw = drawing(random.Random(1))
-    waiter = TaskWaiter(
-        service.look, Refusing(15.0, draw=draw), service.clock, draw, polled_of, concurrency=8
-    )
+    waiter = make(service, Faulty(15))
     with pytest.raises(ZeroDivisionError, match="the user's own"):
         await waiter.wait(service.ref("t"), "all", 1000.0)
     await waiter.aclose()
 
 
-async def test_updates_show_pending_running_succeeded_once_each() -> None:
-    """Looks that show nothing new are not reported."""
+async def test_updates_come_once_for_each_state() -> None:
+    """Polls that show nothing new are not reported."""
     service = Service(Clock())
     states = [update.state async for update in make(service).updates(service.ref("t"), None)]
     assert states == ["pending", "running", "succeeded"]
 
 
-async def test_updates_can_be_left_and_taken_up_again() -> None:
-    """Breaking out leaves no slot; a new iteration goes on."""
+async def test_updates_can_be_left_and_resumed() -> None:
+    """Breaking out leaves no slot; a new iteration continues."""
     service = Service(Clock())
     waiter = make(service)
     ref = service.ref("t")
@@ -311,7 +285,7 @@ async def test_updates_can_be_left_and_taken_up_again() -> None:
 
 
 async def test_updates_end_with_an_update_for_a_failed_task() -> None:
-    """A failure is shown, not raised, to those who watch."""
+    """A failure is an update here, and is not raised."""
     service = Service(Clock())
     service.answers = lambda ref, age: (200, {"type": "failed", "error": "no"}) if age > 20 else None
     last = [update async for update in make(service).updates(service.ref("t"), None)][-1]
@@ -327,7 +301,7 @@ async def test_updates_time_out_like_a_wait() -> None:
 
 
 async def test_tasks_come_in_the_order_in_which_they_end() -> None:
-    """as_completed's engine: quick ones first, each exactly once, duplicates answered too."""
+    """The quick ones come first, each exactly once, and each of several handles of one task."""
     service = Service(Clock())
     waiter = make(service)
     tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(20)]
@@ -335,15 +309,15 @@ async def test_tasks_come_in_the_order_in_which_they_end() -> None:
     service.answers = lambda ref, age: (
         (200, {"data": [clip("succeeded", FILE)]}) if age >= ends[ref.task_id] else (202, {})
     )
-    seen = [task.task_id async for task, _ in waiter.wait_each([*tasks, tasks[3]], "all", None)]
-    assert Counter(seen) == Counter({**dict.fromkeys(ends, 1), "t3": 2})
-    order = [ends[task_id] for task_id in dict.fromkeys(seen)]
-    assert all(later > earlier - 16.6 for earlier, later in zip(order, order[1:], strict=False))
+    order = [task.task_id async for task, _ in waiter.wait_each([*tasks, tasks[3]], "all", None)]
+    assert Counter(order) == Counter({**dict.fromkeys(ends, 1), "t3": 2})
+    by_end = [ends[task_id] for task_id in dict.fromkeys(order)]
+    assert all(later > earlier - 16.6 for earlier, later in zip(by_end, by_end[1:], strict=False))
     assert waiter.watched == 0
 
 
-async def test_each_of_many_has_its_familys_deadline() -> None:
-    """Stuck tasks come with a time-out each when their time is over, and hold up nobody."""
+async def test_each_of_many_has_the_deadline_of_its_family() -> None:
+    """Stuck tasks come with a time-out each when their time is over, and delay no other."""
     service = Service(Clock())
     waiter = make(service)
     stuck: Task[Clips] = Task(service.ref("stuck"), Handles(waiter))
@@ -363,8 +337,8 @@ async def test_each_of_many_has_its_familys_deadline() -> None:
     assert [entry[2] for entry in came[1:]] == [900, 1800]
 
 
-async def test_leaving_a_wait_for_many_leaves_nothing_behind() -> None:
-    """Breaking out of the iteration forgets all slots."""
+async def test_left_wait_for_many_drops_its_slots() -> None:
+    """Breaking out of the iteration drops all slots."""
     service = Service(Clock())
     waiter = make(service)
     tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(10)]
@@ -374,11 +348,10 @@ async def test_leaving_a_wait_for_many_leaves_nothing_behind() -> None:
     assert waiter.watched == 0
 
 
-async def test_a_delivery_from_outside_ends_the_wait_once() -> None:
-    """Whichever of webhook and poll comes first wins; the other changes nothing."""
+async def test_webhook_ends_the_wait_once() -> None:
+    """The first of webhook and poll wins; the other changes nothing."""
     service = Service(Clock())
-    ended: list[str] = []
-    waiter = make(service, ended=lambda ref, update: ended.append(ref.task_id))
+    waiter = make(service)
     ref = service.ref("t")
     caller = asyncio.create_task(waiter.wait(ref, "all", None))
     await asyncio.sleep(20)
@@ -389,17 +362,17 @@ async def test_a_delivery_from_outside_ends_the_wait_once() -> None:
     assert update.result is not None
     assert update.seen_at < 25
     await asyncio.sleep(300)
-    assert ended == ["t"]
-    assert service.looks["t"] <= 2
+    assert service.ended == ["t"]
+    assert service.polls["t"] <= 2
 
 
-async def test_closing_tells_every_waiter_how_to_resume() -> None:
-    """Nobody hangs when the client closes in the middle; new waits are refused."""
+async def test_closing_ends_every_wait() -> None:
+    """No wait hangs when the client closes in the middle; each error says how to resume; new waits are refused."""
     service = Service(Clock())
     waiter = make(service)
     refs = [service.ref(f"t{n}") for n in range(5)]
     callers: list[Awaitable[Any]] = [asyncio.create_task(waiter.wait(ref, "all", None)) for ref in refs]
-    await asyncio.sleep(15.03)  # in the middle of the first looks
+    await asyncio.sleep(15.03)  # in the middle of the first polls
     await waiter.aclose()
     errors = await asyncio.gather(*callers, return_exceptions=True)
     assert all(isinstance(error, TaskError) and "client.task(" in str(error) for error in errors)
@@ -408,21 +381,21 @@ async def test_closing_tells_every_waiter_how_to_resume() -> None:
     assert waiter.watched == 0
 
 
-async def test_a_word_that_no_wait_ends_with_is_refused() -> None:
+async def test_unknown_until_is_refused() -> None:
     """A misspelt `until` is an error at once."""
     service = Service(Clock())
     with pytest.raises(RequestValidationError, match="until"):
         await make(service).wait(service.ref("t"), "done", None)  # type: ignore[arg-type]
 
 
-async def test_a_resumed_task_is_looked_at_at_once() -> None:
+async def test_resumed_task_is_polled_at_once() -> None:
     """A handle rebuilt from an id does not sleep through the first minute."""
     service = Service(Clock())
     service.started["t"] = service.clock.now() - 500
     await make(service).wait(TaskRef("sonic", "t"), "all", None)
     assert service.at["t"] == [pytest.approx(500, abs=0.2)]
-    again = TaskRef("sonic", "t", submitted_at=service.clock.time() - 500)
-    await make(service).wait(again, "all", None)
+    resumed = TaskRef("sonic", "t", submitted_at=service.clock.time() - 500)
+    await make(service).wait(resumed, "all", None)
     assert service.at["t"][-1] == pytest.approx(500, abs=1)
 
 
@@ -431,9 +404,9 @@ async def test_no_more_polls_at_once_than_allowed() -> None:
     service = Service(Clock(), done_after=0, stream_after=0)
     running = 0
     most = 0
-    plain = service.look
+    plain = service.poll
 
-    async def look(ref: TaskRef, polled: Polled) -> Seen:
+    async def poll(ref: TaskRef, polled: Polled) -> PollResult:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -442,7 +415,7 @@ async def test_no_more_polls_at_once_than_allowed() -> None:
         finally:
             running -= 1
 
-    service.look = look  # type: ignore[method-assign]
+    service.poll = poll  # type: ignore[method-assign]
     waiter = make(service)
     tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(1000)]
     done = [task async for task, _ in waiter.wait_each(tasks, "all", None)]
@@ -450,7 +423,7 @@ async def test_no_more_polls_at_once_than_allowed() -> None:
     assert most == 8
 
 
-async def test_a_short_wait_for_a_task_of_which_a_webhook_should_tell_looks_once_before_it_ends() -> None:
+async def test_short_wait_with_webhooks_polls_once_before_it_ends() -> None:
     """A lost webhook does not turn a finished song into a time-out."""
     service = Service(Clock())
     waiter = make(service)
@@ -459,11 +432,11 @@ async def test_a_short_wait_for_a_task_of_which_a_webhook_should_tell_looks_once
     waiter.expect("sonic", "t")
     update = await waiter.wait(ref, "all", 290)
     assert update.result is not None
-    assert service.looks["t"] == 1
+    assert service.polls["t"] == 1
 
 
-async def test_a_timeout_tells_of_a_service_that_does_not_answer() -> None:
-    """The text does not claim that the task is running when nobody could look."""
+async def test_timeout_names_the_failed_poll() -> None:
+    """The text does not claim that the task is running when no poll was answered."""
     service = Service(Clock())
     service.answers = lambda ref, age: ConnectionLostError("the cable is cut", sent=None)
     with pytest.raises(TaskTimeoutError, match="the last poll failed: the cable is cut"):
@@ -475,7 +448,8 @@ async def test_three_minutes_without_network_end_no_wait() -> None:
     service = Service(Clock())
     lost = ConnectionLostError("no route to host", sent=None)
     service.answers = lambda ref, age: lost if 30 < age < 210 else None
-    waiter = make(service, reached=True)
+    service.host_answers = True
+    waiter = make(service)
     update = await waiter.wait(service.ref("t"), "all", 900)
     assert update.result is not None
     assert service.at["t"][-1] < 210 + 60 + 1
@@ -493,8 +467,8 @@ def two(first: str, second: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("others", [0, BODIES + 1])
-async def test_a_timeout_names_the_clip_that_is_ready(others: int) -> None:
+@pytest.mark.parametrize("others", [0, MOST_UPDATES + 1])
+async def test_timeout_names_the_clip_that_is_ready(others: int) -> None:
     """One of two is finished: which one, how to get it now, and it stays on the handle, among many too."""
     service = Service(Clock(), done_after=1e9)
     service.answers = lambda ref, age: (200, two("succeeded", "running")) if ref.task_id == "t" else None
@@ -515,7 +489,7 @@ async def test_a_timeout_names_the_clip_that_is_ready(others: int) -> None:
     assert [clip.clip_id for clip in (await task.wait(until="first")).succeeded] == ["clip-1"]
 
 
-async def test_a_timeout_with_nothing_ready_names_no_clip() -> None:
+async def test_timeout_with_nothing_ready_names_no_clip() -> None:
     """Advice that cannot help is not given."""
     service = Service(Clock(), done_after=1e9)
     with pytest.raises(TaskTimeoutError) as caught:
@@ -524,7 +498,7 @@ async def test_a_timeout_with_nothing_ready_names_no_clip() -> None:
     assert "first" not in caught.value.hint
 
 
-async def test_the_handle_keeps_the_last_poll_result_however_a_wait_ends() -> None:
+async def test_handle_stores_the_last_update_however_a_wait_ends() -> None:
     """Cancelled, refused, or one of many that time out: `task.last` holds what the last poll showed."""
     service = Service(Clock(), done_after=1e9)
     waiter = make(service)
@@ -550,26 +524,26 @@ async def test_the_handle_keeps_the_last_poll_result_however_a_wait_ends() -> No
     assert [task.last.state for task in many if task.last is not None] == ["running"] * 3
 
 
-async def test_a_timeout_says_that_polls_were_rate_limited() -> None:
-    """A wait that saw nothing but 429 says so."""
+async def test_timeout_says_that_polls_were_rate_limited() -> None:
+    """A wait whose polls got nothing but 429 says so."""
     service = Service(Clock())
     service.answers = lambda ref, age: (429, {"type": "rate_limited", "error": "Too many requests."})
     with pytest.raises(TaskTimeoutError, match="polls are rate limited: Too many requests"):
         await make(service).wait(service.ref("t"), "all", 100)
 
 
-async def test_a_poll_held_back_by_a_refusal_of_another_says_so() -> None:
+async def test_timeout_names_the_refusal_of_another_poll() -> None:
     """The pause after a 429 holds for all: the wait whose own poll never left names the reason, too."""
     service = Service(Clock())
     service.answers = lambda ref, age: (429, {"type": "rate_limited", "error": "Too many requests."})
-    plain = service.look
+    plain = service.poll
 
-    async def look(ref: TaskRef, polled: Polled) -> Seen:
+    async def poll(ref: TaskRef, polled: Polled) -> PollResult:
         if ref.task_id == "held":
             await asyncio.sleep(1e6)
         return await plain(ref, polled)
 
-    service.look = look
+    service.poll = poll
     waiter = make(service)
     both = await asyncio.gather(
         *(waiter.wait(service.ref(name), "all", 100) for name in ("refused", "held")),

@@ -1,5 +1,5 @@
-"""The scheduler under everything at once, in virtual time: waits, streams, batches, cancels, time-outs,
-deliveries from outside, failing looks, and a client that is closed in the middle."""
+"""The waiter under everything at once, in virtual time: waits, streams, batches, cancels, time-outs,
+webhooks, failing polls, and a client that is closed in the middle."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scripted import ScriptedClient
 
-from musicapi_async._wire.looks import Seen
-from musicapi_async._wire.polls import read_payload, unanswered
+from musicapi_async._wire.poll_response import PollResult, judge_webhook, without_response
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate, Until
 from musicapi_async.clock import Clock
 from musicapi_async.errors import ConnectionLostError, MusicAPIError, TaskError, TaskTimeoutError
-from musicapi_async.polling.agenda import STALE
-from musicapi_async.polling.listeners import Slot
-from musicapi_async.polling.schedule import Learned
+from musicapi_async.polling.due_queue import STALE
+from musicapi_async.polling.schedule import LearnedSchedule
+from musicapi_async.polling.subscribers import Slot
 from musicapi_async.polling.waiter import CONCURRENCY, TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -35,32 +34,21 @@ FILE = "https://cdn1.suno.ai/c.mp3"
 STREAM = "https://audiopipe.suno.ai/?item_id=c"
 
 
-def polled_of(ref: TaskRef) -> Polled:
-    polled = polled_as(ref.family, ref.kind)
-    assert polled is not None
-    return polled
-
-
-class World:
+class World(ScriptedClient):
     """A service with scripted tasks, one waiter, and the callers that wait with it."""
 
     def __init__(self, seed: int) -> None:
+        super().__init__()
         self.rng = random.Random(seed)
         self.clock = Clock()
-        self.waiter = TaskWaiter(
-            self.look,
-            Learned(draw=drawing(self.rng)),
-            self.clock,
-            drawing(self.rng),
-            polled_of,
-            ended=self.ended,
-        )
+        schedule = LearnedSchedule(draw=drawing(self.rng))
+        self.waiter = TaskWaiter(self, schedule, self.clock, drawing(self.rng))
         self.refs: list[TaskRef] = []
         self.ends: dict[str, tuple[float, Fate]] = {}
         self.trouble = 0.0
         self.callers: list[tuple[asyncio.Task[None], set[str]]] = []
-        self.looking = 0
-        self.most_looking = 0
+        self.polls_now = 0
+        self.most_polls = 0
 
     def submit(self, duration: float, fate: Fate, own: bool = True) -> TaskRef:
         name = f"t{len(self.refs)}"
@@ -77,23 +65,24 @@ class World:
             state, url = ("succeeded", FILE) if fate == "succeeds" else ("failed", "")
         return {"code": 200, "data": [{"clip_id": "c", "state": state, "audio_url": url}]}
 
-    async def look(self, ref: TaskRef, polled: Polled) -> Seen:
-        self.looking += 1
-        self.most_looking = max(self.most_looking, self.looking)
+    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+        self.polls_now += 1
+        self.most_polls = max(self.most_polls, self.polls_now)
         try:
             await asyncio.sleep(self.rng.uniform(0.01, 2.0))
             if self.rng.random() < self.trouble:
-                return unanswered(ConnectionLostError("gone", sent=True), ref=ref)
-            return read_payload(self.body(ref.task_id), ref=ref, polled=polled)
+                return without_response(ConnectionLostError("gone", sent=True), ref=ref)
+            return judge_webhook(self.body(ref.task_id), ref=ref, polled=polled)
         finally:
-            self.looking -= 1
+            self.polls_now -= 1
 
-    def ended(self, ref: TaskRef, update: TaskUpdate) -> None:
-        assert update.is_terminal
-        self.check(ref, update)
+    def polling_ended(self, ref: TaskRef, update: TaskUpdate | None) -> None:
+        super().polling_ended(ref, update)
+        if update is not None:
+            self.check(ref, update)
 
     def deliver(self, name: str) -> None:
-        """A webhook that tells how the task stands; one that tells of an end that nobody has seen yet."""
+        """Send a webhook with the state of a task, or with an end that no poll has found yet."""
         end, fate = self.ends[name]
         self.ends[name] = (min(end, self.clock.now()), fate)
         self.waiter.deliver("sonic", name, self.body(name))
@@ -104,7 +93,7 @@ class World:
         self.callers.append((asyncio.get_running_loop().create_task(caller), names))
 
     def check(self, ref: TaskRef, outcome: TaskUpdate | Exception, until: Until = "all") -> None:
-        """What a caller was told must be true now."""
+        """Check that the outcome of a wait is true now."""
         if isinstance(outcome, Exception):
             assert isinstance(outcome, MusicAPIError)
             assert ref.task_id in str(outcome)
@@ -139,23 +128,23 @@ class World:
 
     async def wait_each(self, refs: list[TaskRef], timeout: float | None, enough: int) -> None:
         tasks: list[Task[Any]] = [Task(ref, None) for ref in refs]  # type: ignore[arg-type]
-        left = Counter(map(id, tasks))
+        remaining = Counter(map(id, tasks))
         waiting = self.waiter.wait_each(tasks, "all", timeout)
         try:
             async for task, outcome in waiting:
-                left[id(task)] -= 1
-                assert left[id(task)] == 0, "each task comes once"
+                remaining[id(task)] -= 1
+                assert remaining[id(task)] == 0, "each task comes once"
                 if not isinstance(outcome, TaskTimeoutError):
                     self.check(task.ref, outcome)
-                if sum(left.values()) <= len(tasks) - enough:
+                if sum(remaining.values()) <= len(tasks) - enough:
                     return
-            assert not any(left.values())
+            assert not any(remaining.values())
         except TaskError as error:
             assert "closed" in str(error)
         finally:
             await waiting.aclose()
 
-    # --- what must always hold -----------------------------------------------------------------------------
+    # --- invariants -----------------------------------------------------------------------------
 
     def verify(self) -> None:
         for caller, _ in self.callers:
@@ -166,20 +155,20 @@ class World:
         for _, names in self.callers:
             wanted |= names
         assert self.waiter.watched <= len(wanted)
-        assert self.most_looking <= CONCURRENCY
+        assert self.most_polls <= CONCURRENCY
 
     async def finish(self) -> None:
         """Every caller is answered within the default deadline of a wait; closing leaves nothing behind."""
         await asyncio.sleep(2000)
         self.verify()
-        assert not self.callers, "somebody still waits"
+        assert not self.callers, "a wait remains"
         await self.close()
 
     async def close(self) -> None:
         await self.waiter.aclose()
         if self.callers:
             _, late = await asyncio.wait([caller for caller, _ in self.callers], timeout=1)
-            assert not late, "closing answers everybody"
+            assert not late, "closing ends every wait"
         self.verify()
         assert self.waiter.watched == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -309,13 +298,13 @@ async def crowd(count: int) -> None:
                 caller.cancel()
             world.deliver(rng.choice(world.refs).task_id)
     world.verify()
-    agenda = world.waiter._agenda  # type: ignore[reportPrivateUsage]
-    assert len(agenda) <= 2 * world.waiter.watched + STALE
+    queue = world.waiter._queue  # type: ignore[reportPrivateUsage]
+    assert len(queue) <= 2 * world.waiter.watched + STALE
     await world.finish()
 
 
 def test_twenty_thousand_tasks_leave_nothing_behind() -> None:
-    """With cancels, time-outs, failing looks and deliveries: everybody is answered once, nothing is left."""
+    """With cancels, time-outs, failing polls and webhooks: each wait ends once, and nothing remains."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(crowd(20_000))
     gc.collect()

@@ -8,7 +8,7 @@ from musicapi_async import MusicAPI
 from musicapi_async.sandbox import Sandbox
 
 
-async def test_the_client_speaks_to_the_sandbox(musicapi_client: MusicAPI, musicapi_sandbox: Sandbox) -> None:
+async def test_client_calls_the_sandbox(musicapi_client: MusicAPI, musicapi_sandbox: Sandbox) -> None:
     """Both fixtures belong together."""
     task = await musicapi_client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla")
     assert (await task.wait()).status == "succeeded"

@@ -23,7 +23,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})])
-async def test_a_week_of_timers_is_exact(anyio_backend: object) -> None:
+async def test_week_of_timers_is_exact(anyio_backend: object) -> None:
     """As a backend of anyio's pytest plugin the loop sleeps a week at once, to the exact second."""
     begun = asyncio.get_running_loop().time()
     for _ in range(7):
@@ -31,7 +31,7 @@ async def test_a_week_of_timers_is_exact(anyio_backend: object) -> None:
     assert asyncio.get_running_loop().time() - begun == 7 * 86_400
 
 
-def test_anyio_run_takes_it_as_loop_factory() -> None:
+def test_anyio_runs_on_it() -> None:
     """`anyio.run` accepts the loop, and anyio's deadlines fire at their virtual time."""
 
     async def main() -> float:
@@ -43,7 +43,7 @@ def test_anyio_run_takes_it_as_loop_factory() -> None:
 
 
 def test_timers_fire_in_their_order() -> None:
-    """Tasks wake in the order of their due times, whatever the order of their creation."""
+    """Tasks wake in the order of their due times, in any order of creation."""
 
     async def main() -> list[tuple[float, float]]:
         woken: list[tuple[float, float]] = []
@@ -58,7 +58,7 @@ def test_timers_fire_in_their_order() -> None:
     assert run(main()) == [(s, pytest.approx(s)) for s in (1e-9, 0.25, 5.0, 7.5, 3600.0)]
 
 
-def test_a_faster_clock_takes_less_virtual_time() -> None:
+def test_faster_clock_takes_less_virtual_time() -> None:
     """A clock at speed 60 sleeps a minute of its own in a second of the loop."""
 
     async def main() -> tuple[float, float]:
@@ -95,7 +95,7 @@ def test_real_sockets_answer_before_time_jumps() -> None:
 
 
 @pytest.mark.parametrize("pool", ["anyio", "asyncio"])
-def test_time_stands_still_while_a_thread_works(pool: str) -> None:
+def test_no_time_passes_while_a_thread_works(pool: str) -> None:
     """A job in a worker thread ends before a long timer, though the timer takes no real time."""
 
     async def main() -> list[str]:
@@ -119,13 +119,13 @@ def test_time_stands_still_while_a_thread_works(pool: str) -> None:
 
 
 @pytest.mark.parametrize("wait", [asyncio.Event().wait, partial(asyncio.sleep, math.inf)])
-def test_a_deadlock_is_an_error(wait: Any) -> None:
+def test_deadlock_is_an_error(wait: Any) -> None:
     """When nothing can ever wake a task the loop says so instead of hanging."""
     with pytest.raises(DeadlockError, match="nothing can wake"):
         run(wait())
 
 
-def test_a_second_loop_can_go_on_where_the_first_ended() -> None:
+def test_second_loop_continues_where_the_first_ended() -> None:
     """`start` sets the clock of a new loop."""
     with asyncio.Runner(loop_factory=partial(VirtualTimeLoop, 1234.5)) as runner:
         runner.run(asyncio.sleep(1))

@@ -88,3 +88,23 @@ async def test_loss_after_sending_is_unknown_and_before_it_is_free() -> None:
         async with paid_call(ConnectFailedError("no", sent=False), max_retries=0) as paid:
             await paid.send()
     assert caught.value.not_charged
+
+
+class HeldSlot:
+    """A `Slot` whose request may never leave."""
+
+    async def departing(self) -> None:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+
+
+async def test_call_that_waits_for_the_rate_is_not_sent() -> None:
+    """With its connection open, a request that still waits for the rate costs nothing."""
+    paid = paid_call()
+    await paid.begin(HeldSlot())
+    leaving = asyncio.ensure_future(paid.leaving())
+    await asyncio.sleep(0)
+    assert not paid.sent
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert not paid.sent

@@ -41,7 +41,7 @@ def hooks(url: str | None = LONELY, **options: Any) -> Webhooks:
 
 
 def address(job_key: str | None, quoted: str = "", secret: str = SECRET, url: str = LONELY) -> str:
-    """The address with a job key and its proof, made without the help of the code under test."""
+    """Return the URL with a job key and its proof, made without the help of the code under test."""
     key = job_key or ""
     proof = hmac.new(secret.encode(), f"job_key:{key}".encode(), hashlib.sha256).hexdigest()
     return f"{url}?job_key={quoted or key}&job_proof={proof}"
@@ -52,7 +52,7 @@ def about(name: str, task_id: str) -> tuple[bytes, dict[str, str]]:
     return deliver({**example(f"webhook-sonic-{name}"), "task_id": task_id}, event_id=f"{name} {task_id}")
 
 
-async def test_a_create_orders_a_webhook_and_the_delivery_finishes_the_wait() -> None:
+async def test_webhook_finishes_the_wait() -> None:
     """Address with job key, and secret, go out; the result comes in without a single poll."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
         task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
@@ -75,8 +75,8 @@ async def test_a_create_orders_a_webhook_and_the_delivery_finishes_the_wait() ->
         assert not sandbox.journal.polls
 
 
-async def test_a_delivery_that_comes_twice_or_again_under_another_id_changes_nothing() -> None:
-    """The id and the signature both tell a delivery; a replay has one of them."""
+async def test_repeated_delivery_changes_nothing() -> None:
+    """The id and the signature both identify a delivery; a replay has one of them."""
     told: list[Event] = []
     inbox = Inbox(hooks(), told.append)
     raw, headers = deliver(example("webhook-sonic-completed"))
@@ -102,7 +102,7 @@ async def test_the_memory_of_deliveries_is_bounded() -> None:
     assert len(told) == 31
 
 
-async def test_a_delivery_whose_handling_failed_may_come_again() -> None:
+async def test_failed_handling_lets_the_delivery_repeat() -> None:
     """If the store could not be written, the error goes out, and the repetition is no duplicate."""
     failing = [True]
 
@@ -122,7 +122,7 @@ async def test_a_delivery_whose_handling_failed_may_come_again() -> None:
     assert len(told) == 1
 
 
-async def test_copies_that_arrive_at_once_are_told_once() -> None:
+async def test_copies_at_once_are_handled_once() -> None:
     """While the first is being written down, the others are duplicates already."""
     writing = asyncio.Event()
 
@@ -139,7 +139,7 @@ async def test_copies_that_arrive_at_once_are_told_once() -> None:
     assert len(told) == 1
 
 
-async def test_a_delivery_whose_handling_was_cut_off_may_come_again() -> None:
+async def test_cancelled_handling_lets_the_delivery_repeat() -> None:
     """The connection closed while it was being written down: the repetition is no duplicate."""
     held = [asyncio.Event()]
 
@@ -159,7 +159,7 @@ async def test_a_delivery_whose_handling_was_cut_off_may_come_again() -> None:
     assert len(told) == 1
 
 
-async def test_a_failed_generation_raises_from_the_wait_with_its_refund() -> None:
+async def test_failed_generation_raises_with_its_refund() -> None:
     """`song.failed` ends the wait as a failed poll would."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
         task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
@@ -173,7 +173,7 @@ async def test_a_failed_generation_raises_from_the_wait_with_its_refund() -> Non
 @pytest.mark.parametrize(
     "rest", [{}, {"code": 500, "data": []}, {"type": "not_ready"}, {"message": "success"}]
 )
-async def test_song_failed_ends_the_wait_whatever_the_body_holds(rest: dict[str, Any]) -> None:
+async def test_song_failed_ends_the_wait_with_any_body(rest: dict[str, Any]) -> None:
     """Neither `type` nor anything else is needed: the wait ends at once, before it and for one that starts later."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
         for early in (True, False):
@@ -189,8 +189,8 @@ async def test_song_failed_ends_the_wait_whatever_the_body_holds(rest: dict[str,
         assert not sandbox.journal.polls
 
 
-async def test_what_must_not_be_believed_finishes_nothing() -> None:
-    """A wrong signature raises, and the task goes on."""
+async def test_unverified_delivery_finishes_nothing() -> None:
+    """A wrong signature raises, and the task continues."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
         task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
         raw, headers = about("completed", task.task_id)
@@ -199,8 +199,8 @@ async def test_what_must_not_be_believed_finishes_nothing() -> None:
         assert (await task.refresh()).state == "pending"
 
 
-async def test_an_ambiguous_submit_is_found_again_by_its_job_key() -> None:
-    """The answer to a create is lost; the webhook's address tells which task it made."""
+async def test_ambiguous_submit_is_recovered_by_its_job_key() -> None:
+    """The response to a create is lost; the webhook's URL names the task that it made."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
         with pytest.raises(OutcomeUnknownError) as caught:
@@ -220,7 +220,7 @@ async def test_an_ambiguous_submit_is_found_again_by_its_job_key() -> None:
         assert client.webhooks.task_of("another") is None
 
 
-async def test_a_task_of_the_older_family_word_is_told_as_well() -> None:
+async def test_task_of_suno_is_delivered_too() -> None:
     """Platform 'suno' means a task of `client.suno` as it means one of `client.sonic`."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
         task = await client.suno.create_music(mv="sonic-v6", gpt_description_prompt="rain")
@@ -231,7 +231,7 @@ async def test_a_task_of_the_older_family_word_is_told_as_well() -> None:
         assert len(await waiting) == 2
 
 
-async def test_an_event_of_an_unknown_platform_is_handed_back_and_nothing_breaks() -> None:
+async def test_unknown_platform_is_returned() -> None:
     """New words are the caller's to read."""
     client = MusicAPI("key", webhooks=hooks())
     raw, headers = deliver({"platform": "futura", "event": "song.remixed", "task_id": "t"})
@@ -240,7 +240,7 @@ async def test_an_event_of_an_unknown_platform_is_handed_back_and_nothing_breaks
     await client.aclose()
 
 
-async def test_views_share_the_inbox_and_a_client_without_webhooks_says_what_to_pass() -> None:
+async def test_client_views_share_the_inbox() -> None:
     """`with_options` keeps the same memory of deliveries."""
     client = MusicAPI("key", webhooks=hooks())
     assert client.with_options(max_retries=0).webhooks is client.webhooks
@@ -250,7 +250,7 @@ async def test_views_share_the_inbox_and_a_client_without_webhooks_says_what_to_
         await plain.webhooks.handle(headers, raw)
 
 
-def test_requests_that_name_their_own_address_keep_it_and_empty_means_none() -> None:
+def test_own_url_of_a_request_is_unchanged() -> None:
     """Only what is left out is filled in; requests without the fields are left alone."""
     settings = Webhooks(URL, [SECRET, "old"])
     plain = settings.order(CreateMusic(mv="sonic-v6", gpt_description_prompt="x"))
@@ -264,7 +264,7 @@ def test_requests_that_name_their_own_address_keep_it_and_empty_means_none() -> 
     assert receiving.order(left) is left
 
 
-def test_every_operation_that_can_be_told_of_is_told_of() -> None:
+def test_every_operation_with_webhooks_orders_one() -> None:
     """Address with job key and secret, on each path that the contract says takes them, and on no other."""
     hooked: set[str] = set()
     for operation in (one for family in FAMILIES.values() for one in family.operations().values()):
@@ -282,7 +282,7 @@ def test_every_operation_that_can_be_told_of_is_told_of() -> None:
     }
 
 
-def test_the_job_key_goes_into_the_address_with_its_proof() -> None:
+def test_job_key_goes_into_the_url_with_its_proof() -> None:
     """An existing query is kept."""
     made = Webhooks(URL + "?a=1", SECRET).url_for("k&=#")
     assert made.startswith(f"{URL}?a=1&job_key=k%26%3D%23&job_proof=")
@@ -290,7 +290,7 @@ def test_the_job_key_goes_into_the_address_with_its_proof() -> None:
     assert Webhooks(URL, SECRET).url_for(None) == URL
 
 
-async def test_a_job_key_without_room_in_the_address_is_refused_before_sending() -> None:
+async def test_too_long_job_key_is_refused_before_sending() -> None:
     """1,024 characters with the proof pass, one more does not; no key is dropped silently."""
     room = 1024 - len(address("", url=LONELY))
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
@@ -314,8 +314,8 @@ async def test_a_job_key_without_room_in_the_address_is_refused_before_sending()
         address("k").upper(),
     ],
 )  # fmt: skip
-async def test_an_address_without_the_proof_of_its_key_settles_no_job(url: str) -> None:
-    """The body is believed, since it is signed; what the address says is not, whoever wrote it."""
+async def test_url_without_proof_settles_no_job(url: str) -> None:
+    """The body is believed, since it is signed; a job key in the URL is not."""
     adopted: list[str] = []
 
     async def adopt(job_key: str, ref: Any) -> None:
@@ -329,7 +329,7 @@ async def test_an_address_without_the_proof_of_its_key_settles_no_job(url: str) 
     assert inbox.task_of("k") is None
 
 
-async def test_a_proof_of_a_secret_that_is_being_replaced_counts() -> None:
+async def test_proof_of_a_replaced_secret_counts() -> None:
     """Every configured secret is tried, as for the body."""
     inbox = Inbox(hooks_of("a new secret, long enough", SECRET), lambda event: None)
     raw, headers = deliver(example("webhook-sonic-completed"))
@@ -337,8 +337,8 @@ async def test_a_proof_of_a_secret_that_is_being_replaced_counts() -> None:
     assert inbox.task_of("k") is not None
 
 
-async def test_a_task_that_two_jobs_claim_is_of_neither() -> None:
-    """The signature does not cover the address: a copy at another job's address must not win by coming first."""
+async def test_task_that_two_jobs_claim_is_of_neither() -> None:
+    """The signature does not cover the URL: a copy at another job's URL must not win by coming first."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), rate_limit=None) as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.reset_after, times=2)
         for key in ("a", "b"):
@@ -363,8 +363,8 @@ async def test_a_task_that_two_jobs_claim_is_of_neither() -> None:
         assert len(sandbox.journal.creates) == 2
 
 
-async def test_a_task_that_an_answer_named_is_not_taken_by_a_webhook() -> None:
-    """Its job keeps it, whatever address a copy of its webhook is sent to; the other job stays undecided."""
+async def test_task_named_by_a_response_is_not_taken() -> None:
+    """It stays with its job, at any URL of a copy of its webhook; the other job stays undecided."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), rate_limit=None) as client:
         song = {"mv": "sonic-v6", "prompt": "[Verse]\nla"}
         task = await client.with_options(job_key="a").sonic.create_music(**song)
@@ -400,7 +400,7 @@ async def test_deliveries_are_remembered_for_a_day() -> None:
         ("?job_key=%ff", "\ufffd"),
     ],
 )  # fmt: skip
-def test_the_job_key_is_read_from_any_address_without_raising(url: str, key: str | None) -> None:
+def test_job_key_is_read_from_any_url(url: str, key: str | None) -> None:
     """Whatever was called: one key, or none."""
     assert job_key_of(url) == key
 
@@ -410,7 +410,7 @@ def test_the_job_key_is_read_from_any_address_without_raising(url: str, key: str
     ["http://example.com/hooks", "ftp://example.com", "example.com", "", "https://", "https://a.example/#b",
      "https://[bad", "https://a.example/" + "x" * 1024, "https://a.example/b c", "https://a.example/b\n"],
 )  # fmt: skip
-def test_an_address_that_the_service_would_not_call_is_refused_at_once(url: str) -> None:
+def test_url_that_the_service_would_not_call_is_refused(url: str) -> None:
     """Https, not too long, no fragment; http only to this machine."""
     with pytest.raises(RequestValidationError, match="https"):
         Webhooks(url, SECRET)
@@ -434,12 +434,12 @@ def test_a_secret_that_cannot_sign_is_refused_at_once(secret: Any) -> None:
 
 @pytest.mark.parametrize("secret", ["", [], [""], ["a", ""], ()])
 def test_webhooks_without_a_secret_are_refused(secret: Any) -> None:
-    """Without one the service signs with its own, which nobody can check."""
+    """Without one the service signs with its own, which cannot be checked."""
     with pytest.raises(RequestValidationError, match="secret"):
         Webhooks(URL, secret)
 
 
-def test_no_text_shows_the_secret() -> None:
+def test_no_text_contains_the_secret() -> None:
     """Neither the settings nor a request with them."""
     settings = Webhooks(URL, "hush-hush-hush-hush")
     request = settings.order(CreateMusic(mv="sonic-v6", gpt_description_prompt="x"))

@@ -45,7 +45,7 @@ def test_no_problem_repeats_what_an_error_says(kind: type[MusicAPIError]) -> Non
     assert problem.headers["Content-Type"] == "application/problem+json"
 
 
-def test_who_can_mend_it_decides_the_status() -> None:
+def test_status_says_whose_fault_it_is() -> None:
     """The visitor's fault is 4xx; a wrong key or an empty balance is not the visitor's business."""
     expected = {
         "AuthenticationError": 500,
@@ -66,7 +66,7 @@ def test_who_can_mend_it_decides_the_status() -> None:
     assert problem_of(KeyboardInterrupt()).status == 500
 
 
-def test_fields_and_limits_of_the_visitors_request_are_named_and_values_are_not() -> None:
+def test_fields_and_limits_are_named_and_values_are_not() -> None:
     """All broken fields; but not those that the operator sets."""
     found = [Violation("title", "text of at most 80 characters", HUSH), Violation("mv", "needed", "")]
     problem = problem_of(RequestValidationError(HUSH, field="title", limit="x", violations=found))
@@ -89,7 +89,7 @@ def test_retry_after_is_passed_on_within_bounds(wait: float | None, header: str 
     assert problem.headers.get("Retry-After") == header
 
 
-def test_a_failed_generation_is_told_without_its_reason() -> None:
+def test_failed_generation_gives_no_reason() -> None:
     """The reason may quote anything; it is in the log."""
     problem = problem_of(TaskFailedError(HUSH, refunded=True, task_id="t", family="sonic"))
     assert problem.code == "generation_failed"

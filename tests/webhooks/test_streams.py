@@ -61,7 +61,7 @@ async def read(source: Source, last: str | None = None) -> list[str]:
     return [line for line in b"".join(chunks).decode().split("\n") if line]
 
 
-async def test_each_change_is_one_event_and_silence_is_kept_alive() -> None:
+async def test_each_change_is_one_event_and_silence_a_comment() -> None:
     """Retry hint, updates with ids, a comment every 15 s, then the end."""
     lines = await read(Source(PENDING, 40.0, RUNNING, RUNNING, 1.0, DONE))
     assert lines[0] == "retry: 2000"
@@ -73,8 +73,8 @@ async def test_each_change_is_one_event_and_silence_is_kept_alive() -> None:
     assert [has_ended(mark) for mark in ids] == [False, False, True]
 
 
-async def test_what_the_browser_has_seen_is_not_sent_again() -> None:
-    """The id tells the state, so a new process knows it too."""
+async def test_events_of_the_browser_are_not_repeated() -> None:
+    """The id names the state, so a new process knows it too."""
     lines = await read(Source(RUNNING, DONE), mark_of(RUNNING))
     assert len([line for line in lines if line.startswith("data: ")]) == 1
     assert has_ended(mark_of(DONE))
@@ -82,8 +82,8 @@ async def test_what_the_browser_has_seen_is_not_sent_again() -> None:
     assert not has_ended("")
 
 
-async def test_a_browser_that_comes_back_is_never_shown_an_older_state() -> None:
-    """After a restart nobody has looked yet: the made-up first state is not told to one that has seen more."""
+async def test_reconnected_browser_gets_no_older_state() -> None:
+    """Before the first poll after a restart, the made-up first state is not sent to a browser that has more."""
     looked = TaskUpdate("running", clips=clips("running"), raw={"code": 200})
     data = [line for line in await read(Source(PENDING, looked, DONE), mark_of(RUNNING)) if "data: " in line]
     assert [json.loads(line[6:])["state"] for line in data] == ["succeeded"]
@@ -93,8 +93,8 @@ async def test_a_browser_that_comes_back_is_never_shown_an_older_state() -> None
     assert [json.loads(line[6:])["state"] for line in data] == ["running", "succeeded"]
 
 
-async def test_an_error_of_the_watching_is_one_last_problem_without_its_text() -> None:
-    """Nothing of the error's text; a time-out only closes, so that the browser goes on watching."""
+async def test_error_of_a_stream_is_one_last_problem() -> None:
+    """Nothing of the error's text; a time-out only closes, so that the browser reconnects."""
     lines = await read(Source(PENDING, AuthenticationError("hush", status=401)))
     assert lines[-3] == "event: problem"
     assert has_ended(lines[-2].removeprefix("id: "))
@@ -106,7 +106,7 @@ async def test_an_error_of_the_watching_is_one_last_problem_without_its_text() -
     assert "problem" not in "".join(lines)
 
 
-async def test_leaving_a_stream_stops_the_watching_at_once() -> None:
+async def test_left_stream_ends_the_polling_at_once() -> None:
     """By closing between events, in the middle of a silence, and by cancelling."""
     before = asyncio.all_tasks()
     source = Source(PENDING, 100.0, DONE)
@@ -138,8 +138,8 @@ def test_text_of_songs_cannot_forge_an_event() -> None:
     assert sent.endswith(b"\n\n")
 
 
-def test_a_voice_tells_its_persona_and_a_failure_its_problem() -> None:
-    """What a browser needs of results that are no clips."""
+def test_voice_has_its_persona_and_failure_its_problem() -> None:
+    """Results without clips have their own fields."""
     voice = Voice("p1", "Name")
     assert update_fields(TaskUpdate("succeeded", result=voice))["persona_id"] == "p1"
     failed = TaskUpdate("failed", error=TaskFailedError("hush", task_id="t", family="sonic"))

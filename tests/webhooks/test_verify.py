@@ -106,7 +106,7 @@ def test_no_changed_byte_of_body_signature_or_time_is_accepted(flip: int) -> Non
         "1" * 10_000_000, "sha256=" + "a" * 10_000_000,
     ],
 )  # fmt: skip
-def test_a_malformed_header_is_refused(name: str, value: str) -> None:
+def test_malformed_header_is_refused(name: str, value: str) -> None:
     """Missing parts, other alphabets, signs, white space and ten megabytes: one error, at once."""
     raw, headers = deliver(FAILED)
     with pytest.raises(WebhookVerificationError) as caught:
@@ -115,7 +115,7 @@ def test_a_malformed_header_is_refused(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["X-Webhook-Signature", "X-Webhook-Timestamp"])
-def test_a_missing_or_doubled_header_is_refused(name: str) -> None:
+def test_missing_or_doubled_header_is_refused(name: str) -> None:
     """Without it, with it twice in one mapping (by case), or twice in a multi-mapping, even when equal."""
     raw, headers = deliver(FAILED)
     others = {key: value for key, value in headers.items() if key != name}
@@ -131,8 +131,8 @@ def test_a_missing_or_doubled_header_is_refused(name: str) -> None:
             verify(raw, case, SECRET, now=NOW)
 
 
-def test_a_huge_or_doubled_id_is_refused_and_a_missing_one_is_not() -> None:
-    """The id is only needed to tell deliveries apart; without one the payload does."""
+def test_huge_or_doubled_id_is_refused_and_a_missing_one_is_not() -> None:
+    """The id only distinguishes deliveries; without one the payload does."""
     raw, headers = deliver(FAILED)
     for bad in ({**headers, "X-Webhook-Id": "x" * 201}, [*headers.items(), ("x-webhook-id", "other")]):
         with pytest.raises(WebhookVerificationError):
@@ -153,7 +153,7 @@ def test_a_huge_or_doubled_id_is_refused_and_a_missing_one_is_not() -> None:
         b" " * 10_000_000,
     ],
 )  # fmt: skip
-def test_a_signed_body_that_is_no_json_object_is_refused(body: bytes) -> None:
+def test_signed_body_that_is_no_json_object_is_refused(body: bytes) -> None:
     """Empty, huge, no text, other JSON, no JSON, words that JSON has not: one error."""
     raw, headers = deliver(body)
     with pytest.raises(WebhookVerificationError):
@@ -162,7 +162,7 @@ def test_a_signed_body_that_is_no_json_object_is_refused(body: bytes) -> None:
         parse(raw)
 
 
-def test_a_signed_body_that_is_not_quite_json_is_believed() -> None:
+def test_signed_body_that_is_not_quite_json_is_read() -> None:
     """The signature is over the bytes as they came; a cut emoji or a stray byte is no forgery."""
     body = (
         b'{"event":"song.completed","platform":"suno","task_id":"t-1","data":[{"clip_id":"c-1","state":"succeeded",'
@@ -198,7 +198,7 @@ def test_the_time_of_signing_may_be_300_seconds_away(away: int) -> None:
 
 
 @pytest.mark.parametrize("now", [float("nan"), float("inf"), -float("inf")])
-def test_a_clock_that_is_no_number_accepts_nothing(now: float) -> None:
+def test_clock_that_is_no_number_accepts_nothing(now: float) -> None:
     """A broken clock must not open the window for ever."""
     with pytest.raises(WebhookVerificationError):
         verify(*deliver(FAILED), SECRET, now=now)
@@ -217,7 +217,7 @@ def test_several_secrets_are_accepted_while_one_is_replaced() -> None:
             verify(raw, headers, secrets, now=NOW)
 
 
-def test_body_and_headers_may_change_places_and_headers_come_in_any_form() -> None:
+def test_body_and_headers_may_change_places() -> None:
     """A mapping in any case, a multi-mapping, pairs, pairs of bytes as ASGI has them; hex in either case."""
     raw, headers = deliver(FAILED)
     loud = {key.upper(): value for key, value in headers.items()}
@@ -244,7 +244,7 @@ def test_arguments_of_another_type_are_refused_with_the_same_error(wrong: Any) -
         verify(wrong, headers, SECRET, now=NOW)
 
 
-def test_the_older_header_counts_only_when_it_is_asked_for() -> None:
+def test_older_header_counts_only_when_requested() -> None:
     """`X-Signature` over the body alone, with or without its prefix."""
     raw, _ = deliver(FAILED)
     headers = {"X-Signature": sign_body(SECRET, raw)}
@@ -269,16 +269,16 @@ def test_the_older_header_counts_only_when_it_is_asked_for() -> None:
         ({"platform": "suno", "data": [1, None, {"clip_id": 3}]}, "song.failed", "sonic", "running"),
     ],
 )
-def test_unknown_events_and_odd_payloads_are_handed_on(
+def test_unknown_events_and_odd_payloads_are_read(
     body: dict[str, Any], event: str, family: str, state: str
 ) -> None:
-    """What is signed is never refused for its shape: it reads as a task that goes on, and keeps its body."""
+    """A signed body is never refused for its shape: it reads as an unfinished task, with its body."""
     read = verify(*deliver(body), SECRET, now=NOW)
     assert (read.event, read.family, read.update.state) == (event, family, state)
     assert read.raw == body
 
 
-def test_the_error_tells_what_is_wrong_and_no_secret() -> None:
+def test_error_names_the_fault_and_no_secret() -> None:
     """The text helps the operator, never an attacker; it pickles."""
     raw, headers = deliver(FAILED, secret="other")
     with pytest.raises(WebhookVerificationError) as caught:
@@ -302,9 +302,7 @@ def test_the_comparison_takes_the_same_time_wherever_it_fails() -> None:
 
 
 @given(raw=st.binary(max_size=200), at=st.integers(0, 2**33), secret=st.text(min_size=1))
-def test_what_was_signed_passes_the_check_and_only_json_objects_get_through(
-    raw: bytes, at: int, secret: str
-) -> None:
+def test_only_signed_json_objects_pass(raw: bytes, at: int, secret: str) -> None:
     """Any bytes, any secret: either an event or the one error about the body, never about the signature."""
     headers = {"X-Webhook-Timestamp": str(at), "X-Webhook-Signature": sign(secret, at, raw)}
     with suppress(WebhookVerificationError):
@@ -330,9 +328,7 @@ VALUES = st.one_of(st.text(), st.binary(), st.none(), st.integers(), st.just(f"s
     secrets=st.one_of(st.text(), st.binary(), st.lists(st.one_of(st.text(), st.none()))),
     scheme=st.sampled_from(["X-Webhook-Signature", "X-Signature"]),
 )
-def test_whatever_is_thrown_at_it_only_the_one_error_comes_out(
-    raw: Any, headers: Any, secrets: Any, scheme: Any
-) -> None:
+def test_any_input_raises_one_error_only(raw: Any, headers: Any, secrets: Any, scheme: Any) -> None:
     """Any types in any place: nothing is accepted, nothing else is raised."""
     with pytest.raises(WebhookVerificationError):
         verify(raw, headers, secrets, now=0, scheme=scheme)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from musicapi_async._wire import codec, polls, response
+from musicapi_async._wire import codec, poll_response, poll_rules, response
 from musicapi_async.api.families import FAMILIES, polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.errors import MusicAPIError
@@ -191,33 +191,33 @@ def test_a_mangled_poll_is_judged_and_never_done_by_mistake(
     polled = polled_as(family, kind)
     assert polled is not None
     body = decoded(raw)
-    seen = polls.read_poll(
+    result = poll_response.judge_poll(
         response.read_response(status, CIMultiDict({"Retry-After": "3"}), raw),
         ref=TaskRef(family, "t", kind),
         polled=polled,
     )
-    if seen.update is not None:
-        assert seen.update.raw == body
-        assert seen.update.fingerprint()
-    if seen.phase == "done":
+    if result.update is not None:
+        assert result.update.raw == body
+        assert result.update.fingerprint()
+    if result.phase == "done":
         assert 200 <= status < 300
         assert says_done(body, family), body
     else:
-        assert seen.result is None
-    memory = None
-    for look in range(6):
-        verdict = polls.decide(seen, memory, age=100.0 + look, own=False, now=130.0 * look)
-        memory = verdict.memory
-        assert 0 <= verdict.after <= 60
-        if verdict.update is not None and verdict.update.result is not None:
+        assert result.result is None
+    history = None
+    for count in range(6):
+        conclusion = poll_rules.conclude(result, history, age=100.0 + count, own=False, now=130.0 * count)
+        history = conclusion.history
+        assert 0 <= conclusion.pause <= 60
+        if conclusion.update is not None and conclusion.update.result is not None:
             assert says_done(body, family), body
-            for clip in verdict.update.clips:
+            for clip in conclusion.update.clips:
                 assert clip.final_url is None or clip.final_url.startswith("http")
-        if verdict.final:
+        if conclusion.is_final:
             break
     else:
-        assert seen.phase in {"pending", "running", "rate_limited"}
-    error = verdict.error or (verdict.update.error if verdict.update else None)
+        assert result.phase in {"pending", "running", "rate_limited"}
+    error = conclusion.error or (conclusion.update.error if conclusion.update else None)
     if error is not None:
         assert isinstance(error, MusicAPIError)
         assert error.task_id == "t"

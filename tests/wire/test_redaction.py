@@ -10,9 +10,9 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from musicapi_async._wire.replies import Answer, error_of
 
 from musicapi_async._wire.redaction import HIDDEN, Redactor
+from musicapi_async._wire.response import Response, error_of
 from musicapi_async.errors import TEXT_LIMIT
 
 SECRET = 'Ab+c/d"e\\f&g 1é😀z\n_'
@@ -156,7 +156,7 @@ def test_an_error_with_millions_of_values_is_copied_in_little_time(body: list[ob
     redactor = Redactor([f"secret-number-{at}" for at in range(64)])
     begun = time.process_time()
     error = error_of(
-        Answer(400, {}, {"error": "too long", "of": body}, True, redactor=redactor), call="GET /x"
+        Response(400, {}, {"error": "too long", "of": body}, True, redactor=redactor), call="GET /x"
     )
     assert time.process_time() - begun < 5  # 120 s, were each of a million texts searched for each secret
     assert error.message == "too long"

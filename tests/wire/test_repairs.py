@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicapi_async._wire import codec, polls, response
+from musicapi_async._wire import codec, poll_response, response
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.replies import Files, Midi, Persona, Upload, Wav
 from musicapi_async.api.results import Clip
@@ -161,9 +161,11 @@ def test_a_finished_poll_with_a_cut_emoji_is_finished() -> None:
     )
     polled = Sonic.operations()["create_music"].polled
     assert polled is not None
-    seen = polls.read_poll(response.read_response(200, {}, raw), ref=TaskRef("sonic", "t"), polled=polled)
-    assert seen.phase == "done"
-    assert seen.result is not None
-    (clip,) = seen.result.clips
+    result = poll_response.judge_poll(
+        response.read_response(200, {}, raw), ref=TaskRef("sonic", "t"), polled=polled
+    )
+    assert result.phase == "done"
+    assert result.result is not None
+    (clip,) = result.result.clips
     assert (clip.title, clip.duration, clip.lyrics) == ("Rain \ufffd", None, "caf\ufffd\tau lait")
     assert clip.final_url == "https://cdn.example/c.mp3"

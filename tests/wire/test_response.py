@@ -10,6 +10,7 @@ import pytest
 from multidict import CIMultiDict
 
 from musicapi_async._wire import codec, response
+from musicapi_async._wire.redaction import Redactor
 from musicapi_async._wire.retry import Failure
 from musicapi_async.api.account import Account
 from musicapi_async.api.replies import Credits, Files, Midi, Upload
@@ -328,3 +329,12 @@ def test_a_refused_key_may_be_bound_to_addresses() -> None:
     """The same key works elsewhere: people must learn why it does not work here."""
     found = response.read_response(401, {}, b'{"type":"unauthorized","error":"Invalid API key"}')
     assert "bound to IP addresses" in str(response.error_of(found, call="GET /get-credits"))
+
+
+def test_a_secret_at_the_cut_of_a_text_is_hidden_whole() -> None:
+    """A body that is no JSON is shown in part: what is cut is the text whose secrets are hidden already."""
+    key = "sk-" + "k" * 60
+    for before in range(420, 520):
+        found = response.read_response(502, {}, b"x" * before + key.encode(), Redactor([key]))
+        for shown in (found.body, str(response.error_of(found, call="POST /sonic/create"))):
+            assert "sk-" not in shown, before

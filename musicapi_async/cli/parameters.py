@@ -1,4 +1,7 @@
-"""Click parameters read off a request's declaration: names, types, limits and help are written there only."""
+"""Options and arguments: their types, and those of an operation, read off the declaration of its request.
+
+Names, types, limits and help of a request's fields are read off its declaration and written nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,28 @@ from click.shell_completion import CompletionItem
 
 from ..api.operation import Operation
 from ..api.request import SECRET, FieldInfo
-from ..errors import Violation
+from ..api.spelling import did_you_mean
+from ..errors import RequestValidationError, Violation
 from ..files import expand
+from ..options import check_seconds
+
+if TYPE_CHECKING:
+    from .._transport.rate import Rate
+
+    ParamType = click.ParamType[Any]  # generic for type checkers only: older releases of click are not
+else:
+    ParamType = click.ParamType
 
 FILE_LIMIT: Final = 1024 * 1024
 """Bytes that are read from a file or from standard input; the longest field has 5,000 characters."""
 
-NAMING: Final = ("_id", "url", "_link")
-"""Ends of the names of fields that name something: they are taken as they are, never as '@file'."""
+REFERENCES: Final = ("_id", "url", "_link")
+"""Endings of fields that hold an id or a link: they are taken as they are, never as '@file'."""
 
 PLAIN_LIMITS: Final = frozenset({"text", "text, not empty", "True or False", "a JSON value", "a number"})
-"""Limits that the type shown beside an option tells already."""
+"""Limits that the type displayed beside an option says already."""
 
-
-if TYPE_CHECKING:
-    ParamType = click.ParamType[Any]  # generic for type checkers only: older releases of click are not
-else:
-    ParamType = click.ParamType
+# --- types -------------------------------------------------------------------------------------------------
 
 
 class Text(ParamType):
@@ -47,7 +55,7 @@ class Text(ParamType):
         return self.read(value[1:], param, ctx)
 
     def read(self, name: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text of the file `name`, or of standard input if it is '-'."""
+        """Return the text of the file `name`, or of standard input if it is '-'."""
         try:
             if name == "-":
                 data = sys.stdin.buffer.read(FILE_LIMIT + 1)
@@ -77,7 +85,7 @@ class Folder(click.Path):
 
 
 class Secret(Text):
-    """A secret: only from a file or standard input, because arguments show in the list of processes."""
+    """A secret: only from a file or standard input, because the list of processes shows arguments."""
 
     name = "@file"
 
@@ -88,7 +96,7 @@ class Secret(Text):
 
 
 class Known(Text):
-    """Text with values that are known: completion and errors list them, others are sent as they are."""
+    """Text with known values: completion and errors list them, and others are sent as they are."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words: Final = words
@@ -96,16 +104,16 @@ class Known(Text):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The values that begin as what was typed."""
+        """Return the known values that begin with `incomplete`."""
         return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """The values to choose from."""
+        """Return the known values."""
         return f"Known: {', '.join(self.words)}."
 
 
 class Scalar(Text):
-    """A number if it reads like one, else text: for fields that take both."""
+    """A number if the text is exactly one, else text: for fields that take both."""
 
     name = "text or number"
 
@@ -136,35 +144,78 @@ class Json(Text):
             self.fail(f"is not JSON: {error}", param, ctx)
 
 
+class Positive(ParamType):
+    """A positive number, such as of seconds."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return check_seconds("it", click.FLOAT.convert(value, param, ctx))
+        except RequestValidationError:
+            self.fail("must be a positive number", param, ctx)
+
+
+class RateLimit(ParamType):
+    """A number of requests per time, such as '1/3s'; 'none' for no limit."""
+
+    name = "n/time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Rate | None:
+        from .._transport.rate import Rate
+
+        try:
+            return None if value == "none" else Rate.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Word(click.Choice[str]):
+    """One of a few words; the error for another one names the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Return the words to choose from, and the nearest one."""
+        message = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        return message + did_you_mean(str(value), self.choices)
+
+
+# --- the options of an operation ---------------------------------------------------------------------------
+
+
+def kebab(name: str) -> str:
+    """Return 'create_music' as 'create-music'."""
+    return name.replace("_", "-")
+
+
 def flag_of(name: str) -> str:
-    """The spelling of a field as an option, such as '--title'."""
-    return "--" + name.replace("_", "-")
+    """Return the option of a field, such as '--title'."""
+    return f"--{kebab(name)}"
 
 
 def dest_of(name: str) -> str:
-    """The name under which click hands over a field; never that of another option of the command."""
+    """Return the name under which click passes a field; never that of another option of the command."""
     return f"field_{name}"
 
 
 def argument_fields(operation: Operation[Any, Any]) -> tuple[FieldInfo, ...]:
-    """The fields that stand without an option's name: required ids and links, and a field required alone."""
+    """Return the fields that are arguments: required ids and links, and a single required field."""
     own = inspect.signature(operation.request).parameters
     required = [field for field in operation.fields if field.required]
     return tuple(
         field
         for field in required
         if own[field.name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        and (len(required) == 1 or field.name.endswith(NAMING))
+        and (len(required) == 1 or field.name.endswith(REFERENCES))
     )
 
 
 def parameters_of(operation: Operation[Any, Any]) -> list[click.Parameter]:
-    """The arguments and options of an operation; required ones first."""
+    """Return the arguments and options of an operation, required ones first."""
     arguments = argument_fields(operation)
     found: list[click.Parameter] = []
     for field in arguments:
         shown = field.name.upper()
-        kind = str if field.name.endswith(NAMING) else type_of(field.type)
+        kind = str if field.name.endswith(REFERENCES) else type_of(field.type)
         found.append(click.Argument([dest_of(field.name)], required=False, type=kind, metavar=shown))
         also = "also_" + dest_of(field.name)
         found.append(click.Option([flag_of(field.name), also], type=kind, hidden=True))
@@ -176,14 +227,14 @@ def parameters_of(operation: Operation[Any, Any]) -> list[click.Parameter]:
 
 def _option(field: FieldInfo, operation: Operation[Any, Any]) -> click.Option:
     dest, flag, kind = dest_of(field.name), flag_of(field.name), _core(field.type)
-    told = [spoken(field.description, operation)] if field.description else []
+    texts = [in_options(field.description, operation)] if field.description else []
     if field.limit and field.limit not in PLAIN_LIMITS:
         limit = re.sub(r"^(text|a number|a whole number) (of )?", "", field.limit)
-        told.append(f"({limit})")
+        texts.append(f"({limit})")
     if field.default is not None:
         default = {True: "yes", False: "no"}.get(field.default, field.default)
-        told.append(f"[default: {default}]")
-    text = " ".join(told)
+        texts.append(f"[default: {default}]")
+    text = " ".join(texts)
     if isinstance(kind, msgspec.inspect.BoolType):
         off = f"--no-{flag[2:]}"
         return click.Option([f"{flag}/{off}", dest], default=None, help=text, required=field.required)
@@ -198,7 +249,7 @@ def _option(field: FieldInfo, operation: Operation[Any, Any]) -> click.Option:
 
 
 def _core(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
-    """The type without its limits and without None; a union of several stays one."""
+    """Return a type without its limits and without None; a union of several remains one."""
     if isinstance(kind, msgspec.inspect.Metadata):
         return _core(kind.type)
     if isinstance(kind, msgspec.inspect.UnionType):
@@ -208,7 +259,7 @@ def _core(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
 
 
 def type_of(kind: msgspec.inspect.Type) -> ParamType:
-    """The click type for a declared type."""
+    """Return the click type for a declared type."""
     match _core(kind):
         case msgspec.inspect.StrType():
             return Text()
@@ -222,22 +273,22 @@ def type_of(kind: msgspec.inspect.Type) -> ParamType:
             return Json()
 
 
-def spoken(text: str, operation: Operation[Any, Any]) -> str:
-    """A docstring for the terminal: quoted fields of the request by their option, other quotes dropped."""
+def in_options(text: str, operation: Operation[Any, Any]) -> str:
+    """Return a docstring for the terminal: quoted fields are named by their option, other quotes dropped."""
     names = {field.name for field in operation.fields}
     text = re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
-    return _flags_spoken(text, names)
+    return _flags_in(text, names)
 
 
-def rule_spoken(rule: Violation, operation: Operation[Any, Any]) -> Violation:
-    """A broken rule for the terminal: all fields that its limit names, by their option."""
+def violation_in_options(rule: Violation, operation: Operation[Any, Any]) -> Violation:
+    """Return a broken rule for the terminal: all fields in its text are named by their option."""
     names = {field.name for field in operation.fields}
-    limit = _flags_spoken(rule.limit, names)
+    limit = _flags_in(rule.limit, names)
     limit = re.sub(r"(?<![\w'-])\w+(?![\w'-])", lambda it: flag_of(it[0]) if it[0] in names else it[0], limit)
     return Violation(rule.field, limit, rule.value)
 
 
-def _flags_spoken(text: str, names: Container[str]) -> str:
+def _flags_in(text: str, names: Container[str]) -> str:
     def flag(found: re.Match[str]) -> str:
         is_field = found[1] in names
         return flag_of(found[1] if found[2] == "True" else f"no_{found[1]}") if is_field else found[0]
@@ -246,9 +297,15 @@ def _flags_spoken(text: str, names: Container[str]) -> str:
 
 
 def fields_given(operation: Operation[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments for the operation's method, from what click parsed.
+    """Return the keyword arguments for the operation's method.
 
-    What was not given is left out, so that the request's own defaults hold.
+    Args:
+        operation: The operation of the command.
+        given: The parameters that click parsed. Absent ones are left out, so that the request's own defaults
+            hold.
+
+    Raises:
+        click.UsageError: if a required field is missing, or given twice.
     """
     values: dict[str, Any] = {}
     arguments = argument_fields(operation)

@@ -1,11 +1,18 @@
-"""Errors for people and for scripts: what happened, whether money moved, what to do next."""
+"""Errors in the words of the command: exit codes, and texts for people and for scripts.
+
+A text says what happened, whether money moved, and what to do next. The library's own advice is about Python;
+here it is about commands and options.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -13,21 +20,100 @@ import click
 
 from ..api.families import FAMILIES
 from ..errors import (
+    APIStatusError,
+    AuthenticationError,
+    ContentModerationError,
     DownloadError,
     InsufficientCreditsError,
+    InvalidResponseError,
+    JobKeyConflictError,
     MusicAPIError,
     NotFoundError,
     OutcomeUnknownError,
+    PermissionDeniedError,
     RateLimitedError,
     RequestTimeoutError,
     RequestValidationError,
     StepFailedError,
+    TaskError,
     TaskFailedError,
     TaskTimeoutError,
 )
-from .lines import json_line
-from .output import tell
-from .visible import visible
+from .output import json_line, print_err, visible
+
+# --- exit codes --------------------------------------------------------------------------------------------
+
+
+class ExitCode(IntEnum):
+    """The exit codes, by which scripts tell how the command ended."""
+
+    OK = 0
+    OTHER = 1
+    REFUSED = 2
+    NOT_ALLOWED = 3
+    TASK_FAILED = 4
+    STILL_RUNNING = 5
+    OUTCOME_UNKNOWN = 6
+    INTERRUPTED = 130
+    OUTPUT_LOST = 141
+
+
+EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
+    {
+        ExitCode.OK: "done",
+        ExitCode.OTHER: "the service, the network, a file or the disk failed, or something unexpected",
+        ExitCode.REFUSED: "wrong usage, or refused before sending; nothing was charged",
+        ExitCode.NOT_ALLOWED: "key, permission or credits",
+        ExitCode.TASK_FAILED: "a task failed",
+        ExitCode.STILL_RUNNING: "the time is over; the task is still running, and its token is printed",
+        ExitCode.OUTCOME_UNKNOWN: "outcome unknown: the account may have been charged",
+        ExitCode.INTERRUPTED: "interrupted with Ctrl-C; tasks that are still running are printed",
+        ExitCode.OUTPUT_LOST: "standard output is full or closed, or its reader has ended; paid tasks are "
+        "printed on standard error",
+    }
+)
+"""The meaning of each code, for the help text."""
+
+GRAVEST_FIRST: Final = (
+    ExitCode.OUTCOME_UNKNOWN,
+    ExitCode.OUTPUT_LOST,
+    ExitCode.NOT_ALLOWED,
+    ExitCode.TASK_FAILED,
+    ExitCode.STILL_RUNNING,
+    ExitCode.OTHER,
+    ExitCode.REFUSED,
+    ExitCode.OK,
+)
+"""The order in which a code wins when several tasks end differently: the costliest to overlook first."""
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """Return the exit code for an error."""
+    match error:
+        case OutcomeUnknownError():
+            return ExitCode.OUTCOME_UNKNOWN
+        case RequestValidationError() | JobKeyConflictError():
+            return ExitCode.REFUSED
+        case ContentModerationError():  # a permission by its status, a matter of the text by its meaning
+            return ExitCode.OTHER
+        case AuthenticationError() | PermissionDeniedError():
+            return ExitCode.NOT_ALLOWED
+        case TaskFailedError():
+            return ExitCode.TASK_FAILED
+        case TaskError():
+            return ExitCode.STILL_RUNNING
+        case MusicAPIError(may_have_been_charged=True):
+            return ExitCode.OUTCOME_UNKNOWN
+        case _:
+            return ExitCode.OTHER
+
+
+def gravest(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the code to exit with when several things ended."""
+    return min(codes, key=GRAVEST_FIRST.index, default=ExitCode.OK)
+
+
+# --- advice ------------------------------------------------------------------------------------------------
 
 NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
     {
@@ -39,8 +125,7 @@ NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
         TaskTimeoutError: "Wait for it again, which is free; a new create would be paid for again.",
     }
 )
-"""What to do next, where the library's own hint speaks of Python."""
-
+"""The next step, where the library's own hint is about Python."""
 
 IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
     (re.compile(python), command)
@@ -70,19 +155,21 @@ IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r"If `clip_id` is set, the upload worked.*", ""),
         (r"MusicAPI\(account=[^)]*\), or ", ""),
         (r" A new SQLiteStore\(path\).*", ""),
+        (r"MusicAPI\(account=[^)]*\), or ", ""),
+        (r" A new SQLiteStore\(path\).*", ""),
         (r" or musicapi_async\.sandbox\.Sandbox", ""),
         (r" \(out=\)", ""),
         (r"run_batch\(\.\.\., retry_failed=True\)", "the same command with --retry-failed"),
         (r"\bbase_url\b", "--base-url"),
     )
 )
-"""What the library advises in Python, and the same for users of the command."""
+"""Advice of the library in Python, and the same for users of the command."""
 
 _OPERATION: Final = re.compile(rf"\b({'|'.join(FAMILIES)})\.([a-z]+(?:_[a-z]+)*)\b")
 
 
 def in_commands(text: str, store: str = "FILE") -> str:
-    """A text of the library for users of the command: calls in Python by the command that does the same.
+    """Return a text of the library with each call in Python replaced by the command that does the same.
 
     `store` is the file or folder of the jobs, as a word of a command line.
     """
@@ -96,21 +183,21 @@ def _as_command(found: re.Match[str]) -> str:
     return f"`musicapi {found[1]} {found[2].replace('_', '-')}`" if is_one else found[0]
 
 
-WHERE_FROM: Final = (
+ID_HINT: Final = (
     "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by `musicapi create "
-    "--no-wait`, by Ctrl-C, and as `token` in JSON; with a bare task id, --family tells which kind it is of."
+    "--no-wait`, by Ctrl-C, and as `token` in JSON; with a bare task id, --family names its kind."
 )
-"""What to wait for, and who prints it."""
+"""The form of a token, and where to find one."""
 
-CLIP_ID: Final = (
+CLIP_HINT: Final = (
     "A clip has an id of its own, which is no task's: give the token of the task that made it, or pay for "
     "links with `musicapi sonic download CLIP_ID --formats mp3 --download DIR`."
 )
-"""What else may have been given, since both ids look alike."""
+"""The likeliest mistake, since the ids of clips and tasks look alike."""
 
 
 def next_step(error: MusicAPIError) -> str:
-    """What the user can do now, in terms of the command."""
+    """Return what the user can do now, in terms of the command; '' if there is nothing."""
     if isinstance(error, TaskTimeoutError) and any(clip.is_succeeded for clip in error.clips):
         return f"{NEXT[TaskTimeoutError]} `musicapi wait TOKEN --until first` takes what is ready."
     if isinstance(error, OutcomeUnknownError) and error.task_id:
@@ -122,28 +209,23 @@ def next_step(error: MusicAPIError) -> str:
             return in_commands(f"{text} {address}".strip())
     if isinstance(error, NotFoundError) and error.task_id and "base_url" not in error.hint:
         return (
-            f"Check the id, the family, and that the key belongs to the account that made it. {CLIP_ID} "
-            f"{WHERE_FROM}"
+            f"Check the id, the family, and that the key belongs to the account that made it. {CLIP_HINT} "
+            f"{ID_HINT}"
         )
     if isinstance(error, RequestValidationError) and error.field == "api_key":
         return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
     if isinstance(error, StepFailedError) and error.clip_id:
         return (
-            f"The upload worked: go on from its clip, {error.clip_id}, with `musicapi sonic "
+            f"The upload worked: continue from its clip, {error.clip_id}, with `musicapi sonic "
             "extend-upload-music` or `musicapi sonic cover-upload-music`, instead of uploading again."
         )
     return in_commands(error.hint)
 
 
 def what_happened(error: MusicAPIError) -> str:
-    """The event itself; fields of a request by the name of their option."""
+    """Return the event itself; fields of a request are named by their option."""
     if isinstance(error, RequestValidationError) and error.violations and error.call:
-        rows = [str(one) for one in error.violations]
-        names = [one.field for one in error.violations]
-        return "; ".join(
-            f"--{name.replace('_', '-')}{row.removeprefix(name)}" if row.startswith(name) else row
-            for name, row in zip(names, rows, strict=True)
-        )
+        return "; ".join(f"--{str(one).replace('_', '-', one.field.count('_'))}" for one in error.violations)
     if isinstance(error, RequestValidationError) and error.field == "api_key":
         return error.message.replace("pass api_key=... or set MUSICAPI_KEY", "MUSICAPI_KEY is not set")
     message = in_commands(error.message)
@@ -153,14 +235,15 @@ def what_happened(error: MusicAPIError) -> str:
 
 
 def money(error: MusicAPIError) -> str:
-    """Whether credits were spent, in terms of the command."""
+    """Return a sentence about credits that were or were not spent, in terms of the command."""
     if isinstance(error, NotFoundError) and error.task_id:
-        return ""  # whether such a task was ever paid for is just what nobody knows
+        return ""  # it is not known whether such a task exists, nor whether it was paid for
     return in_commands(error.money)
 
 
-def error_fields(error: MusicAPIError, code: int) -> dict[str, Any]:
-    """An error as a JSON object; the keys are always the same."""
+def error_fields(error: MusicAPIError, code: ExitCode) -> dict[str, Any]:
+    """Return an error as a JSON object; the keys are always the same."""
+    status, request_id = _http_of(error)
     return {
         "event": "error",
         "type": type(error).__name__,
@@ -168,9 +251,9 @@ def error_fields(error: MusicAPIError, code: int) -> dict[str, Any]:
         "money": money(error),
         "next": next_step(error),
         "may_have_been_charged": error.may_have_been_charged,
-        "status": getattr(error, "status", None),
-        "request_id": getattr(error, "request_id", None),
-        "field": getattr(error, "field", None),
+        "status": status,
+        "request_id": request_id,
+        "field": error.field if isinstance(error, RequestValidationError) else None,
         "path": error.path if isinstance(error, DownloadError) else None,
         "task_id": error.task_id,
         "family": error.family,
@@ -178,25 +261,42 @@ def error_fields(error: MusicAPIError, code: int) -> dict[str, Any]:
     }
 
 
-def complain(error: MusicAPIError, code: int, *, as_json: bool) -> None:
+def print_error(error: MusicAPIError, code: ExitCode, *, as_json: bool) -> None:
     """Write an error to standard error."""
     if as_json:
-        tell(json_line(error_fields(error, code)))
+        print_err(json_line(error_fields(error, code)))
         return
     facts = what_happened(error)
-    status = getattr(error, "status", None)
-    request_id = getattr(error, "request_id", None)
+    status, request_id = _http_of(error)
     about = [f"HTTP {status}"] if status else []
     about += [f"request id {request_id}"] if request_id else []
     if about:
         facts = f"{facts.rstrip('.')} ({', '.join(about)})"
-    label = click.style("Error:", fg="red", bold=True)
     texts = (text for text in (money(error), next_step(error)) if text)
-    tell("\n".join([f"{label} {wrapped(facts, first=7)}", *map(wrapped, texts)]))
+    print_err("\n".join([labelled(facts), *map(wrapped, texts)]))
+
+
+def _http_of(error: MusicAPIError) -> tuple[int | None, str | None]:
+    """Return the status and the request id of the response that an error is about."""
+    match error:
+        case APIStatusError():
+            return error.status, error.request_id
+        case InvalidResponseError() | DownloadError():
+            return error.status, None
+        case _:
+            return None, None
+
+
+def labelled(text: str) -> str:
+    """Return `text` behind a red "Error:", in lines of the terminal's width."""
+    return f"{click.style('Error:', fg='red', bold=True)} {wrapped(text, first=7)}"
 
 
 def wrapped(text: str, first: int = 0) -> str:
-    """`text` in lines of the terminal's width; ids and links stay whole. The first line begins at `first`."""
+    """Return `text` in lines of the terminal's width, with whole ids and links.
+
+    `first` is the column at which the first line begins.
+    """
     width = min(shutil.get_terminal_size().columns, 100)
     filled = textwrap.fill(
         visible(text), width, initial_indent=" " * first, break_long_words=False, break_on_hyphens=False
@@ -204,6 +304,11 @@ def wrapped(text: str, first: int = 0) -> str:
     return filled.lstrip()
 
 
-def resume_command(words: Sequence[str], command: str = "wait") -> str:
-    """A command line to copy; one word per line, because tokens are long."""
+def resume_command(tokens: Sequence[str], folder: Path | None = None) -> str:
+    """Return a command line to copy that waits for tasks, or downloads them if there is a folder for it.
+
+    It has one word per line, because tokens are long.
+    """
+    words = list(tokens) if folder is None else [f"--out {shlex.quote(str(folder))}", *tokens]
+    command = "wait" if folder is None else "download"
     return " \\\n".join([f"  musicapi {command}", *(f"    {word}" for word in words)])

@@ -1,4 +1,4 @@
-"""What is due when: order, workers and timers, in virtual time."""
+"""The due queue: order, workers and timers, in virtual time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.handle import TaskRef
 from musicapi_async.clock import Clock
-from musicapi_async.polling.agenda import SLACK, STALE, Agenda
-from musicapi_async.polling.listeners import Slot
+from musicapi_async.polling.due_queue import SLACK, STALE, DueQueue
+from musicapi_async.polling.subscribers import Slot
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 SONG = polled_as("sonic", "create_music")
@@ -32,7 +32,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Polls:
-    """Polls that take what they are told to; notes when each began, and how many there were at once."""
+    """Polls that take `takes` seconds; notes when each began, and how many ran at once."""
 
     def __init__(self, takes: float = 0.0) -> None:
         self.takes = takes
@@ -61,16 +61,14 @@ def pending_timers() -> list[asyncio.TimerHandle]:
     st.sampled_from([0.0, 0.02, 3.0]),
     st.integers(1, 6),
 )
-def test_each_is_polled_once_in_the_order_of_due_times(
-    dues: list[float], takes: float, concurrency: int
-) -> None:
+def test_each_is_polled_once_in_order(dues: list[float], takes: float, concurrency: int) -> None:
     """Never early, never more at once than allowed, and at once when a worker is free."""
 
     async def main() -> None:
         polls = Polls(takes)
-        agenda = Agenda(Clock(), polls.poll, concurrency)
+        queue = DueQueue(Clock(), polls.poll, concurrency)
         for number, due in enumerate(dues):
-            agenda.schedule(slot(number), due)
+            queue.schedule(slot(number), due)
         await asyncio.sleep(60 + len(dues) * takes + 1)
         assert sorted(int(name) for name, _ in polls.began) == list(range(len(dues)))
         waits = [began - dues[int(name)] for name, began in polls.began]
@@ -89,58 +87,58 @@ def test_each_is_polled_once_in_the_order_of_due_times(
 
 
 @pytest.mark.parametrize("takes", [0.0, 0.5])
-async def test_entries_that_were_overtaken_are_passed_over(takes: float) -> None:
-    """A slot that is moved is polled at its last due time only, and a forgotten one not at all."""
+async def test_outdated_entries_are_skipped(takes: float) -> None:
+    """A slot that is moved is polled at its last due time only, and a removed one not at all."""
     polls = Polls(takes)
-    agenda = Agenda(Clock(1000), polls.poll, 4)
+    queue = DueQueue(Clock(1000), polls.poll, 4)
     clock = Clock(1000)
     start = clock.now()
-    moved, sooner, gone = slot(1), slot(2), slot(3)
-    agenda.schedule(moved, start + 10)
-    agenda.schedule(moved, start + 30)
-    agenda.schedule(sooner, start + 300)
-    agenda.schedule(sooner, start + 20)
-    agenda.schedule(gone, start + 5)
-    agenda.forget(gone, 2)
+    moved, sooner, removed = slot(1), slot(2), slot(3)
+    queue.schedule(moved, start + 10)
+    queue.schedule(moved, start + 30)
+    queue.schedule(sooner, start + 300)
+    queue.schedule(sooner, start + 20)
+    queue.schedule(removed, start + 5)
+    queue.remove(removed, 2)
     while len(polls.began) < 2:
         await clock.sleep(50)
     await clock.sleep(400)
     assert sorted(name for name, _ in polls.began) == ["1", "2"]
-    await agenda.aclose()
+    await queue.aclose()
 
 
-def test_memory_is_bounded_by_what_waits() -> None:
-    """However often slots are moved and forgotten, the heap holds few entries that mean nothing."""
+def test_memory_is_bounded_by_the_waiting_slots() -> None:
+    """However often slots are moved and removed, the heap holds few outdated entries."""
 
     async def main() -> None:
         rng = Random(1)
-        agenda = Agenda(Clock(), Polls().poll, 4)
+        queue = DueQueue(Clock(), Polls().poll, 4)
         slots = [slot(number) for number in range(2000)]
         for one in slots:
-            agenda.schedule(one, 1000 + rng.random())
+            queue.schedule(one, 1000 + rng.random())
         while slots:
-            agenda.forget(slots.pop(rng.randrange(len(slots))), len(slots))
-            assert len(agenda) <= 2 * len(slots) + STALE
-        assert len(agenda) == 0
+            queue.remove(slots.pop(rng.randrange(len(slots))), len(slots))
+            assert len(queue) <= 2 * len(slots) + STALE
+        assert len(queue) == 0
 
     run(main())
 
 
 @pytest.mark.parametrize("takes", [0.0, 2.0])
-def test_nothing_is_left_when_nobody_waits(takes: float) -> None:
+def test_empty_queue_has_no_worker_and_no_timer(takes: float) -> None:
     """Without anything scheduled there is no worker and no timer, so that a loop can end."""
 
     async def main() -> None:
         polls = Polls(takes)
-        agenda = Agenda(Clock(), polls.poll, 8)
+        queue = DueQueue(Clock(), polls.poll, 8)
         slots = [slot(number) for number in range(20)]
         for one in slots:
-            agenda.schedule(one, 1.0)
+            queue.schedule(one, 1.0)
         late = slot(99)
-        agenda.schedule(late, 500.0)
+        queue.schedule(late, 500.0)
         await asyncio.sleep(100)
         assert len(polls.began) == 20
-        agenda.forget(late, 0)
+        queue.remove(late, 0)
         await asyncio.sleep(0.1)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert pending_timers() == []
@@ -149,14 +147,14 @@ def test_nothing_is_left_when_nobody_waits(takes: float) -> None:
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_workers_that_are_cancelled_from_outside_are_replaced(turns: int) -> None:
-    """Whoever cancels all tasks of the loop, at whatever moment, stops no wait for good."""
+def test_cancelled_workers_are_replaced(turns: int) -> None:
+    """To cancel all tasks of the loop, at any moment, stops no wait for good."""
 
     async def main() -> None:
         polls = Polls(1.0)
-        agenda = Agenda(Clock(), polls.poll, 2)
+        queue = DueQueue(Clock(), polls.poll, 2)
         for number in range(6):
-            agenda.schedule(slot(number), 10.0 + number)
+            queue.schedule(slot(number), 10.0 + number)
         await asyncio.sleep(10.0 - SLACK)
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -164,24 +162,24 @@ def test_workers_that_are_cancelled_from_outside_are_replaced(turns: int) -> Non
             task.cancel()
         await asyncio.sleep(100)
         assert {name for name, _ in polls.began} >= {"1", "2", "3", "4", "5"}
-        await agenda.aclose()
+        await queue.aclose()
 
     run(main())
 
 
-def test_polls_that_end_at_once_need_no_worker_each() -> None:
+def test_quick_polls_share_two_workers() -> None:
     """A thousand that are due together are served by two workers if polls do not wait."""
 
     async def main() -> None:
         polls = Polls()
-        agenda = Agenda(Clock(), polls.poll, 64)
+        queue = DueQueue(Clock(), polls.poll, 64)
         for number in range(1000):
-            agenda.schedule(slot(number), 1.0)
-        agenda.schedule(slot(1000), 50.0)
+            queue.schedule(slot(number), 1.0)
+        queue.schedule(slot(1000), 50.0)
         await asyncio.sleep(2)
         assert len(polls.began) == 1000
         assert len(asyncio.all_tasks()) <= 1 + 2
-        await agenda.aclose()
+        await queue.aclose()
         assert pending_timers() == []
 
     run(main())
@@ -195,11 +193,11 @@ def test_eager_tasks_change_nothing(factory: Any, count: int) -> None:
 
     async def main() -> None:
         asyncio.get_running_loop().set_task_factory(factory)
-        agenda = Agenda(Clock(), polls.poll, 64)
+        queue = DueQueue(Clock(), polls.poll, 64)
         for number in range(count):
-            agenda.schedule(slot(number), 5.0)
+            queue.schedule(slot(number), 5.0)
         await asyncio.sleep(60 + count / 64)
-        await agenda.aclose()
+        await queue.aclose()
 
     run(main())
     assert len(polls.began) == count

@@ -1,10 +1,11 @@
-"""`musicapi batch`: many songs from one file, resumable at any instant."""
+"""`musicapi batch`: many songs from one file, resumable at any time."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
+import re
 import shlex
 import signal
 import sys
@@ -17,23 +18,21 @@ import click
 import msgspec
 
 from ..errors import RequestValidationError
-from . import exits
-from .commanding import Command, Group, rate_of, run, seconds
-from .complaint import in_commands, wrapped
-from .invocation import Invocation
-from .lines import json_line
-from .options_of import Folder
-from .output import tell
-from .visible import visible
+from .error_texts import ExitCode, in_commands, labelled, wrapped
+from .invocation import Command, Group, Invocation
+from .output import json_line, print_err, visible
+from .parameters import Folder, Positive, RateLimit
 
 if TYPE_CHECKING:
     from .._transport.rate import Rate
     from ..workflows import BatchResult, Manifest, Plan, Progress
+    from .progress import BatchBar
 
 PLAIN_EVERY: Final = 5.0
 """Real seconds between plain lines of progress, where no terminal is watched."""
+_SECONDS: Final = re.compile(r"\b[\d.]+ s\b")
 NAMED: Final = 10
-"""Songs that a line of a summary names; the report names all."""
+"""Songs that a line of the summary names at most; the report names all."""
 
 
 def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
@@ -58,13 +57,31 @@ def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
     return found
 
 
+def _given(_ctx: click.Context, _param: click.Parameter, manifest: Path) -> Path | bytes:
+    """Return the path, or the bytes of standard input, one more at most than a manifest may have.
+
+    They are read before the event loop runs, so that Ctrl-C ends the reading at once.
+    """
+    from ..workflows.manifest import SIZE_LIMIT
+
+    if str(manifest) != "-":
+        return manifest
+    if sys.stdin is None:  # closed by the caller
+        raise click.UsageError("Standard input is closed, so - names no manifest.")
+    return sys.stdin.buffer.read(SIZE_LIMIT + 1)
+
+
 @click.group("batch", cls=Group)
 def batch_group() -> None:
     """Make many songs from one file."""
 
 
 @batch_group.command("run", cls=Command)
-@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument(
+    "manifest",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    callback=_given,
+)
 @click.option(
     "--out",
     type=Folder(),
@@ -77,8 +94,7 @@ def batch_group() -> None:
 )
 @click.option(
     "--budget",
-    type=float,
-    callback=seconds,
+    type=Positive(),
     metavar="CREDITS",
     help="Stop before more than this is spent in the folder. The first call of each kind may pass it, unless "
     "--price says what it costs.",
@@ -97,7 +113,7 @@ def batch_group() -> None:
 )
 @click.option(
     "--rate-limit",
-    callback=rate_of,
+    type=RateLimit(),
     default="1/3s",
     show_default=True,
     metavar="N/TIME",
@@ -105,7 +121,16 @@ def batch_group() -> None:
 )
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
 @click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
-def run_command(manifest: Path, out: Path, dry_run: bool, rate_limit: Rate | None, **options: Any) -> None:
+@click.pass_obj
+async def run_command(
+    invocation: Invocation,
+    /,
+    manifest: Path | bytes,
+    out: Path,
+    dry_run: bool,
+    rate_limit: Rate | None,
+    **options: Any,
+) -> ExitCode:
     """Make all songs of MANIFEST, a .jsonl, .csv or .tsv file, or - for standard input. Charges credits.
 
     May be stopped at any time and run again: it goes on, and pays for nothing twice. Ctrl-C once submits
@@ -120,58 +145,43 @@ def run_command(manifest: Path, out: Path, dry_run: bool, rate_limit: Rate | Non
     (stems, wav, midi and lyrics), and every other operation that works on a clip; with fields of its own a
     step is an object, such as {"persona": {"name": "Voice"}}.
     """
-    given = _standard_input() if str(manifest) == "-" else None  # before the loop: Ctrl-C ends it at once
+    from ..workflows import plan_batch, run_batch
 
-    async def work(invocation: Invocation) -> int:
-        from ..workflows import plan_batch, run_batch
-
-        try:
-            songs = await asyncio.to_thread(_manifest, manifest, given)
-        except RequestValidationError as error:
-            if invocation.errors_as_json:
-                raise
-            return _refused(error)
-        if dry_run:
-            shared = {name: options[name] for name in ("retry_failed", "max_in_flight", "budget", "prices")}
-            plan = await plan_batch(songs, out, rate_limit=rate_limit, **shared)
-            told = {name: getattr(plan, name) for name in plan.__struct_fields__}
-            invocation.reporter.event("plan", told, _plan_text(plan, rate_limit, out))
-            return exits.OK
-        invocation.rerun = invocation.charges = True
-        meter = _Meter(invocation, len(songs.songs))
-        async with invocation.client(rate_limit=rate_limit) as client:
-            with meter, _two_interrupts(meter) as stop:
-                result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
-        lines = {song.id: song.line for song in songs.songs}
-        return _summary(invocation, result, lines, budget=options["budget"], interrupted=stop.is_set())
-
-    run(work)
+    try:
+        songs = await asyncio.to_thread(_manifest, manifest)
+    except RequestValidationError as error:
+        if invocation.errors_as_json:
+            raise
+        return _refused(error)
+    if dry_run:
+        shared = {name: options[name] for name in ("retry_failed", "max_in_flight", "budget", "prices")}
+        plan = await plan_batch(songs, out, rate_limit=rate_limit, **shared)
+        told = {name: getattr(plan, name) for name in plan.__struct_fields__}
+        invocation.reporter.event("plan", told, _plan_text(plan, rate_limit, out))
+        return ExitCode.OK
+    invocation.is_rerunnable = invocation.charges = True
+    meter = _Meter(invocation, len(songs.songs))
+    async with invocation.client(rate_limit=rate_limit) as client:
+        with meter, _two_interrupts(meter) as stop:
+            result = await run_batch(client, songs, out=out, stop=stop, on_progress=meter.show, **options)
+    lines = {song.id: song.line for song in songs.songs}
+    return _summary(invocation, result, lines, budget=options["budget"], interrupted=stop.is_set())
 
 
-def _standard_input() -> bytes:
-    """Return the bytes of standard input, one more at most than a manifest may have."""
-    from ..workflows.manifest import SIZE_LIMIT
-
-    if sys.stdin is None:  # closed by the caller
-        raise click.UsageError("Standard input is closed, so - names no manifest.")
-    return sys.stdin.buffer.read(SIZE_LIMIT + 1)
-
-
-def _manifest(path: Path, given: bytes | None) -> Manifest:
-    """Return the manifest in a file, or in what standard input gave."""
+def _manifest(given: Path | bytes) -> Manifest:
+    """Return the manifest in a file, or in the bytes of standard input."""
     from ..workflows import Manifest
 
-    return Manifest.read(path) if given is None else Manifest.parse(given, "standard input")
+    return Manifest.read(given) if isinstance(given, Path) else Manifest.parse(given, "standard input")
 
 
-def _refused(error: RequestValidationError) -> int:
+def _refused(error: RequestValidationError) -> ExitCode:
     """Tell what is wrong with a manifest, one fault on each line."""
     first, *others = error.message.split("\n")
-    label = click.style("Error:", fg="red", bold=True)
-    lines = [f"{label} {wrapped(in_commands(first), first=7)}", *map(wrapped, map(in_commands, others))]
+    lines = [labelled(in_commands(first)), *map(wrapped, map(in_commands, others))]
     lines += [error.money, in_commands(error.hint)]
-    tell("\n".join(lines))
-    return exits.REFUSED_HERE
+    print_err("\n".join(lines))
+    return ExitCode.REFUSED
 
 
 def _plan_text(plan: Plan, rate_limit: Rate | None, out: Path) -> list[str]:
@@ -225,7 +235,7 @@ def _summary(
     *,
     budget: float | None,
     interrupted: bool,
-) -> int:
+) -> ExitCode:
     """Report how a run ended, and return the exit code; `rows` are the lines of the songs by their ids."""
     result = _in_commands(result)
     fields = {name: getattr(result, name) for name in result.__struct_fields__}
@@ -256,14 +266,14 @@ def _summary(
     lines.append(f"Report: {result.report}")
     invocation.reporter.event("batch", fields, lines)
     if result.unknown:
-        return exits.OUTCOME_UNKNOWN
+        return ExitCode.OUTCOME_UNKNOWN
     if interrupted and result.left:
-        return exits.INTERRUPTED
+        return ExitCode.INTERRUPTED
     if result.halted:
-        return exits.OTHER if result.disk_failed else exits.NOT_ALLOWED
+        return ExitCode.OTHER if result.disk_failed else ExitCode.NOT_ALLOWED
     if result.failed or result.failed_steps:
-        return exits.TASK_FAILED
-    return exits.GOING_ON if result.left else exits.OK
+        return ExitCode.TASK_FAILED
+    return ExitCode.STILL_RUNNING if result.left else ExitCode.OK
 
 
 def _spent_text(result: BatchResult, budget: float | None) -> list[str]:
@@ -314,11 +324,16 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _by_reason(found: Mapping[str, str]) -> dict[str, list[str]]:
-    """Names by what is said of them: a full disk is told once, not once for each song."""
-    reasons: dict[str, list[str]] = {}
+    """Return names by their reason, so that a full disk is printed once, not once for each song.
+
+    Reasons that differ only in the seconds of a wait are one.
+    """
+    reasons: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for name, why in found.items():
-        reasons.setdefault(why, []).append(name)
-    return reasons
+        first = reasons.setdefault(_SECONDS.sub("", why), why)
+        names.setdefault(first, []).append(name)
+    return names
 
 
 class _Meter:
@@ -328,62 +343,44 @@ class _Meter:
         self._songs = songs
         self._json = invocation.errors_as_json
         self._last = 0.0
-        self.progress: Progress | None = None
-        self._bar: Any = None
+        self._progress: Progress | None = None
+        self._bar: BatchBar | None = None
 
     def __enter__(self) -> _Meter:
         if not self._json and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-            from rich.progress import Progress as Bars
-            from rich.table import Column
+            from .progress import BatchBar
 
-            self._bar = Bars(
-                BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
-                MofNCompleteColumn(table_column=Column(no_wrap=True)),
-                TextColumn(
-                    "{task.description}",
-                    markup=False,
-                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
-                ),
-                console=Console(stderr=True),
-                expand=True,
-            )
-            self._bar.start()
-            self._bar.add_task("", total=self._songs)
+            self._bar = BatchBar(self._songs)
+            self._bar.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.__exit__(*exception)
 
     def show(self, progress: Progress) -> None:
-        """The batch has moved on."""
-        self.progress = progress
+        """Display the progress of the batch."""
+        self._progress = progress
+        ended = progress.done + progress.failed
         if self._bar is not None:
-            settled = progress.done + progress.failed
-            self._bar.update(0, total=progress.total, completed=settled, description=_line(progress))
-            return
-        if time.monotonic() - self._last < PLAIN_EVERY:
-            return
-        self._last = time.monotonic()
-        if self._json:
-            told = {name: getattr(progress, name) for name in progress.__struct_fields__}
-            tell(json_line({"event": "progress", **told}))
-        else:
-            self.say(f"{progress.done + progress.failed}/{progress.total} {_line(progress)}")
+            self._bar.show(ended, _line(progress))
+        elif time.monotonic() - self._last >= PLAIN_EVERY:
+            self._last = time.monotonic()
+            if self._json:
+                fields = {name: getattr(progress, name) for name in progress.__struct_fields__}
+                print_err(json_line({"event": "progress", **fields}))
+            else:
+                self.say(f"{ended}/{progress.total} {_line(progress)}")
 
     @property
     def under_way(self) -> int:
-        """Songs that are paid for and not fetched yet."""
-        return self.progress.running + self.progress.fetching if self.progress else 0
+        """The number of songs that are paid for and not fetched yet."""
+        return self._progress.running + self._progress.fetching if self._progress else 0
 
     def say(self, text: str) -> None:
-        """A line of text beside the progress."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        elif not self._json:
-            tell(text)
+        """Print a text beside the progress, unless it is in JSON."""
+        if not self._json:
+            print_err(wrapped(text))
 
 
 def _line(progress: Progress) -> str:
@@ -412,7 +409,7 @@ def _line(progress: Progress) -> str:
 
 @contextlib.contextmanager
 def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
-    """Ctrl-C once sets the event, twice cancels: the batch then leaves as after a crash, resumable."""
+    """Within this context Ctrl-C sets the event once, and twice cancels: the batch can then be resumed."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
@@ -424,8 +421,8 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
             return
         stop.set()
         meter.say(
-            f"Stopping: nothing more is submitted; {_songs(meter.under_way)} under way will be fetched. "
-            "Ctrl-C again leaves at once. The same command goes on later, and pays for nothing twice."
+            f"Stopping: nothing more is submitted, and {_songs(meter.under_way)} under way will be fetched. "
+            "Ctrl-C again stops at once. The same command continues later, and pays for nothing twice."
         )
 
     before = signal.getsignal(signal.SIGINT)
@@ -439,12 +436,9 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
     except asyncio.CancelledError:
         if stop.is_set():
             count = meter.under_way
-            paid = (
-                f"{_songs(count)} {'goes on and is' if count == 1 else 'go on and are'} paid for. "
-                if count
-                else ""
-            )
-            meter.say(f"{paid}Run the same command again: it goes on, and pays for nothing twice.")
+            verb = "is" if count == 1 else "are"
+            paid = f"{_songs(count)} {verb} under way and paid for. " if count else ""
+            meter.say(f"{paid}Run the same command again: it continues, and pays for nothing twice.")
             raise KeyboardInterrupt from None
         raise
     finally:

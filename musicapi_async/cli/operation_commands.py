@@ -19,52 +19,66 @@ from ..api.replies import Files, Midi, Wav
 from ..api.request import refuse, violations
 from ..api.results import TaskUpdate
 from ..errors import DownloadError
-from .commanding import Command, Group, first_sentence, kebab, run, seconds
-from .following import follow
-from .invocation import Invocation
-from .options_of import Folder, argument_fields, fields_given, parameters_of, rule_spoken, spoken
-from .visible import visible
+from .error_texts import ExitCode
+from .invocation import Command, Group, Invocation
+from .output import visible
+from .parameters import (
+    Folder,
+    Positive,
+    argument_fields,
+    fields_given,
+    in_options,
+    kebab,
+    parameters_of,
+    violation_in_options,
+)
+from .task_commands import follow
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
 
-LABELLED_BY: Final = ("title", "name", "gpt_description_prompt", "description", "prompt", "sound", "lyrics")
-"""Fields that tell a person which task is meant, in the order in which they are looked at."""
+LABEL_FIELDS: Final = ("title", "name", "gpt_description_prompt", "description", "prompt", "sound", "lyrics")
+"""Fields that tell a person which task a bar is for; the first that is given is taken."""
+
+TEXT_FROM_FILES: Final = """\
+Text may come from a file (@file) or from standard input (@-). Options of
+musicapi itself, such as --json, are accepted here, too."""
 
 
 class OperationCommand(Command):
-    """One operation. Its parameters are read off the request only when they are needed."""
+    """One operation. Its parameters are read off the request when they are needed first."""
 
     def __init__(self, operation: Operation[Any, Any], name: str | None = None) -> None:
         self.operation: Final = operation
         about = inspect.cleandoc(operation.request.__doc__ or "")
         super().__init__(
             name or kebab(operation.name),
-            callback=self._invoke,
+            callback=click.pass_obj(self._run),
             params=_waiting_options() if operation.submits else _saving_options(operation),
-            short_help=first_sentence(about) + ("" if _replacement(operation) is None else " (deprecated)"),
+            short_help=_first_sentence(about) + ("" if _replacement(operation) is None else " (deprecated)"),
         )
         self._about = about
         self._derived = False
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The parameters: those of the request first."""
+        """Return the parameters, those of the request first."""
         if not self._derived:
             self._derived = True
             self.params = [*parameters_of(self.operation), *self.params]
         return super().get_params(ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What it does, what it costs, and its arguments, whose help click does not show."""
+        """Write the purpose, the cost, and the arguments, whose help click does not display."""
         operation = self.operation
         cost = "Charges credits." if operation.charges else "Free."
         if operation.charges and not operation.resend:
             cost += " Sent at most once."
-        paragraphs = [spoken(self._about, operation), f"{operation.call_name}. {cost}"]
+        paragraphs = [in_options(self._about, operation), f"{operation.call_name}. {cost}"]
         replacement = _replacement(operation)
         if replacement is not None:
             paragraphs.append(f"Deprecated by the service; it recommends {replacement}.")
-        rows = [(one.name.upper(), spoken(one.description, operation)) for one in argument_fields(operation)]
+        arguments = argument_fields(operation)
+        rows = [(one.name.upper(), in_options(one.description, operation)) for one in arguments]
         for text in paragraphs:
             formatter.write_paragraph()
             with formatter.indentation():
@@ -74,34 +88,38 @@ class OperationCommand(Command):
                 formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """How to give text that does not fit a command line."""
+        """Write how to give text that does not fit a command line."""
         formatter.write_paragraph()
-        formatter.write_text("Text may come from a file (@file) or from standard input (@-). Options of")
-        formatter.write_text("musicapi itself, such as --json, may stand here too.")
+        for line in TEXT_FROM_FILES.splitlines():
+            formatter.write_text(line)
 
-    def _invoke(self, **given: Any) -> None:
-        values = fields_given(self.operation, given)
-        found = violations(self.operation.request(**values))
-        if found:
-            found = [rule_spoken(rule, self.operation) for rule in found]
-            raise refuse(found, self.operation.call_name)
+    async def _run(self, invocation: Invocation, **given: Any) -> ExitCode | None:
+        operation = self.operation
+        values = fields_given(operation, given)
+        if found := violations(operation.request(**values)):
+            raise refuse([violation_in_options(rule, operation) for rule in found], operation.call_name)
         wait, folder, timeout = given.get("wait"), given.get("download"), given.get("timeout")
         if wait is False and (folder is not None or timeout is not None):
             raise click.UsageError("--no-wait excludes --download and --timeout.")
+        if wait is None:
+            wait = bool(folder or timeout) or not invocation.is_json
+        if folder is not None:
+            _check_folder(folder)
+        async with invocation.client() as client:
+            if not operation.submits:
+                await _call(invocation, client, operation, values, folder)
+                return None
+            if not wait:
+                await _submit(invocation, client, operation, values)
+                return None
+            return await _submit_and_wait(
+                invocation, client, operation, values, folder=folder, timeout=timeout
+            )
 
-        async def work(invocation: Invocation) -> int | None:
-            chosen = wait if wait is not None else bool(folder or timeout) or not invocation.is_json
-            if folder is not None:
-                _make_ready(folder)
-            async with invocation.client() as client:
-                if not self.operation.submits:
-                    await _call(invocation, client, self.operation, values, folder)
-                    return None
-                return await _submit(
-                    invocation, client, self.operation, values, wait=chosen, folder=folder, timeout=timeout
-                )
 
-        run(work)
+def _first_sentence(text: str) -> str:
+    joined = " ".join(text.replace("`", "").split())
+    return joined.partition(". ")[0].partition(": ")[0].rstrip(".") + "." if joined else ""
 
 
 def _waiting_options() -> list[click.Parameter]:
@@ -114,10 +132,9 @@ def _waiting_options() -> list[click.Parameter]:
         _download_option("Wait, then fetch the files into this folder."),
         click.Option(
             ["--timeout"],
-            type=float,
-            callback=seconds,
+            type=Positive(),
             metavar="SECONDS",
-            help="Wait, at most so long; the task goes on after that.",
+            help="Wait at most this long; the task continues after that.",
         ),
     ]
 
@@ -130,16 +147,16 @@ def _saving_options(operation: Operation[Any, Any]) -> list[click.Parameter]:
     return []
 
 
-def _download_option(told: str) -> click.Option:
-    return click.Option(["--download"], type=Folder(), metavar="DIR", help=told)
+def _download_option(text: str) -> click.Option:
+    return click.Option(["--download"], type=Folder(), metavar="DIR", help=text)
 
 
 def _replacement(operation: Operation[Any, Any]) -> str | None:
     return operation.replacement or operation.family.replacement
 
 
-def method_of(client: MusicAPI, operation: Operation[Any, Any]) -> Any:
-    """The public method of an operation, whatever its family."""
+def _method_of(client: MusicAPI, operation: Operation[Any, Any]) -> Any:
+    """Return the public method of an operation, of any family."""
     return operation.__get__(operation.family(client.sonic.caller), operation.family)
 
 
@@ -150,30 +167,31 @@ async def _call(
     values: Mapping[str, Any],
     folder: Path | None,
 ) -> None:
+    """Make a direct call, report its reply, and save its files if there is a folder for them."""
     invocation.charges = operation.charges
     with invocation.reporter.busy(operation.call_name):
-        reply = await method_of(client, operation)(**values)
+        reply = await _method_of(client, operation)(**values)
     if isinstance(reply, TaskUpdate):
         ref = TaskRef(operation.family.word, reply.task_id or str(values.get("task_id")))
-        invocation.named(ref)
-        invocation.reporter.look(client.task(ref.token), reply)
+        invocation.track(ref)
+        invocation.reporter.polled(client.task(ref.token), reply)
+        return
+    name = f"{operation.family.word}.{operation.name}"
+    is_saved_whole = folder is not None and isinstance(reply, AlignedLyrics)
+    if invocation.is_json or not is_saved_whole:  # people find in the files what they saved
+        invocation.reporter.reply(name, reply)
+    if folder is None:
+        return
+    if isinstance(reply, AlignedLyrics):
+        paths = _write_subtitles(reply, folder, str(values["clip_id"]))
     else:
-        name = f"{operation.family.word}.{operation.name}"
-        is_saved_whole = folder is not None and isinstance(reply, AlignedLyrics)
-        if invocation.is_json or not is_saved_whole:  # nobody reads on the screen what is in the files
-            invocation.reporter.reply(name, reply)
-        if folder is None:
-            return
-        if isinstance(reply, AlignedLyrics):
-            paths = _write_subtitles(reply, folder, str(values["clip_id"]))
-        else:
-            paths = await client.download(reply, folder)
-        told = [f"saved  {visible(str(path))}" for path in paths]
-        invocation.reporter.event("saved", {"operation": name, "paths": paths}, told)
+        paths = await client.download(reply, folder)
+    lines = [f"saved  {visible(str(path))}" for path in paths]
+    invocation.reporter.event("saved", {"operation": name, "paths": paths}, lines)
 
 
-def _make_ready(folder: Path) -> None:
-    """Find out before anything is paid that nothing can be saved here."""
+def _check_folder(folder: Path) -> None:
+    """Make a folder and check that files can be saved there, before anything is paid for."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -200,34 +218,37 @@ def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list
 
 
 async def _submit(
+    invocation: Invocation, client: MusicAPI, operation: Operation[Any, Any], values: Mapping[str, Any]
+) -> None:
+    """Make a create and report its task, without waiting for it."""
+    with invocation.reporter.busy(operation.call_name):
+        task = await _method_of(client, operation)(**values)
+    invocation.accepted(task)
+    invocation.reporter.accepted(task)
+
+
+async def _submit_and_wait(
     invocation: Invocation,
     client: MusicAPI,
     operation: Operation[Any, Any],
     values: Mapping[str, Any],
     *,
-    wait: bool,
     folder: Path | None,
     timeout: float | None,
-) -> int | None:
-    reporter = invocation.reporter
-    if not wait:
-        with reporter.busy(operation.call_name):
-            task = await method_of(client, operation)(**values)
+) -> ExitCode:
+    """Make a create and follow its task to the end; returns the exit code."""
+    invocation.folder = folder  # for a task, too, that only the log names, after Ctrl-C during the create
+    with invocation.reporter.following(client.clock.speed, folder=folder):
+        report = invocation.reporter.task(_label(operation, values))
+        task = await _method_of(client, operation)(**values)
         invocation.accepted(task)
-        reporter.accepted(task)
-        return None
-    invocation.folder = folder  # also for a task that only the log tells of, after Ctrl-C during the create
-    with reporter.following(client.clock.speed):
-        row = reporter.row(_label(operation, values))
-        task = await method_of(client, operation)(**values)
-        invocation.accepted(task)
-        row.submitted(task)
-        error = await follow(invocation, client, task, row, timeout=timeout, folder=folder)
+        report.submitted(task)
+        error = await follow(invocation, client, task, report, timeout=timeout, folder=folder)
     return invocation.end([error] if error else [])
 
 
 def _label(operation: Operation[Any, Any], values: Mapping[str, Any]) -> str:
-    given = (values.get(name) for name in LABELLED_BY)
+    given = (values.get(name) for name in LABEL_FIELDS)
     text = next((value for value in given if isinstance(value, str) and value.strip()), operation.name)
     return " ".join(text.split())
 
@@ -236,26 +257,26 @@ class FamilyGroup(Group):
     """The operations of a family."""
 
     def __init__(self, family: type[Family]) -> None:
-        about = first_sentence(inspect.cleandoc(family.__doc__ or ""))
+        about = _first_sentence(inspect.cleandoc(family.__doc__ or ""))
         deprecated = "" if family.replacement is None else " Deprecated by the service."
         super().__init__(family.word, help=about + deprecated, params=[])
         self._operations: Final = {kebab(name): one for name, one in family.operations().items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of their declaration."""
+        """Return the names of the operations in the order of their declaration."""
         return list(self._operations)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Made when asked for."""
+        """Return the command of an operation, made on demand."""
         operation = self._operations.get(cmd_name)
         return None if operation is None else OperationCommand(operation)
 
 
 def family_groups() -> dict[str, FamilyGroup]:
-    """A group for every family, in the order of their declaration."""
+    """Return a group for every family, in the order of their declaration."""
     return {word: FamilyGroup(family) for word, family in FAMILIES.items()}
 
 
 def shortcut(family: str, operation: str, name: str) -> OperationCommand:
-    """An operation under a shorter name."""
+    """Return an operation under a shorter name."""
     return OperationCommand(FAMILIES[family].operations()[operation], name)

@@ -1,0 +1,260 @@
+"""`musicapi wait`, `task` and `download`: tasks that were submitted before, by their token or id."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import click
+
+from ..api.families import FAMILIES, polled_as
+from ..api.handle import Task, TaskRef
+from ..api.results import Result, Until
+from ..api.spelling import did_you_mean
+from ..errors import MusicAPIError, NotFoundError, TaskFailedError
+from .error_texts import ID_HINT, ExitCode
+from .invocation import Command, Invocation
+from .parameters import Folder, Positive, Word
+from .reporters import TaskReport
+
+if TYPE_CHECKING:
+    from ..client import MusicAPI
+
+T = TypeVar("T")
+
+TASK_ID: Final = re.compile(r"[\w.~-]{1,200}", re.ASCII)
+"""Ids are opaque, and were UUIDs so far; anything else is a damaged token or a link."""
+POLLED_FAMILIES: Final = tuple(word for word in FAMILIES if polled_as(word) is not None)
+FILE_NAME: Final = "{title} {clip_id}"
+"""The default pattern of file names."""
+
+_tasks = click.argument("tasks", nargs=-1, required=True, metavar="TOKEN_OR_ID...")
+_family = click.option(
+    "--family",
+    type=Word(POLLED_FAMILIES),
+    default="sonic",
+    show_default=True,
+    help="Family of tasks that are given by their bare id.",
+)
+_timeout = click.option(
+    "--timeout", type=Positive(), metavar="SECONDS", help="Stop waiting then; the tasks continue."
+)
+
+
+@click.command("wait", cls=Command)
+@_tasks
+@_family
+@_timeout
+@click.option(
+    "--until",
+    type=Word(["all", "first", "stream"]),
+    default="all",
+    show_default=True,
+    help="All clips ended, the first finished clip, or the first audio of any kind.",
+)
+@click.pass_obj
+async def wait_command(
+    invocation: Invocation, *, tasks: tuple[str, ...], family: str, timeout: float | None, until: str
+) -> ExitCode:
+    """Wait for tasks that were submitted before. Free; may be repeated at any time."""
+    return await _follow_all(invocation, refs_of(tasks, family), timeout=timeout, until=cast("Until", until))
+
+
+@click.command("download", cls=Command)
+@_tasks
+@_family
+@_timeout
+@click.option(
+    "--out",
+    type=Folder(),
+    default=Path(),
+    metavar="DIR",
+    help="Folder for the files, made if missing. Default: this one.",
+)
+@click.option(
+    "--name",
+    default=FILE_NAME,
+    show_default=True,
+    metavar="PATTERN",
+    help="File names; fields: {title}, {clip_id}, {index}, {name} (of a stem).",
+)
+@click.pass_obj
+async def download_command(
+    invocation: Invocation,
+    *,
+    tasks: tuple[str, ...],
+    family: str,
+    timeout: float | None,
+    out: Path,
+    name: str,
+) -> ExitCode:
+    """Fetch the files of tasks. Free. Waits for tasks that have not ended.
+
+    Whole files are not fetched again, and an interrupted download continues where it stopped.
+    """
+    return await _follow_all(invocation, refs_of(tasks, family), timeout=timeout, folder=out, pattern=name)
+
+
+@click.command("task", cls=Command)
+@_tasks
+@_family
+@click.pass_obj
+async def task_command(invocation: Invocation, tasks: tuple[str, ...], family: str) -> ExitCode:
+    """Show the present state of tasks, without waiting. Free."""
+    refs = refs_of(tasks, family)
+    async with invocation.client() as client:
+        outcomes = await together([_poll(invocation, client, ref) for ref in refs])
+    return invocation.end([error for error in outcomes if error is not None])
+
+
+def refs_of(given: Sequence[str], family: str) -> list[TaskRef]:
+    """Return the tasks of tokens and bare ids, each once.
+
+    Args:
+        given: Tokens and ids.
+        family: The family of bare ids.
+
+    Raises:
+        click.UsageError: for a text that is neither, and for a family whose tasks cannot be polled.
+    """
+    found: dict[tuple[str, str], TaskRef] = {}
+    for text in given:
+        ref = TaskRef.parse(text)
+        if ref is None and not TASK_ID.fullmatch(text):
+            raise click.UsageError(f"{text[:200]!r} is neither a whole token nor a task id. {ID_HINT}")
+        ref = ref or TaskRef(family, text)
+        if ref.family not in POLLED_FAMILIES:
+            near = did_you_mean(ref.family, POLLED_FAMILIES)
+            raise click.UsageError(f"{text[:200]!r} names no family of tasks{near}. {ID_HINT}")
+        found.setdefault((ref.family, ref.task_id), ref)
+    return list(found.values())
+
+
+async def _poll(invocation: Invocation, client: MusicAPI, ref: TaskRef) -> MusicAPIError | None:
+    """Report the state of a task; returns its error, or that of the poll."""
+    task = client.task(ref.token)
+    try:
+        update = await task.refresh()
+    except MusicAPIError as error:
+        return error
+    invocation.track(ref)
+    if update.error is not None:
+        invocation.failed(update.error)
+    invocation.reporter.polled(task, update)
+    return update.error
+
+
+async def _follow_all(
+    invocation: Invocation,
+    refs: Sequence[TaskRef],
+    *,
+    timeout: float | None,
+    until: Until = "all",
+    folder: Path | None = None,
+    pattern: str = FILE_NAME,
+) -> ExitCode:
+    """Follow tasks side by side; the arguments are those of `follow`."""
+    async with invocation.client() as client:
+        with invocation.reporter.following(client.clock.speed):
+            work: list[Coroutine[Any, Any, MusicAPIError | None]] = []
+            for ref in refs:
+                task, report = client.task(ref.token), invocation.reporter.task(ref.task_id)
+                invocation.accepted(task)
+                report.resumed(task)
+                work.append(
+                    follow(
+                        *(invocation, client, task, report),
+                        timeout=timeout,
+                        until=until,
+                        folder=folder,
+                        pattern=pattern,
+                    )
+                )
+            outcomes = await together(work)
+    return invocation.end([error for error in outcomes if error is not None])
+
+
+async def follow(
+    invocation: Invocation,
+    client: MusicAPI,
+    task: Task[Any],
+    report: TaskReport,
+    *,
+    timeout: float | None = None,
+    until: Until = "all",
+    folder: Path | None = None,
+    pattern: str = FILE_NAME,
+) -> MusicAPIError | None:
+    """Wait for a task, fetch its files if there is a folder for them, and report both.
+
+    Args:
+        invocation: The run, which names the task if it ends before.
+        client: The client of the task.
+        task: A task that was accepted.
+        report: The report on this task.
+        timeout: Seconds to wait; by default the usual time of the family.
+        until: "all", "first" or "stream", as in `Task.wait`.
+        folder: The folder for the files; None to fetch none.
+        pattern: The pattern of file names.
+
+    Returns:
+        The error that the task or the wait ended with, or None.
+    """
+    if folder is not None:
+        invocation.to_fetch(task, folder)
+    try:
+        result = await result_of(task, report, timeout=timeout, until=until)
+        if task.last is not None and task.last.is_terminal:
+            invocation.ended(task)
+        report.finished(task, result)
+        if folder is not None:
+            # Before the end only whole clips are fetched; after it, a clip without a file is an error.
+            files = result if until == "all" else [clip for clip in result.clips if clip.final_url]
+            paths = await client.download(files, folder, name=pattern)
+            invocation.fetched(task)
+            report.saved(task, paths)
+    except MusicAPIError as error:
+        if isinstance(error, NotFoundError):
+            invocation.forget(task)
+        if isinstance(error, TaskFailedError):
+            invocation.ended(task)
+            invocation.fetched(task)
+        invocation.failed(error)
+        report.failed(task, error)
+        return error
+    return None
+
+
+async def result_of(
+    task: Task[Any], report: TaskReport, *, timeout: float | None = None, until: Until = "all"
+) -> Result:
+    """Report every change of a task until it has ended as `until` says; returns its result."""
+    async with aclosing(task.updates(timeout=timeout)) as updates:
+        async for update in updates:
+            report.updated(task, update)
+            if update.satisfies(until):
+                return update.outcome()
+    raise AssertionError("updates end with the end of the task or with an error")
+
+
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side; returns their results.
+
+    The first exception ends the others and is raised as itself, not in a group.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+    return [one.result() for one in running]
+
+
+def _first(error: BaseException) -> BaseException:
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error

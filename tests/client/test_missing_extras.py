@@ -1,0 +1,88 @@
+"""Features whose extra is not installed: the text says what is missing and how to install it from a clone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from musicapi_async.extras import LIBRARIES
+
+ROOT: Final = Path(__file__).parents[2]
+COMMAND: Final = "from musicapi_async.cli import main; main()"
+FILES: Final = """
+import asyncio
+from musicapi_async.sandbox import Sandbox
+from musicapi_async.batch import run_batch
+
+async def work():
+    async with Sandbox(speed=1000.0) as sandbox, sandbox.client() as client:
+        task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
+        {call}
+
+try:
+    asyncio.run(work())
+except Exception as error:
+    raise SystemExit(f"{{error}} {{error.hint}}")
+"""
+
+PLACES: Final[dict[str, tuple[str, str, str]]] = {
+    "the command": ("cli", "click", f"import sys; sys.argv = ['musicapi', 'demo']\n{COMMAND}"),
+    "the command's bars": ("cli", "rich", f"import sys; sys.argv = ['musicapi', 'credits']\n{COMMAND}"),
+    "the demo": ("sandbox", "numpy", f"import sys; sys.argv = ['musicapi', '--text', 'demo']\n{COMMAND}"),
+    "a download from a sandbox": (
+        "sandbox",
+        "soundfile",
+        FILES.format(call="await client.download(await task.wait(), 'songs')"),
+    ),
+    "tags of a batch": (
+        "sandbox",
+        "mutagen",
+        FILES.format(call="await run_batch(client, [], out='never', tags=True)"),
+    ),
+    "the bridge to FastAPI": ("fastapi", "fastapi", "import musicapi_async.contrib.fastapi"),
+    "the bridge to FastAPI, in part": ("fastapi", "starlette", "import musicapi_async.contrib.fastapi"),
+    "the example service": ("fastapi,sandbox", "uvicorn", "import musicapi_async.examples.service"),
+}
+"""Per place: the extra that it names, a library to hide, and a program that needs it."""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_missing_extra_is_explained(place: str, tmp_path: Path) -> None:
+    """Every place names its extra, the missing library, a command for a clone, and one for anywhere else."""
+    extra, library, program = PLACES[place]
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules[{library!r}] = None\n{program}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert ran.returncode != 0
+    text = " ".join(ran.stderr.split())
+    needed = " ".join(name for one in extra.split(",") for name in LIBRARIES[one])
+    assert f"the extra [{extra}] ({library} is not installed): pip install -e '.[{extra}]' in a clone" in text
+    assert f"or pip install {needed} anywhere" in text
+
+
+def test_library_table_matches_the_package() -> None:
+    """The extras of `pyproject.toml` that bring libraries are those of the table, with the same libraries."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for extra, libraries in LIBRARIES.items():
+        assert [re.split(r"[<>=!~; \[]", one)[0] for one in extras[extra]] == list(libraries)
+    of_libraries = {name for one in extras["all"] for name in re.findall(r"\[(.*)\]", one)[0].split(",")}
+    assert of_libraries == set(LIBRARIES)
+
+
+def test_no_text_installs_the_package_by_its_name() -> None:
+    """Whatever an index has under the name of this package is another's, so hints name a clone."""
+    named = re.compile(r"pip install\s+(?:-\S+\s+)*['\"]?musicapi[-_]async")
+    for path in (ROOT / "README.md", *sorted((ROOT / "musicapi_async").rglob("*.py"))):
+        assert not named.search(path.read_text(encoding="utf-8")), path
