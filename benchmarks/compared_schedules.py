@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 from musicapi_async._wire.redaction import NOTHING_KNOWN, Redactor
 from musicapi_async._wire.retry import Draw, equal_jitter, full_jitter, spread
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.results import TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.polling.schedule import JITTER
 
 

@@ -31,8 +31,8 @@ from report import Report, arguments
 
 from musicapi_async._wire.poll_response import PollResult, judge_webhook
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
+from musicapi_async.api.task import Task, TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.schedule import LearnedSchedule
 from musicapi_async.polling.waiter import TaskWaiter, polled_of

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, aclosing
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -32,10 +32,10 @@ from ._wire.prepare import check, outside, warn
 from ._wire.redaction import Redactor
 from ._wire.retry import Draw, drawing
 from .api.families import polled_as
-from .api.handle import Task, TaskKey, TaskRef
-from .api.operation import Family, Operation, Polled
-from .api.request import Request
+from .api.operation import Create, Direct, Family, Poll, Polled, ReplyT, T
+from .api.request import GetMusic, Request
 from .api.results import TaskUpdate, Until
+from .api.task import Task, TaskKey, TaskRef
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
 from .jobs.memory import MemoryStore
@@ -95,9 +95,8 @@ class LoopResources:
         """Free the permit of a task, and write its end down; None if it cannot be polled any more."""
         self._in_flight.ended(ref)
         for recorder in self.recorders:
-            if update is not None and not recorder.has_recorded_end(
-                ref
-            ):  # else another poll of it is no news
+            # Another poll of a task whose end was recorded is no news.
+            if update is not None and not recorder.has_recorded_end(ref):
                 self.calls.notes.begin(recorder.record_end(ref, update))
 
     def deliver(self, event: Event, *, own: bool) -> None:
@@ -332,7 +331,7 @@ class Resources:
 
 
 class ClientView:
-    """A client with its options, as families and handles use it. A `Caller` and a `Watcher`, in any loop."""
+    """A client with its options, as families and handles use it. A `Caller` and a `Waiter`, in any loop."""
 
     __slots__ = ("_calls_recorder", "options", "recorder", "resources")
 
@@ -352,7 +351,7 @@ class ClientView:
         """Return the parts of the running loop."""
         return await self.resources.here(self.recorder)
 
-    async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
+    async def submit(self, operation: Create[..., T], request: Request) -> Task[T]:
         """Send a create and return the handle of its task."""
         if operation.family.replacement is not None:
             self._warn(operation.family)
@@ -365,16 +364,21 @@ class ClientView:
             here.waiter.expect(task.family, task.task_id)
         return Task(task, self, accepted.reply, accepted.job_key)
 
-    async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
-        """Send a direct call and return its reply; poll a task once."""
+    async def call(self, operation: Direct[..., ReplyT], request: Request) -> ReplyT:
+        """Send a direct call and return its reply."""
         if operation.family.replacement is not None:
             self._warn(operation.family)
         here = await self.resources.here(self.recorder)
-        if operation.polled is None:
-            return await here.calls.direct(operation, request, self.options, self._calls_recorder)
+        return await here.calls.direct(operation, request, self.options, self._calls_recorder)
+
+    async def poll(self, operation: Poll[...], request: Request) -> TaskUpdate:
+        """Poll a task once."""
+        if operation.family.replacement is not None:
+            self._warn(operation.family)
+        here = await self.resources.here(self.recorder)
         check(request, operation.call_name, self.options)
-        ref = TaskRef(operation.family.word, str(getattr(request, "task_id", "")), operation.name)
-        return await here.refresh(ref, self.options)
+        task_id = request.task_id if isinstance(request, GetMusic) else ""
+        return await here.refresh(TaskRef(operation.family.word, task_id, operation.name), self.options)
 
     async def wait(
         self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]

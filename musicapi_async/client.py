@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 import msgspec
 
 from ._resources import ClientView, Resources
-from .api.account import Account, Spending
+from .api.account import Account, Credits, Spending
 from .api.families import FAMILIES
-from .api.handle import Task, TaskRef, tasks_of
 from .api.nuro import Nuro
 from .api.operation import Operation
 from .api.producer import Producer
-from .api.replies import Credits
 from .api.request import check_secrets
 from .api.results import Clips, Result, TaskUpdate, Until
 from .api.riffusion import Riffusion
-from .api.sonic import Sonic
-from .api.spelling import did_you_mean
+from .api.sonic import Sonic, Suno
 from .api.studio import Studio
-from .api.suno import Suno
+from .api.suggestions import did_you_mean
+from .api.task import Task, TaskRef, tasks_of
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
 from .files import expand
@@ -444,9 +442,9 @@ class MusicAPI:
         options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
         del fields, webhook_secret  # tracebacks can show the locals of a frame
         view = ClientView(self._resources, options, self._recorder, self._recorder.resubmission(job))
-        return await (view.submit if operation.submits else view.call)(operation, request)
+        return await operation.sender(view)(request)
 
-    async def _job(self, key: str) -> tuple[Job, Operation[Any, Any] | None]:
+    async def _job(self, key: str) -> tuple[Job, Operation[..., Any] | None]:
         here = await self._view.here()
         await here.calls.notes.finish()
         job = await self._recorder.own_job(key)

@@ -3,7 +3,7 @@
 A `Clock` counts *API seconds*. With `speed=1` they are real seconds; the sandbox and the clients that it
 hands out share a faster clock, so that a song of two minutes takes two seconds while every interval keeps
 its proportion to every other and no code path differs. Time comes from the running event loop, so a loop
-with virtual time (`musicapi_async.testing.virtual`) makes everything here instant and exact.
+with virtual time (`musicapi_async.testing.virtual`) makes all waits instant and exact.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Clock:
         self.speed: Final = float(speed)
 
     def now(self) -> float:
-        """Seconds on the monotonic clock of the running event loop."""
+        """Return seconds on the monotonic clock of the running event loop."""
         return asyncio.get_running_loop().time() * self.speed
 
     def time(self) -> float:
-        """Seconds since 1970, for people and files, never for measuring."""
+        """Return seconds since 1970, for people and files, never for measuring."""
         return time.time()
 
     def real(self, seconds: float) -> float:
-        """How many real seconds `seconds` of this clock take; infinity stays infinity."""
+        """Return the real seconds that `seconds` of this clock take; infinity stays infinity."""
         return seconds / self.speed
 
     async def sleep(self, seconds: float) -> None:

@@ -3,16 +3,16 @@
 ```
 MusicAPIError
     RequestValidationError (also ValueError)     refused here, nothing was sent
-    OutcomeUnknownError                          a paid call whose outcome nobody knows; its cause says why
+    OutcomeUnknownError                          a paid call whose outcome is unknown; its cause says why
     JobKeyConflictError                          the same job key with another request or account
     JobStoreError                                the job store cannot be used
     BatchError                                   a batch cannot run, such as on a folder that is in use
     APIConnectionError
         ConnectFailedError                       DNS, refused, TLS: nothing was sent
-        RequestTimeoutError (also TimeoutError)  no answer in time
+        RequestTimeoutError (also TimeoutError)  no response in time
         ConnectionLostError                      dropped after sending began
-    InvalidResponseError                         an answer that cannot be understood
-    APIStatusError                               the service said no
+    InvalidResponseError                         a response that cannot be understood
+    APIStatusError                               the service refused, or failed
         BadRequestError
             StepFailedError                      one step of upload-extend, upload-cover or sample
         AuthenticationError
@@ -27,27 +27,23 @@ MusicAPIError
             UpstreamError
     TaskError
         TaskFailedError                          the generation failed; `refunded` is what the service reports
-        TaskTimeoutError (also TimeoutError)     we stopped waiting; the task goes on and is paid for
+        TaskTimeoutError (also TimeoutError)     the wait ended; the task is running and is paid for
     DownloadError
     WebhookVerificationError
 ```
 
 `str(error)` says three things: what happened, whether money moved, and what to do next. No text ever holds
-the API key or a webhook secret. Every error pickles, whatever the peer sent: of a body that is nested beyond
-what pickle takes its depths are left out, and a cause that does not pickle becomes an `Exception` with its
-text.
+the API key or a webhook secret. Every error pickles: of a body that is nested deeper than pickle allows the
+deepest levels are left out, and a cause that does not pickle becomes an `Exception` with its text.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Self, cast
+from typing import Any, ClassVar, Final, Required, Self, TypedDict, Unpack, cast
 
-DEEPEST: Final = 100
-"""Levels of a body that are pickled where all of them are too many: pickling has a limit of some hundreds."""
-MARGIN: Final = 50
-"""Levels to spare, as the error itself may be inside of something."""
+from ._pickling import portable, portable_cause
+
 TEXT_LIMIT: Final = 500
 """Characters of a reply that an error text repeats; the whole body stays on the error."""
 
@@ -62,47 +58,27 @@ def _rebuild(
     return error
 
 
-def _pickles(value: object) -> bool:
-    """Return True if `value` survives pickling, also a little deeper inside another object."""
-    wrapped: object = value
-    for _ in range(MARGIN):
-        wrapped = [wrapped]
-    try:
-        pickle.loads(pickle.dumps(wrapped))  # noqa: S301 - what was dumped just now
-    except Exception:
-        return False
-    return True
+class ErrorFields(TypedDict, total=False):
+    """Fields that every error takes; see `MusicAPIError`."""
+
+    hint: str
+    call: str
+    task_id: str | None
+    family: str | None
+    may_have_been_charged: bool
+    not_charged: bool
 
 
-def _portable(value: object) -> object:
-    """The value if it pickles, else what can be taken along: of a body that is nested too deeply its top."""
-    if value is None or isinstance(value, str | int | float) or _pickles(value):
-        return value
-    cut = _cut(value, DEEPEST)
-    if _pickles(cut):
-        return cut
-    return () if isinstance(value, tuple) else f"<{type(value).__name__}>"
+class StatusFields(ErrorFields, total=False):
+    """Fields that every error of a status takes; see `APIStatusError`."""
 
-
-def _cut(value: object, depth: int) -> object:
-    if isinstance(value, dict):
-        fields = cast("dict[object, object]", value)
-        return {name: _cut(one, depth - 1) for name, one in fields.items()} if depth else "..."
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        return [_cut(one, depth - 1) for one in items] if depth else "..."
-    return value
-
-
-def _portable_cause(cause: BaseException | None) -> BaseException | None:
-    """The cause if it pickles, else its name and text: other libraries' errors may hold live objects."""
-    if cause is None or isinstance(cause, MusicAPIError) or _pickles(cause):
-        return cause
-    name = f"{type(cause).__module__}.{type(cause).__qualname__}"
-    try:
-        return Exception(f"{name}: {cause}")
-    except Exception:  # its text cannot be made either
-        return Exception(name)
+    status: Required[int]
+    type: str | None
+    code: str | int | None
+    body: Any
+    headers: Mapping[str, str] | None
+    request_id: str | None
+    retry_after: float | None
 
 
 class MusicAPIError(Exception):
@@ -110,15 +86,15 @@ class MusicAPIError(Exception):
 
     `message` is what happened, `hint` what to do next, `call` the call that it happened to (such as
     `POST /sonic/create`), `task_id` the task concerned where there is one.
-    `may_have_been_charged` is True when credits may have been spent and nobody here can tell, `not_charged`
-    when it is proven that the call was not carried out; an error without either says nothing about money.
-    `checkpoint` is
-    set when one step of several failed (`musicapi_async.workflows`): pass it back to go on from there.
+    `may_have_been_charged` is True when credits may have been spent and it is not known, `not_charged` when
+    it is proven that the call was not carried out; an error without either says nothing about money.
+    `checkpoint` is set when one step of several failed (`musicapi_async.workflows`): pass it back to continue
+    from that step.
     """
 
     default_hint: ClassVar[str] = ""
     task_hint: ClassVar[str] = ""
-    """What to do next when the error happened to a task that is paid for."""
+    """Hint for an error that happened to a task that is paid for."""
     checkpoint: object = None
 
     def __init__(
@@ -143,7 +119,7 @@ class MusicAPIError(Exception):
 
     @property
     def money(self) -> str:
-        """One sentence on the credits: were any spent?"""
+        """One sentence that says whether credits were spent; '' if nothing is known."""
         if self.may_have_been_charged:
             return "The account may have been charged."
         if self.task_id:
@@ -151,22 +127,22 @@ class MusicAPIError(Exception):
         is_paid = bool(self.call) and not self.call.startswith("GET ")
         return "Nothing was charged." if is_paid and self.not_charged else ""
 
-    def _what(self) -> str:
+    def _event(self) -> str:
         return f"{self.call}: {self.message}" if self.call else self.message
 
     def __str__(self) -> str:
-        parts = (self._what().rstrip(), self.money, self.hint)
+        parts = (self._event().rstrip(), self.money, self.hint)
         return " ".join(part if part[-1] in ".!?" else part + "." for part in parts if part)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {name: _portable(value) for name, value in self.__dict__.items()}
-        return _rebuild, (type(self), self.args, state, _portable_cause(self.__cause__))
+        state = {name: portable(value) for name, value in self.__dict__.items()}
+        return _rebuild, (type(self), self.args, state, portable_cause(self.__cause__))
 
     def __copy__(self) -> Self:
         return cast("Self", _rebuild(type(self), self.args, self.__dict__.copy(), self.__cause__))
 
     def about(self, *, task_id: str | None, family: str | None) -> Self:
-        """Note the task that this error happened to, unless one is noted; returns the error."""
+        """Set the task that this error happened to, unless one is set; returns the error."""
         self.task_id = self.task_id or task_id
         self.family = self.family or family
         if self.task_hint and self.hint == self.default_hint:
@@ -230,7 +206,7 @@ class OutcomeUnknownError(MusicAPIError):
     """A paid call was sent and its outcome is unknown: it may have been carried out and charged.
 
     It is never repeated for you. `__cause__` is the precise error. `job_key` is set when the call was
-    written down: `client.resolve(job_key, task_id=...)` and `client.resubmit(job_key)` settle it.
+    recorded: `client.resolve(job_key, task_id=...)` and `client.resubmit(job_key)` settle it.
     `balance_before` and `balance_after` are credits, with `check_balance=True`: evidence, not proof, because
     other calls and refunds move the balance, too. `task_id` is set when the service named a task in an error:
     then the call was accepted, and the same job key gives the task. `steps` and `clip_id` are those of a
@@ -238,8 +214,8 @@ class OutcomeUnknownError(MusicAPIError):
     """
 
     default_hint = (
-        "Do not simply call again: compare client.credits() with the balance before, "
-        "and look for the result in the dashboard first."
+        "Do not simply call again: first compare client.credits() with the balance before, "
+        "and search the dashboard for the result."
     )
 
     def __init__(
@@ -251,7 +227,7 @@ class OutcomeUnknownError(MusicAPIError):
         balance_after: float | None = None,
         steps: Mapping[str, Any] | None = None,
         clip_id: str | None = None,
-        **fields: Any,
+        **fields: Unpack[ErrorFields],
     ) -> None:
         fields.setdefault("may_have_been_charged", True)
         super().__init__(message, **fields)
@@ -271,7 +247,12 @@ class JobKeyConflictError(MusicAPIError):
     default_hint = "Use another key, or send the request that the key was first used with."
 
     def __init__(
-        self, message: str, *, job_key: str = "", difference: Sequence[str] = (), **fields: Any
+        self,
+        message: str,
+        *,
+        job_key: str = "",
+        difference: Sequence[str] = (),
+        **fields: Unpack[ErrorFields],
     ) -> None:
         super().__init__(message, **fields)
         self.job_key = job_key
@@ -285,12 +266,18 @@ class JobKeyConflictError(MusicAPIError):
 class JobStoreError(MusicAPIError):
     """The job store cannot be read or written. `path` is its file.
 
-    Raised before a call is sent, so that nothing is paid for that could not be written down.
+    Raised before a call is sent, so that nothing is paid for that could not be recorded.
     """
 
     default_hint = "Repair it, or use another store."
 
-    def __init__(self, message: str, *, path: str = "", **fields: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        **fields: Unpack[ErrorFields],
+    ) -> None:
         super().__init__(message, **fields)
         self.path = path
 
@@ -300,12 +287,18 @@ class BatchError(MusicAPIError):
 
 
 class APIConnectionError(MusicAPIError):
-    """No usable answer came. `sent` tells whether the request left: True, False, or None for unknown."""
+    """No usable response came. `sent` is True if the request was sent, False if not, None if unknown."""
 
     default_hint = "Check the network; free calls may simply be repeated."
-    task_hint = "The task goes on; wait for it again once the network is back."
+    task_hint = "The task is not affected; wait for it again once the network is back."
 
-    def __init__(self, message: str, *, sent: bool | None = None, **fields: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        sent: bool | None = None,
+        **fields: Unpack[ErrorFields],
+    ) -> None:
         super().__init__(message, **fields)
         self.sent = sent
         self.not_charged: bool = sent is False
@@ -318,7 +311,7 @@ class ConnectFailedError(APIConnectionError):
 
 
 class RequestTimeoutError(APIConnectionError, TimeoutError):
-    """No answer within the time allowed."""
+    """No response within the time allowed."""
 
     default_hint = "Raise attempt_timeout or deadline with client.with_options(...)."
 
@@ -328,21 +321,28 @@ class ConnectionLostError(APIConnectionError):
 
 
 class InvalidResponseError(MusicAPIError):
-    """An answer that cannot be understood: not JSON, too large, or without the one field that matters.
+    """A response that cannot be understood: not JSON, too large, or without the one field that matters.
 
     `status` is the HTTP status, `body` the decoded body or its first bytes.
     """
 
     default_hint = "Keep `body` for the vendor's support."
 
-    def __init__(self, message: str, *, status: int = 200, body: Any = None, **fields: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 200,
+        body: Any = None,
+        **fields: Unpack[ErrorFields],
+    ) -> None:
         super().__init__(message, **fields)
         self.status = status
         self.body = body
 
 
 class APIStatusError(MusicAPIError):
-    """The service answered with an error.
+    """The service responded with an error.
 
     `status` HTTP status (or the `code` of a body that contradicts a 200), `type` and `code` the body's own
     words, `body` the parsed or raw body, `headers` (lower-case names), `request_id` for support,
@@ -360,7 +360,7 @@ class APIStatusError(MusicAPIError):
         headers: Mapping[str, str] | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
-        **fields: Any,
+        **fields: Unpack[ErrorFields],
     ) -> None:
         super().__init__(message, **fields)
         self.status = status
@@ -371,29 +371,31 @@ class APIStatusError(MusicAPIError):
         self.request_id = request_id
         self.retry_after = retry_after
 
-    def _what(self) -> str:
+    def _event(self) -> str:
         facts = [f"HTTP {self.status}"]
         if self.type:
             facts.append(f"type {self.type}")
         if self.request_id:
             facts.append(f"request id {self.request_id}")
-        return f"{super()._what().rstrip('.')} ({', '.join(facts)})"
+        return f"{super()._event().rstrip('.')} ({', '.join(facts)})"
 
 
 class BadRequestError(APIStatusError):
     """400, 405, 415, 422 and other 4xx. Of a paid call it is raised only where that proves a refusal."""
 
-    default_hint = "Mend the request; the text names the field."
+    default_hint = "Fix the request; the text names the field."
 
 
 class StepFailedError(BadRequestError):
     """A step of upload-extend, upload-cover or sample failed.
 
-    `failed_step` is its name, `steps` all that the service told, `clip_id` the uploaded clip if that step
-    was reached: it can still be used with extend_upload_music or cover_upload_music.
+    `failed_step` is its name, `steps` the report of the service on all steps, `clip_id` the uploaded clip if
+    that step succeeded: it can still be used with extend_upload_music or cover_upload_music.
     """
 
-    default_hint = "If `clip_id` is set, the upload worked: go on from that clip instead of uploading again."
+    default_hint = (
+        "If `clip_id` is set, the upload worked: continue with that clip instead of uploading again."
+    )
 
     def __init__(
         self,
@@ -402,7 +404,7 @@ class StepFailedError(BadRequestError):
         failed_step: str | None = None,
         steps: Mapping[str, Any] | None = None,
         clip_id: str | None = None,
-        **fields: Any,
+        **fields: Unpack[StatusFields],
     ) -> None:
         super().__init__(message, **fields)
         self.failed_step = failed_step
@@ -420,7 +422,7 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: refused for a reason that the text tells."""
+    """403: refused for the reason in the text."""
 
 
 class InsufficientCreditsError(PermissionDeniedError):
@@ -448,14 +450,20 @@ class NotFoundError(APIStatusError):
 
     @property
     def money(self) -> str:
-        # Of a task that is not found, nobody knows whether it was ever paid for.
+        # A task that is not found may never have been paid for.
         return super().money if self.may_have_been_charged or not self.task_id else ""
 
 
 class EndpointRetiredError(APIStatusError):
     """410: the endpoint or task type was retired. `replacement` names what to use instead, if known."""
 
-    def __init__(self, message: str, *, replacement: str | None = None, **fields: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        replacement: str | None = None,
+        **fields: Unpack[StatusFields],
+    ) -> None:
         super().__init__(message, **fields)
         self.replacement = replacement
         if replacement:
@@ -485,8 +493,8 @@ class TaskError(MusicAPIError):
 class TaskFailedError(TaskError):
     """The generation failed.
 
-    `refunded` is what the service reports of the credits (None: it does not say; only the balance proves
-    it), `clips` the clips as far as they came, `type` the service's word, `body` the last reply.
+    `refunded` is the service's report on the credits (None: it says nothing; only the balance proves a
+    refund), `clips` the clips as far as they came, `type` the service's word, `body` the last reply.
     """
 
     default_hint = "A new create is a new charge."
@@ -500,7 +508,7 @@ class TaskFailedError(TaskError):
         clips: Sequence[Any] = (),
         body: Any = None,
         http_status: int | None = None,
-        **fields: Any,
+        **fields: Unpack[ErrorFields],
     ) -> None:
         super().__init__(message, **fields)
         self.type = type
@@ -509,7 +517,7 @@ class TaskFailedError(TaskError):
         self.body = body
         self.http_status = http_status
 
-    def _what(self) -> str:
+    def _event(self) -> str:
         return f"Task {self.task_id} failed: {self.message}"
 
     @property
@@ -517,12 +525,12 @@ class TaskFailedError(TaskError):
         if self.refunded:
             return "The service reports that the credits were returned."
         if self.refunded is None:
-            return "Whether the credits were returned is not said; compare client.credits()."
+            return "The service does not say if the credits were returned; compare client.credits()."
         return "The service reports that the credits were not returned."
 
 
 class TaskTimeoutError(TaskError, TimeoutError):
-    """We stopped waiting. The task was paid for, may still finish, and can be waited for again.
+    """The wait ended before the task. It was paid for, may still finish, and can be waited for again.
 
     `elapsed` is the time waited in seconds, `clips` the clips as far as they came, `last_body` the last reply
     (None if there was none).
@@ -536,7 +544,7 @@ class TaskTimeoutError(TaskError, TimeoutError):
         clips: Sequence[Any] = (),
         last_body: Any = None,
         kind: str = "",
-        **fields: Any,
+        **fields: Unpack[ErrorFields],
     ) -> None:
         super().__init__(message, **fields)
         self.elapsed = elapsed
@@ -554,12 +562,18 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
 
 class DownloadError(MusicAPIError):
-    """A file could not be fetched or written. Nothing stays under the final name. `url`, `path`, `status`."""
+    """A file could not be fetched or written; there is none under the final name. `url`, `path`, `status`."""
 
     default_hint = "The clip is paid for and stays available for a while: download again."
 
     def __init__(
-        self, message: str, *, url: str = "", path: str = "", status: int | None = None, **fields: Any
+        self,
+        message: str,
+        *,
+        url: str = "",
+        path: str = "",
+        status: int | None = None,
+        **fields: Unpack[ErrorFields],
     ) -> None:
         super().__init__(message, **fields)
         self.url = url
@@ -572,6 +586,6 @@ class DownloadError(MusicAPIError):
 
 
 class WebhookVerificationError(MusicAPIError):
-    """A webhook that must not be believed: header missing or malformed, bad signature, stale, not JSON."""
+    """A webhook that must not be trusted: header missing or malformed, bad signature, stale, not JSON."""
 
-    default_hint = "Answer 400 and do not act on it."
+    default_hint = "Respond with 400 and do not act on it."

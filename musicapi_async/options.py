@@ -26,17 +26,17 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 ENCODED_DOT: Final = re.compile(r"%(25)*2e", re.IGNORECASE)
 """`%2e`, also encoded again."""
 SEPARATOR: Final = re.compile(r"[/\\]|%(?:25)*(?:2f|5c)", re.IGNORECASE)
-"""What parts a path, for a server or for one behind it: a slash or a backslash, also encoded."""
+"""Separators of a path, for a server or for one behind it: a slash or a backslash, also encoded."""
 QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
 
 CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for DNS, TCP and TLS of one attempt (contract, errors 6)."""
+"""Seconds for DNS, TCP and TLS of one attempt."""
 ATTEMPT_TIMEOUT: Final = 60.0
-"""Seconds after which an attempt is given up (contract, errors 6)."""
+"""Seconds after which an attempt is given up, where its endpoint has no time of its own."""
 POLL_TIMEOUT: Final = 30.0
-"""The same for polls (contract, errors 6)."""
+"""The same for polls, which make nothing."""
 BODY_LIMIT: Final = 16 * 1024 * 1024
-"""Bytes of a reply that are read at most; a poll of 24 stems is below 50 kB."""
+"""Bytes of a reply that are read at most; the reply to a poll of 24 stems is below 50 kB."""
 
 ACCOUNT_LIMIT: Final = 200
 """Characters of an account's name."""
@@ -47,14 +47,18 @@ Validation = Literal["error", "warn", "off"]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How calls are made; `client.with_options(...)` changes them for a view of the client.
+    """Options of calls; `client.with_options(...)` changes them for a view of the client.
 
-    `attempt_timeout` seconds for one attempt (None: the documented time of each endpoint),
-    `deadline` seconds for a whole call with its repeats and waits for the rate (None: none), `max_retries`
-    after the first attempt, `validate` 'error', 'warn' or 'off' for the local checks, `job_key` makes a
-    create idempotent, `extra_body` fields that are added to the JSON body as they are,
-    `resend_creates_on_5xx` repeats a paid call after a 5xx, which may pay twice, `check_balance` asks for the
-    credits before a call that is written down, and after one whose outcome is unknown.
+    Args:
+        attempt_timeout: seconds for one attempt; None for the time that each endpoint has by default.
+        deadline: seconds for a whole call with its repeats and waits for the rate; None for no limit.
+        max_retries: repeats after the first attempt, 0 to 100.
+        validate: 'error', 'warn' or 'off' for the local checks of a request.
+        job_key: makes a create idempotent: the same key gives the same task.
+        extra_body: fields that are added to the JSON body as they are.
+        resend_creates_on_5xx: repeat a paid call after a 5xx, which may pay twice.
+        check_balance: query the credits before a call that is recorded, and after one whose outcome is
+            unknown.
     """
 
     attempt_timeout: float | None = None
@@ -67,18 +71,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     check_balance: bool = False
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """The fields, of `extra_body` only the names: a value in it may be secret."""
-        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        """Return the fields, of `extra_body` only the names: a value in it may be secret."""
+        fields = msgspec.structs.asdict(self)
         if self.extra_body is not None:
-            shown["extra_body"] = list(self.extra_body)
-        return list(shown.items())
+            fields["extra_body"] = list(self.extra_body)
+        return list(fields.items())
 
     def __repr__(self) -> str:
         return f"Options({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __post_init__(self) -> None:
-        for name in ("attempt_timeout", "deadline"):
-            value = getattr(self, name)
+        for name, value in (("attempt_timeout", self.attempt_timeout), ("deadline", self.deadline)):
             if value is not None:
                 check_seconds(name, value)
         if type(self.max_retries) is not int or not 0 <= self.max_retries <= 100:
@@ -94,13 +97,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SONIC_POLL: Final = "/sonic/task/{task_id}"
-"""Where songs are polled (contract, sonic 21)."""
+"""Path at which songs are polled."""
 
 
 class SonicPaths:
-    """The paths of Sonic at a host: sister hosts may have another word in them (contract, sonic 22).
+    """The paths of Sonic at a host: sister hosts have another word in them, such as 'suno'.
 
-    Where such a host is polled is not known for sure, so `poll` can be given; else it is that of the alias.
+    The path at which such a host is polled is not documented, so `poll` can be given; by default it is that
+    of the alias, `/suno/clip/{task_id}`.
     """
 
     def __init__(self, word: str = "sonic", poll: str | None = None) -> None:
@@ -116,7 +120,7 @@ class SonicPaths:
         self._poll: Final = poll or (SONIC_POLL if word == "sonic" else f"/{word}/clip/{{task_id}}")
 
     def of(self, path: str) -> str:
-        """The path at this host of a declared one."""
+        """Return the path at this host of a declared one."""
         if path == SONIC_POLL:
             return self._poll
         if self._word == "sonic" or not path.startswith("/sonic/"):
@@ -136,16 +140,16 @@ PARTS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def check_parts(**given: object) -> None:
-    """Refuse what cannot be the part of its name, such as a path where a store is wanted."""
+    """Refuse what cannot be the part of its name, such as a path instead of a store."""
     for name, value in given.items():
         method, limit = PARTS[name]
         if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
-            shown = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-            raise _bad(name, limit, shown)
+            given_as = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise _bad(name, limit, given_as)
 
 
 def check_proxy(url: object) -> None:
-    """Refuse what is no proxy's address; the text does not show it, as it may hold a password."""
+    """Refuse what is no proxy's address; the text leaves it out, as it may hold a password."""
     try:
         good = isinstance(url, str) and urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname
     except ValueError:
@@ -155,7 +159,7 @@ def check_proxy(url: object) -> None:
 
 
 def check_private_addresses(forbid: object, *, by_proxy: bool) -> None:
-    """Refuse to forbid what a proxy would do unseen."""
+    """Refuse `forbid_private_addresses` with a proxy, which connects where this client cannot check it."""
     if not isinstance(forbid, bool):
         raise _bad("forbid_private_addresses", "True or False", type(forbid).__name__)
     if forbid and by_proxy:
@@ -167,7 +171,7 @@ def check_private_addresses(forbid: object, *, by_proxy: bool) -> None:
 
 
 def find_proxy(url: str) -> str | None:
-    """The proxy that the environment names for an address (`HTTPS_PROXY`, `NO_PROXY`, ...), or None."""
+    """Return the proxy of the environment for an address (`HTTPS_PROXY`, `NO_PROXY`, ...), or None."""
     from urllib.request import getproxies, proxy_bypass
 
     parts = urlsplit(url)
@@ -179,7 +183,7 @@ def find_proxy(url: str) -> str | None:
 
 
 def proxy_secrets(proxy: str | None, *, trust_env: bool) -> Iterator[str]:
-    """The secrets in the addresses of the proxies that may be used, in all forms in which they are sent."""
+    """Find the secrets in the addresses of proxies that may be used, in all forms in which they are sent."""
     from urllib.request import getproxies
 
     for address in (proxy, *(getproxies().values() if trust_env else ())):
@@ -194,7 +198,7 @@ def proxy_secrets(proxy: str | None, *, trust_env: bool) -> Iterator[str]:
 
 
 def is_protected(url: str) -> bool:
-    """Whether nobody can listen to calls of this address: https, or http to this machine itself."""
+    """Return True if calls of an address cannot be read on the way: https, or http to this machine itself."""
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and (
@@ -205,7 +209,7 @@ def is_protected(url: str) -> bool:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a host is this machine: `localhost`, or any loopback address, such as 127.0.0.2."""
+    """Return True if a host is this machine: `localhost`, or any loopback address, such as 127.0.0.2."""
     if (host or "").removesuffix(".").lower() == "localhost":
         return True
     try:
@@ -217,9 +221,9 @@ def is_loopback(host: str | None) -> bool:
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a part of the path is `.` or `..`, or it has an encoded dot, which servers take for one.
+    """Return True if a part of the path is `.` or `..`, or has an encoded dot, which servers take for one.
 
-    Some servers, and those behind them, part a path at `%2f` as well, and drop what follows a semicolon.
+    Some servers, and those behind them, split a path at `%2f` as well, and drop what follows a semicolon.
     """
     names = {part.partition(";")[0] for part in SEPARATOR.split(path)}
     return bool({".", ".."} & names) or ENCODED_DOT.search(path) is not None
@@ -234,7 +238,7 @@ def check_text(name: str, value: str) -> None:
 
 
 def check_seconds(name: str, value: float) -> float:
-    """`value` if it is a positive finite number of seconds, else `RequestValidationError`."""
+    """Return `value` if it is a positive finite number of seconds, else raise `RequestValidationError`."""
     if not _is_positive(value):
         raise _bad(name, "a positive number of seconds", repr(value))
     return float(value)
@@ -255,10 +259,10 @@ def _is_positive(value: object) -> bool:
 
 
 def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The API key: the argument, else MUSICAPI_KEY, else MUSICAPI_API_KEY.
+    """Return the API key: the argument, else MUSICAPI_KEY, else MUSICAPI_API_KEY.
 
-    Raises `RequestValidationError` if there is none, or if it stands in quotes, begins with 'Bearer ', or
-    holds white space or characters that no header takes. The text never shows the key.
+    Raises `RequestValidationError` if there is none, or if it is in quotes, begins with 'Bearer ', or holds
+    white space or characters that no header takes. The text never holds the key.
     """
     key = given
     if key is None:
@@ -293,13 +297,13 @@ def find_account(given: str | None, key: str, environment: Mapping[str, str] = o
 
 
 def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a trailing slash.
+    """Return the base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a final slash.
 
     Raises `RequestValidationError` for what is no address, for http beyond this machine, which would carry
     the key in the open, and for a path with `..` or `%2e`.
     """
-    asked = given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL
-    url = asked.rstrip("/")
+    whole = given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL
+    url = whole.rstrip("/")
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -308,7 +312,9 @@ def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ
         good = False
     origin = "" if given else f" (from {URL_VARIABLE})"
     if not good or any(character.isspace() for character in url):
-        raise _bad("base_url", f"an http or https address such as {DEFAULT_BASE_URL}", _shown(asked) + origin)
+        raise _bad(
+            "base_url", f"an http or https address such as {DEFAULT_BASE_URL}", _picture(whole) + origin
+        )
     if not is_protected(url):
         limit = "an https address, or http to this machine alone, because the key goes there"
         raise _bad("base_url", limit, repr(url[:100]) + origin)
@@ -317,28 +323,28 @@ def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ
     return url
 
 
-def _shown(url: str) -> str:
-    """A refused address for the error, with what was meant where that can be told; never a password."""
+def _picture(url: str) -> str:
+    """Return a refused address for the error, with a suggestion where there is one; never a password."""
     if "@" in url or "?" in url or len(url) > 100:
         return "one with a user, a query, or too long"
     bare = url.strip(" \t\r\n'\"").rstrip("/")
-    told = repr(url)
+    text = repr(url)
     if "://" not in bare and re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]*)?", bare):
         scheme = "http" if is_loopback(bare.partition(":")[0].partition("/")[0]) else "https"
         path = "" if "/" in bare else urlsplit(DEFAULT_BASE_URL).path
-        return f"{told}; did you mean {scheme}://{bare}{path}?"
-    return f"{told}; did you mean {bare}?" if bare != url.rstrip("/") else told
+        return f"{text}; did you mean {scheme}://{bare}{path}?"
+    return f"{text}; did you mean {bare}?" if bare != url.rstrip("/") else text
 
 
 def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ) -> float:
-    """MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
-    told = environment.get(SPEED_VARIABLE)
-    if not told or not is_loopback(urlsplit(base_url).hostname):
+    """Return MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
+    speed = environment.get(SPEED_VARIABLE)
+    if not speed or not is_loopback(urlsplit(base_url).hostname):
         return 1.0
     try:
-        return check_seconds(SPEED_VARIABLE, float(told))
+        return check_seconds(SPEED_VARIABLE, float(speed))
     except ValueError:
-        raise _bad(SPEED_VARIABLE, "a positive number", repr(told)) from None
+        raise _bad(SPEED_VARIABLE, "a positive number", repr(speed)) from None
 
 
 def _bad(field: str, limit: str, value: str) -> RequestValidationError:

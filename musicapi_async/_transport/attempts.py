@@ -15,8 +15,8 @@ from .._wire.prepare import PathOf, PreparedRequest, prepare_poll
 from .._wire.response import Response, failure_of
 from .._wire.retry import Failure
 from .._wire.verdict import carried_out
-from ..api.handle import TaskRef
 from ..api.operation import Polled
+from ..api.task import TaskRef
 from ..clock import Clock
 from ..errors import APIConnectionError, InvalidResponseError
 from ..options import Options

@@ -21,10 +21,9 @@ from .._wire.prepare import PreparedRequest, encode_any, prepare, prepare_raw
 from .._wire.redaction import Redactor
 from .._wire.response import Pending, Response, read_direct, read_raw, read_response, read_submit
 from .._wire.verdict import PREPARING
-from ..api.handle import TaskRef
-from ..api.operation import Operation
-from ..api.replies import Reply
+from ..api.operation import Create, Direct, ReplyT
 from ..api.request import Request
+from ..api.task import TaskRef
 from ..errors import MusicAPIError, RequestTimeoutError
 from ..options import Options
 from .attempts import Attempts
@@ -105,7 +104,7 @@ class Calls:
 
     async def submit(
         self,
-        operation: Operation[Any, Any],
+        operation: Create[..., Any],
         request: Request,
         options: Options,
         recorder: JobRecorder,
@@ -140,8 +139,8 @@ class Calls:
         return Accepted(task, response.body, paid.key, webhook)
 
     async def direct(
-        self, operation: Operation[Any, Any], request: Request, options: Options, recorder: JobRecorder
-    ) -> Reply:
+        self, operation: Direct[..., ReplyT], request: Request, options: Options, recorder: JobRecorder
+    ) -> ReplyT:
         """Send a direct call and return its reply; repeat it while its result is being prepared."""
         prepared = prepare(operation, request, options, self._attempts.path_of)
         if prepared.kind == "get":
@@ -155,7 +154,7 @@ class Calls:
         waits = bool(getattr(request, "wait", True))
         return await self._shielded(paid, self._direct(paid, operation, waits=waits))
 
-    async def _direct(self, paid: PaidCall, operation: Operation[Any, Any], *, waits: bool) -> Reply:
+    async def _direct(self, paid: PaidCall, operation: Direct[..., ReplyT], *, waits: bool) -> ReplyT:
         clock, call = self._attempts.clock, paid.prepared.call
         repeat = operation.repeat if waits else None
         async with paid:
@@ -306,15 +305,14 @@ class Calls:
             await self._attempts.clock.sleep(FOLLOW_EVERY)
 
 
-def _reply(read: Reply | Pending, operation: Operation[Any, Any]) -> Reply:
-    """The reply as far as it can be read."""
+def _reply(read: ReplyT | Pending[ReplyT], operation: Direct[..., ReplyT]) -> ReplyT:
+    """Return the reply as far as it can be read."""
     if not isinstance(read, Pending):
         return read
-    empty: Reply = operation.reply()
-    return empty if read.reply is None else read.reply
+    return operation.reply() if read.reply is None else read.reply
 
 
-def _reused(paid: PaidCall, previous: Previous, operation: Operation[Any, Any]) -> Reply:
+def _reused(paid: PaidCall, previous: Previous, operation: Direct[..., ReplyT]) -> ReplyT:
     """The reply that a job key stands for, or the error of a call that made a task instead."""
     call = paid.prepared.call
     stored = read_response(200, {}, encode_any(previous.reply, call))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ..api.handle import Task
-from ..api.parts import Stem
 from ..api.replies import Files, Midi, Wav
 from ..api.results import Clip, Clips, Result, TaskUpdate
+from ..api.stems import Stem
+from ..api.task import Task
 from ..errors import DownloadError, RequestValidationError
 
 EXTENSIONS: Final = ("mp3", "wav", "ogg", "flac", "m4a", "aac", "mid")

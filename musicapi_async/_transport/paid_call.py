@@ -17,11 +17,12 @@ import msgspec
 
 from .._wire import base_url_hints
 from .._wire.prepare import BALANCE, PreparedRequest
+from .._wire.reading import read_reply
 from .._wire.redaction import Redactor
 from .._wire.response import Response
 from .._wire.verdict import Outcome, verdict
-from ..api.handle import TaskRef
-from ..api.replies import Credits
+from ..api.account import Credits
+from ..api.task import TaskRef
 from ..errors import (
     APIConnectionError,
     APIStatusError,
@@ -388,7 +389,7 @@ class PaidCall:
         except MusicAPIError as error:
             log.info("the balance could not be read: %s", error)
             return None
-        known = Credits.from_body(found.fields) if found.ok and found.is_object else None
+        known = read_reply(Credits, found.fields) if found.ok and found.is_object else None
         return known.total if known is not None else None
 
     # --- its caller ---------------------------------------------------------------------------------------

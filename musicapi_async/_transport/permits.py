@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ..api.families import polled_as
-from ..api.handle import TaskKey, TaskRef
+from ..api.task import TaskKey, TaskRef
 from ..clock import Clock
 from .waits import Waits
 

@@ -16,10 +16,10 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from ..api.handle import TaskRef
+from ..api.lyrics import WrittenLyrics
 from ..api.operation import Polled
-from ..api.parts import Stems, WrittenLyrics, is_pair, read_pairs, read_voice
-from ..api.results import SUCCEEDED, UNDER_WAY, Clip, Clips, Result, TaskUpdate, read_clips
+from ..api.results import SUCCEEDED, UNFINISHED, Clip, Clips, Result, TaskUpdate
+from ..api.task import TaskRef
 from ..api.values import list_or_empty, mapping_or_empty, text_or_none
 from ..errors import (
     APIConnectionError,
@@ -27,6 +27,17 @@ from ..errors import (
     MusicAPIError,
     RateLimitedError,
     TaskFailedError,
+)
+from .reading import (
+    RunningClips,
+    is_pair,
+    read_clip,
+    read_clips,
+    read_pairs,
+    read_progress,
+    read_stems,
+    read_studio_song,
+    read_voice,
 )
 from .redaction import NOTHING_KNOWN, Redactor
 from .response import TOO_FAST, Response, error_of, error_text
@@ -236,7 +247,7 @@ class PollResponse:
                 return self._unfinished("running", pairs)
             return self._ended(pairs, failed=all(pair.is_failed for pair in pairs.pairs))
         if all(map(_is_unfinished, items)) and self.ref.kind not in STEMS_KINDS:
-            return self._unfinished("running", Clips.unread(items, raw, task_id=task_id, family=family))
+            return self._unfinished("running", RunningClips(items, raw, task_id=task_id, family=family))
         clips = self._clips(items)
         succeeded = clips.succeeded
         if len(succeeded) + len(clips.failed) < len(items):  # an item that is no object has not ended
@@ -250,7 +261,7 @@ class PollResponse:
                 clip.state = SUCCEEDED
             if self.ref.kind == "download" and clip.wav_url and self.ref.format in {"", "wav"}:
                 clip.audio_url = clip.wav_url  # a download gives WAV unless MP3 was requested
-        return Stems.of(clips) if self.ref.kind in STEMS_KINDS else clips
+        return read_stems(clips) if self.ref.kind in STEMS_KINDS else clips
 
     def _is_upload(self, clip: Clip) -> bool:
         """An uploaded clip has neither state nor link: its id is the result."""
@@ -283,7 +294,7 @@ class PollResponse:
 
     def _nuro(self) -> PollResult:
         word = (text_or_none(self.body.get("status")) or "").lower()
-        clip = Clip.read({**self.body, "clip_id": self.ref.task_id, "state": word})
+        clip = read_clip({**self.body, "clip_id": self.ref.task_id, "state": word})
         clip.raw = self.body
         clips = Clips([clip], self.response.body, task_id=self.ref.task_id, family=self.ref.family)
         match word:
@@ -315,7 +326,7 @@ class PollResponse:
         reason = text_or_none(data.get("fail_reason"))
         songs = list_or_empty(mapping_or_empty(data.get("data")).get("songs"))
         clips = Clips(
-            [Clip.from_studio(mapping_or_empty(song)) for song in songs if isinstance(song, dict)],
+            [read_studio_song(mapping_or_empty(song)) for song in songs if isinstance(song, dict)],
             self.response.body,
             task_id=self.ref.task_id,
             family=self.ref.family,
@@ -359,6 +370,7 @@ class PollResponse:
             clips=clips,
             result=result,
             error=error,
+            progress=read_progress(self.body),
             raw=self.response.body,
         )
 
@@ -435,6 +447,7 @@ def _unconfirmed(result: PollResult, confirm: Confirm) -> PollResult:
         task_id=ending.task_id,
         family=ending.family,
         clips=ending.clips,
+        progress=ending.progress,
         raw=ending.raw,
     )
     phases: dict[str, Phase] = {"failure": "unconfirmed", "second song": "running"}
@@ -444,7 +457,7 @@ def _unconfirmed(result: PollResult, confirm: Confirm) -> PollResult:
 
 def _is_unfinished(item: Any) -> bool:
     """Return True for a clip whose own word says so: no more of it needs to be read."""
-    return isinstance(item, dict) and cast("dict[str, Any]", item).get("state") in UNDER_WAY
+    return isinstance(item, dict) and cast("dict[str, Any]", item).get("state") in UNFINISHED
 
 
 def _task_failed(status: int, text: str) -> bool:

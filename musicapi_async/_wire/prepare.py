@@ -19,10 +19,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import msgspec
 
 from ..api.families import FAMILIES
-from ..api.handle import TaskRef
 from ..api.operation import Operation
 from ..api.producer import RETIRED
 from ..api.request import SECRET, Request, body, check_secrets, refuse, secrets_of, violations
+from ..api.task import TaskRef
 from ..errors import RequestValidationError
 from ..options import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options, leaves_folder
 from . import codec
@@ -90,7 +90,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare(
-    operation: Operation[Any, Any], request: Request, options: Options, path_of: PathOf
+    operation: Operation[..., Any], request: Request, options: Options, path_of: PathOf
 ) -> PreparedRequest:
     """Return the request of an operation.
 
@@ -236,7 +236,7 @@ def _encode(encode: Callable[[Any], bytes], value: object, call: str, what: str)
 
 
 @lru_cache(maxsize=16)  # one for each client, and few have a word of their own in the paths
-def _declared(path_of: PathOf) -> Mapping[str, Operation[Any, Any]]:
+def _declared(path_of: PathOf) -> Mapping[str, Operation[..., Any]]:
     """The operations by call, as they are at this host: those of one call have the same limits."""
     operations = [one for family in FAMILIES.values() for one in family.operations().values()]
     return {f"{one.method} {path_of(one.path)}": one for one in operations}

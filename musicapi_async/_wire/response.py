@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
 from ..api.families import FAMILIES
-from ..api.operation import Operation
+from ..api.operation import Direct
 from ..api.replies import Reply
 from ..api.values import id_of, mapping_or_empty, text_or_none
 from ..errors import (
@@ -35,11 +35,12 @@ from ..errors import (
     UpstreamError,
 )
 from .codec import MalformedBody, Repair, decode, one_line
+from .reading import read_reply
 from .redaction import NOTHING_KNOWN, Redactor
 from .retry import RETRY_AFTER_CAP, Failure, parse_retry_after
 from .verdict import PREPARING, identifier, outcome_of, task_id_of_error
 
-R = TypeVar("R", bound=Reply)
+ReplyT = TypeVar("ReplyT", bound=Reply)
 
 REQUEST_ID_HEADERS: Final = ("x-request-id", "x-vercel-id", "cf-ray")
 """Headers that may hold an id for support, best first; the vendor's own SDK reads the same."""
@@ -369,7 +370,7 @@ def failure_of(found: Response) -> Failure | None:
 # --- results ----------------------------------------------------------------------------------------------
 
 
-class Pending(msgspec.Struct, frozen=True):
+class Pending(msgspec.Struct, Generic[ReplyT], frozen=True):
     """A direct call whose result is being prepared: call again, not before `retry_after` seconds if set.
 
     `reply` is the response as far as it can be read, for callers who do not wait; None if it cannot.
@@ -377,7 +378,7 @@ class Pending(msgspec.Struct, frozen=True):
 
     raw: Any
     retry_after: float | None = None
-    reply: Reply | None = None
+    reply: ReplyT | None = None
 
 
 def read_submit(
@@ -396,7 +397,9 @@ def read_submit(
     return task_id
 
 
-def read_direct(found: Response, operation: Operation[Any, Any], call: str | None = None) -> Reply | Pending:
+def read_direct(
+    found: Response, operation: Direct[..., ReplyT], call: str | None = None
+) -> ReplyT | Pending[ReplyT]:
     """The reply of a direct call, or `Pending` where the operation says that such calls are repeated.
 
     Raises the error that the reply tells of, and `InvalidResponseError` for a 2xx without the result.
@@ -405,12 +408,11 @@ def read_direct(found: Response, operation: Operation[Any, Any], call: str | Non
     family = operation.family.word or None
     if not found.ok or (found.code or 0) >= 400:
         raise error_of(found, call=call, family=family, replacement=operation.replacement)
-    reader: type[Reply] = operation.reply
-    reply = reader.from_body(found.fields) if found.is_object else None
+    reply = read_reply(operation.reply, found.fields) if found.is_object else None
     if operation.repeat is not None and found.not_ready:
         return Pending(found.body, found.retry_after, reply)
     if reply is None or (reply.is_empty and _says_no(found)):
-        what = " or ".join(reader.needs) or "a result"
+        what = " or ".join(operation.reply.needs) or "a result"
         raise _without_result(found, what, call=call, family=family, charges=operation.charges)
     if operation.repeat is not None and operation.repeat.on == "empty" and reply.is_empty:
         return Pending(found.body, found.retry_after, reply)

@@ -1,14 +1,20 @@
-"""The families of operations that a client has: `client.sonic`, `client.producer` and so on.
+"""The API as the service offers it, declared once: what is sent, where, and what comes back.
 
-A family is a module with its requests, results and operations; an operation is declared once (`operation`).
+A family (`sonic`, `producer`, `nuro`, `riffusion`, `studio`, `account`) lists its operations; `families`
+finds families by their words. An operation (`operation`) names a path, the class of its requests, and what
+it gives. Requests are checked by the limits of their fields (`request`, `request_fields`). Results of tasks
+are in `results` and `stems`, those of direct calls in `replies`, lyrics of all kinds in `lyrics`. `task` is
+the handle of a task.
+
+Nothing is sent or read in this room: `musicapi_async._wire` fills its shapes, and `MusicAPI` carries out its
+operations.
 """
 
 from .account import Account
 from .nuro import Nuro
 from .producer import Producer
 from .riffusion import Riffusion
-from .sonic import Sonic
+from .sonic import Sonic, Suno
 from .studio import Studio
-from .suno import Suno
 
 __all__ = ["Account", "Nuro", "Producer", "Riffusion", "Sonic", "Studio", "Suno"]

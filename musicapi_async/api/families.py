@@ -11,28 +11,23 @@ from .nuro import Nuro
 from .operation import Family, Polled
 from .producer import Producer
 from .riffusion import Riffusion
-from .sonic import Sonic
+from .sonic import Sonic, Suno
 from .studio import Studio
-from .suno import Suno
 
 FAMILIES: Final[Mapping[str, type[Family]]] = {
     family.word: family for family in (Sonic, Suno, Producer, Nuro, Riffusion, Studio, Account)
 }
-"""Every family by its word; the word stands in paths, in handles and in resume tokens."""
+"""Every family by its word, which is part of paths, handles and resume tokens."""
 
 
 @lru_cache(maxsize=256)
 def polled_as(family: str, kind: str = "") -> Polled | None:
-    """How tasks of `family` that the operation `kind` made are polled; None if nothing there is polled.
+    """Return how tasks of `family` that the operation `kind` made are polled; None if it has no tasks.
 
-    An unknown or empty `kind` is polled like the family's `get_music`.
+    An unknown or empty `kind` is polled as the family's tasks are by default.
     """
     known = FAMILIES.get(family)
     if known is None:
         return None
-    operations = known.operations()
-    for name in (kind, "get_music"):
-        operation = operations.get(name)
-        if operation is not None and operation.polled is not None:
-            return operation.polled
-    return None
+    operation = known.operations().get(kind)
+    return (operation and operation.polled) or known.polled

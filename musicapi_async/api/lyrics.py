@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Final
 
 import msgspec
 
-from .replies import Reply, find, read_items
-from .results import Item
-from .values import finite
+from .replies import Reply
+from .results import Amount, Item, Result
+
+
+class WrittenLyrics(Result):
+    """Lyrics that the service wrote as a task: `title` and `lyrics`."""
+
+    __slots__ = ("lyrics", "title")
+
+    def __init__(
+        self,
+        title: str | None = None,
+        lyrics: str = "",
+        raw: Any = None,
+        *,
+        task_id: str = "",
+        family: str = "",
+    ) -> None:
+        super().__init__(raw, task_id=task_id, family=family)
+        self.title = title
+        self.lyrics = lyrics
+
+    def __repr__(self) -> str:
+        return f"WrittenLyrics(title={self.title!r}, {len(self.lyrics)} characters)"
 
 
 class Lyrics(Item, kw_only=True):
-    """One version: `title` and `lyrics`, with [Verse], [Chorus], ... marks."""
+    """One version of lyrics: `title` and `lyrics`, with [Verse], [Chorus], ... marks."""
 
     title: str | None = None
     lyrics: str = ""
@@ -22,13 +43,9 @@ class Lyrics(Item, kw_only=True):
 class LyricsDrafts(Reply, kw_only=True):
     """The versions that the service wrote, a sequence of `Lyrics`; normally two, perhaps none."""
 
-    results: list[Lyrics] = msgspec.field(default_factory=list[Lyrics])
+    needs: ClassVar[tuple[str, ...]] = ("results",)
 
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
-        """Read a body; None without a list of results."""
-        found = find(body, "results")
-        return cls(results=read_items(Lyrics, found), raw=dict(body)) if isinstance(found, list) else None
+    results: list[Lyrics] = msgspec.field(default_factory=list[Lyrics])
 
     def __len__(self) -> int:
         return len(self.results)
@@ -50,15 +67,10 @@ class Word(Item, kw_only=True):
     """
 
     word: str = ""
-    start_s: float | None = None
-    end_s: float | None = None
-    p_align: float | None = None
+    start_s: Amount | None = None
+    end_s: Amount | None = None
+    p_align: Amount | None = None
     success: bool | None = None
-
-    def __post_init__(self) -> None:
-        self.start_s = finite(self.start_s)
-        self.end_s = finite(self.end_s)
-        self.p_align = finite(self.p_align)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -72,28 +84,26 @@ class Line(msgspec.Struct, frozen=True):
 class AlignedLyrics(Reply, kw_only=True):
     """The lyrics word by word with times, in `words`; empty if there are none yet."""
 
-    words: list[Word] = msgspec.field(default_factory=list[Word])
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
-        """Read a body; nothing in it is needed."""
-        return cls(words=read_items(Word, find(body, "alignment")), raw=dict(body))
+    words: list[Word] = msgspec.field(default_factory=list[Word], name="alignment")
 
     def lines(self, *, sections: bool = False) -> list[Line]:
-        """The lines with their times; `sections=True` keeps marks such as [Verse]."""
+        """Return the lines with their times; `sections=True` includes marks such as [Verse]."""
         return lines_of(self.words, sections=sections)
 
     def lrc(self) -> str:
-        """The lyrics as an LRC file: `[01:02.34]a line`."""
+        """Return the lyrics as an LRC file: `[01:02.34]a line`."""
         return lrc(self.lines())
 
     def srt(self) -> str:
-        """The lyrics as SubRip subtitles."""
+        """Return the lyrics as SubRip subtitles."""
         return srt(self.lines())
 
 
 def lines_of(words: Sequence[Word], *, sections: bool = False) -> list[Line]:
-    """Join words to lines at their line breaks. Times never run backwards; missing ones are filled in."""
+    """Join words to lines at their line breaks.
+
+    Times never run backwards; missing ones are filled in. `sections` includes marks such as [Verse].
+    """
     lines: list[Line] = []
     text, start, end, clock = "", 0.0, 0.0, 0.0
 
@@ -119,12 +129,12 @@ def lines_of(words: Sequence[Word], *, sections: bool = False) -> list[Line]:
 
 
 def lrc(lines: Sequence[Line]) -> str:
-    """Lines as an LRC file; minutes go beyond 59."""
+    """Return lines as an LRC file; minutes exceed 59."""
     return "".join(f"[{_lrc_time(line.start)}]{line.text}\n" for line in lines)
 
 
 def srt(lines: Sequence[Line]) -> str:
-    """Lines as SubRip subtitles: each shown until it ends, and never beyond the start of the next."""
+    """Return lines as SubRip subtitles: each until it ends, and never beyond the start of the next."""
     cues: list[str] = []
     for number, line in enumerate(lines):
         end = line.end if number + 1 == len(lines) else min(line.end, lines[number + 1].start)
@@ -133,7 +143,7 @@ def srt(lines: Sequence[Line]) -> str:
 
 
 LATEST: Final = 359_999.0
-"""Seconds, 99:59:59: later times, which no song has, are shown as this."""
+"""Seconds, 99:59:59: later times, which no song has, are written as this."""
 
 
 def _lrc_time(seconds: float) -> str:

@@ -4,6 +4,7 @@
 class Sonic(Family):
     create_music = submits("/sonic/create", CreateMusic, Clips)      # -> Task[Clips]
     create_persona = calls("/sonic/persona", CreatePersona, Persona)  # -> Persona
+    get_music = polls(GetMusic)                                       # -> TaskUpdate
 ```
 
 The public method with its exact typed signature, its help text, the local checks, the sandbox's route and
@@ -16,8 +17,10 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from functools import cached_property
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping
+from copy import copy
+from functools import cached_property, partial
 from typing import (
     Any,
     ClassVar,
@@ -28,11 +31,6 @@ from typing import (
     Protocol,
     Self,
     TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
     overload,
 )
 from urllib.parse import quote
@@ -40,28 +38,31 @@ from urllib.parse import quote
 import msgspec
 
 from ..errors import BadRequestError
-from ..options import Options
-from .handle import Task
-from .request import FieldInfo, Request, fields, unknown_words
-from .results import Result
-from .spelling import did_you_mean, is_folder, nearest
+from .operation_help import docstring_of, first_paragraph, misuse, signature_of
+from .replies import Reply
+from .request import FieldInfo, GetMusic, Request, fields, unknown_words
+from .results import Result, TaskUpdate
+from .task import Task
 
 P = ParamSpec("P")
-Req = TypeVar("Req", bound=Request)
 R = TypeVar("R")
 T = TypeVar("T", bound=Result)
+ReplyT = TypeVar("ReplyT", bound=Reply)
+Method = Literal["GET", "POST"]
 
+FAMILY: Final = "{family}"
+"""Stands for the family's word in the path of an operation that several families share."""
 
 LONGEST_INTERVAL: Final = 60.0
-"""Seconds between two polls of a task at most, however it is scheduled."""
+"""Seconds between polls at most, however unlikely an end is: what is known of a kind may be out of date."""
 
 
 class Polled(msgspec.Struct, frozen=True):
-    """How tasks of a family are polled: where, how the body is read, and the documented times in seconds.
+    """How tasks are polled: where, how the body is read, and when, in seconds since the submit.
 
-    `first` is the earliest first look, `interval` the least time between looks, `deadline` the default
-    limit of a wait (the contract's table of defaults). By `quick` 5 % of such tasks are finished, by `slow`
-    95 %: reported durations, a little widened; where the learned schedule starts from.
+    `first` and `interval` are floors: no poll before the age `first`, none sooner than `interval` after
+    another. `deadline` is the default limit of a wait. By `quick` 5 % of such tasks are finished, by `slow`
+    95 %: reported durations, a little widened; the schedule learns from there.
     """
 
     path: str
@@ -82,13 +83,15 @@ class Polled(msgspec.Struct, frozen=True):
             raise ValueError(f"times: 0 < quick < slow is needed, got {self.quick!r} and {self.slow!r}")
 
     def call_for(self, task_id: str) -> str:
-        """The call for a task, such as `GET /sonic/task/<id>`, for errors."""
+        """Return the call that polls a task, such as `GET /sonic/task/<id>`, for errors."""
         return f"GET {self.path.replace('{task_id}', quote(task_id, safe=''))}"
 
 
 class Repeat(msgspec.Struct, frozen=True):
-    """A direct call that is sent again while its result is being prepared: the interval and the limit in
-    seconds, and on what: HTTP 202 ('202'), or an empty result as well ('empty')."""
+    """How a direct call is repeated while its result is being prepared.
+
+    `every` and `deadline` are seconds; `on` is the reason: HTTP 202, or an empty result as well.
+    """
 
     every: float
     deadline: float
@@ -98,26 +101,33 @@ class Repeat(msgspec.Struct, frozen=True):
 class Caller(Protocol):
     """The client, as an operation sees it."""
 
-    async def submit(self, operation: Operation[Any, Any], request: Request) -> Task[Any]:
+    async def submit(self, operation: Create[..., T], request: Request) -> Task[T]:
         """Send a create and return the handle of its task."""
         ...
 
-    async def call(self, operation: Operation[Any, Any], request: Request) -> Any:
+    async def call(self, operation: Direct[..., ReplyT], request: Request) -> ReplyT:
         """Send a direct call and return its reply."""
         ...
 
+    async def poll(self, operation: Poll[...], request: Request) -> TaskUpdate:
+        """Poll a task once."""
+        ...
 
-class Operation(Generic[P, R]):
-    """One endpoint, as declared. On an instance of its family it is the public method."""
+
+class Operation(ABC, Generic[P, R]):
+    """One endpoint, as declared: `Create`, `Direct` or `Poll`. On an instance of its family it is the method.
+
+    `P` are the arguments of the method, `R` is what awaiting it gives.
+    """
+
+    submits: ClassVar[bool] = False
 
     def __init__(
         self,
         path: str,
-        request: Callable[P, Any],
-        reply: type[Any],
+        request: Callable[P, Request],
         *,
-        submits: bool,
-        method: Literal["GET", "POST"] = "POST",
+        method: Method = "POST",
         polled: Polled | None = None,
         charges: bool = True,
         resend: bool = False,
@@ -125,26 +135,54 @@ class Operation(Generic[P, R]):
         repeat: Repeat | None = None,
         replacement: str | None = None,
     ) -> None:
-        self.path: Final = path
-        self.call_name: Final = f"{method} {path}"
-        """Such as `POST /sonic/create`, for errors and logs."""
-        self.request = cast("type[Request]", request)
-        self.reply = reply
-        self.submits: Final = submits
+        self._make: Final = request
+        if not (isinstance(request, type) and issubclass(request, Request)):
+            raise TypeError(f"{path}: {request!r} is no class of requests")
+        self.request: type[Request] = request
         self.method: Final = method
-        self.polled: Final = polled
         self.charges: Final = charges
         self.resend: Final = resend
         self.attempt_timeout: Final = attempt_timeout
         self.repeat: Final = repeat
         self.replacement: Final = replacement
+        self.path = path
+        self.call_name = f"{method} {path}"
+        """Such as `POST /sonic/create`, for errors and logs."""
+        self.polled = polled
         self.name = ""
         self.family: type[Family] = Family
+        self._declared: Final = path, polled
 
     def __set_name__(self, owner: type[Family], name: str) -> None:
         if not self.name:  # an alias in another class does not rename it
             self.name = name
-            self.family = owner
+            self._enter(owner)
+
+    def of(self, family: type[Family]) -> Self:
+        """Return the same operation as one of another family: under its word, polled as its tasks are."""
+        other = copy(self)
+        other._enter(family)
+        return other
+
+    def _enter(self, family: type[Family]) -> None:
+        path, polled = self._declared
+        self.family = family
+        self.polled = polled or self._polled_in(family)
+        self.path = path.replace(FAMILY, family.word) if family.word else path
+        self.call_name = f"{self.method} {self.path}"
+
+    def _polled_in(self, family: type[Family]) -> Polled | None:
+        """Return how tasks of this operation are polled where the declaration does not say it."""
+        return None
+
+    @property
+    @abstractmethod
+    def reply(self) -> type[Result | Reply | TaskUpdate]:
+        """The class of the result, of the reply, or of the update."""
+
+    @abstractmethod
+    def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, R]]:
+        """Return the function that carries out this operation for a request."""
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -153,21 +191,21 @@ class Operation(Generic[P, R]):
     def __get__(self, instance: Family | None, owner: type) -> Self | Callable[P, Coroutine[Any, Any, R]]:
         if instance is None:
             return self
-        send = instance.caller.submit if self.submits else instance.caller.call
+        send = self.sender(instance.caller)
 
         async def method(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                request = self.request(*args, **kwargs)
+                request = self._make(*args, **kwargs)
             except TypeError as error:
                 raise self.misused(args, kwargs, error) from None
             del args, kwargs  # they may hold a secret, and tracebacks can show the locals of a frame
             try:
-                return cast("R", await send(self, request))
+                return await send(request)
             except BadRequestError as error:
                 error.hint = " ".join(filter(None, [error.hint, unknown_words(request)]))
                 raise
 
-        # Kept on the family, where it is found the next time without asking here again.
+        # Stored in the family, where it is found the next time without asking here again.
         vars(instance)[self.name] = method
         method.__name__ = self.name
         method.__qualname__ = f"{self.family.__name__}.{self.name}"
@@ -179,170 +217,161 @@ class Operation(Generic[P, R]):
     @cached_property
     def signature(self) -> inspect.Signature:
         """The signature of the public method, read off the request."""
-        plain = get_type_hints(self.request)
-        own = list(inspect.signature(self.request).parameters.values())
-        if own and own[0].kind is inspect.Parameter.KEYWORD_ONLY:
-            own.sort(key=_importance)
-        returns: Any = types.GenericAlias(Task, (self.reply,)) if self.submits else self.reply
-        return inspect.Signature(
-            [parameter.replace(annotation=_union(plain[parameter.name])) for parameter in own],
-            return_annotation=returns,
+        return signature_of(
+            self.request, types.GenericAlias(Task, (self.reply,)) if self.submits else self.reply
         )
 
     @property
     def fields(self) -> tuple[FieldInfo, ...]:
-        """The fields of the request with their limits and help texts."""
+        """The fields of the request with their limits and help texts, those of most use first."""
         return fields(self.request)
 
     @cached_property
     def doc(self) -> str:
-        """The docstring of the public method: what it does, what it costs, its arguments, what it raises."""
-        about = inspect.cleandoc(self.request.__doc__ or "")
-        cost = "Charges credits." if self.charges else "Free."
-        lines = [about, "", f"`{self.call_name}`. {cost} {self._sending()}", "", "Arguments:"]
-        plain = get_type_hints(self.request)
-        for field in self.fields:
-            kind = inspect.formatannotation(_union(plain[field.name]))
-            need = "required" if field.required else "optional"
-            told = " ".join(part for part in (field.description, f"({field.limit})") if part)
-            lines.append(f"    {field.name} ({kind}, {need}): {told}")
-        returns = f"Task[{self.reply.__name__}]" if self.submits else self.reply.__name__
-        lines += ["", f"Returns `{returns}`.", "", _RAISES]
-        instead = self.replacement or self.family.replacement
-        if instead:
-            lines += ["", f"Deprecated by the service; use {instead} instead."]
-        return "\n".join(lines)
+        """The docstring of the public method: subject, cost, arguments, result and errors."""
+        return docstring_of(
+            self.request,
+            self.call_name,
+            self._returns(),
+            charges=self.charges,
+            resend=self.resend,
+            replacement=self.replacement or self.family.replacement,
+        )
 
-    def _sending(self) -> str:
-        if not self.charges or self.resend:
-            return "May be repeated freely; repeated for you after passing failures."
-        return "Sent at most once: never repeated after it may have left."
+    def _returns(self) -> str:
+        return f"{self.reply.__name__}: {first_paragraph(self.reply)}"
 
     def misused(self, args: tuple[object, ...], given: Mapping[str, object], error: TypeError) -> TypeError:
-        """What is wrong with the arguments, and what is right."""
-        known = self.signature.parameters
-        name = f"{self.family.word}.{self.name}()"
-        unknown = [one for one in given if one not in known]
-        options = [one for one in unknown if one in Options.__struct_fields__]
-        if options:
-            told = f"takes no {options[0]!r}: that is an option, client.with_options({options[0]}=...)"
-        elif unknown:
-            told = "has no argument " + ", ".join(_no_argument(one, known) for one in unknown)
-            if not any(nearest(one, known) or is_folder(one) for one in unknown):
-                told += f"; there are {', '.join(known)}"
-        else:
-            named = args and next(iter(known.values())).kind is inspect.Parameter.KEYWORD_ONLY
-            needed = [one for one, about in known.items() if about.default is about.empty]
-            lacking = [one for one in needed if one not in given and one not in list(known)[: len(args)]]
-            listed = [
-                words for field in self.fields if field.name in lacking and (words := field.known_words)
-            ]
-            told = f"needs {', '.join(lacking)}" if lacking else f"cannot be called so: {error}"
-            told = "; ".join([told, *listed])
-            if named:
-                told = f"takes arguments by name only, such as {next(iter(known))}=..."
-        return TypeError(f"{name} {told}")
+        """Return the error that says what is wrong with arguments of the public method."""
+        return misuse(f"{self.family.word}.{self.name}", self.request, args, given, error)
 
     def __repr__(self) -> str:
         return f"<{self.family.__name__}.{self.name}: {self.call_name}>"
 
 
-def _no_argument(name: str, known: Iterable[str]) -> str:
-    near = did_you_mean(name, known)
-    if not near and is_folder(name):
-        near = " (to save the files: client.download(await task.wait(), folder))"
-    return f"{name!r}{near}"
+class Create(Operation[P, Task[T]], Generic[P, T]):
+    """A create: a POST that charges credits and gives a task whose result is a `T`."""
+
+    submits: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        path: str,
+        request: Callable[P, Request],
+        result: type[T],
+        *,
+        polled: Polled | None = None,
+        attempt_timeout: float | None = None,
+        replacement: str | None = None,
+    ) -> None:
+        super().__init__(
+            path, request, polled=polled, attempt_timeout=attempt_timeout, replacement=replacement
+        )
+        self._result: Final = result
+
+    @property
+    def reply(self) -> type[T]:
+        return self._result
+
+    def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, Task[T]]]:
+        return partial(caller.submit, self)
+
+    def _polled_in(self, family: type[Family]) -> Polled | None:
+        return family.polled
+
+    def _returns(self) -> str:
+        return f"Task[{self.reply.__name__}]: the handle; `await task` waits for the result, which is free."
 
 
-_RAISES: Final = (
-    "Raises `RequestValidationError` before sending, `OutcomeUnknownError` when a paid call may have been\n"
-    "carried out, `APIStatusError` and its kinds when the service refuses, `APIConnectionError` when it\n"
-    "cannot be reached."
-)
+class Direct(Operation[P, ReplyT], Generic[P, ReplyT]):
+    """A direct call, which is answered with its reply."""
+
+    def __init__(
+        self,
+        path: str,
+        request: Callable[P, Request],
+        reply: type[ReplyT],
+        *,
+        method: Method = "POST",
+        charges: bool = True,
+        resend: bool = False,
+        attempt_timeout: float | None = None,
+        repeat: Repeat | None = None,
+        replacement: str | None = None,
+    ) -> None:
+        super().__init__(
+            path,
+            request,
+            method=method,
+            charges=charges,
+            resend=resend,
+            attempt_timeout=attempt_timeout,
+            repeat=repeat,
+            replacement=replacement,
+        )
+        self._reply: Final = reply
+
+    @property
+    def reply(self) -> type[ReplyT]:
+        return self._reply
+
+    def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, ReplyT]]:
+        return partial(caller.call, self)
 
 
-def _importance(parameter: inspect.Parameter) -> int:
-    if parameter.default is inspect.Parameter.empty:
-        return 0
-    return 2 if parameter.name.startswith("webhook_") else 1
+class Poll(Operation[P, TaskUpdate]):
+    """One poll of a task. Its path is that where the tasks are polled."""
+
+    def __init__(self, request: Callable[P, GetMusic], *, polled: Polled | None = None) -> None:
+        super().__init__("", request, method="GET", polled=polled, charges=False)
+
+    def _enter(self, family: type[Family]) -> None:
+        super()._enter(family)
+        if self.polled is not None:
+            self.path = self.polled.path
+            self.call_name = f"GET {self.path}"
+
+    @property
+    def reply(self) -> type[TaskUpdate]:
+        return TaskUpdate
+
+    def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, TaskUpdate]]:
+        return partial(caller.poll, self)
+
+    def _polled_in(self, family: type[Family]) -> Polled | None:
+        return family.polled
 
 
-def _union(hint: Any) -> Any:
-    """`Optional[str]`, which is how typing spells it at run time, as `str | None`."""
-    if get_origin(hint) is Union:
-        union = get_args(hint)[0]
-        for member in get_args(hint)[1:]:
-            union = union | member
-        return union
-    return hint
+submits = Create
+calls = Direct
+polls = Poll
 
 
 class Family:
-    """A family of endpoints: its operations are attributes. `word` is its name in paths and tokens."""
+    """A family of endpoints: its operations are attributes.
+
+    `word` is its name in paths and tokens, `polled` how its tasks are polled, `replacement` what to use
+    instead of a deprecated family, None for a live one.
+    """
 
     word: ClassVar[str] = ""
+    polled: ClassVar[Polled | None] = None
     replacement: ClassVar[str | None] = None
-    """What to use instead of a deprecated family; None for a live one."""
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
 
+    def __init_subclass__(cls) -> None:
+        for name, operation in cls.operations().items():
+            if name not in vars(cls) and operation.family.word != cls.word:
+                setattr(cls, name, operation.of(cls))
+
     @classmethod
-    def operations(cls) -> dict[str, Operation[Any, Any]]:
-        """All operations of the family by name, in the order of their declaration."""
+    def operations(cls) -> dict[str, Operation[..., Any]]:
+        """Return all operations of the family by name, in the order of their declaration."""
         return {
             name: value
             for base in reversed(cls.__mro__)
             for name, value in vars(base).items()
             if isinstance(value, Operation)
         }
-
-
-def submits(
-    path: str,
-    request: Callable[P, Request],
-    result: type[T],
-    *,
-    polled: Polled,
-    attempt_timeout: float | None = None,
-    replacement: str | None = None,
-) -> Operation[P, Task[T]]:
-    """Declare a create: a POST that charges credits and gives a task, polled as `polled` says."""
-    return Operation(
-        path,
-        request,
-        result,
-        submits=True,
-        polled=polled,
-        attempt_timeout=attempt_timeout,
-        replacement=replacement,
-    )
-
-
-def calls(
-    path: str,
-    request: Callable[P, Request],
-    reply: type[R],
-    *,
-    method: Literal["GET", "POST"] = "POST",
-    charges: bool = True,
-    resend: bool = False,
-    attempt_timeout: float | None = None,
-    repeat: Repeat | None = None,
-    polled: Polled | None = None,
-    replacement: str | None = None,
-) -> Operation[P, R]:
-    """Declare a direct call. `charges=False` or `resend=True` allow it to be repeated after failures."""
-    return Operation(
-        path,
-        request,
-        reply,
-        submits=False,
-        method=method,
-        charges=charges,
-        resend=resend,
-        attempt_timeout=attempt_timeout,
-        repeat=repeat,
-        polled=polled,
-        replacement=replacement,
-    )

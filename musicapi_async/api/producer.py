@@ -9,10 +9,10 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ..errors import Violation
-from .operation import Family, Polled, calls, submits
-from .request import GetMusic, Hooked, in_order, picture
-from .results import Clips, TaskUpdate
-from .values import KNOWN, LINK, ClipId, Title
+from .operation import Family, Polled, polls, submits
+from .request import GetMusic, WebhookFields, in_order, picture
+from .request_fields import KNOWN, LINK, ClipId, Title
+from .results import Clips
 
 TRACKS: Final = Polled(
     "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=20, slow=90
@@ -20,7 +20,7 @@ TRACKS: Final = Polled(
 FILES: Final = Polled(
     "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=4, slow=30
 )
-"""First look, interval and deadline in seconds (contract, tasks 5)."""
+"""A track took 30 to 60 s, a file 5 to 15 s; the vendor advised a poll every 5 to 10 s."""
 
 NUMBER: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
@@ -29,7 +29,7 @@ RETIRED: Final[Mapping[str, str]] = {
     "swap_music_vocals": "producer.replace_music over the window",
     "swap_music_sound": "producer.replace_music over the window",
 }
-"""Task types that are retired (410), and what the service advises instead (contract, producer 2.1)."""
+"""Task types that are retired (410), and the advice of the service for each."""
 
 Sound = Annotated[
     str,
@@ -37,7 +37,7 @@ Sound = Annotated[
 ]
 StartsAt = Annotated[float, Meta(ge=0, description="Start in the source, in seconds.")]
 EndsAt = Annotated[float, Meta(ge=0, description="End in the source, in seconds.")]
-Instruction = Annotated[str, Meta(description="What to do, in plain words.")]
+Instruction = Annotated[str, Meta(description="Instruction in plain words.")]
 UploadedClip = Annotated[str, Meta(min_length=1, description="The uploaded clip, from `upload`.")]
 
 
@@ -57,8 +57,8 @@ MODELS: Final = (
 """The only real model, and the names that the vendor's documentation says are taken for it."""
 
 
-class Made(Hooked, kw_only=True):
-    """What every track takes."""
+class TrackFields(WebhookFields, kw_only=True):
+    """Fields of all tracks."""
 
     sound: Sound | None = None
     lyrics: Annotated[str, Meta(description="Lyrics with [Verse], [Chorus], ... marks.")] | None = None
@@ -83,89 +83,86 @@ class Made(Hooked, kw_only=True):
             self.seed = str(self.seed)
 
     def rules(self) -> Iterator[Violation]:
-        """A seed is a number, although it is sent as text."""
         yield from super().rules()
         if self.seed and not NUMBER.fullmatch(str(self.seed)):
             yield Violation("seed", "a number, also as text", picture(self.seed))
 
 
-class CreateMusic(Made, kw_only=True, tag_field="task_type", tag="create_music"):
+class CreateMusic(TrackFields, kw_only=True, tag_field="task_type", tag="create_music"):
     """Create a track of about 30 seconds from a style, from lyrics, or both."""
 
     cover_url: Annotated[str, Meta(description="Link to a cover image.", extra={LINK: True})] | None = None
 
     def rules(self) -> Iterator[Violation]:
-        """One of style and lyrics is needed."""
         yield from super().rules()
         if not self.sound and not self.lyrics:
             yield Violation("sound", "needed: sound, or lyrics, or both", "neither")
 
 
-class Extending(Made, kw_only=True):
-    """A longer track."""
+class ExtensionFields(TrackFields, kw_only=True):
+    """Fields of extensions."""
 
     starts_at: StartsAt | None = None
     instruction: Instruction | None = None
     extend_s: Annotated[float, Meta(ge=0, description="Seconds to add.")] | None = None
 
 
-class ExtendMusic(Extending, kw_only=True, tag_field="task_type", tag="extend_music"):
+class ExtendMusic(ExtensionFields, kw_only=True, tag_field="task_type", tag="extend_music"):
     """Extend a track from `starts_at`; `length` is that of the new part."""
 
     clip_id: ClipId
 
 
-class ExtendUploadMusic(Extending, kw_only=True, tag_field="task_type", tag="extend_upload_music"):
+class ExtendUploadMusic(ExtensionFields, kw_only=True, tag_field="task_type", tag="extend_upload_music"):
     """Extend an uploaded clip from `starts_at`; `length` is that of the new part."""
 
     clip_id: UploadedClip
 
 
-class Replacing(Made, kw_only=True):
-    """A window of a track, made again."""
+class WindowFields(TrackFields, kw_only=True):
+    """Fields of requests that make a window of a track again."""
 
     starts_at: StartsAt
     ends_at: EndsAt
     instruction: Instruction | None = None
 
     def rules(self) -> Iterator[Violation]:
-        """The window ends after it starts."""
         yield from super().rules()
         yield from in_order(self.starts_at, self.ends_at, "starts_at", "ends_at")
 
 
-class ReplaceMusic(Replacing, kw_only=True, tag_field="task_type", tag="replace_music"):
+class ReplaceMusic(WindowFields, kw_only=True, tag_field="task_type", tag="replace_music"):
     """Make the window from `starts_at` to `ends_at` again; an `instruction` is recommended."""
 
     clip_id: ClipId
 
 
-class ReplaceUploadMusic(Replacing, kw_only=True, tag_field="task_type", tag="replace_upload_music"):
+class ReplaceUploadMusic(WindowFields, kw_only=True, tag_field="task_type", tag="replace_upload_music"):
     """Make a window of an uploaded clip again; an `instruction` is recommended."""
 
     clip_id: UploadedClip
 
 
-class Covering(Made, kw_only=True):
-    """A track in another style."""
+class CoverFields(TrackFields, kw_only=True):
+    """Fields of covers."""
 
-    instruction: Annotated[str, Meta(min_length=1, description="What to do, in plain words.")]
+    instruction: Annotated[str, Meta(min_length=1, description="Instruction in plain words.")]
     strength: Annotated[float, Meta(ge=0, le=1, description="Distance from the source.")] | None = None
 
 
-class CoverMusic(Covering, kw_only=True, tag_field="task_type", tag="cover_music"):
+class CoverMusic(CoverFields, kw_only=True, tag_field="task_type", tag="cover_music"):
     """Make a track in another style, as `instruction` says."""
 
     clip_id: ClipId
 
 
-class CoverUploadMusic(Covering, kw_only=True, tag_field="task_type", tag="cover_upload_music"):
+class CoverUploadMusic(CoverFields, kw_only=True, tag_field="task_type", tag="cover_upload_music"):
     """Make an uploaded clip in another style, as `instruction` says."""
 
     clip_id: UploadedClip
 
 
-class Upload(Hooked):
+class Upload(WebhookFields):
     """Import audio by its link, as a task: the result is a clip whose `clip_id` can be worked on."""
 
     audio_url: Annotated[
@@ -173,8 +170,8 @@ class Upload(Hooked):
     ]
 
 
-class Download(Hooked):
-    """The file of a track in another format, as a task: the result is a clip with its link."""
+class Download(WebhookFields):
+    """Get the file of a track in another format, as a task: the result is a clip with its link."""
 
     clip_id: ClipId
     format: Annotated[str, Meta(min_length=1, description="'mp3' or 'wav'.")] = "mp3"
@@ -184,16 +181,15 @@ class Producer(Family):
     """Short tracks: `client.producer`."""
 
     word = "producer"
+    polled = TRACKS
 
-    create_music = submits("/producer/create", CreateMusic, Clips, polled=TRACKS)
-    extend_music = submits("/producer/create", ExtendMusic, Clips, polled=TRACKS)
-    extend_upload_music = submits("/producer/create", ExtendUploadMusic, Clips, polled=TRACKS)
-    replace_music = submits("/producer/create", ReplaceMusic, Clips, polled=TRACKS)
-    replace_upload_music = submits("/producer/create", ReplaceUploadMusic, Clips, polled=TRACKS)
-    cover_music = submits("/producer/create", CoverMusic, Clips, polled=TRACKS)
-    cover_upload_music = submits("/producer/create", CoverUploadMusic, Clips, polled=TRACKS)
+    create_music = submits("/producer/create", CreateMusic, Clips)
+    extend_music = submits("/producer/create", ExtendMusic, Clips)
+    extend_upload_music = submits("/producer/create", ExtendUploadMusic, Clips)
+    replace_music = submits("/producer/create", ReplaceMusic, Clips)
+    replace_upload_music = submits("/producer/create", ReplaceUploadMusic, Clips)
+    cover_music = submits("/producer/create", CoverMusic, Clips)
+    cover_upload_music = submits("/producer/create", CoverUploadMusic, Clips)
     upload = submits("/producer/upload", Upload, Clips, polled=FILES)
     download = submits("/producer/download", Download, Clips, polled=FILES)
-    get_music = calls(
-        "/producer/task/{task_id}", GetMusic, TaskUpdate, method="GET", charges=False, polled=TRACKS
-    )
+    get_music = polls(GetMusic)

@@ -1,55 +1,27 @@
-"""What direct calls answer. Each reply reads itself from a body and names what it cannot do without."""
+"""Replies of direct calls. Each shape names what must be there; `musicapi_async._wire.reading` fills it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from .results import Item
-from .values import amount, finite, id_of, lenient, list_or_empty, mapping_or_empty, reference_or_none
-
-ItemT = TypeVar("ItemT", bound=Item)
-
-
-def find(body: Mapping[str, Any], key: str) -> Any:
-    """The value of `key` at the top level of a body, else under `data`."""
-    value = body.get(key)
-    return mapping_or_empty(body.get("data")).get(key) if value in (None, "") else value
-
-
-def read_items(kind: type[ItemT], value: Any) -> list[ItemT]:
-    """The JSON objects of a list; what is no object stays in the raw body only."""
-    return [kind.read(mapping_or_empty(item)) for item in list_or_empty(value) if isinstance(item, dict)]
+from .results import Amount, Item
 
 
 class Reply(Item, kw_only=True):
-    """The base of direct replies. `raw` is the whole body; `needs` names the fields that must be there.
+    """The base of direct replies. `raw` is the whole body; of the fields in `needs` one must be there.
 
-    A field is looked for at the top level of the body first, then under `data`.
+    A field is read from the top level of the body, else from `data` in it.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
 
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
-        """Read a body; None when a field that it needs is missing or empty."""
-        given = {key: value for key, value in body.items() if value not in (None, "")}
-        if data := mapping_or_empty(body.get("data")):
-            given = {**data, **given}
-        reply = lenient(cls, given)
-        reply.raw = dict(body)
-        for name in cls.needs:
-            if getattr(reply, name) in (None, ""):
-                return None
-        return reply
-
     @property
     def is_empty(self) -> bool:
-        """Nothing of what was asked for came."""
-        named = (name for name in self.__struct_fields__ if name != "raw")
-        return all(getattr(self, name) in (None, "", [], {}) for name in named)
+        """True if the reply holds nothing of what was requested."""
+        values = msgspec.structs.asdict(self)
+        return all(value in (None, "", [], {}) for name, value in values.items() if name != "raw")
 
 
 class Persona(Reply, kw_only=True):
@@ -68,16 +40,10 @@ class Upload(Reply, kw_only=True):
     `client.task(family, upload.task_id, kind="upload").wait()` gives the clip.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("clip_id", "task_id")
+
     clip_id: str | None = None
     task_id: str | None = None
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
-        """Read a body; None when there is neither a clip nor a task."""
-        upload = super().from_body(body)
-        if upload is not None and not (upload.clip_id or upload.task_id or body.get("error")):
-            upload.clip_id = id_of(body) or id_of(mapping_or_empty(body.get("data")))
-        return upload if upload is not None and (upload.clip_id or upload.task_id) else None
 
 
 class Wav(Reply, kw_only=True):
@@ -91,17 +57,10 @@ class Wav(Reply, kw_only=True):
 class Note(Item, kw_only=True):
     """A note: `pitch` 0 to 127 (60 is middle C), `start` and `end` in seconds, `velocity` 0 to 1."""
 
-    pitch: int | None = None
-    start: float | None = None
-    end: float | None = None
-    velocity: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.pitch is not None and not 0 <= self.pitch <= 127:
-            self.pitch = None
-        self.start = finite(self.start)
-        self.end = finite(self.end)
-        self.velocity = finite(self.velocity)
+    pitch: Annotated[int, msgspec.Meta(ge=0, le=127)] | None = None
+    start: Amount | None = None
+    end: Amount | None = None
+    velocity: Amount | None = None
 
 
 class Instrument(Item, kw_only=True):
@@ -109,14 +68,6 @@ class Instrument(Item, kw_only=True):
 
     name: str = ""
     notes: list[Note] = msgspec.field(default_factory=list[Note])
-
-    @classmethod
-    def read(cls, mapping: Mapping[str, Any]) -> Self:
-        """Read one JSON object; what is no note is left out."""
-        instrument = super().read({"name": mapping.get("name")})
-        instrument.notes = read_items(Note, mapping.get("notes"))
-        instrument.raw = dict(mapping)
-        return instrument
 
 
 class Midi(Reply, kw_only=True):
@@ -128,31 +79,18 @@ class Midi(Reply, kw_only=True):
     midi_url: str | None = None
     instruments: list[Instrument] = msgspec.field(default_factory=list[Instrument])
 
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
-        """Read a body; nothing in it is needed."""
-        midi = cls(midi_url=reference_or_none(find(body, "midi_url")))
-        midi.instruments = read_items(Instrument, find(body, "instruments"))
-        midi.raw = dict(body)
-        return midi
-
     @property
     def ready(self) -> bool:
-        """Whether the file is there."""
+        """True if the file is there."""
         return self.midi_url is not None
 
 
 class Bpm(Reply, kw_only=True):
     """The tempo in beats per minute: average, highest, lowest."""
 
-    avg_bpm: float | None = None
-    max_bpm: float | None = None
-    min_bpm: float | None = None
-
-    def __post_init__(self) -> None:
-        self.avg_bpm = finite(self.avg_bpm)
-        self.max_bpm = finite(self.max_bpm)
-        self.min_bpm = finite(self.min_bpm)
+    avg_bpm: Amount | None = None
+    max_bpm: Amount | None = None
+    min_bpm: Amount | None = None
 
 
 class Vox(Reply, kw_only=True):
@@ -163,13 +101,9 @@ class Vox(Reply, kw_only=True):
     vox_audio_id: str = ""
     status: str | None = None
     source_clip_id: str | None = None
-    vocal_start_s: float | None = None
-    vocal_end_s: float | None = None
+    vocal_start_s: Amount | None = None
+    vocal_end_s: Amount | None = None
     wave_response: Any = None
-
-    def __post_init__(self) -> None:
-        self.vocal_start_s = finite(self.vocal_start_s)
-        self.vocal_end_s = finite(self.vocal_end_s)
 
 
 class UpsampledTags(Reply, kw_only=True):
@@ -188,28 +122,24 @@ class File(Item, kw_only=True):
 
 
 class Files(Reply, kw_only=True):
-    """The files of a clip."""
+    """The files of a clip that have a link."""
+
+    needs: ClassVar[tuple[str, ...]] = ("files",)
 
     files: list[File] = msgspec.field(default_factory=list[File])
 
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
-        """Read a body; None when no file has a link."""
-        found = [file for file in read_items(File, find(body, "files")) if file.url]
-        return cls(files=found, raw=dict(body)) if found else None
-
     @property
     def by_format(self) -> dict[str, str]:
-        """The link of each format."""
+        """The link of each format, by its name in lower case."""
         return {file.format.lower(): file.url for file in self.files}
 
     def url(self, format: str) -> str | None:
-        """The link of one format, or None."""
+        """Return the link of one format, or None if there is none."""
         return self.by_format.get(format.lower())
 
 
 class SongMetadata(Reply, kw_only=True):
-    """What a share link shows of a song."""
+    """Title, author, styles and links of a song behind a share link."""
 
     audio_url: str | None = None
     video_url: str | None = None
@@ -217,23 +147,3 @@ class SongMetadata(Reply, kw_only=True):
     song_title: str | None = None
     song_author: str | None = None
     music_styles: str | None = None
-
-
-class Credits(Reply, kw_only=True):
-    """The account's balance: `credits` of the subscription period, `extra_credits` bought, `total`."""
-
-    credits: float = 0.0
-    extra_credits: float = 0.0
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Self | None:
-        """Read a body; None when it tells of no balance at all, so that none is made up."""
-        credits, extra = find(body, "credits"), find(body, "extra_credits")
-        if credits is None and extra is None:
-            return None
-        return cls(credits=amount(credits), extra_credits=amount(extra), raw=dict(body))
-
-    @property
-    def total(self) -> float:
-        """All credits that can be spent."""
-        return self.credits + self.extra_credits

@@ -1,7 +1,7 @@
 """Requests: msgspec Structs whose fields carry their limits and their help text.
 
-A request is checked here, before it costs a round trip: `violations` names every field that breaks a limit.
-`body` is what goes on the wire. Neither touches the network, so both are tested as plain functions.
+A request is checked before it costs a round trip: `violations` names every field that breaks a limit.
+`body` is the JSON object that is sent. Both are plain functions.
 """
 
 from __future__ import annotations
@@ -17,47 +17,53 @@ from msgspec import Meta
 
 from ..errors import RequestValidationError, Violation
 from ..options import is_protected
-from .spelling import did_you_mean
-from .values import KNOWN, LINK, SHORTEST_SECRET, WebhookSecret, WebhookUrl
-
-LOCAL: Final = "local"
-"""`Meta(extra={LOCAL: True})` marks a field that steers this client and is never sent."""
+from .request_fields import (
+    KNOWN,
+    LINK,
+    LOCAL,
+    PLACE,
+    PROTECTED,
+    SHORTEST_SECRET,
+    WebhookSecret,
+    WebhookUrl,
+)
+from .suggestions import did_you_mean
+from .values import mapping_or_empty
 
 PUBLIC_LINK: Final = "a public link, http:// or https://"
-"""The limit of such a field."""
+"""The limit of a field that the service fetches."""
 
 PUBLISH: Final = (
-    "The service takes no files: put the file where everybody can fetch it, and give its link. "
+    "The service takes no files: put the file at a public address, and give its link. "
     "musicapi_async.workflows.extend and cover do that with uploader=..., an async function."
 )
-"""What to do with a local file."""
+"""Advice for a local file."""
 
 SECRET: Final = frozenset({"webhook_secret"})
 """Fields whose value appears in no error text and no repr."""
 
 
 class Request(msgspec.Struct, kw_only=True):
-    """The base of all requests. Subclasses add fields, and rules over several fields in `rules`."""
+    """The base of all requests. Single fields carry their limits themselves."""
 
     def rules(self) -> Iterator[Violation]:
-        """Rules over several fields; single fields carry their limits themselves."""
-        yield from ()
+        """Check the rules that hold between fields."""
+        return iter(())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={shown}' for name, shown in self._shown())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in self._pictures())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """The same as `repr`: that of msgspec would show secrets in tracebacks with locals."""
-        return [(name, _Shown(shown)) for name, shown in self._shown()]
+        """Return the same as `repr`: that of msgspec would show secrets in tracebacks with locals."""
+        return [(name, _Verbatim(text)) for name, text in self._pictures()]
 
-    def _shown(self) -> Iterator[tuple[str, str]]:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
+    def _pictures(self) -> Iterator[tuple[str, str]]:
+        for name, value in msgspec.structs.asdict(self).items():
             if value is not None:
                 yield name, "..." if name in SECRET else picture(value)
 
 
-class _Shown(str):
+class _Verbatim(str):
     """A text whose repr is itself."""
 
     __slots__ = ()
@@ -66,26 +72,26 @@ class _Shown(str):
         return str(self)
 
 
-class Hooked(Request, kw_only=True):
-    """A request whose result can be told to a webhook."""
+class WebhookFields(Request, kw_only=True):
+    """A request whose result the service can send to a webhook."""
 
     webhook_url: WebhookUrl | None = None
     webhook_secret: WebhookSecret | None = None
 
-    def rules(self) -> Iterator[Violation]:
-        """A webhook must be https, except to this machine itself, where a sandbox delivers it."""
-        if self.webhook_url and not is_protected(self.webhook_url):
-            yield Violation("webhook_url", "an https address", picture(self.webhook_url))
-
 
 class GetMusic(Request):
-    """Look at a task once, as it is now. A task that failed gives an update with `error` set."""
+    """Poll a task once. A task that failed gives an update with `error` set."""
 
     task_id: Annotated[str, Meta(min_length=1, description="Task id, from any create of the family.")]
 
 
 class FieldInfo(msgspec.Struct, frozen=True):
-    """A field of a request: its type, its limit in words, its help text, and whether it is sent."""
+    """A field of a request, as declared.
+
+    `type` is its type for msgspec's inspection and `hint` for its conversion, `limit` its limit in words,
+    `description` its help text, `known` the known values; `local` fields steer this client and are not sent,
+    `link` fields take a public link only, `protected` ones an https address; `place` orders the help.
+    """
 
     name: str
     hint: Any
@@ -93,10 +99,12 @@ class FieldInfo(msgspec.Struct, frozen=True):
     default: Any
     limit: str
     description: str
-    local: bool
     type: msgspec.inspect.Type
-    link: bool = False
     known: tuple[str, ...] = ()
+    local: bool = False
+    link: bool = False
+    protected: bool = False
+    place: int = 0
 
     @property
     def known_words(self) -> str:
@@ -106,43 +114,57 @@ class FieldInfo(msgspec.Struct, frozen=True):
 
 @cache
 def fields(cls: type[Request]) -> tuple[FieldInfo, ...]:
-    """The fields of a request class, from its annotations; the one source of help, checks and options."""
+    """Return the fields of a request class, required ones and those of most use first.
+
+    They are read off the annotations: the one source of help, checks and options.
+    """
     hints = get_type_hints(cls, include_extras=True)
-    info = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(cls))
     found: list[FieldInfo] = []
-    for field in info.fields:
-        description, extra = _described(field.type)
+    for field in msgspec.structs.fields(cls):
+        kind = msgspec.inspect.type_info(field.type)
+        meta = _meta_of(kind)
+        extra = meta.extra
         found.append(
             FieldInfo(
                 name=field.name,
                 hint=hints[field.name],
                 required=field.required,
                 default=None if field.default is msgspec.NODEFAULT else field.default,
-                limit=PUBLIC_LINK if extra.get(LINK) else limit_of(field.type),
-                description=description,
-                local=bool(extra.get(LOCAL)),
-                type=field.type,
-                link=bool(extra.get(LINK)),
+                limit=PUBLIC_LINK if extra.get(LINK) else limit_of(kind),
+                description=meta.description,
+                type=kind,
                 known=tuple(extra.get(KNOWN, ())),
+                local=bool(extra.get(LOCAL)),
+                link=bool(extra.get(LINK)),
+                protected=bool(extra.get(PROTECTED)),
+                place=extra.get(PLACE, 0),
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda field: (not field.required, field.place)))
 
 
-def _described(kind: msgspec.inspect.Type) -> tuple[str, dict[str, Any]]:
-    if isinstance(kind, msgspec.inspect.Metadata):
-        meta = cast("Any", kind)  # msgspec types both dictionaries without their keys
-        told = cast("dict[str, Any]", meta.extra_json_schema or {})
-        return told.get("description", ""), cast("dict[str, Any]", meta.extra or {})
-    if isinstance(kind, msgspec.inspect.UnionType):
-        for member in kind.types:
-            if isinstance(member, msgspec.inspect.Metadata):
-                return _described(member)
-    return "", {}
+class _Meta(msgspec.Struct, frozen=True):
+    """The text and the marks of a field."""
+
+    description: str = ""
+    extra: dict[str, Any] = {}
+
+
+def _meta_of(kind: msgspec.inspect.Type) -> _Meta:
+    match kind:
+        case msgspec.inspect.Metadata():
+            given = msgspec.structs.asdict(kind)
+            text = mapping_or_empty(given["extra_json_schema"]).get("description", "")
+            return _Meta(text, mapping_or_empty(given["extra"]))
+        case msgspec.inspect.UnionType():
+            annotated = (one for one in kind.types if isinstance(one, msgspec.inspect.Metadata))
+            return next(map(_meta_of, annotated), _Meta())
+        case _:
+            return _Meta()
 
 
 def limit_of(kind: msgspec.inspect.Type) -> str:
-    """The limit of a type in words, such as 'text of at most 80 characters'."""
+    """Return the limit of a type in words, such as 'text of at most 80 characters'."""
     inspect = msgspec.inspect
     match kind:
         case inspect.Metadata():
@@ -177,7 +199,7 @@ def limit_of(kind: msgspec.inspect.Type) -> str:
 
 
 def picture(value: object) -> str:
-    """A short picture of a value for an error text: long text by its length, never whole."""
+    """Return a short picture of a value for an error text: of a long text its length."""
     if isinstance(value, str):
         return repr(value) if len(value) <= 40 else f"{len(value)} characters"
     if isinstance(value, list | tuple):
@@ -188,7 +210,7 @@ def picture(value: object) -> str:
 
 
 def secrets_in(value: object) -> Iterator[str]:
-    """The secrets in a JSON value, however deep."""
+    """Find the secrets in a JSON value, however deep."""
     if isinstance(value, Mapping):
         for name, inner in cast("Mapping[object, object]", value).items():
             if name in SECRET and isinstance(inner, str) and inner:
@@ -201,7 +223,7 @@ def secrets_in(value: object) -> Iterator[str]:
 
 
 def secrets_of(sent: bytes | None, call: str) -> tuple[str, ...]:
-    """The webhook secrets in a JSON body; refuses one that is too short, whatever else is checked.
+    """Return the webhook secrets in a JSON body; refuses one that is too short, even with `validate="off"`.
 
     The limit is ours, that of the service is unknown: an ordinary word is easily guessed, and it could not be
     hidden in texts without making them unreadable.
@@ -212,7 +234,7 @@ def secrets_of(sent: bytes | None, call: str) -> tuple[str, ...]:
 
 
 def check_secrets(secrets: Iterable[str], call: str) -> tuple[str, ...]:
-    """The webhook secrets, if all are long enough to order webhooks with."""
+    """Return the webhook secrets; raises `RequestValidationError` if one is too short."""
     found = tuple(secrets)
     if any(len(secret) < SHORTEST_SECRET for secret in found):
         limit = f"text of at least {SHORTEST_SECRET} characters"
@@ -221,7 +243,7 @@ def check_secrets(secrets: Iterable[str], call: str) -> tuple[str, ...]:
 
 
 def without_secrets(value: object) -> object:
-    """A JSON value without its secrets, however deep."""
+    """Return a copy of a JSON value without its secrets, however deep."""
     if isinstance(value, Mapping):
         fields = cast("Mapping[object, object]", value)
         return {name: without_secrets(inner) for name, inner in fields.items() if name not in SECRET}
@@ -231,23 +253,24 @@ def without_secrets(value: object) -> object:
 
 
 def violations(request: Request) -> list[Violation]:
-    """Every rule that `request` breaks: first field by field, then those over several fields."""
-    found: list[Violation] = []
-    for field in fields(type(request)):
-        value = getattr(request, field.name)
-        if value is None and not field.required:
-            continue
-        if value == "" and not field.required:
-            continue  # an empty optional text is left out, as if it were not given
-        if not _fits(value, field.hint):
-            shown = "a secret" if field.name in SECRET else picture(value) + _meant(field.name, value)
-            limit = f"{field.limit} ({field.known_words})" if field.known else field.limit
-            found.append(Violation(field.name, limit, shown))
-        elif field.link and not _is_link(value):
-            found.append(Violation(field.name, field.limit, picture(value)))
-    if not found:
-        found.extend(request.rules())
-    return found
+    """Return every rule that `request` breaks: of single fields, else those that hold between fields."""
+    values = msgspec.structs.asdict(request)
+    found = [broken for field in fields(type(request)) if (broken := _violation(field, values[field.name]))]
+    return found or list(request.rules())
+
+
+def _violation(field: FieldInfo, value: Any) -> Violation | None:
+    if value in (None, "") and not field.required:
+        return None  # left out
+    if not _fits(value, field.hint):
+        given = "a secret" if field.name in SECRET else picture(value) + _advice(field.name, value)
+        limit = f"{field.limit} ({field.known_words})" if field.known else field.limit
+        return Violation(field.name, limit, given)
+    if field.link and not _is_link(value):
+        return Violation(field.name, field.limit, picture(value))
+    if field.protected and not (isinstance(value, str) and is_protected(value)):
+        return Violation(field.name, "an https address", picture(value))
+    return None
 
 
 def _is_link(value: object) -> bool:
@@ -258,8 +281,8 @@ def _is_link(value: object) -> bool:
         return False
 
 
-def _meant(name: str, value: object) -> str:
-    """What to give of an object that holds the value of a field: of a clip its id."""
+def _advice(name: str, value: object) -> str:
+    """Say which attribute to pass of an object that holds the value of a field: of a clip its id."""
     wanted = "clip_id" if name.endswith("clip_id") else name
     if isinstance(getattr(value, wanted, None), str):
         return f": pass its {wanted}"
@@ -286,7 +309,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def refuse(found: list[Violation], call: str) -> RequestValidationError:
-    """The error for `found`, which must not be empty."""
+    """Return the error for violations, of which there must be one."""
     first = found[0]
     text = "; ".join(str(violation) for violation in found)
     hint = PUBLISH if any(violation.limit == PUBLIC_LINK for violation in found) else ""
@@ -296,20 +319,21 @@ def refuse(found: list[Violation], call: str) -> RequestValidationError:
 
 
 def unknown_words(request: Request) -> str:
-    """The known values of fields that hold another one, for the error of a service that refused them."""
-    told: list[str] = []
+    """Say the known values of fields that hold another one, for the error of a service that refused them."""
+    texts: list[str] = []
+    values = msgspec.structs.asdict(request)
     for field in fields(type(request)):
-        value: object = getattr(request, field.name)
+        value: object = values[field.name]
         if field.known and isinstance(value, str) and value and value not in field.known:
             near = did_you_mean(value, field.known)
-            told.append(f"{field.name} {picture(value)} is not known here{near}; {field.known_words}.")
-    return " ".join(told)
+            texts.append(f"{field.name} {picture(value)} is not known here{near}; {field.known_words}.")
+    return " ".join(texts)
 
 
 def body(request: Request) -> dict[str, Any]:
-    """The JSON object to send: None and empty text are left out, and so are fields that only steer us."""
+    """Return the JSON object to send: without None, empty texts, and fields that steer this client."""
     local = _local(type(request))
-    built = cast("dict[str, Any]", msgspec.to_builtins(request))
+    built: dict[str, Any] = msgspec.to_builtins(request)
     return {name: value for name, value in built.items() if value not in (None, "") and name not in local}
 
 
@@ -318,8 +342,8 @@ def _local(cls: type[Request]) -> frozenset[str]:
     return frozenset(field.name for field in fields(cls) if field.local)
 
 
-def window(start: float | None, end: float | None, first: str, last: str) -> Iterator[Violation]:
-    """Two bounds in seconds: both or neither, the end after the start."""
+def in_pair(start: float | None, end: float | None, first: str, last: str) -> Iterator[Violation]:
+    """Check two bounds in seconds, `first` and `last`: both or neither, the end after the start."""
     if (start is None) != (end is None):
         missing = first if start is None else last
         yield Violation(missing, f"{first} and {last} belong together", "only one of them")
@@ -328,6 +352,6 @@ def window(start: float | None, end: float | None, first: str, last: str) -> Ite
 
 
 def in_order(start: float | None, end: float | None, first: str, last: str) -> Iterator[Violation]:
-    """Two bounds in seconds that may come alone: the end after the start."""
+    """Check two bounds in seconds, `first` and `last`, that may come alone: the end after the start."""
     if start is not None and end is not None and end <= start:
         yield Violation(last, f"a number greater than {first}", f"{end:g} after {start:g}")

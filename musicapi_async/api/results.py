@@ -1,28 +1,28 @@
-"""What a task gives: clips; and what one look at a task shows. Other results stand in `parts`.
+"""Results of tasks: clips and voices, and the update that one poll gives. Stems and pairs are in `stems`.
 
 Every class keeps the reply as it came in `raw`. Fields that the service leaves out, or sends in another
-type, are None; unknown state words stay readable and never count as an end.
+type, are None; unknown words for a state stay readable and never count as an end. Shapes are declared here,
+and filled by `musicapi_async._wire.reading`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from datetime import datetime
-from typing import Any, Final, Literal, Self, cast, overload
+from typing import Annotated, Any, Final, Literal, Self, overload
 
 import msgspec
 
 from ..errors import MusicAPIError, TaskFailedError
-from .values import RAW_NAME, finite, id_of, lenient, list_or_empty, mapping_or_empty
 
 STREAM_HOST: Final = "audiopipe.suno.ai"
-"""Host of early audio: a stream while the clip is running, never a file (contract, tasks 4)."""
+"""Host of early audio: a stream while the clip is running, never a file (from live replies)."""
 
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
-UNDER_WAY: Final = ("pending", "running")
+UNFINISHED: Final = ("pending", "running")
 """States of a clip that are known not to be an end."""
 UNKNOWN: Final = "unknown"
 """State of a clip whose `state` is there but is no word: it is not taken for an end."""
@@ -30,38 +30,39 @@ UNKNOWN: Final = "unknown"
 Until = Literal["all", "first", "stream"]
 """When a wait ends: all clips terminal, the first succeeded clip, or the first audio of any kind."""
 
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
+"""A finite number of zero or more; anything else in a reply counts as missing."""
+
+RAW_NAME: Final = "<raw>"
+"""Name on the wire of the field that keeps the raw mapping; no reply has such a key."""
+
 
 def _short(value: object) -> str:
-    """Long text, such as lyrics, by its beginning."""
+    """Return the repr of a value, of a long text such as lyrics its beginning."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
 
 
 class Item(msgspec.Struct, kw_only=True):
-    """Anything read from a reply; `raw` is the mapping that it was read from."""
+    """A part of a reply. `raw` is the JSON object that it was read from."""
 
-    # Made anew for each item; a factory, `dict[str, Any]`, would cost three times the rest of the reading.
+    # Copied for each item; a factory, `dict[str, Any]`, would cost three times the rest of the reading.
     raw: dict[str, Any] = msgspec.field(default={}, name=RAW_NAME)
 
-    @classmethod
-    def read(cls, mapping: Mapping[str, Any]) -> Self:
-        """Read one JSON object; fields that do not fit are left at their defaults."""
-        item = lenient(cls, mapping)
-        item.raw = dict(mapping)
-        return item
-
     def __repr__(self) -> str:
-        told = ((name, getattr(self, name)) for name in self.__struct_fields__ if name != "raw")
-        shown = ", ".join(f"{name}={_short(value)}" for name, value in told if value not in (None, ""))
-        return f"{type(self).__name__}({shown})"
+        values = msgspec.structs.asdict(self).items()
+        named = [
+            f"{name}={_short(value)}" for name, value in values if name != "raw" and value not in (None, "")
+        ]
+        return f"{type(self).__name__}({', '.join(named)})"
 
 
 class Clip(Item, kw_only=True):
     """One song of a task. Clips of a task finish at different times.
 
     `state` is 'pending', 'running', 'succeeded', 'failed', or a word that is not known yet; `duration` is
-    in seconds; `audio_url` is whatever the service sent: use `stream_url` for early audio and `final_url`
-    for the file.
+    in seconds; `audio_url` is the link that the service sent: use `stream_url` for early audio and
+    `final_url` for the file.
     """
 
     clip_id: str = ""
@@ -75,10 +76,10 @@ class Clip(Item, kw_only=True):
     wav_url: str | None = None
     created_at: str | None = None
     gpt_description_prompt: str | None = None
-    duration: float | None = None
+    duration: Amount | None = None
     negative_tags: str | None = None
-    style_weight: float | None = None
-    weirdness_constraint: float | None = None
+    style_weight: Amount | None = None
+    weirdness_constraint: Amount | None = None
     mv: str | None = None
     sound: str | None = None
     seed: str | int | None = None
@@ -86,40 +87,21 @@ class Clip(Item, kw_only=True):
     error: str | None = None
     error_message: str | None = None
 
-    def __post_init__(self) -> None:
-        self.duration = finite(self.duration)
-        self.style_weight = finite(self.style_weight)
-        self.weirdness_constraint = finite(self.weirdness_constraint)
-
-    @classmethod
-    def read(cls, mapping: Mapping[str, Any]) -> Self:
-        """Read one JSON object; empty links count as missing, a state that is no word as unknown."""
-        clip = super().read(mapping)
-        if not clip.clip_id:
-            clip.clip_id = id_of(mapping) or ""
-        if not clip.state and "state" in mapping:
-            clip.state = UNKNOWN
-        clip.audio_url = clip.audio_url or None
-        clip.wav_url = clip.wav_url or None
-        clip.video_url = clip.video_url or None
-        clip.image_url = clip.image_url or None
-        return clip
-
     @property
     def is_succeeded(self) -> bool:
-        """Finished well. An item without a state has, once it has the link of a file."""
+        """True if the clip is finished. One without a state is, once it has the link of a file."""
         if self.state:
             return self.state.lower() == SUCCEEDED
         return is_file(self.audio_url) or is_file(self.wav_url) or is_file(self.video_url)
 
     @property
     def is_failed(self) -> bool:
-        """Failed for good; `failure` tells why."""
+        """True if the clip failed; `failure` says why."""
         return self.state.lower() == FAILED
 
     @property
     def is_terminal(self) -> bool:
-        """Succeeded or failed; every other word means that it goes on."""
+        """True if the clip succeeded or failed; with every other word it is unfinished."""
         return self.is_succeeded or self.is_failed
 
     @property
@@ -129,12 +111,12 @@ class Clip(Item, kw_only=True):
 
     @property
     def stream_url(self) -> str | None:
-        """Early audio to listen to (about 20 s after submit), not a file; None once there is a file."""
+        """Link of early audio to listen to (about 20 s after submit), no file; None once there is a file."""
         return None if self.final_url else self.audio_url or None
 
     @property
     def final_url(self) -> str | None:
-        """The finished file's link, or None: never a stream, never made up."""
+        """Link of the finished file, or None: never a stream, never made up."""
         if not self.is_succeeded:
             return None
         if is_file(self.audio_url):
@@ -149,36 +131,19 @@ class Clip(Item, kw_only=True):
         except ValueError:
             return None
 
-    @classmethod
-    def from_studio(cls, song: Mapping[str, Any]) -> Clip:
-        """A Studio song in the names of the other families."""
-        tags = song.get("tags")
-        clip = cls.read(
-            {
-                **song,
-                "clip_id": song.get("id"),
-                "audio_url": song.get("song_path"),
-                "image_url": song.get("image_path"),
-                "tags": ", ".join(map(str, list_or_empty(tags))) or tags,
-                "state": SUCCEEDED if song.get("song_path") else "running",
-            }
-        )
-        clip.raw = dict(song)
-        return clip
-
 
 _LINK: Final = re.compile(r"https?://(?:[^/?#@\s]*@)?([\w.-]+|\[[\da-f:.]+\])(?=[:/?#]|$)", re.IGNORECASE)
-"""A link with its host. Every finished clip of every poll passes here, and `urlsplit` takes 3 µs."""
+"""A link with its host. Every finished clip of every poll is matched, and `urlsplit` takes 3 µs."""
 
 
 def is_file(url: str | None) -> bool:
-    """Whether a link leads to a file: http or https, and not the host of early audio."""
+    """Return True if a link leads to a file: http or https, and not the host of early audio."""
     link = _LINK.match(url) if url else None
     return link is not None and link[1].lower() != STREAM_HOST
 
 
 class Result:
-    """What a finished task gave. `status` is 'succeeded' or 'partial'; `raw` is the whole reply."""
+    """The result of a finished task. `status` is 'succeeded' or 'partial'; `raw` is the whole reply."""
 
     __slots__ = ("family", "raw", "task_id")
 
@@ -206,28 +171,17 @@ class Result:
 class Clips(Result, Sequence[Clip]):
     """The clips of a task, a sequence; usually two, but never count on it."""
 
-    __slots__ = ("_items", "_unread")
+    __slots__ = ("_items",)
 
     def __init__(
         self, items: Sequence[Clip] = (), raw: Any = None, *, task_id: str = "", family: str = ""
     ) -> None:
         super().__init__(raw, task_id=task_id, family=family)
-        self._items: tuple[Clip, ...] | None = tuple(items)
-        self._unread: Sequence[Mapping[str, Any]] = ()
-
-    @classmethod
-    def unread(cls, mappings: Sequence[Mapping[str, Any]], raw: Any, *, task_id: str, family: str) -> Self:
-        """Clips that are read when somebody asks for them: of most polls nobody does."""
-        clips = cls((), raw, task_id=task_id, family=family)
-        clips._items, clips._unread = None, mappings
-        return clips
+        self._items = tuple(items)
 
     @property
     def items(self) -> tuple[Clip, ...]:
-        """The clips."""
-        if self._items is None:
-            self._items = tuple(map(Clip.read, self._unread))
-            self._unread = ()
+        """The clips as a tuple."""
         return self._items
 
     @overload
@@ -249,7 +203,7 @@ class Clips(Result, Sequence[Clip]):
 
     @property
     def clips(self) -> Clips:
-        """Itself."""
+        """The clips themselves."""
         return self
 
     @property
@@ -259,7 +213,7 @@ class Clips(Result, Sequence[Clip]):
 
     @property
     def succeeded(self) -> list[Clip]:
-        """The clips that finished well."""
+        """The clips that are finished."""
         return [clip for clip in self.items if clip.is_succeeded]
 
     @property
@@ -269,11 +223,11 @@ class Clips(Result, Sequence[Clip]):
 
     @property
     def has_succeeded(self) -> bool:
-        """Return True if any clip finished well. Reads nothing: clips not read yet are known to go on."""
-        return self._items is not None and any(clip.is_succeeded for clip in self._items)
+        """True if any clip is finished."""
+        return any(clip.is_succeeded for clip in self.items)
 
     def require_all(self) -> Self:
-        """Raise `TaskFailedError` if any clip failed, else return self."""
+        """Return the clips themselves, or raise `TaskFailedError` if any of them failed."""
         if self.failed:
             reason = self.failed[0].failure or "no reason given"
             raise TaskFailedError(
@@ -286,15 +240,38 @@ class Clips(Result, Sequence[Clip]):
         return self
 
 
-class TaskUpdate:
-    """One look at a task.
+class Voice(Result):
+    """A voice made from audio: `persona_id` for persona_music; `name` may be missing."""
 
-    `state` is 'pending' (nothing to show yet), 'running' (some clips are there), 'succeeded', 'partial' or
-    'failed'; `clips` the clips as they are now; `result` is set once the task ended well, `error` once it
-    failed; `raw` is the reply; `seen_at` the age of the task in seconds at the look.
+    __slots__ = ("name", "persona_id")
+
+    def __init__(
+        self,
+        persona_id: str = "",
+        name: str | None = None,
+        raw: Any = None,
+        *,
+        task_id: str = "",
+        family: str = "",
+    ) -> None:
+        super().__init__(raw, task_id=task_id, family=family)
+        self.persona_id = persona_id
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Voice(persona_id={self.persona_id!r}, name={self.name!r})"
+
+
+class TaskUpdate:
+    """A task as one poll found it.
+
+    `state` is 'pending' (no clips yet), 'running' (some clips are there), 'succeeded', 'partial' or 'failed';
+    `clips` the clips as they are now; `result` is set once the task succeeded, `error` once it failed;
+    `progress` the share done from 0 to 1 where the service says it (Nuro, Studio), else None; `raw` is the
+    reply; `age` the age of the task in seconds at the poll.
     """
 
-    __slots__ = ("clips", "error", "family", "raw", "result", "seen_at", "state", "task_id")
+    __slots__ = ("age", "clips", "error", "family", "progress", "raw", "result", "state", "task_id")
 
     def __init__(
         self,
@@ -305,8 +282,9 @@ class TaskUpdate:
         clips: Clips | None = None,
         result: Result | None = None,
         error: MusicAPIError | None = None,
+        progress: float | None = None,
         raw: Any = None,
-        seen_at: float = 0.0,
+        age: float = 0.0,
     ) -> None:
         self.state = state
         self.task_id = task_id
@@ -314,56 +292,36 @@ class TaskUpdate:
         self.clips = clips if clips is not None else Clips((), raw, task_id=task_id, family=family)
         self.result = result
         self.error = error
+        self.progress = progress
         self.raw = raw
-        self.seen_at = seen_at
+        self.age = age
 
     @property
     def is_terminal(self) -> bool:
-        """Nothing more will come."""
+        """True if the task has ended, so that this is its last update."""
         return self.result is not None or self.error is not None
 
     def outcome(self) -> Result:
-        """The result, or the clips so far; raises the error of a failed task."""
+        """Return the result, or the clips so far; raises the error of a failed task."""
         if self.error is not None:
             raise copy(self.error)  # a copy for each caller, whose traceback is its own
         return self.result if self.result is not None else self.clips
 
     def satisfies(self, until: Until) -> bool:
-        """Whether a wait that ends as `until` says has ended with this look."""
+        """Return True if a wait that ends as `until` says has ended with this update."""
         if self.is_terminal:
             return True
         if until == "first":
             return bool(self.clips.succeeded)
         return until == "stream" and any(clip.audio_url for clip in self.clips)
 
-    @property
-    def progress(self) -> float | None:
-        """Share done from 0 to 1 where the service tells (Nuro, Studio), else None."""
-        body = mapping_or_empty(self.raw)
-        value = body.get("progress")
-        if value is None:
-            value = mapping_or_empty(body.get("data")).get("progress")
-            if value is None:
-                return None
-        try:
-            share = float(str(value).rstrip("%")) / 100
-        except ValueError:
-            return None
-        return share if 0 <= share <= 1 else None
-
-    def __repr__(self) -> str:
-        return f"TaskUpdate({self.state!r}, task_id={self.task_id!r}, clips={self.clips!r})"
-
-    def fingerprint(self) -> tuple[Any, ...]:
-        """What a caller would notice: two looks with the same fingerprint show nothing new."""
+    def fingerprint(self) -> tuple[object, ...]:
+        """Return all that a caller would notice: updates with the same fingerprint say the same."""
         return (
             self.state,
             tuple((clip.clip_id, clip.state, clip.audio_url) for clip in self.clips),
             self.progress,
         )
 
-
-def read_clips(items: Sequence[Any], raw: Any, *, task_id: str, family: str) -> Clips:
-    """A list of JSON objects as clips; what is no object is kept in `raw` only."""
-    found = [Clip.read(cast("dict[str, Any]", item)) for item in items if isinstance(item, dict)]
-    return Clips(found, raw, task_id=task_id, family=family)
+    def __repr__(self) -> str:
+        return f"TaskUpdate({self.state!r}, task_id={self.task_id!r}, clips={self.clips!r})"

@@ -8,14 +8,14 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ..errors import Violation
-from .operation import Family, Polled, calls, submits
+from .operation import Family, Polled, calls, polls, submits
 from .replies import Upload
 from .request import GetMusic, Request, in_order
-from .results import Clips, TaskUpdate
-from .values import KNOWN, SourceUrl, Title
+from .request_fields import KNOWN, SourceUrl, Title
+from .results import Clips
 
 SONGS: Final = Polled("/riffusion/task/{task_id}", "riffusion", first=15, interval=15, deadline=900)
-"""First look, interval and deadline in seconds (contract, tasks 5)."""
+"""A poll every 15 s, as the vendor advises for songs."""
 
 TASK_TYPES: Final = (
     "create_music",
@@ -30,7 +30,7 @@ TASK_TYPES: Final = (
     "swap_music_vocals",
     "swap_upload_music_vocals",
 )
-"""Known values of `task_type` (contract, riffusion 1); others are sent as they are."""
+"""Known values of `task_type` (vendor's documentation); others are sent as they are."""
 
 
 MODELS: Final = ("FUZZ-1.1 Pro", "FUZZ-1.1", "FUZZ-1.0 Pro", "FUZZ-1.0")
@@ -38,13 +38,11 @@ MODELS: Final = ("FUZZ-1.1 Pro", "FUZZ-1.1", "FUZZ-1.0 Pro", "FUZZ-1.0")
 
 
 class Create(Request, kw_only=True):
-    """Create two songs, or work on a clip: `task_type` says what. Which fields go together is the service's
-    business.
-    """
+    """Create two songs, or work on a clip, as `task_type` says; the service checks the fields against it."""
 
     task_type: Annotated[
         str,
-        Meta(min_length=1, description=f"What to do: {', '.join(TASK_TYPES)}."),
+        Meta(min_length=1, description=f"Type of the task: {', '.join(TASK_TYPES)}."),
     ] = "create_music"
     mv: Annotated[
         str, Meta(min_length=1, description=f"Model: {', '.join(MODELS)}.", extra={KNOWN: MODELS})
@@ -73,8 +71,7 @@ class Create(Request, kw_only=True):
             self.custom_mode = bool(self.lyrics) or not self.prompt
 
     def rules(self) -> Iterator[Violation]:
-        """The window ends after it starts."""
-        yield from in_order(
+        return in_order(
             self.replace_start_time, self.replace_end_time, "replace_start_time", "replace_end_time"
         )
 
@@ -89,10 +86,9 @@ class Riffusion(Family):
     """Songs by Riffusion, deprecated: `client.riffusion`."""
 
     word = "riffusion"
+    polled = SONGS
     replacement = "sonic.create_music"
 
-    create = submits("/riffusion/create", Create, Clips, polled=SONGS)
+    create = submits("/riffusion/create", Create, Clips)
     upload = calls("/riffusion/upload", UploadRequest, Upload, attempt_timeout=120.0)
-    get_music = calls(
-        "/riffusion/task/{task_id}", GetMusic, TaskUpdate, method="GET", charges=False, polled=SONGS
-    )
+    get_music = polls(GetMusic)

@@ -1,79 +1,116 @@
-"""Sonic: songs, personas and what is made of them."""
+"""Sonic: songs, personas and what is made of them. Suno: its word on sister hosts and in older endpoints."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from . import sonic_songs as songs
-from . import sonic_tools as tools
-from .lyrics import AlignedLyrics, LyricsDrafts
-from .operation import Family, Polled, Repeat, calls, submits
-from .parts import Stems, Voice
-from .replies import Bpm, Files, Midi, Persona, Upload, UpsampledTags, Vox, Wav
-from .request import GetMusic
-from .results import Clips, TaskUpdate
+from msgspec import Meta
+
+from . import clip_requests as clips
+from . import song_requests as songs
+from .lyrics import AlignedLyrics, LyricsDrafts, WrittenLyrics
+from .operation import Family, Polled, Repeat, calls, polls, submits
+from .replies import Bpm, Files, Midi, Persona, SongMetadata, Upload, UpsampledTags, Vox, Wav
+from .request import GetMusic, Request
+from .results import Clips, Voice
+from .stems import Stems
 
 SONGS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=900)
+"""The vendor advises a poll every 15 to 25 s. Songs took one to four minutes, and longer on slow days: limits
+of 180 s or less lost tasks that were paid for."""
 STEMS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=1800)
+"""Splitting takes many minutes."""
 VOICES: Final = Polled("/sonic/task/{task_id}", "sonic", first=10, interval=15, deadline=900)
-"""First look, interval and deadline in seconds (contract, tasks 5)."""
+
+LYRICS: Final = Polled(
+    "/suno/get-lyrics/{task_id}", "lyrics", first=3, interval=5, deadline=180, quick=3, slow=30
+)
+"""Lyrics take seconds."""
 
 SLOW: Final = 120.0
-"""Seconds for calls that do their work before they answer (contract, errors 6)."""
+"""Seconds for one attempt of calls that do their work before they answer, such as an upload of about 20 s."""
 UPLOADING: Final = 180.0
-"""Seconds for calls that import audio first and then submit (contract, errors 6)."""
+"""The same for calls that import audio first and then submit: 30 to 60 s were reported."""
 
 
-class Sonic(Family):
+class Songs(Family):
+    """The ten task types of `create`. Sonic and Suno have them, each under its own word."""
+
+    create_music = submits("/{family}/create", songs.CreateMusic, Clips)
+    extend_music = submits("/{family}/create", songs.ExtendMusic, Clips)
+    concat_music = submits("/{family}/create", songs.ConcatMusic, Clips)
+    cover_music = submits("/{family}/create", songs.CoverMusic, Clips)
+    persona_music = submits("/{family}/create", songs.PersonaMusic, Clips)
+    remaster = submits("/{family}/create", songs.Remaster, Clips)
+    add_vocals = submits("/{family}/create", songs.AddVocals, Clips)
+    add_instrumental = submits("/{family}/create", songs.AddInstrumental, Clips)
+    extend_upload_music = submits("/{family}/create", songs.ExtendUploadMusic, Clips)
+    cover_upload_music = submits("/{family}/create", songs.CoverUploadMusic, Clips)
+    get_music = polls(GetMusic)
+
+
+class Sonic(Songs):
     """Songs with or without vocals, personas, and what is made of them: `client.sonic`."""
 
     word = "sonic"
+    polled = SONGS
 
-    create_music = submits("/sonic/create", songs.CreateMusic, Clips, polled=SONGS)
-    extend_music = submits("/sonic/create", songs.ExtendMusic, Clips, polled=SONGS)
-    concat_music = submits("/sonic/create", songs.ConcatMusic, Clips, polled=SONGS)
-    cover_music = submits("/sonic/create", songs.CoverMusic, Clips, polled=SONGS)
-    persona_music = submits("/sonic/create", songs.PersonaMusic, Clips, polled=SONGS)
-    remaster = submits("/sonic/create", songs.Remaster, Clips, polled=SONGS)
-    add_vocals = submits("/sonic/create", songs.AddVocals, Clips, polled=SONGS)
-    add_instrumental = submits("/sonic/create", songs.AddInstrumental, Clips, polled=SONGS)
-    extend_upload_music = submits("/sonic/create", songs.ExtendUploadMusic, Clips, polled=SONGS)
-    cover_upload_music = submits("/sonic/create", songs.CoverUploadMusic, Clips, polled=SONGS)
+    create_persona = calls("/sonic/persona", clips.CreatePersona, Persona)
+    create_persona_older = calls("/sonic/persona", clips.CreatePersonaOlder, Persona)
+    create_voice = submits("/sonic/create-voice", clips.CreateVoice, Voice, polled=VOICES)
 
-    create_persona = calls("/sonic/persona", tools.CreatePersona, Persona)
-    create_persona_older = calls("/sonic/persona", tools.CreatePersonaOlder, Persona)
-    create_voice = submits("/sonic/create-voice", tools.CreateVoice, Voice, polled=VOICES)
+    upload = calls("/sonic/upload", clips.Upload, Upload, attempt_timeout=SLOW)
+    upload_extend = submits("/sonic/upload-extend", songs.UploadExtend, Clips, attempt_timeout=UPLOADING)
+    upload_cover = submits("/sonic/upload-cover", songs.UploadCover, Clips, attempt_timeout=UPLOADING)
+    sample = submits("/sonic/sample", songs.Sample, Clips, attempt_timeout=UPLOADING)
+    mashup = submits("/sonic/mashup", songs.Mashup, Clips)
+    replace_section = submits("/sonic/replace-section", songs.ReplaceSection, Clips)
 
-    upload = calls("/sonic/upload", tools.Upload, Upload, attempt_timeout=SLOW)
-    upload_extend = submits(
-        "/sonic/upload-extend", tools.UploadExtend, Clips, polled=SONGS, attempt_timeout=UPLOADING
-    )
-    upload_cover = submits(
-        "/sonic/upload-cover", tools.UploadCover, Clips, polled=SONGS, attempt_timeout=UPLOADING
-    )
-    sample = submits("/sonic/sample", tools.Sample, Clips, polled=SONGS, attempt_timeout=UPLOADING)
-    mashup = submits("/sonic/mashup", tools.Mashup, Clips, polled=SONGS)
-    replace_section = submits("/sonic/replace-section", tools.ReplaceSection, Clips, polled=SONGS)
+    stems_basic = submits("/sonic/stems/basic", clips.StemsBasic, Stems, polled=STEMS)
+    stems_full = submits("/sonic/stems/full", clips.StemsFull, Stems, polled=STEMS)
 
-    stems_basic = submits("/sonic/stems/basic", tools.StemsBasic, Stems, polled=STEMS)
-    stems_full = submits("/sonic/stems/full", tools.StemsFull, Stems, polled=STEMS)
-
-    wav = calls("/sonic/wav", tools.GetWav, Wav)
-    midi = calls("/sonic/midi", tools.GetMidi, Midi, repeat=Repeat(every=5, deadline=180))
-    bpm = calls("/sonic/bpm", tools.GetBpm, Bpm)
-    vox = calls("/sonic/vox", tools.GetVox, Vox)
+    wav = calls("/sonic/wav", clips.GetWav, Wav)
+    midi = calls("/sonic/midi", clips.GetMidi, Midi, repeat=Repeat(every=5, deadline=180))
+    bpm = calls("/sonic/bpm", clips.GetBpm, Bpm)
+    vox = calls("/sonic/vox", clips.GetVox, Vox)
     aligned_lyrics = calls(
         "/sonic/aligned-lyrics",
-        tools.GetAlignedLyrics,
+        clips.GetAlignedLyrics,
         AlignedLyrics,
         resend=True,
         attempt_timeout=SLOW,
         repeat=Repeat(every=10, deadline=180, on="empty"),
     )
-    upsample_tags = calls("/sonic/upsample-tags", tools.UpsampleTags, UpsampledTags)
-    lyrics = calls("/sonic/lyrics", tools.WriteLyrics, LyricsDrafts, attempt_timeout=SLOW)
-    download = calls("/sonic/download", tools.Download, Files, repeat=Repeat(every=3, deadline=120))
+    upsample_tags = calls("/sonic/upsample-tags", clips.UpsampleTags, UpsampledTags)
+    lyrics = calls("/sonic/lyrics", clips.WriteLyrics, LyricsDrafts, attempt_timeout=SLOW)
+    download = calls("/sonic/download", clips.Download, Files, repeat=Repeat(every=3, deadline=120))
 
-    get_music = calls(
-        "/sonic/task/{task_id}", GetMusic, TaskUpdate, method="GET", charges=False, polled=SONGS
-    )
+
+class MakeLyrics(Request):
+    """Write lyrics as a task. Older than `sonic.lyrics`, which answers at once."""
+
+    prompt: Annotated[str, Meta(min_length=1, max_length=119, description="Subject of the song.")]
+
+
+class GetLyrics(GetMusic):
+    """Poll a task of `make_lyrics` once."""
+
+
+class GetSong(Request):
+    """Get title, author, styles and links of the song behind a share link."""
+
+    share_link: Annotated[str, Meta(min_length=1, description="Link of a shared Suno song.")]
+
+
+class Suno(Songs):
+    """The same songs as `client.sonic`, under the family word that sister hosts use: `client.suno`.
+
+    At the vendor's own host both words lead to the same tasks; use `client.sonic`, which has more.
+    """
+
+    word = "suno"
+    polled = Polled("/suno/clip/{task_id}", "sonic", first=15, interval=15, deadline=900)
+
+    make_lyrics = submits("/suno/make-lyrics", MakeLyrics, WrittenLyrics, polled=LYRICS)
+    get_lyrics = polls(GetLyrics, polled=LYRICS)
+    get_song = calls("/suno/get-song", GetSong, SongMetadata)

@@ -9,13 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import Violation
-from .operation import Family, Polled, calls, submits
+from .operation import Family, Polled, polls, submits
 from .request import GetMusic, Request
-from .results import Clips, TaskUpdate
-from .values import KNOWN
+from .request_fields import KNOWN
+from .results import Clips
 
 SONGS: Final = Polled("/studio/task/{task_id}", "studio", first=15, interval=15, deadline=900)
-"""First look, interval and deadline in seconds (contract, tasks 5)."""
+"""A poll every 15 s, as the vendor advises for songs."""
 
 Share = Annotated[float, Meta(ge=0, le=1, description="Position in the song, from 0 to 1.")]
 Lyrics = Annotated[str, Meta(min_length=1, max_length=1000, description="Own lyrics.")]
@@ -28,8 +28,8 @@ Config = Annotated[
 ]
 
 
-class Common(Request, kw_only=True):
-    """What all modes of Studio take."""
+class ModeFields(Request, kw_only=True):
+    """Fields of all modes of Studio."""
 
     prompt: Annotated[
         str, Meta(min_length=1, description="Style tags, a description or keywords, as the mode wants.")
@@ -56,7 +56,7 @@ class Common(Request, kw_only=True):
     config: Config = msgspec.field(default_factory=lambda: {"mode": "regular"})
 
     def rules(self) -> Iterator[Violation]:
-        """The mode stands in `config`, and an extension names its song."""
+        """Check that `config` names the mode, and for an extension its song."""
         mode = self.config.get("mode")
         if not isinstance(mode, str) or not mode:
             yield Violation("config", "an object with a mode, such as {'mode': 'regular'}", "no mode")
@@ -64,7 +64,7 @@ class Common(Request, kw_only=True):
             yield Violation("config", "with this mode also source: {'song_id': ...}", repr(mode))
 
 
-class Create(Common, kw_only=True):
+class Create(ModeFields, kw_only=True):
     """Create two songs; `lyrics_type` and `config` choose the mode."""
 
     lyrics_type: Annotated[
@@ -73,23 +73,22 @@ class Create(Common, kw_only=True):
     lyrics: Lyrics | None = None
 
     def rules(self) -> Iterator[Violation]:
-        """Own lyrics must be given."""
         yield from super().rules()
         if self.lyrics_type == "user" and not self.lyrics:
             yield Violation("lyrics", "needed when lyrics_type is 'user'", "none")
 
 
-class CreateFromDescription(Common, kw_only=True, tag_field="lyrics_type", tag="generate"):
+class CreateFromDescription(ModeFields, kw_only=True, tag_field="lyrics_type", tag="generate"):
     """Create two songs from a description in `prompt`; the service writes the lyrics."""
 
 
-class CreateFromLyrics(Common, kw_only=True, tag_field="lyrics_type", tag="user"):
+class CreateFromLyrics(ModeFields, kw_only=True, tag_field="lyrics_type", tag="user"):
     """Create two songs from own lyrics, with style tags in `prompt`."""
 
     lyrics: Lyrics
 
 
-class CreateInstrumental(Common, kw_only=True, tag_field="lyrics_type", tag="instrumental"):
+class CreateInstrumental(ModeFields, kw_only=True, tag_field="lyrics_type", tag="instrumental"):
     """Create two pieces without vocals from keywords in `prompt`."""
 
 
@@ -97,12 +96,11 @@ class Studio(Family):
     """Songs by Studio, marked as unavailable: `client.studio`. Extending is `create` with a `config`."""
 
     word = "studio"
+    polled = SONGS
     replacement = "sonic.create_music"
 
-    create = submits("/studio/create", Create, Clips, polled=SONGS)
-    create_from_description = submits("/studio/create", CreateFromDescription, Clips, polled=SONGS)
-    create_from_lyrics = submits("/studio/create", CreateFromLyrics, Clips, polled=SONGS)
-    create_instrumental = submits("/studio/create", CreateInstrumental, Clips, polled=SONGS)
-    get_music = calls(
-        "/studio/task/{task_id}", GetMusic, TaskUpdate, method="GET", charges=False, polled=SONGS
-    )
+    create = submits("/studio/create", Create, Clips)
+    create_from_description = submits("/studio/create", CreateFromDescription, Clips)
+    create_from_lyrics = submits("/studio/create", CreateFromLyrics, Clips)
+    create_instrumental = submits("/studio/create", CreateInstrumental, Clips)
+    get_music = polls(GetMusic)

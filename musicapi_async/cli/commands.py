@@ -11,7 +11,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from .._version import __version__
 from ..api.families import FAMILIES
-from ..api.handle import TaskRef
+from ..api.task import TaskRef
 from ..api.values import mapping_or_empty
 from ..errors import MusicAPIError
 from .batch_command import batch_group

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from ..api.handle import Task
 from ..api.replies import Persona
 from ..api.results import Clip, Clips
+from ..api.task import Task
 from ..extras import require
 from .invocation import Command, Invocation
 from .output import clock_text, print_err, print_out, visible

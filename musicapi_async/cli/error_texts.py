@@ -157,6 +157,8 @@ IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r" A new SQLiteStore\(path\).*", ""),
         (r"MusicAPI\(account=[^)]*\), or ", ""),
         (r" A new SQLiteStore\(path\).*", ""),
+        (r"MusicAPI\(account=[^)]*\), or ", ""),
+        (r" A new SQLiteStore\(path\).*", ""),
         (r" or musicapi_async\.sandbox\.Sandbox", ""),
         (r" \(out=\)", ""),
         (r"run_batch\(\.\.\., retry_failed=True\)", "the same command with --retry-failed"),

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from ..api.handle import Task, TaskRef
-from ..api.spelling import did_you_mean, nearest
+from ..api.suggestions import did_you_mean, nearest
+from ..api.task import Task, TaskRef
 from ..errors import MusicAPIError
 from ..options import LOOPBACK
 from .error_texts import ExitCode, exit_code_of, gravest, labelled, print_error, resume_command

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from ..api.handle import Task
+from ..api.task import Task
 from ..jobs.job import STATES
 from .invocation import Command, Group, Invocation
 from .output import print_out, visible

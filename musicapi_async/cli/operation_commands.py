@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..api.families import FAMILIES
-from ..api.handle import TaskRef
 from ..api.lyrics import AlignedLyrics
 from ..api.operation import Family, Operation
 from ..api.replies import Files, Midi, Wav
 from ..api.request import refuse, violations
 from ..api.results import TaskUpdate
+from ..api.task import TaskRef
 from ..errors import DownloadError
 from .error_texts import ExitCode
 from .invocation import Command, Group, Invocation
@@ -48,7 +48,7 @@ musicapi itself, such as --json, are accepted here, too."""
 class OperationCommand(Command):
     """One operation. Its parameters are read off the request when they are needed first."""
 
-    def __init__(self, operation: Operation[Any, Any], name: str | None = None) -> None:
+    def __init__(self, operation: Operation[..., Any], name: str | None = None) -> None:
         self.operation: Final = operation
         about = inspect.cleandoc(operation.request.__doc__ or "")
         super().__init__(
@@ -139,7 +139,7 @@ def _waiting_options() -> list[click.Parameter]:
     ]
 
 
-def _saving_options(operation: Operation[Any, Any]) -> list[click.Parameter]:
+def _saving_options(operation: Operation[..., Any]) -> list[click.Parameter]:
     if issubclass(operation.reply, AlignedLyrics):
         return [_download_option("Write the subtitles (LRC and SRT) into this folder.")]
     if issubclass(operation.reply, Wav | Midi | Files):
@@ -151,11 +151,11 @@ def _download_option(text: str) -> click.Option:
     return click.Option(["--download"], type=Folder(), metavar="DIR", help=text)
 
 
-def _replacement(operation: Operation[Any, Any]) -> str | None:
+def _replacement(operation: Operation[..., Any]) -> str | None:
     return operation.replacement or operation.family.replacement
 
 
-def _method_of(client: MusicAPI, operation: Operation[Any, Any]) -> Any:
+def _method_of(client: MusicAPI, operation: Operation[..., Any]) -> Any:
     """Return the public method of an operation, of any family."""
     return operation.__get__(operation.family(client.sonic.caller), operation.family)
 
@@ -163,7 +163,7 @@ def _method_of(client: MusicAPI, operation: Operation[Any, Any]) -> Any:
 async def _call(
     invocation: Invocation,
     client: MusicAPI,
-    operation: Operation[Any, Any],
+    operation: Operation[..., Any],
     values: Mapping[str, Any],
     folder: Path | None,
 ) -> None:
@@ -218,7 +218,7 @@ def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list
 
 
 async def _submit(
-    invocation: Invocation, client: MusicAPI, operation: Operation[Any, Any], values: Mapping[str, Any]
+    invocation: Invocation, client: MusicAPI, operation: Operation[..., Any], values: Mapping[str, Any]
 ) -> None:
     """Make a create and report its task, without waiting for it."""
     with invocation.reporter.busy(operation.call_name):
@@ -230,7 +230,7 @@ async def _submit(
 async def _submit_and_wait(
     invocation: Invocation,
     client: MusicAPI,
-    operation: Operation[Any, Any],
+    operation: Operation[..., Any],
     values: Mapping[str, Any],
     *,
     folder: Path | None,
@@ -247,7 +247,7 @@ async def _submit_and_wait(
     return invocation.end([error] if error else [])
 
 
-def _label(operation: Operation[Any, Any], values: Mapping[str, Any]) -> str:
+def _label(operation: Operation[..., Any], values: Mapping[str, Any]) -> str:
     given = (values.get(name) for name in LABEL_FIELDS)
     text = next((value for value in given if isinstance(value, str) and value.strip()), operation.name)
     return " ".join(text.split())

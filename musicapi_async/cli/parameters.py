@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from ..api.operation import Operation
 from ..api.request import SECRET, FieldInfo
-from ..api.spelling import did_you_mean
+from ..api.suggestions import did_you_mean
 from ..errors import RequestValidationError, Violation
 from ..files import expand
 from ..options import check_seconds
@@ -197,7 +197,7 @@ def dest_of(name: str) -> str:
     return f"field_{name}"
 
 
-def argument_fields(operation: Operation[Any, Any]) -> tuple[FieldInfo, ...]:
+def argument_fields(operation: Operation[..., Any]) -> tuple[FieldInfo, ...]:
     """Return the fields that are arguments: required ids and links, and a single required field."""
     own = inspect.signature(operation.request).parameters
     required = [field for field in operation.fields if field.required]
@@ -209,7 +209,7 @@ def argument_fields(operation: Operation[Any, Any]) -> tuple[FieldInfo, ...]:
     )
 
 
-def parameters_of(operation: Operation[Any, Any]) -> list[click.Parameter]:
+def parameters_of(operation: Operation[..., Any]) -> list[click.Parameter]:
     """Return the arguments and options of an operation, required ones first."""
     arguments = argument_fields(operation)
     found: list[click.Parameter] = []
@@ -225,7 +225,7 @@ def parameters_of(operation: Operation[Any, Any]) -> list[click.Parameter]:
     return found
 
 
-def _option(field: FieldInfo, operation: Operation[Any, Any]) -> click.Option:
+def _option(field: FieldInfo, operation: Operation[..., Any]) -> click.Option:
     dest, flag, kind = dest_of(field.name), flag_of(field.name), _core(field.type)
     texts = [in_options(field.description, operation)] if field.description else []
     if field.limit and field.limit not in PLAIN_LIMITS:
@@ -273,14 +273,14 @@ def type_of(kind: msgspec.inspect.Type) -> ParamType:
             return Json()
 
 
-def in_options(text: str, operation: Operation[Any, Any]) -> str:
+def in_options(text: str, operation: Operation[..., Any]) -> str:
     """Return a docstring for the terminal: quoted fields are named by their option, other quotes dropped."""
     names = {field.name for field in operation.fields}
     text = re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
     return _flags_in(text, names)
 
 
-def violation_in_options(rule: Violation, operation: Operation[Any, Any]) -> Violation:
+def violation_in_options(rule: Violation, operation: Operation[..., Any]) -> Violation:
     """Return a broken rule for the terminal: all fields in its text are named by their option."""
     names = {field.name for field in operation.fields}
     limit = _flags_in(rule.limit, names)
@@ -296,7 +296,7 @@ def _flags_in(text: str, names: Container[str]) -> str:
     return re.sub(r"\b(\w+)(?:=| is )(True|False)\b", flag, text)
 
 
-def fields_given(operation: Operation[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def fields_given(operation: Operation[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments for the operation's method.
 
     Args:

@@ -152,7 +152,7 @@ class Bar:
         if self._resumed and update.is_terminal:
             self._started = None  # the time of its end is unknown
         elif self._started is None:
-            self._started = time.monotonic() - update.seen_at / self._speed
+            self._started = time.monotonic() - update.age / self._speed
         self._resumed = False
         streaming = any(clip.stream_url for clip in update.clips)
         self._state = "stream" if update.state == "running" and streaming else update.state

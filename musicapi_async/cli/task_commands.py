@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import click
 
 from ..api.families import FAMILIES, polled_as
-from ..api.handle import Task, TaskRef
 from ..api.results import Result, Until
-from ..api.spelling import did_you_mean
+from ..api.suggestions import did_you_mean
+from ..api.task import Task, TaskRef
 from ..errors import MusicAPIError, NotFoundError, TaskFailedError
 from .error_texts import ID_HINT, ExitCode
 from .invocation import Command, Invocation

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ..api.handle import Task
+from ..api.task import Task
 from ..client import MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import BODY_LIMIT, STREAM_HEADERS, STREAM_TYPE, Problem, loggable, problem_of

@@ -43,7 +43,7 @@ except ModuleNotFoundError as missing:
 
     raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
-from ..api.handle import Task
+from ..api.task import Task
 from ..client import MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import (

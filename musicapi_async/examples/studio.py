@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import anyio
 
-from ..api.handle import Task
 from ..api.results import Clips, TaskUpdate
+from ..api.task import Task
 from ..client import MusicAPI
 from ..errors import DownloadError, MusicAPIError, OutcomeUnknownError, RateLimitedError, TaskTimeoutError
 from ..webhooks import Event, event, problem_of, update_fields

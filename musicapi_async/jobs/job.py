@@ -6,7 +6,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-from ..api.handle import TaskRef
+from ..api.task import TaskRef
 from .job_request import JobRequest
 
 JobState = Literal["reserved", "sent", "accepted", "finished", "failed", "ambiguous"]

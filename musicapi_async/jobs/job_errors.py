@@ -61,7 +61,7 @@ def reserved_elsewhere(job: Job, owner: Owner) -> JobStoreError:
         f"job {job.key!r} is {job.state} by process {owner.pid} on {owner.host}{place}, and whether that one "
         "lives cannot be known here",
         hint=(
-            f"If it has ended, search for the song in the dashboard: client.resolve({job.key!r}, task_id=...) "
+            f"If it has ended, search the dashboard for the song: client.resolve({job.key!r}, task_id=...) "
             "if it is there, else use another job key."
         ),
     )

@@ -19,8 +19,8 @@ import anyio
 import msgspec
 
 from .._transport.paid_call import Previous
-from ..api.handle import TaskKey, TaskRef
 from ..api.results import TaskUpdate
+from ..api.task import TaskKey, TaskRef
 from ..clock import Clock
 from ..errors import JobStoreError, MusicAPIError, TaskFailedError
 from ..options import Options

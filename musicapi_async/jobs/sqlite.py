@@ -33,7 +33,7 @@ from typing import ClassVar, Final, TypeVar
 
 import msgspec
 
-from ..api.handle import TaskRef
+from ..api.task import TaskRef
 from ..errors import JobStoreError
 from ..files import expand
 from .job import STATES, Job, JobState, JobTask

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from ..api.handle import TaskRef
+from ..api.task import TaskRef
 from ..errors import JobKeyConflictError, JobStoreError, RequestValidationError
 from .job import STATES, Job, JobState, JobTask, Owner
 from .job_errors import no_job

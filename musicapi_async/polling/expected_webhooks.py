@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from ..api.handle import TaskKey
+from ..api.task import TaskKey
 from ..clock import Clock
 
 SAFETY_POLLS: Final = 3

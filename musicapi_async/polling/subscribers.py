@@ -12,9 +12,9 @@ from typing import Final, Protocol
 
 from .._wire.poll_rules import PollHistory
 from .._wire.redaction import Redactor
-from ..api.handle import TaskKey, TaskRef
 from ..api.operation import Polled
 from ..api.results import TaskUpdate, Until
+from ..api.task import TaskKey, TaskRef
 from ..errors import TaskError, TaskTimeoutError
 from .schedule import MOST_KINDS
 

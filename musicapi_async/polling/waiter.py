@@ -31,9 +31,9 @@ from .._wire import poll_response, poll_rules, retry
 from .._wire.poll_response import PollResult
 from .._wire.redaction import Redactor
 from ..api.families import polled_as
-from ..api.handle import Task, TaskKey, TaskRef, check_until
 from ..api.operation import LONGEST_INTERVAL, Polled
 from ..api.results import Result, TaskUpdate, Until
+from ..api.task import Task, TaskKey, TaskRef, check_until
 from ..clock import Clock
 from ..errors import RequestValidationError, TaskTimeoutError
 from ..options import check_seconds
@@ -391,7 +391,7 @@ class TaskWaiter:
         self._store_problem(slot, result, from_webhook=from_webhook)
         update = conclusion.update
         if update is not None:
-            update.seen_at = age
+            update.age = age
             if update.is_terminal:
                 self._end(slot, update, age, from_webhook=from_webhook)
                 return

@@ -16,8 +16,8 @@ import msgspec
 
 from .._wire import codec, poll_response, signature
 from ..api.families import polled_as
-from ..api.handle import TaskRef
 from ..api.results import Result, TaskUpdate
+from ..api.task import TaskRef
 from ..api.values import reference_or_none, text_or_none
 from ..errors import TaskFailedError, WebhookVerificationError
 

@@ -17,9 +17,9 @@ from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 import msgspec
 
 from .._wire import signature
-from ..api.handle import TaskRef
 from ..api.request import Request
-from ..api.values import SHORTEST_SECRET
+from ..api.request_fields import SHORTEST_SECRET
+from ..api.task import TaskRef
 from ..errors import JobStoreError, RequestValidationError
 from ..options import is_protected
 from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify

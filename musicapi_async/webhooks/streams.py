@@ -17,8 +17,7 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from ..api.parts import Voice
-from ..api.results import Clip, TaskUpdate
+from ..api.results import Clip, TaskUpdate, Voice
 from ..errors import MusicAPIError, TaskTimeoutError
 from .problems import INTERNAL, Problem, loggable, problem_of
 

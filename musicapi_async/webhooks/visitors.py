@@ -23,8 +23,8 @@ from hashlib import blake2b
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from ..api.families import polled_as
-from ..api.handle import Task
 from ..api.results import TaskUpdate
+from ..api.task import Task
 from ..errors import NotFoundError, RequestValidationError
 from .problems import NO_TASK, Problem
 from .streams import has_ended, stream

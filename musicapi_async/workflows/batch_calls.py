@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..api.handle import Task
 from ..api.request import body
 from ..api.results import Result
+from ..api.task import Task
 from ..client import MusicAPI
 from ..errors import (
     AuthenticationError,

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 import msgspec
 
-from ..api.handle import Task
 from ..api.results import Clip, Clips, Result
+from ..api.task import Task
 from ..errors import (
     BadRequestError,
     DownloadError,

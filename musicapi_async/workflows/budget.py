@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from ..api.spelling import did_you_mean
+from ..api.suggestions import did_you_mean
 from ..client import MusicAPI
 from ..errors import OutcomeUnknownError, RequestValidationError
 from ..jobs import Job

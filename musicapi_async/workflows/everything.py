@@ -13,10 +13,10 @@ import anyio.to_thread
 import msgspec
 
 from .._transport.links import extension_of
-from ..api.handle import Task
-from ..api.parts import Stems
 from ..api.results import Clip
 from ..api.sonic import Sonic
+from ..api.stems import Stems
+from ..api.task import Task
 from ..errors import NotFoundError, RequestValidationError
 from ..files import expand, safe_name, write_whole
 from .checkpoint import Checkpoint

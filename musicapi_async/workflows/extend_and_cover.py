@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from ..api.families import FAMILIES
-from ..api.handle import Task
 from ..api.operation import Operation
 from ..api.replies import Upload
 from ..api.results import Clip, Clips
 from ..api.sonic import Sonic
+from ..api.task import Task
 from ..errors import RequestValidationError
 from .checkpoint import Checkpoint
 from .steps import Step, Workflow

@@ -26,7 +26,7 @@ import msgspec
 from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.request import Request, fields, violations
-from ..api.spelling import is_folder, nearest
+from ..api.suggestions import is_folder, nearest
 from ..errors import RequestValidationError, Violation
 from .manifest_rows import Fault, Form, Row, form_of, json_rows, table_rows, text_of
 
@@ -180,7 +180,7 @@ class Manifest(msgspec.Struct, frozen=True):
         return cls(tuple(songs), source)
 
 
-def operation_of(song: Song, step: SongStep | None = None) -> Operation[Any, Any]:
+def operation_of(song: Song, step: SongStep | None = None) -> Operation[..., Any]:
     """The operation of a song, or of one of its steps."""
     return FAMILIES[song.family].operations()[step.operation if step is not None else song.operation]
 
@@ -265,7 +265,7 @@ def _expanded(steps: list[Any], instrumental: bool) -> Iterator[Any]:
 
 
 def _checked_fields(
-    operation: Operation[Any, Any], given: dict[str, Any], loose: bool, source: str = ""
+    operation: Operation[..., Any], given: dict[str, Any], loose: bool, source: str = ""
 ) -> tuple[dict[str, Any], list[Violation]]:
     known = {field.name: field for field in fields(operation.request)}
     words = [*known] if source else [*known, *OF_A_LINE]

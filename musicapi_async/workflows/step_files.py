@@ -18,11 +18,11 @@ from typing import Any, BinaryIO, Final, TypeVar, cast
 import anyio.to_thread
 import msgspec
 
-from ..api.handle import Task
 from ..api.lyrics import AlignedLyrics
-from ..api.parts import Stems
 from ..api.replies import Files, Midi, Reply, Wav
 from ..api.results import SUCCEEDED, Clip, Clips, Result
+from ..api.stems import Stems
+from ..api.task import Task
 from ..client import MusicAPI
 from ..errors import DownloadError, RequestValidationError
 from ..extras import require

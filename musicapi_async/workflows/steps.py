@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 
-from ..api.handle import Task
 from ..api.operation import Family, Operation
 from ..api.request import Request, refuse, violations
 from ..api.results import Result
+from ..api.task import Task
 from ..errors import JobStoreError, MusicAPIError, OutcomeUnknownError, TaskFailedError
 from .checkpoint import Checkpoint, settled_by
 

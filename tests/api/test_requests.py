@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from musicapi_async.api import nuro_values
+from musicapi_async.api import nuro
 from musicapi_async.api.families import FAMILIES, polled_as
 from musicapi_async.api.nuro import Segment
 from musicapi_async.api.request import body, violations
@@ -104,8 +104,8 @@ def problems(call: str, /, **changes: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_the_plain_call_is_good(name: str) -> None:
-    """What every case here starts from passes."""
+def test_base_calls_are_valid(name: str) -> None:
+    """Every case starts from a call that passes."""
     assert problems(name) == []
 
 
@@ -128,7 +128,7 @@ def test_numbers_fit_within_their_range(name: str, field: str, low: float, high:
 
 
 @pytest.mark.parametrize("limit", [400, 401])
-def test_a_description_has_400_characters(limit: int) -> None:
+def test_descriptions_have_400_characters(limit: int) -> None:
     """The limit that is enforced live, not the 200 of older texts."""
     for name in ("sonic.create_music", "sonic.mashup", "sonic.sample", "sonic.upload_cover"):
         found = problems(name, prompt=None, gpt_description_prompt="x" * limit)
@@ -144,7 +144,7 @@ def test_old_models_take_less(name: str, model: str) -> None:
     assert problems(name, mv="sonic-v9", prompt="x" * 5000, tags="x" * 1000) == []
 
 
-def test_sections_keep_their_own_limits() -> None:
+def test_sections_have_their_own_limits() -> None:
     """replace_section documents its limits without regard to the model."""
     assert problems("sonic.replace_section", mv="sonic-v4", prompt="x" * 5000, tags="x" * 1000) == []
 
@@ -168,7 +168,7 @@ def test_each_mode_needs_its_text() -> None:
     ]
 
 
-def test_sources_and_pairs() -> None:
+def test_sources_and_pairs_are_complete() -> None:
     """Exactly two clips to a mashup, exactly one source to a sample, at least one format."""
     for ids in (["a"], ["a", "b", "c"], [], ["a", ""]):
         assert problems("sonic.mashup", mashup_clip_ids=ids) == ["mashup_clip_ids"]
@@ -190,7 +190,7 @@ def test_sources_and_pairs() -> None:
         ("riffusion.create", "replace_start_time", "replace_end_time"),
     ],
 )
-def test_a_window_ends_after_it_starts(name: str, first: str, last: str) -> None:
+def test_windows_end_after_they_start(name: str, first: str, last: str) -> None:
     """An empty window, one that runs backwards, and a negative start are refused."""
     assert problems(name, **{first: 0, last: 0.1}) == []
     assert problems(name, **{first: 5, last: 5}) == [last]
@@ -264,7 +264,7 @@ def test_nuro_lengths_follow_the_version(
 def test_nuro_knows_its_values() -> None:
     """The seven lists have the documented number of different values."""
     names = ("VOCAL_GENRES", "VOCAL_MOODS", "VOCAL_TIMBRES", "BGM_GENRES", "BGM_MOODS", "BGM_INSTRUMENTS")
-    lists = [getattr(nuro_values, name) for name in (*names, "BGM_THEMES")]
+    lists = [getattr(nuro, name) for name in (*names, "BGM_THEMES")]
     assert [len(set(values)) for values in lists] == [23, 13, 9, 47, 52, 25, 28]
 
 
@@ -293,7 +293,7 @@ def test_local_fields_and_empty_ones_are_not_sent() -> None:
     }
 
 
-def test_what_is_always_sent() -> None:
+def test_some_fields_are_always_sent() -> None:
     """An explicit CDN choice on /sonic/create and nowhere else; make_instrumental of a sample; a format."""
     for name, base in BASES.items():
         family, _, method = name.partition(".")
@@ -329,11 +329,11 @@ def test_duration_is_offered_where_it_is_understood() -> None:
         ("producer", "upload", (10, 8, 600)),
         ("nuro", "", (10, 10, 600)),
         ("riffusion", "create", (15, 15, 900)),
-        ("studio", "unheard of", (15, 15, 900)),
+        ("studio", "unknown", (15, 15, 900)),
     ],
 )
 def test_polling_times_are_the_documented_ones(family: str, kind: str, times: tuple[float, ...]) -> None:
-    """First look, interval and deadline of the contract, tasks 5; an unknown kind is polled like its family."""
+    """First poll, interval and deadline in seconds; an unknown kind is polled like its family."""
     polled = polled_as(family, kind)
     assert polled is not None
     assert (polled.first, polled.interval, polled.deadline) == times

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from command_shell import Shell
 
 from musicapi_async import MusicAPIError, errors
-from musicapi_async.api.values import SONIC_MODELS
+from musicapi_async.api.request_fields import SONIC_MODELS
 from musicapi_async.cli.commands import musicapi
 from musicapi_async.cli.error_texts import error_fields, in_commands
 from musicapi_async.jobs.job_errors import resolving
@@ -140,12 +140,12 @@ async def test_local_file_is_refused(sandbox: Sandbox, shell: Shell, given: str)
     done = await shell.run("--text", "sonic", "upload", given)
     assert (done.code, len(sandbox.journal)) == (2, 0)
     text = " ".join(done.err.split())
-    assert "put the file where everybody can fetch it, and give its link" in text
+    assert "put the file at a public address, and give its link" in text
     assert "musicapi_async" not in text
 
 
 NOT_OF_COMMANDS = re.compile(r"without await|\bcheckpoint\b|\.token|uploader=")
-"""What is said only to those who call the library: of a result that was not awaited, of a workflow's steps."""
+"""Hints for callers of the library only: of a result that was not awaited, of the steps of a workflow."""
 PYTHON = re.compile(r"client\.|await |\w\(\)|=\.\.\.|\w+=\)|musicapi_async|\bbase_url\b|`|\bAwait\b")
 """Signs of Python, which a text for users of the command must not hold."""
 COMMAND = re.compile(r"`musicapi [^`]*`")

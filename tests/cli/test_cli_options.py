@@ -18,11 +18,11 @@ from musicapi_async.cli.parameters import argument_fields, fields_given, paramet
 OPERATIONS = [operation for family in FAMILIES.values() for operation in family.operations().values()]
 
 
-def operation_of(family: str, name: str) -> Operation[Any, Any]:
+def operation_of(family: str, name: str) -> Operation[..., Any]:
     return FAMILIES[family].operations()[name]
 
 
-def parsed(operation: Operation[Any, Any], *args: str, given: str = "") -> dict[str, Any]:
+def parsed(operation: Operation[..., Any], *args: str, given: str = "") -> dict[str, Any]:
     """The keyword arguments that the method would get."""
     got: dict[str, Any] = {}
 
@@ -37,7 +37,7 @@ def parsed(operation: Operation[Any, Any], *args: str, given: str = "") -> dict[
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
-def test_every_operation_has_command_with_help(operation: Operation[Any, Any]) -> None:
+def test_every_operation_has_command_with_help(operation: Operation[..., Any]) -> None:
     """Every declared operation appears, with its path, its price and every field's name."""
     args = [operation.family.word, operation.name.replace("_", "-"), "--help"]
     result = CliRunner().invoke(musicapi, args, terminal_width=80)
@@ -51,7 +51,7 @@ def test_every_operation_has_command_with_help(operation: Operation[Any, Any]) -
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
-def test_no_two_options_of_command_share_name(operation: Operation[Any, Any]) -> None:
+def test_no_two_options_of_command_share_name(operation: Operation[..., Any]) -> None:
     """A field of the request never hides an option of the command."""
     command = OperationCommand(operation)
     params = command.get_params(click.Context(command))

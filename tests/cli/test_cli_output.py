@@ -21,8 +21,9 @@ from musicapi_async import (
     TaskFailedError,
     TaskTimeoutError,
 )
-from musicapi_async.api.handle import TaskRef
-from musicapi_async.api.results import Clip, TaskUpdate
+from musicapi_async._wire.reading import read_clip
+from musicapi_async.api.results import TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.cli.error_texts import ExitCode, error_fields, exit_code_of, gravest, next_step
 from musicapi_async.cli.invocation import Invocation
 from musicapi_async.cli.output import visible
@@ -69,8 +70,8 @@ def test_error_objects_have_same_keys_always() -> None:
 def test_timeout_names_finished_clips() -> None:
     """In terms of the command, and only where it helps."""
     ready = [
-        Clip.read({"clip_id": "c", "state": "succeeded"}),
-        Clip.read({"clip_id": "d", "state": "running"}),
+        read_clip({"clip_id": "c", "state": "succeeded"}),
+        read_clip({"clip_id": "d", "state": "running"}),
     ]
     for clips, named in ((ready, True), (ready[1:], False)):
         error = TaskTimeoutError("still running", clips=clips, task_id="t", family="sonic")

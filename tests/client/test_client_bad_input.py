@@ -17,7 +17,7 @@ import pytest
 from musicapi_async import BadRequestError, MusicAPI, RequestValidationError
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.request import FieldInfo
-from musicapi_async.api.values import SONIC_MODELS
+from musicapi_async.api.request_fields import SONIC_MODELS
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
@@ -327,7 +327,12 @@ MISUSES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
         {"mv": "x", "titel": "y"},
         "create_music() has no argument 'titel' (did you mean 'title'?)",
     ),
-    ("create_music", (), {"mv": "x", "zzz": 1}, "has no argument 'zzz'; there are mv, title"),
+    (
+        "create_music",
+        (),
+        {"mv": "x", "zzz": 1},
+        "has no argument 'zzz'; there are mv, prompt, gpt_description_prompt, title",
+    ),
     ("create_music", (), {"prompt": "x"}, "create_music() needs mv; known for mv: sonic-v6, sonic-v6-wild, "),
     (
         "create_music",
@@ -415,7 +420,7 @@ async def test_a_local_file_in_the_place_of_a_link_is_refused_with_the_way_out(
                 RequestValidationError, match=r"a public link, http:// or https://"
             ) as refused:
                 await bench.call(family, name, fields)
-            assert "put the file where everybody can fetch it" in refused.value.hint
+            assert "put the file at a public address" in refused.value.hint
             assert "uploader=" in refused.value.hint
     assert len(bench.box.journal) == before
 

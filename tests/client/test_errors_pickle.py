@@ -22,7 +22,7 @@ from yarl import URL
 import musicapi_async
 from musicapi_async import MusicAPIError, errors
 from musicapi_async._wire import codec, response
-from musicapi_async.api.results import Clip
+from musicapi_async._wire.reading import read_clip
 
 KINDS = sorted(
     {
@@ -37,7 +37,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "body": lambda body: body,
     "last_body": lambda body: body,
     "steps": lambda body: {"upload": body},
-    "clips": lambda body: [Clip.read({"clip_id": "c", "state": "running", "extra": body})],
+    "clips": lambda body: [read_clip({"clip_id": "c", "state": "running", "extra": body})],
     "code": lambda body: "500",
     "type": lambda body: "\ud83d",
     "status": lambda body: 500,

@@ -17,9 +17,8 @@ from musicapi_async import (
     TaskFailedError,
     Voice,
 )
-from musicapi_async.api.account import Spending
+from musicapi_async.api.account import Credits, Spending
 from musicapi_async.api.families import FAMILIES
-from musicapi_async.api.replies import Credits
 from musicapi_async.sandbox import Choices, Fault, Sandbox
 
 SPEED = 500.0

@@ -18,7 +18,7 @@ COMMAND: Final = "from musicapi_async.cli import main; main()"
 FILES: Final = """
 import asyncio
 from musicapi_async.sandbox import Sandbox
-from musicapi_async.batch import run_batch
+from musicapi_async.workflows import run_batch
 
 async def work():
     async with Sandbox(speed=1000.0) as sandbox, sandbox.client() as client:

@@ -133,9 +133,9 @@ def _methods(endpoint: str) -> list[str]:
     ]
 
 
-def commands() -> dict[str, Operation[Any, Any]]:
+def commands() -> dict[str, Operation[..., Any]]:
     """Every command that is an operation, as it is typed, families before shorter names."""
-    found: dict[str, Operation[Any, Any]] = {}
+    found: dict[str, Operation[..., Any]] = {}
     for name, group in musicapi.commands.items():
         if isinstance(group, click.Group):
             context = click.Context(group, info_name=name)

@@ -103,13 +103,13 @@ ALWAYS_SENT = {"use_suno_cdn": False, "make_instrumental": False, "format": "mp3
 TAGS = ("task_type", "type", "lyrics_type")
 
 
-def operation_of(name: str) -> Operation[Any, Any]:
+def operation_of(name: str) -> Operation[..., Any]:
     """The operation behind `family.method`."""
     family, _, method = name.partition(".")
     return FAMILIES[family].operations()[method]
 
 
-def arguments(operation: Operation[Any, Any], example: Example) -> dict[str, Any]:
+def arguments(operation: Operation[..., Any], example: Example) -> dict[str, Any]:
     """The arguments of the call: the body without what the call adds by itself."""
     names = {field.name: field for field in fields(operation.request)}
     given: dict[str, Any] = {}

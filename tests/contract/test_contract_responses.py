@@ -10,11 +10,11 @@ from examples_index import FOLDER, RESPONSES, WEBHOOKS, Example
 from musicapi_async._wire import codec, poll_response, poll_rules, response
 from musicapi_async._wire.verdict import Outcome, verdict
 from musicapi_async.api.families import FAMILIES, polled_as
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Operation, Polled
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import MusicAPIError, StepFailedError, TaskFailedError
 
-OPERATIONS: list[Operation[Any, Any]] = [
+OPERATIONS: list[Operation[..., Any]] = [
     operation for family in FAMILIES.values() for operation in family.operations().values()
 ]
 

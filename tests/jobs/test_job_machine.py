@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobKeyConflictError, JobStoreError, RequestValidationError
 from musicapi_async.jobs import (
     Job,

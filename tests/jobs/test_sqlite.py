@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobStoreError
 from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, SQLiteStore, transitions
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobKeyConflictError
 from musicapi_async.jobs import Job, JobRequest, JobState, JobStore, JobTask, Owner, transitions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import RequestValidationError
 from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, Step
 from musicapi_async.jobs.job import STATES

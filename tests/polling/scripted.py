@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from musicapi_async._wire.poll_response import PollResult
 from musicapi_async._wire.redaction import NOTHING_KNOWN, Redactor
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate
+from musicapi_async.api.task import TaskRef
 
 
 class ScriptedClient:

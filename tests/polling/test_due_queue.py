@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.handle import TaskRef
+from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.due_queue import SLACK, STALE, DueQueue
 from musicapi_async.polling.subscribers import Slot

@@ -13,9 +13,9 @@ from scripted import Every, ScriptedClient
 from musicapi_async._wire.poll_response import PollResult, judge_poll
 from musicapi_async._wire.response import read_response
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.errors import TaskTimeoutError
 from musicapi_async.polling.expected_webhooks import EARLY_BODIES, LATE, SAFETY_POLLS, SHARED

@@ -13,10 +13,10 @@ from scripted import Every, ScriptedClient
 
 from musicapi_async._wire import response
 from musicapi_async._wire.poll_response import PollResult, judge_poll
+from musicapi_async._wire.response import read_response
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
-from musicapi_async.api.results import TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.schedule import PollSchedule, expected_end
 from musicapi_async.polling.waiter import TaskWaiter, polled_of
@@ -101,5 +101,8 @@ async def test_progress_without_change_is_polled_at_the_floor() -> None:
 @pytest.mark.parametrize("progress", [None, 0, 5, -1, 101, "nan", "soon", {}])
 def test_odd_progress_is_no_hint(progress: Any) -> None:
     """Missing, early or odd values leave the next poll to the schedule."""
-    assert expected_end(TaskUpdate("running", raw={"progress": progress}), 0.0, 30.0) is None
+    raw = json.dumps({"status": "running", "progress": progress}).encode()
+    ref = TaskRef("nuro", "t")
+    result = judge_poll(read_response(200, {}, raw), ref=ref, polled=polled_of(ref))
+    assert expected_end(result.update, 0.0, 30.0) is None
     assert expected_end(None, 10.0, 30.0) is None

@@ -14,9 +14,9 @@ from musicapi_async._transport.rate import Rate
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async._wire.poll_response import PollResult
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.handle import TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import Clips, TaskUpdate
+from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.schedule import (
     HIGHEST_COST,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.operation import LONGEST_INTERVAL, Polled
+from musicapi_async.api.operation import LONGEST_INTERVAL
 from musicapi_async.polling.duration_model import BINS, EDGES, DurationModel
 from musicapi_async.polling.schedule import JITTER, MOST_KINDS, LearnedSchedule, PollSchedule, documented
 
@@ -251,15 +251,6 @@ def test_times_follow_from_the_declarations(
     """Operation, family, song: the first that is declared wins."""
     times = documented(kind)
     assert (times.first, times.interval, times.deadline) == (first, interval, deadline)
-
-
-@pytest.mark.parametrize(
-    "values", [(-1, 15, 900), (15, 0, 900), (15, 61, 900), (15, 15, 0), (1, 1, 1, 9, 9), (1, 1, math.nan)]
-)
-def test_impossible_times_are_refused(values: tuple[float, ...]) -> None:
-    """Times are checked where they are declared."""
-    with pytest.raises(ValueError, match="times"):
-        Polled("/task", "sonic", *values)
 
 
 @pytest.mark.parametrize("cost", [0, -1, math.inf, math.nan])

@@ -15,10 +15,10 @@ from scripted import Every, ScriptedClient
 from musicapi_async._wire import response
 from musicapi_async._wire.poll_response import PollResult, judge_poll, without_response
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
-from musicapi_async.api.parts import Stems
 from musicapi_async.api.results import Clips
+from musicapi_async.api.stems import Stems
+from musicapi_async.api.task import Task, TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.errors import (
     AuthenticationError,
@@ -360,7 +360,7 @@ async def test_webhook_ends_the_wait_once() -> None:
     assert not waiter.deliver("sonic", "t", body)
     update = await caller
     assert update.result is not None
-    assert update.seen_at < 25
+    assert update.age < 25
     await asyncio.sleep(300)
     assert service.ended == ["t"]
     assert service.polls["t"] <= 2

@@ -18,9 +18,9 @@ from scripted import ScriptedClient
 
 from musicapi_async._wire.poll_response import PollResult, judge_webhook, without_response
 from musicapi_async._wire.retry import drawing
-from musicapi_async.api.handle import Task, TaskRef
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate, Until
+from musicapi_async.api.task import Task, TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.errors import ConnectionLostError, MusicAPIError, TaskError, TaskTimeoutError
 from musicapi_async.polling.due_queue import STALE

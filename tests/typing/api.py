@@ -18,7 +18,9 @@ from musicapi_async import (
     Stem,
     Task,
     TaskUpdate,
+    Voice,
     Webhooks,
+    WrittenLyrics,
     workflows,
 )
 from musicapi_async.webhooks import Event, verify
@@ -37,6 +39,11 @@ async def right_calls(client: MusicAPI) -> None:
     assert_type(await client.sonic.create_persona(name="name", clip_id="clip"), Persona)
     assert_type(await client.credits(), Credits)
     assert_type(await client.sonic.get_music("id"), TaskUpdate)
+    assert_type(await client.suno.create_music(mv="sonic-v6", prompt="la"), Task[Clips])
+    assert_type(await client.suno.get_lyrics(task_id="id"), TaskUpdate)
+    assert_type(await (await client.suno.make_lyrics("rain")), WrittenLyrics)
+    assert_type(await client.sonic.create_voice("https://a.example/b"), Task[Voice])
+    assert_type(await client.producer.create_music(sound="lo-fi", seed=7), Task[Clips])
     extended = await client.sonic.extend_music(
         continue_clip_id="clip", continue_at=30, custom_mode=True, mv="sonic-v6", prompt="la"
     )
@@ -80,6 +87,9 @@ async def wrong_calls(client: MusicAPI) -> None:
     await client.sonic.create_music(mv="sonic-v6", promt="misspelt")  # type: ignore[call-arg]
     await client.sonic.create_music(prompt="mv is missing")  # type: ignore[call-arg]
     await client.sonic.create_music("sonic-v6")  # type: ignore[call-arg]
+    await client.suno.create_music(mv="sonic-v6", promt="misspelt")  # type: ignore[call-arg]
+    await client.suno.create_persona(name="n", clip_id="c")  # type: ignore[attr-defined]
+    await client.sonic.get_music(5)  # type: ignore[arg-type]
     await client.sonic.create_music(mv=5, prompt="la")  # type: ignore[arg-type]
     await client.sonic.create_music(mv="sonic-v6", make_instrumental="yes")  # type: ignore[arg-type]
     await client.sonic.extend_music(continue_clip_id="clip", mv="sonic-v6")  # type: ignore[call-arg]

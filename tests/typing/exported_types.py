@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-DECLARATION: Final = re.compile(r"^\s+\w+ = (submits|calls)\(")
+DECLARATION: Final = re.compile(r"^\s+\w+ = (submits|calls|polls)\(")
 CAUGHT: Final = re.compile(r"^except .* as \w+:")
 """A name that is gone after its block, which pyright counts as one of the module."""
 CONSEQUENCE: Final = "is partially unknown"

@@ -21,7 +21,7 @@ from musicapi_async import (
     WebhookVerificationError,
 )
 from musicapi_async.api.families import FAMILIES
-from musicapi_async.api.sonic_songs import CreateMusic
+from musicapi_async.api.song_requests import CreateMusic
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import Event, Inbox, Webhooks

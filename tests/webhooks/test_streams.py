@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from musicapi_async.api.parts import Voice
-from musicapi_async.api.results import Clip, Clips, TaskUpdate
+from musicapi_async.api.results import Clip, Clips, TaskUpdate, Voice
 from musicapi_async.errors import AuthenticationError, TaskFailedError, TaskTimeoutError
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.webhooks import event, has_ended, stream, update_fields

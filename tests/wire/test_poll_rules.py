@@ -14,9 +14,10 @@ from musicapi_async._wire import poll_response, response
 from musicapi_async._wire.poll_response import PollResult
 from musicapi_async._wire.poll_rules import Conclusion, PollHistory, conclude
 from musicapi_async.api.families import polled_as
-from musicapi_async.api.handle import TaskRef
-from musicapi_async.api.parts import ConcatPairs, Stems, Voice, WrittenLyrics
-from musicapi_async.api.results import Clips
+from musicapi_async.api.lyrics import WrittenLyrics
+from musicapi_async.api.results import Clips, Voice
+from musicapi_async.api.stems import ConcatPairs, Stems
+from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import (
     APIStatusError,
     AuthenticationError,

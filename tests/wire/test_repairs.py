@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async._wire import codec, poll_response, response
-from musicapi_async.api.handle import TaskRef
+from musicapi_async._wire.reading import read_clip, read_reply
 from musicapi_async.api.replies import Files, Midi, Persona, Upload, Wav
-from musicapi_async.api.results import Clip
 from musicapi_async.api.sonic import Sonic
+from musicapi_async.api.task import TaskRef
 
 LEAVES: list[tuple[bytes, Any]] = [
     (b'"plain"', "plain"),
@@ -141,14 +141,14 @@ BROKEN = ["abc\ufffd", "a\tb", "\ufffd", "https://cdn.example/a\ufffd.mp3", "htt
 @pytest.mark.parametrize("broken", BROKEN)
 def test_ids_and_links_that_were_repaired_are_not_used(broken: str) -> None:
     """They count as missing; the body as it was read stays in `raw`."""
-    clip = Clip.read({"clip_id": broken, "state": "succeeded", "title": broken, "audio_url": broken})
+    clip = read_clip({"clip_id": broken, "state": "succeeded", "title": broken, "audio_url": broken})
     assert (clip.clip_id, clip.audio_url, clip.final_url, clip.title) == ("", None, None, broken)
     assert clip.raw["audio_url"] == broken
-    assert Wav.from_body({"wav_url": broken}) is None
-    assert Persona.from_body({"persona_id": broken}) is None
-    assert Upload.from_body({"clip_id": broken, "data": {"task_id": broken}}) is None
-    assert Files.from_body({"data": {"files": [{"format": "wav", "url": broken}]}}) is None
-    midi = Midi.from_body({"midi_url": broken})
+    assert read_reply(Wav, {"wav_url": broken}) is None
+    assert read_reply(Persona, {"persona_id": broken}) is None
+    assert read_reply(Upload, {"clip_id": broken, "data": {"task_id": broken}}) is None
+    assert read_reply(Files, {"data": {"files": [{"format": "wav", "url": broken}]}}) is None
+    midi = read_reply(Midi, {"midi_url": broken})
     assert midi is not None
     assert not midi.ready
 

@@ -12,8 +12,8 @@ from multidict import CIMultiDict
 from musicapi_async._wire import codec, response
 from musicapi_async._wire.redaction import Redactor
 from musicapi_async._wire.retry import Failure
-from musicapi_async.api.account import Account
-from musicapi_async.api.replies import Credits, Files, Midi, Upload
+from musicapi_async.api.account import Account, Credits
+from musicapi_async.api.replies import Files, Midi, Upload
 from musicapi_async.api.sonic import Sonic
 from musicapi_async.errors import (
     APIStatusError,

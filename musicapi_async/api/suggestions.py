@@ -1,4 +1,4 @@
-"""A word that is not known, and the right one that was most likely meant."""
+"""Suggestions for a word that is not known: the right one that was most likely meant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 LONGEST: Final = 60
-"""Characters of a word that are compared; none of ours is longer, and comparing takes time."""
+"""Characters of a word that are compared: no name is longer, and comparing takes time."""
 
 _FOLDERS: Final = ("download", "out")
 
@@ -54,12 +54,12 @@ MEANT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "song": ("create", "create_music"),
     }
 )
-"""Words of other APIs, and of everyday speech, that no likeness of spelling leads to the right name from. The
-first that is known where the word stands is meant."""
+"""Words of other APIs and of everyday speech, with the names that are meant, best first: no similarity of
+spelling leads from one to the other."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` most likely stands for, or None if none is near."""
+    """Return the known word that is most likely meant by `word`, or None if none is near."""
     by_plain = {_plain(name): name for name in known}
     plain = _plain(word[:LONGEST])
     for name in MEANT.get(plain, ()):
@@ -70,13 +70,13 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question to put behind the text of an error, with a blank before it; nothing if no word is near."""
+    """Return a question to append to the text of an error, with a blank before it; '' if no word is near."""
     found = nearest(word, known)
     return "" if found is None else f" (did you mean {found!r}?)"
 
 
 def is_folder(word: str) -> bool:
-    """True if the word asks for a folder to save files in, which no request has."""
+    """Return True if the word means a folder to save files in, which no request has."""
     return MEANT.get(_plain(word)) == _FOLDERS
 
 

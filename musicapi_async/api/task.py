@@ -1,4 +1,4 @@
-"""The handle of a task: ids and what the submit told, and the ways to wait. It holds no connection."""
+"""The handle of a task: its ids, the reply to its submit, and the ways to wait. It holds no connection."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TOKEN_MARK: Final = "musicapi"  # noqa: S105 - the first word of a resume token,
 
 
 class TaskRef(msgspec.Struct, frozen=True):
-    """What identifies a task for ever: family ('sonic'), task id, and kind (the operation that made it).
+    """The identity of a task: family ('sonic'), task id, and kind (the operation that made it).
 
-    `submitted_at` is the Unix time of the submit, 0 if it is not known; `model` the model and `format` the
-    format asked for; `own` whether this process submitted it.
+    `submitted_at` is the Unix time of the submit, 0 if it is not known; `model` and `format` are those of
+    the request; `own` is True if this process submitted it.
     """
 
     family: str
@@ -52,7 +52,7 @@ class TaskRef(msgspec.Struct, frozen=True):
 
     @property
     def token(self) -> str:
-        """One line to store; `client.task(token)` makes a handle of it in any process."""
+        """The task in one line to store; `client.task(token)` makes a handle of it in any process."""
         parts = [self.family, self.kind, f"{self.submitted_at:.0f}", self.task_id]
         if self.format:
             parts.append(self.format)
@@ -60,7 +60,7 @@ class TaskRef(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, token: str) -> TaskRef | None:
-        """Read a token, or give None when it is none."""
+        """Read a token; None if it is none."""
         parts = token.split(":")
         if len(parts) not in (5, 6) or parts[0] != TOKEN_MARK:
             return None
@@ -75,7 +75,7 @@ class TaskRef(msgspec.Struct, frozen=True):
 
 
 def check_until(until: Until) -> None:
-    """Refuse a word that no wait could end with."""
+    """Raise `RequestValidationError` for a word that is no `Until`."""
     if until not in ("all", "first", "stream"):
         limit = "'all', 'first' or 'stream'"
         raise RequestValidationError(
@@ -83,24 +83,24 @@ def check_until(until: Until) -> None:
         )
 
 
-class Watcher(Protocol):
-    """What a handle needs of the one that watches tasks."""
+class Waiter(Protocol):
+    """The part of the client that waits for tasks, as a handle sees it."""
 
     async def wait(
-        self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
+        self, ref: TaskRef, until: Until, timeout: float | None, notify: Callable[[TaskUpdate], None], /
     ) -> TaskUpdate:
-        """Wait until the task has ended as `until` says; give each poll result until then to `show`."""
+        """Wait until the task has ended as `until` says; `notify` gets each update until then."""
         ...
 
-    def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
-        """Every change of the task until its end."""
+    def updates(self, ref: TaskRef, timeout: float | None, /) -> AsyncGenerator[TaskUpdate, None]:
+        """Yield every change of the task until its end."""
         ...
 
-    async def refresh(self, ref: TaskRef) -> TaskUpdate:
-        """Look once, now."""
+    async def refresh(self, ref: TaskRef, /) -> TaskUpdate:
+        """Poll the task once, now."""
         ...
 
-    async def is_known(self, ref: TaskRef) -> bool:
+    async def is_known(self, ref: TaskRef, /) -> bool:
         """Return True if the client made the task, or its job store holds it."""
         ...
 
@@ -108,23 +108,23 @@ class Watcher(Protocol):
 class Task(Generic[R_co]):
     """A generation that was accepted and paid for.
 
-    `task_id` and `family` are all that is needed to come back to it later, from any process:
+    `task_id` and `family` are all that is needed to find it again later, from any process:
     `client.task(family, task_id)`, or `client.task(token)`. Losing the handle loses nothing.
-    `warning` and `steps` are what the submit reply told beside the id, `raw` is that reply; `last` is the
-    last poll result that this handle was shown, also after a wait that timed out, failed or was cancelled
-    (with more than a thousand tasks waited for, only those with a finished clip keep it meanwhile). Once the
-    task has ended, waiting again answers at once from `last`.
+    `raw` is the reply to the submit, `job_key` the key of its job, if it has one; `last` is the last update
+    that this handle got, also after a wait that timed out, failed or was cancelled (while more than a
+    thousand tasks are waited for, only those with a finished clip have it). Once the task has ended, waiting
+    again returns at once from `last`.
     """
 
-    __slots__ = ("_stopped", "_watcher", "job_key", "last", "raw", "ref")
+    __slots__ = ("_stopped", "_waiter", "job_key", "last", "raw", "ref")
 
-    def __init__(self, ref: TaskRef, watcher: Watcher, raw: Any = None, job_key: str | None = None) -> None:
+    def __init__(self, ref: TaskRef, waiter: Waiter, raw: Any = None, job_key: str | None = None) -> None:
         self.ref = ref
         self.raw = raw
         self.job_key = job_key
         self.last: TaskUpdate | None = None
         self._stopped: Exception | None = None
-        self._watcher = watcher
+        self._waiter = waiter
 
     @property
     def task_id(self) -> str:
@@ -143,17 +143,17 @@ class Task(Generic[R_co]):
 
     @property
     def token(self) -> str:
-        """One line to store; `client.task(token)` makes this handle again."""
+        """The task in one line to store; `client.task(token)` makes this handle again."""
         return self.ref.token
 
     @property
     def warning(self) -> str | None:
-        """A remark of the service on the submit, such as create_voice's on durability."""
+        """Remark of the service on the submit, such as that of create_voice on durability."""
         return text_or_none(mapping_or_empty(self.raw).get("warning"))
 
     @property
     def steps(self) -> dict[str, Any]:
-        """The steps of upload_extend, upload_cover and sample as told by the submit reply."""
+        """The steps of upload_extend, upload_cover and sample, from the reply to the submit."""
         return mapping_or_empty(mapping_or_empty(self.raw).get("steps"))
 
     @property
@@ -164,18 +164,27 @@ class Task(Generic[R_co]):
     async def wait(self, *, timeout: float | None = None, until: Until = "all") -> R_co:
         """Wait for the task. Free: polls cost nothing; may be called any number of times, also at once.
 
-        `timeout` in seconds (default by family, 900 for songs); `until` 'all' clips terminal (default),
-        'first' succeeded clip, or 'stream': the first clip with any audio.
-        Returns the result; some clips may have failed (`clips.failed`, `clips.require_all()`).
-        Raises `TaskFailedError` if all failed, `TaskTimeoutError` if time ran out (the task goes on and can
-        be waited for again), `AuthenticationError`, `NotFoundError`, `EndpointRetiredError`.
+        Args:
+            timeout: seconds to wait at most; by default that of the family, 900 for songs.
+            until: 'all' clips terminal, the 'first' succeeded clip, or 'stream': the first clip with any
+                audio.
+
+        Returns:
+            The result. Some clips may have failed: `clips.failed`, `clips.require_all()`.
+
+        Raises:
+            TaskFailedError: all clips failed.
+            TaskTimeoutError: the time ran out; the task is still running and can be waited for again.
+            AuthenticationError: the key may not poll it. The same holds for `PermissionDeniedError`.
+            NotFoundError: the service does not know the task.
+            EndpointRetiredError: its family was retired.
         """
         check_until(until)
         if self.last is None or not self.last.is_terminal:
             if self._stopped is not None:
                 error, self._stopped = self._stopped, None
                 raise error
-            self.last = await self._watcher.wait(self.ref, until, timeout, self._show)
+            self.last = await self._waiter.wait(self.ref, until, timeout, self._notify)
         return cast("R_co", self.last.outcome())
 
     def __await__(self) -> Generator[Any, None, R_co]:
@@ -183,34 +192,35 @@ class Task(Generic[R_co]):
         return self.wait().__await__()
 
     async def updates(self, *, timeout: float | None = None) -> AsyncGenerator[TaskUpdate, None]:
-        """Each change of the task: pending, running (stream links), then the end. Free.
+        """Yield each change of the task: pending, running (stream links), then the end. Free.
 
-        The last update has `result` or `error` set; a failed task is an update, not an exception. Raises
-        `TaskTimeoutError` when time runs out, and the errors that end a wait otherwise.
+        The last update has `result` or `error` set; a failed task is an update, not an exception. `timeout`
+        is in seconds, by default that of the family. Raises `TaskTimeoutError` when the time runs out, and
+        the errors that end a wait otherwise.
         """
-        async with aclosing(self._watcher.updates(self.ref, timeout)) as updates:
+        async with aclosing(self._waiter.updates(self.ref, timeout)) as updates:
             async for update in updates:
                 self.last = update
                 yield update
 
     async def refresh(self) -> TaskUpdate:
-        """Look once, now, and return what is there. Free."""
-        self.last = await self._watcher.refresh(self.ref)
+        """Poll the task once, now, and return its update. Free."""
+        self.last = await self._waiter.refresh(self.ref)
         return self.last
 
     async def is_known(self) -> bool:
         """Return True if this client made the task, or its job store holds it. Free, sends nothing.
 
-        A token that a stranger sends may name any task, or none: ask before you spend polls on it. The client
-        remembers its last 10,000 tasks. Raises `JobStoreError`.
+        A token that a stranger sends may name any task, or none: check it before you spend polls on it. The
+        client remembers its last 10,000 tasks. Raises `JobStoreError`.
         """
-        return await self._watcher.is_known(self.ref)
+        return await self._waiter.is_known(self.ref)
 
-    def _show(self, update: TaskUpdate) -> None:
+    def _notify(self, update: TaskUpdate) -> None:
         self.last = update
 
     def settle(self, outcome: TaskUpdate | Exception) -> None:
-        """Note how a wait for many tasks ended for this one: the next `wait` answers with it.
+        """Store how a wait for many tasks ended for this one: the next `wait` returns or raises it.
 
         An error that ended the wait but not the task is raised once; waiting after that resumes.
         """
@@ -233,7 +243,7 @@ class Task(Generic[R_co]):
 
 
 def tasks_of(tasks: object) -> list[Any]:
-    """The tasks to wait for; `RequestValidationError` for a single one, and for ids."""
+    """Return the tasks to wait for; raises `RequestValidationError` for a single one, and for ids."""
     given = list(cast("Iterable[object]", tasks)) if isinstance(tasks, Iterable) else [tasks]
     wrong = [one for one in given if not isinstance(one, Task)]
     if wrong or not isinstance(tasks, Iterable):

@@ -1,0 +1,196 @@
+"""Texts of a batch for people: its plan, its progress, and its summary."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from .error_texts import in_commands
+from .output import visible
+
+if TYPE_CHECKING:
+    from .._transport.rate import Rate
+    from ..workflows import BatchResult, Plan, Progress
+
+NAMED: Final = 10
+"""Songs that a line of the summary names at most; the report names all."""
+SECONDS: Final = re.compile(r"\b[\d.]+ s\b")
+"""The part of a reason that differs from song to song."""
+
+
+def plan_lines(plan: Plan, rate_limit: Rate | None, out: Path) -> list[str]:
+    """Return the songs, steps, calls, cost and time of a batch that was not run.
+
+    Args:
+        plan: The plan of the batch.
+        rate_limit: Creates per time; None for no limit.
+        out: The folder of the batch.
+    """
+    counts = (plan.new, "to submit"), (plan.going_on, "running"), (plan.settled, "settled")
+    listed = ", ".join(f"{count} {words}" for count, words in counts if count)
+    lines = [f"{songs_text(plan.songs)}: {listed}" if listed else songs_text(plan.songs)]
+    if plan.unknown:
+        lines.append(
+            f"{plan.unknown} with an unknown outcome: see `musicapi jobs list {shlex.quote(str(out))}`"
+        )
+    if plan.steps:
+        lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
+    rate = "without a limit" if rate_limit is None else f"at {rate_limit.count} per {rate_limit.period:g} s"
+    calls = f", and {_count(plan.calls, 'other paid call')}" if plan.calls else ""
+    in_all = f": {_count(plan.creates + plan.calls, 'paid call')} in all" if calls else ""
+    lines.append(f"{_count(plan.creates, 'create')} {rate}{calls}{in_all}")
+    lines += _cost_lines(plan)
+    lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
+    return lines
+
+
+def _cost_lines(plan: Plan) -> list[str]:
+    """Return the cost of a plan by the known prices, compared with the budget."""
+    if plan.cost is None:
+        return ["The budget can be compared when prices are given with --price."] if plan.budget else []
+    spent = f", and {plan.spent:g} are spent already" if plan.spent else ""
+    lines = [f"Cost: {plan.cost:g} credits{spent}"]
+    if plan.unpriced:
+        calls = ", ".join(f"{count} {name}" for name, count in plan.unpriced.items())
+        lines.append(f"Without a price, so not in it: {calls}")
+    if plan.budget is not None:
+        rest = plan.budget - plan.spent - plan.cost
+        lines.append(
+            f"More than the budget of {plan.budget:g}, by {-rest:g}"
+            if plan.over_budget
+            else f"Within the budget of {plan.budget:g}: {rest:g} would remain"
+        )
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
+
+
+def summary_lines(result: BatchResult, rows: Mapping[str, int], budget: float | None) -> list[str]:
+    """Return the counts of a run, its cost, and every reason with its songs and steps.
+
+    Args:
+        result: The result of the run, from `result_in_commands`.
+        rows: The lines of the songs in the manifest, by their ids.
+        budget: The credits that the folder may cost, or None.
+    """
+    steps = f", {_count(result.failed_steps, 'step')} failed" if result.failed_steps else ""
+    calls = _count(result.submitted, "call")
+    lines = [f"{songs_text(result.done)} done, {result.failed} failed{steps}, {calls} submitted"]
+    lines += _spent_lines(result, budget)
+    if result.halted:
+        lines.append(f"Stopped early: {visible(result.halted)}")
+    for why, names in _by_reason(result.failures.items()).items():
+        places = [f"{name} in line {rows[name]}" for name in names]
+        lines.append(f"{len(names)} failed: {visible(why)} ({_named(places)})")
+    failed_steps = [
+        (f"{step.id} in line {step.line}, clip {step.clip_id}", f"{step.step}: {step.reason}")
+        for step in result.step_failures
+    ]
+    for why, places in _by_reason(failed_steps).items():
+        lines.append(f"{_count(len(places), 'step')} failed: {visible(why)} ({_named(places)})")
+    if result.hint:
+        lines.append(result.hint)
+    for why, names in _by_reason(result.unknown.items()).items():
+        lines.append(f"Outcome unknown: {_named(names)}: {visible(why)}")
+    for why, names in _by_reason(result.left.items()).items():
+        reason = "" if why == result.halted else f": {visible(why)}"
+        lines.append(f"{songs_text(len(names))} left{reason} ({_named(names)})")
+    if result.left and not result.halted:
+        lines.append("Run the same command again: it continues, and pays for nothing twice.")
+    lines.append(f"Report: {result.report}")
+    return lines
+
+
+def _spent_lines(result: BatchResult, budget: float | None) -> list[str]:
+    """Return the cost of the run, and with a budget that of the folder."""
+    if result.spent_now is None:
+        return ["The cost of this run is unknown: the balance could not be read"]
+    lines = [f"{result.spent_now:g} credits spent in this run"]
+    if result.spent is None and result.submitted:
+        lines[0] += ", by the balance, which other calls of the account change, too"
+    if result.spent is not None:
+        more = f", more than the budget of {budget:g}" if budget is not None and result.spent > budget else ""
+        lines.append(f"{result.spent:g} credits spent in this folder{more}")
+    return lines
+
+
+def result_in_commands(result: BatchResult) -> BatchResult:
+    """Return the result with its reasons in terms of the command."""
+    store = shlex.quote(str(result.report.parent))
+
+    def translated(reasons: Mapping[str, str]) -> dict[str, str]:
+        return {name: in_commands(why, store) for name, why in reasons.items()}
+
+    return msgspec.structs.replace(
+        result,
+        failures=translated(result.failures),
+        unknown=translated(result.unknown),
+        left=translated(result.left),
+        step_failures=[
+            msgspec.structs.replace(step, reason=in_commands(step.reason, store))
+            for step in result.step_failures
+        ],
+        halted=in_commands(result.halted, store),
+        hint=in_commands(result.hint, store),
+    )
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def songs_text(count: int) -> str:
+    """Return a number of songs, such as '2 songs'."""
+    return _count(count, "song")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(visible(name) for name in names[:NAMED]) + more
+
+
+def _by_reason(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return names by their reason, so that a full disk is printed once, not once for each song.
+
+    Reasons that differ only in the seconds of a wait are one.
+    """
+    reasons: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
+    for name, why in found:
+        first = reasons.setdefault(SECONDS.sub("", why), why)
+        names.setdefault(first, []).append(name)
+    return names
+
+
+def progress_line(progress: Progress) -> str:
+    """Return the counts of a running batch, the remaining time, and the credits spent."""
+    counts = [
+        f"{count} {name}"
+        for name, count in (
+            ("queued", progress.queued + progress.submitting),
+            ("running", progress.running),
+            ("finishing", progress.fetching),
+            ("failed", progress.failed),
+            ("unknown", progress.unknown),
+            ("left", progress.left),
+        )
+        if count
+    ]
+    parts = [", ".join(counts)] if counts else []
+    if progress.left_seconds:
+        parts.append(f"{_duration(progress.left_seconds)} to go")
+    if progress.spent is not None:
+        parts.append(f"{progress.spent:g} credits")
+    parts.append(f"{progress.submitted} submitted")
+    if progress.queued + progress.submitting and progress.rate >= 1:
+        parts[-1] += f" ({progress.rate:.0f}/min)"
+    return ", ".join(parts)
