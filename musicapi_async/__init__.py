@@ -163,6 +163,8 @@ change. It is asyncio on aiohttp: no trio, no synchronous client. A local file c
 API takes public URLs only.
 """  # noqa: E501
 
+from typing import TYPE_CHECKING
+
 from ._version import __version__
 from .api.account import Credits, Spending
 from .api.lyrics import AlignedLyrics, Lyrics, LyricsDrafts, WrittenLyrics
@@ -203,7 +205,11 @@ from .errors import (
     UpstreamError,
     WebhookVerificationError,
 )
+from .jobs import MemoryStore
 from .webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from .jobs import SQLiteStore
 
 __all__ = [
     "APIConnectionError",
@@ -230,6 +236,7 @@ __all__ = [
     "JobStoreError",
     "Lyrics",
     "LyricsDrafts",
+    "MemoryStore",
     "Midi",
     "MusicAPI",
     "MusicAPIError",
@@ -242,6 +249,7 @@ __all__ = [
     "RequestTimeoutError",
     "RequestValidationError",
     "Result",
+    "SQLiteStore",
     "ServerError",
     "SongMetadata",
     "Spending",
@@ -266,3 +274,11 @@ __all__ = [
     "WrittenLyrics",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "SQLiteStore":  # with it comes `sqlite3`, which not every program needs
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .jobs import SQLiteStore
+
+    return SQLiteStore

@@ -15,7 +15,7 @@ import random
 import uuid
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, aclosing
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ._transport.attempts import Attempts
-from ._transport.call import Calls, JobRecorder
+from ._transport.call import Calls
 from ._transport.permits import TasksInFlight
 from ._transport.rate import Rate
 from ._transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter, RateLimiter
@@ -38,15 +38,15 @@ from .api.results import TaskUpdate, Until
 from .api.task import Task, TaskKey, TaskRef
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
-from .jobs.ledger import Ledger
 from .jobs.memory import MemoryStore
+from .jobs.recorder import JobRecorder, Resubmission
 from .options import Options, SonicPaths, proxy_secrets
 
 if TYPE_CHECKING:
     import aiohttp
 
     from ._transport.session import Session
-    from .jobs.base import JobStore
+    from .jobs.store import JobStore
     from .polling.schedule import PollSchedule
     from .webhooks import Event, Inbox, Webhooks
 
@@ -65,7 +65,7 @@ class LoopResources:
 
         self.loop: Final = asyncio.get_running_loop()
         self.process: Final = os.getpid()
-        self.ledgers: Final[set[Ledger]] = {shared.ledger}
+        self.recorders: Final[set[JobRecorder]] = {shared.recorder}
         self.closed = False
         self._session: Final = session
         self._in_flight: Final = shared.in_flight
@@ -94,9 +94,10 @@ class LoopResources:
     def polling_ended(self, ref: TaskRef, update: TaskUpdate | None) -> None:
         """Free the permit of a task, and write its end down; None if it cannot be polled any more."""
         self._in_flight.ended(ref)
-        for ledger in self.ledgers:
-            if update is not None and not ledger.knows_end_of(ref):  # else another poll of it is no news
-                self.calls.notes.begin(ledger.ended(ref, update))
+        for recorder in self.recorders:
+            # Another poll of a task whose end was recorded is no news.
+            if update is not None and not recorder.has_recorded_end(ref):
+                self.calls.notes.begin(recorder.record_end(ref, update))
 
     def deliver(self, event: Event, *, own: bool) -> None:
         """Hand a webhook to the waits for its task; `own` if this process ordered it."""
@@ -143,8 +144,8 @@ class LoopResources:
                 if self._keeper is not None:
                     closing.push_async_callback(self._keeper.aclose)
                 closing.push_async_callback(self._session.aclose)
-                for ledger in tuple(self.ledgers):
-                    closing.push_async_callback(ledger.aclose)
+                for recorder in tuple(self.recorders):
+                    closing.push_async_callback(recorder.aclose)
                 closing.push_async_callback(self.calls.aclose)
                 closing.push_async_callback(self.waiter.aclose)
         finally:
@@ -174,6 +175,7 @@ class Resources:
         clock: Clock,
         rng: random.Random | None,
         attempt_timeout: float | None,
+        account: str,
     ) -> None:
         self.base_url: Final = base_url
         self.clock: Final = clock
@@ -182,6 +184,7 @@ class Resources:
         self.once: Final = Options(max_retries=0, attempt_timeout=attempt_timeout)
         self.warned_families: Final[set[str]] = set()
         self.closed = False
+        self._account: Final = account
         self._close_with_loop: Final = close_with_loop
         self._made_at: Final = _outside_line()
         self._api_key: Final = api_key
@@ -200,16 +203,17 @@ class Resources:
         self._redactor: Final = Redactor(
             [api_key, *proxy_secrets(proxy, trust_env=trust_env), *(webhooks.secrets if webhooks else ())]
         )
-        self.ledger: Final = self.ledger_of(store)
+        self.recorder: Final = self.recorder_of(store)
 
-    def ledger_of(self, store: JobStore | None) -> Ledger:
+    def recorder_of(self, store: JobStore | None) -> JobRecorder:
         """Return a recorder of paid calls in `store`; without one, of those with a job key in memory."""
-        return Ledger(store or MemoryStore(), self.clock, self.base_url, always=store is not None)
+        always = store is not None
+        return JobRecorder(store or MemoryStore(), self.clock, self.base_url, self._account, always=always)
 
-    async def here(self, ledger: Ledger) -> LoopResources:
+    async def here(self, recorder: JobRecorder) -> LoopResources:
         """Return the parts of the running loop, opened now if this is the first call in it.
 
-        They note in `ledger` when a task ends.
+        They note in `recorder` when a task ends.
         """
         if self.closed:
             raise MusicAPIError(
@@ -219,7 +223,7 @@ class Resources:
         process = os.getpid()
         for opened in self._opened:
             if opened.loop is loop and opened.process == process and not opened.closed:
-                opened.ledgers.add(ledger)
+                opened.recorders.add(recorder)
                 return opened
         self._opened[:] = [
             known
@@ -227,7 +231,7 @@ class Resources:
             if known.process == process and not known.closed and not known.loop.is_closed()
         ]
         opened = self._open()
-        opened.ledgers.add(ledger)
+        opened.recorders.add(recorder)
         self._opened.append(opened)
         await opened.close_with_loop()
         return opened
@@ -258,7 +262,8 @@ class Resources:
         """Takes webhooks and hands them to the waits of the running loop."""
         from .webhooks import Inbox
 
-        return Inbox(self.webhooks, self._deliver, adopt=self._adopt)
+        claims = self if self.recorder.always else None
+        return Inbox(self.webhooks, self._deliver, adopt=self._adopt, claims=claims)
 
     def order(self, request: Request, options: Options) -> tuple[Request, Options]:
         """Return the request with a webhook, if one is wanted, and the options with its job key."""
@@ -284,8 +289,17 @@ class Resources:
         return task.key in self._made
 
     async def _adopt(self, key: str, task: TaskRef) -> bool:
-        here = await self.here(self.ledger)
-        return all([await ledger.adopt(key, task) for ledger in tuple(here.ledgers)])
+        here = await self.here(self.recorder)
+        return all([await recorder.adopt(key, task) for recorder in tuple(here.recorders)])
+
+    async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
+        """Claim the marks of a delivery in the job store; see `JobStore.claim`."""
+        await self.here(self.recorder)  # so that closing the client closes the store
+        return await self.recorder.store.claim(marks, now=now, seconds=seconds)
+
+    async def unclaim(self, marks: Collection[str]) -> None:
+        """Let the marks of a delivery be claimed again."""
+        await self.recorder.store.unclaim(marks)
 
     def _deliver(self, event: Event) -> None:
         loop = asyncio.get_running_loop()
@@ -319,27 +333,31 @@ class Resources:
 class ClientView:
     """A client with its options, as families and handles use it. A `Caller` and a `Waiter`, in any loop."""
 
-    __slots__ = ("_recorder", "ledger", "options", "resources")
+    __slots__ = ("_calls_recorder", "options", "recorder", "resources")
 
     def __init__(
-        self, resources: Resources, options: Options, ledger: Ledger, recorder: JobRecorder | None = None
+        self,
+        resources: Resources,
+        options: Options,
+        recorder: JobRecorder,
+        resubmission: Resubmission | None = None,
     ) -> None:
         self.resources: Final = resources
         self.options: Final = options
-        self.ledger: Final = ledger
-        self._recorder: Final[JobRecorder] = recorder or ledger
+        self.recorder: Final = recorder
+        self._calls_recorder: Final = resubmission or recorder
 
     async def here(self) -> LoopResources:
         """Return the parts of the running loop."""
-        return await self.resources.here(self.ledger)
+        return await self.resources.here(self.recorder)
 
     async def submit(self, operation: Create[..., T], request: Request) -> Task[T]:
         """Send a create and return the handle of its task."""
         if operation.family.replacement is not None:
             self._warn(operation.family)
-        here = await self.resources.here(self.ledger)
+        here = await self.resources.here(self.recorder)
         webhooks = None if self.resources.webhooks is None else self.resources
-        accepted = await here.calls.submit(operation, request, self.options, self._recorder, webhooks)
+        accepted = await here.calls.submit(operation, request, self.options, self._calls_recorder, webhooks)
         task = accepted.task
         self.resources.remember(task)
         if accepted.webhook:
@@ -350,14 +368,14 @@ class ClientView:
         """Send a direct call and return its reply."""
         if operation.family.replacement is not None:
             self._warn(operation.family)
-        here = await self.resources.here(self.ledger)
-        return await here.calls.direct(operation, request, self.options, self._recorder)
+        here = await self.resources.here(self.recorder)
+        return await here.calls.direct(operation, request, self.options, self._calls_recorder)
 
     async def poll(self, operation: Poll[...], request: Request) -> TaskUpdate:
         """Poll a task once."""
         if operation.family.replacement is not None:
             self._warn(operation.family)
-        here = await self.resources.here(self.ledger)
+        here = await self.resources.here(self.recorder)
         check(request, operation.call_name, self.options)
         task_id = request.task_id if isinstance(request, GetMusic) else ""
         return await here.refresh(TaskRef(operation.family.word, task_id, operation.name), self.options)
@@ -366,24 +384,24 @@ class ClientView:
         self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
     ) -> TaskUpdate:
         """Wait until the task has ended as `until` says."""
-        here = await self.resources.here(self.ledger)
+        here = await self.resources.here(self.recorder)
         return await here.waiter.wait(ref, until, timeout, show)
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         """Each change of the task until its end."""
-        here = await self.resources.here(self.ledger)
+        here = await self.resources.here(self.recorder)
         async with aclosing(here.waiter.updates(ref, timeout)) as updates:
             async for update in updates:
                 yield update
 
     async def refresh(self, ref: TaskRef) -> TaskUpdate:
         """Poll the task once, now."""
-        here = await self.resources.here(self.ledger)
+        here = await self.resources.here(self.recorder)
         return await here.refresh(ref, self.options)
 
     async def is_known(self, ref: TaskRef) -> bool:
         """Return True if the client made the task, or its job store holds it."""
-        return self.resources.made(ref) or bool(await self.ledger.store.find(ref.family, ref.task_id))
+        return self.resources.made(ref) or bool(await self.recorder.store.find(ref.family, ref.task_id))
 
     def _warn(self, family: type[Family]) -> None:
         """Warn once that the service has deprecated a family."""

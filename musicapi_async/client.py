@@ -29,7 +29,7 @@ from .api.task import Task, TaskRef, tasks_of
 from .clock import Clock
 from .errors import MusicAPIError, RequestValidationError
 from .files import expand
-from .jobs.base import STATES
+from .jobs.job import STATES
 from .options import (
     Options,
     SonicPaths,
@@ -37,6 +37,7 @@ from .options import (
     check_private_addresses,
     check_proxy,
     check_text,
+    find_account,
     find_base_url,
     find_clock_speed,
     find_key,
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from ._transport.links import Fetchable
     from ._transport.rate import Rate
     from ._transport.rate_limiter import RateLimiter
-    from .jobs.base import Job, JobState, JobStore
+    from .jobs.job import Job, JobState
+    from .jobs.store import JobStore
     from .polling.schedule import PollSchedule
     from .webhooks import Inbox, Webhooks
 
@@ -74,7 +76,9 @@ class MusicAPI:
     `deadline`, `max_retries`, `validate`: see `with_options`. `polling`: a schedule
     of polls, such as `musicapi_async.polling.LearnedSchedule`.
     `store`: where paid calls are written down before they leave, such as
-    `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only.
+    `SQLiteStore("jobs.sqlite")`; without one, job keys hold within this client only. `account`: else
+    MUSICAPI_ACCOUNT, else a fingerprint of the API key: the account that job keys belong to. Name it where an
+    API key may be replaced, or where accounts share a store; the error of a job key says when it matters.
     `limiter`: a `RateLimiter` instead of the one in memory. `session`: an aiohttp session for API calls,
     used and not closed. `proxy`: a proxy's URL; `trust_env`: take proxies from the environment.
     `forbid_private_addresses`: for back ends that download links of their users: no file is fetched from a
@@ -115,6 +119,7 @@ class MusicAPI:
         validate: str = "error",
         polling: PollSchedule | None = None,
         store: JobStore | None = None,
+        account: str | None = None,
         limiter: RateLimiter | None = None,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
@@ -139,8 +144,10 @@ class MusicAPI:
         check_proxy(proxy)
         check_private_addresses(forbid_private_addresses, by_proxy=proxy is not None or trust_env)
         url = find_base_url(base_url)
+        key = find_key(api_key)
         resources = Resources(
-            api_key=find_key(api_key),
+            api_key=key,
+            account=find_account(account, key),
             base_url=url,
             rate_limit=rate_limit,
             max_in_flight=max_in_flight,
@@ -158,13 +165,13 @@ class MusicAPI:
             rng=rng,
             attempt_timeout=attempt_timeout,
         )
-        self._attach(ClientView(resources, options, resources.ledger))
+        self._attach(ClientView(resources, options, resources.recorder))
 
     def _attach(self, view: ClientView) -> None:
         self._view = view
         self._resources = view.resources
         self._options = view.options
-        self._ledger = view.ledger
+        self._recorder = view.recorder
         self.sonic = Sonic(view)
         self.suno = Suno(view)
         self.producer = Producer(view)
@@ -223,7 +230,7 @@ class MusicAPI:
         with `client.task("producer", task_id)`.
         """
         here = await self._view.here()
-        call = here.calls.request(method, path, json, params, self._options, self._ledger)
+        call = here.calls.request(method, path, json, params, self._options, self._recorder)
         del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
         return await call
 
@@ -372,7 +379,7 @@ class MusicAPI:
                 )
         here = await self._view.here()
         await here.calls.notes.finish()
-        return await self._ledger.jobs(*wanted)
+        return await self._recorder.jobs(*wanted)
 
     async def job(self, key: str) -> Job | None:
         """The paid call with this job key exactly as it is written down; None if there is none.
@@ -382,7 +389,7 @@ class MusicAPI:
         """
         here = await self._view.here()
         await here.calls.notes.finish()
-        return await self._ledger.store.get(key)
+        return await self._recorder.job(key)
 
     async def resolve(self, key: str, *, task_id: str) -> Task[Any]:
         """Say which task an ambiguous job made: from now on its key stands for that task. Sends nothing.
@@ -404,7 +411,7 @@ class MusicAPI:
             model=str(asked.get("mv") or ""),
             format=str(asked.get("format") or ""),
         )
-        job = await self._ledger.resolve(key, ref)
+        job = await self._recorder.resolve(key, ref)
         return Task(job.task or ref, self._view, job_key=key)
 
     async def resubmit(self, key: str, *, webhook_secret: str | None = None) -> Any:
@@ -434,17 +441,13 @@ class MusicAPI:
         request = msgspec.convert(fields, operation.request, strict=False)
         options = msgspec.structs.replace(self._options, job_key=key, extra_body=fields)
         del fields, webhook_secret  # tracebacks can show the locals of a frame
-        view = ClientView(self._resources, options, self._ledger, self._ledger.resubmission(job))
+        view = ClientView(self._resources, options, self._recorder, self._recorder.resubmission(job))
         return await operation.sender(view)(request)
 
     async def _job(self, key: str) -> tuple[Job, Operation[..., Any] | None]:
         here = await self._view.here()
         await here.calls.notes.finish()
-        job = await self._ledger.store.get(key)
-        if job is None:
-            raise RequestValidationError(
-                f"there is no job with the key {key!r}", field="key", value=repr(key)
-            )
+        job = await self._recorder.own_job(key)
         family = FAMILIES.get(job.request.family)
         return job, family.operations().get(job.request.kind) if family is not None else None
 
@@ -497,8 +500,8 @@ class MusicAPI:
                 near = did_you_mean(name, known)
                 raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(sorted(known))}")
         view = MusicAPI.__new__(type(self))
-        ledger = self._ledger if store is None else self._resources.ledger_of(store)
-        view._attach(ClientView(self._resources, msgspec.structs.replace(self._options, **changes), ledger))
+        recorder = self._recorder if store is None else self._resources.recorder_of(store)
+        view._attach(ClientView(self._resources, msgspec.structs.replace(self._options, **changes), recorder))
         return view
 
     @property
@@ -521,7 +524,7 @@ class MusicAPI:
     @property
     def records_calls(self) -> bool:
         """True if every paid call is recorded, as with a store; else only those with a job key are."""
-        return self._ledger.always
+        return self._recorder.always
 
     @property
     def clock(self) -> Clock:

@@ -4,8 +4,8 @@
 MusicAPIError
     RequestValidationError (also ValueError)     refused here, nothing was sent
     OutcomeUnknownError                          a paid call whose outcome is unknown; its cause says why
-    JobKeyConflictError                          the same job key with another request
-    JobStoreError                                the file of jobs cannot be used
+    JobKeyConflictError                          the same job key with another request or account
+    JobStoreError                                the job store cannot be used
     BatchError                                   a batch cannot run, such as on a folder that is in use
     APIConnectionError
         ConnectFailedError                       DNS, refused, TLS: nothing was sent
@@ -239,7 +239,10 @@ class OutcomeUnknownError(MusicAPIError):
 
 
 class JobKeyConflictError(MusicAPIError):
-    """A job key that was used before, now with another request. `difference` names the fields that differ."""
+    """A job key that was used before with another request, or perhaps by another account.
+
+    `difference` names the fields that differ.
+    """
 
     default_hint = "Use another key, or send the request that the key was first used with."
 
@@ -261,12 +264,12 @@ class JobKeyConflictError(MusicAPIError):
 
 
 class JobStoreError(MusicAPIError):
-    """The store of jobs cannot be read or written. `path` is its file.
+    """The job store cannot be read or written. `path` is its file.
 
     Raised before a call is sent, so that nothing is paid for that could not be recorded.
     """
 
-    default_hint = "Repair it, or give another store."
+    default_hint = "Repair it, or use another store."
 
     def __init__(
         self,

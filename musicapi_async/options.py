@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import math
 import os
 import re
@@ -16,6 +17,7 @@ import msgspec
 from .errors import RequestValidationError
 
 DEFAULT_BASE_URL: Final = "https://api.musicapi.ai/api/v1"
+ACCOUNT_VARIABLE: Final = "MUSICAPI_ACCOUNT"
 KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
 URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
@@ -35,6 +37,11 @@ POLL_TIMEOUT: Final = 30.0
 """The same for polls, which make nothing."""
 BODY_LIMIT: Final = 16 * 1024 * 1024
 """Bytes of a reply that are read at most; the reply to a poll of 24 stems is below 50 kB."""
+
+ACCOUNT_LIMIT: Final = 200
+"""Characters of an account's name."""
+FINGERPRINT_LABEL: Final = b"musicapi_async account"
+"""Keeps the fingerprint of an API key from being that of the same key anywhere else."""
 
 Validation = Literal["error", "warn", "off"]
 
@@ -273,6 +280,20 @@ def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> 
     if any(character.isspace() for character in key) or not key.isascii() or not key.isprintable():
         raise _bad("api_key", "printable ASCII without white space", "")
     return key
+
+
+def find_account(given: str | None, key: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The account: the argument, else MUSICAPI_ACCOUNT, else a fingerprint of the API key, 'key-' and 16 hex
+    digits, from which the key cannot be computed.
+
+    Raises `RequestValidationError` for what is no short printable text.
+    """
+    name = given if given is not None else environment.get(ACCOUNT_VARIABLE) or None
+    if name is None:
+        return f"key-{hmac.digest(FINGERPRINT_LABEL, key.encode(), 'sha256').hex()[:16]}"
+    if not _is_text(name) or not name.strip() or not name.isprintable() or len(name) > ACCOUNT_LIMIT:
+        raise _bad("account", f"a name of at most {ACCOUNT_LIMIT} printable characters", repr(name)[:100])
+    return name
 
 
 def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:

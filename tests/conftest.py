@@ -52,7 +52,7 @@ THOROUGH: Final = {
     "test_cli_processes",
     # many random cases of pure rules
     "test_mutations",
-    "test_states",
+    "test_job_machine",
     "test_waiter_machine",
     # other clients, and audio
     "test_contract_by_hand",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ..api.task import Task
-from ..jobs.base import STATES
+from ..jobs.job import STATES
 from .invocation import Command, Group, Invocation
 from .output import print_out, visible
 from .parameters import Word
@@ -33,11 +33,11 @@ def jobs_group() -> None:
 async def list_command(invocation: Invocation, store: Path, states: tuple[JobState, ...]) -> None:
     """List the jobs of a store, oldest first. Free, sends nothing."""
     from ..clock import Clock
-    from ..jobs.ledger import Ledger
+    from ..jobs.recorder import JobRecorder
 
-    ledger = Ledger(_open(store), Clock(), "")
+    recorder = JobRecorder(_open(store), Clock(), "")
     try:
-        jobs = await ledger.jobs(*states)
+        jobs = await recorder.jobs(*states)
         rows = [HEADER, *map(_row, jobs)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -46,7 +46,7 @@ async def list_command(invocation: Invocation, store: Path, states: tuple[JobSta
         for job, line in zip(jobs, lines[1:], strict=True):
             invocation.reporter.event("job", _fields(job), [line])
     finally:
-        await ledger.aclose()
+        await recorder.aclose()
 
 
 @jobs_group.command("resolve", cls=Command)

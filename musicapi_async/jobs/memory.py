@@ -1,11 +1,13 @@
-"""Jobs of this process only: what a client without a store keeps for its job keys."""
+"""Jobs of this process only: the store of a client that was given none."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Mapping
 from typing import Final
 
-from .base import Job, JobState, Step
+from .job import Job, JobState
+from .store import SETTLED, Merge, Step, apply, choose
 
 
 class MemoryStore:
@@ -13,44 +15,94 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
-        self._rows: Final[dict[str, Job]] = {}
-        self._by_task: Final[dict[tuple[str, str], set[str]]] = {}
+        self._rows: Final[dict[str, tuple[Job, ...]]] = {}
+        self._keys_by_task: Final[dict[tuple[str, str], set[str]]] = {}
+        self._claims: Final[dict[str, float]] = {}
+        self._durations: Final[dict[str, bytes]] = {}
 
-    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
-        """Apply `step` to the row of `key`; `durable` is beyond it."""
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+        """Apply `step` to the row of a job, see `JobStore.change`; nothing here is durable."""
         with self._lock:
-            before = self._rows.get(key)
-            after = step(before)
-            if after is before:
-                return after
-            if before is not None and before.task is not None:
-                self._by_task.get((before.task.family, before.task.task_id), set()).discard(key)
-            if after is None:
-                self._rows.pop(key, None)
-            else:
-                self._rows[key] = after
-                if after.task is not None:
-                    self._by_task.setdefault((after.task.family, after.task.task_id), set()).add(key)
+            rows = self._rows.get(key, ())
+            before, after = apply(rows, key, step, account)
+            if after is not before:
+                added = () if after is None else (after,)
+                self._replace(key, (*(row for row in rows if row is not before), *added))
             return after
 
-    async def get(self, key: str) -> Job | None:
-        """The job with this key."""
+    def _replace(self, key: str, rows: tuple[Job, ...]) -> None:
+        for row in self._rows.pop(key, ()):
+            for ref in row.refs:
+                self._keys_by_task.get((ref.family, ref.task_id), set()).discard(key)
+        if rows:
+            self._rows[key] = rows
+        for row in rows:
+            for ref in row.refs:
+                self._keys_by_task.setdefault((ref.family, ref.task_id), set()).add(key)
+
+    async def get(self, key: str, *, account: str = "") -> Job | None:
+        """Return the job with this key."""
         with self._lock:
-            return self._rows.get(key)
+            return choose(self._rows.get(key, ()), account)
 
     async def find(self, family: str, task_id: str) -> list[Job]:
-        """The jobs with this task."""
+        """Return the jobs that made this task, oldest first."""
         with self._lock:
-            return [self._rows[key] for key in sorted(self._by_task.get((family, task_id), ()))]
+            keys = self._keys_by_task.get((family, task_id), set())
+            found = [row for key in keys for row in self._rows[key]]
+        holding = (
+            row for row in found if any((ref.family, ref.task_id) == (family, task_id) for ref in row.refs)
+        )
+        return sorted(holding, key=lambda job: (job.created_at, job.key))
 
     async def jobs(self, *states: JobState) -> list[Job]:
-        """The jobs in these states (none given: all), oldest first."""
+        """Return the jobs in these states (none given: all), oldest first."""
         with self._lock:
-            found = [job for job in self._rows.values() if not states or job.state in states]
+            found = [row for rows in self._rows.values() for row in rows if not states or row.state in states]
         return sorted(found, key=lambda job: job.created_at)
 
+    async def purge(self, before: float) -> int:
+        """Remove the finished and failed jobs that were last changed before a Unix time; return how many."""
+        with self._lock:
+            stale = [
+                row
+                for rows in self._rows.values()
+                for row in rows
+                if row.state in SETTLED and row.updated_at < before
+            ]
+            for row in stale:
+                self._replace(row.key, tuple(one for one in self._rows[row.key] if one is not row))
+        return len(stale)
+
+    async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
+        """Claim marks for a time, all or none; return False if one of them is claimed already."""
+        with self._lock:
+            while self._claims and next(iter(self._claims.values())) <= now:
+                del self._claims[next(iter(self._claims))]
+            if any(self._claims.get(mark, now) > now for mark in marks):
+                return False
+            self._claims.update(dict.fromkeys(marks, now + seconds))
+            return True
+
+    async def unclaim(self, marks: Collection[str]) -> None:
+        """Let marks be claimed again."""
+        with self._lock:
+            for mark in marks:
+                self._claims.pop(mark, None)
+
+    async def durations(self) -> Mapping[str, bytes]:
+        """Return what was learned about durations: an opaque state for each kind of task."""
+        with self._lock:
+            return dict(self._durations)
+
+    async def merge_durations(self, kind: str, merge: Merge) -> bytes:
+        """Apply `merge` to the state of one kind; return the state after it."""
+        with self._lock:
+            self._durations[kind] = merge(self._durations.get(kind))
+            return self._durations[kind]
+
     async def aclose(self) -> None:
-        """Nothing is open; what is kept stays."""
+        """Do nothing: nothing is open, and what is stored stays."""
 
     def __repr__(self) -> str:
-        return f"MemoryStore({len(self._rows)} jobs)"
+        return f"MemoryStore({sum(map(len, self._rows.values()))} jobs)"

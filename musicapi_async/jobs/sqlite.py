@@ -4,66 +4,63 @@ How nothing is lost
 -------------------
 Write-ahead logging; one transaction per change, begun as a writer, so that two processes never decide on the
 same old row. A change that is `durable` is synced to the disk before it returns (`synchronous=FULL`): the one
-before a request leaves, and the one that keeps a task id. All others only have to outlive the process, which
+before a request leaves, and the one that stores a task id. All others only have to outlive the process, which
 they do once they are written (`NORMAL`).
 
-SQLite works in one thread of its own, so the event loop never waits for the disk, and any loop may ask.
+SQLite works in one thread of its own, in the order of the calls, so the event loop never waits for the disk,
+and any loop may ask. A caller may give up at any time; what it has begun is carried out all the same.
 
 A file is born whole: the schema is made under another name and linked into place. So an empty or malformed
-file is never taken for a new one: it is reported, and left as it is. Keep the file on a local disk: the
-locks of network file systems are not dependable, and then no promise about money would hold.
+file is never taken for a new one: it is reported, and left as it is. A store remembers which file it has
+opened, by device, inode and an id inside; if that one is gone, it refuses, because an empty new file would
+pay again for every key. Keep the file on a local disk: the locks of network file systems are not dependable,
+and then no promise about money would hold.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
-import shutil
 import sqlite3
 import threading
-import uuid
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import msgspec
 
+from ..api.task import TaskRef
 from ..errors import JobStoreError
-from ..files import expand, sync_folder
-from .base import Job, JobState, Step
+from ..files import expand
+from .job import STATES, Job, JobState, JobTask
+from .job_request import JobRequest
+from .sqlite_schema import check, damaged, failed, is_busy, make, migrate, replaced, schema_of
+from .store import SETTLED, Merge, Step, apply, choose, readable
 
 R = TypeVar("R")
 
+log: Final = logging.getLogger("musicapi_async")
+
 BUSY_TIMEOUT: Final = 30.0
-"""Seconds to wait for another process's transaction, each of which takes milliseconds."""
-
-MIGRATIONS: Final[tuple[str, ...]] = (
-    """
-    CREATE TABLE job (
-        key TEXT PRIMARY KEY,
-        state TEXT NOT NULL,
-        family TEXT,
-        task_id TEXT,
-        created_at REAL NOT NULL,
-        record TEXT NOT NULL
-    );
-    CREATE INDEX job_state ON job (state, created_at);
-    CREATE INDEX job_task ON job (task_id, family) WHERE task_id IS NOT NULL;
-    """,
-)
-"""Script number n leads from schema n to n + 1; the file's `user_version` tells which it has."""
-
-APPLICATION_ID: Final = 0x4D41504A
-"""'MAPJ': marks the file as ours, so that no other program's database is written to."""
+"""Seconds from a call to its error while another program locks the file; a transaction takes milliseconds."""
+BUSY_SLICE: Final = 0.1
+"""Seconds that SQLite itself waits for a lock, after which the thread sees whether the store is closing."""
+BUSY_PAUSE: Final = 0.01
+"""Seconds between tries where SQLite refuses at once."""
+CLOSE_PATIENCE: Final = 2.0
+"""Seconds that closing waits for a lock, for all that was begun before."""
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Job)
+_STATES: Final[Mapping[str, JobState]] = {state: state for state in STATES}
 
 
 class SQLiteStore:
-    """A `JobStore` in the file `path`, which is made when it is first used.
+    """A `JobStore` in the file `path`, which is made when it is first used, readable by its owner only.
 
     ```python
     async with MusicAPI(store=SQLiteStore("jobs.sqlite")) as client: ...
@@ -71,36 +68,64 @@ class SQLiteStore:
 
     Safe for many tasks, loops, threads and processes of one machine. Opened on first use; `aclose` (or the
     client that it is given to) closes it, and later use opens it again. Raises `JobStoreError`, which names
-    the file, when it cannot be made, read or written, when it is damaged, or was made by a newer version.
+    the file, when it cannot be made, read or written, when it is damaged, or was made by a newer version. A
+    store whose file was removed or replaced refuses; a new `SQLiteStore` takes what is there.
     """
+
+    busy_timeout: ClassVar[float] = BUSY_TIMEOUT
+    """Seconds from a call to its error while another program locks the file; a subclass may have less."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path: Final = expand(path)
         self._lock: Final = threading.Lock()
+        self._identity: Final = _Identity()
         self._file: _File | None = None
 
-    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
-        """Apply `step` to the row of `key` in one transaction; see `JobStore.change`."""
-        return await self._run(lambda file: file.change(key, step, durable))
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+        """Apply `step` to the row of a job in one transaction; see `JobStore.change`."""
+        return await self._run(lambda file: file.change(key, step, account, durable))
 
-    async def get(self, key: str) -> Job | None:
-        """The job with this key."""
-        found = await self._run(lambda file: file.select("WHERE key = ?", (key,)))
-        return found[0] if found else None
+    async def get(self, key: str, *, account: str = "") -> Job | None:
+        """Return the job with this key."""
+        rows = await self._run(lambda file: file.select("WHERE key = ?", (key,)))
+        return readable(choose(rows, account))
 
     async def find(self, family: str, task_id: str) -> list[Job]:
-        """The jobs with this task."""
-        return await self._run(
-            lambda file: file.select("WHERE task_id = ? AND family = ? ORDER BY key", (task_id, family))
-        )
+        """Return the jobs that made this task, oldest first."""
+        where = "JOIN tasks USING (key, account) WHERE tasks.task_id = ? AND tasks.family = ?"
+        return await self._run(lambda file: file.select(where, (task_id, family)))
 
     async def jobs(self, *states: JobState) -> list[Job]:
-        """The jobs in these states (none given: all), oldest first."""
-        among = f"WHERE state IN ({', '.join('?' * len(states))}) " if states else ""
-        return await self._run(lambda file: file.select(f"{among}ORDER BY created_at, rowid", states))
+        """Return the jobs in these states (none given: all), oldest first."""
+        among = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
+        return await self._run(lambda file: file.select(among, states))
+
+    async def purge(self, before: float) -> int:
+        """Remove the finished and failed jobs that were last changed before a Unix time; return how many."""
+        return await self._run(lambda file: file.purge(before))
+
+    async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
+        """Claim marks for a time, all or none; return False if one of them is claimed already."""
+        return await self._run(lambda file: file.claim(marks, now, now + seconds))
+
+    async def unclaim(self, marks: Collection[str]) -> None:
+        """Let marks be claimed again."""
+        await self._run(lambda file: file.unclaim(marks))
+
+    async def durations(self) -> Mapping[str, bytes]:
+        """Return what was learned about durations: an opaque state for each kind of task."""
+        return await self._run(lambda file: file.durations())
+
+    async def merge_durations(self, kind: str, merge: Merge) -> bytes:
+        """Apply `merge` to the state of one kind in one transaction; return the state after it."""
+        return await self._run(lambda file: file.merge_durations(kind, merge))
 
     async def aclose(self) -> None:
-        """Close the file. Opens again by itself when it is used again."""
+        """Finish what was begun, and close the file; opens again when it is used again.
+
+        If another program locks the file, that ends after 2 s, and what could not be written is an error of
+        the call that began it.
+        """
         with self._lock:
             file, self._file = self._file, None
         if file is not None and file.process == os.getpid():
@@ -110,129 +135,155 @@ class SQLiteStore:
         with self._lock:
             # After a fork neither thread nor connection are ours (sqlite.org/howtocorrupt.html, 2.6).
             if self._file is None or self._file.process != os.getpid():
-                self._file = _File(self.path)
-            job = self._file.begin(work)
-        # What has begun is finished, whoever is cancelled: a row is never left half decided.
-        return await asyncio.shield(job)
+                self._file = _File(self.path, self._identity, self.busy_timeout)
+            begun = self._file.begin(work)
+        # What was begun is carried out, even if its caller is cancelled: a row is never left half decided.
+        return await asyncio.shield(begun)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self.path)!r})"
 
 
+class _Identity:
+    """Which file a store has opened; remembered until the store is gone, also while it is closed."""
+
+    def __init__(self) -> None:
+        self._device = self._inode = 0
+        self._id = ""
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self._id)
+
+    def is_at(self, path: Path) -> bool:
+        """Return True if the file of this name is the one that was opened."""
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == (self._device, self._inode)
+
+    def accepts(self, path: Path, connection: sqlite3.Connection) -> bool:
+        """Return True for the file that was opened before, or for any if none was, which is remembered."""
+        (number,) = connection.execute("SELECT id FROM identity").fetchone()
+        if self.is_known:  # an inode number is used again by later files, so the id decides
+            return number == self._id and self.is_at(path)
+        found = path.stat()
+        self._device, self._inode, self._id = found.st_dev, found.st_ino, number
+        return True
+
+
 class _File:
     """The open file and the one thread that works on it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, identity: _Identity, busy_timeout: float) -> None:
         self.path: Final = path
         self.process: Final = os.getpid()
+        self._identity: Final = identity
+        self._busy_timeout: Final = busy_timeout
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="musicapi-store")
         self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] = (0, 0)
-        self._full = False
+        self._is_full = False
+        self._closing_at = float("inf")
+
+    # --- the thread -----------------------------------------------------------------------------------
 
     def begin(self, work: Callable[[_File], R]) -> asyncio.Future[R]:
         """Have `work` done in the thread, after all that was begun before."""
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work, time.monotonic())
 
     async def aclose(self) -> None:
         """Finish what was begun, then close; the thread ends."""
+        self._closing_at = time.monotonic() + CLOSE_PATIENCE
         closing = self.begin(_File.close)
         self._thread.shutdown(wait=False)
-        await asyncio.shield(closing)
+        _, pending = await asyncio.wait({closing}, timeout=2 * CLOSE_PATIENCE)
+        if pending:
+            log.warning("the job store %s does not close: its disk does not answer", self.path)
 
-    def _guarded(self, work: Callable[[_File], R]) -> R:
-        try:
-            return work(self)
-        except sqlite3.Error as error:
-            self.close()
-            raise _failed(self.path, error) from error
-        except OSError as error:
-            self.close()
-            raise JobStoreError(
-                f"the job store {self.path} cannot be used: {error.strerror or error}", path=str(self.path)
-            ) from error
+    def _guarded(self, work: Callable[[_File], R], begun_at: float) -> R:
+        while True:
+            try:
+                return work(self)
+            except sqlite3.Error as error:
+                now = time.monotonic()
+                if is_busy(error) and now < min(begun_at + self._busy_timeout, self._closing_at):
+                    time.sleep(BUSY_PAUSE)
+                    continue
+                self.close()
+                raise failed(self.path, error, now - begun_at) from error
+            except OSError as error:
+                self.close()
+                raise JobStoreError(
+                    f"the job store {self.path} cannot be used: {error.strerror or error}",
+                    path=str(self.path),
+                ) from error
 
-    def change(self, key: str, step: Step, durable: bool) -> Job | None:
+    # --- work in the thread ---------------------------------------------------------------------------
+
+    def change(self, key: str, step: Step, account: str, durable: bool) -> Job | None:
         """Apply `step` in one transaction."""
         connection = self._open()
-        if durable != self._full:
+        if durable != self._is_full:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._full = durable
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            row = connection.execute("SELECT record FROM job WHERE key = ?", (key,)).fetchone()
-            before = None if row is None else self._read(row[0])
-            after = step(before)
+            self._is_full = durable
+        with self._transaction(connection):
+            rows = self._select(connection, "WHERE key = ?", (key,))
+            before, after = apply(rows, key, step, account)
             if after is not before:
-                self._write(connection, key, after)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
+                _write(connection, before, after)
+        self._check_identity()  # written into a file that has lost its name, it would never be read
         return after
 
-    def _write(self, connection: sqlite3.Connection, key: str, job: Job | None) -> None:
-        if job is None:
-            connection.execute("DELETE FROM job WHERE key = ?", (key,))
-            return
-        family, task_id = (job.task.family, job.task.task_id) if job.task is not None else (None, None)
-        connection.execute(
-            "INSERT INTO job (key, state, family, task_id, created_at, record) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (key) DO UPDATE SET state = excluded.state, family = excluded.family, "
-            "task_id = excluded.task_id, record = excluded.record",
-            (key, job.state, family, task_id, job.created_at, _encoder.encode(job).decode()),
-        )
-
     def select(self, where: str, values: Sequence[str]) -> list[Job]:
-        """The jobs that match."""
-        rows = self._open().execute(f"SELECT record FROM job {where}", tuple(values))  # noqa: S608 - fixed text
-        return [self._read(record) for (record,) in rows]
+        """Return the jobs that match, oldest first."""
+        connection = self._open()
+        schema_of(connection, self.path)
+        return self._select(connection, where, values)
 
-    def _read(self, record: str | bytes) -> Job:
-        try:
-            return _decoder.decode(record)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise _damaged(self.path, f"a row cannot be read ({error})") from error
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            self._check_identity()
-            return self._connection
-        if not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            make(self.path)
-        if self.path.stat().st_size == 0:
-            raise _damaged(self.path, "the file is empty")
-        connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-        )
-        try:
-            _check(connection, self.path)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            migrate(connection, self.path)
-        except BaseException:
-            connection.close()
-            raise
-        found = self.path.stat()
-        self._identity, self._full = (found.st_dev, found.st_ino), False
-        self._connection = connection
-        return connection
-
-    def _check_identity(self) -> None:
-        """A file that was moved, removed or replaced still takes writes, and nobody would ever read them."""
-        try:
-            found = self.path.stat()
-            same = (found.st_dev, found.st_ino) == self._identity
-        except FileNotFoundError:
-            same = False
-        if not same:
-            self.close()
-            raise JobStoreError(
-                f"the job store {self.path} was removed or replaced while it was in use", path=str(self.path)
+    def purge(self, before: float) -> int:
+        """Remove settled jobs, and claims that have expired."""
+        settled = f"state IN ({', '.join('?' * len(SETTLED))}) AND updated_at < ?"
+        values = (*SETTLED, before)
+        with self._transaction(self._open()) as connection:
+            connection.execute(
+                f"DELETE FROM tasks WHERE (key, account) IN (SELECT key, account FROM jobs WHERE {settled})",  # noqa: S608
+                values,
             )
+            return connection.execute(f"DELETE FROM jobs WHERE {settled}", values).rowcount  # noqa: S608
+
+    def claim(self, marks: Collection[str], now: float, expires_at: float) -> bool:
+        """Claim marks, all or none."""
+        with self._transaction(self._open()) as connection:
+            connection.execute("DELETE FROM claims WHERE expires_at <= ?", (now,))
+            if any(
+                connection.execute("SELECT 1 FROM claims WHERE mark = ?", (mark,)).fetchone()
+                for mark in marks
+            ):
+                return False
+            connection.executemany(
+                "INSERT INTO claims (mark, expires_at) VALUES (?, ?)", ((mark, expires_at) for mark in marks)
+            )
+            return True
+
+    def unclaim(self, marks: Collection[str]) -> None:
+        """Let marks be claimed again."""
+        with self._transaction(self._open()) as connection:
+            connection.executemany("DELETE FROM claims WHERE mark = ?", ((mark,) for mark in marks))
+
+    def durations(self) -> dict[str, bytes]:
+        """Return the learned states by kind."""
+        connection = self._open()
+        schema_of(connection, self.path)
+        return {kind: bytes(state) for kind, state in connection.execute("SELECT kind, state FROM durations")}
+
+    def merge_durations(self, kind: str, merge: Merge) -> bytes:
+        """Apply `merge` in one transaction."""
+        with self._transaction(self._open()) as connection:
+            row = connection.execute("SELECT state FROM durations WHERE kind = ?", (kind,)).fetchone()
+            state = merge(None if row is None else bytes(row[0]))
+            connection.execute("INSERT OR REPLACE INTO durations (kind, state) VALUES (?, ?)", (kind, state))
+            return state
 
     def close(self) -> None:
         """Close the connection; the next work opens another."""
@@ -241,102 +292,105 @@ class _File:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
+    # --- rows -----------------------------------------------------------------------------------------
 
-def make(path: Path) -> None:
-    """Make a whole empty store and give it its name at once; another process may do so at the same time.
-
-    It has its write-ahead log before it has its name: turning that on needs the file for oneself, and SQLite
-    refuses at once, without waiting, if two that have just opened the file try it.
-    """
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        connection = sqlite3.connect(fresh, isolation_level=None)
+    @contextlib.contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Generator[sqlite3.Connection]:
+        """A transaction of the one writer; the schema is still the one that we know."""
+        connection.execute("BEGIN IMMEDIATE")
         try:
+            schema_of(connection, self.path)
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
+
+    def _select(self, connection: sqlite3.Connection, where: str, values: Sequence[str]) -> list[Job]:
+        text = (
+            "SELECT jobs.record, jobs.key, jobs.account, jobs.state, jobs.created_at FROM jobs "  # noqa: S608
+            f"{where} ORDER BY jobs.created_at, jobs.rowid"
+        )
+        rows = connection.execute(text, tuple(values)).fetchall()
+        return [_read(connection, record, columns) for record, *columns in rows]
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            self._check_identity()
+            return self._connection
+        if self._identity.is_known:
+            self._check_identity()
+        elif not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make(self.path)
+        if self.path.stat().st_size == 0:
+            raise damaged(self.path, "the file is empty")
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_SLICE, isolation_level=None, check_same_thread=False
+        )
+        try:
+            check(connection, self.path)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            migrate(connection, path)
-        finally:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            migrate(connection, self.path)
+            if not self._identity.accepts(self.path, connection):
+                raise replaced(self.path)
+        except BaseException:
             connection.close()
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            return
-        except OSError:  # a file system without links
-            with contextlib.suppress(FileExistsError), open(path, "xb") as file:
-                with open(fresh, "rb") as whole:
-                    shutil.copyfileobj(whole, file)
-                file.flush()
-                os.fsync(file.fileno())
-    finally:
-        for ending in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                fresh.with_name(fresh.name + ending).unlink()
-    sync_folder(path.parent)
+            raise
+        self._is_full = False
+        self._connection = connection
+        return connection
+
+    def _check_identity(self) -> None:
+        """A file that was moved, removed or replaced still takes writes, and they would never be read."""
+        if not self._identity.is_at(self.path):
+            self.close()
+            raise replaced(self.path)
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    (identity,) = connection.execute("PRAGMA application_id").fetchone()
-    if identity != APPLICATION_ID:
-        raise JobStoreError(
-            f"{path} is a database of another program, not a job store; it was left as it is", path=str(path)
-        )
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise _damaged(path, str(verdict))
-
-
-def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
-    """Bring the schema up to date, all steps or none; refuse a file of a newer version."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
-        raise JobStoreError(
-            f"the job store {path} has schema {version}, this version of the package knows {len(migrations)}",
-            path=str(path),
-            hint="Upgrade musicapi-async, or use another file.",
-        )
-    if version == len(migrations):
+def _write(connection: sqlite3.Connection, before: Job | None, after: Job | None) -> None:
+    job = after or before
+    assert job is not None  # a change has one side at least
+    name = (job.key, job.account)
+    if before is not None and (after is None or after.refs != before.refs):
+        connection.execute("DELETE FROM tasks WHERE key = ? AND account = ?", name)
+    if after is None:
+        connection.execute("DELETE FROM jobs WHERE key = ? AND account = ?", name)
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        for script in migrations[version:]:
-            for statement in filter(str.strip, script.split(";")):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(migrations)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _damaged(path: Path, what: str) -> JobStoreError:
-    return JobStoreError(
-        f"the job store {path} is damaged or no job store: {what}; it was left as it is",
-        path=str(path),
-        hint="Restore it from a copy. It says which tasks were paid for, so do not just start a new one.",
+    connection.execute(
+        "INSERT INTO jobs (key, account, state, created_at, updated_at, record) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (key, account) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at, "
+        "created_at = excluded.created_at, record = excluded.record",
+        (*name, job.state, job.created_at, job.updated_at, _encoder.encode(job).decode()),
     )
+    if before is None or after.refs != before.refs:
+        connection.executemany(
+            "INSERT OR IGNORE INTO tasks (task_id, family, key, account) VALUES (?, ?, ?, ?)",
+            ((ref.task_id, ref.family, *name) for ref in after.refs),
+        )
 
 
-def _failed(path: Path, error: sqlite3.Error) -> JobStoreError:
-    # The primary code is the low byte of the extended one (sqlite.org/rescode.html).
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    match code:
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return _damaged(path, str(error))
-        case sqlite3.SQLITE_FULL:
-            what, hint = "cannot be written: the disk is full", "Make room on the disk and call again."
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            what = f"cannot be opened for writing ({error})"
-            hint = "Check the permissions of the file and of its folder, which must be writable, too."
-        case sqlite3.SQLITE_BUSY:
-            what, hint = f"was locked by another program for {BUSY_TIMEOUT:g} s", "Close the other program."
-        case sqlite3.SQLITE_IOERR:
-            what = f"cannot be read or written ({error}, {getattr(error, 'sqlite_errorname', '')})"
-            hint = "Check the disk: is it full, is there a limit to file sizes?"
-        case _ if isinstance(error, sqlite3.OperationalError) and "no such table" in str(error):
-            return _damaged(path, str(error))
-        case _:
-            what, hint = f"failed: {error}", ""
-    return JobStoreError(f"the job store {path} {what}", path=str(path), hint=hint)
+def _read(connection: sqlite3.Connection, record: str, columns: Sequence[object]) -> Job:
+    """The job of a row; if its record is damaged, what the columns (key, account, ...) know of it."""
+    try:
+        return _decoder.decode(record)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        key, account, state = map(str, columns[:3])
+        created_at = float(str(columns[3]))
+        refs = connection.execute(
+            "SELECT family, task_id FROM tasks WHERE key = ? AND account = ?", (key, account)
+        )
+        return Job(
+            key=key,
+            account=account,
+            state=_STATES.get(state, "ambiguous"),
+            request=JobRequest("", "", "null"),
+            created_at=created_at,
+            updated_at=created_at,
+            tasks=tuple(JobTask(ref=TaskRef(family, task_id)) for family, task_id in refs.fetchall()),
+            why=f"its record cannot be read ({error})",
+            is_readable=False,
+        )

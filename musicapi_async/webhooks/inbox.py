@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from hashlib import blake2b
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
 import msgspec
@@ -20,7 +20,7 @@ from .._wire import signature
 from ..api.request import Request
 from ..api.request_fields import SHORTEST_SECRET
 from ..api.task import TaskRef
-from ..errors import RequestValidationError
+from ..errors import JobStoreError, RequestValidationError
 from ..options import is_protected
 from .events import BODY_LIMIT, TOLERANCE, Event, Headers, Raw, Scheme, verify
 
@@ -151,11 +151,27 @@ class Webhooks:
         return f"Webhooks(url={self.url!r}, secret=...)"
 
 
-class Inbox:
-    """Takes webhooks: `client.webhooks`.
+class Claims(Protocol):
+    """Remembers for all workers which deliveries were handled; a `JobStore` does."""
 
-    `deliver` is called with each event once; `adopt` with a job key and the task that its call made.
-    De-duplication is that of this process.
+    async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
+        """Claim marks for a time, all or none; return False if one of them is claimed already."""
+        ...
+
+    async def unclaim(self, marks: Collection[str]) -> None:
+        """Let marks be claimed again."""
+        ...
+
+
+class Inbox:
+    """Receives webhooks: `client.webhooks`.
+
+    Args:
+        settings: URL and secrets; None to receive none.
+        deliver: called with each event once.
+        adopt: called with a job key and the task that its call made.
+        claims: remembers for all workers which deliveries were handled; None: each process by itself.
+        remembered: deliveries and job keys that are remembered in this process.
     """
 
     def __init__(
@@ -164,12 +180,15 @@ class Inbox:
         deliver: Callable[[Event], object],
         *,
         adopt: Adopt | None = None,
+        claims: Claims | None = None,
         remembered: int = MOST_DELIVERIES,
     ) -> None:
         self._settings: Final = settings
         self._deliver: Final = deliver
         self._adopt: Final = adopt
+        self._shared: Final = claims
         now = time.time if settings is None else settings.now
+        self._now: Final = now
         self._handled: Final[_Recent[bool]] = _Recent(remembered, now)
         self._claims: Final[_Recent[str]] = _Recent(remembered, now)
         self._jobs: Final[_Recent[TaskRef]] = _Recent(remembered, now)
@@ -185,7 +204,9 @@ class Inbox:
                 the proof that `Webhooks` put there.
 
         Returns:
-            The event. One that came before has `is_duplicate` set and changes nothing. Answer both with 2xx.
+            The event. One that came before has `is_duplicate` set and changes nothing. Workers that share a
+            job store handle a delivery once among them; one that another worker has handled finishes the
+            waits here, too. Answer all with 2xx.
 
         Raises:
             WebhookVerificationError: for a delivery that must not be believed: answer 400.
@@ -217,12 +238,24 @@ class Inbox:
         for mark in marks:  # before anything is awaited: a copy may come meanwhile
             self._handled.put(mark, True)
         try:
+            if not await self._is_first(marks):
+                event = msgspec.structs.replace(event, is_duplicate=True)
             await self._claim(event)
             self._deliver(event)
         except BaseException:
-            self.forget(event)  # the service tries again
+            await self.forget(event)  # the service tries again
             raise
         return event
+
+    async def _is_first(self, marks: tuple[str, ...]) -> bool:
+        """Return True if no worker has handled a delivery with these marks, as far as can be known."""
+        if self._shared is None:
+            return True
+        try:
+            return await self._shared.claim(_digests(marks), now=self._now(), seconds=DELIVERY_MEMORY)
+        except JobStoreError as error:
+            log.warning("a webhook may be handled by other workers, too: %s", error)
+            return True
 
     async def _claim(self, event: Event) -> None:
         """Note which job made the task, where the URL proves it; a task that two jobs claim is of neither."""
@@ -254,10 +287,16 @@ class Inbox:
         """Return True if this process ordered the event, even if the response with the task id was lost."""
         return event.job_key is not None and event.job_key in self._ordered
 
-    def forget(self, event: Event) -> None:
+    async def forget(self, event: Event) -> None:
         """Treat the next delivery of `event` as a new one, because your work with this one failed."""
-        for mark in _marks(event):
+        marks = _marks(event)
+        for mark in marks:
             self._handled.drop(mark)
+        if self._shared is not None and not event.is_duplicate:  # else another worker has claimed it
+            try:
+                await self._shared.unclaim(_digests(marks))
+            except JobStoreError as error:
+                log.warning("the next delivery of a webhook may be taken for a duplicate: %s", error)
 
     def task_of(self, job_key: str) -> TaskRef | None:
         """Return the task that a call with this job key made, if a webhook has named it.
@@ -311,6 +350,11 @@ class _Recent(Generic[V]):
 
     def drop(self, key: str) -> None:
         self._items.pop(_digest(key), None)
+
+
+def _digests(marks: Iterable[str]) -> list[str]:
+    """The marks in a length that a store takes."""
+    return [_digest(mark).hex() for mark in marks]
 
 
 def _digest(key: str) -> bytes:

@@ -93,6 +93,6 @@ async def receive_webhook(
         try:
             await on_event(event)
         except BaseException:
-            inbox.forget(event)
+            await inbox.forget(event)
             raise
     return None

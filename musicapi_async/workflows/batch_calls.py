@@ -26,8 +26,8 @@ from ..errors import (
     SubscriptionRequiredError,
     TaskFailedError,
 )
-from ..jobs import Job, JobRequest, SQLiteStore, states
-from ..jobs.ledger import request_of
+from ..jobs import Job, JobRequest, SQLiteStore
+from ..jobs.job_request import DELIVERY, difference, request_of
 from .batch_progress import Tally
 from .budget import Budget, BudgetExceeded, is_charged
 from .manifest import SOURCES, Song
@@ -153,9 +153,9 @@ class BatchCalls:
         if job is None or job.state != "failed":
             return key
         now = self.request(step)
-        if job.request.base_url != now.base_url or not states.difference(job.request, now):
+        if job.request.base_url != now.base_url or not difference(job.request, now):
             return key
-        fields = {name: value for name, value in now.fields.items() if name not in states.DELIVERY}
+        fields = {name: value for name, value in now.fields.items() if name not in DELIVERY}
         digest = hashlib.sha256(now.call.encode() + msgspec.json.encode(fields, order="sorted")).hexdigest()
         corrected = f"{key}~{digest[:12]}"
         is_known = self.retry_failed or await self.store.get(corrected) is not None

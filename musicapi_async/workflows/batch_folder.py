@@ -28,8 +28,8 @@ import msgspec
 
 from ..errors import BatchError
 from ..files import expand, lock, open_lock, write_whole
-from ..jobs.base import Holder
-from ..jobs.holder import is_alive, this_process
+from ..jobs import Owner
+from ..jobs.owner import is_alive, this_process
 from .manifest import Song
 
 HOME: Final = ".musicapi"
@@ -124,7 +124,7 @@ class SongRecord(msgspec.Struct, kw_only=True):
 
 
 _record_decoder: Final = msgspec.json.Decoder(SongRecord)
-_owner_decoder: Final = msgspec.json.Decoder(Holder)
+_owner_decoder: Final = msgspec.json.Decoder(Owner)
 
 
 class BatchFolder:
@@ -202,7 +202,7 @@ class BatchFolder:
         )
 
     @staticmethod
-    def _owner(file: BinaryIO) -> Holder | None:
+    def _owner(file: BinaryIO) -> Owner | None:
         """Return the process that holds the lock; None if it does not say so in time."""
         end = time.monotonic() + OWNER_PATIENCE
         while True:

@@ -14,7 +14,8 @@ import msgspec
 
 from ..client import MusicAPI
 from ..errors import BatchError, JobKeyConflictError
-from ..jobs import SQLiteStore, states
+from ..jobs import SQLiteStore, transitions
+from ..jobs.job_request import difference
 from . import step_files
 from .batch_calls import BatchCalls
 from .batch_folder import BatchFolder
@@ -231,7 +232,7 @@ class _Run:
         calls, now = self._calls, self._calls.client.clock.time()
         for job in await calls.store.jobs("reserved", "sent"):
             # The folder is ours alone, so the process that held these is gone, even on another machine.
-            await calls.store.change(job.key, states.recover(lambda _holder: False, now))
+            await calls.store.change(job.key, transitions.recover(lambda _owner: False, now))
         await anyio.to_thread.run_sync(self._folder.begin)
         await self._check_unchanged()
         if calls.budget.limit is not None:
@@ -248,7 +249,7 @@ class _Run:
             if known is None:
                 continue
             now = self._calls.request(step)
-            if changed := states.difference(known.request, now):
+            if changed := difference(known.request, now):
                 conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
                 if known.request.base_url != now.base_url:
                     hints.add(f"Use the base_url of the first run, {known.request.base_url}.")

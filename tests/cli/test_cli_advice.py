@@ -15,7 +15,7 @@ from musicapi_async import MusicAPIError, errors
 from musicapi_async.api.request_fields import SONIC_MODELS
 from musicapi_async.cli.commands import musicapi
 from musicapi_async.cli.error_texts import error_fields, in_commands
-from musicapi_async.jobs.ledger import resolving
+from musicapi_async.jobs.job_errors import resolving
 from musicapi_async.sandbox import Sandbox
 
 TOKEN = "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by"

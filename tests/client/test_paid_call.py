@@ -25,8 +25,7 @@ from musicapi_async import (
     Webhooks,
 )
 from musicapi_async.api.values import mapping_or_empty
-from musicapi_async.jobs import Job, MemoryStore
-from musicapi_async.jobs.base import Step
+from musicapi_async.jobs import Job, MemoryStore, Step
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import sign
 
@@ -50,14 +49,14 @@ class HeldStore(MemoryStore):
         self.reached = asyncio.Event()
         self.released = asyncio.Event()
 
-    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
         """Hold the write, then make it."""
-        before = await super().get(key)
+        before = await super().get(key, account=account)
         after = step(before)
         if after is not None and after.state == self.state and (before is None or before.state != self.state):
             self.reached.set()
             await self.released.wait()
-        return await super().change(key, step, durable=durable)
+        return await super().change(key, step, account=account, durable=durable)
 
 
 async def test_deadline_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
@@ -142,12 +141,12 @@ class BrokenOnce(MemoryStore):
 
     broken = True
 
-    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
         """Fail once."""
         if self.broken:
             self.broken = False
             raise JobStoreError("the disk is full")
-        return await super().change(key, step, durable=durable)
+        return await super().change(key, step, account=account, durable=durable)
 
 
 async def test_store_that_cannot_reserve_sends_nothing(sandbox: Sandbox) -> None:

@@ -26,7 +26,7 @@ from musicapi_async.errors import (
     RequestValidationError,
     TaskFailedError,
 )
-from musicapi_async.jobs import Job, JobStore, MemoryStore, SQLiteStore
+from musicapi_async.jobs import Job, JobStore, MemoryStore, SQLiteStore, Step
 from musicapi_async.sandbox import Fault, Sandbox
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
@@ -72,8 +72,8 @@ async def test_same_key_in_another_client_gives_the_same_task(sandbox: Sandbox, 
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_job_keys_hold_without_a_store_within_the_client(sandbox: Sandbox) -> None:
-    """Without a store a key is kept in memory, and creates without a key are not kept at all."""
+async def test_job_keys_hold_within_a_client_without_store(sandbox: Sandbox) -> None:
+    """Without a store a key is stored in memory, and creates without a key are not stored at all."""
     async with opened(sandbox, None) as client:
         first = await client.with_options(job_key="k").sonic.create_music(**SONG)
         assert await client.with_options(job_key="k").sonic.create_music(**SONG) == first
@@ -82,7 +82,7 @@ async def test_job_keys_hold_without_a_store_within_the_client(sandbox: Sandbox)
     assert len(sandbox.journal.creates) == 2
 
 
-async def test_another_request_under_the_same_key_is_refused(sandbox: Sandbox, store: JobStore) -> None:
+async def test_other_request_under_the_same_key_is_refused(sandbox: Sandbox, store: JobStore) -> None:
     """The error shows what differs, and nothing is sent."""
     async with opened(sandbox, store) as client:
         keyed = client.with_options(job_key="k")
@@ -96,7 +96,7 @@ async def test_another_request_under_the_same_key_is_refused(sandbox: Sandbox, s
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_every_create_is_written_down_with_a_store(sandbox: Sandbox, store: JobStore) -> None:
+async def test_store_records_every_create(sandbox: Sandbox, store: JobStore) -> None:
     """Without a job key a create gets a generated one, so that a crash forgets nothing."""
     async with opened(sandbox, store) as client:
         task = await client.sonic.create_music(**SONG)
@@ -115,7 +115,7 @@ async def test_concurrent_calls_with_one_key_send_one_request(sandbox: Sandbox, 
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_secrets_are_not_written_down(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_secrets_are_not_stored(sandbox: Sandbox, tmp_path: Path) -> None:
     """Neither the API key nor a webhook secret is in the file."""
     store = SQLiteStore(tmp_path / "jobs.sqlite")
     async with opened(sandbox, store) as client:
@@ -131,8 +131,8 @@ async def test_secrets_are_not_written_down(sandbox: Sandbox, tmp_path: Path) ->
     assert sandbox.api_key.encode() not in raw
 
 
-async def test_a_refusal_frees_the_key(sandbox: Sandbox, store: JobStore) -> None:
-    """What was refused was not carried out: the key may be used again, also for another request."""
+async def test_refusal_frees_the_key(sandbox: Sandbox, store: JobStore) -> None:
+    """A refused call was not carried out: its key may be reused, also for another request."""
     sandbox.faults.on("POST", "/sonic/create", Fault.status(400))
     async with opened(sandbox, store, max_retries=0) as client:
         keyed = client.with_options(job_key="k")
@@ -143,7 +143,7 @@ async def test_a_refusal_frees_the_key(sandbox: Sandbox, store: JobStore) -> Non
     assert len([entry for entry in sandbox.journal.creates if entry.charge]) == 1
 
 
-async def test_what_was_not_sent_frees_the_key(sandbox: Sandbox, store: JobStore) -> None:
+async def test_unsent_call_frees_the_key(sandbox: Sandbox, store: JobStore) -> None:
     """No connection, nothing sent: the key is free."""
     async with opened(sandbox, store, max_retries=0) as client:
         keyed = client.with_options(job_key="k")
@@ -155,7 +155,7 @@ async def test_what_was_not_sent_frees_the_key(sandbox: Sandbox, store: JobStore
     assert sandbox.journal.charged_twice() == []
 
 
-async def test_an_unknown_outcome_is_kept_and_listed(sandbox: Sandbox, store: JobStore) -> None:
+async def test_unknown_outcome_is_stored_and_listed(sandbox: Sandbox, store: JobStore) -> None:
     """After a lost answer the key sends nothing more; the job is listed with its reason."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
     async with opened(sandbox, store) as client:
@@ -163,18 +163,18 @@ async def test_an_unknown_outcome_is_kept_and_listed(sandbox: Sandbox, store: Jo
         with pytest.raises(OutcomeUnknownError) as caught:
             await keyed.sonic.create_music(**SONG)
         assert caught.value.job_key == "k"
-        with pytest.raises(OutcomeUnknownError, match="resubmit") as again:
+        with pytest.raises(OutcomeUnknownError, match="resubmit") as repeated:
             await keyed.sonic.create_music(**SONG)
         (job,) = await client.jobs("ambiguous")
         assert "dropped" in job.why
         assert job.balance_before is not None
         assert job.balance_after is not None
         assert job.balance_before - job.balance_after == sandbox.journal.charges
-        assert again.value.balance_after == job.balance_after
+        assert repeated.value.balance_after == job.balance_after
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_an_unknown_outcome_without_a_key_can_be_settled_too(sandbox: Sandbox, store: JobStore) -> None:
+async def test_unknown_outcome_without_a_key_can_be_settled(sandbox: Sandbox, store: JobStore) -> None:
     """With a store, the error names the generated key."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
     async with opened(sandbox, store) as client:
@@ -187,7 +187,7 @@ async def test_an_unknown_outcome_without_a_key_can_be_settled_too(sandbox: Sand
 
 
 async def test_resolve_gives_the_key_its_task(sandbox: Sandbox, store: JobStore) -> None:
-    """Who knows the task says so; then the key stands for it. Saying it twice changes nothing."""
+    """A person names the task, and the key then gives it. Naming it twice changes nothing."""
     sandbox.faults.on("POST", "/sonic/create", Fault.truncate)
     async with opened(sandbox, store) as client:
         keyed = client.with_options(job_key="k")
@@ -205,8 +205,8 @@ async def test_resolve_gives_the_key_its_task(sandbox: Sandbox, store: JobStore)
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_resubmit_is_a_decision_and_sends_the_same_again(sandbox: Sandbox, store: JobStore) -> None:
-    """An ambiguous job is sent again when asked, byte for byte, and only then."""
+async def test_resubmit_sends_the_same_body_on_purpose_only(sandbox: Sandbox, store: JobStore) -> None:
+    """An ambiguous job is sent once more by `resubmit` alone, byte for byte."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_before)
     async with opened(sandbox, store) as client:
         keyed = client.with_options(job_key="k", extra_body={"extra": 1})
@@ -224,8 +224,8 @@ async def test_resubmit_is_a_decision_and_sends_the_same_again(sandbox: Sandbox,
     assert create.charge
 
 
-async def test_a_refused_resubmit_leaves_the_job_as_it_was(sandbox: Sandbox, store: JobStore) -> None:
-    """Sending again and being refused tells nothing about the first send."""
+async def test_refused_resubmit_leaves_the_job_as_it_was(sandbox: Sandbox, store: JobStore) -> None:
+    """A refusal of the second send proves nothing about the first."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
     sandbox.faults.on("POST", "/sonic/create", Fault.status(400))
     async with opened(sandbox, store) as client:
@@ -237,8 +237,8 @@ async def test_a_refused_resubmit_leaves_the_job_as_it_was(sandbox: Sandbox, sto
         assert (job.state, job.attempts) == ("ambiguous", 1)
 
 
-async def test_a_webhook_secret_is_asked_for_again(sandbox: Sandbox, store: JobStore) -> None:
-    """What is not kept cannot be sent again."""
+async def test_resubmit_needs_the_webhook_secret(sandbox: Sandbox, store: JobStore) -> None:
+    """A secret is not stored, so it cannot be sent once more."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_before)
     async with opened(sandbox, store) as client:
         with pytest.raises(OutcomeUnknownError):
@@ -253,9 +253,7 @@ async def test_a_webhook_secret_is_asked_for_again(sandbox: Sandbox, store: JobS
     assert body["webhook_secret"] == "the-second-secret"
 
 
-async def test_the_secret_of_the_clients_own_webhooks_need_not_be_given_again(
-    sandbox: Sandbox, store: JobStore
-) -> None:
+async def test_resubmit_knows_the_secret_of_its_own_webhooks(sandbox: Sandbox, store: JobStore) -> None:
     """The client knows the secret for its own address, and for no other."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_before, times=2)
     own = Webhooks("http://127.0.0.1:9/hooks", "a new secret, long enough")
@@ -277,7 +275,7 @@ async def test_the_secret_of_the_clients_own_webhooks_need_not_be_given_again(
     assert body["webhook_url"] == own.url_for("own")
 
 
-async def test_a_failed_task_keeps_its_key_until_it_is_sent_again(sandbox: Sandbox, store: JobStore) -> None:
+async def test_failed_task_holds_its_key_until_resubmit(sandbox: Sandbox, store: JobStore) -> None:
     """The key of a failed task gives the failure; `resubmit` gives a new task."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
     async with opened(sandbox, store) as client:
@@ -289,9 +287,9 @@ async def test_a_failed_task_keeps_its_key_until_it_is_sent_again(sandbox: Sandb
         assert job.outcome == "failed"
         with pytest.raises(TaskFailedError):
             await (await keyed.sonic.create_music(**SONG)).wait()
-        again = await client.resubmit("k")
-        assert again != task
-        await again.wait()
+        second = await client.resubmit("k")
+        assert second != task
+        await second.wait()
     assert len(sandbox.journal.creates) == 2
     assert sandbox.journal.charged_twice() == []
 
@@ -305,7 +303,7 @@ async def follow(client: MusicAPI, token: str) -> None:
         pass
 
 
-async def look(client: MusicAPI, token: str) -> None:
+async def refresh(client: MusicAPI, token: str) -> None:
     task = client.task(token)
     while not (await task.refresh()).is_terminal:
         await client.clock.sleep(2)
@@ -316,15 +314,15 @@ async def complete(client: MusicAPI, token: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("end", [wait, follow, look, complete])
+@pytest.mark.parametrize("end", [wait, follow, refresh, complete])
 @pytest.mark.parametrize("of_view", [False, True])
-async def test_a_failure_that_only_a_later_client_saw_is_noted(
+async def test_failure_that_only_a_later_client_polled_is_recorded(
     sandbox: Sandbox,
     store: JobStore,
     end: Callable[[MusicAPI, str], Awaitable[None]],
     of_view: bool,
 ) -> None:
-    """Resumed by its token, a task ends in the store too, so that its job can be sent again."""
+    """Resumed by its token, a task ends in the store too, so that its job can be resubmitted."""
     sandbox.faults.on("POST", "/sonic/create", Fault.fail())
     async with opened(sandbox, store) as client:
         token = (await client.with_options(job_key="k").sonic.create_music(**SONG)).token
@@ -338,7 +336,7 @@ async def test_a_failure_that_only_a_later_client_saw_is_noted(
 
 
 @pytest.mark.parametrize("words", [("sonic", "suno"), ("suno", "sonic")])
-async def test_the_end_of_a_task_is_noted_under_either_word_of_its_family(
+async def test_end_is_recorded_under_either_word_of_the_family(
     sandbox: Sandbox, store: JobStore, words: tuple[str, str]
 ) -> None:
     """Both words name Sonic: a task that was made by one and waited for by the other is finished."""
@@ -352,7 +350,7 @@ async def test_the_end_of_a_task_is_noted_under_either_word_of_its_family(
 
 
 class Counting(MemoryStore):
-    """Counts the looks for a task."""
+    """Counts the searches for a task."""
 
     found = 0
 
@@ -362,22 +360,22 @@ class Counting(MemoryStore):
         return await super().find(family, task_id)
 
 
-async def test_looking_at_an_ended_task_again_costs_no_look_into_the_store(sandbox: Sandbox) -> None:
-    """Its end is noted by the first look; a hundred more ask the service only."""
+async def test_polls_of_an_ended_task_search_the_store_once(sandbox: Sandbox) -> None:
+    """Its end is recorded by the first poll; a hundred more go to the service only."""
     store = Counting()
     async with opened(sandbox, store) as client:
         task = await client.sonic.create_music(**SONG)
         await task.wait()
         (job,) = await client.jobs()
-        looked = store.found
+        searches = store.found
         for _ in range(100):
             await task.refresh()
     assert job.state == "finished"
-    assert store.found == looked
+    assert store.found == searches
 
 
 class Holding(MemoryStore):
-    """A store whose searches wait until they are let go."""
+    """A store whose searches wait until they are released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -389,8 +387,8 @@ class Holding(MemoryStore):
         return await super().find(family, task_id)
 
 
-async def test_who_leaves_while_ends_are_noted_stops_nothing(sandbox: Sandbox) -> None:
-    """A listing of jobs that is given up does not take the note of an end with it."""
+async def test_cancelled_listing_stops_no_note(sandbox: Sandbox) -> None:
+    """A listing of jobs that is cancelled does not cancel the note of an end with it."""
     store = Holding()
     async with opened(sandbox, store) as client:
         task = await client.sonic.create_music(**SONG)
@@ -403,10 +401,8 @@ async def test_who_leaves_while_ends_are_noted_stops_nothing(sandbox: Sandbox) -
     assert job.state == "finished"
 
 
-async def test_closing_the_client_closes_a_store_that_was_asked_for_one_job(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
-    """`client.job` uses the store as all else does."""
+async def test_closing_the_client_closes_a_store_that_gave_one_job(sandbox: Sandbox, tmp_path: Path) -> None:
+    """`client.job` uses the store as all other calls do."""
     before = set(threading.enumerate())
     async with opened(sandbox, SQLiteStore(tmp_path / "jobs.sqlite")) as client:
         assert await client.job("k") is None
@@ -414,8 +410,8 @@ async def test_closing_the_client_closes_a_store_that_was_asked_for_one_job(
     await until(lambda: not stores(before))
 
 
-async def test_the_end_of_a_task_that_was_named_late_is_noted(sandbox: Sandbox, store: JobStore) -> None:
-    """Seen before anybody had said which job it belongs to, its end is noted when it is seen again."""
+async def test_end_of_a_task_that_was_named_late_is_recorded(sandbox: Sandbox, store: JobStore) -> None:
+    """Polled before its job was known, its end is recorded when it is polled once more."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
     async with opened(sandbox, store) as client:
         with pytest.raises(OutcomeUnknownError):
@@ -431,8 +427,8 @@ async def test_the_end_of_a_task_that_was_named_late_is_noted(sandbox: Sandbox, 
     assert (job.state, job.outcome) == ("finished", "succeeded")
 
 
-async def test_a_direct_call_gives_its_reply_again(sandbox: Sandbox, store: JobStore) -> None:
-    """A paid call without a task answers from what was kept."""
+async def test_direct_call_reuses_its_reply(sandbox: Sandbox, store: JobStore) -> None:
+    """A paid call without a task answers from the store."""
     async with opened(sandbox, store) as client:
         clips = await (await client.sonic.create_music(**SONG)).wait()
         keyed = client.with_options(job_key="voice")
@@ -443,7 +439,7 @@ async def test_a_direct_call_gives_its_reply_again(sandbox: Sandbox, store: JobS
     assert len(sandbox.journal.requests("/sonic/persona")) == 1
 
 
-async def test_an_untyped_call_gives_its_reply_again(sandbox: Sandbox, store: JobStore) -> None:
+async def test_untyped_call_reuses_its_reply(sandbox: Sandbox, store: JobStore) -> None:
     """`client.request` with a key pays once, too."""
     async with opened(sandbox, store) as client:
         keyed = client.with_options(job_key="raw")
@@ -453,8 +449,8 @@ async def test_an_untyped_call_gives_its_reply_again(sandbox: Sandbox, store: Jo
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_a_store_that_cannot_be_written_stops_the_call(sandbox: Sandbox, tmp_path: Path) -> None:
-    """What cannot be written down is not sent."""
+async def test_store_that_cannot_be_written_stops_the_call(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A call that cannot be recorded is not sent."""
     path = tmp_path / "jobs.sqlite"
     path.write_bytes(b"no database" * 1000)
     async with opened(sandbox, SQLiteStore(path)) as client:
@@ -469,18 +465,18 @@ class FailsAfterSending(MemoryStore):
 
     full = False
 
-    async def change(self, key: str, step: Any, *, durable: bool = False) -> Any:
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
         if self.full:
             raise JobStoreError("the disk is full")
-        job = await super().change(key, step, durable=durable)
+        job = await super().change(key, step, account=account, durable=durable)
         self.full = job is not None and job.state == "sent"
         return job
 
 
-async def test_a_task_is_not_lost_when_it_cannot_be_written_down(
+async def test_task_that_cannot_be_stored_is_not_lost(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The handle is returned and its token logged; once the store works again, it is written down."""
+    """The handle is returned and its token logged; once the store works, it is stored."""
     store = FailsAfterSending()
     async with opened(sandbox, store) as client:
         with caplog.at_level(logging.ERROR):
@@ -494,7 +490,7 @@ async def test_a_task_is_not_lost_when_it_cannot_be_written_down(
     assert len(sandbox.journal.creates) == 1
 
 
-async def test_a_view_can_have_a_store_of_its_own(sandbox: Sandbox, store: JobStore) -> None:
+async def test_view_can_have_a_store_of_its_own(sandbox: Sandbox, store: JobStore) -> None:
     """`with_options(store=...)` writes this view's calls there, and ends of tasks, too."""
     async with opened(sandbox, None) as client:
         view = client.with_options(store=store)
@@ -539,15 +535,15 @@ def stores(before: set[threading.Thread]) -> list[threading.Thread]:
     return [thread for thread in new if thread.name.startswith("musicapi-store")]
 
 
-async def test_an_unknown_state_word_is_refused(sandbox: Sandbox, store: JobStore) -> None:
+async def test_unknown_state_is_refused(sandbox: Sandbox, store: JobStore) -> None:
     """`client.jobs` knows its states."""
     async with opened(sandbox, store) as client:
         with pytest.raises(RequestValidationError, match="ambiguous"):
             await client.jobs("lost")  # type: ignore[arg-type]
 
 
-async def test_a_caller_who_leaves_after_sending_loses_nothing(sandbox: Sandbox, store: JobStore) -> None:
-    """Cancelled while the answer is under way: the task is written down all the same."""
+async def test_caller_cancelled_after_sending_loses_nothing(sandbox: Sandbox, store: JobStore) -> None:
+    """Cancelled while the answer is under way: the task is stored all the same."""
     sandbox.faults.on("POST", "/sonic/create", Fault.slow(20))
     async with opened(sandbox, store) as client:
         asked = asyncio.ensure_future(client.with_options(job_key="k").sonic.create_music(**SONG))

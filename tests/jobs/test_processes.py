@@ -23,7 +23,7 @@ async def start(sandbox: Sandbox, path: Path, *names: str) -> Piped:
 
 
 async def test_eight_processes_pay_once_for_each_of_200_keys(tmp_path: Path) -> None:
-    """Every key is asked for by four processes; all get the same task, and it is charged once."""
+    """Four processes call with each key; all get the same task, and it is charged once."""
     draw = random.Random(5)
     names = [f"song-{index}" for index in range(200)]
     async with Sandbox(credits=1e6) as sandbox:
@@ -49,8 +49,8 @@ async def test_eight_processes_pay_once_for_each_of_200_keys(tmp_path: Path) -> 
     await store.aclose()
 
 
-async def test_a_process_killed_while_sending_leaves_an_ambiguous_job(tmp_path: Path) -> None:
-    """Killed between send and answer: nobody knows, so the job is listed and the key sends nothing."""
+async def test_process_killed_while_sending_leaves_an_ambiguous_job(tmp_path: Path) -> None:
+    """Killed between send and answer: the outcome is unknown, the job is listed, the key sends nothing."""
     async with Sandbox() as sandbox:
         sandbox.faults.on("POST", "/sonic/create", Fault.hang)
         worker = await start(sandbox, tmp_path / "jobs.sqlite", "song")
@@ -70,13 +70,13 @@ async def test_a_process_killed_while_sending_leaves_an_ambiguous_job(tmp_path: 
         assert len(sandbox.journal.creates) == 1
 
 
-async def test_a_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+async def test_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     """Killed before sending: the key is free, and one request is sent in all."""
     path = tmp_path / "jobs.sqlite"
     async with Sandbox(create_limit=(1, 30.0)) as sandbox:
         async with sandbox.client(rate_limit=None) as client:
             await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="first")
-        worker = await start(sandbox, path, "song")  # it is told 429 and to wait
+        worker = await start(sandbox, path, "song")  # it gets 429 and waits
         await until(lambda: len(sandbox.journal.creates) == 2 and sandbox.journal.creates[1].status == 429)
         store = SQLiteStore(path)
         await anyio.sleep(0.1)  # what the process does with the answer cannot be seen from here
@@ -84,9 +84,9 @@ async def test_a_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -
         worker.kill()
         await worker.ended()
         await store.aclose()
-    async with Sandbox(port=sandbox.port) as open_again:
-        async with open_again.client(store=SQLiteStore(path)) as client:
+    async with Sandbox(port=sandbox.port) as reopened:
+        async with reopened.client(store=SQLiteStore(path)) as client:
             await client.with_options(job_key="song").sonic.create_music(
                 mv="sonic-v6", gpt_description_prompt="rain", title="song"
             )
-        assert len(open_again.journal.creates) == 1
+        assert len(reopened.journal.creates) == 1

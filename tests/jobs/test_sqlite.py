@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,44 +13,43 @@ import pytest
 
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobStoreError
-from musicapi_async.jobs import Holder, Job, JobRequest, SQLiteStore, states
-from musicapi_async.jobs.sqlite import APPLICATION_ID, MIGRATIONS, make, migrate
+from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, SQLiteStore, transitions
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
-ME = Holder("host", "boot", 1, "1", "nonce")
+ME = Owner("host", "boot", 1, "1", "nonce")
 
 
-def alive(_holder: Holder) -> bool:
+def is_alive(_owner: Owner) -> bool:
     return True
 
 
 def reserve(key: str = "a"):
-    return states.reserve(key, REQUEST, ME, alive, 1.0)
+    return transitions.reserve(key, REQUEST, ME, is_alive, 1.0)
 
 
-async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
+async def test_job_outlives_its_store(tmp_path: Path) -> None:
     """A job outlives the store object, with every field."""
     path = tmp_path / "jobs.sqlite"
     store = SQLiteStore(path)
     await store.change("a", reserve())
-    await store.change("a", states.leaving(ME, 2.0, 50.0), durable=True)
+    await store.change("a", transitions.sending(ME, 2.0, 50.0), durable=True)
     task = TaskRef("sonic", "task-1", "create_music", 3.0, "sonic-v6")
     lost = Job(key="a", state="sent", request=REQUEST, created_at=0, updated_at=0)
     written = await store.change(
-        "a", states.accepted(ME, lost, task, '{"task_id":"task-1"}', 3.0), durable=True
+        "a", transitions.accepted(ME, lost, (JobTask(ref=task),), '{"task_id":"task-1"}', 3.0), durable=True
     )
     await store.aclose()
-    again = SQLiteStore(path)
-    assert await again.get("a") == written
-    assert await again.find("sonic", "task-1") == [written]
-    assert await again.jobs("accepted") == [written]
-    assert await again.jobs("ambiguous", "sent") == []
-    await again.aclose()
+    reopened = SQLiteStore(path)
+    assert await reopened.get("a") == written
+    assert await reopened.find("sonic", "task-1") == [written]
+    assert await reopened.jobs("accepted") == [written]
+    assert await reopened.jobs("ambiguous", "sent") == []
+    await reopened.aclose()
     assert os.listdir(tmp_path) == ["jobs.sqlite"]
 
 
 async def test_unknown_key_and_task_are_nothing(store: SQLiteStore) -> None:
-    """What was never written is not found."""
+    """A job that was never stored is not found."""
     assert await store.get("nothing") is None
     assert await store.find("sonic", "nothing") == []
     assert await store.jobs() == []
@@ -68,7 +66,7 @@ def test_one_store_serves_one_loop_after_the_other(tmp_path: Path) -> None:
 
 
 def test_loops_in_many_threads_share_one_store(tmp_path: Path) -> None:
-    """Every change of every thread is kept."""
+    """Every change of every thread is stored."""
     store = SQLiteStore(tmp_path / "jobs.sqlite")
 
     async def write(name: str) -> None:
@@ -83,7 +81,7 @@ def test_loops_in_many_threads_share_one_store(tmp_path: Path) -> None:
     asyncio.run(store.aclose())
 
 
-async def test_a_step_that_raises_changes_nothing(store: SQLiteStore) -> None:
+async def test_step_that_raises_changes_nothing(store: SQLiteStore) -> None:
     """An error inside a change rolls it back and leaves the store usable."""
     await store.change("a", reserve())
 
@@ -99,100 +97,20 @@ async def test_a_step_that_raises_changes_nothing(store: SQLiteStore) -> None:
     assert await store.get("a") is None
 
 
-async def test_a_cancelled_change_is_still_finished(tmp_path: Path) -> None:
-    """Cancelling the one who asked never leaves a change half done."""
+async def test_cancelled_change_is_still_carried_out(tmp_path: Path) -> None:
+    """A cancelled caller never leaves a change half done."""
     store = SQLiteStore(tmp_path / "jobs.sqlite")
-    asked = asyncio.ensure_future(store.change("a", reserve(), durable=True))
+    change = asyncio.ensure_future(store.change("a", reserve(), durable=True))
     await asyncio.sleep(0)
-    asked.cancel()
+    change.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asked
+        await change
     assert await store.get("a") is not None
     await store.aclose()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "scrambled"])
-async def test_damage_is_reported_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
-    """A file that is no whole store raises an error that names it, and is not touched."""
-    path = tmp_path / "jobs.sqlite"
-    store = SQLiteStore(path)
-    for index in range(300):
-        await store.change(f"key-{index}", reserve(f"key-{index}"))
-    await store.aclose()
-    whole = path.read_bytes()
-    path.write_bytes(
-        {
-            "empty": b"",
-            "text": b"this is no database at all, whatever its name says\n" * 100,
-            "cut": whole[: len(whole) // 2 - 100],
-            "scrambled": whole[:4096] + bytes(len(whole) - 4096),
-        }[damage]
-    )
-    before = path.read_bytes()
-    with pytest.raises(JobStoreError, match="damaged") as caught:
-        await store.jobs()
-    assert str(path) in str(caught.value)
-    assert caught.value.path == str(path)
-    with pytest.raises(JobStoreError):
-        await store.change("new", reserve("new"), durable=True)
-    assert path.read_bytes() == before
-    await store.aclose()
-
-
-async def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
-    """A valid SQLite file that is not ours is neither read nor written."""
-    path = tmp_path / "jobs.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE songs (title TEXT)")
-    connection.close()
-    before = path.read_bytes()
-    store = SQLiteStore(path)
-    with pytest.raises(JobStoreError, match="another program"):
-        await store.get("a")
-    assert path.read_bytes() == before
-    await store.aclose()
-
-
-async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    """A file that a newer version made is not guessed at."""
-    path = tmp_path / "jobs.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    store = SQLiteStore(path)
-    with pytest.raises(JobStoreError, match="schema 99"):
-        await store.jobs()
-    await store.aclose()
-
-
-async def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    """The next step of the schema is applied once, and every row is kept."""
-    path = tmp_path / "jobs.sqlite"
-    store = SQLiteStore(path)
-    await store.change("a", reserve())
-    await store.aclose()
-    later = (*MIGRATIONS, "ALTER TABLE job ADD COLUMN note TEXT; UPDATE job SET note = 'kept';")
-    with sqlite3.connect(path, isolation_level=None) as connection:
-        migrate(connection, path, later)
-        migrate(connection, path, later)
-        assert connection.execute("SELECT key, note FROM job").fetchall() == [("a", "kept")]
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(later),)
-    connection.close()
-
-
-def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """All steps of a migration or none."""
-    path = tmp_path / "jobs.sqlite"
-    with sqlite3.connect(path, isolation_level=None) as connection:
-        with pytest.raises(sqlite3.Error):
-            migrate(connection, path, (*MIGRATIONS, "CREATE TABLE extra (x); THIS IS NOT SQL"))
-        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
-    connection.close()
-
-
-async def test_a_file_that_was_replaced_while_open_is_noticed(tmp_path: Path) -> None:
-    """Writing on into a removed file would lose everything, so it is an error; opening again mends it."""
+async def test_file_that_comes_back_is_used(tmp_path: Path) -> None:
+    """A moved file is refused, as writes into it would be lost, and used once it has its name back."""
     path = tmp_path / "jobs.sqlite"
     store = SQLiteStore(path)
     await store.change("a", reserve())
@@ -204,7 +122,7 @@ async def test_a_file_that_was_replaced_while_open_is_noticed(tmp_path: Path) ->
     await store.aclose()
 
 
-async def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
+async def test_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     """A path that cannot exist is an error that names it."""
     (tmp_path / "file").write_text("")
     store = SQLiteStore(tmp_path / "file" / "jobs.sqlite")
@@ -216,7 +134,7 @@ async def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
 LIMITED = """
 import asyncio, os, resource, sys
 from musicapi_async.errors import JobStoreError
-from musicapi_async.jobs import SQLiteStore, JobRequest, states, Holder
+from musicapi_async.jobs import SQLiteStore, JobRequest, transitions, Owner
 path, mode = sys.argv[1:]
 if mode == "read-only":
     if os.geteuid() == 0:
@@ -224,13 +142,13 @@ if mode == "read-only":
 else:
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 store = SQLiteStore(path)
-me = Holder("h", "b", 1, "1", "n")
+me = Owner("h", "b", 1, "1", "n")
 async def main():
     for index in range(5000):
         key = f"key-{index}"
         request = JobRequest("POST /sonic/create", "http://host", '"' + "x" * 500 + '"')
-        await store.change(key, states.reserve(key, request, me, lambda h: True, 1.0), durable=True)
-        print("kept", key, flush=True)
+        await store.change(key, transitions.reserve(key, request, me, lambda h: True, 1.0), durable=True)
+        print("stored", key, flush=True)
 try:
     asyncio.run(main())
 except JobStoreError as error:
@@ -238,24 +156,8 @@ except JobStoreError as error:
 """
 
 
-async def test_a_new_file_opens_beside_another_that_has_just_been_opened(tmp_path: Path) -> None:
-    """Two processes may begin at the same instant: neither needs the file for itself to open it."""
-    path = tmp_path / "jobs.sqlite"
-    make(path)
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN")
-    other.execute("SELECT * FROM job").fetchall()
-    store = SQLiteStore(path)
-    try:
-        assert await store.jobs() == []
-    finally:
-        other.close()
-        await store.aclose()
-    assert os.listdir(tmp_path) == ["jobs.sqlite"]
-
-
-async def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
-    """Where the file may not grow, the change fails, and all that was reported as kept is there."""
+async def test_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
+    """Where the file may not grow, the change fails, and all that was reported as stored is there."""
     path = tmp_path / "jobs.sqlite"
     ended = await asyncio.to_thread(
         subprocess.run,
@@ -267,15 +169,15 @@ async def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) ->
     lines = ended.stdout.splitlines()
     assert lines[-1].startswith("error")
     assert str(path) in lines[-1]
-    kept = [line.split()[1] for line in lines if line.startswith("kept")]
-    assert kept
+    stored = [line.split()[1] for line in lines if line.startswith("stored")]
+    assert stored
     store = SQLiteStore(path)
-    assert {job.key for job in await store.jobs()} >= set(kept)
+    assert {job.key for job in await store.jobs()} >= set(stored)
     await store.aclose()
 
 
 @pytest.mark.parametrize("there", [False, True])
-async def test_a_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) -> None:
+async def test_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) -> None:
     """Without the right to write, nothing is reserved, and the error names the file."""
     folder = tmp_path / "locked"
     folder.mkdir()
@@ -300,6 +202,6 @@ async def test_a_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) 
         )
     finally:
         folder.chmod(0o755)
-    assert "kept" not in ended.stdout
+    assert "stored" not in ended.stdout
     assert ended.stdout.startswith("error")
     assert str(path) in ended.stdout

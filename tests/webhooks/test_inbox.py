@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from musicapi_async import (
 )
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.song_requests import CreateMusic
+from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import Event, Inbox, Webhooks
 from musicapi_async.webhooks.inbox import job_key_of
@@ -441,3 +444,61 @@ def test_no_text_contains_the_secret() -> None:
     settings = Webhooks(URL, "hush-hush-hush-hush")
     request = settings.order(CreateMusic(mv="sonic-v6", gpt_description_prompt="x"))
     assert "hush" not in repr(settings) + repr(request)
+
+
+# --- several workers on one job store ---------------------------------------------------------------------
+
+
+def worker(sandbox: Sandbox, path: Path) -> MusicAPI:
+    """A client that shares its store with others, as workers of a back end do."""
+    return sandbox.client(webhooks=hooks(), store=SQLiteStore(path), rate_limit=None)
+
+
+async def test_delivery_is_handled_by_one_of_the_workers_of_a_store(tmp_path: Path) -> None:
+    """Whichever receives it again takes it for a duplicate, and finishes its own wait with it all the same."""
+    path = tmp_path / "jobs.sqlite"
+    async with Sandbox(speed=1) as sandbox, worker(sandbox, path) as one, worker(sandbox, path) as two:
+        task = await two.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        waiting = asyncio.create_task(task.wait())
+        raw, headers = about("completed", task.task_id)
+        assert not (await one.webhooks.handle(headers, raw)).is_duplicate
+        for client in (two, one, two):
+            assert (await client.webhooks.handle(headers, raw)).is_duplicate
+        assert await waiting
+        assert not sandbox.journal.polls
+
+
+async def test_delivery_that_one_worker_failed_to_handle_is_new_for_another(tmp_path: Path) -> None:
+    """The claim is given back with the error, and not by who has none."""
+    path = tmp_path / "jobs.sqlite"
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    async with Sandbox() as sandbox, worker(sandbox, path) as one, worker(sandbox, path) as two:
+        event = await one.webhooks.handle(headers, raw)
+        duplicate = await two.webhooks.handle(headers, raw)
+        await two.webhooks.forget(duplicate)
+        assert (await two.webhooks.handle(headers, raw)).is_duplicate
+        await two.webhooks.forget(duplicate)
+        await one.webhooks.forget(event)
+        assert not (await two.webhooks.handle(headers, raw)).is_duplicate
+
+
+async def test_delivery_is_handled_although_the_store_cannot_be_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Better twice by two workers than by none."""
+    path = tmp_path / "jobs.sqlite"
+    path.write_bytes(b"no database" * 1000)
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    async with Sandbox() as sandbox, worker(sandbox, path) as client:
+        assert not (await client.webhooks.handle(headers, raw)).is_duplicate
+        assert (await client.webhooks.handle(headers, raw)).is_duplicate
+    assert "other workers" in caplog.text
+
+
+async def test_closing_the_client_closes_a_store_that_only_webhooks_used(tmp_path: Path) -> None:
+    """Neither its file nor its thread stays open."""
+    raw, headers = deliver(example("webhook-sonic-completed"))
+    async with Sandbox() as sandbox, worker(sandbox, tmp_path / "jobs.sqlite") as client:
+        await client.webhooks.handle(headers, raw)
+        assert sorted(os.listdir(tmp_path)) == ["jobs.sqlite", "jobs.sqlite-shm", "jobs.sqlite-wal"]
+    assert os.listdir(tmp_path) == ["jobs.sqlite"]

@@ -474,16 +474,16 @@ class Disk(SQLiteStore):
 
     full = dying = dead = False
 
-    async def change(self, key: str, step: Step, *, durable: bool = False) -> Job | None:
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
         if self.full:
             self.dead = self.dying
             raise JobStoreError("the disk is full", path=str(self.path))
-        return await super().change(key, step, durable=durable)
+        return await super().change(key, step, account=account, durable=durable)
 
-    async def get(self, key: str) -> Job | None:
+    async def get(self, key: str, *, account: str = "") -> Job | None:
         if self.dead:
             raise JobStoreError("the disk is gone", path=str(self.path))
-        return await super().get(key)
+        return await super().get(key, account=account)
 
 
 @pytest.mark.parametrize("dying", [False, True])

@@ -13,9 +13,20 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobKeyConflictError, JobStoreError, RequestValidationError
-from musicapi_async.jobs import Holder, Job, JobRequest, JobStore, MemoryStore, SQLiteStore, Step, states
+from musicapi_async.jobs import (
+    Job,
+    JobRequest,
+    JobStore,
+    JobTask,
+    MemoryStore,
+    Owner,
+    SQLiteStore,
+    Step,
+    transitions,
+)
 
 KEYS = ("a", "b")
+MOVES = {move for row in transitions.TRANSITIONS.values() for move in row.items()}
 
 
 @dataclass(eq=False)
@@ -23,12 +34,12 @@ class Sender:
     """A process that was given a key to send under."""
 
     key: str
-    holder: Holder
+    owner: Owner
     sent: bool = False
     task: TaskRef | None = None
 
 
-def asked(key: str, variant: int = 0) -> JobRequest:
+def request_for(key: str, variant: int = 0) -> JobRequest:
     """The request that belongs to a key."""
     return JobRequest(
         "POST /sonic/create", "http://host", f'{{"title":"{key}{variant}"}}', "sonic", "create_music"
@@ -58,25 +69,30 @@ class Machine(RuleBasedStateMachine):
         self.runner.close()
 
     def change(self, key: str, step: Step) -> Job | None:
-        return self.runner.run(self.store.change(key, step, durable=self.count % 2 == 0))
+        before = self.runner.run(self.store.get(key))
+        after = self.runner.run(self.store.change(key, step, durable=self.count % 2 == 0))
+        moved = (before.state if before else None, after.state if after else None)
+        undone = before is not None and after is not None and after.attempts < before.attempts
+        assert moved[0] == moved[1] or undone or moved in MOVES
+        return after
 
-    def alive(self, holder: Holder) -> bool:
-        return holder.nonce in self.living
+    def alive(self, owner: Owner) -> bool:
+        return owner.nonce in self.living
 
-    def born(self) -> Holder:
+    def born(self) -> Owner:
         self.count += 1
-        holder = Holder("host", "boot", self.count, "1", str(self.count))
-        self.living.add(holder.nonce)
-        return holder
+        owner = Owner("host", "boot", self.count, "1", str(self.count))
+        self.living.add(owner.nonce)
+        return owner
 
     @rule(target=senders, key=st.sampled_from(KEYS))
     def begin(self, key: str):
-        """Somebody calls with a key: it may send, or is told to wait, or what the key stands for."""
-        holder = self.born()
-        job = self.change(key, states.reserve(key, asked(key), holder, self.alive, self.count))
+        """A call with a key: it may send, or must wait, or gets the result of the key."""
+        owner = self.born()
+        job = self.change(key, transitions.reserve(key, request_for(key), owner, self.alive, self.count))
         assert job is not None
-        if job.state == "reserved" and job.holder == holder:
-            return Sender(key, holder)
+        if job.state == "reserved" and job.owner == owner:
+            return Sender(key, owner)
         if job.state in ("accepted", "finished", "failed"):
             assert job.task in self.paid[key]
         return multiple()
@@ -85,25 +101,26 @@ class Machine(RuleBasedStateMachine):
     def begin_with_another_request(self, key: str) -> None:
         """A key that was used refuses another request and stays as it is."""
         before = self.runner.run(self.store.get(key))
-        holder = self.born()
+        owner = self.born()
         try:
-            job = self.change(key, states.reserve(key, asked(key, 1), holder, self.alive, self.count))
+            job = self.change(
+                key, transitions.reserve(key, request_for(key, 1), owner, self.alive, self.count)
+            )
         except JobKeyConflictError as error:
-            told = error.difference
-            assert told == (f"title: '{key}0' before, '{key}1' now",)
+            assert error.difference == (f"title: '{key}0' before, '{key}1' now",)
             assert self.runner.run(self.store.get(key)) == before
         else:
             assert before is None or before.state == "reserved"
             assert job is not None
-            self.change(key, states.dropped(holder))
+            self.change(key, transitions.released(owner))
 
     @rule(sender=senders)
     def leave(self, sender: Sender) -> None:
-        """A living process sends, if its reservation still stands."""
-        if sender.sent or sender.holder.nonce not in self.living:
+        """A living process sends, if its reservation is still its own."""
+        if sender.sent or sender.owner.nonce not in self.living:
             return
         try:
-            self.change(sender.key, states.leaving(sender.holder, self.count))
+            self.change(sender.key, transitions.sending(sender.owner, self.count))
         except JobStoreError:
             return
         sender.sent = True
@@ -119,37 +136,42 @@ class Machine(RuleBasedStateMachine):
     @rule(sender=consumes(senders))
     def answer(self, sender: Sender) -> None:
         """The answer arrives, if its process lives; or the loss of it does."""
-        if not sender.sent or sender.holder.nonce not in self.living:
+        if not sender.sent or sender.owner.nonce not in self.living:
             return
         if sender.task is not None:
-            lost = Job(key=sender.key, state="sent", request=asked(sender.key), created_at=0, updated_at=0)
-            self.change(sender.key, states.accepted(sender.holder, lost, sender.task, "{}", self.count))
+            lost = Job(
+                key=sender.key, state="sent", request=request_for(sender.key), created_at=0, updated_at=0
+            )
+            self.change(
+                sender.key,
+                transitions.accepted(sender.owner, lost, (JobTask(ref=sender.task),), "{}", self.count),
+            )
         else:
-            self.change(sender.key, states.dropped(sender.holder))
-        self.living.discard(sender.holder.nonce)
+            self.change(sender.key, transitions.released(sender.owner))
+        self.living.discard(sender.owner.nonce)
 
     @rule(sender=consumes(senders))
     def lose(self, sender: Sender) -> None:
-        """The connection drops: nobody knows."""
-        if sender.holder.nonce in self.living:
-            step = states.unknown if sender.sent else None
+        """The connection drops: the outcome is unknown."""
+        if sender.owner.nonce in self.living:
+            step = transitions.unknown if sender.sent else None
             if step is not None:
-                self.change(sender.key, step(sender.holder, "lost", None, self.count))
+                self.change(sender.key, step(sender.owner, "lost", None, self.count))
             else:
-                self.change(sender.key, states.dropped(sender.holder))
-            self.living.discard(sender.holder.nonce)
+                self.change(sender.key, transitions.released(sender.owner))
+            self.living.discard(sender.owner.nonce)
 
     @rule(sender=senders)
-    def refused_and_again(self, sender: Sender) -> None:
+    def refused_for_now(self, sender: Sender) -> None:
         """The service refuses for now; the process keeps its reservation."""
-        if sender.sent and sender.task is None and sender.holder.nonce in self.living:
-            self.change(sender.key, states.returned(sender.holder, self.count))
+        if sender.sent and sender.task is None and sender.owner.nonce in self.living:
+            self.change(sender.key, transitions.returned(sender.owner, self.count))
             sender.sent = False
 
     @rule(sender=senders)
     def die(self, sender: Sender) -> None:
         """A process is killed."""
-        self.living.discard(sender.holder.nonce)
+        self.living.discard(sender.owner.nonce)
 
     @rule(key=st.sampled_from(KEYS), failed=st.booleans())
     def end(self, key: str, failed: bool) -> None:
@@ -159,20 +181,20 @@ class Machine(RuleBasedStateMachine):
             found = self.runner.run(self.store.find("sonic", job.task.task_id))
             assert found == [job]
             self.change(
-                key, states.ended(job.task, "failed" if failed else "succeeded", failed, "", self.count)
+                key, transitions.ended(job.task, "failed" if failed else "succeeded", failed, "", self.count)
             )
 
     @rule(key=st.sampled_from(KEYS))
     def resolve(self, key: str) -> None:
-        """Somebody finds the task of an ambiguous job."""
+        """A person finds the task of an ambiguous job."""
         job = self.runner.run(self.store.get(key))
         known = [job.task] if job is not None and job.task is not None else []
-        earlier = [job.earlier.task] if job is not None and job.earlier is not None else []
-        fresh = [task for task in self.paid[key] if task not in known and task not in earlier]
+        previous = [job.previous.task] if job is not None and job.previous is not None else []
+        fresh = [task for task in self.paid[key] if task not in known and task not in previous]
         if not fresh:
             return
         try:
-            changed = self.change(key, states.resolved(key, fresh[-1], self.alive, self.count))
+            changed = self.change(key, transitions.resolved(key, fresh[-1], self.alive, self.count))
         except RequestValidationError:
             return
         assert changed is not None
@@ -180,30 +202,30 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=senders, key=st.sampled_from(KEYS))
     def reopen(self, key: str):
-        """Somebody decides to send an ambiguous or failed job again."""
-        holder = self.born()
+        """A person decides to send an ambiguous or failed job once more."""
+        owner = self.born()
         try:
-            self.change(key, states.reopened(key, holder, self.alive, self.count))
+            self.change(key, transitions.resubmitted(key, owner, self.alive, self.count))
         except RequestValidationError:
             return multiple()
         self.decisions[key] += 1
-        return Sender(key, holder)
+        return Sender(key, owner)
 
     @invariant()
     def at_most_one_charge_for_each_decision(self) -> None:
-        """Nothing but a decision to send again makes a second charge possible."""
+        """Nothing but a decision to send once more makes a second charge possible."""
         for key in KEYS:
             assert len(self.paid[key]) <= 1 + self.decisions[key]
 
     @invariant()
     def nothing_paid_is_forgotten(self) -> None:
-        """What was paid for has a row that says so, or that nobody knows."""
+        """A paid task has a row that says so, or that its outcome is unknown."""
         for key in KEYS:
             if self.paid[key]:
                 job = self.runner.run(self.store.get(key))
                 assert job is not None
-                # A reservation on top of an earlier send is one that somebody decided on.
-                assert job.state != "reserved" or job.earlier is not None
+                # A reservation on top of a previous send is one that a person decided on.
+                assert job.state != "reserved" or job.previous is not None
 
 
 class SQLiteMachine(Machine):

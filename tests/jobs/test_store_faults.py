@@ -1,0 +1,359 @@
+"""Faults of a job store under a running client: nothing is paid twice, and the error says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from patience import until
+
+from musicapi_async import Clock, TaskRef
+from musicapi_async.errors import JobStoreError, RequestValidationError
+from musicapi_async.jobs import Job, JobRequest, MemoryStore, Owner, SQLiteStore, Step, transitions
+from musicapi_async.jobs.owner import this_process
+from musicapi_async.jobs.recorder import JobRecorder
+from musicapi_async.sandbox import Fault, Sandbox
+
+SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
+REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
+
+
+@pytest.fixture
+async def sandbox() -> AsyncGenerator[Sandbox]:
+    """A fast sandbox."""
+    async with Sandbox(speed=400) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of a store."""
+    return tmp_path / "jobs.sqlite"
+
+
+LOST = "removed or replaced|the file is empty"  # a new empty file may get the old one's inode number
+
+
+# --- a file that is gone ----------------------------------------------------------------------------------
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def remove_with_log(path: Path) -> None:
+    for file in path.parent.glob("jobs.sqlite*"):
+        file.unlink()
+
+
+def replace_by_new_store(path: Path) -> None:
+    remove_with_log(path)
+    thread = threading.Thread(target=asyncio.run, args=(make(path),))
+    thread.start()
+    thread.join()
+
+
+async def make(path: Path) -> None:
+    """An empty store."""
+    store = SQLiteStore(path)
+    await store.jobs()
+    await store.aclose()
+
+
+def replace_by_copy(path: Path) -> None:
+    shutil.copy(path, path.with_name("copy"))
+    remove_with_log(path)
+    path.with_name("copy").rename(path)
+
+
+def replace_by_nothing(path: Path) -> None:
+    remove_with_log(path)
+    path.touch()
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+@pytest.mark.parametrize(
+    "harm", [remove, remove_with_log, replace_by_new_store, replace_by_copy, replace_by_nothing]
+)
+async def test_lost_file_refuses_until_a_new_store_is_made(
+    sandbox: Sandbox, path: Path, harm: Callable[[Path], None], is_closed: bool
+) -> None:
+    """A store whose file was removed or replaced sends nothing for any key, however often it is asked."""
+    store = SQLiteStore(path)
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        await client.with_options(job_key="0").sonic.create_music(**SONG)
+        if is_closed:
+            await store.aclose()
+        harm(path)
+        for key in map(str, range(10)):
+            with pytest.raises(JobStoreError, match=LOST):
+                await client.with_options(job_key=key).sonic.create_music(**SONG)
+        with pytest.raises(JobStoreError, match=LOST):
+            await client.jobs()
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_new_store_takes_what_is_there_on_purpose(sandbox: Sandbox, path: Path) -> None:
+    """After the file was lost, a new `SQLiteStore` makes a new one."""
+    async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+        await client.with_options(job_key="a").sonic.create_music(**SONG)
+        remove_with_log(path)
+        fresh = client.with_options(job_key="a", store=SQLiteStore(path))
+        await fresh.sonic.create_music(**SONG)
+        assert [job.key for job in await fresh.jobs()] == ["a"]
+    assert len(sandbox.journal.creates) == 2
+
+
+# --- one damaged row --------------------------------------------------------------------------------------
+
+
+async def test_damaged_row_is_listed_and_hides_no_other(sandbox: Sandbox, path: Path) -> None:
+    """It is reported with its key and its task; the rest is read, and its own key sends nothing."""
+    async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+        tasks = [await client.with_options(job_key=key).sonic.create_music(**SONG) for key in "abc"]
+        damage(path, "b")
+        jobs = {job.key: job for job in await client.jobs()}
+        assert {key: job.is_readable for key, job in jobs.items()} == {"a": True, "b": False, "c": True}
+        assert (jobs["b"].state, jobs["b"].task_id) == ("accepted", tasks[1].task_id)
+        assert "cannot be read" in jobs["b"].why
+        assert len(await client.jobs("accepted")) == 3
+        assert await client.jobs("ambiguous") == []
+        for call in (
+            client.with_options(job_key="b").sonic.create_music(**SONG),
+            client.job("b"),
+            client.resubmit("b"),
+        ):
+            with pytest.raises(JobStoreError, match=f"job 'b', which made task {tasks[1].task_id}"):
+                await call
+        await client.with_options(job_key="d").sonic.create_music(**SONG)
+    assert len(sandbox.journal.creates) == 4
+
+
+async def test_damaged_row_holds_up_no_other_call(sandbox: Sandbox, path: Path) -> None:
+    """The end of a task whose row was damaged meanwhile cannot be noted; every other call goes its way."""
+    async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+        task = await client.with_options(job_key="a").sonic.create_music(**SONG)
+        damage(path, "a")
+        await task.wait()
+        other = await client.with_options(job_key="b").sonic.create_music(**SONG)
+        await other.wait()
+        assert {job.key: job.state for job in await client.jobs()} == {"a": "accepted", "b": "finished"}
+
+
+def damage(path: Path, key: str) -> None:
+    """Cut the record of a job."""
+    with sqlite3.connect(path) as connection:
+        changed = connection.execute("UPDATE jobs SET record = substr(record, 1, 40) WHERE key = ?", (key,))
+        assert changed.rowcount == 1
+    connection.close()
+
+
+# --- another version, another user ------------------------------------------------------------------------
+
+
+async def test_newer_schema_under_an_open_store_is_refused(sandbox: Sandbox, path: Path) -> None:
+    """Another process with a newer version has changed the file: nothing is read, written or sent."""
+    async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+        await client.with_options(job_key="a").sonic.create_music(**SONG)
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        for call in (
+            client.jobs(),
+            client.job("a"),
+            client.with_options(job_key="b").sonic.create_music(**SONG),
+        ):
+            with pytest.raises(JobStoreError, match=r"schema 99.*Upgrade musicapi-async"):
+                await call
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_files_are_readable_by_their_owner_only(path: Path) -> None:
+    """The file, its log and its shared memory, whatever the umask is."""
+    before = os.umask(0)
+    try:
+        store = SQLiteStore(path)
+        await store.jobs()
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        await store.aclose()
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm"), 0o600)
+
+
+# --- a sender that cannot be seen -------------------------------------------------------------------------
+
+
+def sent_by(owner: Owner) -> Step:
+    """A job as it is while its owner sends it."""
+
+    def step(job: Job | None) -> Job | None:
+        assert job is not None
+        return msgspec.structs.replace(job, state="sent", owner=owner, tasks=(), reply="")
+
+    return step
+
+
+async def test_sender_in_another_namespace_is_not_taken_for_dead(sandbox: Sandbox, path: Path) -> None:
+    """A container of the same name may live: its job is not ambiguous, `resubmit` refuses, nothing is sent."""
+    here, store = this_process(""), SQLiteStore(path)
+    elsewhere = msgspec.structs.replace(here, pid=2**22 + 1, started="1", namespace="pid:[1]")
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        keyed = client.with_options(job_key="k")
+        await keyed.sonic.create_music(**SONG)
+        await store.change("k", sent_by(elsewhere))
+        assert [job.state for job in await client.jobs()] == ["sent"]
+        with pytest.raises(JobStoreError, match=r"in another container.*client\.resolve\('k'"):
+            await keyed.sonic.create_music(**SONG)
+        with pytest.raises(RequestValidationError, match="only an ambiguous or failed job"):
+            await client.resubmit("k")
+        await store.change("k", sent_by(msgspec.structs.replace(elsewhere, namespace=here.namespace)))
+        assert [job.state for job in await client.jobs()] == ["ambiguous"]
+    assert len(sandbox.journal.creates) == 1
+
+
+# --- a file that another program locks --------------------------------------------------------------------
+
+
+class Impatient(SQLiteStore):
+    """A store that waits for a lock for half a second only."""
+
+    busy_timeout = 0.5
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Lock the file as another program may."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+async def test_abandoned_changes_are_carried_out_in_order(path: Path) -> None:
+    """Callers give up while the file is locked: what they began happens afterwards, one after the other."""
+    store = SQLiteStore(path)
+    owner = this_process("me")
+    steps = (
+        transitions.reserve("k", REQUEST, owner, lambda _owner: True, 1.0),
+        transitions.sending(owner, 2.0),
+        transitions.unknown(owner, "lost", None, 3.0),
+    )
+    await store.jobs()
+    with locked(path):
+        for step in steps:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await store.change("k", step, durable=True)
+    job = await store.get("k")
+    assert job is not None
+    assert (job.state, job.why) == ("ambiguous", "lost")
+    await store.aclose()
+
+
+async def test_locked_file_blocks_no_loop_and_all_waits_end_together(path: Path) -> None:
+    """While changes wait for the lock, the loop runs, and the time of one is the time of all."""
+    store = Impatient(path)
+    await store.jobs()
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.005)
+            beats += 1
+
+    beating = asyncio.ensure_future(beat())
+    with locked(path):
+        begun = time.monotonic()
+        errors = await asyncio.gather(
+            *(store.change(str(n), lambda job: job, durable=True) for n in range(8)), return_exceptions=True
+        )
+        waited = time.monotonic() - begun
+    beating.cancel()
+    assert all(
+        isinstance(error, JobStoreError) and "locked by another program" in str(error) for error in errors
+    )
+    assert waited < 4 * Impatient.busy_timeout  # and not eight times
+    assert beats > 20
+    await store.aclose()
+
+
+async def test_locked_file_holds_up_closing_for_seconds_only(path: Path) -> None:
+    """Whatever was begun, closing ends soon, and later use opens the file again."""
+    store = SQLiteStore(path)
+    await store.jobs()
+    with locked(path):
+        begun = [asyncio.ensure_future(store.change(str(n), lambda job: job)) for n in range(8)]
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        await store.aclose()
+        assert time.monotonic() - started < 5
+        assert {type(error) for error in await asyncio.gather(*begun, return_exceptions=True)} == {
+            JobStoreError
+        }
+    assert await store.jobs() == []
+    await store.aclose()
+
+
+class Failing(MemoryStore):
+    """A store that can be out of order."""
+
+    is_broken = False
+
+    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+        if self.is_broken:
+            raise JobStoreError("the disk is full")
+        return await super().change(key, step, account=account, durable=durable)
+
+
+async def test_note_that_failed_is_written_in_the_background(sandbox: Sandbox) -> None:
+    """A task that could not be stored is stored as soon as the store works again, without another call."""
+    store = Failing()
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.slow(5))
+        create = asyncio.ensure_future(client.with_options(job_key="k").sonic.create_music(**SONG))
+        await until(lambda: sandbox.journal.creates)
+        store.is_broken = True
+        task = await create
+        assert [job.state for job in await store.jobs()] == ["sent"]
+        store.is_broken = False
+
+        async def is_stored() -> bool:
+            return [job.task_id for job in await store.jobs()] == [task.task_id]
+
+        await until(is_stored)
+
+
+async def test_later_note_of_the_same_key_does_not_displace_an_earlier_one() -> None:
+    """The task of the call that was sent is stored although another call with its key gave up meanwhile."""
+    failing = Failing()
+    recorder = JobRecorder(failing, Clock(), "http://host")
+    first, second = (recorder.record("k", REQUEST.call, b"{}", "sonic", "create_music") for _ in range(2))
+    assert first is not None
+    assert second is not None
+    await first.reserve()
+    await first.sending()
+    waiting = asyncio.ensure_future(second.reserve())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    failing.is_broken = True
+    await first.accepted(TaskRef("sonic", "task", "create_music"), {})
+    await second.released()
+    failing.is_broken = False
+    (job,) = await recorder.jobs()
+    assert (job.state, job.task_id) == ("accepted", "task")
+    await recorder.aclose()
