@@ -34,7 +34,7 @@ neither an account nor a network."""
 
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
-"""The lowest level of the log that is shown without -v, with -v, and with -vv."""
+"""The lowest level of the log that is printed without -v, with -v, and with -vv."""
 
 
 class LogHandler(logging.Handler):
@@ -81,7 +81,7 @@ class MusicAPIGroup(Group):
         handler = LogHandler(invocation)
         LOGGER.addHandler(handler)
         before = LOGGER.level
-        LOGGER.setLevel(logging.DEBUG)  # the handler decides what is shown, once all options were read
+        LOGGER.setLevel(logging.DEBUG)  # the handler decides what is printed, once all options were read
         try:
             super().invoke(ctx)
             lost = lost_output()

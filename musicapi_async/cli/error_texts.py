@@ -118,7 +118,7 @@ def gravest(codes: Iterable[ExitCode]) -> ExitCode:
 NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
     {
         OutcomeUnknownError: "Do not simply repeat it: compare `musicapi credits` with the balance before, "
-        "and look in the dashboard for the result.",
+        "and search the dashboard for the result.",
         InsufficientCreditsError: "Buy credits; `musicapi credits` shows the balance.",
         RateLimitedError: "Wait a little and repeat it; it was refused, not charged.",
         RequestTimeoutError: "Repeat it later; a free call may be repeated as often as you like.",
@@ -186,7 +186,7 @@ def _as_command(found: re.Match[str]) -> str:
 
 
 ID_HINT: Final = (
-    "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by `musicapi create "
+    "A token is such as musicapi:sonic:create_music:1760000000:TASK_ID and is printed by `musicapi create "
     "--no-wait`, by Ctrl-C, and as `token` in JSON; with a bare task id, --family names its kind."
 )
 """The form of a token, and where to find one."""
@@ -195,7 +195,7 @@ CLIP_HINT: Final = (
     "A clip has an id of its own, which is no task's: give the token of the task that made it, or pay for "
     "links with `musicapi sonic download CLIP_ID --formats mp3 --download DIR`."
 )
-"""The likeliest mistake, since the ids of clips and tasks look alike."""
+"""The likeliest mistake, since the ids of clips and tasks have the same form."""
 
 
 def next_step(error: MusicAPIError) -> str:

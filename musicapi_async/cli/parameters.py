@@ -214,9 +214,9 @@ def parameters_of(operation: Operation[..., Any]) -> list[click.Parameter]:
     arguments = argument_fields(operation)
     found: list[click.Parameter] = []
     for field in arguments:
-        shown = field.name.upper()
+        label = field.name.upper()
         kind = str if field.name.endswith(REFERENCES) else type_of(field.type)
-        found.append(click.Argument([dest_of(field.name)], required=False, type=kind, metavar=shown))
+        found.append(click.Argument([dest_of(field.name)], required=False, type=kind, metavar=label))
         also = "also_" + dest_of(field.name)
         found.append(click.Option([flag_of(field.name), also], type=kind, hidden=True))
     options = [field for field in operation.fields if field not in arguments]
@@ -226,7 +226,7 @@ def parameters_of(operation: Operation[..., Any]) -> list[click.Parameter]:
 
 
 def _option(field: FieldInfo, operation: Operation[..., Any]) -> click.Option:
-    dest, flag, kind = dest_of(field.name), flag_of(field.name), _core(field.type)
+    dest, flag, kind = dest_of(field.name), flag_of(field.name), _plain_type(field.type)
     texts = [in_options(field.description, operation)] if field.description else []
     if field.limit and field.limit not in PLAIN_LIMITS:
         limit = re.sub(r"^(text|a number|a whole number) (of )?", "", field.limit)
@@ -248,19 +248,19 @@ def _option(field: FieldInfo, operation: Operation[..., Any]) -> click.Option:
     return click.Option([flag, dest], type=param_type, help=text, required=field.required)
 
 
-def _core(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+def _plain_type(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
     """Return a type without its limits and without None; a union of several remains one."""
     if isinstance(kind, msgspec.inspect.Metadata):
-        return _core(kind.type)
+        return _plain_type(kind.type)
     if isinstance(kind, msgspec.inspect.UnionType):
-        members = [_core(one) for one in kind.types if not isinstance(one, msgspec.inspect.NoneType)]
+        members = [_plain_type(one) for one in kind.types if not isinstance(one, msgspec.inspect.NoneType)]
         return members[0] if len(members) == 1 else kind
     return kind
 
 
 def type_of(kind: msgspec.inspect.Type) -> ParamType:
     """Return the click type for a declared type."""
-    match _core(kind):
+    match _plain_type(kind):
         case msgspec.inspect.StrType():
             return Text()
         case msgspec.inspect.IntType():
@@ -319,7 +319,7 @@ def fields_given(operation: Operation[..., Any], given: Mapping[str, Any]) -> di
             if value is not None and also is not None:
                 raise click.UsageError(f"'{field.name.upper()}' was given twice.")
             value = also if value is None else value
-        if isinstance(_core(field.type), msgspec.inspect.ListType) and value is not None:
+        if isinstance(_plain_type(field.type), msgspec.inspect.ListType) and value is not None:
             value = [*value] or None
         if value is not None:
             values[field.name] = value

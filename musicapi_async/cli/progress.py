@@ -88,15 +88,15 @@ class _Live:
         self.progress: Final = Progress(
             *columns, console=self._console, disable=not self._console.is_terminal, expand=expand
         )
-        self._shown: Final = ExitStack()
+        self._displayed: Final = ExitStack()
 
     def __enter__(self) -> Self:
-        self._shown.enter_context(self.progress)
-        self._shown.enter_context(above_bars(self._console))
+        self._displayed.enter_context(self.progress)
+        self._displayed.enter_context(above_bars(self._console))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._shown.close()
+        self._displayed.close()
 
 
 class Bars(_Live):
@@ -139,7 +139,7 @@ class Bar:
     def resume(self, age: float) -> None:
         """Start the clock of a task that was accepted `age` real seconds ago, and may have ended by now.
 
-        Its age is shown from the first poll on that finds it running.
+        Its age is displayed from the first poll on that finds it running.
         """
         self._started, self._resumed = time.monotonic() - age, True
 

@@ -166,7 +166,7 @@ class TextReport:
         self._folder: Final = folder
 
     def submitted(self, task: Task[Any]) -> None:
-        """Print the token, whatever happens later, and start the bar's clock."""
+        """Print the token before anything can fail, and start the bar's clock."""
         if self._resumable:
             print_err(f"Accepted. To resume:\n{resume_command([task.token], self._folder)}", fallback=True)
         self._bar.start()
@@ -226,7 +226,7 @@ class TextReporter:
     def task(self, label: str) -> TaskReport:
         """Return a report with a bar of its own."""
         if self._bars is None:
-            raise RuntimeError("bars are shown only inside `following`")
+            raise RuntimeError("bars are displayed only inside `following`")
         bar = self._bars.bar(label)
         return TextReport(bar, self._last_lines, resumable=self._resumable, folder=self._folder)
 

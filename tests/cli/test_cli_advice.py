@@ -18,7 +18,7 @@ from musicapi_async.cli.error_texts import error_fields, in_commands
 from musicapi_async.jobs.job_errors import resolving
 from musicapi_async.sandbox import Sandbox
 
-TOKEN = "A token looks like musicapi:sonic:create_music:1760000000:TASK_ID and is printed by"
+TOKEN = "A token is such as musicapi:sonic:create_music:1760000000:TASK_ID and is printed by"
 
 TYPOS: list[tuple[list[str], str]] = [
     (["crate"], "No such command 'crate' (did you mean 'create'?)"),

@@ -141,7 +141,7 @@ async def test_five_hundred_browsers_leave_nothing_behind(framework: str) -> Non
             return (await server.state())["tasks"] <= before + 60
 
         await until(quiet, every=0.05)
-        assert len(sandbox.journal.polls) <= 50
+        assert len(sandbox.journal.polls) <= 75  # a few for each song, none for a browser
 
 
 async def test_single_browser_that_leaves_is_noticed(
