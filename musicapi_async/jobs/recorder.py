@@ -372,7 +372,7 @@ class JobEntry:
         job = await self._recorder.store.change(self.key, step, account=self._recorder.account, durable=True)
         assert job is not None  # the step raises when the row is gone
         self._job = job
-        self.in_doubt = self.in_doubt or self._is_sent
+        self.in_doubt: bool = self.in_doubt or self._is_sent
         self._is_sent = True
 
     async def returned(self) -> None:
