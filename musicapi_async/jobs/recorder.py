@@ -305,7 +305,8 @@ class JobEntry:
         self._recorder: Final = recorder
         self._owner: Final = this_process(uuid.uuid4().hex)
         self._balance: float | None = None
-        self._has_begun = self._is_sent = self.in_doubt = False
+        self._has_begun = self._is_sent = False
+        self.in_doubt: bool = False
         _active[self._owner.nonce] = self
         now = recorder.clock.time()
         self._job = Job(
@@ -372,7 +373,7 @@ class JobEntry:
         job = await self._recorder.store.change(self.key, step, account=self._recorder.account, durable=True)
         assert job is not None  # the step raises when the row is gone
         self._job = job
-        self.in_doubt: bool = self.in_doubt or self._is_sent
+        self.in_doubt = self.in_doubt or self._is_sent
         self._is_sent = True
 
     async def returned(self) -> None:
