@@ -26,8 +26,8 @@ class WrittenLyrics(Result):
         family: str = "",
     ) -> None:
         super().__init__(raw, task_id=task_id, family=family)
-        self.title = title
-        self.lyrics = lyrics
+        self.title: str | None = title
+        self.lyrics: str = lyrics
 
     def __repr__(self) -> str:
         return f"WrittenLyrics(title={self.title!r}, {len(self.lyrics)} characters)"

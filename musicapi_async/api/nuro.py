@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 from msgspec import Meta
@@ -343,8 +343,8 @@ class Nuro(Family):
     """Songs and background music by Nuro, deprecated: `client.nuro`."""
 
     word = "nuro"
-    polled = SONGS
-    replacement = "sonic.create_music (vocal) or producer.create_music (instrumental)"
+    polled: ClassVar[Polled | None] = SONGS
+    replacement: ClassVar[str | None] = "sonic.create_music (vocal) or producer.create_music (instrumental)"
 
     create_vocal = submits("/nuro/create", CreateVocal, Clips, replacement="sonic.create_music")
     create_bgm = submits("/nuro/create", CreateBgm, Clips, replacement="producer.create_music")

@@ -145,11 +145,11 @@ class Operation(ABC, Generic[P, R]):
         self.attempt_timeout: Final = attempt_timeout
         self.repeat: Final = repeat
         self.replacement: Final = replacement
-        self.path = path
-        self.call_name = f"{method} {path}"
+        self.path: str = path
+        self.call_name: str = f"{method} {path}"
         """Such as `POST /sonic/create`, for errors and logs."""
         self.polled = polled
-        self.name = ""
+        self.name: str = ""
         self.family: type[Family] = Family
         self._declared: Final = path, polled
 
@@ -328,8 +328,8 @@ class Poll(Operation[P, TaskUpdate]):
     def _enter(self, family: type[Family]) -> None:
         super()._enter(family)
         if self.polled is not None:
-            self.path = self.polled.path
-            self.call_name = f"GET {self.path}"
+            self.path: str = self.polled.path
+            self.call_name: str = f"GET {self.path}"
 
     @property
     def reply(self) -> type[TaskUpdate]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta
 
@@ -181,7 +181,7 @@ class Producer(Family):
     """Short tracks: `client.producer`."""
 
     word = "producer"
-    polled = TRACKS
+    polled: ClassVar[Polled | None] = TRACKS
 
     create_music = submits("/producer/create", CreateMusic, Clips)
     extend_music = submits("/producer/create", ExtendMusic, Clips)

@@ -148,9 +148,9 @@ class Result:
     __slots__ = ("family", "raw", "task_id")
 
     def __init__(self, raw: Any = None, *, task_id: str = "", family: str = "") -> None:
-        self.raw = raw
-        self.task_id = task_id
-        self.family = family
+        self.raw: Any = raw
+        self.task_id: str = task_id
+        self.family: str = family
 
     @property
     def status(self) -> str:
@@ -165,7 +165,8 @@ class Result:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Result) and type(other) is type(self) and self.raw == other.raw
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
 
 class Clips(Result, Sequence[Clip]):
@@ -255,8 +256,8 @@ class Voice(Result):
         family: str = "",
     ) -> None:
         super().__init__(raw, task_id=task_id, family=family)
-        self.persona_id = persona_id
-        self.name = name
+        self.persona_id: str = persona_id
+        self.name: str | None = name
 
     def __repr__(self) -> str:
         return f"Voice(persona_id={self.persona_id!r}, name={self.name!r})"
@@ -286,15 +287,15 @@ class TaskUpdate:
         raw: Any = None,
         age: float = 0.0,
     ) -> None:
-        self.state = state
-        self.task_id = task_id
-        self.family = family
-        self.clips = clips if clips is not None else Clips((), raw, task_id=task_id, family=family)
-        self.result = result
-        self.error = error
-        self.progress = progress
-        self.raw = raw
-        self.age = age
+        self.state: str = state
+        self.task_id: str = task_id
+        self.family: str = family
+        self.clips: Clips = clips if clips is not None else Clips((), raw, task_id=task_id, family=family)
+        self.result: Result | None = result
+        self.error: MusicAPIError | None = error
+        self.progress: float | None = progress
+        self.raw: Any = raw
+        self.age: float = age
 
     @property
     def is_terminal(self) -> bool:

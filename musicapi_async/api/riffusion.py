@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta
 
@@ -86,8 +86,8 @@ class Riffusion(Family):
     """Songs by Riffusion, deprecated: `client.riffusion`."""
 
     word = "riffusion"
-    polled = SONGS
-    replacement = "sonic.create_music"
+    polled: ClassVar[Polled | None] = SONGS
+    replacement: ClassVar[str | None] = "sonic.create_music"
 
     create = submits("/riffusion/create", Create, Clips)
     upload = calls("/riffusion/upload", UploadRequest, Upload, attempt_timeout=120.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta
 
@@ -53,7 +53,7 @@ class Sonic(Songs):
     """Songs with or without vocals, personas, and what is made of them: `client.sonic`."""
 
     word = "sonic"
-    polled = SONGS
+    polled: ClassVar[Polled | None] = SONGS
 
     create_persona = calls("/sonic/persona", clips.CreatePersona, Persona)
     create_persona_older = calls("/sonic/persona", clips.CreatePersonaOlder, Persona)
@@ -109,7 +109,9 @@ class Suno(Songs):
     """
 
     word = "suno"
-    polled = Polled("/suno/clip/{task_id}", "sonic", first=15, interval=15, deadline=900)
+    polled: ClassVar[Polled | None] = Polled(
+        "/suno/clip/{task_id}", "sonic", first=15, interval=15, deadline=900
+    )
 
     make_lyrics = submits("/suno/make-lyrics", MakeLyrics, WrittenLyrics, polled=LYRICS)
     get_lyrics = polls(GetLyrics, polled=LYRICS)

@@ -91,7 +91,7 @@ class ConcatPairs(Clips):
         self, pairs: Sequence[Pair] = (), raw: Any = None, *, task_id: str = "", family: str = ""
     ) -> None:
         super().__init__([pair.deliverable for pair in pairs], raw, task_id=task_id, family=family)
-        self.pairs = tuple(pairs)
+        self.pairs: tuple[Pair, ...] = tuple(pairs)
 
     @property
     def status(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Meta
@@ -96,8 +96,8 @@ class Studio(Family):
     """Songs by Studio, marked as unavailable: `client.studio`. Extending is `create` with a `config`."""
 
     word = "studio"
-    polled = SONGS
-    replacement = "sonic.create_music"
+    polled: ClassVar[Polled | None] = SONGS
+    replacement: ClassVar[str | None] = "sonic.create_music"
 
     create = submits("/studio/create", Create, Clips)
     create_from_description = submits("/studio/create", CreateFromDescription, Clips)

@@ -119,9 +119,9 @@ class Task(Generic[R_co]):
     __slots__ = ("_stopped", "_waiter", "job_key", "last", "raw", "ref")
 
     def __init__(self, ref: TaskRef, waiter: Waiter, raw: Any = None, job_key: str | None = None) -> None:
-        self.ref = ref
-        self.raw = raw
-        self.job_key = job_key
+        self.ref: TaskRef = ref
+        self.raw: Any = raw
+        self.job_key: str | None = job_key
         self.last: TaskUpdate | None = None
         self._stopped: Exception | None = None
         self._waiter = waiter

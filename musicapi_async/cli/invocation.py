@@ -53,7 +53,7 @@ class Invocation:
         self.base_url: str | None = None
         self.key_file: str | None = None
         self.sonic_word = "sonic"
-        self.clock_speed = 1.0
+        self.clock_speed: float = 1.0
         self.verbose = 0
         self.args: Sequence[str] = ()
         """The arguments of this run, for a command line to copy."""
@@ -352,7 +352,7 @@ class Command(_AdvisingCommand):
 
     def __init__(self, *args: Any, form: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params = [*self.params, *shared_options(hidden=True, form=form)]
+        self.params: list[click.Parameter] = [*self.params, *shared_options(hidden=True, form=form)]
 
     def invoke(self, ctx: click.Context) -> None:
         """Run the callback in an event loop, and exit with its code."""

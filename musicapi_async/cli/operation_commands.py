@@ -64,7 +64,7 @@ class OperationCommand(Command):
         """Return the parameters, those of the request first."""
         if not self._derived:
             self._derived = True
-            self.params = [*parameters_of(self.operation), *self.params]
+            self.params: list[click.Parameter] = [*parameters_of(self.operation), *self.params]
         return super().get_params(ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -305,7 +305,8 @@ class JobEntry:
         self._recorder: Final = recorder
         self._owner: Final = this_process(uuid.uuid4().hex)
         self._balance: float | None = None
-        self._has_begun = self._is_sent = self.in_doubt = False
+        self._has_begun = self._is_sent = False
+        self.in_doubt: bool = False
         _active[self._owner.nonce] = self
         now = recorder.clock.time()
         self._job = Job(

@@ -82,7 +82,7 @@ class DurationModel:
 
     def __init__(self, quick: float, slow: float) -> None:
         self._prior_events, self._prior_exposure = _log_normal_prior(quick, slow)
-        self.generation = 0
+        self.generation: int = 0
         """Changes whenever the hazards do."""
         self.replace([0.0] * BINS, [0.0] * BINS)
 

@@ -80,17 +80,17 @@ class Slot:
     )
 
     def __init__(self, key: TaskKey, ref: TaskRef, polled: Polled, begin: float) -> None:
-        self.key = key
-        self.ref = ref
-        self.polled = polled
-        self.kind = kind_of(ref.family, ref.kind, ref.model)
-        self.begin = begin
-        self.due = 0.0
+        self.key: TaskKey = key
+        self.ref: TaskRef = ref
+        self.polled: Polled = polled
+        self.kind: str = kind_of(ref.family, ref.kind, ref.model)
+        self.begin: float = begin
+        self.due: float = 0.0
         self.polled_at: float | None = None
-        self.busy = False
+        self.busy: bool = False
         self.history: PollHistory | None = None
-        self.state = ""
-        self.problem = ""
+        self.state: str = ""
+        self.problem: str = ""
         self.last: TaskUpdate | None = None
         self.subscribers: Subscriber | tuple[Subscriber, ...] | None = None
 
@@ -131,8 +131,8 @@ class Wait:
 
     def __init__(self, until: Until, end: float, on_update: OnUpdate | None = None) -> None:
         self.until: Until = until
-        self.end = end
-        self.wants_stream = until == "stream"
+        self.end: float = end
+        self.wants_stream: bool = until == "stream"
         self._on_update = on_update
         self.future: asyncio.Future[TaskUpdate] = asyncio.get_running_loop().create_future()
 
@@ -151,8 +151,8 @@ class Follower:
     """The subscriber of tasks that are polled although no caller waits for them."""
 
     __slots__ = ()
-    wants_stream = False
-    end = math.inf
+    wants_stream: bool = False
+    end: float = math.inf
 
     def notify(self, slot: Slot, update: TaskUpdate) -> None:
         """Do nothing: the client takes the end of every task."""
@@ -170,8 +170,8 @@ class UpdateQueue:
     __slots__ = ("_arrived", "_items", "end", "until", "wants_stream")
 
     def __init__(self, *, wants_stream: bool, end: float, until: Until | None = None) -> None:
-        self.wants_stream = wants_stream
-        self.end = end
+        self.wants_stream: bool = wants_stream
+        self.end: float = end
         self.until: Until | None = until
         self._items: deque[tuple[Slot, TaskUpdate | Exception]] = deque()
         self._arrived: asyncio.Future[None] | None = None

@@ -4,10 +4,10 @@ The extra `[sandbox]` brings the plugin: the fixtures `musicapi_sandbox` and `mu
 sandbox and a client on its faster clock. `sandbox.faults` cuts connections, truncates responses and fails
 tasks; `sandbox.journal` has every request and charge.
 
-With pytest-asyncio set `asyncio_mode = "auto"` in your pytest configuration. With anyio's plugin set
-`anyio_mode = "auto"`, and have a fixture `anyio_backend` return `"asyncio"`, since it would run each test on
-trio as well where that is installed. `@pytest.mark.musicapi(credits=5, longest=10)` gives arguments to the
-sandbox of a test.
+With pytest-asyncio set `asyncio_mode = "auto"` in your pytest configuration. With anyio's plugin (4.11 or
+later) set `anyio_mode = "auto"`, and have a fixture `anyio_backend` return `"asyncio"`, since it would run
+each test on trio as well where that is installed. `@pytest.mark.musicapi(credits=5, longest=10)` gives
+arguments to the sandbox of a test.
 
 ```python
 from musicapi_async import MusicAPI

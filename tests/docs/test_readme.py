@@ -158,3 +158,10 @@ def test_links_lead_somewhere() -> None:
     named = re.findall(r"`(?:python )?((?:tests/)?[\w/]+\.py)", FACE)
     for path in [*linked, *named]:
         assert (ROOT / path).exists() or (ROOT / "benchmarks" / path).exists(), path
+
+
+def test_changelog_has_each_heading_once() -> None:
+    """Merged changes are in one list of each kind."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    unreleased = text.partition("## [Unreleased]")[2].partition("\n## [")[0]
+    assert re.findall(r"^### (\w+)", unreleased, re.MULTILINE) == ["Added", "Changed", "Fixed"]
