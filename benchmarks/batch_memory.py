@@ -130,9 +130,9 @@ def main() -> None:
         [(f"{done:,}", traced, most, hours) for done, traced, most, hours in rows],
     )
     report.text(
-        f"{result.done:,} songs done, {result.failed} failed, {len(result.left)} left, {result.submitted:,} "
-        f"creates; {peak():.0f} MB at the peak with the report page written; {spent:.0f} s of CPU, memory "
-        "tracing included."
+        f"{result.done:,} songs done, {result.failed} failed, {len(result.unfinished)} unfinished, "
+        f"{result.submitted:,} creates; {peak():.0f} MB at the peak with the report page written; "
+        f"{spent:.0f} s of CPU, memory tracing included."
     )
     early, late = rows[2], rows[9]
     gained = (late[1] - early[1]) * 1e3 / (late[0] - early[0])

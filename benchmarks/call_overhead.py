@@ -1,9 +1,9 @@
 """What a call costs: the SDK beside plain HTTP clients and the vendor's SDK, to a local keep-alive server.
 
 The server is a bare protocol in a process of its own; it answers a poll with two clips that are under way
-(2.8 kB), as three polls of four are answered, and the balance with a small body. All clients take turns in
-one run, round after round, so that a change of the machine's load meets all of them; CPU is the process time
-of the client alone. Ratios are medians of the ratios within a round.
+(2.8 kB), as three polls of four are answered, or finished, and the balance with a small body. All clients
+take turns in one run, round after round, so that a change of the machine's load meets all of them; CPU is the
+process time of the client alone. Ratios are medians of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ CALLS = 500
 KEY = "benchmark"
 TASK = "aaaaaaaa-0000-4000-8000-000000000000"
 POLL = f"/api/v1/sonic/task/{TASK}"
+FINISHED_TASK = "ffffffff-0000-4000-8000-000000000000"
+FINISHED_POLL = f"/api/v1/sonic/task/{FINISHED_TASK}"
 CREDITS = "/api/v1/get-credits"
 
 RAW = "aiohttp, body not decoded"
@@ -42,10 +44,22 @@ PLAIN = "aiohttp + json.loads"
 HTTPX = "httpx + json"
 VENDOR = "vendor's SDK in threads"
 REFRESH = "this SDK: task.refresh()"
+PLAIN_FINISHED = "aiohttp + json.loads, finished task"
+REFRESH_FINISHED = "this SDK: task.refresh(), finished task"
+GET_MUSIC = "this SDK: get_music(), finished task"
 PLAIN_CREDITS = "aiohttp + json.loads, balance"
 BALANCE = "this SDK: client.credits()"
 SLOW = {HTTPX: 10, VENDOR: 5}
 """These get fewer calls, by that factor."""
+
+BASES = {
+    BALANCE: PLAIN_CREDITS,
+    PLAIN_CREDITS: PLAIN_CREDITS,
+    REFRESH_FINISHED: PLAIN_FINISHED,
+    GET_MUSIC: PLAIN_FINISHED,
+    PLAIN_FINISHED: PLAIN_FINISHED,
+}
+"""What a client is compared with, if it is not `PLAIN`."""
 
 Call = Callable[[], Awaitable[object]]
 
@@ -53,24 +67,24 @@ Call = Callable[[], Awaitable[object]]
 # --- the server --------------------------------------------------------------------------------------------
 
 
-def clip(number: int) -> dict[str, Any]:
+def clip(number: int, *, finished: bool = False) -> dict[str, Any]:
     name = f"aaaaaaaa-0000-4000-8000-{number:012d}"
     lyrics = "\n".join(
         f"[Verse {n}]\nA line that rhymes with nothing much\nAnd one that does" for n in range(9)
     )
     return {
         "clip_id": name,
-        "state": "running",
+        "state": "succeeded" if finished else "running",
         "title": "Example Title",
         "tags": "pop, dreamy",
         "lyrics": lyrics,
         "image_url": f"https://cdn2.example/image_{name}.jpeg",
-        "audio_url": f"https://audiopipe.suno.ai/?item_id={name}",
-        "video_url": None,
+        "audio_url": f"https://{'cdn1.suno.ai/' if finished else 'audiopipe.suno.ai/?item_id='}{name}",
+        "video_url": f"https://cdn1.suno.ai/{name}.mp4" if finished else None,
         "created_at": "2026-07-15T10:26:46.552Z",
         "mv": "sonic-v6",
         "gpt_description_prompt": None,
-        "duration": None,
+        "duration": 181.5 if finished else None,
         "negative_tags": "metal",
         "style_weight": 0.6,
         "weirdness_constraint": 0.3,
@@ -87,6 +101,9 @@ class Server(asyncio.Protocol):
     """Answers each request at once; requests have no body."""
 
     poll = response({"code": 200, "message": "success", "data": [clip(1), clip(2)]})
+    finished = response(
+        {"code": 200, "message": "success", "data": [clip(1, finished=True), clip(2, finished=True)]}
+    )
     balance = response({"credits": 1200, "extra_credits": 0})
 
     def __init__(self) -> None:
@@ -99,7 +116,10 @@ class Server(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *requests, self.rest = (self.rest + data).split(b"\r\n\r\n")
         for request in requests:
-            self.transport.write(self.balance if b"/get-credits" in request[:60] else self.poll)
+            if b"/get-credits" in request[:60]:
+                self.transport.write(self.balance)
+            else:
+                self.transport.write(self.finished if FINISHED_TASK.encode() in request[:80] else self.poll)
 
 
 async def serve() -> None:
@@ -123,7 +143,7 @@ async def clients(host: str, concurrency: int) -> AsyncIterator[dict[str, Call]]
         vendor = stack.enter_context(musicapi.MusicAPI(KEY, base_url=f"{host}/api/v1"))
         threads = stack.enter_context(ThreadPoolExecutor(concurrency))
         loop = asyncio.get_running_loop()
-        task = ours.task("sonic", TASK)
+        task, finished = ours.task("sonic", TASK), ours.task("sonic", FINISHED_TASK)
 
         async def raw() -> object:
             async with plain.get(host + POLL) as answer:
@@ -131,6 +151,10 @@ async def clients(host: str, concurrency: int) -> AsyncIterator[dict[str, Call]]
 
         async def decoded() -> object:
             async with plain.get(host + POLL) as answer:
+                return json.loads(await answer.read())
+
+        async def decoded_finished() -> object:
+            async with plain.get(host + FINISHED_POLL) as answer:
                 return json.loads(await answer.read())
 
         async def decoded_balance() -> object:
@@ -144,6 +168,9 @@ async def clients(host: str, concurrency: int) -> AsyncIterator[dict[str, Call]]
             RAW: raw,
             PLAIN: decoded,
             REFRESH: task.refresh,
+            PLAIN_FINISHED: decoded_finished,
+            REFRESH_FINISHED: finished.refresh,
+            GET_MUSIC: lambda: ours.sonic.get_music(FINISHED_TASK),
             PLAIN_CREDITS: decoded_balance,
             BALANCE: ours.credits,
             HTTPX: with_httpx,
@@ -229,7 +256,7 @@ def main() -> None:
 def add(report: Report, concurrency: int, found: dict[str, list[Round]]) -> None:
     rows: list[tuple[str, float, float, float, float, float]] = []
     for name, measured in found.items():
-        plain = PLAIN_CREDITS if name in {PLAIN_CREDITS, BALANCE} else PLAIN
+        plain = BASES.get(name, PLAIN)
         middle = [
             statistics.median(getattr(r, what) for r in measured) for what in Round.__dataclass_fields__
         ]
@@ -246,16 +273,17 @@ def add(report: Report, concurrency: int, found: dict[str, list[Round]]) -> None
         ),
         rows,
     )
-    report.target(
-        f"{concurrency} at once: CPU of a poll against aiohttp + json.loads",
-        ratio(found, REFRESH, PLAIN, "cpu"),
-        1.10,
-    )
-    report.target(
-        f"{concurrency} at once: CPU of credits() against aiohttp + json.loads",
-        ratio(found, BALANCE, PLAIN_CREDITS, "cpu"),
-        1.10,
-    )
+    for name, what in (
+        (REFRESH, "a poll"),
+        (REFRESH_FINISHED, "refresh() of a finished task"),
+        (GET_MUSIC, "get_music() of a finished task"),
+        (BALANCE, "credits()"),
+    ):
+        report.target(
+            f"{concurrency} at once: CPU of {what} against aiohttp + json.loads",
+            ratio(found, name, BASES.get(name, PLAIN), "cpu"),
+            1.10,
+        )
     if concurrency == 50:
         for name in (HTTPX, VENDOR):
             report.target(

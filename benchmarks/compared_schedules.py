@@ -9,13 +9,16 @@ from musicapi_async._wire.redaction import NOTHING_KNOWN, Redactor
 from musicapi_async._wire.retry import Draw, equal_jitter, full_jitter, spread
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.task import TaskRef
-from musicapi_async.polling.schedule import JITTER
+from musicapi_async.polling.kind_model import PolledStage, Stage
+from musicapi_async.polling.schedule import POLL_JITTER
 
 
 class _Unlearning:
     """The part of a schedule that learns nothing."""
 
-    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
+    def observed(
+        self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
+    ) -> None:
         """Learn nothing."""
 
 
@@ -35,12 +38,12 @@ class FirstThenFixedSchedule(_Unlearning):
         """Return the age of the first poll."""
         return self._jittered(self._first)
 
-    def next(self, kind: str, age: float) -> float:
+    def next(self, kind: str, age: float, stage: Stage | None) -> float:
         """Return the age one interval later."""
         return age + self._jittered(self._interval)
 
     def _jittered(self, interval: float) -> float:
-        return interval if self._draw is None else spread(interval, JITTER, self._draw)
+        return interval if self._draw is None else spread(interval, POLL_JITTER, self._draw)
 
 
 class FixedSchedule(FirstThenFixedSchedule):
@@ -82,7 +85,7 @@ class ExponentialSchedule(_Unlearning):
         """Return the first gap."""
         return self._gap(self._base)
 
-    def next(self, kind: str, age: float) -> float:
+    def next(self, kind: str, age: float, stage: Stage | None) -> float:
         """Return the age after the next gap, which is about as long as the age."""
         return age + self._gap(min(age / self._mean + self._base, self._cap))
 

@@ -101,9 +101,15 @@ PAID = (
         Rules(submits=False, repeats_202=True),
     ),
     Call(
-        "POST /sonic/batch",
-        lambda c: c.request("POST", "/sonic/batch", json={"items": [], "webhook_secret": SECRET}),
-        {"message": "success", "batch_id": "b-1"},
+        "sonic.create_batch",
+        lambda c: c.sonic.create_batch([{**SONG, **HOOK}, SONG]),
+        {"message": "success", "batch_id": "b-1", "tasks": [{"task_id": TASK_ID}, {"task_id": "task-2"}]},
+        Rules(is_batch=True),
+    ),
+    Call(
+        "POST /new/path",
+        lambda c: c.request("POST", "/new/path", json={"items": [], "webhook_secret": SECRET}),
+        {"message": "success", "id": "b-1"},
         Rules(submits=False, untyped=True),
     ),
 )
@@ -111,8 +117,11 @@ FREE = (
     Call("credits", lambda c: c.credits(), {"credits": 50, "extra_credits": 0}),
     Call("task.refresh", lambda c: c.task("sonic", TASK_ID).refresh(), FINISHED),
     Call(
-        "GET /sonic/batch", lambda c: c.request("GET", "/sonic/batch", params={"id": "b-1"}), {"status": "x"}
+        "sonic.get_batch",
+        lambda c: c.sonic.get_batch("b-1"),
+        {"batch_id": "b-1", "data": [{"task_id": TASK_ID, **FINISHED}]},
     ),
+    Call("GET /new/path", lambda c: c.request("GET", "/new/path", params={"id": "b-1"}), {"status": "x"}),
 )
 
 

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import quote
@@ -336,6 +337,12 @@ def _thirds(raw: bytes) -> list[bytes]:
     return [raw[:third], raw[third : 2 * third], raw[2 * third :]]
 
 
+@cache
+def bomb() -> bytes:
+    """64 MB of spaces, packed."""
+    return gzip.compress(b" " * (64 * 1024 * 1024), 9)
+
+
 def encodings() -> Iterator[Fault]:
     """Lengths, chunks and compression, honest and not."""
     yield one(
@@ -378,10 +385,9 @@ def encodings() -> Iterator[Fault]:
             wire=lambda raw, pack=pack, said=said: [written(200, pack(raw)[: len(pack(raw)) // 2], said)],
             readable=False,
         )
-    bomb = gzip.compress(b" " * (64 * 1024 * 1024), 9)
     yield one(
         "gzip of 64 MB",
-        wire=lambda _raw: [written(200, bomb, (("Content-Encoding", "gzip"),))],
+        wire=lambda _raw: [written(200, bomb(), (("Content-Encoding", "gzip"),))],
         readable=False,
     )
     yield one(

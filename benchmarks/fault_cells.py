@@ -53,6 +53,7 @@ from fault_oracle import (
 from hostile_server import HostileServer, Request
 
 from musicapi_async import (
+    Batch,
     DownloadError,
     MusicAPIError,
     OutcomeUnknownError,
@@ -175,13 +176,19 @@ def check_job(cell: Cell, call: Call, job: Any, verdict: Verdict | None, seen: S
         Verdict.RESULT: ("accepted" if call.rules.submits else "finished",),
         Verdict.PREPARING: ("finished",),
         Verdict.UNKNOWN: ("ambiguous",),
-        Verdict.TASK: ("accepted",) if call.rules.submits else ("accepted", "ambiguous", "finished"),
+        Verdict.TASK: ("ambiguous",)
+        if call.rules.is_batch
+        else ("accepted",)
+        if call.rules.submits
+        else ("accepted", "ambiguous", "finished"),
         Verdict.REFUSED: (None,),
         Verdict.RATE: (None,),
         Verdict.NOT_SENT: (None,),
     }
     if verdict is None:
         return  # told already: the error itself is wrong
+    if isinstance(seen.result, Batch) and not seen.result.is_assigned:
+        right[Verdict.RESULT] = ("ambiguous",)
     cell.expect(state in right[verdict], STATE, f"the job is {state}, after {verdict.name}")
     if verdict is Verdict.RESULT and call.rules.submits and isinstance(seen.result, Task) and job is not None:
         cell.expect(job.task_id == seen.result.task_id, STATE, "the job names another task")
@@ -207,7 +214,9 @@ def check_again(
         same = again.error is None and again.result == first.result
         cell.expect(same, LOST, "the job key again does not give the task")
     if Verdict.TASK in expected and call.rules.submits and len(expected) == 1:
-        given = isinstance(again.result, Task)
+        given = isinstance(again.result, Task) or (
+            isinstance(again.result, Batch) and bool(again.result.tasks)
+        )
         cell.expect(given, LOST, "the job key again does not give the task that the error named")
 
 

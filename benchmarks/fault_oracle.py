@@ -57,7 +57,8 @@ class Reply:
 @dataclass(frozen=True)
 class Rules:
     """What is special about an endpoint: whether it gives a task, is called untyped, is repeated after a 202,
-    documents its 504 as free, names the task in a text `data`, may answer with an empty result."""
+    documents its 504 as free, names the task in a text `data`, may answer with an empty result, gives two
+    tasks, of which one that an error names belongs to neither item for certain."""
 
     submits: bool = True
     untyped: bool = False
@@ -65,6 +66,7 @@ class Rules:
     free_504: bool = False
     id_is_data: bool = False
     may_be_empty: bool = False
+    is_batch: bool = False
 
 
 def decode(raw: bytes | None) -> Any:

@@ -58,7 +58,7 @@ async def run(seed: int, speed: float) -> Batch:
             assert len(submitted) == SONGS
             await client.wait_all(submitted)
             took = time.perf_counter() - begun
-        works = [sandbox.service.works.get(task.task_id) for task in submitted]
+        works = [sandbox.service.tasks.get(task.task_id) for task in submitted]
         polls = sum(entry.path.startswith("/sonic/task/") for entry in sandbox.journal)
         refused = sum(entry.status == 429 for entry in sandbox.journal)
         durations = [work.ends - work.created for work in works if work is not None]

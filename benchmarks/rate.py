@@ -15,9 +15,9 @@ from random import Random
 
 from report import Report, arguments
 
-from musicapi_async._transport.rate import Rate
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async._wire.retry import Failure, RetryPolicy, decide, drawing
+from musicapi_async._transport.rate_window import Rate
+from musicapi_async._wire.retry import AttemptFailure, RetryPolicy, decide, drawing
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 CREATES = 2000
@@ -82,7 +82,7 @@ async def creates(rate: Rate, share: float, seed: int) -> Outcome:
             if done:
                 limiter.succeeded("submit")
                 return
-            wait = decide("create", Failure.RATE_LIMITED, attempt, None, policy, drawing(rng)) or 0.0
+            wait = decide("create", AttemptFailure.RATE_LIMITED, attempt, None, policy, drawing(rng)) or 0.0
             limiter.pause("submit", min(wait, 1.0))
             await asyncio.sleep(wait)
         raise RuntimeError("a create was refused more often than a policy repeats it")
@@ -147,7 +147,8 @@ async def unknown_limit(per_second: float, seed: int) -> Unknown:
             else:
                 # Nobody said how long to wait: stop the lane for a moment, the cut does the rest.
                 limiter.pause(
-                    "poll", 0.5 * (decide("get", Failure.RATE_LIMITED, 1, None, policy, drawing(rng)) or 0.0)
+                    "poll",
+                    0.5 * (decide("get", AttemptFailure.RATE_LIMITED, 1, None, policy, drawing(rng)) or 0.0),
                 )
 
     callers = [asyncio.create_task(caller()) for _ in range(WAITERS)]

@@ -24,9 +24,9 @@ from compared_schedules import FixedSchedule, MadeUpClient
 from durations import BI_STRAGGLERS, LN, Durations
 from report import Report, arguments
 
-from musicapi_async._transport.rate import Rate
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async._wire.poll_response import PollResult
+from musicapi_async._transport.rate_window import Rate
+from musicapi_async._wire.poll_result import PollResult
 from musicapi_async._wire.retry import Draw, drawing
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import Clips, TaskUpdate
@@ -92,7 +92,7 @@ async def watch(make: Make, load: Load, durations: list[float], draw: Draw) -> N
     polls = [0] * load.count
 
     class Client(MadeUpClient):
-        async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+        async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
             number = int(ref.task_id)
             async with limiter.slot("poll"):
                 polls[number] += 1

@@ -6,7 +6,7 @@ MusicAPIError
     OutcomeUnknownError                          a paid call whose outcome is unknown; its cause says why
     JobKeyConflictError                          the same job key with another request or account
     JobStoreError                                the job store cannot be used
-    BatchError                                   a batch cannot run, such as on a folder that is in use
+    FolderError                                  a workflow cannot use its folder, such as one in use
     APIConnectionError
         ConnectFailedError                       DNS, refused, TLS: nothing was sent
         RequestTimeoutError (also TimeoutError)  no response in time
@@ -40,33 +40,13 @@ deepest levels are left out, and a cause that does not pickle becomes an `Except
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Required, Self, TypedDict, Unpack, cast
+from typing import Any, Final, Required, Unpack
 
-from ._pickling import portable, portable_cause
+from ._error_base import ErrorFields
+from ._error_base import MusicAPIError as MusicAPIError  # noqa: PLC0414 - the others import it from here
 
 TEXT_LIMIT: Final = 500
 """Characters of a reply that an error text repeats; the whole body stays on the error."""
-
-
-def _rebuild(
-    cls: type[MusicAPIError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
-) -> MusicAPIError:
-    error = cls.__new__(cls, *args)
-    error.args = args  # an `OSError` takes them in its `__init__` only
-    error.__dict__.update(state)
-    error.__cause__ = cause
-    return error
-
-
-class ErrorFields(TypedDict, total=False):
-    """Fields that every error takes; see `MusicAPIError`."""
-
-    hint: str
-    call: str
-    task_id: str | None
-    family: str | None
-    may_have_been_charged: bool
-    not_charged: bool
 
 
 class StatusFields(ErrorFields, total=False):
@@ -79,75 +59,6 @@ class StatusFields(ErrorFields, total=False):
     headers: Mapping[str, str] | None
     request_id: str | None
     retry_after: float | None
-
-
-class MusicAPIError(Exception):
-    """The root of every error that this package raises on purpose.
-
-    `message` is what happened, `hint` what to do next, `call` the call that it happened to (such as
-    `POST /sonic/create`), `task_id` the task concerned where there is one.
-    `may_have_been_charged` is True when credits may have been spent and it is not known, `not_charged` when
-    it is proven that the call was not carried out; an error without either says nothing about money.
-    `checkpoint` is set when one step of several failed (`musicapi_async.workflows`): pass it back to continue
-    from that step.
-    """
-
-    default_hint: ClassVar[str] = ""
-    task_hint: ClassVar[str] = ""
-    """Hint for an error that happened to a task that is paid for."""
-    checkpoint: object = None
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        hint: str = "",
-        call: str = "",
-        task_id: str | None = None,
-        family: str | None = None,
-        may_have_been_charged: bool = False,
-        not_charged: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint: str = hint or self.default_hint
-        self.call = call
-        self.task_id = task_id
-        self.family = family
-        self.may_have_been_charged = may_have_been_charged
-        self.not_charged: bool = not_charged
-
-    @property
-    def money(self) -> str:
-        """One sentence that says whether credits were spent; '' if nothing is known."""
-        if self.may_have_been_charged:
-            return "The account may have been charged."
-        if self.task_id:
-            return f"Task {self.task_id} is already paid for."
-        is_paid = bool(self.call) and not self.call.startswith("GET ")
-        return "Nothing was charged." if is_paid and self.not_charged else ""
-
-    def _event(self) -> str:
-        return f"{self.call}: {self.message}" if self.call else self.message
-
-    def __str__(self) -> str:
-        parts = (self._event().rstrip(), self.money, self.hint)
-        return " ".join(part if part[-1] in ".!?" else part + "." for part in parts if part)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        state = {name: portable(value) for name, value in self.__dict__.items()}
-        return _rebuild, (type(self), self.args, state, portable_cause(self.__cause__))
-
-    def __copy__(self) -> Self:
-        return cast("Self", _rebuild(type(self), self.args, self.__dict__.copy(), self.__cause__))
-
-    def about(self, *, task_id: str | None, family: str | None) -> Self:
-        """Set the task that this error happened to, unless one is set; returns the error."""
-        self.task_id = self.task_id or task_id
-        self.family = self.family or family
-        if self.task_hint and self.hint == self.default_hint:
-            self.hint = self.task_hint
-        return self
 
 
 class RequestValidationError(MusicAPIError, ValueError):
@@ -209,8 +120,8 @@ class OutcomeUnknownError(MusicAPIError):
     recorded: `client.resolve(job_key, task_id=...)` and `client.resubmit(job_key)` settle it.
     `balance_before` and `balance_after` are credits, with `check_balance=True`: evidence, not proof, because
     other calls and refunds move the balance, too. `task_id` is set when the service named a task in an error:
-    then the call was accepted, and the same job key gives the task. `steps` and `clip_id` are those of a
-    `StepFailedError`: an uploaded clip can still be used.
+    then the call was accepted, and the same job key gives the task; `task_ids` are all that it named, of a
+    batch several. `steps` and `clip_id` are those of a `StepFailedError`: an uploaded clip can still be used.
     """
 
     default_hint = (
@@ -227,6 +138,7 @@ class OutcomeUnknownError(MusicAPIError):
         balance_after: float | None = None,
         steps: Mapping[str, Any] | None = None,
         clip_id: str | None = None,
+        task_ids: Sequence[str] = (),
         **fields: Unpack[ErrorFields],
     ) -> None:
         fields.setdefault("may_have_been_charged", True)
@@ -236,6 +148,7 @@ class OutcomeUnknownError(MusicAPIError):
         self.balance_after = balance_after
         self.steps: dict[str, Any] = dict(steps or {})
         self.clip_id = clip_id
+        self.task_ids: tuple[str, ...] = tuple(task_ids) or tuple(filter(None, (self.task_id,)))
 
 
 class JobKeyConflictError(MusicAPIError):
@@ -264,26 +177,20 @@ class JobKeyConflictError(MusicAPIError):
 
 
 class JobStoreError(MusicAPIError):
-    """The job store cannot be read or written. `path` is its file.
+    """The job store cannot be read or written. `path` is its file, or its address without a password.
 
     Raised before a call is sent, so that nothing is paid for that could not be recorded.
     """
 
     default_hint = "Repair it, or use another store."
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        path: str = "",
-        **fields: Unpack[ErrorFields],
-    ) -> None:
+    def __init__(self, message: str, *, path: str = "", **fields: Unpack[ErrorFields]) -> None:
         super().__init__(message, **fields)
         self.path = path
 
 
-class BatchError(MusicAPIError):
-    """A batch cannot run: its folder is in use by another run, or cannot be written."""
+class FolderError(MusicAPIError):
+    """A workflow cannot use its folder: it is held by another run, not writable, or without its job store."""
 
 
 class APIConnectionError(MusicAPIError):
@@ -292,13 +199,7 @@ class APIConnectionError(MusicAPIError):
     default_hint = "Check the network; free calls may simply be repeated."
     task_hint = "The task is not affected; wait for it again once the network is back."
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        sent: bool | None = None,
-        **fields: Unpack[ErrorFields],
-    ) -> None:
+    def __init__(self, message: str, *, sent: bool | None = None, **fields: Unpack[ErrorFields]) -> None:
         super().__init__(message, **fields)
         self.sent = sent
         self.not_charged: bool = sent is False
@@ -344,9 +245,9 @@ class InvalidResponseError(MusicAPIError):
 class APIStatusError(MusicAPIError):
     """The service responded with an error.
 
-    `status` HTTP status (or the `code` of a body that contradicts a 200), `type` and `code` the body's own
-    words, `body` the parsed or raw body, `headers` (lower-case names), `request_id` for support,
-    `retry_after` seconds if the service said so.
+    `status` is the HTTP status (or the `code` of a body that contradicts a 200), `type` and `code` the body's
+    own words, `body` the parsed or raw body, `headers` (lower-case names), `request_id` for support,
+    `retry_after` the seconds to wait, if the service named them.
     """
 
     def __init__(
@@ -583,6 +484,23 @@ class DownloadError(MusicAPIError):
     @property
     def money(self) -> str:
         return ""
+
+
+class UploaderError(MusicAPIError):
+    """The client's `uploader` failed for a local file, or returned no link: no call was sent.
+
+    `field` is the argument that held the file, `path` the file. The exception of the uploader is the cause.
+    """
+
+    default_hint = "Repeat the call once the uploader works: it returns a link that anyone can fetch."
+
+    def __init__(
+        self, message: str, *, field: str = "", path: str = "", **fields: Unpack[ErrorFields]
+    ) -> None:
+        super().__init__(message, **fields)
+        self.not_charged = True
+        self.field = field
+        self.path = path
 
 
 class WebhookVerificationError(MusicAPIError):

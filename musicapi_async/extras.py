@@ -13,13 +13,19 @@ from typing import Final
 
 LIBRARIES: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
-        "cli": ("click", "rich"),
+        "cli": ("click", "rich", "jinja2"),
         "sandbox": ("numpy", "soundfile", "mutagen", "mido", "lameenc"),
+        "tags": ("mutagen",),
+        "tls": ("trustme",),
         "fastapi": ("fastapi", "uvicorn"),
+        "mcp": ("mcp", "click", "rich"),
+        "opentelemetry": ("opentelemetry-api",),
+        "postgres": ("psycopg", "psycopg-binary"),
+        "workers": ("procrastinate", "psycopg", "psycopg-binary"),
     }
 )
 """What each extra of `pyproject.toml` installs; each library is imported by the name under which it is
-installed."""
+installed, but for `opentelemetry-api`, which is `opentelemetry`, and `psycopg-binary`, part of `psycopg`."""
 
 
 def install_hint(extra: str) -> str:

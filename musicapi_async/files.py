@@ -1,7 +1,7 @@
-"""Files on the disk: names that every file system takes, and writes that are whole or absent.
+"""Files on the disk: writes that are whole or absent, locks, and files of a previous run.
 
 A file is written under a temporary name beside its place, `<name>.part`, synced, and renamed. The temporary
-file is always a new one. Others may be able to write to the folder, so whatever has that name is removed and
+file is always a new one. Others may be able to write to the folder, so a file of that name is removed and
 never opened: it may be a link to a file of the user's, or a pipe on which opening would wait for ever.
 """
 
@@ -9,45 +9,50 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import sys
-import unicodedata
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
-NAME_BYTES: Final = 150
-"""Bytes of a file name without its extension; file systems allow 255."""
-
-RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
-UNSAFE: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+from .errors import RequestValidationError
 
 if sys.platform == "win32":
     NO_FOLLOW: Final = os.O_BINARY
 else:
     NO_FOLLOW: Final = os.O_NOFOLLOW | os.O_NONBLOCK
 
-
-def safe_name(text: str, limit: int = NAME_BYTES) -> str:
-    """`text` as a file name that every common file system takes; '' if nothing is left of it."""
-    visible = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c)[0] != "C")
-    name = " ".join(UNSAFE.sub(" ", visible).split())
-    name = name.encode("utf-8", "ignore")[:limit].decode("utf-8", "ignore").strip(" .")
-    return f"_{name}" if RESERVED.fullmatch(name) else name
+COMPARED: Final = 256 * 1024
+"""Bytes of two files that are compared at once."""
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """`path` with a leading `~` as the home folder; as it is where there is no such home, as in a shell."""
+    """Return `path` with a leading `~` as the home folder; unchanged if there is none, as in a shell.
+
+    Raises `RequestValidationError` for what no system call takes: no text, or text with a null character.
+    """
+    if not _is_path(path):
+        raise RequestValidationError(
+            f"path: text without null characters, or a path, got {path!r:.100}",
+            field="path",
+            limit="text without null characters, or a path",
+            value=f"{path!r:.100}",
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
 
 
+def _is_path(path: object) -> bool:
+    if isinstance(path, str):
+        return "\0" not in path
+    return isinstance(path, os.PathLike) and _is_path(cast("os.PathLike[str]", path).__fspath__())
+
+
 def open_new(path: Path, *, private: bool = False) -> BinaryIO:
-    """Open a new empty file for reading and writing; what had the name is removed, never followed.
+    """Open a new empty file for reading and writing; a file or link of that name is removed, never followed.
 
     A `private` file can be read by its owner only, elsewhere the user's umask decides.
     """
@@ -57,9 +62,9 @@ def open_new(path: Path, *, private: bool = False) -> BinaryIO:
 
 
 def open_old(path: Path, *, write: bool = False) -> BinaryIO | None:
-    """Open a file that an earlier run left; None if there is no plain file with this one name.
+    """Open a file of a previous run; None if there is no plain file with this one name.
 
-    A symbolic link, a pipe, or a second name of another file is not what an earlier run left.
+    A symbolic link, a pipe, or a second name of another file is none of a previous run.
     """
     try:
         if not _is_plain(path.lstat()):
@@ -85,7 +90,7 @@ def open_lock(path: Path) -> BinaryIO:
 def lock(file: BinaryIO) -> None:
     """Hold a file until it is closed or the process dies; `BlockingIOError` if another one holds it.
 
-    It is held by whoever opened it, so two openings in one process exclude each other, too.
+    Each opening holds it for itself, so two of them in one process exclude each other, too.
     """
     if sys.platform == "win32":
         import msvcrt
@@ -124,7 +129,7 @@ def replacing(path: Path, *, private: bool = False) -> Generator[BinaryIO, None,
     """Yield a new file that takes the name `path`, whole and on the disk, when the block ends.
 
     The folder is made if it is missing. A `private` file can be read by its owner only. After an error the
-    file that had the name is as it was, and nothing is left beside it. Raises `OSError`.
+    file that had the name is as it was, and no other remains beside it. Raises `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -146,28 +151,50 @@ def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
 
 
 def sync(file: BinaryIO) -> os.stat_result:
-    """Have what was written to `file` on the disk; returns what identifies the file, for `give_name`."""
+    """Force the content of `file` to the disk; return the identity of the file, for `give_name`."""
     file.flush()
     os.fsync(file.fileno())
     return os.fstat(file.fileno())
 
 
+class BeingWrittenError(FileExistsError):
+    """Another process has begun to write the same file; its own is as good."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.EEXIST, "another process is writing it", str(path))
+
+
 def give_name(written: os.stat_result, part: Path, path: Path) -> None:
     """Rename the synced file `part` to `path`, for good. `written` proves that it still is that file.
 
-    Raises `OSError` if another process has begun to write the same file meanwhile.
+    Raises `OSError`: `BeingWrittenError` if another process has begun to write the same file meanwhile.
     """
-    if not os.path.samestat(written, part.lstat()):
-        raise FileExistsError(errno.EEXIST, "another process is writing it", str(part))
+    try:
+        is_mine = os.path.samestat(written, part.lstat())
+    except FileNotFoundError:  # the other one has given it its name
+        is_mine = False
+    if not is_mine:
+        raise BeingWrittenError(part)
     os.replace(part, path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder outlive a loss of power, where the system can be asked for that."""
+    """Have the names in a folder outlive a loss of power, where the system offers that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Return True if two files have the same content."""
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as first, other.open("rb") as second:
+        while chunk := first.read(COMPARED):
+            if chunk != second.read(COMPARED):
+                return False
+    return True

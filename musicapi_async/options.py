@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import base64
-import hmac
-import math
+import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from .arguments import check_bools, check_seconds, check_text, refused
 from .errors import RequestValidationError
+from .hooks import Hook
+from .request_headers import check_headers
 
 DEFAULT_BASE_URL: Final = "https://api.musicapi.ai/api/v1"
 ACCOUNT_VARIABLE: Final = "MUSICAPI_ACCOUNT"
 KEY_VARIABLES: Final = ("MUSICAPI_KEY", "MUSICAPI_API_KEY")
 URL_VARIABLE: Final = "MUSICAPI_BASE_URL"
 SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
+LOG_VARIABLE: Final = "MUSICAPI_LOG"
+LOG_LEVELS: Final[Mapping[str, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+}
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """The usual names of this machine."""
 ENCODED_DOT: Final = re.compile(r"%(25)*2e", re.IGNORECASE)
@@ -45,6 +54,9 @@ FINGERPRINT_LABEL: Final = b"musicapi_async account"
 
 Validation = Literal["error", "warn", "off"]
 
+Uploader = Callable[[Path], Awaitable[str]]
+"""Puts a local file where the service can fetch it, and returns its public link, which must answer HEAD."""
+
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Options of calls; `client.with_options(...)` changes them for a view of the client.
@@ -56,6 +68,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         validate: 'error', 'warn' or 'off' for the local checks of a request.
         job_key: makes a create idempotent: the same key gives the same task.
         extra_body: fields that are added to the JSON body as they are.
+        headers: headers that are added to those of the client, by their names in lower case.
         resend_creates_on_5xx: repeat a paid call after a 5xx, which may pay twice.
         check_balance: query the credits before a call that is recorded, and after one whose outcome is
             unknown.
@@ -67,14 +80,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     validate: Validation = "error"
     job_key: str | None = None
     extra_body: Mapping[str, object] | None = None
+    headers: Mapping[str, str] | None = None
     resend_creates_on_5xx: bool = False
     check_balance: bool = False
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Return the fields, of `extra_body` only the names: a value in it may be secret."""
+        """Return the fields, of `extra_body` and `headers` only the names: a value may be secret."""
         fields = msgspec.structs.asdict(self)
-        if self.extra_body is not None:
-            fields["extra_body"] = list(self.extra_body)
+        for name, mapping in (("extra_body", self.extra_body), ("headers", self.headers)):
+            if mapping is not None:
+                fields[name] = list(mapping)
         return list(fields.items())
 
     def __repr__(self) -> str:
@@ -85,14 +100,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             if value is not None:
                 check_seconds(name, value)
         if type(self.max_retries) is not int or not 0 <= self.max_retries <= 100:
-            raise _bad("max_retries", "a whole number from 0 to 100", repr(self.max_retries))
+            raise refused("max_retries", "a whole number from 0 to 100", repr(self.max_retries))
+        check_bools(resend_creates_on_5xx=self.resend_creates_on_5xx, check_balance=self.check_balance)
         if self.validate not in ("error", "warn", "off"):
-            raise _bad("validate", "'error', 'warn' or 'off'", repr(self.validate))
+            raise refused("validate", "'error', 'warn' or 'off'", repr(self.validate))
         if self.extra_body is not None and not _is_mapping(self.extra_body):
-            raise _bad("extra_body", "a mapping of fields", type(self.extra_body).__name__)
+            raise refused("extra_body", "a mapping of fields", type(self.extra_body).__name__)
+        if self.headers is not None:
+            msgspec.structs.force_setattr(self, "headers", check_headers("headers", self.headers))
         if self.job_key is not None:
             if not _is_text(self.job_key) or not self.job_key.strip():
-                raise _bad("job_key", "text, not empty", repr(self.job_key))
+                raise refused("job_key", "text, not empty", repr(self.job_key))
             check_text("job_key", self.job_key)
 
 
@@ -109,13 +127,13 @@ class SonicPaths:
 
     def __init__(self, word: str = "sonic", poll: str | None = None) -> None:
         if not _is_text(word) or not re.fullmatch(r"[\w-]+", word, re.ASCII):
-            raise _bad("sonic_word", "one word of a path, such as 'suno'", repr(word))
+            raise refused("sonic_word", "one word of a path, such as 'suno'", repr(word))
         if poll is not None and not (
             _is_text(poll) and re.fullmatch(r"(/[\w.-]+)+/\{task_id\}", poll, re.ASCII)
         ):
-            raise _bad("sonic_poll", "a path such as '/suno/task/{task_id}'", repr(poll))
+            raise refused("sonic_poll", "a path such as '/suno/task/{task_id}'", repr(poll))
         if poll is not None and leaves_folder(poll):
-            raise _bad("sonic_poll", "a path without '..'", repr(poll))
+            raise refused("sonic_poll", "a path without '..'", repr(poll))
         self._word: Final = word
         self._poll: Final = poll or (SONIC_POLL if word == "sonic" else f"/{word}/clip/{{task_id}}")
 
@@ -128,24 +146,41 @@ class SonicPaths:
         return f"/{self._word}/{path.removeprefix('/sonic/')}"
 
 
-PARTS: Final[Mapping[str, tuple[str, str]]] = {
-    "store": ("change", 'a store such as SQLiteStore("jobs.sqlite")'),
-    "polling": ("observed", "a schedule such as musicapi_async.polling.LearnedSchedule"),
-    "limiter": ("slot", "a RateLimiter"),
-    "session": ("request", "an aiohttp.ClientSession"),
-    "webhooks": ("order", 'Webhooks(url="https://...", secret="...")'),
-    "clock": ("sleep", "a Clock"),
-}
-"""Parts that a client can be given: a method by which they are known, and what to give."""
+def find_hooks(given: Hook | Iterable[Hook]) -> tuple[Hook, ...]:
+    """Return the hooks of a client; raises `RequestValidationError` for what cannot be called as one."""
+    from inspect import iscoroutinefunction
+
+    limit = "a function that takes an event, or a list of such functions"
+    hooks = (given,) if callable(given) else _listed(given)
+    if hooks is None:
+        raise refused("hooks", limit, type(given).__name__)
+    for hook in hooks:
+        if not callable(hook) or isinstance(hook, type):
+            raise refused("hooks", limit, repr(hook)[:100])
+        if iscoroutinefunction(hook) or iscoroutinefunction(type(hook).__call__):
+            raise refused("hooks", f"{limit}, not async: hand longer work to a queue", repr(hook)[:100])
+    return hooks
 
 
-def check_parts(**given: object) -> None:
-    """Refuse what cannot be the part of its name, such as a path instead of a store."""
-    for name, value in given.items():
-        method, limit = PARTS[name]
-        if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
-            given_as = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-            raise _bad(name, limit, given_as)
+def set_up_log(environment: Mapping[str, str] = os.environ) -> None:
+    """Lower the level of the log to that of MUSICAPI_LOG, if it is set, and print the log if nothing does.
+
+    The lines go to the handlers of the program if it has any, else to standard error; a second call adds no
+    second handler. Raises `RequestValidationError` for another word than those of `LOG_LEVELS`.
+    """
+    word = environment.get(LOG_VARIABLE, "").strip()
+    if not word:
+        return
+    level = LOG_LEVELS.get(word.lower())
+    if level is None:
+        raise refused(LOG_VARIABLE, ", ".join(LOG_LEVELS), repr(word[:40]))
+    log = logging.getLogger("musicapi_async")
+    if not log.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        log.addHandler(handler)
+    if log.level == logging.NOTSET or log.level > level:  # a program that wants more has more
+        log.setLevel(level)
 
 
 def check_proxy(url: object) -> None:
@@ -155,15 +190,28 @@ def check_proxy(url: object) -> None:
     except ValueError:
         good = False
     if url is not None and not good:
-        raise _bad("proxy", "an http or https address such as 'http://proxy.example:8080'", "")
+        raise refused("proxy", "an http or https address such as 'http://proxy.example:8080'", "")
+
+
+def check_ssl(context: object) -> None:
+    """Refuse what is no TLS context of a client, and one that takes any certificate."""
+    if context is None:
+        return
+    limit = "an ssl.SSLContext that verifies certificates, such as ssl.create_default_context(cafile=...)"
+    if context is False:
+        why = "without verification any machine on the way could pass for the host and read the API key"
+        raise refused("ssl", f"{limit}; False is refused: {why}", "")
+    if isinstance(context, type) or not callable(getattr(context, "wrap_bio", None)):
+        raise refused("ssl", limit, type(context).__name__)
+    if not getattr(context, "verify_mode", None):  # ssl.CERT_NONE
+        raise refused("ssl", limit, "one with verify_mode CERT_NONE")
 
 
 def check_private_addresses(forbid: object, *, by_proxy: bool) -> None:
     """Refuse `forbid_private_addresses` with a proxy, which connects where this client cannot check it."""
-    if not isinstance(forbid, bool):
-        raise _bad("forbid_private_addresses", "True or False", type(forbid).__name__)
+    check_bools(forbid_private_addresses=forbid)
     if forbid and by_proxy:
-        raise _bad(
+        raise refused(
             "forbid_private_addresses",
             "False with proxy or trust_env, as the proxy decides which addresses it connects to",
             "",
@@ -212,6 +260,8 @@ def is_loopback(host: str | None) -> bool:
     """Return True if a host is this machine: `localhost`, or any loopback address, such as 127.0.0.2."""
     if (host or "").removesuffix(".").lower() == "localhost":
         return True
+    from ipaddress import IPv6Address, ip_address  # most clients never need it
+
     try:
         address = ip_address(host or "")
     except ValueError:
@@ -229,33 +279,19 @@ def leaves_folder(path: str) -> bool:
     return bool({".", ".."} & names) or ENCODED_DOT.search(path) is not None
 
 
-def check_text(name: str, value: str) -> None:
-    """Refuse text that cannot be sent or written, such as a lone surrogate from a broken file."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _bad(name, "text that is valid Unicode", ascii(value[:40])) from None
-
-
-def check_seconds(name: str, value: float) -> float:
-    """Return `value` if it is a positive finite number of seconds, else raise `RequestValidationError`."""
-    if not _is_positive(value):
-        raise _bad(name, "a positive number of seconds", repr(value))
-    return float(value)
-
-
 def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
+def _listed(values: Iterable[Any]) -> tuple[Any, ...] | None:
+    try:
+        return tuple(values)
+    except TypeError:
+        return None
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
-
-
-def _is_positive(value: object) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-    )
 
 
 def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
@@ -271,14 +307,14 @@ def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> 
         raise RequestValidationError(
             "no API key: pass api_key=... or set MUSICAPI_KEY",
             field="api_key",
-            hint="Without an account, try `musicapi demo` or musicapi_async.sandbox.Sandbox.",
+            hint="Without an account, try `musicapi demo`, or export what `musicapi sandbox` prints.",
         )
     if key[0] in QUOTES or key[-1] in QUOTES:
-        raise _bad("api_key", "the key alone, without quotes around it", "")
+        raise refused("api_key", "the key alone, without quotes around it", "")
     if key.lower().startswith("bearer "):
-        raise _bad("api_key", "the key alone, without the leading 'Bearer '", "")
+        raise refused("api_key", "the key alone, without the leading 'Bearer '", "")
     if any(character.isspace() for character in key) or not key.isascii() or not key.isprintable():
-        raise _bad("api_key", "printable ASCII without white space", "")
+        raise refused("api_key", "printable ASCII without white space", "")
     return key
 
 
@@ -290,9 +326,11 @@ def find_account(given: str | None, key: str, environment: Mapping[str, str] = o
     """
     name = given if given is not None else environment.get(ACCOUNT_VARIABLE) or None
     if name is None:
+        import hmac  # only here, and it takes 2 ms
+
         return f"key-{hmac.digest(FINGERPRINT_LABEL, key.encode(), 'sha256').hex()[:16]}"
     if not _is_text(name) or not name.strip() or not name.isprintable() or len(name) > ACCOUNT_LIMIT:
-        raise _bad("account", f"a name of at most {ACCOUNT_LIMIT} printable characters", repr(name)[:100])
+        raise refused("account", f"a name of at most {ACCOUNT_LIMIT} printable characters", repr(name)[:100])
     return name
 
 
@@ -312,14 +350,14 @@ def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ
         good = False
     origin = "" if given else f" (from {URL_VARIABLE})"
     if not good or any(character.isspace() for character in url):
-        raise _bad(
+        raise refused(
             "base_url", f"an http or https address such as {DEFAULT_BASE_URL}", _picture(whole) + origin
         )
     if not is_protected(url):
         limit = "an https address, or http to this machine alone, because the key goes there"
-        raise _bad("base_url", limit, repr(url[:100]) + origin)
+        raise refused("base_url", limit, repr(url[:100]) + origin)
     if leaves_folder(urlsplit(url).path) or "\\" in url:
-        raise _bad("base_url", "a path without '..', '%2e' and backslashes", repr(url[:100]) + origin)
+        raise refused("base_url", "a path without '..', '%2e' and backslashes", repr(url[:100]) + origin)
     return url
 
 
@@ -344,9 +382,4 @@ def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ)
     try:
         return check_seconds(SPEED_VARIABLE, float(speed))
     except ValueError:
-        raise _bad(SPEED_VARIABLE, "a positive number", repr(speed)) from None
-
-
-def _bad(field: str, limit: str, value: str) -> RequestValidationError:
-    text = f"{field}: {limit}" + (f", got {value}" if value else "")
-    return RequestValidationError(text, field=field, limit=limit, value=value)
+        raise refused(SPEED_VARIABLE, "a positive number", repr(speed)) from None

@@ -6,26 +6,30 @@ has to know of each attempt; a free call needs none.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Final, Protocol
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+import msgspec
 
 from .._wire import base_url_hints, poll_response, retry
-from .._wire.poll_response import PollResult
+from .._wire.charge_verdict import carried_out
+from .._wire.codec import report
+from .._wire.poll_result import PollResult
 from .._wire.prepare import PathOf, PreparedRequest, prepare_poll
 from .._wire.response import Response, failure_of
-from .._wire.retry import Failure
-from .._wire.verdict import carried_out
+from .._wire.retry import AttemptFailure
 from ..api.operation import Polled
 from ..api.task import TaskRef
 from ..clock import Clock
-from ..errors import APIConnectionError, InvalidResponseError
+from ..errors import APIConnectionError, InvalidResponseError, RequestTimeoutError
 from ..options import Options
-from .rate_limiter import RateLimiter, Slot
-from .waits import Waits
+from .observer import ObservedCall, Observer
+from .rate_limiter import RateLimiter, RequestSlot
+from .wait_reasons import Waits, during
 
-log: Final = logging.getLogger("musicapi_async")
-
-PROVEN: Final = (Failure.NOT_SENT, Failure.RATE_LIMITED)
+PROVEN: Final = (AttemptFailure.NOT_SENT, AttemptFailure.RATE_LIMITED)
 """Failures of an attempt that was certainly not carried out."""
 
 
@@ -50,7 +54,7 @@ class Transport(Protocol):
     """Makes one attempt to send a request."""
 
     async def attempt(self, prepared: PreparedRequest, departure: Departure) -> Response:
-        """Send the request once and return the response, whatever its status.
+        """Send the request once and return the response, of any status.
 
         Raises `APIConnectionError` without a response; its `sent` is False if nothing left.
         """
@@ -60,7 +64,7 @@ class Transport(Protocol):
 class Sending(Departure, Protocol):
     """A paid call, as the attempt loop sees it."""
 
-    async def begin(self, slot: Slot) -> None:
+    async def begin(self, slot: RequestSlot) -> None:
         """Note that an attempt begins, which leaves through `slot`. If this raises, nothing is sent."""
         ...
 
@@ -92,6 +96,7 @@ class Attempts:
         draw: draws the jitter of these pauses.
         path_of: gives the path at this host of a declared path.
         base_url: the address that calls go to, for errors.
+        observer: takes the events of calls; None for no events.
     """
 
     def __init__(  # noqa: PLR0917 - the parts that it connects
@@ -102,6 +107,7 @@ class Attempts:
         draw: retry.Draw,
         path_of: PathOf,
         base_url: str,
+        observer: Observer | None = None,
     ) -> None:
         self._transport: Final = transport
         self.limiter: Final = limiter
@@ -109,6 +115,8 @@ class Attempts:
         self._draw: Final = draw
         self.path_of: Final = path_of
         self.base_url: Final = base_url
+        self._real_time: Final = asyncio.get_running_loop().time
+        self.observer: Final = observer
 
     async def send(
         self,
@@ -116,38 +124,56 @@ class Attempts:
         options: Options,
         paid: Sending | None = None,
         waits: Waits | None = None,
+        observed: ObservedCall | None = None,
     ) -> Response:
-        """Send a request, again where the rules allow it, and return the last response, whatever its status.
+        """Send a request, again where the rules allow it, and return the last response, of any status.
 
         Args:
             prepared: the request.
             options: how often it may be sent again.
-            paid: the call if it may charge; it is told of each attempt.
-            waits: takes note of the waits for the rate.
+            paid: the call if it may charge; each attempt is noted in it.
+            waits: takes note of the waits for the rate. With it, the response knows them, and its own time.
+            observed: takes the events of the call, if it is observed by its caller.
 
         Raises:
-            APIConnectionError: there was no response; `sent` tells whether the request may have left.
+            APIConnectionError: there was no response; `sent` says if the request may have left.
             InvalidResponseError: the body of a response is over the limit.
         """
+        if options.headers is not None:
+            prepared = msgspec.structs.replace(prepared, headers=options.headers)
         attempt = 1
+        found: Response | APIConnectionError | None
         while True:
-            async with self.limiter.slot(prepared.lane, waits) as slot:
-                if paid is not None:
-                    await paid.begin(slot)
-                try:
-                    found: Response | APIConnectionError = await self._transport.attempt(
-                        prepared, paid or FREE_CALL
-                    )
-                except APIConnectionError as error:
-                    found = error
+            found, began, held = None, 0.0, 0.0
+            try:
+                async with self.limiter.slot(prepared.lane, waits) as slot:
+                    if paid is not None:
+                        await paid.begin(slot)
+                    if waits is not None:
+                        began, held = self._real_time(), waits.seconds()
+                    if observed is None:
+                        found = await self._attempt(prepared, paid)
+                    else:
+                        found = await self._observed_attempt(prepared, paid, observed)
+            except Exception as error:
+                if found is None:
+                    raise
+                _report_limiter(error)
             retry_after: float | None = None
             if isinstance(found, APIConnectionError):
-                failure = Failure.NOT_SENT if found.sent is False else Failure.SENT_UNKNOWN
+                failure = AttemptFailure.NOT_SENT if found.sent is False else AttemptFailure.SENT_UNKNOWN
             else:
                 found.attempts = attempt
+                if waits is not None:
+                    found.waits, found.elapsed = waits, self._real_time() - began
+                    if paid is not None:  # it waits for the rate once more when its connection is open
+                        found.elapsed -= self.clock.real(waits.seconds() - held)
                 failed = failure_of(found)
                 if failed is None:
-                    self.limiter.succeeded(prepared.lane)
+                    try:
+                        self.limiter.succeeded(prepared.lane)
+                    except Exception as error:
+                        _report_limiter(error)
                     return found
                 failure, retry_after = failed, found.retry_after
             policy = retry.RetryPolicy(
@@ -156,31 +182,115 @@ class Attempts:
             wait = retry.decide(prepared.kind, failure, attempt, retry_after, policy, self._draw)
             if paid is not None and isinstance(found, Response) and carried_out(found, prepared.call):
                 wait = None  # a refusal that names a task is none
-            if failure is Failure.RATE_LIMITED:
+            if failure is AttemptFailure.RATE_LIMITED:
                 # No header stops the lane for longer than a retry would obey it.
-                self.limiter.pause(prepared.lane, wait or min(retry_after or 0.0, policy.retry_after_cap))
+                self.limiter.pause(prepared.lane, wait or retry.retry_after_floor(retry_after))
             if wait is None:
                 if isinstance(found, APIConnectionError):
                     raise found
                 return found
             attempt += 1
-            log.info("%s: %s; attempt %d follows in %.1f s", prepared.call, failure, attempt, wait)
+            text = "%s: %s; attempt %d follows in %.1f s"
+            report(logging.INFO, text, prepared.call, failure, attempt, wait)
             if paid is not None:
                 await paid.repeat(proven=failure in PROVEN)
-            if waits is not None and failure is Failure.RATE_LIMITED:
-                with waits.during("pause"):
-                    await self.clock.sleep(wait)
-            else:
+            if observed is not None:
+                observed.repeats(failure, wait)
+            with during(waits if failure is AttemptFailure.RATE_LIMITED else None, "pause"):
                 await self.clock.sleep(wait)
 
-    async def poll(self, ref: TaskRef, polled: Polled, options: Options) -> PollResult:
-        """Poll a task once. Free. A failure to get a response is a value, too."""
-        prepared = prepare_poll(self.path_of(polled.path), ref.task_id, options.attempt_timeout)
+    async def _attempt(
+        self, prepared: PreparedRequest, paid: Sending | None
+    ) -> Response | APIConnectionError:
+        # A frame of its own: in `send` the error would hold itself, by the frames in its traceback.
         try:
-            response = await self.send(prepared, options)
+            return await self._transport.attempt(prepared, paid or FREE_CALL)
+        except APIConnectionError as error:
+            return error
+
+    async def _observed_attempt(
+        self, prepared: PreparedRequest, paid: Sending | None, observed: ObservedCall
+    ) -> Response | APIConnectionError:
+        observed.begins()
+        try:
+            found = await self._attempt(prepared, paid)
+        except BaseException as error:
+            observed.ends(error)
+            raise
+        observed.ends(found)
+        return found
+
+    def get(
+        self,
+        prepared: PreparedRequest,
+        options: Options,
+        waits: Waits | None = None,
+        observed: ObservedCall | None = None,
+    ) -> Coroutine[Any, Any, Response]:
+        """Send a free call, within its deadline if it has one; see `send`."""
+        if waits is None and observed is not None:
+            waits = observed.waits
+        if options.deadline is None:
+            return self.send(prepared, options, None, waits, observed)
+        return self._get_within(options.deadline, prepared, options, waits, observed)
+
+    def observed(
+        self,
+        prepared: PreparedRequest,
+        *,
+        job_key: str | None = None,
+        waits: Waits | None = None,
+        task: TaskRef | None = None,
+    ) -> ObservedCall | None:
+        """Return the observation of a call, if anything takes its events."""
+        observer = self.observer
+        if observer is None or not observer.is_active:
+            return None
+        return observer.call(prepared, task=task, job_key=job_key, waits=waits)
+
+    async def _get_within(
+        self,
+        seconds: float,
+        prepared: PreparedRequest,
+        options: Options,
+        waits: Waits | None,
+        observed: ObservedCall | None,
+    ) -> Response:
+        waits = waits or Waits(self.clock, prepared.call)
+        deadline = asyncio.timeout(self.clock.real(seconds))
+        try:
+            async with deadline:
+                return await self.send(prepared, options, waits=waits, observed=observed)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+        waited = f"; {waits}" if str(waits) else ""
+        text = f"the deadline of {seconds:g} s passed{waited}"
+        raise RequestTimeoutError(text, sent=None, call=prepared.call)
+
+    async def poll(
+        self, ref: TaskRef, polled: Polled, options: Options, due: float | None = None
+    ) -> PollResult:
+        """Poll a task once. Free. A failure to get a response is a value, too.
+
+        `due` is the time of the clock for which the poll was planned, if it was.
+        """
+        prepared = prepare_poll(self.path_of(polled.path), ref.task_id, options.attempt_timeout)
+        observed = self.observed(prepared, task=ref)
+        late = None if due is None or observed is None else max(0.0, self.clock.now() - due)
+        try:
+            response = await self.get(prepared, options, observed=observed)
         except (APIConnectionError, InvalidResponseError) as error:
-            return poll_response.without_response(error, ref=ref)
-        result = poll_response.judge_poll(response, ref=ref, polled=polled)
-        if result.error is not None:
-            base_url_hints.add_hint(result.error, self.base_url)
+            result = poll_response.without_response(error, ref=ref)
+        else:
+            result = poll_response.judge_poll(response, ref=ref, polled=polled)
+            if result.error is not None:
+                base_url_hints.add_hint(result.error, self.base_url)
+        if observed is not None:
+            observed.polled(result, late)
         return result
+
+
+def _report_limiter(error: Exception) -> None:
+    """Log that a limiter failed after a response had come: it may be one with a task, which is paid for."""
+    report(logging.ERROR, "the rate limiter failed after a response: %s: %s", type(error).__name__, error)

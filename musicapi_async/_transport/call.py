@@ -1,7 +1,8 @@
 """One call, from its request to its result.
 
-The order is: job key, webhook (the key is part of its address, so of the body), the prepared request, the
-reservation of the key, the permit, the attempts, the reading of the response, and what it means for money.
+The order is: links of local files, job key, webhook (the key is part of its address, so of the body), the
+prepared request, the reservation of the key, the permit, the attempts, the reading of the response, and what
+it means for money.
 
 A paid call runs in a task of its own, shielded from its caller. A caller that is cancelled before the request
 leaves pays nothing. One that is cancelled later (Ctrl-C, a closed browser) loses nothing: the response is
@@ -16,45 +17,46 @@ import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
-from .._wire import base_url_hints
-from .._wire.prepare import PreparedRequest, encode_any, prepare, prepare_raw
+import msgspec
+
+from .._wire import base_url_hints, codec
+from .._wire.batch_reply import read_batch
+from .._wire.call_reply import Pending, read_direct, read_raw, read_submit
+from .._wire.charge_verdict import PREPARING
+from .._wire.codec import report
+from .._wire.prepare import PreparedRequest, prepare, prepare_raw
 from .._wire.redaction import Redactor
-from .._wire.response import Pending, Response, read_direct, read_raw, read_response, read_submit
-from .._wire.verdict import PREPARING
-from ..api.operation import Create, Direct, ReplyT
+from .._wire.response import Response, read_response
+from ..api.direct_replies import came_in
+from ..api.local_files import NO_FILES
+from ..api.operation import Create, Direct, Operation, ReplyT, SubmitsBatch
 from ..api.request import Request
+from ..api.response_info import Received, ResponseInfo
 from ..api.task import TaskRef
-from ..errors import MusicAPIError, RequestTimeoutError
+from ..errors import APIConnectionError, MusicAPIError
 from ..options import Options
 from .attempts import Attempts
-from .paid_call import Accepted, JobEntry, Notes, PaidCall, Previous, task_in_error
-from .permits import FREE, TasksInFlight
-from .waits import Waits
-
-log: Final = logging.getLogger("musicapi_async")
+from .batch_call import (
+    AcceptedBatch,
+    accepted_batch,
+    batch_permit,
+    previous_batch,
+    tasks_in_error,
+    with_webhooks,
+)
+from .call_entry import CallRecorder, Notes, Previous
+from .paid_call import Accepted, PaidCall, task_in_error
+from .permits import BatchPermit, HeldPermits, Permit
+from .publishing import Published, Publisher
+from .wait_reasons import Waits
 
 T = TypeVar("T")
-
 CLOSE_GRACE: Final = 5.0
 """Real seconds that closing waits for the responses to paid calls that are under way."""
 STORE_GRACE: Final = 60.0
 """Real seconds that closing waits for job stores: twice as long as an SQLite file may be locked."""
 FOLLOW_EVERY: Final = 5.0
-"""Seconds of the client's clock after which a create that waits for a permit looks for tasks to follow."""
-
-
-class JobRecorder(Protocol):
-    """Gives entries of a job store to paid calls."""
-
-    def with_job_key(self, options: Options) -> Options:
-        """Return the options with a job key, if the call is to be recorded."""
-        ...
-
-    def record(
-        self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
-    ) -> JobEntry | None:
-        """Return the entry of a call with the JSON `body`."""
-        ...
+"""Seconds of the client's clock between two checks for tasks to follow, while a create waits for a permit."""
 
 
 class WebhookAddress(Protocol):
@@ -68,7 +70,7 @@ class WebhookAddress(Protocol):
         ...
 
 
-class Follower(Protocol):
+class Poller(Protocol):
     """Polls tasks that no one waits for."""
 
     def follow(self, ref: TaskRef) -> None:
@@ -85,18 +87,26 @@ class Calls:
 
     Args:
         attempts: sends requests.
-        redactor: hides secrets in what is stored and shown.
-        in_flight: the permits of the client's tasks, which outlive the loop that submitted them.
-        follower: polls tasks in flight while a create waits for a permit.
+        redactor: hides secrets in stored replies.
+        held_permits: the permits of the client's tasks, which outlive the loop that submitted them.
+        poller: polls tasks in flight while a create waits for a permit.
+        publisher: makes links of local files.
     """
 
     def __init__(
-        self, attempts: Attempts, redactor: Redactor, in_flight: TasksInFlight, follower: Follower
+        self,
+        attempts: Attempts,
+        redactor: Redactor,
+        held_permits: HeldPermits,
+        poller: Poller,
+        publisher: Publisher,
     ) -> None:
         self._attempts: Final = attempts
         self._redactor: Final = redactor
-        self._in_flight: Final = in_flight
-        self._follower: Final = follower
+        self._held_permits: Final = held_permits
+        self._poller: Final = poller
+        self._publisher: Final = publisher
+        self._closed = False
         self.notes: Final = Notes()
         self._running: Final[set[asyncio.Task[Any]]] = set()
         self._waiting = 0  # creates that wait for a permit
@@ -107,15 +117,18 @@ class Calls:
         operation: Create[..., Any],
         request: Request,
         options: Options,
-        recorder: JobRecorder,
+        recorder: CallRecorder,
         webhooks: WebhookAddress | None,
     ) -> Accepted:
-        """Send a create and return its task, or the one that its job key stands for."""
+        """Send a create and return its task, or the previous task of its job key."""
+        files = NO_FILES
+        if operation.links:
+            request, options, files = await self._published(operation, request, options, recorder)
         ordered = request
         if webhooks is not None:
-            ordered, options = webhooks.order(request, recorder.with_job_key(options))
+            ordered, options = webhooks.order(request, options)
         prepared = prepare(operation, ordered, options, self._attempts.path_of)
-        paid = self._paid(prepared, options, recorder)
+        paid = self._paid(prepared, options, recorder, files)
         return await self._shielded(paid, self._submit(paid, webhook=ordered is not request))
 
     async def _submit(self, paid: PaidCall, *, webhook: bool) -> Accepted:
@@ -124,61 +137,107 @@ class Calls:
             previous = paid.previous
             if previous is not None and previous.task is not None:
                 return Accepted(previous.task, previous.reply, paid.key)
-            paid.permit = self._attempts.limiter.permit()
-            if not paid.permit.try_acquire():
-                await self._wait_for_permit(paid)
+            permit = paid.permit = self._attempts.limiter.permit()
+            if permit is not None and not permit.try_acquire():
+                await self._wait_for_permit(permit, paid.waits)
             response = await paid.send()
             task_id = read_submit(
                 response, call=prepared.call, family=prepared.family, replacement=prepared.instead
             )
             task = prepared.task(task_id, self._attempts.clock.time())
             await paid.accepted(task, response.body)
-            if paid.permit is not FREE:
+            if permit is not None:
                 with contextlib.suppress(Exception):  # a limiter that fails loses no task
-                    self._in_flight.hold(paid.permit, task)
-        return Accepted(task, response.body, paid.key, webhook)
+                    self._held_permits.hold(permit, task)
+        return Accepted(task, response.body, paid.key, webhook, _facts(response, prepared, paid.options))
+
+    async def submit_batch(
+        self,
+        operation: SubmitsBatch[...],
+        request: Request,
+        options: Options,
+        recorder: CallRecorder,
+        webhooks: WebhookAddress | None,
+    ) -> AcceptedBatch:
+        """Send a create of several tasks and return them, or the previous tasks of its job key."""
+        ordered = request
+        if webhooks is not None:
+            ordered, options = webhooks.order(request, options)
+        prepared = prepare(operation, ordered, options, self._attempts.path_of)
+        permit = batch_permit(
+            self._attempts.limiter, len(prepared.models), prepared.call, self._attempts.clock
+        )
+        paid = self._paid(prepared, options, recorder)
+        batch = await self._shielded(paid, self._submit_batch(paid, permit))
+        return with_webhooks(batch, request, ordered, options)
+
+    async def _submit_batch(self, paid: PaidCall, permit: BatchPermit | None) -> AcceptedBatch:
+        prepared, clock = paid.prepared, self._attempts.clock
+        async with paid:
+            if paid.previous is not None:
+                return previous_batch(paid.previous, prepared, paid.key)
+            paid.permit = permit
+            if permit is not None and not permit.try_acquire():
+                await self._wait_for_permit(permit, paid.waits)
+            response = await paid.send()
+            read = read_batch(response, items=len(prepared.models), family=prepared.family)
+            batch = accepted_batch(read, prepared, clock.time(), response.body, paid.key)
+            await paid.accepted_batch(*batch.notes(len(prepared.models)), response.body, batch.batch_id)
+            if permit is not None:
+                with contextlib.suppress(Exception):  # a limiter that fails loses no task
+                    self._held_permits.hold_batch(permit, batch.tasks)
+            if read.error is not None:
+                raise tasks_in_error(prepared, batch.tasks, read.error, paid.key) from read.error
+        return msgspec.structs.replace(batch, response=_facts(response, prepared, paid.options))
 
     async def direct(
-        self, operation: Direct[..., ReplyT], request: Request, options: Options, recorder: JobRecorder
+        self, operation: Direct[..., ReplyT], request: Request, options: Options, recorder: CallRecorder
     ) -> ReplyT:
         """Send a direct call and return its reply; repeat it while its result is being prepared."""
+        files = NO_FILES
+        if operation.links:
+            request, options, files = await self._published(operation, request, options, recorder)
         prepared = prepare(operation, request, options, self._attempts.path_of)
         if prepared.kind == "get":
+            waits = Waits(self._attempts.clock, prepared.call)
             try:
-                read = read_direct(await self._get(prepared, options), operation, prepared.call)
+                observed = self._attempts.observed(prepared, waits=waits)
+                response = await self._attempts.get(prepared, options, waits, observed)
+                reply = _reply(read_direct(response, operation, prepared.call), operation)
             except MusicAPIError as error:
                 base_url_hints.add_hint(error, self._attempts.base_url)
                 raise
-            return _reply(read, operation)
-        paid = self._paid(prepared, options, recorder)
-        waits = bool(getattr(request, "wait", True))
-        return await self._shielded(paid, self._direct(paid, operation, waits=waits))
+            came_in(reply, _facts(response, prepared, options))
+            return reply
+        paid = self._paid(prepared, options, recorder, files)
+        repeats = bool(getattr(request, "wait", True))
+        return await self._shielded(paid, self._direct(paid, operation, repeats=repeats))
 
-    async def _direct(self, paid: PaidCall, operation: Direct[..., ReplyT], *, waits: bool) -> ReplyT:
+    async def _direct(self, paid: PaidCall, operation: Direct[..., ReplyT], *, repeats: bool) -> ReplyT:
         clock, call = self._attempts.clock, paid.prepared.call
-        repeat = operation.repeat if waits else None
+        repeat = operation.repeat if repeats else None
         async with paid:
             if paid.previous is not None:
                 return _reused(paid, paid.previous, operation)
             started = clock.now()
             while True:
-                read = read_direct(await paid.send(), operation, call)
-                if not isinstance(read, Pending):
-                    await paid.answered(read.raw)
-                    return read
-                if repeat is None:
-                    await paid.unfinished()
-                    return _reply(read, operation)
-                pause = max(repeat.every, read.retry_after or 0.0)
-                if clock.now() - started + pause > repeat.deadline:
-                    raise RequestTimeoutError(
-                        f"still being prepared after {repeat.deadline:g} s",
-                        sent=True,
-                        call=call,
-                        hint="Call again later: the work goes on at the service.",
+                response = await paid.send()
+                read = read_direct(response, operation, call)
+                if not isinstance(read, Pending) or repeat is None:
+                    if isinstance(read, Pending):
+                        await paid.unfinished()
+                    else:
+                        await paid.answered(read.raw)
+                    reply = _reply(read, operation)
+                    came_in(reply, _facts(response, paid.prepared, paid.options))
+                    return reply
+                await paid.preparing()
+                pause, elapsed = max(repeat.every, read.retry_after or 0.0), clock.now() - started
+                if elapsed + pause > repeat.deadline:
+                    raise paid.too_late(
+                        f"given up after {elapsed:.3g} s, as the next call, in {pause:g} s, would come after "
+                        f"the {repeat.deadline:g} s for which it is repeated"
                     )
-                paid.is_preparing = True
-                await paid.repeat(proven=True)  # the same request again is free
                 await clock.sleep(pause)
 
     async def request(  # noqa: PLR0917 - as `MusicAPI.request`
@@ -188,14 +247,19 @@ class Calls:
         json: object,
         params: Mapping[str, object] | None,
         options: Options,
-        recorder: JobRecorder,
+        recorder: CallRecorder,
     ) -> Any:
         """Carry out an untyped call; see `MusicAPI.request`."""
         prepared = prepare_raw(method, path, options, json, params, self._attempts.path_of)
+        self._redactor.learn(prepared.secrets)
+        if (call := self._redactor.text(prepared.call)) != prepared.call:  # the path is the caller's own
+            prepared = msgspec.structs.replace(prepared, call=call)
         del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
         if prepared.kind == "get":
             try:
-                return read_raw(await self._get(prepared, options), call=prepared.call)
+                observed = self._attempts.observed(prepared)
+                response = await self._attempts.get(prepared, options, observed=observed)
+                return read_raw(response, call=prepared.call)
             except MusicAPIError as error:
                 base_url_hints.add_hint(error, self._attempts.base_url)
                 raise
@@ -205,8 +269,11 @@ class Calls:
     async def _request(self, paid: PaidCall) -> Any:
         prepared = paid.prepared
         async with paid:
-            if paid.previous is not None:
-                return paid.previous.reply
+            previous = paid.previous
+            if previous is not None:
+                if previous.reply is None and previous.task is not None:  # named by a person
+                    return {"task_id": previous.task.task_id}
+                return previous.reply
             response = await paid.send()
             found = read_raw(response, call=prepared.call, replacement=prepared.instead)
             if response.not_ready and prepared.call in PREPARING:
@@ -217,6 +284,7 @@ class Calls:
 
     async def aclose(self) -> None:
         """Wait a moment for the responses to paid calls under way, then give them up, loudly."""
+        self._closed = True
         if self._running:
             await asyncio.wait(self._running, timeout=CLOSE_GRACE)
         for call in list(self._running):
@@ -226,40 +294,30 @@ class Calls:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def _paid(self, prepared: PreparedRequest, options: Options, recorder: JobRecorder) -> PaidCall:
+    async def _published(
+        self, operation: Operation[..., Any], request: Request, options: Options, recorder: CallRecorder
+    ) -> Published:
+        """Return the request with the links of its local files."""
+        call = operation.call_name
+        published = await self._publisher.publish(request, operation.links, call, options, recorder)
+        if self._closed:  # while the file was published
+            raise APIConnectionError("the client was closed before it was sent", sent=False, call=call)
+        return published
+
+    def _paid(
+        self,
+        prepared: PreparedRequest,
+        options: Options,
+        recorder: CallRecorder,
+        files: Mapping[str, str] = NO_FILES,
+    ) -> PaidCall:
+        """Return a call that may charge. The secrets of its request are hidden in texts from now on."""
         if prepared.secrets:
             self._redactor.learn(prepared.secrets)
-        if prepared.kind == "create":
-            options = recorder.with_job_key(options)
-        job: JobEntry | None = None
-        if options.job_key is not None:
-            job = recorder.record(
-                options.job_key,
-                prepared.recorded_call,
-                prepared.body or b"",
-                prepared.family,
-                prepared.operation,
-            )
+        job = recorder.record(options.job_key, prepared, files)
         return PaidCall(
             prepared, options, job, attempts=self._attempts, redactor=self._redactor, notes=self.notes
         )
-
-    async def _get(self, prepared: PreparedRequest, options: Options) -> Response:
-        """Send a free call, within its deadline."""
-        self._redactor.learn(prepared.secrets)
-        if options.deadline is None:
-            return await self._attempts.send(prepared, options)
-        waits = Waits(self._attempts.clock, prepared.call)
-        deadline = asyncio.timeout(self._attempts.clock.real(options.deadline))
-        try:
-            async with deadline:
-                return await self._attempts.send(prepared, options, waits=waits)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-        waited = f"; {waits}" if str(waits) else ""
-        text = f"the deadline of {options.deadline:g} s passed{waited}"
-        raise RequestTimeoutError(text, sent=None, call=prepared.call)
 
     async def _shielded(self, paid: PaidCall, work: Coroutine[Any, Any, T]) -> T:
         """Run a paid call in a task of its own; a cancelled caller stops it only while nothing is sent."""
@@ -274,19 +332,19 @@ class Calls:
                 paid.client_closed()
             if paid.sent and not running.done():
                 call = paid.prepared.call
-                log.warning("%s: cancelled after it was sent; its answer is still awaited", call)
-                running.add_done_callback(paid.report)
+                report(logging.WARNING, "%s: cancelled after it was sent; its answer is still awaited", call)
+                running.add_done_callback(paid.report_end)
             else:
                 running.cancel()
             raise
 
-    async def _wait_for_permit(self, paid: PaidCall) -> None:
-        """Wait for a permit. Tasks that no one waits for are polled meanwhile, so that their ends show."""
+    async def _wait_for_permit(self, permit: Permit, waits: Waits) -> None:
+        """Wait for a permit. Tasks that no one waits for are polled meanwhile: their ends free permits."""
         self._waiting += 1
         if self._following is None:
             self._following = asyncio.get_running_loop().create_task(self._follow())
         try:
-            await paid.permit.acquire(paid.waits)
+            await permit.acquire(waits)
         finally:
             self._waiting -= 1
             if not self._waiting:
@@ -296,12 +354,15 @@ class Calls:
         following, self._following = self._following, None
         if following is not None:
             following.cancel()
-            self._follower.unfollow()
+            self._poller.unfollow()
 
     async def _follow(self) -> None:
         while True:
-            for task in self._in_flight.tasks():
-                self._follower.follow(task)
+            for task in self._held_permits.tasks():
+                try:
+                    self._poller.follow(task)
+                except Exception as error:  # of the user's own schedule
+                    report(logging.WARNING, "task %s is not polled: %s", task.token, error)
             await self._attempts.clock.sleep(FOLLOW_EVERY)
 
 
@@ -312,10 +373,19 @@ def _reply(read: ReplyT | Pending[ReplyT], operation: Direct[..., ReplyT]) -> Re
     return operation.reply() if read.reply is None else read.reply
 
 
+def _facts(response: Response, prepared: PreparedRequest, options: Options) -> Received | ResponseInfo:
+    """Return the facts about a response, which are worked out when they are wanted.
+
+    That takes longer than all the reading; but it is done at once where a secret was sent that the redactor
+    may forget.
+    """
+    return response.info() if prepared.secrets or options.headers is not None else response
+
+
 def _reused(paid: PaidCall, previous: Previous, operation: Direct[..., ReplyT]) -> ReplyT:
-    """The reply that a job key stands for, or the error of a call that made a task instead."""
+    """Return the previous reply of a job key, or raise the error of a call that made a task instead."""
     call = paid.prepared.call
-    stored = read_response(200, {}, encode_any(previous.reply, call))
+    stored = read_response(200, {}, codec.encode(previous.reply, call))
     if previous.task is None:
         return _reply(read_direct(stored, operation, call), operation)
     with contextlib.suppress(MusicAPIError):

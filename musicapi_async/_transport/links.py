@@ -1,7 +1,7 @@
-"""What can be downloaded, and the links in it: clips, results, ended tasks, replies with links, plain links.
+"""The links of downloadable values: clips, results, ended tasks, replies with links, plain links.
 
-Whatever else is given is refused with what to give instead. An unfinished task looks like an empty list of
-clips; it must not pass for one that has nothing to fetch.
+Anything else is refused with a hint at what to give instead. The result of an unfinished task has no clips
+yet; it must not pass for one that has nothing to fetch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ..api.replies import Files, Midi, Wav
+from .._wire.codec import escaped
+from ..api.direct_replies import Files, Midi, Wav
 from ..api.results import Clip, Clips, Result, TaskUpdate
 from ..api.stems import Stem
 from ..api.task import Task
@@ -30,13 +31,13 @@ WAIT_FIRST: Final = "Wait for the task first: clips = await task.wait()."
 Fetchable: TypeAlias = (
     Clip | Result | Task[Any] | TaskUpdate | Wav | Midi | Files | str | Sequence["Fetchable"]
 )
-"""What can be downloaded."""
+"""Values that `client.download` takes."""
 
 
 class Link(NamedTuple):
-    """A file to fetch: its address, what its name is made of, and its extension if that is known.
+    """A file to fetch: its address, the parts of its name, and its extension if that is known.
 
-    `clip_id` may be the last part of a link, which says little; it is the id of a clip with `of_clip`.
+    `clip_id` may be the last part of a link, which says little; it is the id of a clip with `clip`.
     `duration` is that of the clip in seconds.
     """
 
@@ -45,59 +46,59 @@ class Link(NamedTuple):
     clip_id: str = ""
     name: str = ""
     extension: str = ""
-    of_clip: bool = False
+    clip: Clip | None = None
     duration: float | None = None
 
 
-def links_of(asked: Fetchable) -> list[Link]:
-    """The links of what is asked for; clips that failed have none, files that are not there are refused.
+def links_of(files: Fetchable) -> list[Link]:
+    """Return the links of the files; clips that failed have none, files that do not exist yet are refused.
 
     Raises `DownloadError` for files that are not there yet, `RequestValidationError` for what never is a
     file, and the error of a task that failed.
     """
-    return list(_links(asked))
+    return list(_links(files))
 
 
-def _links(asked: object) -> Iterator[Link]:
-    match asked:
+def _links(value: object) -> Iterator[Link]:
+    match value:
         case str():
-            yield _named_by_link(asked, extension_of(asked))
+            yield _named_by_link(value, extension_of(value))
         case Wav():
-            yield _named_by_link(asked.wav_url, "wav")
+            yield _named_by_link(value.wav_url, "wav")
         case Midi():
-            if asked.midi_url is None:
+            if value.midi_url is None:
                 raise DownloadError("the MIDI file is not there yet", hint="Call midi() again.")
-            yield _named_by_link(asked.midi_url, "mid")
+            yield _named_by_link(value.midi_url, "mid")
         case Files():
-            for file in asked.files:
+            for file in value.files:
                 yield _named_by_link(file.url, file.format.lower())
         case Clip():
-            yield _of_clip(asked, 0)
+            yield _of_clip(value, 0)
         case Task():
-            task: Task[Any] = asked
+            task: Task[Any] = value
             if task.last is None:
-                raise _not_there("nobody has waited for it here", task.task_id, task.family)
+                raise _not_there("no one has waited for it here", task.task_id, task.family)
             yield from _links(task.last)
         case TaskUpdate():
-            if not asked.is_terminal:
-                raise _not_there(f"it is {asked.state}", asked.task_id, asked.family)
-            yield from _links(asked.outcome())
+            if not value.is_terminal:
+                raise _not_there(f"it is {value.state}", value.task_id, value.family)
+            yield from _links(value.outcome())
         case Result():
-            if not asked.clips:
-                if not isinstance(asked, Clips):
-                    raise _no_file(asked)
-                if asked.task_id:
-                    raise _not_there("it has no clips yet", asked.task_id, asked.family)
-            yield from _of_clips(asked.clips)
-        case _ if isinstance(asked, Iterable) and not isinstance(asked, dict | bytes | bytearray):
-            several = list(cast("Iterable[object]", asked))
+            if not value.clips:
+                if not isinstance(value, Clips):
+                    raise _no_file(value)
+                if value.task_id:
+                    raise _not_there("it has no clips yet", value.task_id, value.family)
+            yield from _of_clips(value.clips)
+        case _ if isinstance(value, Iterable) and not isinstance(value, dict | bytes | bytearray):
+            several = list(cast("Iterable[object]", value))
             if all(isinstance(one, Clip) for one in several):
                 yield from _of_clips(cast("list[Clip]", several))
             else:
                 for one in several:
                     yield from _links(one)
         case _:
-            raise _no_file(asked)
+            raise _no_file(value)
 
 
 def _of_clips(clips: Iterable[Clip]) -> Iterator[Link]:
@@ -114,7 +115,7 @@ def _of_clip(clip: Clip, index: int) -> Link:
         )
     name = clip.name if isinstance(clip, Stem) else ""
     ending = extension_of(clip.final_url)
-    return Link(clip.final_url, clip.title or "", clip.clip_id, name, ending, True, clip.duration)
+    return Link(clip.final_url, clip.title or "", clip.clip_id, name, ending, clip, clip.duration)
 
 
 def _named_by_link(url: str, extension: str) -> Link:
@@ -133,7 +134,7 @@ def _no_file(given: object) -> RequestValidationError:
     kind = type(given).__name__
     hint = ""
     if inspect.iscoroutine(given):
-        given.close()  # else Python complains besides that nobody awaited it
+        given.close()  # else Python warns besides that it was never awaited
         hint = f"Await it first: {given.__name__}(...) without await gives no result."
     return RequestValidationError(
         f"files: {limit}, got {kind}", field="files", limit=limit, value=kind, hint=hint
@@ -141,24 +142,24 @@ def _no_file(given: object) -> RequestValidationError:
 
 
 def extension_of(url: str) -> str:
-    """The extension in a link's path, if it is a known one."""
+    """Return the extension in a link's path, if it is a known one, else ''."""
     suffix = Path(parts_of(url).path).suffix.lower().lstrip(".")
     return suffix if suffix in EXTENSIONS or suffix in OTHERS else ""
 
 
-def shown_link(url: str) -> str:
-    """A link as an error text shows it: without its query, which may be signed, and without a password.
+def printable(url: str) -> str:
+    """Return a link for an error text: without its query, which may be signed, and without a password.
 
     Characters that cannot be printed, which may steer a terminal, are escaped.
     """
     parts = parts_of(url)
     host = parts.netloc.rpartition("@")[2]
-    shown = f"{parts.scheme}://{host}{parts.path}" if host else url.partition("?")[0].partition("#")[0]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown[:200])
+    text = f"{parts.scheme}://{host}{parts.path}" if host else url.partition("?")[0].partition("#")[0]
+    return escaped(text[:200])
 
 
 def parts_of(url: str) -> SplitResult:
-    """The parts of a link; empty ones if it is none."""
+    """Return the parts of a link; empty ones if it is none."""
     try:
         return urlsplit(url)
     except ValueError:

@@ -2,37 +2,31 @@
 
 Links are often signed, and a signature covers every byte: `%2F` and `/` are not the same to it. So nothing is
 decoded or encoded again; only what no request line can hold is encoded.
-
-A service that fetches links from its users must not be led into its own network. With `public_connector`
-each connection is checked at the address that it really goes to, whatever the host was called and however
-often its name is resolved; so redirects, numeric forms, and names whose address changes are covered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import re
-import socket
 import string
 import zlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from ..errors import DownloadError
-from .links import shown_link
+from .links import printable
+from .private_addresses import PrivateAddressError
 
 MOST_REDIRECTS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 NO_LINK: Final = "Give an http link, clips, or the result of a task."
 PIECE: Final = 256 * 1024
-"""Bytes that are unpacked at once, whatever a packed body holds."""
+"""Bytes that are unpacked at once, however much a packed body holds."""
 ERROR_BYTES: Final = 4096
 """Bytes of an error's body that are read."""
 ERROR_SECONDS: Final = 5.0
@@ -46,7 +40,7 @@ MARKUP: Final = re.compile(r"<(style|script)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL |
 
 
 def url_of(link: str) -> URL:
-    """The URL that is requested for a link: its path and query as they are.
+    """Return the URL that is requested for a link: its path and query as they are.
 
     Raises `ValueError` if it is no http link. A host in other letters is written in IDNA; spaces, control
     characters and letters beyond ASCII, which no request line can hold, are percent-encoded.
@@ -67,18 +61,18 @@ def _sendable(text: str) -> str:
 
 
 def malformed(target: str, link: str) -> DownloadError:
-    """The error for a link that cannot be requested, or that is redirected to such a target."""
-    shown = f"'{shown_link(target)}'"
+    """Return the error for a link that cannot be requested, or that is redirected to such a target."""
+    quoted = f"'{printable(target)}'"
     if target == link:
-        return DownloadError(f"not a link that can be fetched: {shown}", url=link, hint=NO_LINK)
-    return DownloadError(f"redirected to what cannot be fetched: {shown}", url=link)
+        return DownloadError(f"not a link that can be fetched: {quoted}", url=link, hint=NO_LINK)
+    return DownloadError(f"redirected to a link that cannot be fetched: {quoted}", url=link)
 
 
 @contextlib.asynccontextmanager
 async def opened(
     session: aiohttp.ClientSession, link: str, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout
 ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-    """Request a link, follow its redirects, and yield the last response, whatever its status.
+    """Request a link, follow its redirects, and yield the last response, of any status.
 
     Raises `DownloadError` for what will not change: a malformed link, a redirect to one, too many of them, an
     address that is forbidden. All else is as aiohttp raises it.
@@ -88,16 +82,16 @@ async def opened(
         try:
             url = url_of(target)
             response = await session.get(url, headers=headers, timeout=timeout, allow_redirects=False)
-        except ValueError as error:  # of yarl, of aiohttp, and of the IDNA codec while the name is resolved
-            raise malformed(target, link) from error
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, _PrivateAddressError):
+        except aiohttp.ClientConnectorError as error:  # before `ValueError`, which one for a certificate is
+            if isinstance(error.os_error, PrivateAddressError):
                 raise DownloadError(
                     f"{error.host!r} is at a private or loopback address",
                     url=link,
                     hint="This client fetches public links only: forbid_private_addresses is on.",
                 ) from None
             raise
+        except ValueError as error:  # of yarl, of aiohttp, and of the IDNA codec while the name is resolved
+            raise malformed(target, link) from error
         async with response:
             location = response.headers.get("Location")
             if response.status not in REDIRECTS or location is None:
@@ -108,53 +102,6 @@ async def opened(
         except ValueError as error:
             raise malformed(location, link) from error
     raise DownloadError(f"more than {MOST_REDIRECTS} redirects", url=link)
-
-
-# --- addresses ---------------------------------------------------------------------------------------------
-
-
-class _PrivateAddressError(OSError):
-    """A connection that is not made."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.EACCES, "a private or loopback address")
-
-
-EMBEDDED: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96")))
-"""IPv6 networks whose last 32 bits are an IPv4 address (RFC 4291, 2.5.5.1; RFC 6052, 2.1)."""
-
-
-def is_public(address: str) -> bool:
-    """Return True if an IP address is one of the public internet, whichever form it has."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is None and any(ip in network for network in EMBEDDED):
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip.is_site_local:
-            return False
-    return ip.is_global and not ip.is_multicast
-
-
-def _public_socket(address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, _, place = address
-    if not is_public(str(place[0])):
-        raise _PrivateAddressError
-    return socket.socket(family, kind, protocol)
-
-
-def connector(limit: int, keep_alive: float, *, public_only: bool) -> aiohttp.TCPConnector:
-    """Connections to hosts of files; with `public_only` none to a private or loopback address."""
-    return aiohttp.TCPConnector(
-        limit=limit,
-        keepalive_timeout=keep_alive,
-        socket_factory=_public_socket if public_only else None,
-    )
 
 
 # --- bodies ------------------------------------------------------------------------------------------------
@@ -178,11 +125,11 @@ class _Decompressor(Protocol):
 
 
 class Unpacker:
-    """Unpacks a body that a host packed although it was asked not to; anything else passes as it is.
+    """Unpacks a body that a host packed although the request forbade it; anything else passes as it is.
 
     `packed` is True if the host says that it packed the body. Raises `ValueError` for a packing that is not
-    known, and `zlib.error` for data that is damaged. Words that name no packing, such as 'binary', and 'gzip'
-    of what is none stand on files that were stored with wrong labels, and are not believed.
+    known, and `zlib.error` for data that is damaged. Files that were stored with wrong labels come with words
+    that name no packing, such as 'binary', or with 'gzip' of bytes that are not: neither is believed.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -197,11 +144,11 @@ class Unpacker:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the body has come to its own end."""
+        """Return True once the body has come to its own end."""
         return self._plain or (self._current is not None and self._current.eof)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The content of the next bytes, in pieces of a bounded size."""
+        """Yield the content of the next bytes, in pieces of a bounded size."""
         if self._current is None and not self._deflate and data and data[:1] != GZIP:
             self._plain = True
         if self._plain:
@@ -227,7 +174,7 @@ class Unpacker:
 
 
 async def first_line(response: aiohttp.ClientResponse) -> str:
-    """The first line of text in an error's body, as it may be displayed; '' if there is none."""
+    """Return the first line of text in an error's body, fit for display; '' if there is none."""
     text = bytearray()
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError, zlib.error):
         unpacker = Unpacker(response.headers.get("Content-Encoding", ""))
@@ -241,10 +188,10 @@ async def first_line(response: aiohttp.ClientResponse) -> str:
 
 
 def line_of(data: bytes | bytearray) -> str:
-    """The first line of `data` that holds words, without markup and control characters."""
-    text = MARKUP.sub("\n", data[:ERROR_BYTES].decode("utf-8", "replace"))
-    for line in text.splitlines():
-        shown = " ".join("".join(c if c.isprintable() else " " for c in line).split())
-        if any(c.isalnum() for c in shown):  # "{}" tells nothing
-            return shown if len(shown) <= LINE else f"{shown[: LINE - 1]}…"
+    """Return the first line of `data` that holds words, without markup and control characters."""
+    page = MARKUP.sub("\n", data[:ERROR_BYTES].decode("utf-8", "replace"))
+    for line in page.splitlines():
+        text = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+        if any(c.isalnum() for c in text):  # "{}" says nothing
+            return text if len(text) <= LINE else f"{text[: LINE - 1]}…"
     return ""

@@ -1,7 +1,11 @@
-"""One paid call while it is under way, and the single place that decides what its end means for money.
+"""One paid call while it is under way, and how it ends.
 
-`Calls` runs it in a task of its own, shielded from its caller; `Attempts` sends its request; a `JobEntry`
-writes down what happens to it. This module knows none of the three from inside.
+`_wire.charge_verdict` says what one response or error proves about money. Here that verdict is applied, once
+per call: the permit is freed, the entry in the job store gets its note, and the error says whether anything
+was charged. How that note changes a stored job is up to `jobs.transitions`.
+
+`Calls` runs a paid call in a task of its own, shielded from its caller; `Attempts` sends its request; a
+`CallEntry` stores its progress. This module knows none of the three from inside.
 """
 
 from __future__ import annotations
@@ -9,19 +13,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Final, NoReturn, Protocol, Self
+from typing import Any, Final, NoReturn, Self
 
 import msgspec
 
 from .._wire import base_url_hints
+from .._wire.charge_verdict import Outcome, verdict
+from .._wire.codec import report
 from .._wire.prepare import BALANCE, PreparedRequest
-from .._wire.reading import read_reply
 from .._wire.redaction import Redactor
 from .._wire.response import Response
-from .._wire.verdict import Outcome, verdict
+from .._wire.result_reading import read_reply
 from ..api.account import Credits
+from ..api.response_info import Received, ResponseInfo
 from ..api.task import TaskRef
 from ..errors import (
     APIConnectionError,
@@ -35,125 +41,47 @@ from ..errors import (
 )
 from ..options import Options
 from .attempts import Attempts
-from .permits import FREE, Permit
-from .rate_limiter import Slot
-from .waits import Waits
-
-log: Final = logging.getLogger("musicapi_async")
+from .batch_call import AcceptedBatch
+from .call_entry import CallEntry, ItemNote, Notes, Previous
+from .observer import ObservedCall
+from .permits import Permit
+from .rate_limiter import RequestSlot
+from .wait_reasons import Waits
 
 NOTE_PATIENCE: Final = 1.0
-"""Real seconds that an error waits for its note in the job store; the note goes on after that."""
+"""Real seconds that an error waits for its note in the job store; the write continues after that."""
+LATE_NOTE_PATIENCE: Final = 0.1
+"""The same once the deadline has passed: a write takes milliseconds, unless the store is locked."""
 BALANCE_LIMIT: Final = 10.0
 """Seconds of the client's clock for the balance after a call whose outcome is unknown."""
 BALANCE_FLOOR: Final = 2.0
 """Real seconds that it has at least: a service does not answer faster because the clock is faster."""
 
 
-class Previous(msgspec.Struct, frozen=True):
-    """The result of a previous call with the same job key: its task, or the body of its response."""
-
-    task: TaskRef | None
-    reply: Any
-
-
-class JobEntry(Protocol):
-    """One paid call in the job store.
-
-    `reserve`, `sending` and `returned` raise `JobStoreError` when the store cannot be written: then nothing
-    may be sent. The others come after the fact and never raise that.
-    """
-
-    @property
-    def key(self) -> str:
-        """The job key, given or generated."""
-        ...
-
-    async def reserve(self) -> Previous | None:
-        """Reserve the key, or return the result that it stands for.
-
-        Waits while another call with this key is under way. Raises `JobKeyConflictError`, and
-        `OutcomeUnknownError` when the outcome of the previous call is unknown.
-        """
-        ...
-
-    async def sending(self) -> None:
-        """Note that an attempt is about to leave; on disk when this returns."""
-        ...
-
-    async def returned(self) -> None:
-        """Note that the attempt was provably not carried out, and another one follows."""
-        ...
-
-    async def released(self) -> None:
-        """Note that the call was provably not carried out, and no attempt follows: the key is free."""
-        ...
-
-    async def unknown(self, why: str, balance: float | None) -> None:
-        """Note that the outcome is unknown, with the credits after it."""
-        ...
-
-    async def accepted(self, task: TaskRef, reply: Any) -> None:
-        """Note the task that the service gave; on disk when this returns."""
-        ...
-
-    async def answered(self, reply: Any) -> None:
-        """Note the response to a direct call."""
-        ...
-
-    def balance(self, before: float | None) -> None:
-        """Take the credits before the first attempt, for the next note."""
-        ...
-
-
 class Accepted(msgspec.Struct, frozen=True):
     """A create that was taken: its task, the body of the response, and the job key if it was recorded.
 
-    `webhook` is True if a webhook was ordered for it.
+    `webhook` is True if a webhook was ordered for it; `response` is None if a previous call made the task.
     """
 
     task: TaskRef
     reply: Any
     job_key: str | None = None
     webhook: bool = False
+    response: Received | ResponseInfo | None = None
 
-
-class Notes:
-    """Writes to job stores that are under way and that no caller waits for any longer."""
-
-    def __init__(self) -> None:
-        self._running: Final[set[asyncio.Task[None]]] = set()
-
-    async def write(self, note: Coroutine[Any, Any, None], patience: float | None = None) -> None:
-        """Begin a write and wait for it at most `patience` real seconds; it goes on after that."""
-        await asyncio.wait({self.begin(note)}, timeout=patience)
-
-    def begin(self, note: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin a write in a task of its own, which no cancellation of a caller stops."""
-        task = asyncio.get_running_loop().create_task(note)
-        self._running.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a job could not be written down: %s", error, exc_info=error)
-
-    async def finish(self, patience: float | None = None) -> None:
-        """Return when all writes that have begun are done, at most `patience` real seconds later."""
-        if self._running:
-            # Not `gather`, which cancels them all with its caller.
-            _, remaining = await asyncio.wait(self._running, timeout=patience)
-            if remaining:
-                log.error("%d jobs were not written down: the store does not answer", len(remaining))
+    @property
+    def tasks(self) -> tuple[TaskRef, ...]:
+        """Its task, as those of a batch."""
+        return (self.task,)
 
 
 class PaidCall:
     """A call that may charge, while it is under way. A `Sending`, so also a `Departure`.
 
     As a context manager it covers the call with its deadline and reserves the job key on entry (`previous` is
-    then the result that the key stands for). Leaving it by an error, one of the entry included, decides once
-    what the error means for money, writes that down, and raises the error that says so.
+    then the previous result of that key). Leaving it by an error, one of the entry included, decides once
+    what the error means for money, records that, and raises the error that says so.
 
     From `accepted` on the call is settled: no deadline, cancellation or error takes its result away.
 
@@ -167,7 +95,7 @@ class PaidCall:
         waits: the waits before it was sent.
         sent: True while an attempt may have left and is not proven to be refused.
         in_doubt: True once an attempt that is followed by another may have been carried out.
-        is_preparing: True once the service has answered that the result is being prepared.
+        is_preparing: True once a response has said that the result is being prepared.
         settled: True once its result is there.
     """
 
@@ -175,7 +103,7 @@ class PaidCall:
         self,
         prepared: PreparedRequest,
         options: Options,
-        job: JobEntry | None,
+        job: CallEntry | None,
         *,
         attempts: Attempts,
         redactor: Redactor,
@@ -186,7 +114,7 @@ class PaidCall:
         self.job: Final = job
         self.key: Final = options.job_key if job is None else job.key
         self.previous: Previous | None = None
-        self.permit: Permit = FREE
+        self.permit: Permit | None = None
         self.waits: Final = Waits(attempts.clock, prepared.call)
         self.sent = False
         self.in_doubt = False
@@ -195,13 +123,17 @@ class PaidCall:
         self._attempts: Final = attempts
         self._redactor: Final = redactor
         self._notes: Final = notes
-        self._slot: Slot | None = None
+        self._slot: RequestSlot | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._observed: ObservedCall | None = None
         self._deadline = asyncio.timeout(None)
+        self._sent_before = 0  # requests of sends that were followed by another
 
     async def __aenter__(self) -> Self:
         if self.options.deadline is not None:
             self._deadline = asyncio.timeout(self._attempts.clock.real(self.options.deadline))
         await self._deadline.__aenter__()
+        self._task = asyncio.current_task()
         try:
             if self.job is not None:
                 self.previous = await self.job.reserve()
@@ -219,24 +151,32 @@ class PaidCall:
     ) -> None:
         ended = error
         try:
-            await self._deadline.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            ended = self._too_late()
-        if ended is None or self.settled:
-            return
-        shown = await self._decide(ended)
-        if shown is not ended:
-            raise shown from ended
-        if ended is not error:
-            raise ended from None
+            try:
+                await self._deadline.__aexit__(kind, error, traceback)
+            except TimeoutError:
+                ended = self.too_late(f"the deadline of {self.options.deadline:g} s passed")
+            if ended is None or self.settled:
+                return
+            decided = await self._decide(ended)
+            if decided is not ended:
+                raise decided from ended
+            if ended is not error:
+                raise ended from None
+        finally:
+            if self._observed is not None:
+                self._observed.settled()
 
     async def send(self) -> Response:
         """Send the request under the rules and return the last response."""
         # A call that is free to repeat has nothing to note of its attempts.
         paid = self if self.prepared.kind == "create" else None
-        return await self._attempts.send(self.prepared, self.options, paid, self.waits)
+        if self._observed is None:
+            self._observed = self._attempts.observed(self.prepared, job_key=self.key, waits=self.waits)
+        response = await self._attempts.send(self.prepared, self.options, paid, self.waits, self._observed)
+        self._sent_before = response.attempts = self._sent_before + response.attempts
+        return response
 
-    async def begin(self, slot: Slot) -> None:
+    async def begin(self, slot: RequestSlot) -> None:
         """Note that an attempt begins; see `Sending`."""
         self._slot = slot
         if self.job is not None:
@@ -246,31 +186,60 @@ class PaidCall:
         """Wait for the rate, and note that the request leaves; see `Departure`."""
         if self._slot is not None:
             await self._slot.departing()
+        if self._task is not None and self._task.cancelling():
+            # A session may write in a task of its own, which continues for a moment after that.
+            raise asyncio.CancelledError
         self.sent = True
 
     async def repeat(self, *, proven: bool) -> None:
         """Note that another attempt follows; nothing is under way until then."""
-        self.in_doubt = self.in_doubt or not proven  # whatever the next attempt says
+        self.in_doubt = self.in_doubt or not proven  # no later attempt removes the doubt
         self.sent = False
-        if proven and self.job is not None:
+        if proven and not self.in_doubt and self.job is not None:
             await self.job.returned()
 
+    async def preparing(self) -> None:
+        """Note that the result is being prepared: nothing is under way, and the same call again is free."""
+        self.is_preparing = True
+        await self.repeat(proven=True)
+
     async def accepted(self, task: TaskRef, reply: Any) -> None:
-        """Keep the task that the service gave: its id cannot be lost from here on.
+        """Settle the call with the task that the service gave: its id cannot be lost from here on.
 
         Returns after the first try to store it. Never raises.
         """
-        self._settle()
         job = self.job
-        note = None if job is None else self._notes.begin(self._store_task(job, task, reply))
-        with contextlib.suppress(Exception):  # a logging filter that fails loses no task
-            log.info("%s accepted: %s", self.prepared.call, task.token)
+        await self._accept((task,), None if job is None else self._store_task(job, task, reply))
+
+    async def accepted_batch(
+        self, items: Sequence[ItemNote], others: Sequence[TaskRef], reply: Any, batch_id: str | None
+    ) -> None:
+        """Settle a batch with what the service gave for each item, as `accepted` does for one task.
+
+        `others` are tasks of which it is not known to which item they belong.
+        """
+        if batch_id is not None:  # of a task that the answer does not name, all that is known
+            report(logging.INFO, "%s accepted: batch %s", self.prepared.call, self._redactor.text(batch_id))
+        tasks = (*(item.task for item in items if item.task is not None), *others)
+        job = self.job
+        note = None if job is None else self._store_items(job, items, others, reply)
+        await self._accept(tasks, note)
+
+    async def _accept(self, tasks: Sequence[TaskRef], storing: Coroutine[Any, Any, None] | None) -> None:
+        self._settle()
+        if self._observed is not None:
+            self._observed.carried_out(*tasks)
+        note = None if storing is None else self._notes.begin(storing)
+        for task in tasks:
+            report(logging.INFO, "%s accepted: %s", self.prepared.call, task.token)
         if note is not None:
             await self._first_try(note)
 
     async def answered(self, reply: Any) -> None:
-        """Keep the response to a direct call. Returns after the first try to store it; never raises."""
+        """Settle a direct call with its reply. Returns after the first try to store it; never raises."""
         self._settle()
+        if self._observed is not None:
+            self._observed.carried_out()
         if self.job is not None:
             await self._first_try(self._notes.begin(self._store_reply(self.job, reply)))
 
@@ -278,7 +247,9 @@ class PaidCall:
         """End a call whose result is still being prepared, and whose caller does not wait for it."""
         self._settle()
         if self.job is not None:
-            await self._first_try(self._notes.begin(self._release(self.job)))
+            why = "an earlier attempt may have been carried out"
+            note = self.job.unknown(why, None) if self.in_doubt else self.job.released()
+            await self._first_try(self._notes.begin(note))
 
     def _settle(self) -> None:
         self.settled = True
@@ -286,24 +257,29 @@ class PaidCall:
             self._deadline.reschedule(None)
 
     async def _first_try(self, note: asyncio.Task[None]) -> None:
-        with contextlib.suppress(asyncio.CancelledError):  # the client closes; the note goes on
+        with contextlib.suppress(asyncio.CancelledError):  # the client closes; the write continues
             await asyncio.wait({note})
 
-    async def _store_task(self, job: JobEntry, task: TaskRef, reply: Any) -> None:
+    async def _store_task(self, job: CallEntry, task: TaskRef, reply: Any) -> None:
         await job.accepted(task, self._redactor.copy(reply))
 
-    async def _store_reply(self, job: JobEntry, reply: Any) -> None:
-        await job.answered(self._redactor.copy(reply))
+    async def _store_items(
+        self, job: CallEntry, items: Sequence[ItemNote], others: Sequence[TaskRef], reply: Any
+    ) -> None:
+        hidden = [msgspec.structs.replace(item, error=self._redactor.text(item.error)) for item in items]
+        await job.accepted_batch(hidden, others, self._redactor.copy(reply))
 
-    async def _release(self, job: JobEntry) -> None:
-        await job.released()
+    async def _store_reply(self, job: CallEntry, reply: Any) -> None:
+        await job.answered(self._redactor.copy(reply))
 
     # --- the end by an error ------------------------------------------------------------------------------
 
     async def _decide(self, error: BaseException) -> BaseException:
         """Decide what the error that ended the call means for money, note it, and return what to raise."""
-        self.permit.release()
+        if self.permit is not None:
+            self.permit.release()
         job = self.job
+        patience = LATE_NOTE_PATIENCE if self._deadline.expired() else NOTE_PATIENCE
         if isinstance(error, JobStoreError):
             error.call = self.prepared.call
         if isinstance(error, OutcomeUnknownError):  # of the call that the job key was used for before
@@ -314,45 +290,49 @@ class PaidCall:
         self._explain_waits(error)
         if outcome is Outcome.ACCEPTED and isinstance(error, APIStatusError) and error.task_id:
             task = self.prepared.task(error.task_id, self._attempts.clock.time())
-            log.warning("%s: accepted, as an error says: %s", self.prepared.call, task.token)
+            report(logging.WARNING, "%s: accepted, as an error says: %s", self.prepared.call, task.token)
+            if self._observed is not None:
+                self._observed.carried_out(task)
             if job is not None:
-                await self._notes.write(job.accepted(task, error.body), NOTE_PATIENCE)
+                await self._notes.write(job.accepted(task, error.body), patience)
             error.may_have_been_charged = True
             error.about(task_id=task.task_id, family=task.family)
             return task_in_error(self.prepared, task, f" ({error.message})", self.key)
         if outcome.is_free:
             if isinstance(error, MusicAPIError):
-                # An answer that the result is being prepared may have been charged, and the request may be
+                # A response that the result is being prepared may have been charged, and the request may be
                 # repeated at no cost: the key is free, and nothing is said to be proven.
                 error.not_charged = not self.is_preparing and (error.not_charged or not free)
                 error.may_have_been_charged = error.may_have_been_charged or self.is_preparing
                 base_url_hints.add_hint(error, self._attempts.base_url)
             if job is not None:
-                await self._notes.write(job.released(), NOTE_PATIENCE)
+                await self._notes.write(job.released(), patience)
             return error
-        shown = self._unknown(error) if isinstance(error, Exception) else error
+        decided = self._unknown(error) if isinstance(error, Exception) else error
         if job is not None:
             known = isinstance(error, MusicAPIError)
             balance = await self._last_balance() if self.options.check_balance and known else None
             why = str(error) if known else "given up before its answer was read"
-            await self._notes.write(job.unknown(why, balance), NOTE_PATIENCE)
-        return shown
+            await self._notes.write(job.unknown(why, balance), patience)
+        return decided
 
-    def _too_late(self) -> RequestTimeoutError:
-        """The error of a call that its deadline has ended."""
+    def too_late(self, what: str) -> RequestTimeoutError:
+        """Return the error of a call whose time is over, be it the caller's deadline or its own."""
+        prepares = self.is_preparing and not self.sent
         return RequestTimeoutError(
-            f"the deadline of {self.options.deadline:g} s passed",
+            f"{what}; its result is still being prepared" if prepares else what,
             sent=self.sent or self.in_doubt if self.prepared.kind == "create" else None,
             call=self.prepared.call,
+            hint="Call again later: the service continues the work." if prepares else "",
         )
 
     def _explain_waits(self, error: BaseException) -> None:
-        """Name in an error what the call has waited for, if it was long."""
+        """Name the long waits of the call in its error."""
         if isinstance(error, MusicAPIError) and (waited := str(self.waits)):
             error.message = f"{error.message}; {waited}"
 
     def _unknown(self, error: Exception) -> OutcomeUnknownError:
-        """The error of a call of which is unknown whether it was carried out."""
+        """Return the error of a call whose outcome is unknown."""
         text, hint = type(error).__name__, ""
         if isinstance(error, MusicAPIError):
             text = error.message
@@ -360,7 +340,7 @@ class PaidCall:
             hint = base_url_hints.suggestion(error, self._attempts.base_url)
             # In doubt it must not say "it may be repeated".
             error.hint = hint or ("" if self.in_doubt else error.hint)
-        log.warning("%s: outcome unknown: %s", self.prepared.call, text)
+        report(logging.WARNING, "%s: outcome unknown: %s", self.prepared.call, text)
         step = error if isinstance(error, StepFailedError) else None
         clip_id = step.clip_id if step else None
         usable = f"The upload worked: clip {clip_id} can be used without another upload." if clip_id else ""
@@ -374,20 +354,22 @@ class PaidCall:
         )
 
     async def _last_balance(self) -> float | None:
-        """The credits after the call, or None if they cannot be had soon."""
+        """Return the credits after the call, or None if the service does not give them soon."""
         try:
             async with asyncio.timeout(max(self._attempts.clock.real(BALANCE_LIMIT), BALANCE_FLOOR)):
                 return await self._balance()
         except TimeoutError:
-            log.info("the balance could not be read within %g s", BALANCE_LIMIT)
+            report(logging.INFO, "the balance could not be read within %g s", BALANCE_LIMIT)
             return None
 
     async def _balance(self) -> float | None:
-        """The credits, or None if they cannot be had; evidence only."""
+        """Return the credits, or None if the service does not give them; evidence only."""
         try:
-            found = await self._attempts.send(BALANCE, Options(max_retries=1))
+            options = Options(max_retries=1, headers=self.options.headers)
+            observed = self._attempts.observed(BALANCE)
+            found = await self._attempts.get(BALANCE, options, observed=observed)
         except MusicAPIError as error:
-            log.info("the balance could not be read: %s", error)
+            report(logging.INFO, "the balance could not be read: %s", error)
             return None
         known = read_reply(Credits, found.fields) if found.ok and found.is_object else None
         return known.total if known is not None else None
@@ -395,7 +377,7 @@ class PaidCall:
     # --- its caller ---------------------------------------------------------------------------------------
 
     def client_closed(self) -> NoReturn:
-        """Raise what the caller hears when the client is closed while the call is under way."""
+        """Raise the error of a caller whose client is closed while the call is under way."""
         call, creates = self.prepared.call, self.prepared.kind == "create"
         if not creates or not (self.sent or self.in_doubt):
             sent = False if creates else None
@@ -403,17 +385,20 @@ class PaidCall:
         lost = ConnectionLostError("the client was closed before the answer came", sent=True, call=call)
         raise self._unknown(lost) from lost
 
-    def report(self, done: asyncio.Task[Any]) -> None:
+    def report_end(self, done: asyncio.Task[Any]) -> None:
         """Log the end of the call, whose caller has gone."""
         call = self.prepared.call
         if done.cancelled():
-            log.error("%s: sent, and given up before the answer: the account may have been charged", call)
+            text = "%s: sent, and given up before the answer: the account may have been charged"
+            report(logging.ERROR, text, call)
         elif (error := done.exception()) is not None:
-            log.error("%s: its caller was cancelled; it ended with: %s", call, error)
+            report(logging.ERROR, "%s: its caller was cancelled; it ended with: %s", call, error)
         else:
             result = done.result()
-            end = result.task.token if isinstance(result, Accepted) else "done"
-            log.warning("%s: its caller was cancelled; it was accepted and goes on: %s", call, end)
+            tasks = result.tasks if isinstance(result, Accepted | AcceptedBatch) else ()
+            text = "%s: its caller was cancelled; it was accepted and continues: %s"
+            for end in [task.token for task in tasks] or ["done"]:
+                report(logging.WARNING, text, call, end)
 
 
 def task_in_error(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -18,7 +20,7 @@ import msgspec
 from ..api.families import polled_as
 from ..api.task import TaskKey, TaskRef
 from ..clock import Clock
-from .waits import Waits
+from .wait_reasons import Waits, during
 
 
 class Permit(Protocol):
@@ -41,29 +43,14 @@ class Permit(Protocol):
         ...
 
 
-class FreePermit:
-    """The permit of a limiter without a cap."""
-
-    def try_acquire(self) -> bool:
-        """Return True: nothing is counted."""
-        return True
-
-    async def acquire(self, waits: Waits | None = None) -> None:
-        """Return at once."""
-
-    def expire_at(self, when: float) -> None:
-        """Do nothing."""
-
-    def release(self) -> None:
-        """Do nothing."""
-
-
 AFTER_DEADLINE: Final = 1800.0
 """Seconds after the default deadline of a task for which its permit is held at most: songs that take longer
 than two deadlines were not reported."""
 
-FREE: Final = FreePermit()
-"""A permit without state, which all callers share."""
+
+LONGEST_COLLECTION: Final = 1800.0
+"""Seconds from the first permit of a batch to the last one: no song was reported to take longer, so permits
+that come later are held by other batches that wait, too."""
 
 
 class Permits:
@@ -93,11 +80,13 @@ class Permits:
 
     async def wait(self) -> None:
         """Wait, first come first served, for a permit."""
-        if self.take():
-            return
+        self._release_expired()
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        with self._lock:
+        with self._lock:  # for both: another thread may give one back in between, to no waiter
+            if self._free and not self._waiters:
+                self._free -= 1
+                return
             self._waiters.append(waiter)
         self._watch_expiries(loop)
         try:
@@ -171,6 +160,11 @@ class TaskPermit:
         self._permits: Final = permits
         self._held = False
 
+    @property
+    def cap(self) -> int:
+        """The number of tasks that may be in flight."""
+        return self._permits.cap
+
     def try_acquire(self) -> bool:
         """Take the permit if one is free and no one waits for it; return True if it is held."""
         self._held = self._held or self._permits.take()
@@ -180,7 +174,7 @@ class TaskPermit:
         """Wait, first come first served, until the permit is granted."""
         if self.try_acquire():
             return
-        with (waits or Waits.unnoted()).during("permit", f"max_in_flight={self._permits.cap}"):
+        with during(waits, "permit", f"max_in_flight={self._permits.cap}"):
             await self._permits.wait()
         self._held = True
 
@@ -197,8 +191,71 @@ class TaskPermit:
             self._permits.give_back()
 
 
-class TasksInFlight:
-    """The permits of a client's tasks that have not ended. They outlive the event loop that submitted them.
+class BatchPermit:
+    """The permits of all tasks of a batch, which is sent once it has them all. A `Permit`.
+
+    They wait in the queue together, so that of the batches of one process only the first holds some.
+    Batches of several machines may: one that has waited `LONGEST_COLLECTION` since its first permit gives
+    them back and begins again.
+
+    Args:
+        permits: one for each task; each is given back by itself.
+        clock: the clock of the limiter.
+        draw: draws the pause before another begin, as a share of `LONGEST_COLLECTION`.
+    """
+
+    def __init__(
+        self, permits: Sequence[Permit], clock: Clock, draw: Callable[[], float] = random.random
+    ) -> None:
+        self.permits: Final = tuple(permits)
+        self._clock: Final = clock
+        self._draw: Final = draw
+
+    def try_acquire(self) -> bool:
+        """Take the permits that are free while no one waits for one; return True if all are held."""
+        return all(permit.try_acquire() for permit in self.permits)
+
+    async def acquire(self, waits: Waits | None = None) -> None:
+        """Wait, first come first served, until all permits are granted."""
+        while not await self._collect(waits):
+            await self._clock.sleep(LONGEST_COLLECTION * self._draw())
+
+    async def _collect(self, waits: Waits | None) -> bool:
+        # The last one waits longest: its wait is that of the batch.
+        last = self.permits[-1]
+        waiting = [
+            asyncio.ensure_future(permit.acquire(waits if permit is last else None))
+            for permit in self.permits
+        ]
+        complete = False
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=self._clock.real(LONGEST_COLLECTION))
+            for one in waiting:
+                if one.done():
+                    one.result()
+            complete = all(one.done() for one in waiting)
+        finally:
+            if not complete:
+                for one in waiting:
+                    one.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+                self.release()
+        return complete
+
+    def expire_at(self, when: float) -> None:
+        """Give the permits back at this time of the limiter's clock, if no one has by then."""
+        for permit in self.permits:
+            permit.expire_at(when)
+
+    def release(self) -> None:
+        """Give back those that are held."""
+        for permit in self.permits:
+            permit.release()
+
+
+class HeldPermits:
+    """The permits of a client's tasks in flight. They outlive the event loop that submitted the task.
 
     A permit is given back when its task ends, at the latest `AFTER_DEADLINE` after the default deadline of a
     wait for it: such a task may never be polled again.
@@ -209,17 +266,23 @@ class TasksInFlight:
         self._held: Final[dict[TaskKey, _Held]] = {}
 
     def hold(self, permit: Permit, task: TaskRef) -> None:
-        """Keep the permit of a task that was accepted just now."""
+        """Hold the permit of a task that was accepted just now."""
         polled = polled_as(task.family, task.kind)
         until = self._clock.now() + AFTER_DEADLINE + (polled.deadline if polled is not None else 0.0)
         permit.expire_at(until)
         self._drop_expired()
         self._held[task.key] = _Held(permit, task, until)
 
+    def hold_batch(self, permit: BatchPermit, tasks: Sequence[TaskRef]) -> None:
+        """Hold one permit for each task of a batch that was accepted just now, and give back the others."""
+        for one, task in zip(permit.permits, tasks, strict=False):
+            self.hold(one, task)
+        for one in permit.permits[len(tasks) :]:
+            one.release()
+
     def ended(self, task: TaskRef) -> None:
         """Give back the permit of a task that has ended."""
-        held = self._held.pop(task.key, None)
-        if held is not None:
+        if self._held and (held := self._held.pop(task.key, None)) is not None:
             held.permit.release()
 
     def tasks(self) -> list[TaskRef]:

@@ -5,7 +5,7 @@ What the limits are
 The service documents one number: standard accounts may send one creating request per 3 seconds. Nothing is
 documented about requests at once, about polling, or about what happens to a request above the limit; rate
 headers and `Retry-After` were never reported. Two refusals are known besides HTTP 429: a 403 that says
-"QPS limit" and one that says "Queue is full". So one limit is known and has to be kept exactly, and the
+"QPS limit" and one that says "Queue is full". So one limit is known and has to be observed exactly, and the
 others, if they exist, can only be learned by hitting them.
 
 Lanes
@@ -14,7 +14,7 @@ Requests queue in lanes: `submit` (creates, which charge), `poll` (is it done?),
 the balance) and `media` (downloads). A lane has its own queue, its own slots and its own rate, and nothing
 is shared between lanes. That is the fairness between them: a thousand queued creates do not delay one poll,
 and a slow download does not delay a create. Within a lane it is first come, first served. When the next
-request of a lane may start is arithmetic, and stands in `rate.py`.
+request of a lane may start is arithmetic: `rate_window.py`.
 
 Loops, threads, cancellation
 ----------------------------
@@ -38,9 +38,9 @@ from weakref import WeakKeyDictionary, ref
 import msgspec
 
 from ..clock import Clock
-from .permits import FREE, Permit, Permits, TaskPermit
-from .rate import LaneState, Rate
-from .waits import Reason, Waits
+from .permits import Permit, Permits, TaskPermit
+from .rate_window import LaneState, Rate
+from .wait_reasons import Reason, Waits, Watch, during
 
 LONG_QUEUE: Final = 0.5
 """Seconds of starts that wait before a queue counts as long: less is bunching (benchmarks/under_cap.py)."""
@@ -70,7 +70,7 @@ DEFAULT_LANES: Final[Mapping[str, LaneLimits]] = MappingProxyType(
 )
 
 
-class Slot(Protocol):
+class RequestSlot(Protocol):
     """The right to send one request."""
 
     async def departing(self) -> None:
@@ -85,10 +85,10 @@ class Slot(Protocol):
 class RateLimiter(Protocol):
     """Decides when a request may be sent. `MemoryLimiter` serves one process."""
 
-    def slot(self, lane: str, waits: Waits | None = None) -> AbstractAsyncContextManager[Slot]:
+    def slot(self, lane: str, waits: Waits | None = None) -> AbstractAsyncContextManager[RequestSlot]:
         """Wait, first come first served, for a slot and for the rate; hold the slot until exit.
 
-        One start is counted on entry, whatever happens inside. What was waited for is noted in `waits`.
+        One start is counted on entry, also if the block fails. The waits are noted in `waits`.
         """
         ...
 
@@ -100,8 +100,8 @@ class RateLimiter(Protocol):
         """Let the rate of the lane recover a little: a request was not refused."""
         ...
 
-    def permit(self) -> Permit:
-        """Return a permit, not yet granted, for one more task in flight."""
+    def permit(self) -> Permit | None:
+        """Return a permit, not yet granted, for one more task in flight; None if any number may be."""
         ...
 
 
@@ -111,14 +111,16 @@ class _Queue:
     Both are first come, first served.
     """
 
-    __slots__ = ("concurrency", "free", "lane", "order", "starting", "waiters")
+    __slots__ = ("free", "lane", "limit", "order", "rate", "starting", "waiters", "watch")
 
-    def __init__(self, lane: LaneState, concurrency: int) -> None:
+    def __init__(self, lane: LaneState, limits: LaneLimits) -> None:
         self.lane: Final = lane
-        self.concurrency: Final = concurrency
-        self.free = concurrency
+        self.limit: Final = f"{limits.concurrency} requests at once"
+        self.watch: Final = Watch()
+        self.rate: Final = limits.rate
+        self.free = limits.concurrency
         self.waiters: Final[deque[asyncio.Future[None]]] = deque()
-        self.order: Final = asyncio.Lock()  # only its holder asks for a start
+        self.order: Final = asyncio.Lock()  # only one request at a time tries to start
         self.starting = 0  # requests that have a slot and wait for the rate
 
     @property
@@ -126,10 +128,13 @@ class _Queue:
         """The requests that wait for a slot or for the rate."""
         return self.starting + len(self.waiters)
 
-    async def wait_for_slot(self) -> None:
-        """Wait until a slot is handed over."""
+    async def wait_for_slot(self, waits: Waits | None) -> None:
+        """Wait until a slot is handed over; note that in `waits`."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiters.append(waiter)
+        if waits is not None:
+            waits.begin("slot", self.limit)
+            self.watch.add(waits)
         try:
             await waiter
         except BaseException:
@@ -138,6 +143,10 @@ class _Queue:
             elif waiter in self.waiters:
                 self.waiters.remove(waiter)
             raise
+        finally:
+            if waits is not None:
+                self.watch.remove(waits)
+                waits.end()
 
     def release(self) -> None:
         """Hand the slot to the first in the queue; it is free only if there is none."""
@@ -149,32 +158,28 @@ class _Queue:
         self.free += 1
 
 
-class _Slot:
+class _LaneSlot:
     """The context manager of `MemoryLimiter.slot`; a class, because a generator costs each poll 2 µs more."""
 
-    __slots__ = ("_clock", "_limits", "_queue", "_waits")
+    __slots__ = ("_clock", "_queue", "_waits")
 
-    def __init__(self, queue: _Queue, limits: LaneLimits, clock: Clock, waits: Waits | None) -> None:
+    def __init__(self, queue: _Queue, clock: Clock, waits: Waits | None) -> None:
         self._queue: Final = queue
-        self._limits: Final = limits
         self._clock: Final = clock
         self._waits: Final = waits
 
     async def departing(self) -> None:
-        """Wait until the bytes of the request may leave; see `Slot.departing`."""
+        """Wait until the bytes of the request may leave; see `RequestSlot.departing`."""
         lane = self._queue.lane
         while (wait := lane.depart(self._clock.now())) > 0:
             await self._wait(wait)
 
-    async def __aenter__(self) -> Slot:
+    async def __aenter__(self) -> RequestSlot:
         queue = self._queue
         if queue.free:
             queue.free -= 1
-        elif self._waits is None:
-            await queue.wait_for_slot()
         else:
-            with self._waits.during("slot", f"{queue.concurrency} requests at once"):
-                await queue.wait_for_slot()
+            await queue.wait_for_slot(self._waits)
         if not queue.starting and queue.lane.claim(self._clock.now()) <= 0:
             return self
         queue.starting += 1
@@ -189,10 +194,7 @@ class _Slot:
 
     async def _start(self) -> None:
         queue = self._queue
-        if queue.order.locked() and self._waits is not None:
-            with self._waits.during(*self._reason()):
-                await queue.order.acquire()
-        else:
+        with during(self._waits, *self._reason()):
             await queue.order.acquire()
         try:
             while (wait := queue.lane.claim(self._clock.now())) > 0:
@@ -201,16 +203,13 @@ class _Slot:
             queue.order.release()
 
     async def _wait(self, seconds: float) -> None:
-        if self._waits is None:
-            await self._clock.sleep(seconds)
-            return
-        with self._waits.during(*self._reason()):
+        with during(self._waits, *self._reason()):
             await self._clock.sleep(seconds)
 
     def _reason(self) -> tuple[Reason, str]:
         if self._queue.lane.is_paused(self._clock.now()):
             return "pause", ""
-        return "rate", "" if self._limits.rate is None else str(self._limits.rate)
+        return "rate", "" if self._queue.rate is None else str(self._queue.rate)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -248,38 +247,36 @@ class MemoryLimiter:
         self._queues: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Queue]]] = (
             WeakKeyDictionary()
         )
-        # The queues of the loop that asked last: nearly always the same one, and a weak dictionary is slow.
+        # The queues of the loop of the last request: nearly always the same, and a weak dictionary is slow.
         self._here: tuple[Callable[[], asyncio.AbstractEventLoop | None], dict[str, _Queue]] = (_no_loop, {})
         self._permits: Final = None if max_in_flight is None else Permits(max_in_flight, self._clock)
 
-    def slot(self, lane: str, waits: Waits | None = None) -> AbstractAsyncContextManager[Slot]:
+    def slot(self, lane: str, waits: Waits | None = None) -> AbstractAsyncContextManager[RequestSlot]:
         """Wait for a slot and for the rate of `lane`; see `RateLimiter.slot`. Needs a running loop."""
-        queue = self._queue(lane)
-        return _Slot(queue, self._limits[lane], self._clock, waits)
+        return _LaneSlot(self._queue_of(lane), self._clock, waits)
 
     def pause(self, lane: str, seconds: float) -> None:
         """Stop `lane` for `seconds`, at most `LONGEST_PAUSE`, and cut its rate.
 
         Not a number and negative values count as 0. A running pause is never shortened.
         """
-        self._lane(lane).pause(self._clock.now(), seconds)
+        self._lanes[lane].pause(self._clock.now(), seconds)
 
     def succeeded(self, lane: str) -> None:
         """Let the rate of `lane` recover; free when it was never cut."""
-        state = self._lane(lane)
-        if state.is_cut:
+        state = self._lanes[lane]
+        if state.taught is not None:
             state.succeeded(self._clock.now())
 
-    def permit(self) -> Permit:
-        """Return a permit for one more task in flight, not yet granted.
+    def permit(self) -> Permit | None:
+        """Return a permit for one more task in flight, not yet granted; None without a cap.
 
-        It may be released in another task, loop or thread. Without a cap it is granted at once.
+        It may be released in another task, loop or thread.
         """
-        return FREE if self._permits is None else TaskPermit(self._permits)
+        return None if self._permits is None else TaskPermit(self._permits)
 
     def has_rate(self, lane: str) -> bool:
         """Return True if a rate was set for `lane`; one that refusals have taught it does not count."""
-        self._lane(lane)
         return self._limits[lane].rate is not None
 
     def has_long_queue(self, lane: str) -> bool:
@@ -290,15 +287,10 @@ class MemoryLimiter:
         limits = self._limits[lane]
         if limits.rate is None:
             return False
-        return self._queue(lane).length > min(limits.rate.per_second * LONG_QUEUE, limits.concurrency / 8)
+        return self._queue_of(lane).length > min(limits.rate.per_second * LONG_QUEUE, limits.concurrency / 8)
 
-    def _lane(self, lane: str) -> LaneState:
-        state = self._lanes.get(lane)
-        if state is None:
-            raise ValueError(f"unknown lane {lane!r}; there are {', '.join(self._lanes)}")
-        return state
-
-    def _queue(self, lane: str) -> _Queue:
+    def _queue_of(self, lane: str) -> _Queue:
+        """Return the queue of a lane in the running loop."""
         loop = asyncio.get_running_loop()
         known, queues = self._here
         if known() is not loop:
@@ -306,5 +298,7 @@ class MemoryLimiter:
             self._here = ref(loop), queues
         queue = queues.get(lane)
         if queue is None:
-            queue = queues[lane] = _Queue(self._lane(lane), self._limits[lane].concurrency)
+            if lane not in self._lanes:
+                raise ValueError(f"unknown lane {lane!r}; there are {', '.join(self._lanes)}")
+            queue = queues[lane] = _Queue(self._lanes[lane], self._limits[lane])
         return queue

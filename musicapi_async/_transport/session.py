@@ -2,7 +2,7 @@
 
 Three aiohttp sessions, opened when first needed, one set per event loop and process:
 
-- *api* for polls and free calls, on kept-alive connections. aiohttp's default keep-alive of 15 s is just
+- *api* for polls and free calls, on connections that stay open. aiohttp's default keep-alive of 15 s is just
   the interval of polls, so a lone waiter would shake hands for every poll: 75 s here.
 - *create* for calls that charge, each on a fresh connection. On a reused one the server may have closed
   its end a moment ago; aiohttp then reports a lost connection although nothing arrived, and a paid call
@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -34,7 +35,6 @@ from aiohttp.http_exceptions import (
 )
 from yarl import URL
 
-from .._version import __version__
 from .._wire import codec
 from .._wire.prepare import PreparedRequest
 from .._wire.redaction import Redactor
@@ -49,14 +49,19 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..options import BODY_LIMIT, CONNECT_TIMEOUT, find_proxy
+from ..request_headers import USER_AGENT, secrets_in
 from . import media_requests
 from .attempts import Departure
+from .private_addresses import public_socket
 from .time_limits import TimeLimits
 
+if TYPE_CHECKING:
+    import ssl
+
 POOL: Final = 64
-"""Connections kept; the limiter's lanes queue in front of it: a queue in the pool gave tails of 1 s."""
+"""Connections of a pool; the limiter's lanes queue in front of it: a queue in the pool gave tails of 1 s."""
 KEEP_ALIVE: Final = 75.0
-"""Seconds a free connection is kept: more than the longest learned interval between two polls (60 s)."""
+"""Seconds that a free connection stays open: more than the longest interval between two polls (60 s)."""
 SOCKET_FLOOR: Final = 2.0
 """Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
@@ -65,8 +70,13 @@ HEADER_LIMIT: Final = 64 * 1024
 """Bytes of the longest status or header line that is read; aiohttp's own 8,190 are too few for signed cookies
 and security policies of gateways, and what it refuses to read is lost."""
 MOST_URLS: Final = 1024
-"""Addresses of tasks that are kept: 0.6 MB at most."""
-USER_AGENT: Final = f"musicapi-async/{__version__}"
+"""Addresses of tasks that are cached: 0.6 MB at most."""
+CERTIFICATE_HINT: Final = (
+    "If the host, or a proxy of your network, has a certificate of a private authority, name the file of "
+    "that authority in the environment variable SSL_CERT_FILE before Python starts, or pass "
+    "MusicAPI(ssl=ssl.create_default_context(cafile=...))."
+)
+"""The hint of the errors for a certificate that cannot be verified."""
 
 
 class _PaidBody(aiohttp.BytesPayload):
@@ -101,64 +111,70 @@ class Session:
         given: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
+        ssl_context: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
+        user_agent: str = USER_AGENT,
         forbid_private_addresses: bool = False,
         redactor: Redactor | None = None,
         body_limit: int = BODY_LIMIT,
-        reached: set[str] | None = None,
+        responding: set[str] | None = None,
     ) -> None:
         self._headers: Final = {
             "Authorization": f"Bearer {api_key}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            "User-Agent": USER_AGENT,
+            "User-Agent": user_agent,
+            **(headers or {}),
         }
         # Sessions of our own carry these by default, which is cheaper than merging them into each request.
         self._get_headers: Final = None if given is None else self._headers
         self._post_headers: Final = {**(self._get_headers or {}), "Content-Type": "application/json"}
+        # A double of aiohttp's session does not call `_PaidBody` when it writes.
+        self._announces: Final = given is None or _is_session(given)
         self.redactor: Final = redactor or Redactor([api_key])
-        """Hides the key, and the secrets of requests, in what is shown."""
+        """Hides the key, and the secrets of requests, in texts."""
         self._base: Final = base_url
         self._clock: Final = clock
-        self._given: Final = given
         self._proxy: Final = proxy
         self._trust_env: Final = trust_env
+        self._ssl: Final = ssl_context
         self._forbid_private_addresses: Final = forbid_private_addresses
         self._body_limit: Final = body_limit
-        self._reached: Final = set[str]() if reached is None else reached
-        self._opened: Final[dict[str, aiohttp.ClientSession]] = {}
+        self._responding: Final = set[str]() if responding is None else responding
+        self._sessions: Final = {} if given is None else {"api": given, "create": given}
+        self._opened: Final[list[aiohttp.ClientSession]] = []
         self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
         self._repaired: Final = codec.RepairLog(f"an answer of {base_url}")
         # yarl keeps the last 128; with more tasks than that each poll would parse its own again, for 3 µs.
         self._url: Final = lru_cache(maxsize=MOST_URLS)(partial(_address, base_url))
 
-    def _session(self, name: str) -> aiohttp.ClientSession:
-        if self._given is not None and name != "media":
-            return self._given
-        session = self._opened.get(name)
-        if session is None:
-            connector = (
-                aiohttp.TCPConnector(limit=POOL, force_close=True)
-                if name == "create"
-                else media_requests.connector(
-                    POOL, KEEP_ALIVE, public_only=name == "media" and self._forbid_private_addresses
-                )
-            )
-            session = self._opened[name] = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=CONNECTING,
-                request_class=ProxiedByEnvironment if self._trust_env else aiohttp.ClientRequest,
-                max_line_size=HEADER_LIMIT,
-                max_field_size=HEADER_LIMIT,
-                proxy=self._proxy,
-                headers={"User-Agent": USER_AGENT} if name == "media" else self._headers,
-                # Files are unpacked on purpose: lengths and ranges count the packed bytes.
-                auto_decompress=name != "media",
-            )
+    def _open(self, name: str) -> aiohttp.ClientSession:
+        """Open the session *api*, *create* or *media*."""
+        public_only = name == "media" and self._forbid_private_addresses
+        connector = aiohttp.TCPConnector(
+            limit=POOL,
+            force_close=name == "create",
+            ssl=True if self._ssl is None else self._ssl,
+            keepalive_timeout=None if name == "create" else KEEP_ALIVE,
+            socket_factory=public_socket if public_only else None,
+        )
+        session = self._sessions[name] = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=CONNECTING,
+            request_class=ProxiedByEnvironment if self._trust_env else aiohttp.ClientRequest,
+            max_line_size=HEADER_LIMIT,
+            max_field_size=HEADER_LIMIT,
+            proxy=self._proxy,
+            headers={"User-Agent": USER_AGENT} if name == "media" else self._headers,
+            # Files are unpacked on purpose: lengths and ranges count the packed bytes.
+            auto_decompress=name != "media",
+        )
+        self._opened.append(session)
         return session
 
     async def attempt(self, prepared: PreparedRequest, departure: Departure) -> Response:
-        """Send a request once and return the response, whatever its status.
+        """Send a request once and return the response, of any status.
 
         Args:
             prepared: the request.
@@ -186,7 +202,7 @@ class Session:
             failure = self._failure_of(error, prepared, sent=departure.sent)
         else:
             if status < 500:
-                self._reached.add(self._base)
+                self._responding.add(self._base)
             return read_response(
                 status, headers, raw, self.redactor, now=self._clock.time, repaired=self._repaired
             )
@@ -196,12 +212,18 @@ class Session:
         self, prepared: PreparedRequest, departure: Departure
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Send the request and read the whole response."""
-        session = self._session("create" if prepared.kind == "create" else "api")
         data: bytes | _PaidBody | None = prepared.body
-        if prepared.kind == "create":
-            if _is_session(session):
+        headers = self._get_headers if data is None else self._post_headers
+        if prepared.headers is not None:
+            headers = {**(headers or {}), **prepared.headers}
+            self.redactor.learn(secrets_in(prepared.headers))
+        if prepared.kind != "create":
+            session = self._sessions.get("api") or self._open("api")
+        else:
+            session = self._sessions.get("create") or self._open("create")
+            if self._announces:
                 data = _PaidBody(prepared.body or b"", departure)
-            else:  # a double, which does not tell when it sends
+            else:
                 await departure.leaving()
         with self._limits.within(prepared.attempt_timeout):
             # Not `async with`: its exit releases once more what a body that was read has released (4 µs).
@@ -210,7 +232,7 @@ class Session:
                 self._url(prepared.path),
                 params=prepared.params,
                 data=data,
-                headers=self._get_headers if prepared.body is None else self._post_headers,
+                headers=headers,
                 allow_redirects=False,
                 timeout=CONNECTING,
             )
@@ -224,10 +246,12 @@ class Session:
         return response.status, response.headers, raw
 
     def _failure_of(self, error: Exception, prepared: PreparedRequest, *, sent: bool) -> APIConnectionError:
-        """The error of an attempt without a response: its kind tells whether anything was sent."""
+        """Return the error of an attempt without a response; its class says if anything was sent."""
         reason = self.redactor.line(reason_of(error))
-        unsent = prepared.kind == "create" and not sent
+        unsent, hint = prepared.kind == "create" and not sent, ""
         match error:
+            case aiohttp.ClientConnectorCertificateError():
+                text, unsent, hint = f"no connection to {self._base}: {reason}", True, CERTIFICATE_HINT
             case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
                 text, unsent = f"no connection to {self._base}: {reason}", True
             case aiohttp.InvalidURL() | UnicodeError():
@@ -250,13 +274,13 @@ class Session:
             case _:
                 text = f"the connection dropped: {reason}"
         if unsent:
-            return ConnectFailedError(text, sent=False, call=prepared.call)
+            return ConnectFailedError(text, sent=False, call=prepared.call, hint=hint)
         return ConnectionLostError(text, sent=None, call=prepared.call)
 
     @property
-    def reached(self) -> bool:
-        """Return True once the host has answered the client with a status below 500."""
-        return self._base in self._reached
+    def host_responds(self) -> bool:
+        """Return True once the host has given any response below 500."""
+        return self._base in self._responding
 
     @property
     def base_url(self) -> str:
@@ -269,18 +293,20 @@ class Session:
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Open a media link, following redirects, without the key; see `media_requests.opened`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
-        async with media_requests.opened(self._session("media"), url, headers, timeout) as response:
+        session = self._sessions.get("media") or self._open("media")
+        async with media_requests.opened(session, url, headers, timeout) as response:
             yield response
 
     async def aclose(self) -> None:
         """Close what was opened here; a given session stays open."""
         self._limits.close()
-        for session in self._opened.values():
+        for session in self._opened:
             await session.close()
         if self._opened:
             # One turn of the loop lets the transports finish, so that nothing warns about them.
             await asyncio.sleep(0)
         self._opened.clear()
+        self._sessions.clear()
 
 
 def _address(base_url: str, path: str) -> URL:
@@ -288,7 +314,7 @@ def _address(base_url: str, path: str) -> URL:
 
 
 def _socket_seconds(clock: Clock, seconds: float) -> float:
-    """A time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
+    """Return a time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
     return max(clock.real(seconds), min(seconds, SOCKET_FLOOR))
 
 
@@ -302,7 +328,7 @@ class _TooLarge(Exception):
 
 
 async def _rest(first: bytes, response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The whole body of which `first` has been read; `_TooLarge` if that is over the limit."""
+    """Return the whole body that begins with `first`. Raises `_TooLarge` if it is over the limit."""
     content = response.content
     parts = [first]
     size = len(first)
@@ -325,13 +351,17 @@ BROKEN: Final[tuple[tuple[type[HttpProcessingError], str], ...]] = (
 """Errors of the parser of aiohttp, in words of our own."""
 
 
+_SSL_OPTION: Final = re.compile(r" ssl:(default|True|<[^>]*>)")
+"""The option of a connection in the texts of aiohttp, which says nothing to the caller."""
+
+
 def _is_session(session: object) -> bool:
     """Return True for a session of aiohttp, which calls `_PaidBody` when it writes."""
     return isinstance(session, aiohttp.ClientSession)
 
 
 def reason_of(error: BaseException) -> str:
-    """The failure of a connection, in words of our own or of the system.
+    """Return the failure of a connection, in words of our own or of the system.
 
     The texts of aiohttp may hold what the peer sent (cut in the middle of a secret), and addresses with
     their queries and passwords.
@@ -341,8 +371,11 @@ def reason_of(error: BaseException) -> str:
             return "too many redirects"
         case aiohttp.InvalidURL():
             return "not an address that can be called"
+        case aiohttp.ClientConnectorCertificateError():
+            why = error.certificate_error
+            return f"the certificate of {error.host} is not valid here: {getattr(why, 'verify_message', why)}"
         case aiohttp.ClientConnectorError():
-            return str(error).replace(" ssl:default", "")
+            return _SSL_OPTION.sub("", str(error))
         case aiohttp.ServerDisconnectedError():
             return "the server closed the connection"
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():

@@ -17,7 +17,7 @@ MOST_LINES: Final = 64
 
 
 class TimeLimits:
-    """The time limits of one event loop. `real` tells how many real seconds a limit is."""
+    """The time limits of one event loop. `real` gives the real seconds of a limit."""
 
     def __init__(self, real: Callable[[float], float] = float) -> None:
         self._real: Final = real
@@ -51,12 +51,16 @@ class Limit:
         self.passed = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        line = self._line
+        task = asyncio.current_task(line.loop)
         if task is None:
             raise RuntimeError("a time limit needs a task")
         self.task = task
         self._cancelling = task.cancelling()
-        self._line.add(self)
+        self.due = line.loop.time() + line.seconds
+        line.watched[self] = None
+        if line.timer is None:
+            line.timer = line.loop.call_at(self.due, line.check)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -70,32 +74,28 @@ class Limit:
 class _Line:
     """The blocks with the same limit, the oldest first."""
 
-    __slots__ = ("_loop", "_seconds", "_timer", "watched")
+    __slots__ = ("loop", "seconds", "timer", "watched")
 
     def __init__(self, seconds: float) -> None:
-        self._loop: Final = asyncio.get_running_loop()
-        self._seconds: Final = seconds
-        self._timer: asyncio.TimerHandle | None = None
+        self.loop: Final = asyncio.get_running_loop()
+        self.seconds: Final = seconds
+        self.timer: asyncio.TimerHandle | None = None
         self.watched: Final[dict[Limit, None]] = {}
 
-    def add(self, limit: Limit) -> None:
-        limit.due = self._loop.time() + self._seconds
-        self.watched[limit] = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(limit.due, self._check)
-
-    def _check(self) -> None:
-        self._timer = None
-        now = self._loop.time()
+    def check(self) -> None:
+        """End the blocks whose limit has passed, and watch the next one."""
+        self.timer = None
+        now = self.loop.time()
         for limit in list(self.watched):
             if limit.due > now:
-                self._timer = self._loop.call_at(limit.due, self._check)
+                self.timer = self.loop.call_at(limit.due, self.check)
                 return
             del self.watched[limit]
             limit.passed = True
             limit.task.cancel()
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Stop watching."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..options import DEFAULT_BASE_URL
 
-PATH: Final = urlsplit(DEFAULT_BASE_URL).path
+API_PATH: Final = urlsplit(DEFAULT_BASE_URL).path
 HOSTS: Final = ("api.musicapi.ai", "api.aimusicapi.ai", "api.sunoapi.com")
 """The service and its sister hosts, which all have the same path."""
 SUNO_HOST: Final = "api.sunoapi.com"
@@ -36,7 +36,7 @@ OF_A_THING: Final = re.compile(r"\b(task|clip|persona|voice|song|file)s?\b", re.
 
 
 def add_hint(error: MusicAPIError, base_url: str) -> MusicAPIError:
-    """The error, with the base URL in its hint if that may be the cause."""
+    """Put the base URL into the hint of an error if it may be the cause; returns the error."""
     error.hint = suggestion(error, base_url) or error.hint
     return error
 
@@ -69,17 +69,17 @@ def _may_be_path(error: NotFoundError | BadRequestError | InvalidResponseError, 
         return False
     if NO_SUCH_PATH.fullmatch(error.message.strip(" .")):
         return True
-    return not base_url.endswith(PATH) and not OF_A_THING.search(error.message)
+    return not base_url.endswith(API_PATH) and not OF_A_THING.search(error.message)
 
 
 def _of_path(error: MusicAPIError, base_url: str) -> str:
     host = urlsplit(base_url).hostname
-    if base_url.endswith(PATH):
-        told = f"Is base_url right? Calls go to {base_url}, which does not answer like the API."
+    if base_url.endswith(API_PATH):
+        hint = f"Is base_url right? Calls go to {base_url}, which does not answer like the API."
     elif host in HOSTS:
-        told = f"base_url is {base_url}; at this host it is https://{host}{PATH}."
+        hint = f"base_url is {base_url}; at this host it is https://{host}{API_PATH}."
     else:
-        told = f"Is base_url right? Calls go to {base_url}; the API's address is like {DEFAULT_BASE_URL}."
+        hint = f"Is base_url right? Calls go to {base_url}; the API's address is like {DEFAULT_BASE_URL}."
     if host == SUNO_HOST and " /sonic/" in error.call:
-        told += ' This host has another word in its paths: MusicAPI(sonic_word="suno").'
-    return told
+        hint += ' This host has another word in its paths: MusicAPI(sonic_word="suno").'
+    return hint

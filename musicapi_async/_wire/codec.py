@@ -1,22 +1,23 @@
-"""JSON on the wire: one way in, one way out, one error for whatever is wrong with an answer.
+"""JSON on the wire: one way in, one way out, one error for all that can be wrong with a body.
 
 A body is read strictly first. Back ends cut a title in the middle of an emoji, print `NaN`, leave a raw tab
 in a string or one byte of Latin-1; none of that may cost a result that was paid for. So a body that fails is
 repaired where the meaning is beyond doubt, and read strictly once more. Ids and links that a repair touched
-are recognized by `api.values.is_intact` and are not used.
+are recognized by `api.json_values.is_intact` and are not used.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
 import msgspec
 
+from ..api.json_values import JSON
 from ..errors import TEXT_LIMIT, RequestValidationError
 
 log: Final = logging.getLogger("musicapi_async")
@@ -24,44 +25,58 @@ log: Final = logging.getLogger("musicapi_async")
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 Repair = Literal["not UTF-8", "lone surrogate", "control character", "no finite number"]
-"""A kind of fault that a body can be read in spite of."""
+"""A kind of fault in spite of which a body can be read."""
 
-DIGITS: Final = 4300
+MOST_DIGITS: Final = 4300
 """Digits of the longest whole number that is read: the limit of Python (`sys.int_info`) and of msgspec."""
 
 _LONE: Final = re.compile("[\ud800-\udfff]")
+_NOT_FINITE: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?\b(?:nan|inf)\b', re.DOTALL)
+"""Not a number and infinity as `print` writes them, and strings, in which they are words."""
 
-_decoder: Final = msgspec.json.Decoder[Any](Any)
+_decoder: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
 
 
 class MalformedBody(ValueError):
-    """An answer that is no JSON document: not JSON, bad UTF-8, too deep, or a number out of range."""
+    """A body that is no JSON document, or one that is nested too deep."""
 
 
-def encode(body: Mapping[str, Any]) -> bytes:
-    """The bytes of a request body; raises `RequestValidationError` for what JSON cannot hold."""
+def encode(value: object, call: str, what: str = "json:") -> bytes:
+    """Return a value as JSON.
+
+    Args:
+        value: the value.
+        call: method and path, for the error.
+        what: names the value in the error.
+
+    Raises:
+        RequestValidationError: the value holds what JSON cannot.
+    """
     try:
-        return _encoder.encode(body)
+        return _encoder.encode(value)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise RequestValidationError(f"the body cannot be written as JSON: {error}", field="json") from None
+        text = f"{what} cannot be sent as JSON: {error}"
+        raise RequestValidationError(text, field="json", call=call) from None
 
 
-def decode(raw: bytes, repaired: Callable[[Repair], object] | None = None) -> Any:
-    """The JSON value in `raw`; raises `MalformedBody` and nothing else.
+def decode(raw: bytes, repaired: Callable[[Repair], object] | None = None) -> JSON:
+    """Decode the JSON value in `raw`; raises `MalformedBody` and nothing else.
 
     Bytes that are no UTF-8 and lone surrogates become U+FFFD, control characters inside strings are taken as
-    they are, `NaN`, `Infinity` and numbers that overflow become None. `repaired` is called with each kind of
-    repair, once per body. Time and memory are linear in the size of the body; what is nested too deep is
-    malformed.
+    they are, `NaN`, `Infinity`, their spellings in Python and C (`nan`, `inf`), and numbers that overflow
+    become None. `repaired` is called with each kind of repair, once per body. Time and memory are linear in
+    the size of the body; what is nested too deep is malformed.
     """
     raw = raw.removeprefix(BYTE_ORDER_MARK)
     try:
-        return _decoder.decode(raw)
+        value: JSON = _decoder.decode(raw)
     except RecursionError:
         raise MalformedBody("not JSON: nested too deep") from None
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         strict = error
+    else:
+        return value
     try:
         text, repairs = _repaired(raw)
         value = _decoder.decode(text)
@@ -74,7 +89,9 @@ def decode(raw: bytes, repaired: Callable[[Repair], object] | None = None) -> An
 
 
 def _repaired(raw: bytes) -> tuple[str, list[Repair]]:
-    """The body as valid JSON text, and what had to be repaired; raises `ValueError` for what is no JSON."""
+    """Return a body as valid JSON text, and the repairs made; raises `ValueError` if it is no JSON."""
+    import json  # only a body with faults needs it
+
     repairs: dict[Repair, None] = {}
     try:
         text = raw.decode()
@@ -86,7 +103,7 @@ def _repaired(raw: bytes) -> tuple[str, list[Repair]]:
         repairs["no finite number"] = None
 
     def number(digits: str) -> int | None:
-        if len(digits) <= DIGITS:
+        if len(digits) <= MOST_DIGITS:
             return int(digits)
         constant(digits)
         return None
@@ -98,11 +115,13 @@ def _repaired(raw: bytes) -> tuple[str, list[Repair]]:
         constant(digits)
         return None
 
-    def read(*, strict: bool) -> Any:
-        return json.loads(
+    def read(*, strict: bool) -> JSON:
+        value: JSON = json.loads(
             text, strict=strict, parse_int=number, parse_float=fraction, parse_constant=constant
         )
+        return value
 
+    text = _NOT_FINITE.sub(lambda found: found[0] if found[0].startswith('"') else "NaN", text)
     try:
         value = read(strict=True)
     except ValueError:  # a control character, or no JSON: then this fails, too
@@ -125,17 +144,29 @@ class RepairLog:
     def __call__(self, kind: Repair) -> None:
         if kind not in self._logged:
             self._logged.add(kind)
-            log.warning("%s was not valid JSON (%s) and was repaired; this is logged once", self._where, kind)
-
-
-def excerpt(raw: bytes) -> str:
-    """The first characters of an answer, fit for an error text and a log line."""
-    return one_line(raw[: 4 * TEXT_LIMIT].decode(errors="replace"))
+            text = "%s was not valid JSON (%s) and was repaired; this is logged once"
+            report(logging.WARNING, text, self._where, kind)
 
 
 def one_line(text: str) -> str:
-    """`text` cut to `TEXT_LIMIT` characters, white space joined and control characters left out."""
+    """Return `text` cut to `TEXT_LIMIT` characters, white space joined and control characters left out."""
     text = text[: 4 * TEXT_LIMIT]
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(text.split())[:TEXT_LIMIT]
+
+
+def escaped(text: str) -> str:
+    """Return a text whose control and format characters are escapes such as `\\n`.
+
+    An id or a link that a stranger gave could forge lines of its own in a log, or steer a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def report(level: int, text: str, *values: object) -> None:
+    """Write a line to the log. A logging filter that fails loses no task, and no decision about money."""
+    with contextlib.suppress(Exception):
+        log.log(level, text, *values)

@@ -13,7 +13,8 @@ import msgspec
 
 from ..api.results import TaskUpdate
 from ..errors import MusicAPIError
-from .poll_response import PollResult
+from .poll_result import PollResult
+from .retry import retry_after_floor
 
 FAILURES_IN_A_ROW: Final = 5
 """Transient failures that end a wait if the host has never answered: then the address is the likely cause.
@@ -28,8 +29,6 @@ SECOND_SONG_LIMIT: Final = 120.0
 """Seconds to wait for the second song of Riffusion, from the first poll that found one finished."""
 RATE_LIMIT_PAUSE: Final = 10.0
 """Least seconds before the next poll after one that was refused for the rate."""
-RETRY_AFTER_CAP: Final = 60.0
-"""Seconds up to which a poll obeys Retry-After: a task is ready within minutes."""
 
 
 class PollHistory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -87,6 +86,8 @@ def conclude(
     Returns:
         The conclusion. Never raises.
     """
+    if history is None and result.error is None and not result.confirm:  # nearly every poll
+        return Conclusion(update=result.update, pause=retry_after_floor(result.retry_after))
     before = history or EMPTY
     match result.phase:
         case "refused":
@@ -96,17 +97,19 @@ def conclude(
             if failures >= FAILURES_IN_A_ROW and not host_responds:
                 return Conclusion(error=result.error, failures=failures)
             after = msgspec.structs.replace(before, failures=failures)
-            return Conclusion(pause=_retry_after(result), failures=failures, history=after)
+            return Conclusion(pause=retry_after_floor(result.retry_after), failures=failures, history=after)
         case "rate_limited":
             after = msgspec.structs.replace(before, failures=0)
-            return Conclusion(pause=max(RATE_LIMIT_PAUSE, _retry_after(result)), history=_needed(after))
+            return Conclusion(
+                pause=max(RATE_LIMIT_PAUSE, retry_after_floor(result.retry_after)), history=_needed(after)
+            )
         case "missing":
             if not own or age >= UNKNOWN_ID_GRACE or before.unknown_id >= UNKNOWN_ID_POLLS:
                 return Conclusion(error=result.error)
             after = msgspec.structs.replace(before, failures=0, unknown_id=before.unknown_id + 1)
             return Conclusion(history=after)
         case _ if not result.confirm and before.one_song_since is None:
-            return Conclusion(update=result.update, pause=_retry_after(result))
+            return Conclusion(update=result.update, pause=retry_after_floor(result.retry_after))
         case _:
             return _confirmed(result, before, now)
 
@@ -129,11 +132,9 @@ def _confirmed(result: PollResult, before: PollHistory, now: float) -> Conclusio
             after = msgspec.structs.replace(after, one_song_since=since)
     update = result.ending if believed and result.ending is not None else result.update
     ended = update is not None and update.is_terminal
-    return Conclusion(update=update, pause=_retry_after(result), history=None if ended else _needed(after))
-
-
-def _retry_after(result: PollResult) -> float:
-    return min(result.retry_after or 0.0, RETRY_AFTER_CAP)
+    return Conclusion(
+        update=update, pause=retry_after_floor(result.retry_after), history=None if ended else _needed(after)
+    )
 
 
 def _needed(history: PollHistory) -> PollHistory | None:

@@ -1,8 +1,8 @@
-"""From an operation, or from a bare path, to the request that is sent: checked, encoded, with its limits.
+"""Prepare the request of an operation, or of a bare path: checked, encoded, with its limits.
 
-Pure: nothing is sent or waited for here. What a request may cost (`kind`), the lane that it queues in, and
-the time for one attempt follow from the declaration of its operation; a path that no operation declares is
-taken to cost credits and to make tasks.
+Pure: nothing is sent or waited for here. The cost that a request may have (`kind`), the lane that it queues
+in, and the time for one attempt follow from the declaration of its operation; a path that no operation
+declares is taken to cost credits and to make tasks.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
 
-from ..api.families import FAMILIES
+from ..api.account import Account
+from ..api.batches import CreateBatch
+from ..api.families import FAMILIES, family_in
+from ..api.json_values import list_or_empty, mapping_or_empty, text_or_none
 from ..api.operation import Operation
-from ..api.producer import RETIRED
-from ..api.request import SECRET, Request, body, check_secrets, refuse, secrets_of, violations
+from ..api.producer import RETIRED_TASK_TYPES
+from ..api.request import SECRET, GetMusic, Request, body, check_secrets, refuse, secrets_of, violations
 from ..api.task import TaskRef
 from ..errors import RequestValidationError
 from ..options import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options, leaves_folder
@@ -29,7 +32,7 @@ from . import codec
 from .retry import MethodKind
 
 MOST_PATHS: Final = 1024
-"""Polls of tasks that are kept prepared: 0.6 MB at most."""
+"""Prepared polls that are cached: 0.6 MB at most."""
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 """Methods of untyped calls."""
@@ -44,8 +47,10 @@ class PreparedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is ready to be sent.
 
     `call` names it in errors and logs, such as `POST /sonic/create`. `family` and `operation` are those of
-    the declaration, '' for an untyped call; `model`, `format` are what a create asks for. `instead` is what
-    to use where the service has retired the endpoint or the task type. `attempt_timeout` is in seconds.
+    the declaration, '' for an untyped call; `model` and `format` are those that a create requests, `models`
+    those of the items of a batch, each of which makes a task. `instead` names what to use where the service
+    has retired the endpoint or the task type. `attempt_timeout` is in seconds. `headers` are those that the
+    caller adds.
     """
 
     method: str
@@ -55,37 +60,45 @@ class PreparedRequest(msgspec.Struct, frozen=True, kw_only=True):
     lane: str
     params: Mapping[str, str] | None = None
     body: bytes | None = None
+    headers: Mapping[str, str] | None = None
     attempt_timeout: float = ATTEMPT_TIMEOUT
     secrets: tuple[str, ...] = ()
     family: str = ""
     operation: str = ""
     model: str = ""
     format: str = ""
+    models: tuple[str, ...] = ()
     instead: str | None = None
 
-    def task(self, task_id: str, submitted_at: float) -> TaskRef:
-        """Return what identifies the task that this request made at `submitted_at`, a Unix time."""
+    def task(self, task_id: str, submitted_at: float, item: int | None = None) -> TaskRef:
+        """Return what identifies the task that this request made at `submitted_at`, a Unix time.
+
+        `item` is the place of its item in a batch, if it is known.
+        """
         return TaskRef(
-            self.family or self.call.partition(" /")[2].partition("/")[0],
+            self.family or family_in(self.call),
             task_id,
             self.operation,
             submitted_at,
-            model=self.model,
+            model=self.model if item is None else self.models[item],
             own=True,
             format=self.format,
         )
 
     @property
     def recorded_call(self) -> str:
-        """The call with its parameters but without secrets, as a job store keeps it."""
-        params = {name: value for name, value in (self.params or {}).items() if name not in SECRET}
-        return f"{self.call}?{urlencode(params)}" if params else self.call
+        """The call with its query as a job store has it: of a secret the name alone."""
+        query = self.path.partition("?")[2]
+        if not (query or self.params):
+            return self.call
+        given = (*parse_qsl(query, keep_blank_values=True), *(self.params or {}).items())
+        return f"{self.call}?{urlencode([(name, '' if name in SECRET else value) for name, value in given])}"
 
     def __repr__(self) -> str:
         return f"PreparedRequest({self.call!r}, kind={self.kind!r}, lane={self.lane!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """The fields without the body and the secrets in it, as in `repr`."""
+        """Return the fields without the body and the secrets in it, as in `repr`."""
         return [("call", self.call), ("kind", self.kind), ("lane", self.lane)]
 
 
@@ -106,18 +119,22 @@ def prepare(
     """
     call = operation.call_name
     path = path_of(operation.path)
-    values: dict[str, Any] = {}
-    if request.__struct_fields__:  # one without fields, such as for the balance, costs 2 µs less
-        check(request, call, options)
-        values = body(request)
-        if "{" in path:
-            path = fill_path(path, values)
+    if not request.__struct_fields__ and operation.method == "GET":
+        return _prepare_query(operation, path, options.attempt_timeout)
+    check(request, call, options)
+    values = body(request)
+    if "{" in path:
+        path = fill_path(path, values)
     data: bytes | None = None
+    fields: dict[str, Any] = values
     kind: MethodKind = "get"
+    params: dict[str, str] | None = None
     instead = operation.replacement
+    if operation.method == "GET":
+        params = {name: str(one) for name, one in values.items() if f"{{{name}}}" not in operation.path}
     if operation.method != "GET":
         fields = {**values, **(options.extra_body or {})}
-        data = _encode(codec.encode, fields, call, "the body")
+        data = codec.encode(fields, call, "the body")
         kind = "create" if operation.charges and not operation.resend else "repeatable"
         if options.extra_body is not None:
             instead = instead or _instead(path, options.extra_body)
@@ -127,7 +144,8 @@ def prepare(
         path=path,
         call=call,
         kind=kind,
-        lane="submit" if operation.submits else "call",
+        lane="submit" if operation.creates else "call",
+        params=params or None,
         body=data,
         attempt_timeout=options.attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
         secrets=secrets_of(data, call),
@@ -135,7 +153,26 @@ def prepare(
         operation=operation.name,
         model=model if operation.submits and isinstance(model, str) else "",
         format=wanted if operation.submits and isinstance(wanted, str) else "",
+        models=_models(fields) if isinstance(request, CreateBatch) else (),
         instead=instead,
+    )
+
+
+@lru_cache(maxsize=MOST_PATHS)
+def _prepare_query(
+    operation: Operation[..., Any], path: str, attempt_timeout: float | None
+) -> PreparedRequest:
+    """Return the request of an operation without arguments, such as for the balance. It never changes."""
+    return PreparedRequest(
+        method=operation.method,
+        path=path,
+        call=operation.call_name,
+        kind="get",
+        lane="call",
+        attempt_timeout=attempt_timeout or operation.attempt_timeout or ATTEMPT_TIMEOUT,
+        family=operation.family.word,
+        operation=operation.name,
+        instead=operation.replacement,
     )
 
 
@@ -149,7 +186,16 @@ def prepare_raw(  # noqa: PLR0917 - what the caller gave, and where
 ) -> PreparedRequest:
     """Return the request of an untyped call; see `MusicAPI.request`.
 
-    Raises `RequestValidationError` for a method, path, body or parameter that cannot be sent.
+    Args:
+        method: the HTTP method, in any case.
+        path: the path below the base URL; a query may be part of it.
+        options: those of the client view.
+        json: the body, None for none.
+        params: the query; a parameter that is None is left out.
+        path_of: gives the path at this host of a declared one.
+
+    Raises:
+        RequestValidationError: a method, path, body or parameter that cannot be sent.
     """
     verb = method.upper()
     if verb not in METHODS:
@@ -176,8 +222,8 @@ def prepare_raw(  # noqa: PLR0917 - what the caller gave, and where
         )
     call = f"{verb} {parts.path}"
     known = _declared(path_of).get(call)
-    creates = verb != "GET" and (known is None or known.submits)  # an unknown path may make tasks
-    data = None if json is None else encode_any(json, call)
+    creates = verb != "GET" and (known is None or known.creates)  # an unknown path may make tasks
+    data = None if json is None else codec.encode(json, call)
     in_query = [value for name, value in (*parse_qsl(parts.query), *query.items()) if name in SECRET]
     return PreparedRequest(
         method=verb,
@@ -195,7 +241,7 @@ def prepare_raw(  # noqa: PLR0917 - what the caller gave, and where
 
 @lru_cache(maxsize=MOST_PATHS)
 def prepare_poll(path: str, task_id: str, attempt_timeout: float | None) -> PreparedRequest:
-    """Return the request of a poll: `path` with the task's id in it. Polls repeat, so it is kept."""
+    """Return the request of a poll: `path` with the task's id in it; cached, as polls repeat."""
     filled = fill_path(path, {"task_id": task_id})
     return PreparedRequest(
         method="GET",
@@ -207,14 +253,12 @@ def prepare_poll(path: str, task_id: str, attempt_timeout: float | None) -> Prep
     )
 
 
-BALANCE: Final = PreparedRequest(
-    method="GET", path="/get-credits", call="GET /get-credits", kind="get", lane="call"
-)
+BALANCE: Final = _prepare_query(Account.operations()["credits"], "/get-credits", None)
 """The query for the credits of the account."""
 
 
 def fill_path(path: str, values: Mapping[str, Any]) -> str:
-    """Return `/sonic/task/{task_id}` with the id percent-encoded, whatever characters it has."""
+    """Return `/sonic/task/{task_id}` with the id percent-encoded, be its characters what they may."""
     for name, value in values.items():
         mark = "{" + name + "}"
         if mark in path:
@@ -223,44 +267,44 @@ def fill_path(path: str, values: Mapping[str, Any]) -> str:
     return path
 
 
-def encode_any(json: object, call: str) -> bytes:
-    """Return any JSON value as bytes; `RequestValidationError` for what is none."""
-    return _encode(msgspec.json.encode, json, call, "json:")
-
-
-def _encode(encode: Callable[[Any], bytes], value: object, call: str, what: str) -> bytes:
-    try:
-        return encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestValidationError(f"{what} cannot be sent as JSON: {error}", call=call) from error
-
-
 @lru_cache(maxsize=16)  # one for each client, and few have a word of their own in the paths
 def _declared(path_of: PathOf) -> Mapping[str, Operation[..., Any]]:
-    """The operations by call, as they are at this host: those of one call have the same limits."""
+    """Return the operations by call, as they are at this host: those of one call have the same limits."""
     operations = [one for family in FAMILIES.values() for one in family.operations().values()]
     return {f"{one.method} {path_of(one.path)}": one for one in operations}
 
 
+def _models(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the model of each item of a batch, '' for none."""
+    items = list_or_empty(fields.get("items"))
+    return tuple(text_or_none(mapping_or_empty(item).get("mv")) or "" for item in items)
+
+
 def _instead(path: str, fields: object) -> str | None:
-    """The advice for a task type that Producer has retired; no typed call asks for one."""
+    """Return the advice for a task type that Producer has retired; no typed call has one."""
     if not (path.startswith("/producer/") and isinstance(fields, Mapping)):
         return None
     kind = cast("Mapping[object, object]", fields).get("task_type")
-    return RETIRED.get(kind) if isinstance(kind, str) else None
+    return RETIRED_TASK_TYPES.get(kind) if isinstance(kind, str) else None
 
 
 # --- checks and warnings ----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=MOST_PATHS)
+def is_task_id(task_id: str) -> bool:
+    """Return True for an id that breaks no rule of `GetMusic`; cached, as polls repeat."""
+    return not violations(GetMusic(task_id=task_id))
 
 
 def check(request: Request, call: str, options: Options) -> None:
     """Refuse a request that breaks a rule, or warn at the caller's line, as `options.validate` says."""
     if options.validate == "off":
         return
-    found = violations(request)
-    if found and options.validate == "error":
-        raise refuse(found, call)
-    for violation in found:
+    broken = violations(request)
+    if broken and options.validate == "error":
+        raise refuse(broken, call)
+    for violation in broken:
         warn(f"{call}: {violation}")
 
 

@@ -1,4 +1,4 @@
-"""Hiding secrets in texts: error texts, log lines, and what our files keep. Data is never changed.
+"""Hide secrets in texts: error texts, log lines, and texts in our files. Data is never changed.
 
 A peer that repeats the API key may write it as JSON does (`\\/`, `\\u002b`), as a URL does (`%2B`), as HTML
 does (`&#43;`), or in lower case as the name of a header. So a text is searched twice: as it is, and with all
@@ -10,27 +10,27 @@ value, never as a part of a text.
 
 from __future__ import annotations
 
-import html
 import re
 import sys
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Final
 
-from ..api.values import list_or_empty, mapping_or_empty
+from ..api.json_values import JSON
 from ..errors import TEXT_LIMIT
 from .codec import one_line
 
 HIDDEN: Final = "[hidden]"
-"""Stands for a secret."""
-LEAST: Final = 8
+"""The text in the place of a secret."""
+SHORTEST_HIDDEN: Final = 8
 """Characters of a secret that is hidden inside of a text, too."""
-LEARNED: Final = 64
+MOST_LEARNED: Final = 64
 """Secrets of single requests that are remembered, the latest ones."""
-LONGEST: Final = 256 * 1024
-"""Characters of a text that are looked through; the rest is cut off. No real reply has such a text."""
-WIDEST: Final = 24
+LONGEST_TEXT: Final = 256 * 1024
+"""Characters of a text that are searched; the rest is cut off. No real reply has such a text."""
+LONGEST_FORM: Final = 24
 """Characters that a spelling may take for one, such as an emoji in a URL inside of another."""
 
 _MARKS: Final = re.compile(r"[\\%&+]")
@@ -50,7 +50,7 @@ class Redactor:
     """Hides known secrets in texts.
 
     Args:
-        secrets: those that are known from the start; empty ones count for nothing.
+        secrets: those that are known from the start; empty ones are ignored.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -61,10 +61,12 @@ class Redactor:
     def _sort(self) -> None:
         """Prepare what each text is compared with."""
         secrets = {**self._known, **self._learned}
-        self._long = [forms for secret, forms in secrets.items() if len(secret) >= LEAST]
-        self._short = {bare for secret, (_, bare) in secrets.items() if bare and len(secret) < LEAST}
-        self._margin = WIDEST * max(map(len, secrets), default=0)
-        # A spelling is never shorter than what it stands for, so shorter texts hold no secret.
+        self._long = [forms for secret, forms in secrets.items() if len(secret) >= SHORTEST_HIDDEN]
+        self._short = {
+            bare for secret, (_, bare) in secrets.items() if bare and len(secret) < SHORTEST_HIDDEN
+        }
+        self._margin = LONGEST_FORM * max(map(len, secrets), default=0)
+        # A spelling is never shorter than its meaning, so shorter texts hold no secret.
         self._least = min((len(bare) for _, bare in self._long), default=0)
 
     def learn(self, secrets: Iterable[str]) -> None:
@@ -75,13 +77,13 @@ class Redactor:
                 known = self._learned.pop(secret) if secret in self._learned else _forms(secret)
                 self._learned[secret] = known  # the last one now
                 changed = True
-        while len(self._learned) > LEARNED:
+        while len(self._learned) > MOST_LEARNED:
             del self._learned[next(iter(self._learned))]
         if changed:
             self._sort()
 
-    def text(self, text: str, limit: int = LONGEST) -> str:
-        """The first `limit` characters of `text`, with every secret hidden that begins in them."""
+    def text(self, text: str, limit: int = LONGEST_TEXT) -> str:
+        """Return the first `limit` characters of `text`, with every secret hidden that begins in them."""
         if self._is_short_secret(text):
             return HIDDEN
         if not self._long or len(text) < self._least:
@@ -97,59 +99,60 @@ class Redactor:
         return _covered(text, sorted(spans), limit)
 
     def line(self, text: str) -> str:
-        """`text` as one line for an error text, with secrets hidden, cut to `TEXT_LIMIT` characters."""
+        """Return `text` as one line of an error text, with secrets hidden, cut to `TEXT_LIMIT` characters."""
         return one_line(self.text(text, 4 * TEXT_LIMIT))
 
     def name(self, name: str) -> str:
-        """A name, such as that of a header or of a field, which is no value: short secrets stay."""
+        """Return a name, such as that of a header, redacted; it is no value, so short secrets stay."""
         return name if self._is_short_secret(name) else self.text(name)
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """A copy of the headers of a reply, by their names in lower case."""
+        """Return a redacted copy of the headers of a reply, by their names in lower case."""
         return {self.name(name.lower()): self.text(value) for name, value in headers.items()}
 
-    def copy(self, value: Any, most: int = sys.maxsize) -> Any:
-        """A copy of a JSON value in which secrets are hidden.
+    def copy(self, value: JSON, most: int = sys.maxsize) -> JSON:
+        """Return a copy of a JSON value in which secrets are hidden.
 
         Args:
-            value: what to copy; outer values come before inner ones.
-            most: values that are copied; 16 characters of text count as one more. The rest is left out.
+            value: the original; outer values come before inner ones.
+            most: number of values that are copied; 16 characters of text count as one more. The rest is left
+                out.
         """
-        whole: list[Any] = [None]
-        waiting: deque[tuple[Any, dict[str, Any] | list[Any], Any]] = deque([(value, whole, 0)])
-        left = most
-        while waiting:  # not by recursion: what comes may be nested as deep as the decoder allows
-            inner, holder, place = waiting.popleft()
+        whole: list[JSON] = [None]
+        waiting: deque[tuple[JSON, Callable[[JSON], None]]] = deque([(value, partial(whole.__setitem__, 0))])
+        room = most
+        while waiting:  # not by recursion: a body may be nested as deep as the decoder allows
+            inner, put = waiting.popleft()
             if isinstance(inner, dict):
-                fields: dict[str, Any] = {}
-                holder[place] = fields
-                for name, one in mapping_or_empty(inner).items():
-                    left -= 1 + len(name) // 16
-                    if left < 0:
+                fields: dict[str, JSON] = {}
+                put(fields)
+                for name, one in inner.items():
+                    room -= 1 + len(name) // 16
+                    if room < 0:
                         break
-                    shown = self.name(name)
-                    fields[shown] = None
-                    waiting.append((one, fields, shown))
+                    redacted = self.name(name)
+                    fields[redacted] = None
+                    waiting.append((one, partial(fields.__setitem__, redacted)))
             elif isinstance(inner, list):
-                some = list_or_empty(inner)[: max(left, 0)]
-                left -= len(some)
-                items: list[Any] = [None] * len(some)
-                holder[place] = items
-                waiting += ((one, items, at) for at, one in enumerate(some))
+                some = inner[: max(room, 0)]
+                room -= len(some)
+                items: list[JSON] = [None] * len(some)
+                put(items)
+                waiting += ((one, partial(items.__setitem__, at)) for at, one in enumerate(some))
             elif isinstance(inner, str):
-                holder[place] = self.text(inner, min(LONGEST, 16 * max(left, 0)))
-                left -= len(inner) // 16
+                put(self.text(inner, min(LONGEST_TEXT, 16 * max(room, 0))))
+                room -= len(inner) // 16
             else:
-                holder[place] = self._number(inner)
+                put(self._number(inner))
         return whole[0]
 
-    def _number(self, value: Any) -> Any:
-        if isinstance(value, int) and abs(value) >= 10 ** (LEAST - 1):
+    def _number(self, value: float | None) -> JSON:
+        if isinstance(value, int) and abs(value) >= 10 ** (SHORTEST_HIDDEN - 1):
             return value if self.name(str(value)) == str(value) else HIDDEN
         return value
 
     def _is_short_secret(self, text: str) -> bool:
-        if not self._short or len(text) > 16 * LEAST:
+        if not self._short or len(text) > 16 * SHORTEST_HIDDEN:
             return False
         return _undone(text.strip()).removeprefix("bearer+") in self._short
 
@@ -159,22 +162,22 @@ NOTHING_KNOWN: Final = Redactor()
 
 
 def _lower(text: str) -> str:
-    """`text` in lower case, of the same length: two letters need help for that."""
+    """Return `text` in lower case and of the same length, which two letters would change."""
     return text.replace("\u0130", "i").lower().replace("\u03c2", "\u03c3")
 
 
 def _forms(secret: str) -> tuple[str, str]:
-    """A secret as it is found in a text as it is, and in one with all spellings undone."""
+    """Return a secret as it is searched in a text as it is, and in one with all spellings undone."""
     return _lower(secret), _undone(secret)
 
 
 def _undone(text: str) -> str:
-    """`text` in lower case with all spellings undone."""
+    """Return `text` in lower case with all spellings undone."""
     return _lower(_SPELLED.sub(_meant, text).translate(_SAME))
 
 
 def _meant(spelled: re.Match[str]) -> str:
-    """The characters that a spelling stands for."""
+    """Return the characters that a spelling means."""
     match spelled.lastgroup:
         case "octets":
             octets = re.findall(r"[0-9a-f]{2}(?=[%\\]|$)", spelled[0], re.I)
@@ -183,6 +186,8 @@ def _meant(spelled: re.Match[str]) -> str:
             units = re.findall(r"[0-9a-f]{4}(?=\\|$)", spelled[0], re.I)
             text = bytes.fromhex("".join(units)).decode("utf-16-be", "replace")
         case "entity":
+            import html  # rarely needed, and its table takes 2 ms
+
             text = html.unescape(spelled[0])
         case _:
             text = ""
@@ -197,7 +202,7 @@ def _places(text: str, wanted: str) -> Iterator[tuple[int, int]]:
 
 
 def _spelled_places(text: str, bare: str) -> Iterator[tuple[int, int]]:
-    """Where in `text` a secret is spelled out; whole spellings, also where they stand for more."""
+    """Find a secret where it is spelled out in `text`: whole spellings, also where they mean more."""
     starts: list[int] = []  # in the undone text
     spans: list[tuple[int, int, int]] = []  # the end there; start and end in `text`
     shift = 0
@@ -220,7 +225,7 @@ def _spelled_places(text: str, bare: str) -> Iterator[tuple[int, int]]:
 
 
 def _covered(text: str, spans: list[tuple[int, int]], limit: int) -> str:
-    """The first `limit` characters, with `HIDDEN` for each span that begins in them."""
+    """Return the first `limit` characters, with `HIDDEN` for each span that begins in them."""
     parts: list[str] = []
     done = 0
     for start, end in spans:

@@ -1,12 +1,11 @@
 """The rules of retries: which failed request is sent again, and after how long. Pure decisions, and jitter.
 
-The rule about money stands above all: a create is repeated only when it provably was not sent or provably
+The rule about money comes first: a create is repeated only when it provably was not sent or provably
 was refused. There is no idempotency key, so a second send of a create that was taken is a second charge.
 
 Waits come from backoff's exponential generator, and what is random in them from its `full_jitter`, which
 draws between 0 and a wait. Alone it may wait 0 s, so here it is a part of the wait: jitter is "equal", half
-of it certain and half random. A `Retry-After` is a floor below all of that: no jitter undercuts what the
-server asked for.
+of it certain and half random. A `Retry-After` is a floor below all of that, which no jitter undercuts.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -26,15 +24,16 @@ import backoff
 import msgspec
 
 RETRY_AFTER_CAP: Final = 60.0
-"""Seconds; a longer `Retry-After` is not waited for, and the error goes to the caller at once."""
+"""Seconds up to which `Retry-After` is obeyed, for a task is ready within minutes. A call whose response
+names more is not repeated: its error is raised at once. Polls and downloads continue after this time."""
 
 RETRY_AFTER_LONGEST: Final = 366 * 86_400.0
-"""Seconds to which a header is clipped; nobody obeys it, but it is shown to people."""
+"""Seconds to which a header is clipped; it is not obeyed, but displayed."""
 
 RETRY_AFTER_LENGTH: Final = 64
 """Characters of a `Retry-After` header that may make sense; the longest date form has 33."""
 
-_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+_DELAY_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 Draw = Callable[[float], float]
 """Draws a number between 0 and its argument, as `backoff.full_jitter` does."""
@@ -43,19 +42,19 @@ MethodKind = Literal["get", "create", "repeatable"]
 """The cost that a request may have.
 
 - `get`: reads; free.
-- `create`: charges, or might. Downloads and MIDI belong here: their answer 202 asks for the same request
-  again, which is no failure, but after a loss nobody knows whether the first one was charged.
+- `create`: charges, or might. Downloads and MIDI belong here: after a 202 the same request is sent once more,
+  which is no failure, but after a loss it is unknown if the first one was charged.
 - `repeatable`: a POST that is free to repeat after a loss (aligned lyrics).
 """
 
 
 def drawing(rng: Random | None) -> Draw:
-    """`backoff.full_jitter`, or the same from a generator that one can seed, for what must not vary."""
+    """Return `backoff.full_jitter`, or the same from a generator with a seed, for repeatable runs."""
     return backoff.full_jitter if rng is None else partial(rng.uniform, 0)
 
 
-class Failure(StrEnum):
-    """How a request failed. An open set: a word that is not here is never a reason to send again."""
+class AttemptFailure(StrEnum):
+    """A kind of failure. An open set: a word that is not here is never a reason to send again."""
 
     NOT_SENT = "not_sent"
     """No connection, DNS, TLS, no pool slot: not one byte of the request left."""
@@ -77,7 +76,7 @@ class Failure(StrEnum):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How often and how patiently to send again; times in seconds."""
+    """The number of repeats and the waits between them; times in seconds."""
 
     max_retries: int = 3
     """Repeats after the first attempt; 0 sends once."""
@@ -86,7 +85,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The first wait."""
 
     cap: float = 8.0
-    """No wait grows beyond this, unless the server asks for more."""
+    """No wait grows beyond this, unless `Retry-After` is longer."""
 
     retry_after_cap: float = RETRY_AFTER_CAP
     """A longer `Retry-After` is not waited for: the error goes to the caller with its `retry_after`."""
@@ -107,15 +106,24 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 def decide(  # noqa: PLR0917 - these six decide
     method_kind: MethodKind,
-    failure: Failure | str,
+    failure: AttemptFailure | str,
     attempt: int,
     retry_after: float | None,
     policy: RetryPolicy,
     draw: Draw,
 ) -> float | None:
-    """The seconds to wait before the request is sent again, or None: do not send it again.
+    """Decide if a request is sent again after a failure, and when.
 
-    `attempt` counts from 1 and is the one that failed; `retry_after` is what the server asked for.
+    Args:
+        method_kind: the cost that the request may have.
+        failure: how the attempt failed.
+        attempt: the number of the attempt that failed, from 1.
+        retry_after: seconds of the response's `Retry-After`, if it had one.
+        policy: how often and how patiently to send again.
+        draw: draws the random part of the wait.
+
+    Returns:
+        The seconds to wait before the request is sent again, or None: do not send it again.
     """
     if attempt > policy.max_retries or not may_repeat(method_kind, failure, policy):
         return None
@@ -125,23 +133,28 @@ def decide(  # noqa: PLR0917 - these six decide
     return max(wait, retry_after) if retry_after <= policy.retry_after_cap else None
 
 
-def may_repeat(method_kind: MethodKind, failure: Failure | str, policy: RetryPolicy) -> bool:
+def retry_after_floor(seconds: float | None) -> float:
+    """Return the least pause after a response with this `Retry-After`, where the pause ends in any case."""
+    return min(seconds, RETRY_AFTER_CAP) if seconds else 0.0
+
+
+def may_repeat(method_kind: MethodKind, failure: AttemptFailure | str, policy: RetryPolicy) -> bool:
     """Return True if a request of this kind may be sent again after this failure, if attempts remain."""
     match failure:
-        case Failure.NOT_SENT | Failure.RATE_LIMITED:
+        case AttemptFailure.NOT_SENT | AttemptFailure.RATE_LIMITED:
             return True
-        case Failure.SENT_UNKNOWN:
+        case AttemptFailure.SENT_UNKNOWN:
             return method_kind in ("get", "repeatable")
-        case Failure.SERVER_ERROR:
+        case AttemptFailure.SERVER_ERROR:
             return method_kind == "get" or (method_kind == "create" and policy.resend_creates_on_5xx)
-        case Failure.INVALID_REPLY:
+        case AttemptFailure.INVALID_REPLY:
             return method_kind == "get"
         case _:
             return False
 
 
 def delays(base: float = 1.0, cap: float = 8.0) -> Iterator[float]:
-    """base, 2 base, 4 base, … and cap for ever: waits between attempts, in seconds, without jitter."""
+    """Yield the waits between attempts in seconds without jitter: base, 2 base, 4 base, … cap, cap, …"""
     for value in backoff.expo(base=2, factor=base, max_value=cap):
         # The first value only starts the generator for backoff's own `send()`; one that yields its first
         # wait at once, as the fork of the same name may, loses nothing here.
@@ -155,24 +168,24 @@ def _delay(attempt: int, policy: RetryPolicy) -> float:
 
 
 def equal_jitter(value: float, draw: Draw) -> float:
-    """Between half of `value` and all of it: many clients spread, and none comes at once."""
+    """Draw a time between half of `value` and all of it: many clients spread, and none comes at once."""
     return value / 2 + draw(value / 2)
 
 
 def full_jitter(value: float, draw: Draw) -> float:
-    """Anything between a thousandth of `value`, so that it is never 0, and all of it."""
+    """Draw a time between a thousandth of `value`, so that it is never 0, and all of it."""
     return value * 0.001 + draw(value * 0.999)
 
 
 def spread(value: float, fraction: float, draw: Draw) -> float:
-    """`value` give or take `fraction` of it, never 0 for a positive value. 0 <= fraction < 1."""
+    """Draw a time within `fraction` of `value`, never 0 for a positive value. 0 <= fraction < 1."""
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be 0 or more and below 1, got {fraction!r}")
     return value * (1 - fraction) + draw(2 * fraction * value)
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """The seconds that a `Retry-After` header asks for, or None if it says nothing that makes sense.
+    """Return the seconds in a `Retry-After` header, or None if it says nothing that makes sense.
 
     `now` is the time in seconds since 1970, for the date form. A date in the past is 0; a number is
     clipped to a year. Negative numbers, NaN, infinity and other text are None. Never raises.
@@ -180,8 +193,10 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     if value is None or len(value) > RETRY_AFTER_LENGTH:
         return None
     text = value.strip()
-    if _SECONDS.fullmatch(text):
+    if _DELAY_SECONDS.fullmatch(text):
         return min(float(text), RETRY_AFTER_LONGEST)
+    from email.utils import parsedate_to_datetime  # only a date needs it, and it takes 2 ms
+
     try:
         date = parsedate_to_datetime(text)
         # A date without a zone is GMT, as the header's definition says.
@@ -197,7 +212,7 @@ POLL_PAUSE_LONGEST: Final = 60.0
 
 
 def poll_pause(failures: int, draw: Draw) -> float:
-    """Seconds before a task is looked at again after `failures` transient failures in a row (1 or more)."""
+    """Return the seconds before the next poll after `failures` transient failures in a row (1 or more)."""
     growing = backoff.expo(base=4, factor=POLL_PAUSE_FIRST, max_value=POLL_PAUSE_LONGEST)
     values = (value for value in growing if value is not None)  # pyright: ignore[reportUnnecessaryComparison]
     return equal_jitter(next(islice(values, min(max(failures, 1), 10) - 1, None)), draw)

@@ -1,10 +1,10 @@
-"""The API as the service offers it, declared once: what is sent, where, and what comes back.
+"""The API as the service offers it, declared once: requests, their paths, and results.
 
 A family (`sonic`, `producer`, `nuro`, `riffusion`, `studio`, `account`) lists its operations; `families`
 finds families by their words. An operation (`operation`) names a path, the class of its requests, and what
-it gives. Requests are checked by the limits of their fields (`request`, `request_fields`). Results of tasks
-are in `results` and `stems`, those of direct calls in `replies`, lyrics of all kinds in `lyrics`. `task` is
-the handle of a task.
+it gives. Requests are checked by the limits of their fields (`request`, `field_limits`). Results of tasks
+are in `results` and `stems`, those of direct calls in `direct_replies`, lyrics of all kinds in `lyrics`.
+`task` is the handle of a task. `musicapi_async.plain_data` makes plain data of all of them and reads it back.
 
 Nothing is sent or read in this room: `musicapi_async._wire` fills its shapes, and `MusicAPI` carries out its
 operations.

@@ -6,12 +6,13 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from ..plain_data import PlainData
+from .direct_replies import Reply
 from .operation import Family, calls
-from .replies import Reply
 from .request import Request
 from .results import Amount
 
-DIGITS: Final = 6
+BALANCE_DECIMALS: Final = 6
 """Decimals of a difference between balances: what binary fractions leave beyond is no credit."""
 
 
@@ -19,6 +20,7 @@ class Credits(Reply, kw_only=True):
     """The account's balance: `credits` of the subscription period, `extra_credits` bought, `total`."""
 
     needs: ClassVar[tuple[str, ...]] = ("credits", "extra_credits")
+    may_be_empty: ClassVar[bool] = True
 
     credits: Amount = 0.0
     extra_credits: Amount = 0.0
@@ -29,7 +31,7 @@ class Credits(Reply, kw_only=True):
         return self.credits + self.extra_credits
 
 
-class Spending(msgspec.Struct):
+class Spending(PlainData, msgspec.Struct):
     """The change of the balance between two queries; see `MusicAPI.spending`.
 
     `before` is the balance at the begin, `after` the one at the end; None until then.
@@ -41,7 +43,7 @@ class Spending(msgspec.Struct):
     @property
     def total(self) -> float | None:
         """Credits that are gone, below zero if some came back; None until the second query."""
-        return None if self.after is None else round(self.before.total - self.after.total, DIGITS)
+        return None if self.after is None else round(self.before.total - self.after.total, BALANCE_DECIMALS)
 
 
 class GetCredits(Request):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
+from ..errors import RequestValidationError
 from .account import Account
 from .nuro import Nuro
 from .operation import Family, Polled
@@ -13,11 +14,17 @@ from .producer import Producer
 from .riffusion import Riffusion
 from .sonic import Sonic, Suno
 from .studio import Studio
+from .task import TaskRef
 
 FAMILIES: Final[Mapping[str, type[Family]]] = {
     family.word: family for family in (Sonic, Suno, Producer, Nuro, Riffusion, Studio, Account)
 }
 """Every family by its word, which is part of paths, handles and resume tokens."""
+
+
+def family_in(call: str) -> str:
+    """Return the word of the family in a call such as `POST /sonic/create`; '' if its path has none."""
+    return call.partition(" /")[2].partition("/")[0]
 
 
 @lru_cache(maxsize=256)
@@ -31,3 +38,15 @@ def polled_as(family: str, kind: str = "") -> Polled | None:
         return None
     operation = known.operations().get(kind)
     return (operation and operation.polled) or known.polled
+
+
+def polled_of(ref: TaskRef) -> Polled:
+    """Return how a task is polled; `RequestValidationError` for a family that has no tasks."""
+    polled = polled_as(ref.family, ref.kind)
+    if polled is None:
+        raise RequestValidationError(
+            f"family: one whose tasks can be polled, such as 'sonic', got {ref.family!r}",
+            field="family",
+            value=repr(ref.family),
+        )
+    return polled

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 
-from .replies import Reply
-from .results import Amount, Item, Result
+from ..plain_data import PlainData
+from .direct_replies import Reply
+from .results import IDS, Amount, Item, Result
 
 
-class WrittenLyrics(Result):
+class WrittenLyrics(Result, fields={**IDS, "title": str | None, "lyrics": str}):
     """Lyrics that the service wrote as a task: `title` and `lyrics`."""
 
     __slots__ = ("lyrics", "title")
@@ -44,6 +45,7 @@ class LyricsDrafts(Reply, kw_only=True):
     """The versions that the service wrote, a sequence of `Lyrics`; normally two, perhaps none."""
 
     needs: ClassVar[tuple[str, ...]] = ("results",)
+    may_be_empty: ClassVar[bool] = True
 
     results: list[Lyrics] = msgspec.field(default_factory=list[Lyrics])
 
@@ -73,7 +75,7 @@ class Word(Item, kw_only=True):
     success: bool | None = None
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(PlainData, msgspec.Struct, frozen=True):
     """A line of lyrics with its times in seconds."""
 
     text: str
@@ -84,7 +86,9 @@ class Line(msgspec.Struct, frozen=True):
 class AlignedLyrics(Reply, kw_only=True):
     """The lyrics word by word with times, in `words`; empty if there are none yet."""
 
-    words: list[Word] = msgspec.field(default_factory=list[Word], name="alignment")
+    keys: ClassVar[Mapping[str, str]] = {"words": "alignment"}
+
+    words: list[Word] = msgspec.field(default_factory=list[Word])
 
     def lines(self, *, sections: bool = False) -> list[Line]:
         """Return the lines with their times; `sections=True` includes marks such as [Verse]."""

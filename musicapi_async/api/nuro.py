@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import Violation
+from .field_limits import KNOWN
 from .operation import Family, Polled, polls, submits
 from .request import GetMusic, WebhookFields
-from .request_fields import KNOWN
 from .results import Clips
 
 # --- known values: the lists A to G of the vendor's documentation ---------------------------------------
@@ -248,7 +248,9 @@ def _of(known: tuple[str, ...]) -> str:
     return f"Known: {', '.join(known)}."
 
 
-SONGS: Final = Polled("/nuro/task/{task_id}", "nuro", first=10, interval=10, deadline=600, quick=30, slow=90)
+NURO_POLLED: Final = Polled(
+    "/nuro/task/{task_id}", "nuro", first=10, interval=10, deadline=600, quick=30, slow=90
+)
 """A song took 37 to 69 s."""
 
 
@@ -274,11 +276,11 @@ class Segment(msgspec.Struct, kw_only=True):
 
 FEW: Final = 5
 """Items that each list of create_bgm may have. This and what follows: vendor's documentation of Nuro."""
-DESCRIPTION: Final = 199
+BGM_DESCRIPTION_LENGTH: Final = 199
 """Characters of a description for version 'v2.0'."""
-LENGTHS: Final = {"v1.0": (1, 60), "v2.0": (30, 120)}
+BGM_SECONDS: Final = {"v1.0": (1, 60), "v2.0": (30, 120)}
 """Seconds of a piece by version; without one it is 'v1.0'."""
-SEGMENT: Final = (5, 120)
+SEGMENT_SECONDS: Final = (5, 120)
 """Seconds of a segment."""
 
 
@@ -320,21 +322,23 @@ class CreateBgm(WebhookFields, kw_only=True, tag_field="type", tag="bgm"):
     def rules(self) -> Iterator[Violation]:
         """Check the limits of lengths and description by version; an unknown version has none here."""
         version = self.version or "v1.0"
-        if version not in LENGTHS:
+        if version not in BGM_SECONDS:
             return
-        low, high = LENGTHS[version]
+        low, high = BGM_SECONDS[version]
         if self.duration is not None and not low <= self.duration <= high:
             limit = f"a whole number from {low} to {high} with {version}"
             yield Violation("duration", limit, f"{self.duration}")
         if version != "v2.0":
             return
-        if len(self.description) > DESCRIPTION:
-            limit = f"text of at most {DESCRIPTION} characters with {version}"
+        if len(self.description) > BGM_DESCRIPTION_LENGTH:
+            limit = f"text of at most {BGM_DESCRIPTION_LENGTH} characters with {version}"
             yield Violation("description", limit, f"{len(self.description)} characters")
         lengths = [part.duration for part in msgspec.convert(self.segments or [], list[Segment])]
-        odd = [length for length in lengths if not SEGMENT[0] <= length <= SEGMENT[1]]
+        odd = [length for length in lengths if not SEGMENT_SECONDS[0] <= length <= SEGMENT_SECONDS[1]]
         if odd:
-            yield Violation("segments", f"each from {SEGMENT[0]} to {SEGMENT[1]} s", f"{odd[0]} s")
+            yield Violation(
+                "segments", f"each from {SEGMENT_SECONDS[0]} to {SEGMENT_SECONDS[1]} s", f"{odd[0]} s"
+            )
         elif lengths and not low <= sum(lengths) <= high:
             yield Violation("segments", f"together from {low} to {high} s", f"{sum(lengths)} s")
 
@@ -343,7 +347,7 @@ class Nuro(Family):
     """Songs and background music by Nuro, deprecated: `client.nuro`."""
 
     word = "nuro"
-    polled: ClassVar[Polled | None] = SONGS
+    polled: ClassVar[Polled | None] = NURO_POLLED
     replacement: ClassVar[str | None] = "sonic.create_music (vocal) or producer.create_music (instrumental)"
 
     create_vocal = submits("/nuro/create", CreateVocal, Clips, replacement="sonic.create_music")

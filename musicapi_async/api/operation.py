@@ -38,8 +38,9 @@ from urllib.parse import quote
 import msgspec
 
 from ..errors import BadRequestError
+from .batches import Batch
+from .direct_replies import Reply
 from .operation_help import docstring_of, first_paragraph, misuse, signature_of
-from .replies import Reply
 from .request import FieldInfo, GetMusic, Request, fields, unknown_words
 from .results import Result, TaskUpdate
 from .task import Task
@@ -49,9 +50,11 @@ R = TypeVar("R")
 T = TypeVar("T", bound=Result)
 ReplyT = TypeVar("ReplyT", bound=Reply)
 Method = Literal["GET", "POST"]
+Shape = Literal["sonic", "producer", "nuro", "riffusion", "studio", "lyrics"]
+"""The shape that the responses to polls have."""
 
 FAMILY: Final = "{family}"
-"""Stands for the family's word in the path of an operation that several families share."""
+"""Place of the family's word in the path of an operation that several families share."""
 
 LONGEST_INTERVAL: Final = 60.0
 """Seconds between polls at most, however unlikely an end is: what is known of a kind may be out of date."""
@@ -66,7 +69,7 @@ class Polled(msgspec.Struct, frozen=True):
     """
 
     path: str
-    shape: Literal["sonic", "producer", "nuro", "riffusion", "studio", "lyrics"]
+    shape: Shape
     first: float
     interval: float
     deadline: float
@@ -105,11 +108,15 @@ class Caller(Protocol):
         """Send a create and return the handle of its task."""
         ...
 
-    async def call(self, operation: Direct[..., ReplyT], request: Request) -> ReplyT:
+    async def submit_batch(self, operation: SubmitsBatch[...], request: Request) -> Batch:
+        """Send a create of several tasks and return their handles."""
+        ...
+
+    def call(self, operation: Direct[..., ReplyT], request: Request) -> Coroutine[Any, Any, ReplyT]:
         """Send a direct call and return its reply."""
         ...
 
-    async def poll(self, operation: Poll[...], request: Request) -> TaskUpdate:
+    def poll(self, operation: Poll[...], request: Request) -> Coroutine[Any, Any, TaskUpdate]:
         """Poll a task once."""
         ...
 
@@ -121,6 +128,9 @@ class Operation(ABC, Generic[P, R]):
     """
 
     submits: ClassVar[bool] = False
+    """True if it gives one task."""
+    creates: ClassVar[bool] = False
+    """True if it makes tasks, so that it waits for the rate of creates."""
 
     def __init__(
         self,
@@ -177,7 +187,7 @@ class Operation(ABC, Generic[P, R]):
 
     @property
     @abstractmethod
-    def reply(self) -> type[Result | Reply | TaskUpdate]:
+    def reply(self) -> type[Result | Reply | TaskUpdate | Batch]:
         """The class of the result, of the reply, or of the update."""
 
     @abstractmethod
@@ -227,12 +237,18 @@ class Operation(ABC, Generic[P, R]):
         return fields(self.request)
 
     @cached_property
+    def links(self) -> tuple[str, ...]:
+        """The names of the fields that take a link."""
+        return tuple(field.name for field in self.fields if field.link)
+
+    @cached_property
     def doc(self) -> str:
         """The docstring of the public method: subject, cost, arguments, result and errors."""
         return docstring_of(
             self.request,
             self.call_name,
             self._returns(),
+            family=self.family.word,
             charges=self.charges,
             resend=self.resend,
             replacement=self.replacement or self.family.replacement,
@@ -253,6 +269,7 @@ class Create(Operation[P, Task[T]], Generic[P, T]):
     """A create: a POST that charges credits and gives a task whose result is a `T`."""
 
     submits: ClassVar[bool] = True
+    creates: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -281,6 +298,22 @@ class Create(Operation[P, Task[T]], Generic[P, T]):
 
     def _returns(self) -> str:
         return f"Task[{self.reply.__name__}]: the handle; `await task` waits for the result, which is free."
+
+
+class SubmitsBatch(Operation[P, Batch]):
+    """A create of several tasks in one call, each of which is paid for."""
+
+    creates: ClassVar[bool] = True
+
+    @property
+    def reply(self) -> type[Batch]:
+        return Batch
+
+    def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, Batch]]:
+        return partial(caller.submit_batch, self)
+
+    def _polled_in(self, family: type[Family]) -> Polled | None:
+        return family.polled
 
 
 class Direct(Operation[P, ReplyT], Generic[P, ReplyT]):
@@ -316,7 +349,18 @@ class Direct(Operation[P, ReplyT], Generic[P, ReplyT]):
         return self._reply
 
     def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, ReplyT]]:
-        return partial(caller.call, self)
+        send = partial(caller.call, self)
+        if not self._reply.echoed:
+            return send
+
+        async def send_and_echo(request: Request) -> ReplyT:
+            reply = await send(request)
+            for name in self._reply.echoed:
+                if getattr(reply, name) is None:
+                    setattr(reply, name, getattr(request, name))
+            return reply
+
+        return send_and_echo
 
 
 class Poll(Operation[P, TaskUpdate]):
@@ -345,6 +389,7 @@ class Poll(Operation[P, TaskUpdate]):
 submits = Create
 calls = Direct
 polls = Poll
+submits_batch = SubmitsBatch
 
 
 class Family:

@@ -9,22 +9,22 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Meta
 
 from ..errors import Violation
+from .field_limits import KNOWN, LINK, ClipId, Link, Title
 from .operation import Family, Polled, polls, submits
 from .request import GetMusic, WebhookFields, in_order, picture
-from .request_fields import KNOWN, LINK, ClipId, Title
 from .results import Clips
 
-TRACKS: Final = Polled(
+TRACKS_POLLED: Final = Polled(
     "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=20, slow=90
 )
-FILES: Final = Polled(
+FILES_POLLED: Final = Polled(
     "/producer/task/{task_id}", "producer", first=10, interval=8, deadline=600, quick=4, slow=30
 )
 """A track took 30 to 60 s, a file 5 to 15 s; the vendor advised a poll every 5 to 10 s."""
 
 NUMBER: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
-RETIRED: Final[Mapping[str, str]] = {
+RETIRED_TASK_TYPES: Final[Mapping[str, str]] = {
     "music_variation": "producer.create_music with another seed",
     "swap_music_vocals": "producer.replace_music over the window",
     "swap_music_sound": "producer.replace_music over the window",
@@ -41,7 +41,7 @@ Instruction = Annotated[str, Meta(description="Instruction in plain words.")]
 UploadedClip = Annotated[str, Meta(min_length=1, description="The uploaded clip, from `upload`.")]
 
 
-MODELS: Final = (
+PRODUCER_MODELS: Final = (
     "Lyria 3 Pro",
     "Lyria 3 preview",
     "FUZZ-3-Demo",
@@ -67,7 +67,8 @@ class TrackFields(WebhookFields, kw_only=True):
         Annotated[
             str,
             Meta(
-                description=f"Model: {', '.join(MODELS)}. 'Lyria 3 Pro' if left out.", extra={KNOWN: MODELS}
+                description=f"Model: {', '.join(PRODUCER_MODELS)}. 'Lyria 3 Pro' if left out.",
+                extra={KNOWN: PRODUCER_MODELS},
             ),
         ]
         | None
@@ -88,10 +89,13 @@ class TrackFields(WebhookFields, kw_only=True):
             yield Violation("seed", "a number, also as text", picture(self.seed))
 
 
-class CreateMusic(TrackFields, kw_only=True, tag_field="task_type", tag="create_music"):
+class CreateTrack(TrackFields, kw_only=True, tag_field="task_type", tag="create_music"):
     """Create a track of about 30 seconds from a style, from lyrics, or both."""
 
-    cover_url: Annotated[str, Meta(description="Link to a cover image.", extra={LINK: True})] | None = None
+    example: ClassVar[str] = """\
+clips = await (await client.{family}.create_music(sound="lo-fi beat, vinyl crackle", length=30))"""
+
+    cover_url: Annotated[Link, Meta(description="Link to a cover image.", extra={LINK: True})] | None = None
 
     def rules(self) -> Iterator[Violation]:
         yield from super().rules()
@@ -99,7 +103,7 @@ class CreateMusic(TrackFields, kw_only=True, tag_field="task_type", tag="create_
             yield Violation("sound", "needed: sound, or lyrics, or both", "neither")
 
 
-class ExtensionFields(TrackFields, kw_only=True):
+class TrackExtensionFields(TrackFields, kw_only=True):
     """Fields of extensions."""
 
     starts_at: StartsAt | None = None
@@ -107,13 +111,13 @@ class ExtensionFields(TrackFields, kw_only=True):
     extend_s: Annotated[float, Meta(ge=0, description="Seconds to add.")] | None = None
 
 
-class ExtendMusic(ExtensionFields, kw_only=True, tag_field="task_type", tag="extend_music"):
+class ExtendTrack(TrackExtensionFields, kw_only=True, tag_field="task_type", tag="extend_music"):
     """Extend a track from `starts_at`; `length` is that of the new part."""
 
     clip_id: ClipId
 
 
-class ExtendUploadMusic(ExtensionFields, kw_only=True, tag_field="task_type", tag="extend_upload_music"):
+class ExtendUploadTrack(TrackExtensionFields, kw_only=True, tag_field="task_type", tag="extend_upload_music"):
     """Extend an uploaded clip from `starts_at`; `length` is that of the new part."""
 
     clip_id: UploadedClip
@@ -131,13 +135,13 @@ class WindowFields(TrackFields, kw_only=True):
         yield from in_order(self.starts_at, self.ends_at, "starts_at", "ends_at")
 
 
-class ReplaceMusic(WindowFields, kw_only=True, tag_field="task_type", tag="replace_music"):
+class ReplaceTrack(WindowFields, kw_only=True, tag_field="task_type", tag="replace_music"):
     """Make the window from `starts_at` to `ends_at` again; an `instruction` is recommended."""
 
     clip_id: ClipId
 
 
-class ReplaceUploadMusic(WindowFields, kw_only=True, tag_field="task_type", tag="replace_upload_music"):
+class ReplaceUploadTrack(WindowFields, kw_only=True, tag_field="task_type", tag="replace_upload_music"):
     """Make a window of an uploaded clip again; an `instruction` is recommended."""
 
     clip_id: UploadedClip
@@ -150,27 +154,27 @@ class CoverFields(TrackFields, kw_only=True):
     strength: Annotated[float, Meta(ge=0, le=1, description="Distance from the source.")] | None = None
 
 
-class CoverMusic(CoverFields, kw_only=True, tag_field="task_type", tag="cover_music"):
+class CoverTrack(CoverFields, kw_only=True, tag_field="task_type", tag="cover_music"):
     """Make a track in another style, as `instruction` says."""
 
     clip_id: ClipId
 
 
-class CoverUploadMusic(CoverFields, kw_only=True, tag_field="task_type", tag="cover_upload_music"):
+class CoverUploadTrack(CoverFields, kw_only=True, tag_field="task_type", tag="cover_upload_music"):
     """Make an uploaded clip in another style, as `instruction` says."""
 
     clip_id: UploadedClip
 
 
-class Upload(WebhookFields):
+class UploadTrack(WebhookFields):
     """Import audio by its link, as a task: the result is a clip whose `clip_id` can be worked on."""
 
     audio_url: Annotated[
-        str, Meta(min_length=1, description="Public direct link to the audio.", extra={LINK: True})
+        Link, Meta(min_length=1, description="Public direct link to the audio.", extra={LINK: True})
     ]
 
 
-class Download(WebhookFields):
+class DownloadTrack(WebhookFields):
     """Get the file of a track in another format, as a task: the result is a clip with its link."""
 
     clip_id: ClipId
@@ -181,15 +185,15 @@ class Producer(Family):
     """Short tracks: `client.producer`."""
 
     word = "producer"
-    polled: ClassVar[Polled | None] = TRACKS
+    polled: ClassVar[Polled | None] = TRACKS_POLLED
 
-    create_music = submits("/producer/create", CreateMusic, Clips)
-    extend_music = submits("/producer/create", ExtendMusic, Clips)
-    extend_upload_music = submits("/producer/create", ExtendUploadMusic, Clips)
-    replace_music = submits("/producer/create", ReplaceMusic, Clips)
-    replace_upload_music = submits("/producer/create", ReplaceUploadMusic, Clips)
-    cover_music = submits("/producer/create", CoverMusic, Clips)
-    cover_upload_music = submits("/producer/create", CoverUploadMusic, Clips)
-    upload = submits("/producer/upload", Upload, Clips, polled=FILES)
-    download = submits("/producer/download", Download, Clips, polled=FILES)
+    create_music = submits("/producer/create", CreateTrack, Clips)
+    extend_music = submits("/producer/create", ExtendTrack, Clips)
+    extend_upload_music = submits("/producer/create", ExtendUploadTrack, Clips)
+    replace_music = submits("/producer/create", ReplaceTrack, Clips)
+    replace_upload_music = submits("/producer/create", ReplaceUploadTrack, Clips)
+    cover_music = submits("/producer/create", CoverTrack, Clips)
+    cover_upload_music = submits("/producer/create", CoverUploadTrack, Clips)
+    upload = submits("/producer/upload", UploadTrack, Clips, polled=FILES_POLLED)
+    download = submits("/producer/download", DownloadTrack, Clips, polled=FILES_POLLED)
     get_music = polls(GetMusic)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Final, cast, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, cast, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from ..errors import RequestValidationError, Violation
 from ..options import is_protected
-from .request_fields import (
+from .field_limits import (
     KNOWN,
     LINK,
     LOCAL,
@@ -26,16 +26,18 @@ from .request_fields import (
     SHORTEST_SECRET,
     WebhookSecret,
     WebhookUrl,
+    has_white_ends,
 )
+from .json_values import mapping_or_empty, text_or_none
 from .suggestions import did_you_mean
-from .values import mapping_or_empty
 
 PUBLIC_LINK: Final = "a public link, http:// or https://"
 """The limit of a field that the service fetches."""
 
 PUBLISH: Final = (
     "The service takes no files: put the file at a public address, and give its link. "
-    "musicapi_async.workflows.extend and cover do that with uploader=..., an async function."
+    "MusicAPI(uploader=...) does that for local files: an async function that takes the path and returns the "
+    "link."
 )
 """Advice for a local file."""
 
@@ -46,9 +48,16 @@ SECRET: Final = frozenset({"webhook_secret"})
 class Request(msgspec.Struct, kw_only=True):
     """The base of all requests. Single fields carry their limits themselves."""
 
+    example: ClassVar[str] = ""
+    """A call of the method, for its help, with `{family}` for the word of the family; '' for none."""
+
     def rules(self) -> Iterator[Violation]:
         """Check the rules that hold between fields."""
         return iter(())
+
+    def as_sent(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the JSON object to send, made of the fields that are given."""
+        return values
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in self._pictures())})"
@@ -154,8 +163,8 @@ def _meta_of(kind: msgspec.inspect.Type) -> _Meta:
     match kind:
         case msgspec.inspect.Metadata():
             given = msgspec.structs.asdict(kind)
-            text = mapping_or_empty(given["extra_json_schema"]).get("description", "")
-            return _Meta(text, mapping_or_empty(given["extra"]))
+            text = text_or_none(mapping_or_empty(given["extra_json_schema"]).get("description"))
+            return _Meta(text or "", mapping_or_empty(given["extra"]))
         case msgspec.inspect.UnionType():
             annotated = (one for one in kind.types if isinstance(one, msgspec.inspect.Metadata))
             return next(map(_meta_of, annotated), _Meta())
@@ -191,8 +200,10 @@ def limit_of(kind: msgspec.inspect.Type) -> str:
             item = limit_of(kind.item_type)
             if low is not None and low == high:
                 return f"a list of exactly {low}, each {item}"
+            if low is not None and high is not None:
+                return f"a list of {low} to {high}, each {item}"
             return f"a list of at most {high}, each {item}" if high is not None else f"a list, each {item}"
-        case inspect.StructType():
+        case inspect.StructType() | inspect.DictType():
             return "an object"
         case _:
             return "a JSON value"
@@ -234,10 +245,10 @@ def secrets_of(sent: bytes | None, call: str) -> tuple[str, ...]:
 
 
 def check_secrets(secrets: Iterable[str], call: str) -> tuple[str, ...]:
-    """Return the webhook secrets; raises `RequestValidationError` if one is too short."""
+    """Return the webhook secrets; raises `RequestValidationError` if one is too short or has white ends."""
     found = tuple(secrets)
-    if any(len(secret) < SHORTEST_SECRET for secret in found):
-        limit = f"text of at least {SHORTEST_SECRET} characters"
+    if any(len(secret) < SHORTEST_SECRET or has_white_ends(secret) for secret in found):
+        limit = f"text of at least {SHORTEST_SECRET} characters, without white space at its ends"
         raise refuse([Violation("webhook_secret", limit, "a secret")], call)
     return found
 
@@ -255,8 +266,33 @@ def without_secrets(value: object) -> object:
 def violations(request: Request) -> list[Violation]:
     """Return every rule that `request` breaks: of single fields, else those that hold between fields."""
     values = msgspec.structs.asdict(request)
-    found = [broken for field in fields(type(request)) if (broken := _violation(field, values[field.name]))]
+    declared = fields(type(request))
+    if _all_fit(request, values.values()):
+        declared = _marked(type(request))
+    found = [broken for field in declared if (broken := _violation(field, values[field.name]))]
     return found or list(request.rules())
+
+
+@cache
+def _marked(cls: type[Request]) -> tuple[FieldInfo, ...]:
+    """Return the fields of which more is checked than their type."""
+    return tuple(field for field in fields(cls) if field.link or field.protected)
+
+
+def _all_fit(request: Request, values: Iterable[object]) -> bool:
+    """Return True if all values fit their fields: simple ones are checked at once."""
+    given: dict[str, object] = {}
+    for name, value in zip(request.__struct_encode_fields__, values, strict=True):
+        if value is None or value == "":
+            continue  # left out; of a field that is required, the check fails
+        if type(value) not in (int, bool) and not (type(value) is str and value.isascii()):
+            return False
+        given[name] = value
+    try:
+        msgspec.convert(given, type(request))
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _violation(field: FieldInfo, value: Any) -> Violation | None:
@@ -266,14 +302,15 @@ def _violation(field: FieldInfo, value: Any) -> Violation | None:
         given = "a secret" if field.name in SECRET else picture(value) + _advice(field.name, value)
         limit = f"{field.limit} ({field.known_words})" if field.known else field.limit
         return Violation(field.name, limit, given)
-    if field.link and not _is_link(value):
+    if field.link and not is_link(value):
         return Violation(field.name, field.limit, picture(value))
     if field.protected and not (isinstance(value, str) and is_protected(value)):
         return Violation(field.name, "an https address", picture(value))
     return None
 
 
-def _is_link(value: object) -> bool:
+def is_link(value: object) -> bool:
+    """Return True for text that is an http or https link with a host."""
     try:
         parts = urlsplit(value) if isinstance(value, str) else None
         return parts is not None and parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
@@ -334,7 +371,8 @@ def body(request: Request) -> dict[str, Any]:
     """Return the JSON object to send: without None, empty texts, and fields that steer this client."""
     local = _local(type(request))
     built: dict[str, Any] = msgspec.to_builtins(request)
-    return {name: value for name, value in built.items() if value not in (None, "") and name not in local}
+    given = {name: value for name, value in built.items() if value not in (None, "") and name not in local}
+    return request.as_sent(given)
 
 
 @cache

@@ -1,21 +1,26 @@
 """Results of tasks: clips and voices, and the update that one poll gives. Stems and pairs are in `stems`.
 
-Every class keeps the reply as it came in `raw`. Fields that the service leaves out, or sends in another
+Every class keeps the reply as it came in `raw`, which is not a field: it is neither compared nor part of the
+plain data (`plain_data`). Fields that the service leaves out, or sends in another
 type, are None; unknown words for a state stay readable and never count as an end. Shapes are declared here,
-and filled by `musicapi_async._wire.reading`.
+and filled by `musicapi_async._wire.result_reading`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self, overload
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self, TypeVar, overload
 
 import msgspec
 
 from ..errors import MusicAPIError, TaskFailedError
+from ..plain_data import PlainData, fields_of
+from .response_info import Received, ResponseInfo
+
+ItemT = TypeVar("ItemT", bound="Item")
 
 STREAM_HOST: Final = "audiopipe.suno.ai"
 """Host of early audio: a stream while the clip is running, never a file (from live replies)."""
@@ -24,7 +29,7 @@ SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
 UNFINISHED: Final = ("pending", "running")
 """States of a clip that are known not to be an end."""
-UNKNOWN: Final = "unknown"
+UNKNOWN_STATE: Final = "unknown"
 """State of a clip whose `state` is there but is no word: it is not taken for an end."""
 
 Until = Literal["all", "first", "stream"]
@@ -33,28 +38,65 @@ Until = Literal["all", "first", "stream"]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
 """A finite number of zero or more; anything else in a reply counts as missing."""
 
-RAW_NAME: Final = "<raw>"
-"""Name on the wire of the field that keeps the raw mapping; no reply has such a key."""
+_WORD: Final = re.compile(r"[!-~]+")
+"""Text of one word in ASCII, such as a link."""
 
 
 def _short(value: object) -> str:
-    """Return the repr of a value, of a long text such as lyrics its beginning."""
+    """Return the repr of a value, of a long text such as lyrics its beginning.
+
+    A link or an id, which has no white space, is whole, so that it can be copied.
+    """
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
+    if len(text) <= 60 or (isinstance(value, str) and _WORD.fullmatch(value)):
+        return text
+    return f"{text[:50]}... ({len(text)} characters)"
 
 
-class Item(msgspec.Struct, kw_only=True):
+class WithRaw:
+    """Has the JSON object, and the response of a reply, beside the fields of a Struct.
+
+    So neither is in a comparison, in JSON, or among the arguments. In a `__dict__`, `vars(item)` would take
+    them for the content.
+    """
+
+    __slots__ = ("_raw", "_received")
+
+    _received: Received | ResponseInfo
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The JSON object that this was read from; empty for one that was made by hand or of plain data."""
+        try:
+            return self._raw
+        except AttributeError:
+            self._raw: dict[str, Any] = {}
+            return self._raw
+
+    @raw.setter
+    def raw(self, mapping: dict[str, Any]) -> None:
+        self._raw = mapping
+
+
+class Item(WithRaw, PlainData, msgspec.Struct, kw_only=True):
     """A part of a reply. `raw` is the JSON object that it was read from."""
-
-    # Copied for each item; a factory, `dict[str, Any]`, would cost three times the rest of the reading.
-    raw: dict[str, Any] = msgspec.field(default={}, name=RAW_NAME)
 
     def __repr__(self) -> str:
         values = msgspec.structs.asdict(self).items()
-        named = [
-            f"{name}={_short(value)}" for name, value in values if name != "raw" and value not in (None, "")
-        ]
+        named = [f"{name}={_short(value)}" for name, value in values if value not in (None, "")]
         return f"{type(self).__name__}({', '.join(named)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_raw, (type(self), msgspec.structs.asdict(self), self.raw)
+
+    def __copy__(self) -> Self:
+        return _with_raw(type(self), msgspec.structs.asdict(self), self.raw)
+
+
+def _with_raw(kind: type[ItemT], fields: Mapping[str, Any], raw: dict[str, Any]) -> ItemT:
+    item = kind(**fields)
+    item.raw = raw
+    return item
 
 
 class Clip(Item, kw_only=True):
@@ -123,6 +165,11 @@ class Clip(Item, kw_only=True):
             return self.audio_url
         return self.wav_url if is_file(self.wav_url) else None
 
+    def _repr_html_(self) -> str:
+        from .player import clip_html
+
+        return clip_html(self)
+
     @property
     def created(self) -> datetime | None:
         """`created_at` as a time with zone, or None if it is missing or malformed."""
@@ -142,8 +189,15 @@ def is_file(url: str | None) -> bool:
     return link is not None and link[1].lower() != STREAM_HOST
 
 
-class Result:
-    """The result of a finished task. `status` is 'succeeded' or 'partial'; `raw` is the whole reply."""
+IDS: Final[Mapping[str, object]] = {"task_id": str, "family": str}
+"""Fields of every result, for its plain data."""
+
+
+class Result(PlainData, fields=IDS):
+    """The result of a finished task. `status` is 'succeeded' or 'partial'; `raw` is the whole reply.
+
+    Results are compared by their fields.
+    """
 
     __slots__ = ("family", "raw", "task_id")
 
@@ -163,26 +217,50 @@ class Result:
         return Clips((), self.raw, task_id=self.task_id, family=self.family)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Result) and type(other) is type(self) and self.raw == other.raw
+        names = fields_of(type(self))
+        if not isinstance(other, Result) or fields_of(type(other)) is not names:
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
-    def __hash__(self) -> int:
-        return object.__hash__(self)
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # compared by value, as a list
 
 
-class Clips(Result, Sequence[Clip]):
+class UnreadItems(Protocol):
+    """JSON objects that are read as clips when a caller uses them."""
+
+    @property
+    def succeeded(self) -> bool:
+        """True if all are finished files, False if none has ended."""
+        ...
+
+    @property
+    def has_audio(self) -> bool:
+        """True if any clip can be heard."""
+        ...
+
+    def read(self) -> tuple[Clip, ...]:
+        """Return the clips."""
+        ...
+
+
+class Clips(Result, Sequence[Clip], fields={**IDS, "items": list[Clip]}):
     """The clips of a task, a sequence; usually two, but never count on it."""
 
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "_unread")
 
     def __init__(
         self, items: Sequence[Clip] = (), raw: Any = None, *, task_id: str = "", family: str = ""
     ) -> None:
         super().__init__(raw, task_id=task_id, family=family)
         self._items = tuple(items)
+        self._unread: UnreadItems | None = None
 
     @property
     def items(self) -> tuple[Clip, ...]:
         """The clips as a tuple."""
+        unread = self._unread  # another thread may read them meanwhile
+        if unread is not None:
+            self._items, self._unread = unread.read(), None
         return self._items
 
     @overload
@@ -202,6 +280,11 @@ class Clips(Result, Sequence[Clip]):
         states = ", ".join(f"{clip.clip_id or '?'}: {clip.state or '?'}" for clip in self.items)
         return f"{type(self).__name__}({states})"
 
+    def _repr_html_(self) -> str:
+        from .player import clips_html
+
+        return clips_html(self)
+
     @property
     def clips(self) -> Clips:
         """The clips themselves."""
@@ -210,7 +293,7 @@ class Clips(Result, Sequence[Clip]):
     @property
     def status(self) -> str:
         """'succeeded', or 'partial' when some clips failed."""
-        return "partial" if self.failed else SUCCEEDED
+        return "partial" if self._unread is None and self.failed else SUCCEEDED
 
     @property
     def succeeded(self) -> list[Clip]:
@@ -225,7 +308,18 @@ class Clips(Result, Sequence[Clip]):
     @property
     def has_succeeded(self) -> bool:
         """True if any clip is finished."""
+        unread = self._unread
+        if unread is not None:
+            return unread.succeeded
         return any(clip.is_succeeded for clip in self.items)
+
+    @property
+    def has_audio(self) -> bool:
+        """True if any clip can be heard, be it as a stream or as a file."""
+        unread = self._unread
+        if unread is not None:
+            return unread.has_audio
+        return any(clip.audio_url for clip in self.items)
 
     def require_all(self) -> Self:
         """Return the clips themselves, or raise `TaskFailedError` if any of them failed."""
@@ -241,7 +335,14 @@ class Clips(Result, Sequence[Clip]):
         return self
 
 
-class Voice(Result):
+def clips_of(unread: UnreadItems, raw: Any, *, task_id: str, family: str) -> Clips:
+    """Return clips that are read when a caller uses them."""
+    clips = Clips((), raw, task_id=task_id, family=family)
+    clips._unread = unread  # pyright: ignore[reportPrivateUsage]
+    return clips
+
+
+class Voice(Result, fields={**IDS, "persona_id": str, "name": str | None}):
     """A voice made from audio: `persona_id` for persona_music; `name` may be missing."""
 
     __slots__ = ("name", "persona_id")
@@ -263,13 +364,49 @@ class Voice(Result):
         return f"Voice(persona_id={self.persona_id!r}, name={self.name!r})"
 
 
-class TaskUpdate:
+class Failure(PlainData, msgspec.Struct, frozen=True):
+    """Why a task failed, in plain data: the fields of its `TaskFailedError` that are for everybody.
+
+    `message` and `type` are the service's words, `refunded` its report on the credits (None: it says
+    nothing).
+    """
+
+    message: str
+    type: str | None = None
+    refunded: bool | None = None
+
+    def as_error(self, clips: Clips, task_id: str, family: str) -> TaskFailedError:
+        """Return the error of a task that failed so."""
+        return TaskFailedError(
+            self.message,
+            type=self.type,
+            refunded=self.refunded,
+            clips=clips,
+            task_id=task_id,
+            family=family,
+        )
+
+
+class TaskUpdate(
+    PlainData,
+    fields={
+        "state": str,
+        "task_id": str,
+        "family": str,
+        "clips": Clips,
+        "result": Result | None,
+        "failure": Failure | None,
+        "progress": float | None,
+        "age": float,
+    },
+):
     """A task as one poll found it.
 
     `state` is 'pending' (no clips yet), 'running' (some clips are there), 'succeeded', 'partial' or 'failed';
     `clips` the clips as they are now; `result` is set once the task succeeded, `error` once it failed;
     `progress` the share done from 0 to 1 where the service says it (Nuro, Studio), else None; `raw` is the
-    reply; `age` the age of the task in seconds at the poll.
+    reply; `age` the age of the task in seconds at the poll. Plain data has `failure` in the place of `error`.
+    Updates are compared by these fields, `raw` excepted.
     """
 
     __slots__ = ("age", "clips", "error", "family", "progress", "raw", "result", "state", "task_id")
@@ -283,6 +420,7 @@ class TaskUpdate:
         clips: Clips | None = None,
         result: Result | None = None,
         error: MusicAPIError | None = None,
+        failure: Failure | None = None,
         progress: float | None = None,
         raw: Any = None,
         age: float = 0.0,
@@ -292,6 +430,8 @@ class TaskUpdate:
         self.family: str = family
         self.clips: Clips = clips if clips is not None else Clips((), raw, task_id=task_id, family=family)
         self.result: Result | None = result
+        if failure is not None and error is None:
+            error = failure.as_error(self.clips, task_id, family)
         self.error: MusicAPIError | None = error
         self.progress: float | None = progress
         self.raw: Any = raw
@@ -302,22 +442,37 @@ class TaskUpdate:
         """True if the task has ended, so that this is its last update."""
         return self.result is not None or self.error is not None
 
+    @property
+    def failure(self) -> Failure | None:
+        """`error` as plain data; None unless the task failed."""
+        error = self.error
+        if isinstance(error, TaskFailedError):
+            return Failure(error.message, error.type, error.refunded)
+        return None if error is None else Failure(error.message)
+
     def outcome(self) -> Result:
         """Return the result, or the clips so far; raises the error of a failed task."""
         if self.error is not None:
             raise copy(self.error)  # a copy for each caller, whose traceback is its own
         return self.result if self.result is not None else self.clips
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TaskUpdate):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in fields_of(TaskUpdate))
+
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # compared by value
+
     def satisfies(self, until: Until) -> bool:
         """Return True if a wait that ends as `until` says has ended with this update."""
         if self.is_terminal:
             return True
         if until == "first":
-            return bool(self.clips.succeeded)
-        return until == "stream" and any(clip.audio_url for clip in self.clips)
+            return self.clips.has_succeeded
+        return until == "stream" and self.clips.has_audio
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Return all that a caller would notice: updates with the same fingerprint say the same."""
+        """Return the facts that a caller would notice, which are the same in equal updates."""
         return (
             self.state,
             tuple((clip.clip_id, clip.state, clip.audio_url) for clip in self.clips),

@@ -8,13 +8,15 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Meta
 
 from ..errors import Violation
+from .direct_replies import Upload
+from .field_limits import KNOWN, SourceUrl, Title
 from .operation import Family, Polled, calls, polls, submits
-from .replies import Upload
 from .request import GetMusic, Request, in_order
-from .request_fields import KNOWN, SourceUrl, Title
 from .results import Clips
 
-SONGS: Final = Polled("/riffusion/task/{task_id}", "riffusion", first=15, interval=15, deadline=900)
+RIFFUSION_POLLED: Final = Polled(
+    "/riffusion/task/{task_id}", "riffusion", first=15, interval=15, deadline=900
+)
 """A poll every 15 s, as the vendor advises for songs."""
 
 TASK_TYPES: Final = (
@@ -33,11 +35,11 @@ TASK_TYPES: Final = (
 """Known values of `task_type` (vendor's documentation); others are sent as they are."""
 
 
-MODELS: Final = ("FUZZ-1.1 Pro", "FUZZ-1.1", "FUZZ-1.0 Pro", "FUZZ-1.0")
+RIFFUSION_MODELS: Final = ("FUZZ-1.1 Pro", "FUZZ-1.1", "FUZZ-1.0 Pro", "FUZZ-1.0")
 """The models that the vendor's documentation lists."""
 
 
-class Create(Request, kw_only=True):
+class RiffusionCreate(Request, kw_only=True):
     """Create two songs, or work on a clip, as `task_type` says; the service checks the fields against it."""
 
     task_type: Annotated[
@@ -45,7 +47,12 @@ class Create(Request, kw_only=True):
         Meta(min_length=1, description=f"Type of the task: {', '.join(TASK_TYPES)}."),
     ] = "create_music"
     mv: Annotated[
-        str, Meta(min_length=1, description=f"Model: {', '.join(MODELS)}.", extra={KNOWN: MODELS})
+        str,
+        Meta(
+            min_length=1,
+            description=f"Model: {', '.join(RIFFUSION_MODELS)}.",
+            extra={KNOWN: RIFFUSION_MODELS},
+        ),
     ] = "FUZZ-1.1 Pro"
     custom_mode: (
         Annotated[bool, Meta(description="True: `lyrics`. False: `prompt`. Left out: follows from them.")]
@@ -76,7 +83,7 @@ class Create(Request, kw_only=True):
         )
 
 
-class UploadRequest(Request):
+class RiffusionUpload(Request):
     """Import audio by its link."""
 
     url: SourceUrl
@@ -86,9 +93,9 @@ class Riffusion(Family):
     """Songs by Riffusion, deprecated: `client.riffusion`."""
 
     word = "riffusion"
-    polled: ClassVar[Polled | None] = SONGS
+    polled: ClassVar[Polled | None] = RIFFUSION_POLLED
     replacement: ClassVar[str | None] = "sonic.create_music"
 
-    create = submits("/riffusion/create", Create, Clips)
-    upload = calls("/riffusion/upload", UploadRequest, Upload, attempt_timeout=120.0)
+    create = submits("/riffusion/create", RiffusionCreate, Clips)
+    upload = calls("/riffusion/upload", RiffusionUpload, Upload, attempt_timeout=120.0)
     get_music = polls(GetMusic)

@@ -1,4 +1,4 @@
-"""Sonic: songs, personas and what is made of them. Suno: its word on sister hosts and in older endpoints."""
+"""Sonic: songs, personas, and tools for them. Suno: its word on sister hosts and in older endpoints."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta
 
-from . import clip_requests as clips
-from . import song_requests as songs
+from . import sonic_clips as clips
+from . import sonic_songs as songs
+from .batches import BatchStates, CreateBatch, GetBatch
+from .direct_replies import Bpm, Files, Midi, Persona, SongMetadata, Upload, UpsampledTags, Vox, Wav
 from .lyrics import AlignedLyrics, LyricsDrafts, WrittenLyrics
-from .operation import Family, Polled, Repeat, calls, polls, submits
-from .replies import Bpm, Files, Midi, Persona, SongMetadata, Upload, UpsampledTags, Vox, Wav
+from .operation import Family, Polled, Repeat, calls, polls, submits, submits_batch
 from .request import GetMusic, Request
 from .results import Clips, Voice
 from .stems import Stems
 
-SONGS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=900)
+SONIC_POLLED: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=900)
 """The vendor advises a poll every 15 to 25 s. Songs took one to four minutes, and longer on slow days: limits
 of 180 s or less lost tasks that were paid for."""
-STEMS: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=1800)
+STEMS_POLLED: Final = Polled("/sonic/task/{task_id}", "sonic", first=15, interval=15, deadline=1800)
 """Splitting takes many minutes."""
-VOICES: Final = Polled("/sonic/task/{task_id}", "sonic", first=10, interval=15, deadline=900)
+VOICES_POLLED: Final = Polled("/sonic/task/{task_id}", "sonic", first=10, interval=15, deadline=900)
 
-LYRICS: Final = Polled(
+LYRICS_POLLED: Final = Polled(
     "/suno/get-lyrics/{task_id}", "lyrics", first=3, interval=5, deadline=180, quick=3, slow=30
 )
 """Lyrics take seconds."""
@@ -50,24 +51,27 @@ class Songs(Family):
 
 
 class Sonic(Songs):
-    """Songs with or without vocals, personas, and what is made of them: `client.sonic`."""
+    """Songs with or without vocals, personas, and all that is made of them: `client.sonic`."""
 
     word = "sonic"
-    polled: ClassVar[Polled | None] = SONGS
+    polled: ClassVar[Polled | None] = SONIC_POLLED
 
     create_persona = calls("/sonic/persona", clips.CreatePersona, Persona)
     create_persona_older = calls("/sonic/persona", clips.CreatePersonaOlder, Persona)
-    create_voice = submits("/sonic/create-voice", clips.CreateVoice, Voice, polled=VOICES)
+    create_voice = submits("/sonic/create-voice", clips.CreateVoice, Voice, polled=VOICES_POLLED)
 
-    upload = calls("/sonic/upload", clips.Upload, Upload, attempt_timeout=SLOW)
+    create_batch = submits_batch("/sonic/batch", CreateBatch)
+    get_batch = calls("/sonic/batch", GetBatch, BatchStates, method="GET", charges=False)
+
+    upload = calls("/sonic/upload", clips.UploadAudio, Upload, attempt_timeout=SLOW)
     upload_extend = submits("/sonic/upload-extend", songs.UploadExtend, Clips, attempt_timeout=UPLOADING)
     upload_cover = submits("/sonic/upload-cover", songs.UploadCover, Clips, attempt_timeout=UPLOADING)
     sample = submits("/sonic/sample", songs.Sample, Clips, attempt_timeout=UPLOADING)
     mashup = submits("/sonic/mashup", songs.Mashup, Clips)
     replace_section = submits("/sonic/replace-section", songs.ReplaceSection, Clips)
 
-    stems_basic = submits("/sonic/stems/basic", clips.StemsBasic, Stems, polled=STEMS)
-    stems_full = submits("/sonic/stems/full", clips.StemsFull, Stems, polled=STEMS)
+    stems_basic = submits("/sonic/stems/basic", clips.StemsBasic, Stems, polled=STEMS_POLLED)
+    stems_full = submits("/sonic/stems/full", clips.StemsFull, Stems, polled=STEMS_POLLED)
 
     wav = calls("/sonic/wav", clips.GetWav, Wav)
     midi = calls("/sonic/midi", clips.GetMidi, Midi, repeat=Repeat(every=5, deadline=180))
@@ -83,7 +87,7 @@ class Sonic(Songs):
     )
     upsample_tags = calls("/sonic/upsample-tags", clips.UpsampleTags, UpsampledTags)
     lyrics = calls("/sonic/lyrics", clips.WriteLyrics, LyricsDrafts, attempt_timeout=SLOW)
-    download = calls("/sonic/download", clips.Download, Files, repeat=Repeat(every=3, deadline=120))
+    download = calls("/sonic/download", clips.DownloadFiles, Files, repeat=Repeat(every=3, deadline=120))
 
 
 class MakeLyrics(Request):
@@ -113,6 +117,6 @@ class Suno(Songs):
         "/suno/clip/{task_id}", "sonic", first=15, interval=15, deadline=900
     )
 
-    make_lyrics = submits("/suno/make-lyrics", MakeLyrics, WrittenLyrics, polled=LYRICS)
-    get_lyrics = polls(GetLyrics, polled=LYRICS)
+    make_lyrics = submits("/suno/make-lyrics", MakeLyrics, WrittenLyrics, polled=LYRICS_POLLED)
+    get_lyrics = polls(GetLyrics, polled=LYRICS_POLLED)
     get_song = calls("/suno/get-song", GetSong, SongMetadata)

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, Final, overload
 
-import msgspec
+from .results import IDS, SUCCEEDED, Clip, Clips, Item
 
-from .results import SUCCEEDED, Clip, Clips
+DASH: Final = re.compile(r"\s[-\u2013\u2014](?=\s)")
+"""A hyphen, en dash or em dash between spaces."""
+BRACKETS: Final = re.compile(r"[(\[]([^()\[\]]*[^()\[\]\s][^()\[\]]*)[)\]]")
+"""Brackets with something in them."""
+
+
+def name_of_stem(clip: Clip, index: int) -> str:
+    """Return the name of a stem: its `stem_type`, else the name in its title, else its index."""
+    return (clip.stem_type or "").strip().lower() or _name_in_title(clip.title or "") or str(index)
+
+
+def _name_in_title(title: str) -> str:
+    """Return the name in a stem's title: after the last dash between spaces, else in the last brackets.
+
+    A hyphen inside a word, as in 'Lo-Fi Beat (Instrumental)', separates nothing.
+    """
+    parts = DASH.split(title)
+    if len(parts) > 1 and parts[-1].strip():
+        return parts[-1].strip().lower()
+    bracketed = BRACKETS.findall(title)
+    return bracketed[-1].strip().lower() if bracketed else ""
 
 
 class Stem(Clip, kw_only=True):
@@ -16,13 +37,18 @@ class Stem(Clip, kw_only=True):
     name: str = ""
 
 
-class Stems(Clips):
+class Stems(Clips, fields={**IDS, "stems": list[Stem]}):
     """The parts of a song by name. The service decides how many: 2 to 24 were reported.
 
     `stems["vocals"]` or `stems[0]`; iterating gives `Stem`s in the service's order.
     """
 
     __slots__ = ()
+
+    def __init__(
+        self, stems: Sequence[Stem] = (), raw: Any = None, *, task_id: str = "", family: str = ""
+    ) -> None:
+        super().__init__(stems, raw, task_id=task_id, family=family)
 
     @overload
     def __getitem__(self, index: int) -> Stem: ...
@@ -32,6 +58,10 @@ class Stems(Clips):
     def __getitem__(self, index: str) -> Stem: ...
     def __getitem__(self, index: int | slice | str) -> Clip | Sequence[Clip]:
         return self.by_name[index] if isinstance(index, str) else self.items[index]
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name!r}: {stem.clip_id or '?'}" for name, stem in self.by_name.items())
+        return f"{type(self).__name__}({{{parts}}})"
 
     @property
     def by_name(self) -> dict[str, Stem]:
@@ -50,7 +80,7 @@ class Stems(Clips):
         return [item for item in self.items if isinstance(item, Stem)]
 
 
-class Pair(msgspec.Struct, kw_only=True):
+class Pair(Item, kw_only=True):
     """A part and the full song that it was joined into. `full` is None while joining, or when that failed.
 
     `kind` is 'extended', 'replaced' or 'covered'; `raw` is the JSON object that the pair was read from.
@@ -59,7 +89,6 @@ class Pair(msgspec.Struct, kw_only=True):
     part: Clip
     full: Clip | None = None
     kind: str = ""
-    raw: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
     @property
     def deliverable(self) -> Clip:
@@ -82,7 +111,7 @@ class Pair(msgspec.Struct, kw_only=True):
         return self.is_failed or self.is_succeeded
 
 
-class ConcatPairs(Clips):
+class ConcatPairs(Clips, fields={**IDS, "pairs": list[Pair]}):
     """Parts and the full songs joined from them (`auto_concat=True`); as a sequence, the deliverables."""
 
     __slots__ = ("pairs",)
@@ -102,6 +131,11 @@ class ConcatPairs(Clips):
     def succeeded(self) -> list[Clip]:
         """The full songs that are there."""
         return [pair.deliverable for pair in self.pairs if pair.is_succeeded]
+
+    @property
+    def has_succeeded(self) -> bool:
+        """True if any full song is there; a part alone is no result."""
+        return any(pair.is_succeeded for pair in self.pairs)
 
     @property
     def failed(self) -> list[Clip]:

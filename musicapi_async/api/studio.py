@@ -9,12 +9,12 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import Violation
+from .field_limits import KNOWN
 from .operation import Family, Polled, polls, submits
 from .request import GetMusic, Request
-from .request_fields import KNOWN
 from .results import Clips
 
-SONGS: Final = Polled("/studio/task/{task_id}", "studio", first=15, interval=15, deadline=900)
+STUDIO_POLLED: Final = Polled("/studio/task/{task_id}", "studio", first=15, interval=15, deadline=900)
 """A poll every 15 s, as the vendor advises for songs."""
 
 Share = Annotated[float, Meta(ge=0, le=1, description="Position in the song, from 0 to 1.")]
@@ -64,7 +64,7 @@ class ModeFields(Request, kw_only=True):
             yield Violation("config", "with this mode also source: {'song_id': ...}", repr(mode))
 
 
-class Create(ModeFields, kw_only=True):
+class StudioCreate(ModeFields, kw_only=True):
     """Create two songs; `lyrics_type` and `config` choose the mode."""
 
     lyrics_type: Annotated[
@@ -96,10 +96,10 @@ class Studio(Family):
     """Songs by Studio, marked as unavailable: `client.studio`. Extending is `create` with a `config`."""
 
     word = "studio"
-    polled: ClassVar[Polled | None] = SONGS
+    polled: ClassVar[Polled | None] = STUDIO_POLLED
     replacement: ClassVar[str | None] = "sonic.create_music"
 
-    create = submits("/studio/create", Create, Clips)
+    create = submits("/studio/create", StudioCreate, Clips)
     create_from_description = submits("/studio/create", CreateFromDescription, Clips)
     create_from_lyrics = submits("/studio/create", CreateFromLyrics, Clips)
     create_instrumental = submits("/studio/create", CreateInstrumental, Clips)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Final
 
-LONGEST: Final = 60
+LONGEST_WORD: Final = 60
 """Characters of a word that are compared: no name is longer, and comparing takes time."""
 
 _FOLDERS: Final = ("download", "out")
@@ -27,10 +26,25 @@ MEANT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "model_name": ("mv", "model_type"),
         "model_version": ("mv", "model_type"),
         "version": ("mv", "model_type"),
+        "name": ("title",),
+        "title": ("name",),
+        "voice": ("vocal_gender", "persona_id"),
+        "singer": ("vocal_gender", "persona_id"),
+        "sex": ("vocal_gender",),
+        "describe": ("gpt_description_prompt",),
+        "m": ("mv",),
+        "p": ("prompt",),
+        "t": ("title",),
         "download": _FOLDERS,
+        "d": _FOLDERS,
+        "o": _FOLDERS,
         "out": _FOLDERS,
         "output": _FOLDERS,
         "output_dir": _FOLDERS,
+        "outdir": _FOLDERS,
+        "output_folder": _FOLDERS,
+        "save": _FOLDERS,
+        "save_to": _FOLDERS,
         "folder": _FOLDERS,
         "dir": _FOLDERS,
         "instrumental": ("make_instrumental",),
@@ -40,6 +54,12 @@ MEANT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "weirdness": ("weirdness_constraint",),
         "seconds": ("duration", "length"),
         "length": ("duration",),
+        "api_key": ("key_file",),
+        "key": ("key_file",),
+        "url": ("audio_url", "base_url"),
+        "rate": ("rate_limit",),
+        "concurrency": ("max_in_flight",),
+        "retry": ("retry_failed",),
         "callback_url": ("webhook_url",),
         "webhook": ("webhook_url",),
         "clip": ("clip_id", "continue_clip_id"),
@@ -58,13 +78,21 @@ MEANT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 spelling leads from one to the other."""
 
 
+OPTIONS_MEANT: Final[Mapping[str, str]] = MappingProxyType(
+    {"timeout": "attempt_timeout (seconds for one attempt) or deadline (seconds for a whole call)"}
+)
+"""Options of other libraries that are more than one here."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is most likely meant by `word`, or None if none is near."""
     by_plain = {_plain(name): name for name in known}
-    plain = _plain(word[:LONGEST])
+    plain = _plain(word[:LONGEST_WORD])
     for name in MEANT.get(plain, ()):
         if name in by_plain:
             return by_plain[name]
+    from difflib import get_close_matches  # only a mistake needs it
+
     found = get_close_matches(plain, by_plain, n=1)
     return by_plain[found[0]] if found else None
 
@@ -73,6 +101,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question to append to the text of an error, with a blank before it; '' if no word is near."""
     found = nearest(word, known)
     return "" if found is None else f" (did you mean {found!r}?)"
+
+
+def check_options(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `TypeError` for an option that is not known, with what was most likely meant."""
+    listed = sorted(known)
+    for name in given:
+        if name not in listed:
+            meant = OPTIONS_MEANT.get(name)
+            near = did_you_mean(name, listed) if meant is None else f" (did you mean {meant}?)"
+            raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(listed)}")
 
 
 def is_folder(word: str) -> bool:

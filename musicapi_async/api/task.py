@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import msgspec
 
+from ..arguments import check_text
 from ..errors import RequestValidationError
+from ..plain_data import PlainData
+from .json_values import clip_id_in, mapping_or_empty, text_or_none
+from .response_info import Received, ResponseInfo
 from .results import Result, TaskUpdate, Until
-from .values import id_of, mapping_or_empty, text_or_none
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 SAME_FAMILY: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(("sonic", "suno"), ("sonic", "suno"))
 """Families whose tasks are the same: both words name Sonic (vendor's webhook guide)."""
+
+LATEST_SUBMIT: Final = 1e11
+"""Unix times that are above it are milliseconds, or no times at all."""
+
+TASKS_AT_ONCE: Final = 500
+"""Tasks that a wait takes in, in about 5 ms, before other tasks of the loop run."""
 
 TaskKey = tuple[str, str]
 """A family, by the first of its words, and a task id."""
@@ -24,7 +34,7 @@ TaskKey = tuple[str, str]
 TOKEN_MARK: Final = "musicapi"  # noqa: S105 - the first word of a resume token, no secret
 
 
-class TaskRef(msgspec.Struct, frozen=True):
+class TaskRef(PlainData, msgspec.Struct, frozen=True):
     """The identity of a task: family ('sonic'), task id, and kind (the operation that made it).
 
     `submitted_at` is the Unix time of the submit, 0 if it is not known; `model` and `format` are those of
@@ -69,9 +79,33 @@ class TaskRef(msgspec.Struct, frozen=True):
             at = float(submitted)
         except ValueError:
             return None
-        if not (family and task_id and 0 <= at < 1e11):
+        if not (family and task_id and _is_time(at)):
             return None
         return cls(family, task_id, kind, at, format=rest[0] if rest else "")
+
+
+def check_task(ref: TaskRef) -> TaskRef:
+    """Return the task that a caller names; `RequestValidationError` if its token could not name it again."""
+    for field, value in (("family", ref.family), ("task_id", ref.task_id), ("kind", ref.kind)):
+        if not _is_text(value) or not (value or field == "kind"):
+            raise _no_task(field, "text" if field == "kind" else "text, not empty", value)
+        check_text(field, value)
+    if not _is_time(ref.submitted_at) or TaskRef.parse(ref.token) is None:
+        raise _no_task("submitted_at", "a Unix time in seconds, or 0 if it is not known", ref.submitted_at)
+    return ref
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LATEST_SUBMIT
+
+
+def _no_task(field: str, limit: str, value: object) -> RequestValidationError:
+    picture = repr(value)[:100]
+    return RequestValidationError(f"{field}: {limit}, got {picture}", field=field, limit=limit, value=picture)
 
 
 def check_until(until: Until) -> None:
@@ -84,11 +118,11 @@ def check_until(until: Until) -> None:
 
 
 class Waiter(Protocol):
-    """The part of the client that waits for tasks, as a handle sees it."""
+    """The part of the client that a handle needs: it waits for tasks."""
 
-    async def wait(
+    def wait(
         self, ref: TaskRef, until: Until, timeout: float | None, notify: Callable[[TaskUpdate], None], /
-    ) -> TaskUpdate:
+    ) -> Coroutine[Any, Any, TaskUpdate]:
         """Wait until the task has ended as `until` says; `notify` gets each update until then."""
         ...
 
@@ -96,7 +130,7 @@ class Waiter(Protocol):
         """Yield every change of the task until its end."""
         ...
 
-    async def refresh(self, ref: TaskRef, /) -> TaskUpdate:
+    def refresh(self, ref: TaskRef, /) -> Coroutine[Any, Any, TaskUpdate]:
         """Poll the task once, now."""
         ...
 
@@ -105,46 +139,145 @@ class Waiter(Protocol):
         ...
 
 
-class Task(Generic[R_co]):
+class DetachedWaiter:
+    """The waiter of a handle without a client, such as one that was pickled: it says how to get one."""
+
+    async def wait(
+        self, ref: TaskRef, until: Until, timeout: float | None, notify: Callable[[TaskUpdate], None], /
+    ) -> TaskUpdate:
+        raise _detached(ref)
+
+    async def updates(self, ref: TaskRef, timeout: float | None, /) -> AsyncGenerator[TaskUpdate, None]:
+        raise _detached(ref)
+        yield  # makes it a generator
+
+    async def refresh(self, ref: TaskRef, /) -> TaskUpdate:
+        raise _detached(ref)
+
+    async def is_known(self, ref: TaskRef, /) -> bool:
+        raise _detached(ref)
+
+
+def _detached(ref: TaskRef) -> RequestValidationError:
+    return RequestValidationError(
+        f"the handle of task {ref.task_id} has no client: it was pickled, or made of plain data",
+        field="task",
+        hint=f"Use client.task(task.token), here client.task({ref.token!r}).",
+    )
+
+
+def _load(ref: TaskRef, raw: Any, job_key: str | None, last: TaskUpdate | None) -> Task[Any]:
+    """Return a handle out of a pickle; `own` says which process submitted it, and this one may be another."""
+    return handle_of(msgspec.structs.replace(ref, own=False), DetachedWaiter(), raw, job_key, last=last)
+
+
+class Task(
+    PlainData,
+    Generic[R_co],
+    fields={
+        "token": str,
+        "family": str,
+        "task_id": str,
+        "kind": str,
+        "job_key": str | None,
+        "state": str | None,
+        "last": TaskUpdate | None,
+    },
+):
     """A generation that was accepted and paid for.
 
-    `task_id` and `family` are all that is needed to find it again later, from any process:
-    `client.task(family, task_id)`, or `client.task(token)`. Losing the handle loses nothing.
-    `raw` is the reply to the submit, `job_key` the key of its job, if it has one; `last` is the last update
-    that this handle got, also after a wait that timed out, failed or was cancelled (while more than a
-    thousand tasks are waited for, only those with a finished clip have it). Once the task has ended, waiting
-    again returns at once from `last`.
+    A create returns it; `client.task(family, task_id)` or `client.task(token)` makes it again later, from any
+    process: losing the handle loses nothing. Once the task has ended, waiting again returns at once from
+    `last`. A handle pickles with its ids, `raw`, `job_key` and `last`, and without its client: once it is
+    loaded, wait with `client.task(task.token)`. So it is with one that is read back from its plain data, or
+    made as `Task(token)`. A copy shares the client.
+
+    ```python
+    task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="warm lo-fi, rainy evening")
+    print(task.token)  # store it to wait in another process
+    clips = await task
+    ```
+
+    Args:
+        token: the token of the task.
+        job_key: the key of its job.
+        last: its last update.
     """
 
-    __slots__ = ("_stopped", "_waiter", "job_key", "last", "raw", "ref")
+    __slots__ = {
+        "_received": "",
+        "_ref": "",
+        "_stopped": "",
+        "_waiter": "",
+        "job_key": "The key of its job, if it has one.",
+        "last": "The last update that this handle got, also after a wait that timed out, failed or was "
+        "cancelled. While a thousand tasks are waited for, only those with a finished clip have it.",
+        "raw": "The reply to the submit; None if the handle was made again.",
+    }
 
-    def __init__(self, ref: TaskRef, waiter: Waiter, raw: Any = None, job_key: str | None = None) -> None:
-        self.ref: TaskRef = ref
-        self.raw: Any = raw
-        self.job_key: str | None = job_key
-        self.last: TaskUpdate | None = None
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, result):
+            """Return the class: the result is for type checkers, and hides the schema from pydantic."""
+            return cls
+
+    def __init__(self, token: str, *, job_key: str | None = None, last: TaskUpdate | None = None) -> None:
+        """Make a handle without a client; `client.task(token)` makes one that can wait."""
+        self._ref: TaskRef = check_task(ref_in(token))
+        self._waiter: Waiter = DetachedWaiter()
         self._stopped: Exception | None = None
-        self._waiter = waiter
+        self.raw: Any = None
+        self.job_key: str | None = job_key
+        self._received: Received | ResponseInfo | None = None
+        self.last: TaskUpdate | None = last
+
+    @classmethod
+    def _of(  # noqa: PLR0917 - as `handle_of`
+        cls,
+        ref: TaskRef,
+        waiter: Waiter,
+        raw: Any,
+        job_key: str | None,
+        response: Received | ResponseInfo | None,
+        last: TaskUpdate | None,
+    ) -> Self:
+        """Return a handle with these parts."""
+        task = cls.__new__(cls)
+        task._ref, task._waiter, task._stopped = ref, waiter, None
+        task.raw, task.job_key, task._received, task.last = raw, job_key, response, last
+        return task
 
     @property
     def task_id(self) -> str:
         """The service's id of the task, an opaque string."""
-        return self.ref.task_id
+        return self._ref.task_id
 
     @property
     def family(self) -> str:
         """The family that polls it, such as 'sonic'."""
-        return self.ref.family
+        return self._ref.family
 
     @property
     def kind(self) -> str:
         """The operation that made it, such as 'create_music'; '' if the handle was rebuilt without it."""
-        return self.ref.kind
+        return self._ref.kind
 
     @property
     def token(self) -> str:
         """The task in one line to store; `client.task(token)` makes this handle again."""
-        return self.ref.token
+        return self._ref.token
+
+    @property
+    def state(self) -> str | None:
+        """The state in `last`, such as 'running'; None if the handle has no update yet. Sends nothing."""
+        return None if self.last is None else self.last.state
+
+    @property
+    def response(self) -> ResponseInfo | None:
+        """The HTTP response that it came in; None for a token, or a job key that had its task."""
+        if self._received is not None and not isinstance(self._received, ResponseInfo):
+            self._received = self._received.info()
+        return self._received
 
     @property
     def warning(self) -> str | None:
@@ -159,7 +292,7 @@ class Task(Generic[R_co]):
     @property
     def uploaded_clip_id(self) -> str | None:
         """The clip that the upload step made, where there was one."""
-        return id_of(mapping_or_empty(self.steps.get("upload")))
+        return clip_id_in(mapping_or_empty(self.steps.get("upload")))
 
     async def wait(self, *, timeout: float | None = None, until: Until = "all") -> R_co:
         """Wait for the task. Free: polls cost nothing; may be called any number of times, also at once.
@@ -184,7 +317,7 @@ class Task(Generic[R_co]):
             if self._stopped is not None:
                 error, self._stopped = self._stopped, None
                 raise error
-            self.last = await self._waiter.wait(self.ref, until, timeout, self._notify)
+            self.last = await self._waiter.wait(self._ref, until, timeout, self._notify)
         return cast("R_co", self.last.outcome())
 
     def __await__(self) -> Generator[Any, None, R_co]:
@@ -196,16 +329,16 @@ class Task(Generic[R_co]):
 
         The last update has `result` or `error` set; a failed task is an update, not an exception. `timeout`
         is in seconds, by default that of the family. Raises `TaskTimeoutError` when the time runs out, and
-        the errors that end a wait otherwise.
+        the errors that end a `wait`.
         """
-        async with aclosing(self._waiter.updates(self.ref, timeout)) as updates:
+        async with aclosing(self._waiter.updates(self._ref, timeout)) as updates:
             async for update in updates:
                 self.last = update
                 yield update
 
     async def refresh(self) -> TaskUpdate:
         """Poll the task once, now, and return its update. Free."""
-        self.last = await self._waiter.refresh(self.ref)
+        self.last = await self._waiter.refresh(self._ref)
         return self.last
 
     async def is_known(self) -> bool:
@@ -214,24 +347,35 @@ class Task(Generic[R_co]):
         A token that a stranger sends may name any task, or none: check it before you spend polls on it. The
         client remembers its last 10,000 tasks. Raises `JobStoreError`.
         """
-        return await self._waiter.is_known(self.ref)
+        return await self._waiter.is_known(self._ref)
 
     def _notify(self, update: TaskUpdate) -> None:
         self.last = update
 
-    def settle(self, outcome: TaskUpdate | Exception) -> None:
-        """Store how a wait for many tasks ended for this one: the next `wait` returns or raises it.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, (self._ref, self.raw, self.job_key, self.last)
 
-        An error that ended the wait but not the task is raised once; waiting after that resumes.
-        """
-        if isinstance(outcome, Exception):
-            self._stopped = outcome
-        else:
-            self.last, self._stopped = outcome, None
+    def __copy__(self) -> Task[R_co]:
+        return self._with(self.raw, self.last)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task[R_co]:
+        return self._with(deepcopy(self.raw, memo), deepcopy(self.last, memo))
+
+    def _with(self, raw: Any, last: TaskUpdate | None) -> Task[R_co]:
+        """Return a handle of the same task and client."""
+        task = self._of(self._ref, self._waiter, raw, self.job_key, self._received, last)
+        task._stopped = self._stopped
+        return task
 
     def __repr__(self) -> str:
         kind = f", kind={self.kind!r}" if self.kind else ""
-        return f"Task({self.family!r}, {self.task_id!r}{kind})"
+        state = f", state={self.last.state!r}" if self.last is not None else ""
+        return f"Task({self.family!r}, {self.task_id!r}{kind}{state})"
+
+    def _repr_html_(self) -> str:
+        from .player import task_html
+
+        return task_html(f"{self.family} {self.kind}".strip(), self.token, self.last)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Task):
@@ -240,6 +384,58 @@ class Task(Generic[R_co]):
 
     def __hash__(self) -> int:
         return hash((self.family, self.task_id))
+
+
+def handle_of(
+    ref: TaskRef,
+    waiter: Waiter,
+    raw: Any = None,
+    job_key: str | None = None,
+    response: Received | ResponseInfo | None = None,
+    *,
+    last: TaskUpdate | None = None,
+) -> Task[Any]:
+    """Return the handle of a task.
+
+    Args:
+        ref: the identity of the task.
+        waiter: waits for it.
+        raw: the reply to its submit.
+        job_key: the key of its job.
+        response: the HTTP response of its submit.
+        last: its last update.
+    """
+    kind: type[Task[Any]] = Task
+    return kind._of(ref, waiter, raw, job_key, response, last)  # pyright: ignore[reportPrivateUsage]
+
+
+def ref_in(token: object) -> TaskRef:
+    """Return the identity in a `Task.token`; `RequestValidationError` if it is none."""
+    ref = TaskRef.parse(token) if isinstance(token, str) else None
+    if ref is None:
+        raise RequestValidationError(
+            "token: a Task.token, such as 'musicapi:sonic:create_music:1760000000:TASK_ID'",
+            field="token",
+            limit="a Task.token",
+            hint="With a bare id name the family, too: client.task('sonic', task_id).",
+        )
+    return ref
+
+
+def ref_of(task: Task[Any]) -> TaskRef:
+    """Return the identity of a handle's task."""
+    return task._ref  # pyright: ignore[reportPrivateUsage]
+
+
+def settle(task: Task[Any], outcome: TaskUpdate | Exception) -> None:
+    """Store how a wait for many tasks ended for this one: its next `wait` returns or raises it.
+
+    An error that ended the wait but not the task is raised once; waiting after that resumes.
+    """
+    if isinstance(outcome, Exception):
+        task._stopped = outcome  # pyright: ignore[reportPrivateUsage]
+    else:
+        task.last, task._stopped = outcome, None  # pyright: ignore[reportPrivateUsage]
 
 
 def tasks_of(tasks: object) -> list[Any]:

@@ -1,7 +1,8 @@
 """The `musicapi` command, with click and rich: the extra `[cli]`.
 
 ```sh
-musicapi create --mv sonic-v6 --gpt-description-prompt "warm lo-fi, rainy evening" --download out/
+musicapi create --mv sonic-v6 --gpt-description-prompt "warm lo-fi, rainy evening" --download out/ --tags
+musicapi play out/*.mp3
 musicapi sandbox --port 8765 --speed 60
 musicapi sonic aligned-lyrics CLIP_ID --download out/     # LRC and SRT; the same with wav, midi, download
 musicapi credits --json
@@ -9,8 +10,9 @@ musicapi credits --json
 
 `musicapi sandbox` prints what to export for the command and for your own programs, the speed of its clock
 included. `musicapi --help` lists the commands and exit codes. On a terminal it shows progress; piped, it
-prints one JSON object per line. Ctrl-C prints the tasks that are still being made, and the command that
-waits for them, or downloads them if that was requested.
+prints one JSON object per line: all events of a task have its `task_id` and `token`, and an `update` has what
+is new of each clip. `musicapi show TOKEN` prints all that is known of a task. Ctrl-C prints the tasks that
+are still being made, and the command that waits for them, or downloads them if that was requested.
 """
 
 from __future__ import annotations

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
+from click.core import ParameterSource
+from msgspec import UNSET, UnsetType
 
 from ..errors import RequestValidationError
 from .batch_texts import plan_lines, progress_line, result_in_commands, songs_text, summary_lines
-from .error_texts import ExitCode, in_commands, labelled, wrapped
-from .invocation import Command, Group, Invocation
+from .error_texts import in_commands, labelled, wrapped
+from .exit_codes import ExitCode, exit_code_of_batch
+from .invocation import Invocation
 from .output import json_line, print_err
-from .parameters import Folder, Positive, RateLimit
+from .parameters import Folder, Positive, RateLimit, StorePlace
+from .usage import Command, Group
 
 if TYPE_CHECKING:
-    from .._transport.rate import Rate
-    from ..workflows import BatchResult, Manifest, Progress
+    from .._transport.rate_window import Rate
+    from ..jobs import JobStore
+    from ..workflows import Manifest, Progress
     from .progress import BatchBar
 
 PLAIN_EVERY: Final = 5.0
@@ -36,13 +40,13 @@ def _source(ctx: click.Context, param: click.Parameter, value: Path) -> Path | b
 
     They are read before there is an event loop, so that Ctrl-C ends the reading at once.
     """
-    from ..workflows.manifest import SIZE_LIMIT
+    from ..workflows.manifest import MANIFEST_LIMIT
 
     if str(value) != "-" or ctx.resilient_parsing:
         return value
     if sys.stdin is None:  # closed by the caller
         raise click.UsageError("Standard input is closed, so - names no manifest.")
-    return sys.stdin.buffer.read(SIZE_LIMIT + 1)
+    return sys.stdin.buffer.read(MANIFEST_LIMIT + 1)
 
 
 def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
@@ -51,12 +55,10 @@ def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
     for text in value:
         name, _, credits = text.partition("=")
         try:
-            found[name.replace("-", "_")] = price = float(credits)
+            found[name.replace("-", "_")] = float(credits)
         except ValueError:
-            price = -1.0
-        if not 0 <= price < math.inf:
             form = "needs the form STEP=CREDITS, such as lyrics=1 or create_music=20"
-            raise click.BadParameter(form, ctx, param)
+            raise click.BadParameter(form, ctx, param) from None
     if found:
         from ..workflows.budget import prices_by_operation
 
@@ -67,9 +69,27 @@ def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
     return found
 
 
+def _name_pattern(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuse a pattern of names before anything is read."""
+    from ..workflows.song_places import check_name_pattern
+
+    if value is not None:
+        try:
+            check_name_pattern(value)
+        except RequestValidationError as error:
+            raise click.BadParameter(error.message.removeprefix("name: ")) from error
+    return value
+
+
+def _given(ctx: click.Context, param: click.Parameter, value: Rate | None) -> Rate | UnsetType | None:
+    """Return the rate that was given, or UNSET for the default one, which that of a store replaces."""
+    is_default = ctx.get_parameter_source(str(param.name)) is ParameterSource.DEFAULT
+    return UNSET if is_default else value
+
+
 @click.group("batch", cls=Group)
 def batch_group() -> None:
-    """Make many songs from one file."""
+    """Make many songs from one file, listen to them, and choose."""
 
 
 @batch_group.command("run", cls=Command)
@@ -106,26 +126,60 @@ def batch_group() -> None:
     "--dry-run; repeatable. Else --budget learns it from the first call of each kind, which is made alone.",
 )
 @click.option(
-    "--max-in-flight", type=click.IntRange(1, 1000), default=64, show_default=True, help="Tasks at once."
+    "--max-in-flight",
+    type=click.IntRange(1, 1000),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Tasks at once.",
 )
 @click.option(
     "--rate-limit",
     type=RateLimit(),
     default="1/3s",
-    show_default=True,
+    callback=_given,
     metavar="N/TIME",
-    help="Creates per time, such as 20/10s, as the plan of the account allows; none: no limit.",
+    help="Creates per time, such as 20/10s, as the plan of the account allows; none: no limit. "
+    "[default: 1/3s, or that of --store]",
+)
+@click.option(
+    "--store",
+    type=StorePlace(),
+    metavar="STORE",
+    help="The address of a database, postgresql://user@host/name, by which machines share the rate. "
+    "The records of the batch stay in DIR; with --workers, its calls are recorded in the database.",
+)
+@click.option(
+    "--workers",
+    is_flag=True,
+    help="Queue the songs in the database, for `musicapi worker` on any number of machines; DIR is a folder "
+    "that all of them have under this path.",
 )
 @click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
-@click.option("--tags", is_flag=True, help="Write title, style and lyrics into the MP3 files.")
+@click.option(
+    "--name",
+    metavar="PATTERN",
+    callback=_name_pattern,
+    help="File names, chosen by the first run in DIR; fields: {number} (of the row), {title}, {take}, {id}, "
+    "{clip_id}. [default: {number} {title} (take {take})]",
+)
+@click.option(
+    "--tags/--no-tags",
+    default=None,
+    help="Title, artist, album, track, style, lyrics, cover and prompt in the MP3 and WAV files, or not. "
+    "[default: yes, where mutagen is installed]",
+)
 @click.pass_obj
 async def run_command(
     invocation: Invocation,
     /,
+    *,
     source: Path | bytes,
     out: Path,
     dry_run: bool,
-    rate_limit: Rate | None,
+    rate_limit: Rate | UnsetType | None,
+    store: JobStore | None,
+    workers: bool,
     **options: Any,
 ) -> ExitCode:
     """Make all songs of MANIFEST, a .jsonl, .csv or .tsv file, or - for standard input. Charges credits.
@@ -145,33 +199,60 @@ async def run_command(
     from ..workflows import plan_batch, run_batch
 
     try:
-        manifest = await asyncio.to_thread(_manifest, source)
+        manifest = await asyncio.to_thread(_manifest_of, source)
     except RequestValidationError as error:
         if invocation.errors_as_json:
             raise
         return _refused(error)
+    if workers:
+        from .worker_commands import queue_batch
+
+        return await queue_batch(invocation, manifest, out, store, **options)
     if dry_run:
         shared = {name: options[name] for name in ("retry_failed", "max_in_flight", "budget", "prices")}
-        plan = await plan_batch(manifest, out, rate_limit=rate_limit, **shared)
-        invocation.reporter.event("plan", msgspec.structs.asdict(plan), plan_lines(plan, rate_limit, out))
+        rate = await _planned_rate(invocation, store) if isinstance(rate_limit, UnsetType) else rate_limit
+        plan = await plan_batch(manifest, out, rate_limit=rate, **shared)
+        invocation.reporter.event("plan", msgspec.structs.asdict(plan), plan_lines(plan, rate, out))
         return ExitCode.OK
     invocation.is_rerunnable = invocation.charges = True
     meter = _Meter(invocation, len(manifest.songs))
-    async with invocation.client(rate_limit=rate_limit) as client:
-        with meter, _two_interrupts(meter) as stop:
+    async with invocation.client(rate_limit=rate_limit, store=store) as client:
+        with meter, _interrupts(meter) as stop:
             result = await run_batch(client, manifest, out=out, stop=stop, on_progress=meter.show, **options)
-    rows = {song.id: song.line for song in manifest.songs}
-    result = result_in_commands(result)
+    rows = {song.id: (song.line, song.is_named) for song in manifest.songs}
+    result = result_in_commands(result, str(out))
     lines = summary_lines(result, rows, options["budget"])
+    if sys.stdout.isatty():
+        lines = [wrapped(line) for line in lines]
     invocation.reporter.event("batch", msgspec.structs.asdict(result), lines)
-    return _exit_code(result, interrupted=stop.is_set())
+    return exit_code_of_batch(result, interrupted=stop.is_set())
 
 
-def _manifest(source: Path | bytes) -> Manifest:
-    """Return the manifest in a file, or in the bytes of standard input."""
+async def _planned_rate(invocation: Invocation, store: JobStore | None) -> Rate | None:
+    """Return the rate at which a batch would go that was given none."""
+    from .._transport.rate_limiter import DEFAULT_LANES
+    from ..jobs.store import SharedStore
+
+    if not isinstance(store, SharedStore):
+        return DEFAULT_LANES["submit"].rate
+    try:
+        return await store.rate(invocation.account())
+    finally:
+        await store.aclose()
+
+
+def _manifest_of(source: Path | bytes) -> Manifest:
+    """Return the manifest in a file, or in the bytes of standard input; the command publishes no files."""
     from ..workflows import Manifest
+    from ..workflows.row_files import check_no_files
 
-    return Manifest.read(source) if isinstance(source, Path) else Manifest.parse(source, "standard input")
+    read = Manifest.read(source) if isinstance(source, Path) else Manifest.parse(source, "standard input")
+    try:
+        check_no_files(read)
+    except RequestValidationError as error:
+        error.hint += " In a program, run_batch does that with the uploader of its client."
+        raise
+    return read
 
 
 def _refused(error: RequestValidationError) -> ExitCode:
@@ -183,18 +264,6 @@ def _refused(error: RequestValidationError) -> ExitCode:
     return ExitCode.REFUSED
 
 
-def _exit_code(result: BatchResult, *, interrupted: bool) -> ExitCode:
-    if result.unknown:
-        return ExitCode.OUTCOME_UNKNOWN
-    if interrupted and result.left:
-        return ExitCode.INTERRUPTED
-    if result.halted:
-        return ExitCode.OTHER if result.disk_failed else ExitCode.NOT_ALLOWED
-    if result.failed or result.failed_steps:
-        return ExitCode.TASK_FAILED
-    return ExitCode.STILL_RUNNING if result.left else ExitCode.OK
-
-
 class _Meter:
     """Live progress: one bar on a terminal, a plain line now and then elsewhere, events in JSON."""
 
@@ -204,25 +273,25 @@ class _Meter:
         self._last = 0.0
         self._progress: Progress | None = None
         self._bar: BatchBar | None = None
+        self._display = contextlib.ExitStack()
 
     def __enter__(self) -> _Meter:
         if not self._json and sys.stderr.isatty():
-            from .progress import BatchBar
+            from .progress import Bars
 
-            self._bar = BatchBar(self._songs)
-            self._bar.__enter__()
+            self._bar = self._display.enter_context(Bars()).batch(self._songs)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(*exception)
+        self._display.close()
 
     def show(self, progress: Progress) -> None:
         """Display the progress of the batch."""
         self._progress = progress
         ended = progress.done + progress.failed
         if self._bar is not None:
-            self._bar.show(ended, progress_line(progress))
+            state = "stopping" if progress.stopping else "running"
+            self._bar.show(ended, progress.failed, state, progress_line(progress))
         elif time.monotonic() - self._last >= PLAIN_EVERY:
             self._last = time.monotonic()
             if self._json:
@@ -241,9 +310,35 @@ class _Meter:
             print_err(wrapped(text))
 
 
+def _interrupts(meter: _Meter) -> contextlib.AbstractContextManager[asyncio.Event]:
+    """Ctrl-C once submits nothing more, and twice cancels: the batch can then be resumed."""
+
+    def first() -> None:
+        meter.say(
+            f"Stopping: nothing more is submitted; {songs_text(meter.under_way)} under way will be fetched. "
+            "Ctrl-C again stops at once. The same command continues later, and pays for nothing twice."
+        )
+
+    def second() -> None:
+        count = meter.under_way
+        verb = "is" if count == 1 else "are"
+        paid = f"{songs_text(count)} {verb} under way and paid for. " if count else ""
+        meter.say(f"{paid}Run the same command again: it continues, and pays for nothing twice.")
+
+    return two_interrupts(first, second, signal.SIGINT)
+
+
 @contextlib.contextmanager
-def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
-    """Within this context Ctrl-C sets the event once, and twice cancels: the batch can then be resumed."""
+def two_interrupts(
+    first: Callable[[], None], second: Callable[[], None], *signals: signal.Signals
+) -> Generator[asyncio.Event]:
+    """Within this context a signal sets the event once, and twice cancels the task.
+
+    Args:
+        first: Called with the first signal.
+        second: Called when the task has been cancelled.
+        signals: The signals; SIGINT is Ctrl-C.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
@@ -254,26 +349,19 @@ def _two_interrupts(meter: _Meter) -> Generator[asyncio.Event]:
                 main.cancel()
             return
         stop.set()
-        meter.say(
-            f"Stopping: nothing more is submitted; {songs_text(meter.under_way)} under way will be fetched. "
-            "Ctrl-C again stops at once. The same command continues later, and pays for nothing twice."
-        )
-
-    before = signal.getsignal(signal.SIGINT)
+        first()
 
     def on_signal(_number: int, _frame: object) -> None:
         loop.call_soon_threadsafe(interrupted)
 
-    signal.signal(signal.SIGINT, on_signal)
+    before = {number: signal.signal(number, on_signal) for number in signals}
     try:
         yield stop
     except asyncio.CancelledError:
         if stop.is_set():
-            count = meter.under_way
-            verb = "is" if count == 1 else "are"
-            paid = f"{songs_text(count)} {verb} under way and paid for. " if count else ""
-            meter.say(f"{paid}Run the same command again: it continues, and pays for nothing twice.")
+            second()
             raise KeyboardInterrupt from None
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

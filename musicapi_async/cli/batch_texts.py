@@ -14,8 +14,9 @@ from .error_texts import in_commands
 from .output import visible
 
 if TYPE_CHECKING:
-    from .._transport.rate import Rate
+    from .._transport.rate_window import Rate
     from ..workflows import BatchResult, Plan, Progress
+    from ..workflows.workers import Queued
 
 NAMED: Final = 10
 """Songs that a line of the summary names at most; the report names all."""
@@ -43,7 +44,10 @@ def plan_lines(plan: Plan, rate_limit: Rate | None, out: Path) -> list[str]:
     rate = "without a limit" if rate_limit is None else f"at {rate_limit.count} per {rate_limit.period:g} s"
     calls = f", and {_count(plan.calls, 'other paid call')}" if plan.calls else ""
     in_all = f": {_count(plan.creates + plan.calls, 'paid call')} in all" if calls else ""
-    lines.append(f"{_count(plan.creates, 'create')} {rate}{calls}{in_all}")
+    if plan.creates or plan.calls:
+        lines.append(f"{_count(plan.creates, 'create')} {rate}{calls}{in_all}")
+    else:
+        lines.append("Nothing is left to pay for")
     lines += _cost_lines(plan)
     lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
     return lines
@@ -74,12 +78,15 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
-def summary_lines(result: BatchResult, rows: Mapping[str, int], budget: float | None) -> list[str]:
+def summary_lines(
+    result: BatchResult, rows: Mapping[str, tuple[int, bool]], budget: float | None
+) -> list[str]:
     """Return the counts of a run, its cost, and every reason with its songs and steps.
 
     Args:
         result: The result of the run, from `result_in_commands`.
-        rows: The lines of the songs in the manifest, by their ids.
+        rows: The lines of the songs in the manifest, by their ids, and whether the manifest gives the id;
+            another id is a hash, which says nothing to a person.
         budget: The credits that the folder may cost, or None.
     """
     steps = f", {_count(result.failed_steps, 'step')} failed" if result.failed_steps else ""
@@ -88,11 +95,50 @@ def summary_lines(result: BatchResult, rows: Mapping[str, int], budget: float | 
     lines += _spent_lines(result, budget)
     if result.halted:
         lines.append(f"Stopped early: {visible(result.halted)}")
+    lines += _reason_lines(result, rows)
+    if result.unfinished and not result.halted:
+        lines.append("Run the same command again: it continues, and pays for nothing twice.")
+    lines.append(f"Report: {result.report}")
+    return lines
+
+
+def report_lines(result: BatchResult, rows: Mapping[str, tuple[int, bool]]) -> list[str]:
+    """Return the counts of a batch that workers carry out, and every reason; see `summary_lines`."""
+    steps = f", {_count(result.failed_steps, 'step')} failed" if result.failed_steps else ""
+    lines = [f"{songs_text(result.done)} done, {result.failed} failed{steps}"]
+    return [*lines, *_reason_lines(result, rows), f"Report: {result.report}"]
+
+
+def queued_lines(queued: Queued, out: Path) -> list[str]:
+    """Return what was queued for workers, and how to continue."""
+    counts = (
+        (queued.queued, "queued"),
+        (queued.known, "queued or under way already"),
+        (queued.settled, "settled"),
+    )
+    listed = ", ".join(f"{count} {words}" for count, words in counts if count)
+    return [
+        f"{songs_text(queued.songs)}: {listed}",
+        "To see how far the workers are (`musicapi worker`, on each machine), and to write the report:",
+        f"  musicapi batch report {shlex.quote(str(out))}",
+    ]
+
+
+def _reason_lines(result: BatchResult, rows: Mapping[str, tuple[int, bool]]) -> list[str]:
+    """Return the reasons of all that is not done; see `summary_lines`."""
+    lines: list[str] = []
+
+    def called(name: str) -> str:
+        line, is_named = rows.get(name, (0, True))
+        return name if not line else f"{name} in line {line}" if is_named else f"line {line}"
+
+    def named(names: Sequence[str]) -> str:
+        return _named([called(name) for name in sorted(names, key=lambda name: rows.get(name, (0, True)))])
+
     for why, names in _by_reason(result.failures.items()).items():
-        places = [f"{name} in line {rows[name]}" for name in names]
-        lines.append(f"{len(names)} failed: {visible(why)} ({_named(places)})")
+        lines.append(f"{len(names)} failed: {visible(why)} ({named(names)})")
     failed_steps = [
-        (f"{step.id} in line {step.line}, clip {step.clip_id}", f"{step.step}: {step.reason}")
+        (f"{called(step.id)}, clip {step.clip_id}", f"{step.step}: {step.reason}")
         for step in result.step_failures
     ]
     for why, places in _by_reason(failed_steps).items():
@@ -100,32 +146,37 @@ def summary_lines(result: BatchResult, rows: Mapping[str, int], budget: float | 
     if result.hint:
         lines.append(result.hint)
     for why, names in _by_reason(result.unknown.items()).items():
-        lines.append(f"Outcome unknown: {_named(names)}: {visible(why)}")
-    for why, names in _by_reason(result.left.items()).items():
+        lines.append(f"Outcome unknown: {named(names)}: {visible(why)}")
+    for why, names in _by_reason(result.unfinished.items()).items():
         reason = "" if why == result.halted else f": {visible(why)}"
-        lines.append(f"{songs_text(len(names))} left{reason} ({_named(names)})")
-    if result.left and not result.halted:
-        lines.append("Run the same command again: it continues, and pays for nothing twice.")
-    lines.append(f"Report: {result.report}")
+        lines.append(f"{songs_text(len(names))} unfinished{reason} ({named(names)})")
     return lines
 
 
 def _spent_lines(result: BatchResult, budget: float | None) -> list[str]:
     """Return the cost of the run, and with a budget that of the folder."""
     if result.spent_now is None:
-        return ["The cost of this run is unknown: the balance could not be read"]
-    lines = [f"{result.spent_now:g} credits spent in this run"]
+        why = "the balance could not be read" if result.spent is None else "a price is unknown"
+        return [f"The cost of this run is unknown: {why}"]
+    lines = [f"{_credits(result.spent_now)} spent in this run"]
     if result.spent is None and result.submitted:
         lines[0] += ", by the balance, which other calls of the account change, too"
     if result.spent is not None:
         more = f", more than the budget of {budget:g}" if budget is not None and result.spent > budget else ""
-        lines.append(f"{result.spent:g} credits spent in this folder{more}")
+        lines.append(f"{_credits(result.spent)} spent in this folder{more}")
     return lines
 
 
-def result_in_commands(result: BatchResult) -> BatchResult:
-    """Return the result with its reasons in terms of the command."""
-    store = shlex.quote(str(result.report.parent))
+def _credits(amount: float) -> str:
+    return f"{amount:g} credit" if amount == 1 else f"{amount:g} credits"
+
+
+def result_in_commands(result: BatchResult, store: str) -> BatchResult:
+    """Return a result with its reasons in terms of the command.
+
+    `store` is the folder of its jobs, or the address of their database.
+    """
+    store = shlex.quote(store)
 
     def translated(reasons: Mapping[str, str]) -> dict[str, str]:
         return {name: in_commands(why, store) for name, why in reasons.items()}
@@ -134,7 +185,7 @@ def result_in_commands(result: BatchResult) -> BatchResult:
         result,
         failures=translated(result.failures),
         unknown=translated(result.unknown),
-        left=translated(result.left),
+        unfinished=translated(result.unfinished),
         step_failures=[
             msgspec.structs.replace(step, reason=in_commands(step.reason, store))
             for step in result.step_failures
@@ -181,15 +232,15 @@ def progress_line(progress: Progress) -> str:
             ("finishing", progress.fetching),
             ("failed", progress.failed),
             ("unknown", progress.unknown),
-            ("left", progress.left),
+            ("unfinished", progress.unfinished),
         )
         if count
     ]
     parts = [", ".join(counts)] if counts else []
-    if progress.left_seconds:
-        parts.append(f"{_duration(progress.left_seconds)} to go")
+    if progress.remaining_seconds:
+        parts.append(f"{_duration(progress.remaining_seconds)} to go")
     if progress.spent is not None:
-        parts.append(f"{progress.spent:g} credits")
+        parts.append(f"{_credits(progress.spent)} spent")
     parts.append(f"{progress.submitted} submitted")
     if progress.queued + progress.submitting and progress.rate >= 1:
         parts[-1] += f" ({progress.rate:.0f}/min)"

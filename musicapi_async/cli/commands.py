@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,19 +13,26 @@ from click.exceptions import NoArgsIsHelpError
 
 from .._version import __version__
 from ..api.families import FAMILIES
+from ..api.json_values import mapping_or_empty
 from ..api.task import TaskRef
-from ..api.values import mapping_or_empty
 from ..errors import MusicAPIError
+from ..options import LOG_LEVELS, LOG_VARIABLE, find_base_url
 from .batch_command import batch_group
-from .demo import demo_command
-from .error_texts import EXIT_CODES, ExitCode, in_commands, wrapped
-from .invocation import Command, Group, Invocation, shared_options
+from .demo_command import demo_command
+from .error_texts import in_commands, wrapped
+from .exit_codes import EXIT_CODES, ExitCode
+from .invocation import Invocation
 from .jobs_command import jobs_group
+from .mcp_command import mcp_command
 from .operation_commands import family_groups, shortcut
 from .output import OutputLost, json_line, lost_output, print_err, print_out
-from .parameters import Json, Word
+from .page_commands import keep_command, report_command
+from .parameters import Json, OneOfWords
+from .play_command import play_command
 from .sandbox_command import sandbox_command
-from .task_commands import POLLED_FAMILIES, download_command, task_command, wait_command
+from .task_commands import POLLED_FAMILIES, download_command, show_command, task_command, wait_command
+from .usage import Command, Group, shared_options
+from .worker_commands import withdraw_command, worker_command
 
 LOGGER: Final = logging.getLogger("musicapi_async")
 
@@ -34,7 +43,7 @@ neither an account nor a network."""
 
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
-"""The lowest level of the log that is printed without -v, with -v, and with -vv."""
+"""The lowest level that is printed without -v, with -v, and with -vv, unless MUSICAPI_LOG has a lower one."""
 
 
 class LogHandler(logging.Handler):
@@ -43,6 +52,7 @@ class LogHandler(logging.Handler):
     def __init__(self, invocation: Invocation) -> None:
         super().__init__()
         self._invocation = invocation
+        self._wanted = LOG_LEVELS.get(os.environ.get(LOG_VARIABLE, "").strip().lower(), logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Track the tasks that a record names, and write one line."""
@@ -50,13 +60,14 @@ class LogHandler(logging.Handler):
             args = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
             for value in args:
                 self._invocation.track_logged(value, abandoned=record.levelno >= logging.WARNING)
-        if record.levelno < _LEVELS[min(self._invocation.verbose, 2)]:
+        if record.levelno < min(self._wanted, _LEVELS[min(self._invocation.verbose, 2)]):
             return
         message = in_commands(record.getMessage())
         if self._invocation.errors_as_json:
             print_err(json_line({"event": "log", "level": record.levelname.lower(), "message": message}))
         else:
-            print_err(f"{record.levelname.lower()}: {message}")
+            line = f"{record.levelname.lower()}: {message}"
+            print_err(wrapped(line) if sys.stderr.isatty() else line)
 
 
 class MusicAPIGroup(Group):
@@ -106,11 +117,10 @@ class MusicAPIGroup(Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands of the workflow first, then the families with all their operations."""
-        own = [(name, one) for name, one in self.commands.items() if name not in FAMILIES]
-        families = [(name, one) for name, one in self.commands.items() if name in FAMILIES]
-        for title, rows in (("Commands", own), ("All operations, by family", families)):
-            with formatter.section(title):
-                formatter.write_dl([(name, one.get_short_help_str(64)) for name, one in rows])
+        names = self.list_commands(ctx)
+        self.write_commands(formatter, "Commands", (name for name in names if name not in FAMILIES), ctx)
+        families = (name for name in names if name in FAMILIES)
+        self.write_commands(formatter, "All operations, by family", families, ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the exit codes."""
@@ -162,12 +172,11 @@ def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 )
 @click.pass_obj
 async def request_command(
-    invocation: Invocation, method: str, path: str, body: Any, params: dict[str, str]
+    invocation: Invocation, method: str, path: str, body: object, params: dict[str, str]
 ) -> None:
     """Call any path and print the JSON of the response.
 
-    The path is below the base URL, such as /get-credits. This is the only way to /sonic/batch, whose body,
-    reply and results are not documented.
+    The path is below the base URL, such as /get-credits.
 
     A GET is free, and repeated after temporary failures; any other method is taken to charge credits, and is
     sent at most once.
@@ -183,7 +192,7 @@ async def request_command(
 
 
 @click.command("completion", cls=Command)
-@click.argument("shell", type=Word(["bash", "zsh", "fish"]))
+@click.argument("shell", type=OneOfWords(["bash", "zsh", "fish"]))
 async def completion_command(shell: str) -> None:
     """Print the script that completes commands and options.
 
@@ -198,6 +207,18 @@ async def completion_command(shell: str) -> None:
     print_out(kind(musicapi, {}, "musicapi", "_MUSICAPI_COMPLETE").source())
 
 
+@click.command("openapi", cls=Command)
+@click.pass_obj
+async def openapi_command(invocation: Invocation) -> None:
+    """Print an OpenAPI 3.1 document of the service, as this SDK knows it. Free, sends nothing.
+
+    For clients in other languages: musicapi openapi > musicapi.json. It is no document of the vendor's.
+    """
+    from ..api.openapi import document
+
+    invocation.reporter.body(document(find_base_url(invocation.base_url)))
+
+
 def _group_of_all() -> MusicAPIGroup:
     commands: list[click.Command] = [
         demo_command,
@@ -205,15 +226,22 @@ def _group_of_all() -> MusicAPIGroup:
         shortcut("sonic", "create_music", "create"),
         shortcut("sonic", "create_persona", "persona"),
         wait_command,
+        show_command,
         task_command,
         download_command,
+        play_command,
         credits_command,
         batch_group,
+        worker_command,
         jobs_group,
+        mcp_command,
         request_command,
+        openapi_command,
         completion_command,
         *family_groups().values(),
     ]
+    for of_batch in (report_command, keep_command, withdraw_command):
+        batch_group.add_command(of_batch)
     group = MusicAPIGroup(
         "musicapi",
         help=ABOUT,

@@ -1,4 +1,4 @@
-"""Errors in the words of the command: exit codes, and texts for people and for scripts.
+"""Errors in the words of the command: texts for people and for scripts.
 
 A text says what happened, whether money moved, and what to do next. The library's own advice is about Python;
 here it is about commands and options.
@@ -10,108 +10,33 @@ import re
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from ..api.families import FAMILIES
 from ..errors import (
     APIStatusError,
-    AuthenticationError,
-    ContentModerationError,
     DownloadError,
     InsufficientCreditsError,
     InvalidResponseError,
-    JobKeyConflictError,
     MusicAPIError,
     NotFoundError,
     OutcomeUnknownError,
-    PermissionDeniedError,
     RateLimitedError,
     RequestTimeoutError,
     RequestValidationError,
     StepFailedError,
-    TaskError,
     TaskFailedError,
     TaskTimeoutError,
+    Violation,
 )
+from .exit_codes import ExitCode
 from .output import json_line, print_err, visible
-
-# --- exit codes --------------------------------------------------------------------------------------------
-
-
-class ExitCode(IntEnum):
-    """The exit codes, by which scripts tell how the command ended."""
-
-    OK = 0
-    OTHER = 1
-    REFUSED = 2
-    NOT_ALLOWED = 3
-    TASK_FAILED = 4
-    STILL_RUNNING = 5
-    OUTCOME_UNKNOWN = 6
-    INTERRUPTED = 130
-    OUTPUT_LOST = 141
-
-
-EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
-    {
-        ExitCode.OK: "done",
-        ExitCode.OTHER: "the service, the network, a file or the disk failed, or something unexpected",
-        ExitCode.REFUSED: "wrong usage, or refused before sending; nothing was charged",
-        ExitCode.NOT_ALLOWED: "key, permission or credits",
-        ExitCode.TASK_FAILED: "a task failed",
-        ExitCode.STILL_RUNNING: "the time is over; the task is still running, and its token is printed",
-        ExitCode.OUTCOME_UNKNOWN: "outcome unknown: the account may have been charged",
-        ExitCode.INTERRUPTED: "interrupted with Ctrl-C; tasks that are still running are printed",
-        ExitCode.OUTPUT_LOST: "standard output is full or closed, or its reader has ended; paid tasks are "
-        "printed on standard error",
-    }
-)
-"""The meaning of each code, for the help text."""
-
-GRAVEST_FIRST: Final = (
-    ExitCode.OUTCOME_UNKNOWN,
-    ExitCode.OUTPUT_LOST,
-    ExitCode.NOT_ALLOWED,
-    ExitCode.TASK_FAILED,
-    ExitCode.STILL_RUNNING,
-    ExitCode.OTHER,
-    ExitCode.REFUSED,
-    ExitCode.OK,
-)
-"""The order in which a code wins when several tasks end differently: the costliest to overlook first."""
-
-
-def exit_code_of(error: BaseException) -> ExitCode:
-    """Return the exit code for an error."""
-    match error:
-        case OutcomeUnknownError():
-            return ExitCode.OUTCOME_UNKNOWN
-        case RequestValidationError() | JobKeyConflictError():
-            return ExitCode.REFUSED
-        case ContentModerationError():  # a permission by its status, a matter of the text by its meaning
-            return ExitCode.OTHER
-        case AuthenticationError() | PermissionDeniedError():
-            return ExitCode.NOT_ALLOWED
-        case TaskFailedError():
-            return ExitCode.TASK_FAILED
-        case TaskError():
-            return ExitCode.STILL_RUNNING
-        case MusicAPIError(may_have_been_charged=True):
-            return ExitCode.OUTCOME_UNKNOWN
-        case _:
-            return ExitCode.OTHER
-
-
-def gravest(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return the code to exit with when several things ended."""
-    return min(codes, key=GRAVEST_FIRST.index, default=ExitCode.OK)
-
 
 # --- advice ------------------------------------------------------------------------------------------------
 
@@ -151,15 +76,10 @@ IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r"Call midi\(\) again", "Repeat the command"),
         (r"Keep `body` for the vendor's support", "Report it to the vendor's support"),
         (r'MusicAPI\(sonic_word="suno"\)', "--sonic-word suno"),
-        (r" ?musicapi_async\.workflows\.[^.]*\.\.\., an async function\.", ""),
+        (r" ?MusicAPI\(uploader=\.\.\.\)[^.]*\.", ""),
         (r"If `clip_id` is set, the upload worked.*", ""),
         (r"MusicAPI\(account=[^)]*\), or ", ""),
         (r" A new SQLiteStore\(path\).*", ""),
-        (r"MusicAPI\(account=[^)]*\), or ", ""),
-        (r" A new SQLiteStore\(path\).*", ""),
-        (r"MusicAPI\(account=[^)]*\), or ", ""),
-        (r" A new SQLiteStore\(path\).*", ""),
-        (r" or musicapi_async\.sandbox\.Sandbox", ""),
         (r" \(out=\)", ""),
         (r"run_batch\(\.\.\., retry_failed=True\)", "the same command with --retry-failed"),
         (r"\bbase_url\b", "--base-url"),
@@ -215,7 +135,7 @@ def next_step(error: MusicAPIError) -> str:
             f"{ID_HINT}"
         )
     if isinstance(error, RequestValidationError) and error.field == "api_key":
-        return "Set MUSICAPI_KEY or use --key-file. Without an account, try `musicapi demo`."
+        return f"Set MUSICAPI_KEY or use --key-file. {error.hint}"
     if isinstance(error, StepFailedError) and error.clip_id:
         return (
             f"The upload worked: continue from its clip, {error.clip_id}, with `musicapi sonic "
@@ -224,10 +144,16 @@ def next_step(error: MusicAPIError) -> str:
     return in_commands(error.hint)
 
 
+def _in_options(rule: Violation) -> str:
+    """Return a broken rule with its field as an option; a place in a list is none."""
+    text = str(rule).replace("_", "-", rule.field.count("_"))
+    return f"--{text}" if rule.field.isidentifier() else str(rule)
+
+
 def what_happened(error: MusicAPIError) -> str:
     """Return the event itself; fields of a request are named by their option."""
     if isinstance(error, RequestValidationError) and error.violations and error.call:
-        return "; ".join(f"--{str(one).replace('_', '-', one.field.count('_'))}" for one in error.violations)
+        return "; ".join(map(_in_options, error.violations))
     if isinstance(error, RequestValidationError) and error.field == "api_key":
         return error.message.replace("pass api_key=... or set MUSICAPI_KEY", "MUSICAPI_KEY is not set")
     message = in_commands(error.message)
@@ -243,7 +169,7 @@ def money(error: MusicAPIError) -> str:
     return in_commands(error.money)
 
 
-def error_fields(error: MusicAPIError, code: ExitCode) -> dict[str, Any]:
+def error_fields(error: MusicAPIError, code: ExitCode) -> dict[str, object]:
     """Return an error as a JSON object; the keys are always the same."""
     status, request_id = _http_of(error)
     return {
@@ -306,11 +232,31 @@ def wrapped(text: str, first: int = 0) -> str:
     return filled.lstrip()
 
 
-def resume_command(tokens: Sequence[str], folder: Path | None = None) -> str:
-    """Return a command line to copy that waits for tasks, or downloads them if there is a folder for it.
+FILE_NAME: Final = "{title} {clip_id}"
+"""The names of files, unless --name chooses others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """The folder for the files of tasks, and how they are written; a resumed download does the same."""
+
+    folder: Path
+    tags: bool = False
+    pattern: str = FILE_NAME
+
+    def options(self) -> list[str]:
+        """Return the options of `musicapi download`."""
+        words = [f"--out {shlex.quote(str(self.folder))}"]
+        if self.pattern != FILE_NAME:
+            words.append(f"--name {shlex.quote(self.pattern)}")
+        return [*words, "--tags"] if self.tags else words
+
+
+def resume_command(tokens: Sequence[str], saving: Saving | None = None) -> str:
+    """Return a command line to copy that waits for tasks, or downloads them if their files are to be saved.
 
     It has one word per line, because tokens are long.
     """
-    words = list(tokens) if folder is None else [f"--out {shlex.quote(str(folder))}", *tokens]
-    command = "wait" if folder is None else "download"
+    words = list(tokens) if saving is None else [*saving.options(), *tokens]
+    command = "wait" if saving is None else "download"
     return " \\\n".join([f"  musicapi {command}", *(f"    {word}" for word in words)])

@@ -1,12 +1,10 @@
 """One run of the command: its settings, the client that it makes, and the paid tasks that outlive it.
 
-The settings are the options that `musicapi` and all its commands take. The base classes of these commands are
-here, too.
+The settings are the options that `musicapi` and all its commands take.
 """
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,13 +15,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from ..api.suggestions import did_you_mean, nearest
-from ..api.task import Task, TaskRef
+from ..api.results import Result
+from ..api.task import Task, TaskRef, ref_of
 from ..errors import MusicAPIError
-from ..options import LOOPBACK
-from .error_texts import ExitCode, exit_code_of, gravest, labelled, print_error, resume_command
+from ..options import LOOPBACK, find_account, find_key
+from .error_texts import Saving, labelled, print_error, resume_command
+from .exit_codes import ExitCode, exit_code_of, gravest
 from .output import OutputLost, json_line, print_err
-from .parameters import Positive
 from .reporters import JsonReporter, TextReporter
 
 if TYPE_CHECKING:
@@ -63,8 +61,8 @@ class Invocation:
         """True if the same command continues where it stopped, as that of a batch does."""
         self.charges = False
         """True if replies of this run are paid for, and cannot be requested again."""
-        self.folder: Path | None = None
-        """The folder for the files of all tasks, if they are requested."""
+        self.saving: Saving | None = None
+        """How the files of all tasks are saved, if they are requested."""
         self._tasks: dict[str, _Tracked] = {}
         self._unreported: list[MusicAPIError] = []
         self._reporter: Reporter | None = None
@@ -106,6 +104,10 @@ class Invocation:
             )
         return client
 
+    def account(self, given: str | None = None) -> str:
+        """Return the account of this run: `given`, MUSICAPI_ACCOUNT, or a fingerprint of the API key."""
+        return find_account(given, find_key(self._key()))
+
     def _key(self) -> str | None:
         if self.key_file is None:
             return None
@@ -125,24 +127,24 @@ class Invocation:
         """Add a task that this run is about; it is named if standard output is lost."""
         return self._tasks.setdefault(ref.task_id, _Tracked(ref))
 
-    def accepted(self, task: Task[Any]) -> None:
+    def accepted(self, task: Task[Result]) -> None:
         """Mark a task as running, even after the end of this process."""
-        self.track(task.ref).running = True
+        self.track(ref_of(task)).running = True
 
-    def ended(self, task: Task[Any]) -> None:
+    def ended(self, task: Task[Result]) -> None:
         """Mark a task as ended."""
-        self.track(task.ref).running = False
+        self.track(ref_of(task)).running = False
 
-    def to_fetch(self, task: Task[Any], folder: Path) -> None:
+    def to_fetch(self, task: Task[Result], saving: Saving) -> None:
         """Mark the files of a task as requested and not fetched yet."""
-        self.track(task.ref).unfetched = True
-        self.folder = folder
+        self.track(ref_of(task)).unfetched = True
+        self.saving = saving
 
-    def fetched(self, task: Task[Any]) -> None:
+    def fetched(self, task: Task[Result]) -> None:
         """Mark the files of a task as fetched, or as impossible to get."""
-        self.track(task.ref).unfetched = False
+        self.track(ref_of(task)).unfetched = False
 
-    def forget(self, task: Task[Any]) -> None:
+    def forget(self, task: Task[Result]) -> None:
         """Remove a task that the service does not know."""
         self._tasks.pop(task.task_id, None)
 
@@ -159,7 +161,7 @@ class Invocation:
         tracked = self.track(ref)
         if abandoned and tracked.running is None:
             tracked.running = True
-            tracked.unfetched = self.folder is not None
+            tracked.unfetched = self.saving is not None
 
     @property
     def unfinished(self) -> list[str]:
@@ -202,10 +204,10 @@ class Invocation:
         if self.errors_as_json:
             tasks = {"tasks": self.unfinished, "not_downloaded": self.not_downloaded}
             print_err(json_line({"event": "interrupted", "exit_code": code, **tasks}), fallback=True)
-        elif self.is_demo:
-            print_err("Interrupted. The sandbox and its tasks have ended; nothing real was charged.")
         else:
-            print_err("Interrupted.")
+            over = "\r" if sys.stderr.isatty() else ""  # over the "^C" that the terminal has written
+            ended = " The sandbox and its tasks have ended; nothing real was charged." if self.is_demo else ""
+            print_err(f"{over}Interrupted.{ended}")
             self._report_unfinished()
         return code
 
@@ -228,7 +230,7 @@ class Invocation:
         if unfetched:
             if to_wait_for or not running:
                 lines.append("Not all files were fetched. Fetch the rest, free of charge, with:")
-            lines.append(resume_command(unfetched, self.folder or Path()))
+            lines.append(resume_command(unfetched, self.saving or Saving(Path())))
         print_err("\n".join(lines), fallback=True)
 
     def output_lost(self, lost: OutputLost) -> ExitCode:
@@ -237,9 +239,9 @@ class Invocation:
         That is: errors, paid tasks, paid replies, and the command that shows the results again.
         """
         code = self._report_errors(ExitCode.OUTPUT_LOST)
-        tokens = [task.ref.token for task in self._tasks.values()]
+        tokens = self._tokens(self._tasks.values())
         reply = lost.text if self.charges else ""
-        if lost.reader_left and not tokens and not reply:
+        if lost.reader_closed and not tokens and not reply and not self.is_demo:
             return code  # `| head` is no error, and nothing was paid for
         if self.errors_as_json:
             if reply:
@@ -271,95 +273,4 @@ class Invocation:
         """Return the command that gives the results of all tasks of this run; '' if there were none."""
         if self.is_rerunnable:
             return f"  {shlex.join(['musicapi', *self.args])}"
-        return resume_command(tokens, self.folder) if tokens else ""
-
-
-# --- commands, and the options that all of them take -------------------------------------------------------
-
-
-def _set(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    """Set an attribute of the run that has the name of the option, unless the option is absent."""
-    if value is not None and not (param.name == "verbose" and value == 0):
-        setattr(ctx.ensure_object(Invocation), str(param.name), value)
-
-
-def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
-    """Return the options of `musicapi` itself, which its commands accept, too.
-
-    Args:
-        hidden: True for a command, whose help does not repeat them.
-        form: False for a command that has an option --json of its own.
-    """
-
-    def option(*declared: str, **given: Any) -> click.Option:
-        return click.Option(declared, expose_value=False, hidden=hidden, callback=_set, **given)
-
-    form_option = option(
-        "--json/--text",
-        "json",
-        default=None,
-        help="JSON lines, or text. Default: text on a terminal, JSON lines otherwise.",
-    )
-    return [
-        *([form_option] if form else []),
-        option("--base-url", metavar="URL", help="Address of the service (else MUSICAPI_BASE_URL)."),
-        option("--sonic-word", metavar="WORD", help="Word for Sonic in paths: 'suno' at api.sunoapi.com."),
-        option("--key-file", metavar="FILE", help="File that holds the API key (else MUSICAPI_KEY)."),
-        option("-v", "--verbose", count=True, help="Show the log; -vv shows more."),
-        option(
-            "--clock-speed",
-            type=Positive(),
-            envvar=None if hidden else "MUSICAPI_CLOCK_SPEED",
-            help="Run the client's clock faster, as fast as a sandbox (else MUSICAPI_CLOCK_SPEED).",
-        ),
-    ]
-
-
-class _AdvisingCommand(click.Command):
-    """A command whose error for an unknown option names the nearest one."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments of the command."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            flags = [flag for param in self.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)]
-            known = {flag[2:].replace("-", "_"): flag for flag in flags if flag.startswith("--")}
-            near = nearest(error.option_name, known)
-            meant = f" Did you mean {known[near]!r}?" if near else ""
-            raise click.UsageError(f"No such option {error.option_name!r}.{meant}", error.ctx) from None
-
-
-class Group(_AdvisingCommand, click.Group):
-    """A group whose error for an unknown command names the nearest one."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the name of a command, the command, and its arguments."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            near = did_you_mean(args[0], self.list_commands(ctx))
-            raise click.UsageError(error.message.rstrip(".") + near, error.ctx or ctx) from None
-
-
-class Command(_AdvisingCommand):
-    """A command whose callback is an async function that returns an exit code, or None for success.
-
-    It accepts the shared options, without displaying them again; `form` is as in `shared_options`.
-    """
-
-    def __init__(self, *args: Any, form: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params: list[click.Parameter] = [*self.params, *shared_options(hidden=True, form=form)]
-
-    def invoke(self, ctx: click.Context) -> None:
-        """Run the callback in an event loop, and exit with its code."""
-        try:
-            code = asyncio.run(super().invoke(ctx))
-        except click.UsageError as error:
-            error.ctx = error.ctx or ctx
-            raise
-        if code:
-            ctx.exit(code)
+        return resume_command(tokens, self.saving) if tokens else ""

@@ -1,24 +1,28 @@
-"""`musicapi jobs`: paid calls that were sent, and decisions on those whose outcome is unknown."""
+"""`musicapi jobs`: paid calls, decisions on those of unknown outcome, and their removal."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from ..api.task import Task
+from ..api.batches import Batch
+from ..api.task import Task, ref_of
+from ..jobs import STORE_VARIABLE
 from ..jobs.job import STATES
-from .invocation import Command, Group, Invocation
+from .invocation import Invocation
 from .output import print_out, visible
-from .parameters import Word
+from .parameters import Age, OneOfWords, RateLimit, StorePlace
+from .usage import Command, Group
+
+STATE_COLUMNS: Final = max(map(len, STATES))
+"""Columns of the longest state."""
 
 if TYPE_CHECKING:
-    from ..jobs import Job, JobState, SQLiteStore
+    from ..jobs import Job, JobState, JobStore
 
-HEADER: Final = ("state", "key", "task", "(reason, balance)")
-
-_store = click.argument("store", type=click.Path(exists=True, path_type=Path), metavar="FILE_OR_DIR")
+_store = click.argument("store", type=StorePlace(), metavar="STORE", envvar=STORE_VARIABLE)
 
 
 @click.group("jobs", cls=Group)
@@ -28,38 +32,70 @@ def jobs_group() -> None:
 
 @jobs_group.command("list", cls=Command)
 @_store
-@click.option("--state", "states", type=Word(STATES), multiple=True, help="Only jobs in it; repeatable.")
+@click.option(
+    "--state", "states", type=OneOfWords(STATES), multiple=True, help="Only jobs in it; repeatable."
+)
 @click.pass_obj
-async def list_command(invocation: Invocation, store: Path, states: tuple[JobState, ...]) -> None:
-    """List the jobs of a store, oldest first. Free, sends nothing."""
+async def list_command(invocation: Invocation, store: JobStore, states: tuple[JobState, ...]) -> None:
+    """List the jobs of a store, oldest first. Free, sends nothing.
+
+    STORE is the file of a job store, the folder of a batch, or the address of a database,
+    postgresql://user@host/name, with its password in PGPASSWORD or in the file of PGPASSFILE. Default:
+    MUSICAPI_STORE.
+    """
     from ..clock import Clock
     from ..jobs.recorder import JobRecorder
 
-    recorder = JobRecorder(_open(store), Clock(), "")
+    recorder = JobRecorder(store, Clock(), "")
     try:
         jobs = await recorder.jobs(*states)
-        rows = [HEADER, *map(_row, jobs)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        if not invocation.is_json:
-            print_out(lines[0] if jobs else "No jobs.")
-        for job, line in zip(jobs, lines[1:], strict=True):
-            invocation.reporter.event("job", _fields(job), [line])
+        if not jobs and not invocation.is_json:
+            print_out("No jobs.")
+        names_account = len({job.account for job in jobs}) > 1  # else it tells no jobs apart
+        for job in jobs:
+            lines = _lines(job, names_account=names_account)
+            invocation.reporter.event("job", _fields(job), lines)
     finally:
         await recorder.aclose()
+
+
+@jobs_group.command("purge", cls=Command)
+@_store
+@click.option(
+    "--older-than",
+    "age",
+    type=Age(),
+    required=True,
+    help="Only jobs that were last changed before this time, such as 30d, 12h or 90m.",
+)
+@click.confirmation_option(
+    "--yes", prompt="The keys of these jobs are forgotten: a call with one is paid for again. Remove them?"
+)
+@click.pass_obj
+async def purge_command(invocation: Invocation, store: JobStore, age: float) -> None:
+    """Remove old jobs that have finished or failed. Free, sends nothing.
+
+    All others stay, however old they are. What is removed counts no longer for the budget of a batch.
+    """
+    try:
+        count = await store.purge(time.time() - age)
+    finally:
+        await store.aclose()
+    text = f"{count} job{'s' if count != 1 else ''} removed."
+    invocation.reporter.event("purged", {"jobs": count}, [text])
 
 
 @jobs_group.command("resolve", cls=Command)
 @_store
 @click.argument("key")
 @click.option("--task-id", required=True, metavar="ID", help="The task, as the dashboard displays it.")
+@click.option("--item", type=int, default=0, metavar="N", help="Of a batch: the item that it made, from 0.")
 @click.pass_obj
-async def resolve_command(invocation: Invocation, store: Path, key: str, task_id: str) -> None:
+async def resolve_command(invocation: Invocation, store: JobStore, key: str, task_id: str, item: int) -> None:
     """Name the task that the ambiguous job KEY made. Free, sends nothing."""
-    opened = _open(store)
-    async with invocation.client() as client:
-        task = await client.with_options(store=opened).resolve(key, task_id=task_id)
-        invocation.track(task.ref)
+    async with invocation.client(store=store) as client:
+        task = await client.resolve(key, task_id=task_id, item=item)
+        invocation.track(ref_of(task))
         fields = {"key": key, "task_id": task.task_id, "token": task.token}
         invocation.reporter.event("resolved", fields, [task.token])
 
@@ -72,37 +108,66 @@ async def resolve_command(invocation: Invocation, store: Path, key: str, task_id
     "--yes", prompt="This charges credits, and an ambiguous job may be paid for twice. Send it again?"
 )
 @click.pass_obj
-async def resubmit_command(invocation: Invocation, store: Path, key: str, webhook_secret: str | None) -> None:
+async def resubmit_command(
+    invocation: Invocation, store: JobStore, key: str, webhook_secret: str | None
+) -> None:
     """Send the ambiguous or failed job KEY once more. Charges credits; an ambiguous one perhaps twice."""
-    opened = _open(store)
-    async with invocation.client() as client:
+    async with invocation.client(store=store) as client:
         invocation.charges = True
-        result = await client.with_options(store=opened).resubmit(key, webhook_secret=webhook_secret)
+        result = await client.resubmit(key, webhook_secret=webhook_secret)
+        if isinstance(result, Batch):
+            tokens = [task.token for task in result.tasks]
+            for task in result.tasks:
+                invocation.track(ref_of(task))
+            invocation.reporter.event("resubmitted", {"key": key, **result.to_dict()}, tokens)
+            return
         if not isinstance(result, Task):
             invocation.reporter.event("resubmitted", {"key": key}, ["done"])
             return
-        invocation.track(result.ref)
+        invocation.track(ref_of(client.task(result.token)))
         fields = {"key": key, "task_id": result.task_id, "token": result.token}
         invocation.reporter.event("resubmitted", fields, [result.token])
 
 
-def _open(path: Path) -> SQLiteStore:
-    """Open the store in a file, or in the folder of a batch."""
-    from ..jobs import SQLiteStore
-    from ..workflows.batch_folder import BatchFolder
+@jobs_group.command("rate", cls=Command)
+@_store
+@click.argument("rate", required=False, metavar="[N/TIME]")
+@click.option("--account", metavar="NAME", help="The account. Default: that of the API key.")
+@click.pass_obj
+async def rate_command(
+    invocation: Invocation, store: JobStore, rate: str | None, account: str | None
+) -> None:
+    """Show the rate limit that machines share, or change it for all of them. Free, sends nothing.
 
-    file = BatchFolder(path).store_path if path.is_dir() else path
-    if not file.is_file():
-        raise click.UsageError(f"{path} holds no jobs: give the file of a store, or the folder of a batch.")
-    return SQLiteStore(file)
+    STORE is the address of a database, and N/TIME creates per time, such as 20/10s; none: no limit. Clients
+    at work go by the new rate from their next create on, unless they were given another one.
+    """
+    from ..jobs.store import SharedStore
+
+    if not isinstance(store, SharedStore):
+        raise click.UsageError(
+            "Only a store in a database, postgresql://..., has a rate that machines share."
+        )
+    name = account or invocation.account()
+    try:
+        if rate is not None:
+            await store.set_rate(name, RateLimit().convert(rate, None, None))
+        present = await store.rate(name)
+    finally:
+        await store.aclose()
+    text = "none" if present is None else str(present)
+    invocation.reporter.event("rate", {"account": name, "rate": text}, [text])
 
 
 def _fields(job: Job) -> dict[str, object]:
     return {
         "key": job.key,
+        "account": job.account,
         "state": job.state,
+        "is_readable": job.is_readable,
         "call": job.request.call,
         "task_id": job.task_id,
+        "task_ids": [ref.task_id for ref in job.refs],
         "outcome": job.outcome,
         "refunded": job.refunded,
         "why": job.why,
@@ -113,8 +178,15 @@ def _fields(job: Job) -> dict[str, object]:
     }
 
 
-def _row(job: Job) -> tuple[str, ...]:
-    reason = [job.why] if job.why else []
+def _lines(job: Job, *, names_account: bool) -> list[str]:
+    """Return state and key, and below them account, task and reason, which have lines of their own."""
+    below = [f"account {job.account or 'unknown'}"] if names_account else []
+    below += [f"task {ref.task_id}" for ref in job.refs]
+    below += [f"task {ref.task_id} (not assigned to an item)" for ref in job.others if job.request.is_batch]
+    below += [job.why if job.is_readable else f"unreadable: {job.why}"] if job.why else []
     if job.balance_before is not None and job.balance_after is not None:
-        reason.append(f"balance {job.balance_before:g} to {job.balance_after:g}, other calls included")
-    return tuple(map(visible, (job.state, job.key, job.task_id or "", "  ".join(reason))))
+        below.append(f"balance {job.balance_before:g} to {job.balance_after:g}, other calls included")
+    return [
+        visible(f"{job.state:{STATE_COLUMNS}}  {job.key}"),
+        *(f"{'':{STATE_COLUMNS}}  {visible(text)}" for text in below),
+    ]

@@ -5,36 +5,47 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Coroutine, Mapping
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from ..api.batches import Batch, BatchItem
+from ..api.direct_replies import Files, Midi, Wav
 from ..api.families import FAMILIES
 from ..api.lyrics import AlignedLyrics
-from ..api.operation import Family, Operation
-from ..api.replies import Files, Midi, Wav
+from ..api.operation import Family, Operation, SubmitsBatch
 from ..api.request import refuse, violations
-from ..api.results import TaskUpdate
-from ..api.task import TaskRef
-from ..errors import DownloadError
-from .error_texts import ExitCode
-from .invocation import Command, Group, Invocation
+from ..api.results import Clips, TaskUpdate
+from ..api.task import Task, TaskRef
+from ..errors import DownloadError, MusicAPIError
+from .error_texts import Saving, resume_command
+from .exit_codes import ExitCode
+from .invocation import Invocation
 from .output import visible
 from .parameters import (
+    IN_FILES,
+    NO_TEXT,
+    STYLE,
     Folder,
     Positive,
     argument_fields,
+    dest_of,
     fields_given,
+    has_style,
     in_options,
     kebab,
     parameters_of,
     violation_in_options,
 )
-from .task_commands import follow
+from .task_commands import follow, together
+from .usage import FILE_TAGS, Command, Group
 
 if TYPE_CHECKING:
+    from .._transport.audio_tags import FileTags
     from ..client import MusicAPI
 
 LABEL_FIELDS: Final = ("title", "name", "gpt_description_prompt", "description", "prompt", "sound", "lyrics")
@@ -48,13 +59,13 @@ musicapi itself, such as --json, are accepted here, too."""
 class OperationCommand(Command):
     """One operation. Its parameters are read off the request when they are needed first."""
 
-    def __init__(self, operation: Operation[..., Any], name: str | None = None) -> None:
+    def __init__(self, operation: Operation[..., object], name: str | None = None) -> None:
         self.operation: Final = operation
         about = inspect.cleandoc(operation.request.__doc__ or "")
         super().__init__(
             name or kebab(operation.name),
             callback=click.pass_obj(self._run),
-            params=_waiting_options() if operation.submits else _saving_options(operation),
+            params=_waiting_options(operation) if operation.creates else _saving_options(operation),
             short_help=_first_sentence(about) + ("" if _replacement(operation) is None else " (deprecated)"),
         )
         self._about = about
@@ -103,9 +114,17 @@ class OperationCommand(Command):
             raise click.UsageError("--no-wait excludes --download and --timeout.")
         if wait is None:
             wait = bool(folder or timeout) or not invocation.is_json
+        tags = _file_tags(given, values)
+        if tags and folder is None:
+            raise click.UsageError("--tags without text writes tags into files, and needs --download DIR.")
         if folder is not None:
             _check_folder(folder)
         async with invocation.client() as client:
+            if isinstance(operation, SubmitsBatch):
+                return await _submit_batch(
+                    invocation, client, self.operation, values,
+                    wait=wait, folder=folder, timeout=timeout, tags=tags,
+                )  # fmt: skip
             if not operation.submits:
                 await _call(invocation, client, operation, values, folder)
                 return None
@@ -113,17 +132,20 @@ class OperationCommand(Command):
                 await _submit(invocation, client, operation, values)
                 return None
             return await _submit_and_wait(
-                invocation, client, operation, values, folder=folder, timeout=timeout
+                invocation, client, operation, values, folder=folder, timeout=timeout, tags=tags
             )
 
 
 def _first_sentence(text: str) -> str:
-    joined = " ".join(text.replace("`", "").split())
-    return joined.partition(". ")[0].partition(": ")[0].rstrip(".") + "." if joined else ""
+    """Return the first sentence of a docstring, up to the details behind ':' or ';' or in brackets."""
+    joined = " ".join(text.replace("`", "").replace("client.", "").replace("_", "-").split())
+    return re.split(r"\. |: |; | \(", joined)[0].rstrip(".") + "." if joined else ""
 
 
-def _waiting_options() -> list[click.Parameter]:
+def _waiting_options(operation: Operation[..., object]) -> list[click.Parameter]:
+    tags = click.Option(["--tags", FILE_TAGS], is_flag=True, help=f"Write tags into the files: {IN_FILES}.")
     return [
+        *([] if has_style(operation) else [tags]),
         click.Option(
             ["--wait/--no-wait"],
             default=None,
@@ -139,7 +161,7 @@ def _waiting_options() -> list[click.Parameter]:
     ]
 
 
-def _saving_options(operation: Operation[..., Any]) -> list[click.Parameter]:
+def _saving_options(operation: Operation[..., object]) -> list[click.Parameter]:
     if issubclass(operation.reply, AlignedLyrics):
         return [_download_option("Write the subtitles (LRC and SRT) into this folder.")]
     if issubclass(operation.reply, Wav | Midi | Files):
@@ -151,11 +173,11 @@ def _download_option(text: str) -> click.Option:
     return click.Option(["--download"], type=Folder(), metavar="DIR", help=text)
 
 
-def _replacement(operation: Operation[..., Any]) -> str | None:
+def _replacement(operation: Operation[..., object]) -> str | None:
     return operation.replacement or operation.family.replacement
 
 
-def _method_of(client: MusicAPI, operation: Operation[..., Any]) -> Any:
+def _method_of(client: MusicAPI, operation: Operation[..., object]) -> Any:
     """Return the public method of an operation, of any family."""
     return operation.__get__(operation.family(client.sonic.caller), operation.family)
 
@@ -163,8 +185,8 @@ def _method_of(client: MusicAPI, operation: Operation[..., Any]) -> Any:
 async def _call(
     invocation: Invocation,
     client: MusicAPI,
-    operation: Operation[..., Any],
-    values: Mapping[str, Any],
+    operation: Operation[..., object],
+    values: Mapping[str, object],
     folder: Path | None,
 ) -> None:
     """Make a direct call, report its reply, and save its files if there is a folder for them."""
@@ -174,7 +196,7 @@ async def _call(
     if isinstance(reply, TaskUpdate):
         ref = TaskRef(operation.family.word, reply.task_id or str(values.get("task_id")))
         invocation.track(ref)
-        invocation.reporter.polled(client.task(ref.token), reply)
+        invocation.reporter.displayed(client.task(ref.token), reply)
         return
     name = f"{operation.family.word}.{operation.name}"
     is_saved_whole = folder is not None and isinstance(reply, AlignedLyrics)
@@ -188,6 +210,16 @@ async def _call(
         paths = await client.download(reply, folder)
     lines = [f"saved  {visible(str(path))}" for path in paths]
     invocation.reporter.event("saved", {"operation": name, "paths": paths}, lines)
+
+
+def _file_tags(given: Mapping[str, Any], values: Mapping[str, object]) -> FileTags | None:
+    """Return the tags that files are to get; None for none. Refused without the library for them."""
+    from .._transport.audio_tags import FileTags, check_tagging, prompt_of
+
+    if not given.get(FILE_TAGS) and NO_TEXT not in (given.get(dest_of(STYLE)) or ()):
+        return None
+    check_tagging()
+    return FileTags(comment=prompt_of(values))
 
 
 def _check_folder(folder: Path) -> None:
@@ -204,7 +236,8 @@ def _check_folder(folder: Path) -> None:
 
 
 def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list[Path]:
-    from ..files import safe_name, write_whole
+    from ..file_names import safe_name
+    from ..files import write_whole
 
     if not aligned.words:
         raise DownloadError("there are no words yet", hint="Ask again, or with --wait; repeats are free.")
@@ -218,7 +251,7 @@ def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list
 
 
 async def _submit(
-    invocation: Invocation, client: MusicAPI, operation: Operation[..., Any], values: Mapping[str, Any]
+    invocation: Invocation, client: MusicAPI, operation: Operation[..., object], values: Mapping[str, object]
 ) -> None:
     """Make a create and report its task, without waiting for it."""
     with invocation.reporter.busy(operation.call_name):
@@ -230,24 +263,108 @@ async def _submit(
 async def _submit_and_wait(
     invocation: Invocation,
     client: MusicAPI,
-    operation: Operation[..., Any],
-    values: Mapping[str, Any],
+    operation: Operation[..., object],
+    values: Mapping[str, object],
     *,
     folder: Path | None,
     timeout: float | None,
+    tags: FileTags | None,
 ) -> ExitCode:
     """Make a create and follow its task to the end; returns the exit code."""
-    invocation.folder = folder  # for a task, too, that only the log names, after Ctrl-C during the create
-    with invocation.reporter.following(client.clock.speed, folder=folder):
+    saving = Saving(folder, bool(tags)) if folder else None
+    invocation.saving = saving  # for a task, too, that only the log names, after Ctrl-C during the create
+    with invocation.reporter.following(client.clock.speed, saving=saving):
         report = invocation.reporter.task(_label(operation, values))
         task = await _method_of(client, operation)(**values)
         invocation.accepted(task)
         report.submitted(task)
-        error = await follow(invocation, client, task, report, timeout=timeout, folder=folder)
+        error = await follow(
+            invocation, client, task, report, timeout=timeout, folder=folder, tags=tags or False
+        )
     return invocation.end([error] if error else [])
 
 
-def _label(operation: Operation[..., Any], values: Mapping[str, Any]) -> str:
+async def _submit_batch(
+    invocation: Invocation,
+    client: MusicAPI,
+    operation: Operation[..., object],
+    values: Mapping[str, object],
+    *,
+    wait: bool,
+    folder: Path | None,
+    timeout: float | None,
+    tags: FileTags | None,
+) -> ExitCode:
+    """Make a create of several tasks, and follow them to their end if they are waited for."""
+    from .._transport.audio_tags import FileTags, prompt_of
+
+    saving = Saving(folder, bool(tags)) if folder and wait else None
+    invocation.saving = saving
+    with invocation.reporter.busy(operation.call_name):
+        batch: Batch = await _method_of(client, operation)(**values)
+    for task in batch.tasks:
+        invocation.accepted(task)
+    errors = [_of_item(item) for item in batch.items if item.error is not None]
+    for error in errors:
+        invocation.failed(error)
+    _report_batch(invocation, batch, saving, wait=wait)
+    if wait and batch.tasks:
+        with invocation.reporter.following(client.clock.speed, saving=saving):
+            work: list[Coroutine[None, None, MusicAPIError | None]] = []
+            for number, item in enumerate(batch.items):
+                if item.task is not None:
+                    given = _item_fields(values, number)
+                    report = invocation.reporter.task(_item_label(given, item.task))
+                    report.resumed(item.task)
+                    written = FileTags(comment=prompt_of(given)) if tags else False
+                    work.append(
+                        follow(
+                            invocation,
+                            client,
+                            item.task,
+                            report,
+                            timeout=timeout,
+                            folder=folder,
+                            tags=written,
+                        )
+                    )
+            errors += [error for error in await together(work) if error is not None]
+    return invocation.end(errors)
+
+
+def _report_batch(invocation: Invocation, batch: Batch, saving: Saving | None, *, wait: bool) -> None:
+    """Report the tasks of a batch, and the command that waits for them."""
+    lines = [f"Accepted: {len(batch.tasks)} of {len(batch.items)} songs, batch {batch.batch_id or '(no id)'}"]
+    if not batch.is_assigned:
+        lines.append("The reply does not say which song is which.")
+    if batch.tasks:
+        lines.append("To resume:" if wait else "Wait for them, free of charge, with:")
+        lines.append(resume_command([task.token for task in batch.tasks], saving))
+    invocation.reporter.event("batch", {**batch.to_dict(), "job_key": batch.job_key}, lines)
+
+
+def _of_item(item: BatchItem) -> MusicAPIError:
+    """Return the error of a refused item, whose text names the item."""
+    error = copy(item.error)
+    assert error is not None
+    if item.index is not None:
+        error.message = f"items[{item.index}]: {error.message}"
+    return error
+
+
+def _item_fields(values: Mapping[str, object], number: int) -> dict[str, object]:
+    """Return what was given for one item of a batch."""
+    items = values.get("items")
+    item = cast("list[object]", items)[number] if isinstance(items, list) else None
+    return cast("dict[str, object]", item) if isinstance(item, dict) else {}
+
+
+def _item_label(given: Mapping[str, object], task: Task[Clips]) -> str:
+    text = next((str(given[name]) for name in LABEL_FIELDS if given.get(name)), task.task_id)
+    return " ".join(text.split())
+
+
+def _label(operation: Operation[..., object], values: Mapping[str, object]) -> str:
     given = (values.get(name) for name in LABEL_FIELDS)
     text = next((value for value in given if isinstance(value, str) and value.strip()), operation.name)
     return " ".join(text.split())

@@ -31,14 +31,14 @@ CLOSED: Final = "it is closed"
 class OutputLost(Exception):
     """Standard output cannot be written.
 
-    `reason` says why, `reader_left` is True when a pipe was closed at its other end, and `text` is the text
+    `reason` says why, `reader_closed` is True when a pipe was closed at its other end, and `text` is the text
     that could not be written, if it cannot be requested again.
     """
 
-    def __init__(self, reason: str, *, reader_left: bool = False) -> None:
+    def __init__(self, reason: str, *, reader_closed: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.reader_left = reader_left
+        self.reader_closed = reader_closed
         self.text = ""
 
 
@@ -74,7 +74,7 @@ class _Guarded(RawIOBase):
                 written = self._raw.write(data)
             except OSError as error:
                 reason = error.strerror or str(error)
-                self.lost = OutputLost(reason, reader_left=error.errno == errno.EPIPE)
+                self.lost = OutputLost(reason, reader_closed=error.errno == errno.EPIPE)
             else:
                 if written is not None:
                     return written
@@ -197,12 +197,12 @@ def above_bars(console: Console) -> Generator[None]:
         _console = None
 
 
-def json_line(value: Any) -> str:
+def json_line(value: object) -> str:
     """Return a value as one line of JSON, in ASCII, so that no encoding and no terminal can spoil it."""
     return json.dumps(value, default=_plain)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     import msgspec
 
     return str(value) if isinstance(value, Path) else msgspec.to_builtins(value)

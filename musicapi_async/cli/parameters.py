@@ -6,11 +6,13 @@ Names, types, limits and help of a request's fields are read off its declaration
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -19,18 +21,19 @@ from click.shell_completion import CompletionItem
 from ..api.operation import Operation
 from ..api.request import SECRET, FieldInfo
 from ..api.suggestions import did_you_mean
+from ..arguments import check_seconds
 from ..errors import RequestValidationError, Violation
 from ..files import expand
-from ..options import check_seconds
 
 if TYPE_CHECKING:
-    from .._transport.rate import Rate
+    from .._transport.rate_window import Rate
+    from ..jobs import JobStore
 
     ParamType = click.ParamType[Any]  # generic for type checkers only: older releases of click are not
 else:
     ParamType = click.ParamType
 
-FILE_LIMIT: Final = 1024 * 1024
+TEXT_FILE_LIMIT: Final = 1024 * 1024
 """Bytes that are read from a file or from standard input; the longest field has 5,000 characters."""
 
 REFERENCES: Final = ("_id", "url", "_link")
@@ -38,6 +41,12 @@ REFERENCES: Final = ("_id", "url", "_link")
 
 PLAIN_LIMITS: Final = frozenset({"text", "text, not empty", "True or False", "a JSON value", "a number"})
 """Limits that the type displayed beside an option says already."""
+
+STYLE: Final = "tags"
+"""The field whose option has a second meaning without a text."""
+NO_TEXT: Final = "\0"
+"""The value of that option without a text; no shell passes a null character."""
+IN_FILES: Final = "title, artist, album, track, style, lyrics, cover, and the prompt in a comment"
 
 # --- types -------------------------------------------------------------------------------------------------
 
@@ -47,7 +56,7 @@ class Text(ParamType):
 
     name = "text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
         if not isinstance(value, str) or not value.startswith("@"):
             return value
         if value.startswith("@@"):
@@ -58,16 +67,16 @@ class Text(ParamType):
         """Return the text of the file `name`, or of standard input if it is '-'."""
         try:
             if name == "-":
-                data = sys.stdin.buffer.read(FILE_LIMIT + 1)
+                data = sys.stdin.buffer.read(TEXT_FILE_LIMIT + 1)
             else:
                 with Path(name).open("rb") as file:
-                    data = file.read(FILE_LIMIT + 1)
+                    data = file.read(TEXT_FILE_LIMIT + 1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             hint = "for text that begins with '@', double it: '@@...'"
             self.fail(f"cannot read {name!r}: {reason} ({hint})", param, ctx)
-        if len(data) > FILE_LIMIT:
-            self.fail(f"{name!r} holds more than {FILE_LIMIT} bytes", param, ctx)
+        if len(data) > TEXT_FILE_LIMIT:
+            self.fail(f"{name!r} holds more than {TEXT_FILE_LIMIT} bytes", param, ctx)
         try:
             return data.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError:
@@ -80,7 +89,9 @@ class Folder(click.Path):
     def __init__(self) -> None:
         super().__init__(file_okay=False, path_type=Path)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
         return super().convert(expand(value), param, ctx)
 
 
@@ -89,7 +100,7 @@ class Secret(Text):
 
     name = "@file"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
         if isinstance(value, str) and not value.startswith("@"):
             self.fail("is a secret: give '@file' or '@-', not the secret itself", param, ctx)
         return super().convert(value, param, ctx)
@@ -117,12 +128,14 @@ class Scalar(Text):
 
     name = "text or number"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
         text = super().convert(value, param, ctx)
+        if not isinstance(text, str):
+            return text
         for kind in (int, float):
             try:
                 number = kind(text)
-            except (TypeError, ValueError):
+            except ValueError:
                 continue
             if str(number) == text:
                 return number
@@ -134,7 +147,7 @@ class Json(Text):
 
     name = "json"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
         text = super().convert(value, param, ctx)
         if not isinstance(text, str):
             return text
@@ -156,13 +169,26 @@ class Positive(ParamType):
             self.fail("must be a positive number", param, ctx)
 
 
+class Age(ParamType):
+    """A time in days, hours, minutes or seconds, such as '30d'; gives seconds."""
+
+    name = "time"
+    units: ClassVar[Mapping[str, float]] = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", str(value).strip())
+        if found is None:
+            self.fail(f"a number with d, h, m or s, such as '30d', got {value!r}", param, ctx)
+        return float(found[1]) * self.units[found[2]]
+
+
 class RateLimit(ParamType):
     """A number of requests per time, such as '1/3s'; 'none' for no limit."""
 
     name = "n/time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Rate | None:
-        from .._transport.rate import Rate
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Rate | None:
+        from .._transport.rate_window import Rate
 
         try:
             return None if value == "none" else Rate.parse(value)
@@ -170,10 +196,46 @@ class RateLimit(ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Word(click.Choice[str]):
+class StorePlace(ParamType):
+    """The file of a job store, the folder of a batch, or the address of a database; gives the store.
+
+    `may_be_new` is True if a file that is missing is made.
+    """
+
+    name = "store"
+
+    def __init__(self, *, may_be_new: bool = False) -> None:
+        self.may_be_new: Final = may_be_new
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> JobStore:
+        from ..jobs import STORE_VARIABLE, is_address, open_store
+        from ..workflows.batch_folder import BatchFolder
+
+        if not isinstance(value, str):
+            return cast("JobStore", value)
+        if is_address(value):
+            if urlsplit(value).password and value != os.environ.get(STORE_VARIABLE):
+                self.fail(
+                    "an address without a password, which every user of this machine could read; "
+                    f"set PGPASSWORD, PGPASSFILE or {STORE_VARIABLE}",
+                    param,
+                    ctx,
+                )
+            return open_store(value)
+        place = click.Path(exists=not self.may_be_new, path_type=Path)
+        path: Path = place.convert(expand(value), param, ctx)
+        file = BatchFolder(path).store_path if path.is_dir() else path
+        if not file.is_file() and not self.may_be_new:
+            raise click.UsageError(
+                f"{path} holds no jobs: give the file of a store, or the folder of a batch."
+            )
+        return open_store(str(file))
+
+
+class OneOfWords(click.Choice[str]):
     """One of a few words; the error for another one names the nearest."""
 
-    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
         """Return the words to choose from, and the nearest one."""
         message = super().get_invalid_choice_message(value, ctx).rstrip(".")
         return message + did_you_mean(str(value), self.choices)
@@ -197,7 +259,7 @@ def dest_of(name: str) -> str:
     return f"field_{name}"
 
 
-def argument_fields(operation: Operation[..., Any]) -> tuple[FieldInfo, ...]:
+def argument_fields(operation: Operation[..., object]) -> tuple[FieldInfo, ...]:
     """Return the fields that are arguments: required ids and links, and a single required field."""
     own = inspect.signature(operation.request).parameters
     required = [field for field in operation.fields if field.required]
@@ -209,7 +271,7 @@ def argument_fields(operation: Operation[..., Any]) -> tuple[FieldInfo, ...]:
     )
 
 
-def parameters_of(operation: Operation[..., Any]) -> list[click.Parameter]:
+def parameters_of(operation: Operation[..., object]) -> list[click.Parameter]:
     """Return the arguments and options of an operation, required ones first."""
     arguments = argument_fields(operation)
     found: list[click.Parameter] = []
@@ -225,7 +287,7 @@ def parameters_of(operation: Operation[..., Any]) -> list[click.Parameter]:
     return found
 
 
-def _option(field: FieldInfo, operation: Operation[..., Any]) -> click.Option:
+def _option(field: FieldInfo, operation: Operation[..., object]) -> click.Option:
     dest, flag, kind = dest_of(field.name), flag_of(field.name), _plain_type(field.type)
     texts = [in_options(field.description, operation)] if field.description else []
     if field.limit and field.limit not in PLAIN_LIMITS:
@@ -237,15 +299,26 @@ def _option(field: FieldInfo, operation: Operation[..., Any]) -> click.Option:
     text = " ".join(texts)
     if isinstance(kind, msgspec.inspect.BoolType):
         off = f"--no-{flag[2:]}"
+        text = text.replace("True:", f"{flag}:").replace("False:", f"{off}:").replace("None:", "Neither:")
         return click.Option([f"{flag}/{off}", dest], default=None, help=text, required=field.required)
     if isinstance(kind, msgspec.inspect.ListType):
         each = type_of(kind.item_type)
         text += " Repeat the option for each."
         return click.Option([flag, dest], type=each, multiple=True, help=text, required=field.required)
+    if has_style(operation) and field.name == STYLE:
+        text += f" {flag} without text writes tags into the files of --download: {IN_FILES}."
+        return click.Option(
+            [flag, dest], type=Text(), multiple=True, is_flag=False, flag_value=NO_TEXT, help=text
+        )
     param_type = (
         Secret() if field.name in SECRET else Known(field.known) if field.known else type_of(field.type)
     )
     return click.Option([flag, dest], type=param_type, help=text, required=field.required)
+
+
+def has_style(operation: Operation[..., object]) -> bool:
+    """Return True if the operation makes songs with style tags, so that --tags has two meanings."""
+    return operation.submits and any(field.name == STYLE for field in operation.fields)
 
 
 def _plain_type(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
@@ -273,14 +346,18 @@ def type_of(kind: msgspec.inspect.Type) -> ParamType:
             return Json()
 
 
-def in_options(text: str, operation: Operation[..., Any]) -> str:
-    """Return a docstring for the terminal: quoted fields are named by their option, other quotes dropped."""
+def in_options(text: str, operation: Operation[..., object]) -> str:
+    """Return a docstring for the terminal: fields are named by their option, quotes are dropped.
+
+    A field that could be an ordinary word, such as `title`, is one only in quotes.
+    """
     names = {field.name for field in operation.fields}
     text = re.sub(r"`([^`]*)`", lambda found: flag_of(found[1]) if found[1] in names else found[1], text)
-    return _flags_in(text, names)
+    text = _flags_in(text, names)
+    return re.sub(r"(?<![\w-])[a-z]+_\w+", lambda it: flag_of(it[0]) if it[0] in names else it[0], text)
 
 
-def violation_in_options(rule: Violation, operation: Operation[..., Any]) -> Violation:
+def violation_in_options(rule: Violation, operation: Operation[..., object]) -> Violation:
     """Return a broken rule for the terminal: all fields in its text are named by their option."""
     names = {field.name for field in operation.fields}
     limit = _flags_in(rule.limit, names)
@@ -296,7 +373,7 @@ def _flags_in(text: str, names: Container[str]) -> str:
     return re.sub(r"\b(\w+)(?:=| is )(True|False)\b", flag, text)
 
 
-def fields_given(operation: Operation[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def fields_given(operation: Operation[..., object], given: Mapping[str, Any]) -> dict[str, object]:
     """Return the keyword arguments for the operation's method.
 
     Args:
@@ -307,7 +384,7 @@ def fields_given(operation: Operation[..., Any], given: Mapping[str, Any]) -> di
     Raises:
         click.UsageError: if a required field is missing, or given twice.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     arguments = argument_fields(operation)
     for field in operation.fields:
         dest = dest_of(field.name)
@@ -321,6 +398,8 @@ def fields_given(operation: Operation[..., Any], given: Mapping[str, Any]) -> di
             value = also if value is None else value
         if isinstance(_plain_type(field.type), msgspec.inspect.ListType) and value is not None:
             value = [*value] or None
+        elif isinstance(value, tuple):
+            value = next((text for text in reversed(cast("tuple[str, ...]", value)) if text != NO_TEXT), None)
         if value is not None:
             values[field.name] = value
         elif field.required:

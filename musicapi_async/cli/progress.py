@@ -1,6 +1,8 @@
-"""Live bars on standard error: one per task, with its state and its age.
+"""Live rows on standard error: one per task, or one for a batch, with a bar, the state and the age.
 
-The service does not say how far a task is (only Nuro and Studio do), so a bar shows the share of tasks that
+All have the same columns, and leave room for the "^C" that a terminal adds, since a row that wraps would
+remain. When the display ends, its rows are gone: what came of the tasks is printed in their place. The
+service does not say how far a task is (only Nuro and Studio do), so a bar shows the share of tasks that
 have ended by this age, going by the reported durations; the state and the age beside it are facts.
 """
 
@@ -8,12 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, Final, Self
+from typing import Final, Protocol, Self
 
-from rich.console import Console, JustifyMethod
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+from rich.console import Console, JustifyMethod, RenderableType
+from rich.progress import Progress, ProgressColumn
 from rich.progress import Task as RichTask
 from rich.progress_bar import ProgressBar
 from rich.table import Column
@@ -28,7 +30,7 @@ SCALE: Final = 110.0
 SHAPE: Final = 1.5
 """Of the Weibull distribution: few tasks end early. With SCALE, nine of ten take 15 to 230 s."""
 
-MOST: Final = 0.97
+MOST_FILLED: Final = 0.97
 """A bar is full only when its task has ended."""
 
 COLORS: Final = {
@@ -39,6 +41,7 @@ COLORS: Final = {
     "partial": "yellow",
     "failed": "red",
     "stopped": "red",
+    "stopping": "red",
 }
 
 LABEL: Final = 30
@@ -46,18 +49,30 @@ BAR: Final = 18
 STATE: Final = 10
 NOTE: Final = 9
 AGE: Final = 5
-"""Columns of a row; with the gaps between them 76, so that it fits 80."""
+WIDTH: Final = 76
+"""Columns of a row, with the gaps between them, so that it fits 80."""
 
 
 def expected_share(age: float) -> float:
     """Return the share of a bar to fill at `age` seconds: of songs that have ended by then, nearly."""
-    return MOST * (1 - math.exp(-((max(age, 0.0) / SCALE) ** SHAPE)))
+    return MOST_FILLED * (1 - math.exp(-((max(age, 0.0) / SCALE) ** SHAPE)))
+
+
+class _Row(Protocol):
+    """A row of the display: how far its bar is filled, the colour of an end, and its four words."""
+
+    @property
+    def share(self) -> float: ...
+    @property
+    def style_of_end(self) -> str | None: ...
+    @property
+    def words(self) -> Sequence[tuple[str, str]]: ...
 
 
 class _ShareColumn(ProgressColumn):
     def render(self, task: RichTask) -> ProgressBar:
         """Return the bar itself."""
-        bar: Bar = task.fields["bar"]
+        bar: _Row = task.fields["row"]
         ended = bar.style_of_end
         return ProgressBar(
             total=1.0,
@@ -75,53 +90,76 @@ class _WordColumn(ProgressColumn):
 
     def render(self, task: RichTask) -> Text:
         """Return one of the bar's words."""
-        bar: Bar = task.fields["bar"]
-        text, style = bar.words[self._index]
+        row: _Row = task.fields["row"]
+        text, style = row.words[self._index]
         return Text(text, style=style, overflow="ellipsis", no_wrap=True)
 
 
-class _Live:
-    """A context in which a display of rich is live, and other texts appear above it."""
+class _Rows(Progress):
+    """The rows, and a line below them."""
 
-    def __init__(self, *columns: ProgressColumn, expand: bool = False) -> None:
+    below = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the rows, and the line if there is one."""
+        yield self.make_tasks_table(self.tasks)
+        if self.below:
+            yield Text(visible(self.below)[:WIDTH], style="dim", no_wrap=True, overflow="ellipsis")
+
+
+class Bars:
+    """A context in which live rows are displayed, and other texts appear above them.
+
+    `speed` is that of the client's clock.
+    """
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self.speed: Final = speed
         self._console: Final = Console(stderr=True)
-        self.progress: Final = Progress(
-            *columns, console=self._console, disable=not self._console.is_terminal, expand=expand
+        self._rows: Final = _Rows(
+            _WordColumn(0, LABEL),
+            _ShareColumn(Column(width=BAR)),
+            _WordColumn(1, STATE),
+            _WordColumn(2, NOTE),
+            _WordColumn(3, AGE, "right"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
         )
         self._displayed: Final = ExitStack()
 
     def __enter__(self) -> Self:
-        self._displayed.enter_context(self.progress)
+        self._displayed.enter_context(self._rows)
         self._displayed.enter_context(above_bars(self._console))
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._displayed.close()
 
-
-class Bars(_Live):
-    """The live bars of all tasks of a command; `speed` is that of the client's clock."""
-
-    def __init__(self, speed: float = 1.0) -> None:
-        super().__init__(
-            _WordColumn(0, LABEL),
-            _ShareColumn(Column(width=BAR)),
-            _WordColumn(1, STATE),
-            _WordColumn(2, NOTE),
-            _WordColumn(3, AGE, "right"),
-        )
-        self.speed: Final = speed
-
     def bar(self, label: str) -> Bar:
-        """Add a bar below the others."""
-        return Bar(self, label)
+        """Add the row of a task below the others."""
+        bar = Bar(label, self.speed)
+        self._add(bar)
+        return bar
+
+    def batch(self, songs: int) -> BatchBar:
+        """Add the row of a batch."""
+        row = BatchBar(songs, self._write_below)
+        self._add(row)
+        return row
+
+    def _add(self, row: _Row) -> None:
+        self._rows.add_task("", total=1.0, row=row)
+
+    def _write_below(self, text: str) -> None:
+        self._rows.below = text
 
 
 class Bar:
     """The bar of one task. Its numbers are read by the thread that draws."""
 
-    def __init__(self, bars: Bars, label: str) -> None:
-        self._speed: Final = bars.speed
+    def __init__(self, label: str, speed: float) -> None:
+        self._speed: Final = speed
         self._label = label
         self._state = "waiting"
         self._note = ""
@@ -129,7 +167,6 @@ class Bar:
         self._final_age: float | None = None
         self._reported_share: float | None = None
         self._resumed = False
-        bars.progress.add_task("", total=1.0, bar=self)
 
     def start(self) -> None:
         """Start the clock of a task that was accepted now."""
@@ -149,6 +186,8 @@ class Bar:
 
     def show(self, update: TaskUpdate) -> None:
         """Show a poll result: the state, the finished clips, and the progress if the service reports it."""
+        if self._resumed and not update.age and not update.is_terminal:
+            return  # what is known before the first poll, which may find that the task ended long ago
         if self._resumed and update.is_terminal:
             self._started = None  # the time of its end is unknown
         elif self._started is None:
@@ -208,28 +247,46 @@ def age_text(seconds: float) -> str:
     return f"{hours}h{minutes % 60:02d}" if hours else f"{minutes}:{int(seconds) % 60:02d}"
 
 
-class BatchBar(_Live):
-    """The live bar of a batch: the share of its songs that have ended, and a line about all of them."""
+class BatchBar:
+    """The row of a batch: the share of its songs that have ended; the line below has the counts.
 
-    def __init__(self, songs: int) -> None:
-        super().__init__(
-            BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TextColumn(
-                "{task.description}",
-                markup=False,
-                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
-            ),
-            expand=True,
+    `write_below` displays that line.
+    """
+
+    def __init__(self, songs: int, write_below: Callable[[str], None]) -> None:
+        self._songs: Final = songs
+        self._write_below: Final = write_below
+        self._started: Final = time.monotonic()
+        self._ended = self._failed = 0
+        self._state = "waiting"
+
+    def show(self, ended: int, failed: int, state: str, text: str) -> None:
+        """Display how many songs have ended, how many of them failed, a word for the state, and the line."""
+        self._ended, self._failed, self._state = ended, failed, state
+        self._write_below(text)
+
+    @property
+    def share(self) -> float:
+        """The filled share of the bar, from 0 to 1."""
+        return self._ended / self._songs if self._songs else 1.0
+
+    @property
+    def style_of_end(self) -> str | None:
+        """The colour once all songs have ended."""
+        return ("yellow" if self._failed else "green") if self.share == 1 else None
+
+    @property
+    def words(self) -> tuple[tuple[str, str], ...]:
+        """The songs, the state, the failures, and the real time since the start, each with its style."""
+        return (
+            (f"{self._ended} of {self._songs} songs", "bold"),
+            (self._state, COLORS.get(self._state, "dim")),
+            (f"{self._failed} failed" if self._failed else "", "red"),
+            (age_text(time.monotonic() - self._started), "dim"),
         )
-        self._task: Final = self.progress.add_task("", total=songs)
-
-    def show(self, ended: int, text: str) -> None:
-        """Display the number of songs that have ended, and the line."""
-        self.progress.update(self._task, completed=ended, description=text)
 
 
-def spinner(label: str) -> AbstractContextManager[Any]:
+def spinner(label: str) -> AbstractContextManager[object]:
     """Return a spinner on standard error for the time of a call, or nothing without a terminal."""
     console = Console(stderr=True)
     return _spinner(console, label) if console.is_terminal else nullcontext()

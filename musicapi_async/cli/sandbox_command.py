@@ -1,19 +1,25 @@
-"""`musicapi sandbox`: the sandbox alone, for programs in any language."""
+"""`musicapi sandbox` runs the API on this machine. No key, no cost."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
-from .invocation import Command, Invocation
+from ..files import expand
+from .invocation import Invocation
 from .output import print_err
 from .parameters import Positive, RateLimit
+from .usage import Command
 
 if TYPE_CHECKING:
-    from .._transport.rate import Rate
+    from .._transport.rate_window import Rate
+    from ..sandbox import Choices, Durations, Faults, Sandbox
 
 DEFAULT_PORT: Final = 8765
 
@@ -22,6 +28,7 @@ DEFAULT_PORT: Final = 8765
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one."
 )
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--speed", type=Positive(), default=1.0, show_default=True, help="Times as fast as the service."
 )
@@ -36,27 +43,88 @@ DEFAULT_PORT: Final = 8765
     metavar="COUNT/TIME",
     help="Most creates per time, such as the service's 1/3s. Default: no limit.",
 )
+@click.option("--like", metavar="PRESET", help="Choices for known clients: vendor-samples or vendor-sdk.")
+@click.option(
+    "--choice",
+    "choices",
+    multiple=True,
+    metavar="NAME=WORD",
+    help="A reply where several forms are known, such as running=hidden. Repeatable; "
+    "--choice help lists all.",
+)
+@click.option(
+    "--duration",
+    "durations",
+    multiple=True,
+    metavar="NAME=SECONDS",
+    help="How long something takes, such as song=30. Repeatable; --duration help lists all.",
+)
+@click.option(
+    "--fail",
+    "faults",
+    multiple=True,
+    metavar="FAULT",
+    help="A fault, such as 'POST /sonic/create 429*2'. Repeatable; --fail help lists all.",
+)
+@click.option(
+    "--state",
+    metavar="FILE",
+    help="File in which tasks, balance and journal survive the end of the sandbox.",
+)
+@click.option("--public-url", metavar="URL", help="Address in links, if others reach the sandbox by that.")
+@click.option("--tls", is_flag=True, help="HTTPS, with a certificate that is made now.")
+@click.option(
+    "--tls-cert",
+    nargs=2,
+    metavar="CERT KEY",
+    help="HTTPS, with the PEM files of a certificate and its key.",
+)
+@click.option(
+    "--local-webhooks", is_flag=True, help="Send webhooks to other ports of this machine. Default: skip them."
+)
 @click.pass_obj
-async def sandbox_command(
-    invocation: Invocation, *, port: int, speed: float, seed: int, balance: float, create_rate: Rate | None
-) -> None:
-    """Run the API on this machine, with real audio and no cost. Ctrl-C ends it."""
-    from ..sandbox import Sandbox
+async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
+    """Run the API on this machine, with real audio and no cost. Ctrl-C ends it.
 
-    limit = None if create_rate is None else (create_rate.count, create_rate.period)
-    sandbox = Sandbox(port=port, speed=speed, seed=seed, credits=balance, create_limit=limit)
+    Its page shows tasks, balance and every request, live; -v prints the requests. Choices, durations, faults
+    and balance can be set while it runs, too, over HTTP below /_sandbox/, with the token that is printed.
+    """
+    lists = _requested_lists(given)
+    if lists:  # help is read with `less` and `grep`: as JSON only on request
+        if invocation.json is None:
+            invocation.json = False
+        invocation.reporter.event("settings", dict(lists), _list_lines(lists))
+        return
+    sandbox = _sandbox(given)
     try:
         await sandbox.start()
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise click.UsageError(f"--port {port}: cannot listen: {reason}. Try --port 0.") from error
+        raise click.UsageError(f"--port {given['port']}: cannot listen: {reason}. Try --port 0.") from error
+    logging.getLogger("musicapi_async.sandbox.access").setLevel(logging.INFO)  # printed with -v
+    speed = sandbox.clock.speed
     variables = {"MUSICAPI_BASE_URL": sandbox.base_url, "MUSICAPI_KEY": sandbox.api_key}
     if speed != 1:
         variables["MUSICAPI_CLOCK_SPEED"] = f"{speed:g}"
-    fields: dict[str, Any] = {"base_url": sandbox.base_url, "api_key": sandbox.api_key, "speed": speed}
+    if sandbox.ca_file is not None:
+        variables |= {"SSL_CERT_FILE": str(sandbox.ca_file), "NODE_EXTRA_CA_CERTS": str(sandbox.ca_file)}
+    fields: dict[str, object] = {
+        "base_url": sandbox.base_url,
+        "api_key": sandbox.api_key,
+        "speed": speed,
+        "control_url": sandbox.control_url,
+        "control_token": sandbox.control_token,
+        "page_url": sandbox.page_url,
+        "ca_file": sandbox.ca_file,
+    }
     lines = [
         f"The sandbox listens on {sandbox.base_url}",
-        f"Key: {sandbox.api_key}   Credits: {balance:g}   Ctrl-C ends it.",
+        f"Key: {sandbox.api_key}   Credits: {sandbox.balance:g}   Ctrl-C ends it.",
+        f"Page: {sandbox.page_url}",
+        f"Control: {sandbox.control_url}   (/openapi.json describes it)",
+        f"Token: {sandbox.control_token}",
         "",
         "In another terminal:",
         *(f"  export {name}={value}" for name, value in variables.items()),
@@ -66,3 +134,125 @@ async def sandbox_command(
         await sandbox.serve_forever()
     except asyncio.CancelledError:  # Ctrl-C, the usual end
         print_err("The sandbox has ended.")
+
+
+def _sandbox(given: dict[str, Any]) -> Sandbox:
+    from ..sandbox import Sandbox
+
+    rate: Rate | None = given["create_rate"]
+    if given["tls"] and given["tls_cert"]:
+        raise click.UsageError("--tls and --tls-cert exclude each other.")
+    choices, durations = _settings(given)
+    state = None if given["state"] is None else Path(expand(given["state"]))
+    try:
+        return Sandbox(
+            port=given["port"],
+            host=given["host"],
+            speed=given["speed"],
+            seed=given["seed"],
+            credits=given["balance"],
+            create_limit=None if rate is None else (rate.count, rate.period),
+            choices=choices,
+            durations=durations,
+            faults=_faults(given["faults"]),
+            public_url=given["public_url"],
+            tls=True if given["tls"] else given["tls_cert"],
+            local_webhooks=given["local_webhooks"],
+            state=state,
+        )
+    except (ValueError, ModuleNotFoundError) as error:
+        raise click.UsageError(f"{error}") from None
+
+
+def _settings(given: dict[str, Any]) -> tuple[Choices, Durations]:
+    """Return the choices and durations: those of the preset, changed as given."""
+    from ..sandbox import Choices, Durations
+    from ..sandbox.declared_settings import WrongSetting, changed
+    from ..sandbox.presets import preset
+
+    option = "--like"
+    try:
+        choices, durations = preset(given["like"]) if given["like"] else (Choices(), Durations())
+        option = "--choice"
+        choices = changed(choices, _pairs(given["choices"]), texts=True)
+        option = "--duration"
+        durations = changed(durations, _pairs(given["durations"]), texts=True)
+    except WrongSetting as error:
+        raise click.UsageError(f"{option}: {error}. {option} help lists all.") from None
+    return choices, durations
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, object]:
+    from ..sandbox.declared_settings import WrongSetting
+
+    pairs: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise WrongSetting(f"name=value is needed, got {text!r}")
+        pairs[name.strip().replace("-", "_")] = value.strip()
+    return pairs
+
+
+def _faults(texts: Sequence[str]) -> Faults:
+    from ..sandbox import Faults
+    from ..sandbox.declared_settings import WrongSetting
+    from ..sandbox.fault_texts import add
+
+    faults = Faults()
+    for text in texts:
+        try:
+            add(faults, text)
+        except WrongSetting as error:
+            raise click.UsageError(f"--fail {text!r}: {error}. --fail help lists all.") from None
+    return faults
+
+
+def _requested_lists(given: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the settings to list, by option, where an option is `help`."""
+    from ..sandbox import Choices, Durations
+    from ..sandbox.declared_settings import settings_of
+    from ..sandbox.fault_texts import fault_words
+
+    lists: dict[str, dict[str, str]] = {}
+    for option, declared in (("choices", Choices), ("durations", Durations)):
+        if "help" in given[option]:
+            rows = settings_of(declared).values()
+            lists[option] = {
+                f"{row.name}={row.allowed()}": f"{row.help} Default: {_as_typed(row.default)}."
+                for row in rows
+            }
+    if "help" in given["faults"]:
+        lists["faults"] = {
+            " ".join([word.name, *(f"{name}=..." for name in word.options)]): word.help
+            for word in fault_words().values()
+        }
+    return lists
+
+
+def _as_typed(value: object) -> str:
+    """Return a default as an option takes it, such as `40,0.3`."""
+    if isinstance(value, tuple):
+        return ",".join(map(_as_typed, cast("tuple[object, ...]", value)))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+_HEADINGS: Final = {
+    "choices": "--choice NAME=WORD",
+    "durations": "--duration NAME=SECONDS, in seconds of the service",
+    "faults": "--fail 'METHOD PATH FAULT', such as 'POST /sonic/create 429*2 retry_after=2'; a number is "
+    "the status of an HTTP error, *2 means two requests, * all of them",
+}
+
+
+def _list_lines(lists: dict[str, dict[str, str]]) -> list[str]:
+    indent = " " * 4
+    lines: list[str] = []
+    for kind, rows in lists.items():
+        lines += [*([""] if lines else []), *click.wrap_text(_HEADINGS[kind], 80).splitlines()]
+        for name, text in rows.items():
+            lines += click.wrap_text(name, 80, "", indent + indent).splitlines()
+            lines += click.wrap_text(text, 80, indent, indent).splitlines()
+    return lines

@@ -1,4 +1,4 @@
-"""`musicapi wait`, `task` and `download`: tasks that were submitted before, by their token or id."""
+"""`musicapi wait`, `show` and `download`: tasks that were submitted before, by their token or id."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import asyncio
 import re
 from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import click
 
+from .._transport.audio_tags import FileTags, check_tagging
 from ..api.families import FAMILIES, polled_as
 from ..api.results import Result, Until
 from ..api.suggestions import did_you_mean
 from ..api.task import Task, TaskRef
-from ..errors import MusicAPIError, NotFoundError, TaskFailedError
-from .error_texts import ID_HINT, ExitCode
-from .invocation import Command, Invocation
-from .parameters import Folder, Positive, Word
+from ..errors import MusicAPIError, NotFoundError, RequestValidationError, TaskFailedError
+from ..file_names import check_pattern
+from .error_texts import FILE_NAME, ID_HINT, Saving
+from .exit_codes import ExitCode
+from .invocation import Invocation
+from .parameters import IN_FILES, Folder, OneOfWords, Positive
 from .reporters import TaskReport
+from .usage import Command
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -29,13 +34,21 @@ T = TypeVar("T")
 TASK_ID: Final = re.compile(r"[\w.~-]{1,200}", re.ASCII)
 """Ids are opaque, and were UUIDs so far; anything else is a damaged token or a link."""
 POLLED_FAMILIES: Final = tuple(word for word in FAMILIES if polled_as(word) is not None)
-FILE_NAME: Final = "{title} {clip_id}"
-"""The default pattern of file names."""
+
+
+def _pattern(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Refuse a pattern before the tasks are waited for, which may take minutes."""
+    try:
+        check_pattern(value)
+    except RequestValidationError as error:
+        raise click.BadParameter(error.message.removeprefix("name: ")) from error
+    return value
+
 
 _tasks = click.argument("tasks", nargs=-1, required=True, metavar="TOKEN_OR_ID...")
 _family = click.option(
     "--family",
-    type=Word(POLLED_FAMILIES),
+    type=OneOfWords(POLLED_FAMILIES),
     default="sonic",
     show_default=True,
     help="Family of tasks that are given by their bare id.",
@@ -51,7 +64,7 @@ _timeout = click.option(
 @_timeout
 @click.option(
     "--until",
-    type=Word(["all", "first", "stream"]),
+    type=OneOfWords(["all", "first", "stream"]),
     default="all",
     show_default=True,
     help="All clips ended, the first finished clip, or the first audio of any kind.",
@@ -80,8 +93,10 @@ async def wait_command(
     default=FILE_NAME,
     show_default=True,
     metavar="PATTERN",
+    callback=_pattern,
     help="File names; fields: {title}, {clip_id}, {index}, {name} (of a stem).",
 )
+@click.option("--tags", is_flag=True, help=f"Write tags into the files: {IN_FILES}.")
 @click.pass_obj
 async def download_command(
     invocation: Invocation,
@@ -91,24 +106,37 @@ async def download_command(
     timeout: float | None,
     out: Path,
     name: str,
+    tags: bool,
 ) -> ExitCode:
     """Fetch the files of tasks. Free. Waits for tasks that have not ended.
 
     Whole files are not fetched again, and an interrupted download continues where it stopped.
     """
-    return await _follow_all(invocation, refs_of(tasks, family), timeout=timeout, folder=out, pattern=name)
+    if tags:
+        check_tagging()
+    return await _follow_all(
+        invocation, refs_of(tasks, family), timeout=timeout, folder=out, pattern=name, tags=tags
+    )
 
 
-@click.command("task", cls=Command)
+@click.command("show", cls=Command)
 @_tasks
 @_family
 @click.pass_obj
-async def task_command(invocation: Invocation, tasks: tuple[str, ...], family: str) -> ExitCode:
-    """Show the present state of tasks, without waiting. Free."""
+async def show_command(invocation: Invocation, tasks: tuple[str, ...], family: str) -> ExitCode:
+    """Show all that is known of tasks, without waiting. Free.
+
+    That is the state, and of each song its links, style, lyrics, prompt and model.
+    """
     refs = refs_of(tasks, family)
     async with invocation.client() as client:
         outcomes = await together([_poll(invocation, client, ref) for ref in refs])
     return invocation.end([error for error in outcomes if error is not None])
+
+
+task_command: Final = copy(show_command)
+"""The name of `show` in earlier versions, which help does not list."""
+task_command.name, task_command.hidden = "task", True
 
 
 def refs_of(given: Sequence[str], family: str) -> list[TaskRef]:
@@ -144,7 +172,7 @@ async def _poll(invocation: Invocation, client: MusicAPI, ref: TaskRef) -> Music
     invocation.track(ref)
     if update.error is not None:
         invocation.failed(update.error)
-    invocation.reporter.polled(task, update)
+    invocation.reporter.displayed(task, update)
     return update.error
 
 
@@ -156,11 +184,12 @@ async def _follow_all(
     until: Until = "all",
     folder: Path | None = None,
     pattern: str = FILE_NAME,
+    tags: bool | FileTags = False,
 ) -> ExitCode:
     """Follow tasks side by side; the arguments are those of `follow`."""
     async with invocation.client() as client:
         with invocation.reporter.following(client.clock.speed):
-            work: list[Coroutine[Any, Any, MusicAPIError | None]] = []
+            work: list[Coroutine[None, None, MusicAPIError | None]] = []
             for ref in refs:
                 task, report = client.task(ref.token), invocation.reporter.task(ref.task_id)
                 invocation.accepted(task)
@@ -172,6 +201,7 @@ async def _follow_all(
                         until=until,
                         folder=folder,
                         pattern=pattern,
+                        tags=tags,
                     )
                 )
             outcomes = await together(work)
@@ -181,13 +211,14 @@ async def _follow_all(
 async def follow(
     invocation: Invocation,
     client: MusicAPI,
-    task: Task[Any],
+    task: Task[Result],
     report: TaskReport,
     *,
     timeout: float | None = None,
     until: Until = "all",
     folder: Path | None = None,
     pattern: str = FILE_NAME,
+    tags: bool | FileTags = False,
 ) -> MusicAPIError | None:
     """Wait for a task, fetch its files if there is a folder for them, and report both.
 
@@ -200,12 +231,13 @@ async def follow(
         until: "all", "first" or "stream", as in `Task.wait`.
         folder: The folder for the files; None to fetch none.
         pattern: The pattern of file names.
+        tags: Tags of the files, as for `client.download`.
 
     Returns:
         The error that the task or the wait ended with, or None.
     """
     if folder is not None:
-        invocation.to_fetch(task, folder)
+        invocation.to_fetch(task, Saving(folder, bool(tags), pattern))
     try:
         result = await result_of(task, report, timeout=timeout, until=until)
         if task.last is not None and task.last.is_terminal:
@@ -214,7 +246,7 @@ async def follow(
         if folder is not None:
             # Before the end only whole clips are fetched; after it, a clip without a file is an error.
             files = result if until == "all" else [clip for clip in result.clips if clip.final_url]
-            paths = await client.download(files, folder, name=pattern)
+            paths = await client.download(files, folder, name=pattern, tags=tags)
             invocation.fetched(task)
             report.saved(task, paths)
     except MusicAPIError as error:
@@ -230,7 +262,7 @@ async def follow(
 
 
 async def result_of(
-    task: Task[Any], report: TaskReport, *, timeout: float | None = None, until: Until = "all"
+    task: Task[Result], report: TaskReport, *, timeout: float | None = None, until: Until = "all"
 ) -> Result:
     """Report every change of a task until it has ended as `until` says; returns its result."""
     async with aclosing(task.updates(timeout=timeout)) as updates:
@@ -241,7 +273,7 @@ async def result_of(
     raise AssertionError("updates end with the end of the task or with an error")
 
 
-async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def together(work: Sequence[Coroutine[None, None, T]]) -> list[T]:
     """Run coroutines side by side; returns their results.
 
     The first exception ends the others and is raised as itself, not in a group.

@@ -12,6 +12,9 @@ verified with one poll, at most two a second, and those that do not exist are re
 Webhooks come second, once the server has a public https address: see `musicapi_async.webhooks`. The same
 routes receive them.
 
+`musicapi_async.contrib.opentelemetry` (the extra `[opentelemetry]`) makes spans and metrics of what a client
+does.
+
 `python -m musicapi_async.examples.service` is a back end with a page to try and to copy: describe a song,
 hear it while it is still being made, make a persona of its voice, sing the next song with it. It needs the
 extras `[fastapi,sandbox]`. Stop it in the middle and start it again: the page continues. It listens to this

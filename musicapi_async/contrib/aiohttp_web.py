@@ -31,10 +31,11 @@ from aiohttp import web
 from ..api.task import Task
 from ..client import MusicAPI
 from ..errors import MusicAPIError
-from ..webhooks import BODY_LIMIT, STREAM_HEADERS, STREAM_TYPE, Problem, loggable, problem_of
-from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent, receive_webhook
-from ..webhooks.streams import HEARTBEAT
-from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
+from ..webhooks import STREAM_HEADERS, STREAM_TYPE, WEBHOOK_BODY_LIMIT, Problem, loggable, problem_of
+from ..webhooks.delivery import OnEvent
+from ..webhooks.event_stream_access import EVENTS_PATH, Allowed, Visitors, check_guarded
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, receive_webhook
+from ..webhooks.server_sent_events import HEARTBEAT
 
 __all__ = ["CLIENT", "Authorize", "setup"]
 
@@ -51,9 +52,9 @@ class _Streams(set[asyncio.Task[None]]):
     """The event streams that are open."""
 
 
-_STREAMS: Final[web.AppKey[_Streams]] = web.AppKey("musicapi_async.streams", _Streams)
+OPEN_STREAMS: Final[web.AppKey[_Streams]] = web.AppKey("musicapi_async.streams", _Streams)
 
-GONE: Final = 1.0
+DISCONNECT_CHECK: Final = 1.0
 """Real seconds within which a browser that has gone is noticed; aiohttp does not notify a running handler."""
 
 
@@ -66,7 +67,7 @@ def setup(
     authorize: Authorize | None = None,
     public: bool = False,
     on_event: OnEvent | None = None,
-    limit: int = BODY_LIMIT,
+    limit: int = WEBHOOK_BODY_LIMIT,
     body_timeout: float = BODY_TIMEOUT,
     heartbeat: float = HEARTBEAT,
     **options: Any,
@@ -81,10 +82,12 @@ def setup(
         events: path, with `{token}` in it, that streams the updates of a task as server-sent events; None
             leaves it out.
         authorize: `authorize(request, task)`, plain or async, returns True for a visitor who may watch the
-            task. Others get 404, as for a task that does not exist; raise `web.HTTPUnauthorized` to say more.
+            task; no other value admits. Others get 404, as for a task that does not exist; raise
+            `web.HTTPUnauthorized` to say more.
         public: True if to know a task's token is enough to watch it.
-        on_event: called with each event once in each process; if it raises, the service gets an error and may
-            repeat it.
+        on_event: called with each event once, by one of the workers that share a job store. If it raises, the
+            service gets an error and may repeat it; while it runs, copies of the event get 503. If its
+            process is killed, another worker is called with a repetition that comes a minute later.
         limit: bytes of the largest webhook.
         body_timeout: real seconds within which the whole body of a webhook must arrive.
         heartbeat: real seconds of silence after which a stream sends a comment.
@@ -125,7 +128,7 @@ def setup(
             return web.Response(status=204)
         return problem_response(found) if isinstance(found, Problem) else await send_events(request, found)
 
-    app[_STREAMS] = _Streams()
+    app[OPEN_STREAMS] = _Streams()
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(_end_streams)
     app.middlewares.append(problems)
@@ -168,13 +171,13 @@ async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None])
                 await response.write(chunk)
 
     pumping = asyncio.get_running_loop().create_task(pump())
-    streams = request.config_dict.get(_STREAMS)
+    streams = request.config_dict.get(OPEN_STREAMS)
     if streams is not None:
         streams.add(pumping)
         pumping.add_done_callback(streams.discard)
     try:
         while not pumping.done() and request.transport is not None and not request.transport.is_closing():
-            await asyncio.wait({pumping}, timeout=GONE)
+            await asyncio.wait({pumping}, timeout=DISCONNECT_CHECK)
     finally:
         pumping.cancel()
         await asyncio.gather(pumping, return_exceptions=True)
@@ -183,7 +186,7 @@ async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None])
 
 async def _end_streams(app: web.Application) -> None:
     """End the streams before the app waits for its handlers: browsers reconnect to the next process."""
-    streams = app[_STREAMS]
+    streams = app[OPEN_STREAMS]
     for pumping in list(streams):
         pumping.cancel()
 

@@ -15,6 +15,9 @@ async def create(description: str, client: Client) -> dict[str, str]:
     return {"events": f"/tasks/{task.token}/events"}
 ```
 
+Results can be the types of a route: `-> Clip`, `-> Clips`, `-> list[Clip]`, `-> Credits`, `-> Task[Clips]`,
+`-> TaskUpdate`, or `clip: Clip` for a body. What is sent is their `to_dict()`, and `/docs` has its schema.
+
 Apps that this one mounts (`app.mount("/api", other)`) find its client, too; each needs `add_problem_handler`
 of its own. A lifespan of a mounted app never runs, so `lifespan` belongs to the outermost one.
 
@@ -47,18 +50,19 @@ from ..api.task import Task
 from ..client import MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import (
-    BODY_LIMIT,
     PROBLEM_TYPE,
     STREAM_HEADERS,
     STREAM_TYPE,
+    WEBHOOK_BODY_LIMIT,
     Problem,
     loggable,
     problem_of,
     problem_schema,
 )
-from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, OnEvent, receive_webhook
-from ..webhooks.streams import HEARTBEAT
-from ..webhooks.visitors import EVENTS_PATH, Allowed, Visitors, check_guarded
+from ..webhooks.delivery import OnEvent
+from ..webhooks.event_stream_access import EVENTS_PATH, Allowed, Visitors, check_guarded
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, receive_webhook
+from ..webhooks.server_sent_events import HEARTBEAT
 
 __all__ = ["Authorize", "Client", "add_problem_handler", "client_of", "end_streams", "lifespan", "router"]
 
@@ -67,8 +71,8 @@ log: Final = logging.getLogger("musicapi_async")
 Authorize = Callable[[Request, Task[Any]], Allowed]
 """Returns True if the sender of a request may watch a task; a plain or an async function."""
 
-CLIENT: Final = "musicapi"
-STREAMS: Final = "musicapi_streams"
+CLIENT_STATE: Final = "musicapi"
+STREAMS_STATE: Final = "musicapi_streams"
 """Names in the state of the app and of its lifespan, which requests to mounted apps see as well."""
 
 
@@ -88,7 +92,7 @@ def lifespan(
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
         async with make() if make is not None else MusicAPI(**options) as client:
-            state = {CLIENT: client, STREAMS: set[anyio.CancelScope]()}
+            state = {CLIENT_STATE: client, STREAMS_STATE: set[anyio.CancelScope]()}
             for name, value in state.items():
                 setattr(app.state, name, value)
             try:
@@ -102,7 +106,7 @@ def lifespan(
 
 def client_of(connection: HTTPConnection) -> MusicAPI:
     """Return the app's client, for `Depends`; also in web sockets and in mounted apps."""
-    client = _shared(connection.scope, CLIENT)
+    client = _shared(connection.scope, CLIENT_STATE)
     if not isinstance(client, MusicAPI):
         raise RuntimeError(
             "the app has no client: FastAPI(lifespan=musicapi_async.contrib.fastapi.lifespan()). "
@@ -129,7 +133,7 @@ def router(
     authorize: Authorize | None = None,
     public: bool = False,
     on_event: OnEvent | None = None,
-    limit: int = BODY_LIMIT,
+    limit: int = WEBHOOK_BODY_LIMIT,
     body_timeout: float = BODY_TIMEOUT,
     heartbeat: float = HEARTBEAT,
 ) -> APIRouter:
@@ -141,10 +145,12 @@ def router(
         events: path, with `{token}` in it, that streams the updates of a task as server-sent events; None
             leaves it out.
         authorize: `authorize(request, task)`, plain or async, returns True for a visitor who may watch the
-            task. Others get 404, as for a task that does not exist; raise `HTTPException(401)` to say more.
+            task; no other value admits. Others get 404, as for a task that does not exist; raise
+            `HTTPException(401)` to say more.
         public: True if to know a task's token is enough to watch it.
-        on_event: called with each event once in each process; if it raises, the service gets an error and may
-            repeat it.
+        on_event: called with each event once, by one of the workers that share a job store. If it raises, the
+            service gets an error and may repeat it; while it runs, copies of the event get 503. If its
+            process is killed, another worker is called with a repetition that comes a minute later.
         limit: bytes of the largest webhook.
         body_timeout: real seconds within which the whole body of a webhook must arrive.
         heartbeat: real seconds of silence after which a stream sends a comment.
@@ -262,7 +268,7 @@ def end_streams(app: FastAPI) -> None:
 
 def _streams(scope: Scope) -> set[anyio.CancelScope]:
     """Return the open streams; a set of its own where there is no lifespan."""
-    found = _shared(scope, STREAMS)
+    found = _shared(scope, STREAMS_STATE)
     return cast("set[anyio.CancelScope]", found) if isinstance(found, set) else set()
 
 

@@ -28,7 +28,7 @@ START: Final = 20.0
 """Real seconds that it may take to start."""
 START_CHECK: Final = 0.1
 """Real seconds between checks that it has started."""
-LONGEST: Final = 75.0
+LONGEST_EXAMPLE: Final = 75.0
 """Seconds of the longest song: long enough to listen to, quick to make."""
 
 
@@ -87,7 +87,7 @@ async def is_running(address: Address) -> bool:
     return True
 
 
-async def run(folder: Path, speed: float, *, idle: float = IDLE, longest: float = LONGEST) -> None:
+async def run(folder: Path, speed: float, *, idle: float = IDLE, longest: float = LONGEST_EXAMPLE) -> None:
     """Serve until no request has come for `idle` seconds."""
     async with Sandbox(speed=speed, credits=10_000, longest=longest, seed=os.getpid()) as sandbox:
         address = Address(sandbox.base_url, sandbox.api_key, speed, os.getpid())

@@ -5,7 +5,7 @@ next song with it. With MUSICAPI_KEY set it makes real songs, which cost credits
 sandbox, which costs nothing. Stop it in the middle, restart it: the page continues. It needs
 `pip install -e '.[fastapi,sandbox]'` in the clone.
 
-Its work with songs is in `studio.py`; here is only HTTP. It knows no users: any visitor may order songs, so
+Its work with songs is in `songs.py`; here is only HTTP. It knows no users: any visitor may order songs, so
 it listens to this machine alone. Only its own page may order, and no other site that is open in the browser.
 Put a login in front of it before you listen to more.
 """
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import hashlib
 import ipaddress
 import logging
 import mimetypes
@@ -60,25 +58,31 @@ from ..options import LOOPBACK, find_base_url, find_key
 from ..webhooks import Event, Webhooks
 from ..webhooks.problems import INVALID, Problem
 from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, read_body
+from ..workflows.batch_report import asset, hash_of
 from .own_sandbox import Address, find_or_start, is_running
 from .records import Records
-from .studio import Studio
+from .songs import SongStudio
 
-PAGE: Final = (Path(__file__).parent / "service.html").read_text(encoding="utf-8")
-SPEED: Final = 10.0
+PAGE: Final = (
+    (Path(__file__).parent / "service.html")
+    .read_text(encoding="utf-8")
+    .replace("/*{{player.css}}*/", asset("player.css"))
+    .replace("/*{{player.js}}*/", asset("player.js"))
+)
+"""The page, with the style and the player that the page of a batch has, too."""
+EXAMPLE_SPEED: Final = 10.0
 """How much faster than real time the sandbox makes songs: about ten seconds for one."""
 EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to call, not to bind
 """The host to call on this machine, for hosts that mean every address."""
 ORDER_LIMIT: Final = 16 * 1024
 """Bytes of the largest order: 400 characters, each perhaps two escapes of six bytes, and a few words."""
-KEEP_ALIVE: Final = 120.0
+SANDBOX_KEEP_ALIVE: Final = 120.0
 """Seconds between requests to the sandbox, which ends without any."""
 
 
 def _hashes(element: str) -> str:
     inside = re.findall(rf"<{element}>(.*?)</{element}>", PAGE, re.DOTALL)
-    digests = [hashlib.sha256(text.encode()).digest() for text in inside]
-    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return " ".join(f"'{hash_of(text)}'" for text in inside)
 
 
 PAGE_HEADERS: Final = {
@@ -107,12 +111,12 @@ class PersonaOrder(BaseModel):
     clip_id: Annotated[str, Field(min_length=1, max_length=200)]
 
 
-def the_studio(request: Request) -> Studio:
+def the_studio(request: Request) -> SongStudio:
     """Return the app's studio, for `Depends`."""
-    return cast("Studio", request.app.state.studio)
+    return cast("SongStudio", request.app.state.studio)
 
 
-StudioHere = Annotated[Studio, Depends(the_studio)]
+StudioHere = Annotated[SongStudio, Depends(the_studio)]
 
 
 class Settings:
@@ -238,7 +242,7 @@ def make_app(settings: Settings) -> FastAPI:
         address, own = await address_of(settings)
         opened = lifespan(lambda: client_for(address, settings, records.setting("secret")))
         async with opened(app) as state:
-            studio = app.state.studio = Studio(app.state.musicapi, records, settings.folder / "songs")
+            studio = app.state.studio = SongStudio(app.state.musicapi, records, settings.folder / "songs")
             app.state.mode = "sandbox" if own else "live"
             studio.resume()
             keeping = asyncio.create_task(_keep(address)) if own else None
@@ -305,7 +309,7 @@ def make_app(settings: Settings) -> FastAPI:
 
 async def _keep(address: Address) -> None:
     while True:
-        await asyncio.sleep(KEEP_ALIVE)
+        await asyncio.sleep(SANDBOX_KEEP_ALIVE)
         await is_running(address)
 
 
@@ -324,7 +328,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--folder", type=Path, default=Path("musicapi-service"), help="for records and songs")
     parser.add_argument("--public-url", help="URL of this service for others and for webhooks (https://...)")
-    parser.add_argument("--speed", type=float, default=SPEED, help="of the sandbox; 1 is real time")
+    parser.add_argument("--speed", type=float, default=EXAMPLE_SPEED, help="of the sandbox; 1 is real time")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     config = uvicorn.Config(

@@ -1,30 +1,50 @@
-"""Jobs of this process only: the store of a client that was given none."""
+"""Jobs of this process only: the store of a client that was given none.
+
+It must not grow for ever. A job whose key its caller named stays, since the key means "never pay for this
+again". A call without such a key gets one only so that its webhook can name it: once its task is known, the
+job is forgotten when enough others have come after it, and a caller who names its key is refused.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from .job import Job, JobState
-from .store import SETTLED, Merge, Step, apply, choose
+from .job import Job, JobState, is_made_up
+from .reservation import apply, choose
+from .store import SETTLED, Merge, Transition
+
+KNOWN_TASKS: Final[frozenset[JobState]] = frozenset({"accepted", "finished", "failed"})
+"""States of a job about which nothing is open: its task is on its handle, and in the log."""
+REMEMBERED_JOBS: Final = 5000
+"""Jobs with made-up keys that are remembered in these states, about 5 kB each. At 2 creates per second these
+are the last 40 minutes: more than any task takes, and than a replay of its webhook is accepted."""
 
 
 class MemoryStore:
-    """A `JobStore` that forgets everything with its process. May be shared by clients, loops and threads."""
+    """A `JobStore` that forgets everything with its process. May be shared by clients, loops and threads.
+
+    Of the calls that no caller named a key for, it remembers the last 5,000 whose task is known, and all
+    whose outcome is not.
+    """
 
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
         self._rows: Final[dict[str, tuple[Job, ...]]] = {}
         self._keys_by_task: Final[dict[tuple[str, str], set[str]]] = {}
+        self._forgettable: Final[OrderedDict[str, None]] = OrderedDict()
         self._claims: Final[dict[str, float]] = {}
         self._durations: Final[dict[str, bytes]] = {}
 
-    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
-        """Apply `step` to the row of a job, see `JobStore.change`; nothing here is durable."""
+    async def change(
+        self, key: str, transition: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
+        """Apply `transition` to the row of a job, see `JobStore.change`; nothing here is durable."""
         with self._lock:
             rows = self._rows.get(key, ())
-            before, after = apply(rows, key, step, account)
+            before, after = apply(rows, key, transition, account)
             if after is not before:
                 added = () if after is None else (after,)
                 self._replace(key, (*(row for row in rows if row is not before), *added))
@@ -33,12 +53,21 @@ class MemoryStore:
     def _replace(self, key: str, rows: tuple[Job, ...]) -> None:
         for row in self._rows.pop(key, ()):
             for ref in row.refs:
-                self._keys_by_task.get((ref.family, ref.task_id), set()).discard(key)
+                keys = self._keys_by_task.get((ref.family, ref.task_id), set())
+                keys.discard(key)
+                if not keys:
+                    self._keys_by_task.pop((ref.family, ref.task_id), None)
         if rows:
             self._rows[key] = rows
         for row in rows:
             for ref in row.refs:
                 self._keys_by_task.setdefault((ref.family, ref.task_id), set()).add(key)
+        if not rows or not is_made_up(key) or any(row.state not in KNOWN_TASKS for row in rows):
+            self._forgettable.pop(key, None)
+            return
+        self._forgettable[key] = None
+        if len(self._forgettable) > REMEMBERED_JOBS:
+            self._replace(next(iter(self._forgettable)), ())
 
     async def get(self, key: str, *, account: str = "") -> Job | None:
         """Return the job with this key."""

@@ -1,51 +1,42 @@
 """The recorder of paid calls: the side of a job store that faces the client.
 
 A note that must precede a request (`reserve`, `sending`) raises when it cannot be written. A note of what has
-happened already never raises: it is tried once, and again later until it is written.
+happened already never raises: see `pending_notes`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import uuid
-from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
 from weakref import WeakValueDictionary
 
-import anyio
 import msgspec
 
-from .._transport.paid_call import Previous
+from .._transport.call_entry import ItemNote, Previous
+from .._wire.prepare import PreparedRequest
+from ..api.local_files import NO_FILES
 from ..api.results import TaskUpdate
 from ..api.task import TaskKey, TaskRef
 from ..clock import Clock
 from ..errors import JobStoreError, MusicAPIError, TaskFailedError
-from ..options import Options
-from . import transitions
-from .job import Job, JobState, JobTask, Owner
-from .job_errors import conflict, no_job, outcome_unknown, reserved_elsewhere
-from .job_request import JobRequest, request_of
+from . import reservation, transitions
+from .job import Job, JobRequest, JobState, JobTask, Owner, new_key, request_of
 from .owner import is_alive, this_process
-from .store import JobStore, Step, may_be_same
+from .pending_notes import PendingNotes
+from .store import JobStore, Transition
 
 log: Final = logging.getLogger("musicapi_async")
 
-FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 1.0
+FIRST_READ_PAUSE: Final = 0.05
+LONGEST_READ_PAUSE: Final = 1.0
 """Seconds between reads of a row that another call has reserved; a create takes about a second."""
-PATIENCE: Final = 120.0
+UNKNOWN_OWNER_PATIENCE: Final = 120.0
 """Seconds to wait for an owner of which it is unknown whether it lives, twice the longest attempt."""
 
-FIRST_RETRY: Final = 1.0
-LONGEST_RETRY: Final = 60.0
-"""Seconds between tries of notes that could not be written."""
-CLOSE_PATIENCE: Final = 2.0
-"""Real seconds that closing spends on notes that could not be written before."""
-
-ENDS: Final = 1024
+REMEMBERED_ENDS: Final = 1024
 """Tasks whose end is remembered as recorded, so that another poll of them reads nothing from the store."""
 
 _active: Final[WeakValueDictionary[str, JobEntry]] = WeakValueDictionary()
@@ -59,9 +50,15 @@ def is_active(owner: Owner) -> bool | None:
     return is_alive(owner)
 
 
-def new_key() -> str:
-    """Return a job key for a create that was given none."""
-    return f"auto-{uuid.uuid4().hex}"
+class Adoption(msgspec.Struct, frozen=True):
+    """The outcome for a task that a webhook names for a job key.
+
+    `outcome` is 'settled' if the job has the task, with `task` as the job knows it; 'refused' if the job has
+    another one, or another job claims it; 'no job' if the store has no job of that key.
+    """
+
+    outcome: Literal["settled", "refused", "no job"]
+    task: TaskRef
 
 
 class JobRecorder:
@@ -72,9 +69,8 @@ class JobRecorder:
         clock: the clock of the client.
         base_url: the base URL of the client; part of every request.
         account: the account whose jobs these are.
-        always: False to record only calls that have a job key.
-        new_key: makes job keys for calls that have none.
-        is_active: judges the owners of reservations.
+        always: True to give a job key to calls that have none, so that they are recorded, too. False for a
+            store that holds nothing but what this recorder records.
     """
 
     def __init__(
@@ -85,51 +81,71 @@ class JobRecorder:
         account: str = "",
         *,
         always: bool = True,
-        new_key: Callable[[], str] = new_key,
-        is_active: transitions.Liveness = is_active,
     ) -> None:
         self.store: Final = store
         self.clock: Final = clock
         self.account: Final = account
         self.always: Final = always
-        self.is_active: Final = is_active
+        self.is_empty: bool = not always
+        """True while the store has no job for certain, so that no task needs to be looked up in it."""
+        self.notes: Final = PendingNotes(store, clock, account)
         self._base_url: Final = base_url
-        self._new_key: Final = new_key
-        self._pending: Final[dict[str, deque[Step]]] = {}
-        self._retry: asyncio.Task[None] | None = None
         self._ends: Final[dict[TaskKey, None]] = {}
 
     # --- calls ----------------------------------------------------------------------------------------
 
     def record(
-        self, key: str | None, call: str, body: bytes, family: str = "", kind: str = ""
+        self, key: str | None, prepared: PreparedRequest, files: Mapping[str, str] = NO_FILES
     ) -> JobEntry | None:
-        """Return the entry of a call; None for one without a key that need not be recorded."""
-        if key is None and not self.always:
-            return None
-        request = request_of(self._base_url, call, body, family, kind)
-        return JobEntry(self, key or self._new_key(), request)
+        """Return the entry of a call under this job key; `files` are as for `request_of`.
 
-    def with_job_key(self, options: Options) -> Options:
-        """Return the options with a job key, if the call is recorded."""
-        if options.job_key is not None or not self.always:
-            return options
-        return msgspec.structs.replace(options, job_key=self._new_key())
+        One without a key gets one of its own where every paid call is recorded, else none is recorded.
+        """
+        if key is None:
+            if not self.always or prepared.kind != "create":
+                return None
+            key = new_key()
+        self.is_empty = False
+        request = request_of(
+            self._base_url,
+            prepared.recorded_call,
+            prepared.body or b"",
+            prepared.family,
+            prepared.operation,
+            files,
+            items=max(1, len(prepared.models)),
+        )
+        return JobEntry(self, key, request)
+
+    async def links(self, key: str, files: Mapping[str, str]) -> dict[str, str]:
+        """Return the links of those files that the job of a key has published already, by field."""
+        await self.notes.write(key)
+        job = await self.job(key)
+        if job is None or not job.request.files:
+            return {}
+        sent = job.request.fields
+        return {
+            name: str(sent[name]) for name, digest in files.items() if job.request.files.get(name) == digest
+        }
 
     def resubmission(self, job: Job) -> Resubmission:
         """Return a recorder for sending an ambiguous or failed job once more."""
         return Resubmission(self, job)
+
+    async def note(self, key: str, transition: Transition, what: str) -> None:
+        """Store what has happened to a job; see `PendingNotes.note`."""
+        await self.notes.note(key, transition, what, self)
 
     # --- jobs -----------------------------------------------------------------------------------------
 
     async def jobs(self, *states: JobState) -> list[Job]:
         """Return the jobs of all accounts in these states, after settling those whose process died."""
         with contextlib.suppress(JobStoreError):
-            await self.write_pending()
+            await self.notes.write()
         for job in await self.store.jobs("reserved", "sent"):
-            if job.owner is not None and self.is_active(job.owner) is False:
-                step = transitions.recover(self.is_active, self.clock.time())
-                await self.store.change(job.key, step, account=job.account)
+            if job.owner is not None and is_active(job.owner) is False:
+                transition = transitions.recover(is_active, self.clock.time())
+                await self.store.change(job.key, transition, account=job.account)
         return await self.store.jobs(*states)
 
     async def job(self, key: str) -> Job | None:
@@ -137,58 +153,70 @@ class JobRecorder:
         job = await self.store.get(key, account=self.account)
         if job is None:
             foreign = await self.store.get(key)
-            job = foreign if foreign is not None and may_be_same(foreign.account, self.account) else None
+            job = (
+                foreign
+                if foreign is not None and reservation.may_be_same(foreign.account, self.account)
+                else None
+            )
         return job
 
     async def own_job(self, key: str) -> Job:
         """Return the job of a key, to decide on it.
 
-        Raises `RequestValidationError` if there is none, and `JobKeyConflictError` if there is only one of
-        another account that may be the same.
+        Raises `RequestValidationError` if there is none, and `JobKeyConflictError` if it was sent to another
+        host, or there is only one of another account that may be the same.
         """
         job = await self.job(key)
         if job is None:
-            raise no_job(key)
+            raise transitions.no_job(key)
         if job.account and self.account and job.account != self.account:
-            raise conflict(job, self.account)
+            raise reservation.conflict(job, self.account)
+        if job.request.base_url != self._base_url:
+            raise reservation.elsewhere(job, self._base_url)
         return job
 
-    async def resolve(self, key: str, task: TaskRef) -> Job:
-        """Record which task an ambiguous job made."""
+    async def resolve(self, key: str, task: TaskRef, item: int = 0) -> Job:
+        """Record which task an ambiguous job made, of a batch for which item."""
         self.forget_end(task)
-        step = transitions.resolved(key, task, self.is_active, self.clock.time())
-        job = await self.store.change(key, step, account=self.account, durable=True)
-        assert job is not None  # the step raises when there is none
+        transition = transitions.resolved(key, task, is_active, self.clock.time(), item)
+        job = await self.store.change(key, transition, account=self.account, durable=True)
+        assert job is not None  # the transition raises when there is none
         return job
 
-    async def adopt(self, key: str, task: TaskRef) -> bool:
+    async def adopt(self, key: str, task: TaskRef, item: int = 0) -> Adoption:
         """Settle a job whose answer was lost with the task that a webhook names for it.
 
-        Only if no other job has the task. If webhooks name it for two jobs, both stay undecided. Returns
-        False if there is such a job and it does not have the task.
+        Only if no other job has the task. If webhooks name it for two jobs, both stay undecided.
+
+        Args:
+            key: the job key, which the webhook proves.
+            task: the task; without a family it is of that of the job.
+            item: which item of a batch made it, from 0.
         """
         # The webhook's address proves the key by our secret, so the account may have another API key now.
         job = await self.store.get(key, account=self.account) or await self.store.get(key)
         if job is None:
-            return True
+            return Adoption("no job", task)
+        if job.request.family in task.families or not task.family:
+            task = msgspec.structs.replace(task, family=job.request.family)
+        if not task.family:
+            return Adoption("refused", task)
         if not transitions.may_be_adopted(job, task.task_id):
-            return any(ref.task_id == task.task_id for ref in job.refs)
+            return _adoption(job, task)
         self.forget_end(task)
         rivals = await self._rivals(job, task)
         if not rivals:
-            if job.request.family in task.families:
-                task = msgspec.structs.replace(task, family=job.request.family)
-            step = transitions.adopted(task, self.clock.time())
-            job = await self.store.change(key, step, account=job.account, durable=True) or job
+            transition = transitions.adopted(task, self.clock.time(), item)
+            job = await self.store.change(key, transition, account=job.account, durable=True) or job
             rivals = await self._rivals(job, task)  # another process may have received the same webhook
         if not rivals:
-            return any(ref.task_id == task.task_id for ref in job.refs)
+            return _adoption(job, task)
+        for one in (job, *rivals):
+            transition = transitions.disputed(task, self.clock.time())
+            await self.store.change(one.key, transition, account=one.account, durable=True)
         keys = ", ".join((key, *(rival.key for rival in rivals)))
         log.warning("task %s is named by webhooks for the jobs %s", task.task_id, keys)
-        for one in (job, *rivals):
-            step = transitions.disputed(task, self.clock.time())
-            await self.store.change(one.key, step, account=one.account, durable=True)
-        return False
+        return Adoption("refused", task)
 
     async def _rivals(self, job: Job, task: TaskRef) -> list[Job]:
         """The other jobs that have the task."""
@@ -208,7 +236,7 @@ class JobRecorder:
     async def record_end(self, ref: TaskRef, update: TaskUpdate) -> None:
         """Record that a task ended, in the job that has it. A failure is logged; the next poll repeats it."""
         self._ends[ref.key] = None
-        while len(self._ends) > ENDS:
+        while len(self._ends) > REMEMBERED_ENDS:
             del self._ends[next(iter(self._ends))]
         is_recorded = False
         error = update.error
@@ -218,8 +246,8 @@ class JobRecorder:
         try:
             for word in ref.families:
                 for job in await self.store.find(word, ref.task_id):
-                    step = transitions.ended(ref, outcome, refunded, why, self.clock.time())
-                    await self.store.change(job.key, step, account=job.account)
+                    transition = transitions.ended(ref, outcome, refunded, why, self.clock.time())
+                    await self.store.change(job.key, transition, account=job.account)
                     is_recorded = True
         except JobStoreError as failure:
             is_recorded = False
@@ -228,85 +256,34 @@ class JobRecorder:
             if not is_recorded:  # or cancelled, or its job is being stored just now
                 self.forget_end(ref)
 
-    # --- notes ----------------------------------------------------------------------------------------
-
-    async def note(self, key: str, step: Step, what: str) -> None:
-        """Store what has happened already: tried once here, and later in the background until it is stored.
-
-        Args:
-            key: the job key.
-            step: the change. Applied once more, it must change nothing.
-            what: what has happened, for the log.
-        """
-        self._pending.setdefault(key, deque()).append(step)
-        try:
-            await self._write(key)
-        except JobStoreError as error:
-            log.error("job %s: %s, and that could not be stored yet: %s", key, what, error)
-            self._retry_later()
-
-    async def write_pending(self, *keys: str) -> None:
-        """Store the notes of these jobs (none given: of all) that could not be stored before.
-
-        Jobs do not wait for each other, so one damaged row holds up no other job. Raises `JobStoreError`.
-        """
-        wanted = [key for key in self._pending if not keys or key in keys]
-        outcomes = await asyncio.gather(*map(self._write, wanted), return_exceptions=True)
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
-
-    async def _write(self, key: str) -> None:
-        """Store the notes of one job, in their order."""
-        steps = self._pending.get(key)
-        while steps:
-            step = steps[0]
-            await self.store.change(key, step, account=self.account, durable=True)
-            if steps and steps[0] is step:  # else another call has stored it meanwhile
-                steps.popleft()
-        if not steps:
-            self._pending.pop(key, None)
-
-    def _retry_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._retry is None or self._retry.done() or self._retry.get_loop() is not loop:
-            self._retry = loop.create_task(self._retry_pending())
-
-    async def _retry_pending(self) -> None:
-        pause = FIRST_RETRY
-        while self._pending:
-            await self.clock.sleep(pause)
-            with contextlib.suppress(JobStoreError):
-                await self.write_pending()
-            pause = min(2 * pause, LONGEST_RETRY)
-
     async def aclose(self) -> None:
         """Store what is pending, within seconds, and close the store."""
-        retry, self._retry = self._retry, None
-        if retry is not None and retry.get_loop() is asyncio.get_running_loop():
-            retry.cancel()
         try:
-            with anyio.move_on_after(CLOSE_PATIENCE), contextlib.suppress(JobStoreError):
-                await self.write_pending()
-            if self._pending:
-                log.error(
-                    "jobs %s could not be stored before the client was closed", ", ".join(self._pending)
-                )
+            await self.notes.aclose()
         finally:
             await self.store.aclose()
 
 
 class JobEntry:
-    """One paid call as it is recorded. A `_transport.paid_call.JobEntry`."""
+    """One paid call as it is recorded. A `_transport.call_entry.CallEntry`.
 
-    def __init__(self, recorder: JobRecorder, key: str, request: JobRequest) -> None:
+    Args:
+        recorder: the recorder of its account.
+        key: the job key.
+        request: the request that is sent under it.
+        resubmits: True to send the job of the key once more, because a person has decided that.
+    """
+
+    def __init__(
+        self, recorder: JobRecorder, key: str, request: JobRequest, *, resubmits: bool = False
+    ) -> None:
         self.key: Final = key
         self.request: Final = request
+        self._resubmits: Final = resubmits
         self._recorder: Final = recorder
-        self._owner: Final = this_process(uuid.uuid4().hex)
+        self._owner: Final = this_process(os.urandom(16).hex())
         self._balance: float | None = None
-        self._has_begun = self._is_sent = False
-        self.in_doubt: bool = False
+        self._has_begun = False
         _active[self._owner.nonce] = self
         now = recorder.clock.time()
         self._job = Job(
@@ -332,36 +309,37 @@ class JobEntry:
             JobStoreError: the store cannot be used, or another process has reserved the key and may be dead.
         """
         recorder = self._recorder
-        await recorder.write_pending(self.key)
+        await recorder.notes.write(self.key)
         self._has_begun = True
-        pause, waited = FIRST_PAUSE, 0.0
+        pause, waited = FIRST_READ_PAUSE, 0.0
         last: Job | None = None
         while True:
+            now = recorder.clock.time()
+            if self._resubmits:
+                transition = reservation.resubmitted(self.key, self._owner, is_active, now)
+            else:
+                transition = reservation.reserve(self.key, self.request, self._owner, is_active, now)
             try:
-                job = await recorder.store.change(self.key, self._reservation(), account=recorder.account)
+                job = await recorder.store.change(self.key, transition, account=recorder.account)
             except MusicAPIError:
                 self._has_begun = False
                 raise
-            assert job is not None  # the step makes a reserved row of a missing one
+            assert job is not None  # the transition makes a reserved row of a missing one
             if job.state == "reserved" and job.owner == self._owner:
                 self._job = job
                 return None
             if job.state in ("accepted", "finished", "failed"):
-                return Previous(job.task, msgspec.json.decode(job.reply) if job.reply else None)
+                return _previous(job)
             if job.state == "ambiguous":
-                raise outcome_unknown(job)
+                if job.request.is_batch and job.reply:  # an answer that leaves some items open
+                    return _previous(job)
+                raise reservation.outcome_unknown(job)
             waited = waited + pause if job == last else 0.0
             last = job
-            if job.owner is not None and recorder.is_active(job.owner) is None and waited > PATIENCE:
-                raise reserved_elsewhere(job, job.owner)
+            if job.owner is not None and is_active(job.owner) is None and waited > UNKNOWN_OWNER_PATIENCE:
+                raise reservation.reserved_elsewhere(job, job.owner, self._owner)
             await recorder.clock.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
-
-    def _reservation(self) -> Step:
-        recorder = self._recorder
-        return transitions.reserve(
-            self.key, self.request, self._owner, recorder.is_active, recorder.clock.time()
-        )
+            pause = min(pause * 1.5, LONGEST_READ_PAUSE)
 
     def balance(self, before: float | None) -> None:
         """Set the credits before the first attempt."""
@@ -369,49 +347,59 @@ class JobEntry:
 
     async def sending(self) -> None:
         """Record that an attempt is about to leave; on disk when this returns. Raises `JobStoreError`."""
-        step = transitions.sending(self._owner, self._recorder.clock.time(), self._balance)
-        job = await self._recorder.store.change(self.key, step, account=self._recorder.account, durable=True)
-        assert job is not None  # the step raises when the row is gone
+        transition = transitions.sending(self._owner, self._recorder.clock.time(), self._balance)
+        job = await self._recorder.store.change(
+            self.key, transition, account=self._recorder.account, durable=True
+        )
+        assert job is not None  # the transition raises when the row is gone
         self._job = job
-        self.in_doubt = self.in_doubt or self._is_sent
-        self._is_sent = True
 
     async def returned(self) -> None:
         """Record that the attempt was provably not taken, and another one follows. Raises `JobStoreError`."""
-        self._is_sent = False
-        if not self.in_doubt:
-            step = transitions.returned(self._owner, self._recorder.clock.time())
-            await self._recorder.store.change(self.key, step, account=self._recorder.account)
+        transition = transitions.returned(self._owner, self._recorder.clock.time())
+        await self._recorder.store.change(self.key, transition, account=self._recorder.account)
 
     # --- what has happened ----------------------------------------------------------------------------
 
     async def released(self) -> None:
-        """Record that it was provably not taken, and no attempt follows: the key is free.
-
-        If an attempt before may have been carried out, the outcome is unknown.
-        """
-        if self.in_doubt:
-            await self.unknown("an earlier attempt may have been carried out", None)
-        elif self._has_begun:
+        """Record that it was provably not taken, and no attempt follows: the key is free."""
+        if self._has_begun:
             await self._recorder.note(self.key, transitions.released(self._owner), "it was not carried out")
 
     async def unknown(self, why: str, balance: float | None) -> None:
         """Record that it is unknown whether it was taken; `balance` is the credits after it."""
-        step = transitions.unknown(self._owner, why, balance, self._recorder.clock.time())
-        await self._recorder.note(self.key, step, f"its outcome is unknown ({why})")
+        transition = transitions.unknown(self._owner, why, balance, self._recorder.clock.time())
+        await self._recorder.note(self.key, transition, f"its outcome is unknown ({why})")
 
     async def accepted(self, task: TaskRef, reply: Any) -> None:
         """Record the task that the service gave; on disk when this returns, unless the store fails."""
         self._recorder.forget_end(task)
         item = JobTask(ref=msgspec.structs.replace(task, own=False))
         now = self._recorder.clock.time()
-        step = transitions.accepted(self._owner, self._job, (item,), _json(reply), now)
-        await self._recorder.note(self.key, step, f"it was accepted as {task.token}")
+        transition = transitions.accepted(self._owner, self._job, (item,), _json(reply), now)
+        await self._recorder.note(self.key, transition, f"it was accepted as {task.token}")
+
+    async def accepted_batch(self, items: Sequence[ItemNote], others: Sequence[TaskRef], reply: Any) -> None:
+        """Record what the service gave for each item; see `accepted`.
+
+        `others` are tasks of which it is not known to which item they belong.
+        """
+        noted: list[JobTask] = []
+        for item in items:
+            ref = None if item.task is None else msgspec.structs.replace(item.task, own=False)
+            if ref is not None:
+                self._recorder.forget_end(ref)
+            noted.append(JobTask(ref=ref, outcome="failed" if item.error else "", error=item.error))
+        unassigned = tuple(msgspec.structs.replace(task, own=False) for task in others)
+        transition = transitions.accepted(
+            self._owner, self._job, noted, _json(reply), self._recorder.clock.time(), unassigned
+        )
+        await self._recorder.note(self.key, transition, f"it was accepted with {len(items)} items")
 
     async def answered(self, reply: Any) -> None:
         """Record the answer to a direct call."""
-        step = transitions.answered(self._owner, self._job, _json(reply), self._recorder.clock.time())
-        await self._recorder.note(self.key, step, "it was answered")
+        transition = transitions.answered(self._owner, self._job, _json(reply), self._recorder.clock.time())
+        await self._recorder.note(self.key, transition, "it was answered")
 
 
 class Resubmission:
@@ -421,26 +409,29 @@ class Resubmission:
         self._recorder: Final = recorder
         self._job: Final = job
 
-    def with_job_key(self, options: Options) -> Options:
-        """Return the options as they are: they hold the key."""
-        return options
+    async def links(self, key: str, files: Mapping[str, str]) -> dict[str, str]:
+        """Return no links: the recorded request has them."""
+        return {}
 
-    def record(self, key: str | None, call: str, body: bytes, family: str = "", kind: str = "") -> JobEntry:
-        """Return the entry that sends the job once more."""
-        return _ResubmittedEntry(self._recorder, self._job.key, self._job.request)
+    def record(
+        self, key: str | None, prepared: PreparedRequest, files: Mapping[str, str] = NO_FILES
+    ) -> JobEntry:
+        """Return the entry that sends the job once more, under its own key and with its recorded request."""
+        return JobEntry(self._recorder, self._job.key, self._job.request, resubmits=True)
 
 
-class _ResubmittedEntry(JobEntry):
-    """The entry of a job that is sent once more: its first reservation takes over the job."""
+def _adoption(job: Job, task: TaskRef) -> Adoption:
+    """Return whether the job has the task now."""
+    for ref in job.refs:
+        if ref.task_id == task.task_id:
+            return Adoption("settled", ref)
+    return Adoption("refused", task)
 
-    _is_taken_over = False
 
-    def _reservation(self) -> Step:
-        if self._is_taken_over:
-            return super()._reservation()
-        self._is_taken_over = True
-        recorder = self._recorder
-        return transitions.resubmitted(self.key, self._owner, recorder.is_active, recorder.clock.time())
+def _previous(job: Job) -> Previous:
+    """Return the result of a job for another call with its key."""
+    items = tuple(item.ref for item in job.tasks) if job.request.is_batch else ()
+    return Previous(job.task, msgspec.json.decode(job.reply) if job.reply else None, items)
 
 
 def _json(reply: Any) -> str:

@@ -28,19 +28,20 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 import msgspec
 
-from ..api.task import TaskRef
 from ..errors import JobStoreError
 from ..files import expand
-from .job import STATES, Job, JobState, JobTask
-from .job_request import JobRequest
+from .job import Job, JobState
+from .reservation import apply, choose
 from .sqlite_schema import check, damaged, failed, is_busy, make, migrate, replaced, schema_of
-from .store import SETTLED, Merge, Step, apply, choose, readable
+from .store import SETTLED, Merge, Transition, damaged_job
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 log: Final = logging.getLogger("musicapi_async")
@@ -51,12 +52,11 @@ BUSY_SLICE: Final = 0.1
 """Seconds that SQLite itself waits for a lock, after which the thread sees whether the store is closing."""
 BUSY_PAUSE: Final = 0.01
 """Seconds between tries where SQLite refuses at once."""
-CLOSE_PATIENCE: Final = 2.0
+CLOSING_LOCK_PATIENCE: Final = 2.0
 """Seconds that closing waits for a lock, for all that was begun before."""
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Job)
-_STATES: Final[Mapping[str, JobState]] = {state: state for state in STATES}
 
 
 class SQLiteStore:
@@ -79,46 +79,48 @@ class SQLiteStore:
         self.path: Final = expand(path)
         self._lock: Final = threading.Lock()
         self._identity: Final = _Identity()
-        self._file: _File | None = None
+        self._file: _OpenFile | None = None
 
-    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
-        """Apply `step` to the row of a job in one transaction; see `JobStore.change`."""
-        return await self._run(lambda file: file.change(key, step, account, durable))
+    async def change(
+        self, key: str, transition: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
+        """Apply `transition` to the row of a job in one transaction; see `JobStore.change`."""
+        return await self._run(_OpenFile.change, key, transition, account, durable)
 
     async def get(self, key: str, *, account: str = "") -> Job | None:
         """Return the job with this key."""
-        rows = await self._run(lambda file: file.select("WHERE key = ?", (key,)))
-        return readable(choose(rows, account))
+        rows = await self._run(_OpenFile.select, "WHERE key = ?", (key,))
+        return choose(rows, account)
 
     async def find(self, family: str, task_id: str) -> list[Job]:
         """Return the jobs that made this task, oldest first."""
         where = "JOIN tasks USING (key, account) WHERE tasks.task_id = ? AND tasks.family = ?"
-        return await self._run(lambda file: file.select(where, (task_id, family)))
+        return await self._run(_OpenFile.select, where, (task_id, family))
 
     async def jobs(self, *states: JobState) -> list[Job]:
         """Return the jobs in these states (none given: all), oldest first."""
         among = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
-        return await self._run(lambda file: file.select(among, states))
+        return await self._run(_OpenFile.select, among, states)
 
     async def purge(self, before: float) -> int:
         """Remove the finished and failed jobs that were last changed before a Unix time; return how many."""
-        return await self._run(lambda file: file.purge(before))
+        return await self._run(_OpenFile.purge, before)
 
     async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
         """Claim marks for a time, all or none; return False if one of them is claimed already."""
-        return await self._run(lambda file: file.claim(marks, now, now + seconds))
+        return await self._run(_OpenFile.claim, marks, now, now + seconds)
 
     async def unclaim(self, marks: Collection[str]) -> None:
         """Let marks be claimed again."""
-        await self._run(lambda file: file.unclaim(marks))
+        await self._run(_OpenFile.unclaim, marks)
 
     async def durations(self) -> Mapping[str, bytes]:
         """Return what was learned about durations: an opaque state for each kind of task."""
-        return await self._run(lambda file: file.durations())
+        return await self._run(_OpenFile.durations)
 
     async def merge_durations(self, kind: str, merge: Merge) -> bytes:
         """Apply `merge` to the state of one kind in one transaction; return the state after it."""
-        return await self._run(lambda file: file.merge_durations(kind, merge))
+        return await self._run(_OpenFile.merge_durations, kind, merge)
 
     async def aclose(self) -> None:
         """Finish what was begun, and close the file; opens again when it is used again.
@@ -131,17 +133,27 @@ class SQLiteStore:
         if file is not None and file.process == os.getpid():
             await file.aclose()
 
-    async def _run(self, work: Callable[[_File], R]) -> R:
+    async def _run(
+        self, work: Callable[Concatenate[_OpenFile, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         with self._lock:
             # After a fork neither thread nor connection are ours (sqlite.org/howtocorrupt.html, 2.6).
             if self._file is None or self._file.process != os.getpid():
-                self._file = _File(self.path, self._identity, self.busy_timeout)
-            begun = self._file.begin(work)
+                self._file = _OpenFile(self.path, self._identity, self.busy_timeout)
+            begun = self._file.begin(partial(work, self._file, *args, **kwargs))
         # What was begun is carried out, even if its caller is cancelled: a row is never left half decided.
+        # Its error is then for no one, and with `shield` alone asyncio would report it.
+        begun.add_done_callback(_retrieve)
         return await asyncio.shield(begun)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self.path)!r})"
+
+
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Take the error of work, so that asyncio does not report it as unhandled."""
+    if not done.cancelled():
+        done.exception()
 
 
 class _Identity:
@@ -173,7 +185,7 @@ class _Identity:
         return True
 
 
-class _File:
+class _OpenFile:
     """The open file and the one thread that works on it."""
 
     def __init__(self, path: Path, identity: _Identity, busy_timeout: float) -> None:
@@ -186,25 +198,31 @@ class _File:
         self._is_full = False
         self._closing_at = float("inf")
 
+    def __del__(self) -> None:
+        """Close the file of a store that was dropped without `aclose`, in the thread that worked on it."""
+        if self._connection is not None and self.process == os.getpid():
+            with contextlib.suppress(RuntimeError):  # the interpreter ends, which closes it
+                self._thread.submit(self._connection.close)
+
     # --- the thread -----------------------------------------------------------------------------------
 
-    def begin(self, work: Callable[[_File], R]) -> asyncio.Future[R]:
+    def begin(self, work: Callable[[], R]) -> asyncio.Future[R]:
         """Have `work` done in the thread, after all that was begun before."""
         return asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work, time.monotonic())
 
     async def aclose(self) -> None:
         """Finish what was begun, then close; the thread ends."""
-        self._closing_at = time.monotonic() + CLOSE_PATIENCE
-        closing = self.begin(_File.close)
+        self._closing_at = time.monotonic() + CLOSING_LOCK_PATIENCE
+        closing = self.begin(self.close)
         self._thread.shutdown(wait=False)
-        _, pending = await asyncio.wait({closing}, timeout=2 * CLOSE_PATIENCE)
+        _, pending = await asyncio.wait({closing}, timeout=2 * CLOSING_LOCK_PATIENCE)
         if pending:
             log.warning("the job store %s does not close: its disk does not answer", self.path)
 
-    def _guarded(self, work: Callable[[_File], R], begun_at: float) -> R:
+    def _guarded(self, work: Callable[[], R], begun_at: float) -> R:
         while True:
             try:
-                return work(self)
+                return work()
             except sqlite3.Error as error:
                 now = time.monotonic()
                 if is_busy(error) and now < min(begun_at + self._busy_timeout, self._closing_at):
@@ -221,15 +239,15 @@ class _File:
 
     # --- work in the thread ---------------------------------------------------------------------------
 
-    def change(self, key: str, step: Step, account: str, durable: bool) -> Job | None:
-        """Apply `step` in one transaction."""
+    def change(self, key: str, transition: Transition, account: str, durable: bool) -> Job | None:
+        """Apply `transition` in one transaction."""
         connection = self._open()
         if durable != self._is_full:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._is_full = durable
         with self._transaction(connection):
             rows = self._select(connection, "WHERE key = ?", (key,))
-            before, after = apply(rows, key, step, account)
+            before, after = apply(rows, key, transition, account)
             if after is not before:
                 _write(connection, before, after)
         self._check_identity()  # written into a file that has lost its name, it would never be read
@@ -242,7 +260,7 @@ class _File:
         return self._select(connection, where, values)
 
     def purge(self, before: float) -> int:
-        """Remove settled jobs, and claims that have expired."""
+        """Remove settled jobs."""
         settled = f"state IN ({', '.join('?' * len(SETTLED))}) AND updated_at < ?"
         values = (*SETTLED, before)
         with self._transaction(self._open()) as connection:
@@ -378,19 +396,7 @@ def _read(connection: sqlite3.Connection, record: str, columns: Sequence[object]
     try:
         return _decoder.decode(record)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
-        key, account, state = map(str, columns[:3])
-        created_at = float(str(columns[3]))
         refs = connection.execute(
-            "SELECT family, task_id FROM tasks WHERE key = ? AND account = ?", (key, account)
+            "SELECT family, task_id FROM tasks WHERE key = ? AND account = ?", tuple(columns[:2])
         )
-        return Job(
-            key=key,
-            account=account,
-            state=_STATES.get(state, "ambiguous"),
-            request=JobRequest("", "", "null"),
-            created_at=created_at,
-            updated_at=created_at,
-            tasks=tuple(JobTask(ref=TaskRef(family, task_id)) for family, task_id in refs.fetchall()),
-            why=f"its record cannot be read ({error})",
-            is_readable=False,
-        )
+        return damaged_job(columns, refs.fetchall(), error)

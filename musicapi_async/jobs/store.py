@@ -1,23 +1,27 @@
-"""The protocol of a job store, and the rules that every store follows.
+"""The protocol of a job store.
 
-A store is small: it changes one row in one transaction, finds rows and lists rows. Which change is right is
-decided by the pure functions of `transitions`, and which row a key means by `apply`, so a store decides
-nothing about money.
+A store is small: it changes one row in one transaction, finds rows and lists rows. Which row a key means and
+whether it may be reserved is decided by `reservation`, and every other change by `transitions`. Both are pure
+functions, so a store decides nothing about money.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import msgspec
+from msgspec import UnsetType
 
-from ..errors import JobStoreError
-from .job import Job, JobState
-from .job_errors import conflict
+from ..api.task import TaskRef
+from .job import STATES, Job, JobRequest, JobState, JobTask
 
-Step = Callable[[Job | None], Job | None]
+if TYPE_CHECKING:
+    from .._transport.rate_limiter import RateLimiter
+    from .._transport.rate_window import Rate
+    from ..clock import Clock
+
+Transition = Callable[[Job | None], Job | None]
 """A change of one row: from the row as it is (None: there is none) to the row as it shall be (None: none).
 
 It is pure and quick, may be called again on newer data, and raises to leave the row as it is.
@@ -26,11 +30,65 @@ It is pure and quick, may be called again on newer data, and raises to leave the
 Merge = Callable[[bytes | None], bytes]
 """A change of a learned state: from the stored one (None: there is none) to the next. Pure and quick."""
 
-FINGERPRINT: Final = re.compile(r"key-[0-9a-f]{16}")
-"""An account that was derived from an API key, because `MusicAPI(account=...)` did not name one."""
-
 SETTLED: Final[tuple[JobState, ...]] = ("finished", "failed")
 """States in which nothing is under way, unknown or still to be fetched: what `purge` removes."""
+
+
+class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of which other processes are notified.
+
+    `kind` is 'webhook' (one was received, `number` is its row), 'freed' (a place in a queue or a permit has
+    become free) or 'pause' (requests of a `lane` were refused for their rate; stop for `seconds`). `sender`
+    is the owner that has sent it.
+    """
+
+    kind: str
+    sender: str
+    account: str = ""
+    lane: str = ""
+    seconds: float = 0.0
+    number: int = 0
+
+
+Subscriber = Callable[[Notice, bytes], None]
+"""Called in its loop with a notice, and for one of a webhook with its body."""
+
+
+@runtime_checkable
+class SharedStore(Protocol):
+    """A `JobStore` that many machines share: with the rate of each account, and webhooks of all."""
+
+    def limiter(
+        self, account: str, rate: Rate | UnsetType | None, clock: Clock, max_in_flight: int | None
+    ) -> RateLimiter:
+        """Return a limiter that keeps one rate with all clients of the account that share the store.
+
+        Args:
+            account: the account.
+            rate: the rate; None for no limit, UNSET to take that of the store.
+            clock: the clock of the client.
+            max_in_flight: tasks in flight of all clients together; None: no cap.
+        """
+        ...
+
+    async def rate(self, account: str) -> Rate | None:
+        """Return the rate of an account; None for no limit. 1 per 3 s is written if there is none."""
+        ...
+
+    async def set_rate(self, account: str, rate: Rate | None) -> None:
+        """Set the rate of an account for all clients, also those that are at work; None for no limit."""
+        ...
+
+    async def publish(self, body: bytes) -> None:
+        """Hand the body of a webhook to all clients that share the store."""
+        ...
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Have notices, and the bodies of webhooks, handed to the running loop; returns what ends that."""
+        ...
+
+
+_STATES_BY_NAME: Final[Mapping[str, JobState]] = {state: state for state in STATES}
 
 
 class JobStore(Protocol):
@@ -43,12 +101,14 @@ class JobStore(Protocol):
     carried out, in the order of the calls, even if its caller is cancelled.
     """
 
-    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
-        """Apply `step` to the row of a job in one transaction.
+    async def change(
+        self, key: str, transition: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
+        """Apply `transition` to the row of a job in one transaction.
 
         Args:
             key: the job key.
-            step: the change; what it raises is raised here, and the row stays as it is.
+            transition: the change; what it raises is raised here, and the row stays as it is.
             account: the account of the job.
             durable: True: when this returns, the change outlives a loss of power.
 
@@ -56,7 +116,7 @@ class JobStore(Protocol):
             The row after the change.
 
         Raises:
-            JobKeyConflictError: see `apply`.
+            JobKeyConflictError: see `reservation.apply`.
             JobStoreError: the row cannot be read, or the store cannot be used.
         """
         ...
@@ -111,68 +171,24 @@ class JobStore(Protocol):
         ...
 
 
-class Change(NamedTuple):
-    """A row before and after a step; None: there is none."""
-
-    before: Job | None
-    after: Job | None
-
-
-def choose(rows: Sequence[Job], account: str) -> Job | None:
-    """Return the row that a key means for an account: its own, else one where either account is not said.
+def damaged_job(columns: Sequence[object], refs: Iterable[tuple[str, str]], error: Exception) -> Job:
+    """Return the job of a row whose record cannot be read.
 
     Args:
-        rows: all rows with the key, oldest first.
-        account: the account of the caller; '' if it was not said.
+        columns: the row's key, account, state and time of creation.
+        refs: family and id of each of its tasks.
+        error: why its record cannot be read.
     """
-    exact = (row for row in rows if row.account == account)
-    unsaid = (row for row in rows if not (row.account and account))
-    return next(exact, None) or next(unsaid, None)
-
-
-def readable(job: Job | None) -> Job | None:
-    """Return the job; raise `JobStoreError` if its record is damaged: a decision would be a guess."""
-    if job is not None and not job.is_readable:
-        named = f", which made task {job.task_id}," if job.task_id is not None else ""
-        raise JobStoreError(
-            f"job {job.key!r}{named} is damaged in the store: {job.why}",
-            hint="Search for its song in the dashboard, and use another job key if it is not there.",
-        )
-    return job
-
-
-def apply(rows: Sequence[Job], key: str, step: Step, account: str) -> Change:
-    """Apply a step to the row that a key means for an account; every store changes rows by this alone.
-
-    Args:
-        rows: all rows with the key, oldest first.
-        key: the job key.
-        step: the change.
-        account: the account of the caller; '' if it was not said.
-
-    Returns:
-        The row before and after. It keeps its account.
-
-    Raises:
-        JobKeyConflictError: the step reserves a key that exists under another account only, and one of the
-            two accounts is a fingerprint of an API key. A key that was replaced is still of the same account,
-            so paying again would perhaps pay twice; only the caller can tell. Accounts that were both named
-            are different accounts, with a job each.
-        JobStoreError: the row is damaged.
-    """
-    before = readable(choose(rows, account))
-    after = step(before)
-    if after is not None:
-        owned = account if before is None else before.account
-        if after.account != owned:
-            after = msgspec.structs.replace(after, account=owned)
-        if before is None and after.state == "reserved":
-            for row in rows:
-                if may_be_same(row.account, account):
-                    raise conflict(row, account)
-    return Change(before, after)
-
-
-def may_be_same(account: str, other: str) -> bool:
-    """Return True if two accounts may be one: a fingerprint may be that of any account's API key."""
-    return account == other or bool(FINGERPRINT.fullmatch(account) or FINGERPRINT.fullmatch(other))
+    key, account, state = map(str, columns[:3])
+    created_at = float(str(columns[3]))
+    return Job(
+        key=key,
+        account=account,
+        state=_STATES_BY_NAME.get(state, "ambiguous"),
+        request=JobRequest("", "", "null"),
+        created_at=created_at,
+        updated_at=created_at,
+        tasks=tuple(JobTask(ref=TaskRef(family, task_id)) for family, task_id in refs),
+        why=f"its record cannot be read ({error})",
+        is_readable=False,
+    )

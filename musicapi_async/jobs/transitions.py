@@ -1,26 +1,25 @@
 """The state machine of a job: one table, and pure functions over it.
 
 `TRANSITIONS` says which event leads from which state to which; an event that the table does not have for a
-state changes nothing. Each builder below returns a `Step` for one event and adds what the table cannot say:
-who may cause it, and what is written into the row. All rules about money are here: who may send, when a key
-may be used again, and what becomes of a job whose process died.
+state changes nothing. Each builder below returns a `Transition` for one event and adds what the table cannot
+say: who may cause it, and what is written into the row. These are the rules about money of one stored job:
+when its key may be used again, and what becomes of it if its process died; `reservation` says who may send.
+What a response proves is said by `_wire.charge_verdict`, and applied to a call by `_transport.paid_call`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
 import msgspec
 
 from ..api.task import TaskRef
-from ..errors import JobKeyConflictError, JobStoreError, RequestValidationError
+from ..errors import JobStoreError, RequestValidationError
 from .job import STATES, Job, JobState, JobTask, Owner
-from .job_errors import no_job
-from .job_request import JobRequest, difference
-from .store import Step
+from .store import Transition
 
-Event = Literal[
+JobEvent = Literal[
     "reserve",
     "sending",
     "returned",
@@ -36,7 +35,7 @@ Event = Literal[
     "resubmitted",
 ]
 
-TRANSITIONS: Final[Mapping[Event, Mapping[JobState | None, JobState | None]]] = {
+TRANSITIONS: Final[Mapping[JobEvent, Mapping[JobState | None, JobState | None]]] = {
     # None is a key without a row. Where an event leads to None, a row that was sent before (`resubmit`) is
     # again as it was.
     "reserve": {None: "reserved"},
@@ -62,7 +61,7 @@ TRANSITIONS: Final[Mapping[Event, Mapping[JobState | None, JobState | None]]] = 
     # A person decides to send once more.
     "resubmitted": {"ambiguous": "reserved", "failed": "reserved"},
 }
-"""Event, state before, state after."""
+"""JobEvent, state before, state after."""
 
 Liveness = Callable[[Owner], bool | None]
 """Return True if the process of an owner lives, False if it ended, None if that cannot be known here."""
@@ -70,67 +69,38 @@ Liveness = Callable[[Owner], bool | None]
 DIED_SENDING: Final = "the process that sent it ended before it had read the answer"
 
 
-def allows(event: Event, job: Job | None) -> bool:
+def allows(event: JobEvent, job: Job | None) -> bool:
     """Return True if the table has the event for the state of the job."""
     return (job.state if job is not None else None) in TRANSITIONS[event]
 
 
-def _moved(event: Event, job: Job, **changes: Any) -> Job:
+def _moved(event: JobEvent, job: Job, **changes: Any) -> Job:
     """The job after an event that the table has, in a state that is not None."""
     state = TRANSITIONS[event][job.state]
     assert state is not None
     return msgspec.structs.replace(job, state=state, **changes)
 
 
-def _is_owned(job: Job | None, owner: Owner) -> bool:
-    return job is not None and job.owner == owner
+def _may(job: Job | None, event: JobEvent, owner: Owner) -> TypeGuard[Job]:
+    """Return True if the job is reserved by this owner, and in a state that has the event."""
+    return job is not None and job.owner == owner and allows(event, job)
 
 
 # --- before the answer ------------------------------------------------------------------------------------
 
 
-def reserve(key: str, request: JobRequest, owner: Owner, is_alive: Liveness, now: float) -> Step:
-    """Reserve a key for `owner` if it is free, or if the process that had reserved it died before sending.
-
-    The step leaves a key that is in use as it is, and raises `JobKeyConflictError` when the key was used with
-    another request.
-
-    Args:
-        key: the job key.
-        request: the request that will be sent under it.
-        owner: the process that will send it.
-        is_alive: judges the owner of the row that is there.
-        now: Unix time.
-    """
-
-    def step(job: Job | None) -> Job | None:
-        if job is not None:
-            if lines := difference(job.request, request):
-                raise JobKeyConflictError(
-                    f"the job key {key!r} was used before with another request ({'; '.join(lines)})",
-                    job_key=key,
-                    difference=lines,
-                    call=request.call,
-                )
-            job = _recovered(job, is_alive, now)
-        if not allows("reserve", job):
-            return job
-        return Job(key=key, state="reserved", request=request, created_at=now, updated_at=now, owner=owner)
-
-    return step
-
-
-def recover(is_alive: Liveness, now: float) -> Step:
+def recover(is_alive: Liveness, now: float) -> Transition:
     """Settle a job whose process died: one that may have left is ambiguous, one that did not is undone."""
 
-    def step(job: Job | None) -> Job | None:
-        return None if job is None else _recovered(job, is_alive, now)
+    def transition(job: Job | None) -> Job | None:
+        return recovered(job, is_alive, now)
 
-    return step
+    return transition
 
 
-def _recovered(job: Job, is_alive: Liveness, now: float) -> Job | None:
-    if not allows("recover", job) or job.owner is None or is_alive(job.owner) is not False:
+def recovered(job: Job | None, is_alive: Liveness, now: float) -> Job | None:
+    """Return the job after `recover`; as it is while its process lives, or may live."""
+    if job is None or job.owner is None or not allows("recover", job) or is_alive(job.owner) is not False:
         return job
     if job.state == "sent":
         return _moved("recover", job, owner=None, why=DIED_SENDING, updated_at=now)
@@ -143,61 +113,68 @@ def _undone(job: Job) -> Job | None:
     if previous is None:
         return None
     return msgspec.structs.replace(
-        previous, others=_joined(previous.others, _without(job.others, previous.refs))
+        previous, others=joined(previous.others, _without(job.others, previous.refs))
     )
 
 
-def sending(owner: Owner, now: float, balance: float | None = None) -> Step:
-    """The request is about to leave. The step raises if the reservation is no longer the owner's."""
+def sending(owner: Owner, now: float, balance: float | None = None) -> Transition:
+    """The request is about to leave. The transition raises if the reservation is no longer the owner's."""
 
-    def step(job: Job | None) -> Job | None:
-        if job is None or not _is_owned(job, owner) or not allows("sending", job):
+    def transition(job: Job | None) -> Job | None:
+        if not _may(job, "sending", owner):
             raise JobStoreError(
                 "the reservation was taken over by another process; nothing was sent by this one",
                 hint="Call again with the same job key: it returns the task of the other one.",
             )
         return _moved("sending", job, balance_before=balance, updated_at=now)
 
-    return step
+    return transition
 
 
-def returned(owner: Owner, now: float) -> Step:
+def returned(owner: Owner, now: float) -> Transition:
     """It provably did not leave or was refused, and will be sent again later."""
 
-    def step(job: Job | None) -> Job | None:
-        if job is None or not _is_owned(job, owner) or not allows("returned", job):
+    def transition(job: Job | None) -> Job | None:
+        if not _may(job, "returned", owner):
             return job
         return _moved("returned", job, updated_at=now)
 
-    return step
+    return transition
 
 
-def released(owner: Owner) -> Step:
+def released(owner: Owner) -> Transition:
     """It provably did not leave or was refused, and will not be sent again: the key is free."""
 
-    def step(job: Job | None) -> Job | None:
-        if job is None or not _is_owned(job, owner) or not allows("released", job):
+    def transition(job: Job | None) -> Job | None:
+        if not _may(job, "released", owner):
             return job
         return _undone(job)
 
-    return step
+    return transition
 
 
-def unknown(owner: Owner, why: str, balance: float | None, now: float) -> Step:
+def unknown(owner: Owner, why: str, balance: float | None, now: float) -> Transition:
     """It was sent and its outcome is unknown."""
 
-    def step(job: Job | None) -> Job | None:
-        if job is None or not _is_owned(job, owner) or not allows("unknown", job):
+    def transition(job: Job | None) -> Job | None:
+        if not _may(job, "unknown", owner):
             return job
         return _moved("unknown", job, owner=None, why=why, balance_after=balance, updated_at=now)
 
-    return step
+    return transition
 
 
 # --- the answer -------------------------------------------------------------------------------------------
 
 
-def accepted(owner: Owner, job_if_lost: Job, tasks: Iterable[JobTask], reply: str, now: float) -> Step:
+def accepted(  # noqa: PLR0917 - what the answer says, and to which send
+    owner: Owner,
+    job_if_lost: Job,
+    tasks: Iterable[JobTask],
+    reply: str,
+    now: float,
+    others: tuple[TaskRef, ...] = (),
+) -> Transition:
     """The service answered with tasks. They are paid for, so none is dropped, and the answer is believed
     rather than what a webhook or a person said meanwhile.
 
@@ -208,23 +185,24 @@ def accepted(owner: Owner, job_if_lost: Job, tasks: Iterable[JobTask], reply: st
             for an item that the answer does not name.
         reply: the JSON of the answer.
         now: Unix time.
+        others: tasks of which the answer does not say to which item they belong.
     """
     items = tuple(tasks)
 
-    def step(job: Job | None) -> Job | None:
+    def transition(job: Job | None) -> Job | None:
         job = job or job_if_lost
         merged = _merged(items, job.tasks)
         refs = tuple(item.ref for item in merged if item.ref is not None)
         named = _without(job.refs, refs)  # by a webhook or a person, and not by the answer
-        if named and not _is_owned(job, owner) and job.attempts > job_if_lost.attempts:
+        if named and job.owner != owner and job.attempts > job_if_lost.attempts:
             # It was sent once more after this send, and that was accepted.
-            return msgspec.structs.replace(job, others=_joined(job.others, refs))
-        others = _joined(_without(job.others, refs), named)
+            return msgspec.structs.replace(job, others=joined(joined(job.others, refs), others))
+        known = joined(_without(job.others, refs), (*named, *_without(others, refs)))
         return _with_tasks(
-            "accepted", msgspec.structs.replace(job, reply=reply, others=others, updated_at=now), merged
+            "accepted", msgspec.structs.replace(job, reply=reply, others=known, updated_at=now), merged
         )
 
-    return step
+    return transition
 
 
 def _merged(items: tuple[JobTask, ...], known: tuple[JobTask, ...]) -> tuple[JobTask, ...]:
@@ -243,19 +221,19 @@ def _merged(items: tuple[JobTask, ...], known: tuple[JobTask, ...]) -> tuple[Job
     return tuple(merged)
 
 
-def answered(owner: Owner, job_if_lost: Job, reply: str, now: float) -> Step:
+def answered(owner: Owner, job_if_lost: Job, reply: str, now: float) -> Transition:
     """A direct call was answered; the same key gives this answer from now on."""
 
-    def step(job: Job | None) -> Job | None:
-        if job is not None and not _is_owned(job, owner) and job.state == "finished":
+    def transition(job: Job | None) -> Job | None:
+        if job is not None and job.owner != owner and job.state == "finished":
             return job
         job = job or job_if_lost
         return _moved("answered", job, owner=None, reply=reply, outcome="succeeded", why="", updated_at=now)
 
-    return step
+    return transition
 
 
-def ended(task: TaskRef, outcome: str, refunded: bool | None, why: str, now: float) -> Step:
+def ended(task: TaskRef, outcome: str, refunded: bool | None, why: str, now: float) -> Transition:
     """A task of the job ended; with its last task, the job does.
 
     Args:
@@ -266,7 +244,7 @@ def ended(task: TaskRef, outcome: str, refunded: bool | None, why: str, now: flo
         now: Unix time.
     """
 
-    def step(job: Job | None) -> Job | None:
+    def transition(job: Job | None) -> Job | None:
         if job is None:
             return None
         tasks = tuple(
@@ -279,13 +257,13 @@ def ended(task: TaskRef, outcome: str, refunded: bool | None, why: str, now: flo
             return job
         return _concluded(msgspec.structs.replace(job, tasks=tasks, updated_at=now))
 
-    return step
+    return transition
 
 
 # --- what is learned late ---------------------------------------------------------------------------------
 
 
-def resolved(key: str, task: TaskRef, is_alive: Liveness, now: float, item: int = 0) -> Step:
+def resolved(key: str, task: TaskRef, is_alive: Liveness, now: float, item: int = 0) -> Transition:
     """A person who knows says which task an ambiguous job made.
 
     Args:
@@ -296,25 +274,22 @@ def resolved(key: str, task: TaskRef, is_alive: Liveness, now: float, item: int 
         item: which item of a batch made the task, from 0.
     """
 
-    def step(job: Job | None) -> Job | None:
-        job = None if job is None else _recovered(job, is_alive, now)
+    def transition(job: Job | None) -> Job | None:
+        job = recovered(job, is_alive, now)
         if job is None:
             raise no_job(key)
         if any(ref.task_id == task.task_id for ref in job.refs):
             return job
         if not allows("named", job) or _item(job, item).is_decided:
-            raise RequestValidationError(
-                f"job {key!r} is {job.state}{_with_task(job)}: only an ambiguous job can be resolved",
-                field="key",
-            )
-        if not job.request.kind:
-            raise RequestValidationError(f"job {key!r} makes no task: {job.request.call}", field="key")
+            raise refused(job, "only an ambiguous job can be resolved")
+        if item >= job.request.items:
+            raise refused(job, f"it has {job.request.items} items, counted from 0")
         return _named(job, JobTask(ref=task), item, "resolved by its task id", now)
 
-    return step
+    return transition
 
 
-def adopted(task: TaskRef, now: float, item: int = 0) -> Step:
+def adopted(task: TaskRef, now: float, item: int = 0) -> Transition:
     """A webhook named the task of a job whose answer is not known.
 
     For a job that was sent more than once it may be late and mean a previous send: a task that was known
@@ -326,19 +301,21 @@ def adopted(task: TaskRef, now: float, item: int = 0) -> Step:
         item: which item of a batch made the task, from 0.
     """
 
-    def step(job: Job | None) -> Job | None:
+    def transition(job: Job | None) -> Job | None:
         if job is None or not allows("named", job) or job.request.family != task.family:
             return job
         if task.task_id in job.disputed or _item(job, item).is_decided:
             return job
+        if item >= job.request.items or any(ref.task_id == task.task_id for ref in job.refs):
+            return job  # of no item, or of another one
         if job.previous is not None and task.task_id in _known_to(job.previous):
             return job
         known = msgspec.structs.replace(task, kind=job.request.kind, submitted_at=job.updated_at)
         if job.state == "sent" and job.attempts > 1:
-            return msgspec.structs.replace(job, others=_joined(job.others, (known,)))
+            return msgspec.structs.replace(job, others=joined(job.others, (known,)))
         return _named(job, JobTask(ref=known, by_webhook=True), item, "resolved by its webhook", now)
 
-    return step
+    return transition
 
 
 def may_be_adopted(job: Job, task_id: str) -> bool:
@@ -350,14 +327,14 @@ def _is_named(item: JobTask, task_id: str) -> bool:
     return item.by_webhook and item.ref is not None and item.ref.task_id == task_id
 
 
-def disputed(task: TaskRef, now: float) -> Step:
+def disputed(task: TaskRef, now: float) -> Transition:
     """Webhooks name one task for this job and for another: neither is settled by them.
 
     A job that a webhook alone has settled with this task is ambiguous again. One whose own answer named the
     task keeps it.
     """
 
-    def step(job: Job | None) -> Job | None:
+    def transition(job: Job | None) -> Job | None:
         if job is None or not may_be_adopted(job, task.task_id):
             return job
         ids = (*(known for known in job.disputed if known != task.task_id), task.task_id)
@@ -374,43 +351,7 @@ def disputed(task: TaskRef, now: float) -> Step:
             updated_at=now,
         )
 
-    return step
-
-
-def resubmitted(key: str, owner: Owner, is_alive: Liveness, now: float) -> Step:
-    """A person decided to send an ambiguous or failed job once more.
-
-    Args:
-        key: the job key, for the error texts.
-        owner: the process that will send it.
-        is_alive: judges the owner of the row.
-        now: Unix time.
-    """
-
-    def step(job: Job | None) -> Job | None:
-        job = None if job is None else _recovered(job, is_alive, now)
-        if job is None:
-            raise no_job(key)
-        if not allows("resubmitted", job):
-            raise RequestValidationError(
-                f"job {key!r} is {job.state}{_with_task(job)}: only an ambiguous or failed job is sent again",
-                field="key",
-                hint="It is under way or paid for; for another song use another job key.",
-            )
-        return Job(
-            key=key,
-            state="reserved",
-            request=job.request,
-            created_at=job.created_at,
-            updated_at=now,
-            owner=owner,
-            attempts=job.attempts + 1,
-            previous=msgspec.structs.replace(job, previous=None),
-            others=_joined(job.others, job.refs),
-            disputed=job.disputed,
-        )
-
-    return step
+    return transition
 
 
 # --- the tasks of a job -----------------------------------------------------------------------------------
@@ -463,7 +404,8 @@ def _trimmed(tasks: tuple[JobTask, ...]) -> tuple[JobTask, ...]:
     return tasks if any(item.is_decided for item in tasks) else ()
 
 
-def _joined(tasks: tuple[TaskRef, ...], more: tuple[TaskRef, ...]) -> tuple[TaskRef, ...]:
+def joined(tasks: tuple[TaskRef, ...], more: tuple[TaskRef, ...]) -> tuple[TaskRef, ...]:
+    """Return the tasks, and those of `more` that are not among them."""
     known = {task.task_id for task in tasks}
     return (*tasks, *(task for task in more if task.task_id not in known))
 
@@ -477,5 +419,15 @@ def _known_to(job: Job) -> set[str]:
     return {task.task_id for task in (*job.others, *job.refs)}
 
 
-def _with_task(job: Job) -> str:
-    return f" as task {job.task.task_id}" if job.task is not None else ""
+# --- errors of decisions ----------------------------------------------------------------------------------
+
+
+def no_job(key: str) -> RequestValidationError:
+    """Return the error of a key that no job has."""
+    return RequestValidationError(f"there is no job with the key {key!r}", field="key", value=repr(key))
+
+
+def refused(job: Job, why: str, hint: str = "") -> RequestValidationError:
+    """Return the error of a decision that the state of the job does not allow."""
+    task = f" as task {job.task_id}" if job.task_id is not None else ""
+    return RequestValidationError(f"job {job.key!r} is {job.state}{task}: {why}", field="key", hint=hint)

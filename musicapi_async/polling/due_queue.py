@@ -1,8 +1,8 @@
 """The due queue: polls each slot at its due time, with one timer and a bounded number of workers.
 
 A timer per task and an asyncio task per poll were most of what scheduling cost. Here the loop has one timer,
-set to the earliest entry, and everything that is due within `SLACK` of it is served by that one wake-up.
-Slots that are due together stay together: the heap holds buckets of `SLACK` seconds, each with a list of
+set to the earliest entry, and everything that is due within `DUE_SLACK` of it is served by that one wake-up.
+Slots that are due together stay together: the heap holds buckets of `DUE_SLACK` seconds, each with a list of
 slots, since a heap of 100,000 slots has 17 levels, most of which miss the cache.
 
 Workers outlive a poll: one that finds nothing due waits on a future and is woken again, for a third of what
@@ -23,16 +23,16 @@ from typing import Final
 from ..clock import Clock
 from .subscribers import Slot
 
-SLACK: Final = 0.02
+DUE_SLACK: Final = 0.02
 """Seconds within which due times are served by one wake-up. With 100,000 tasks that are polled in no order
 this is 1 to 4 µs per poll cheaper than a quarter of it, and far below every interval."""
 SHORTEST_SLEEP: Final = 0.005
 """Real seconds that the timer sleeps at least, however fast the clock runs: a timer for each due time was
 measured to be 30 times slower on uvloop."""
-STALE: Final = 64
+MOST_STALE: Final = 64
 """Outdated entries that may remain, beside one for each task."""
-NEVER: Final = math.inf
-FAR: Final = 1e12
+NEVER_DUE: Final = math.inf
+FAR_AHEAD: Final = 1e12
 """Seconds; a later due time means never, and so does one that is no number."""
 
 
@@ -46,18 +46,20 @@ class DueQueue:
         self._clock: Final = clock
         self._poll: Final = poll
         self._concurrency: Final = concurrency
-        self._slack: Final = max(SLACK, clock.speed * SHORTEST_SLEEP)
+        self._slack: Final = max(DUE_SLACK, clock.speed * SHORTEST_SLEEP)
         self._heap: Final[list[int]] = []  # begins of buckets, in units of the slack
         self._buckets: Final[dict[int, list[Slot]]] = {}
         self._batch: list[Slot] = []  # slots that are due now, the oldest last
         self._entries = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._horizon = -NEVER  # a due time until then is due now
-        self._covered = NEVER  # a due time from then on needs no timer of its own
+        self._horizon = -NEVER_DUE  # a due time until then is due now
+        self._covered = NEVER_DUE  # a due time from then on needs no timer of its own
         self._workers: Final[set[asyncio.Task[None]]] = set()
         self._idle: Final[list[asyncio.Future[None]]] = []
         self._waking = False  # a worker will take from the heap in the next turn of the loop
         self._closed = False
+        self.due: float = NEVER_DUE
+        """The time for which the last poll that has begun was scheduled."""
 
     def __len__(self) -> int:
         """Entries, outdated ones included."""
@@ -67,7 +69,7 @@ class DueQueue:
         """Poll `slot` at `due`, a time of the clock, and not at the time that was set before."""
         slot.due = due
         self._entries += 1
-        begin = int((due if due < FAR else FAR) / self._slack)
+        begin = int((due if due < FAR_AHEAD else FAR_AHEAD) / self._slack)
         slots = self._buckets.get(begin)
         if slots is None:
             self._buckets[begin] = [slot]
@@ -79,12 +81,12 @@ class DueQueue:
 
     def remove(self, slot: Slot, remaining: int) -> None:
         """Poll `slot` no more; its entry is skipped when its time comes. `remaining` slots still wait."""
-        slot.due = NEVER
+        slot.due = NEVER_DUE
         if not remaining:
             self._reset()
-        elif self._entries > 2 * remaining + STALE:
+        elif self._entries > 2 * remaining + MOST_STALE:
             buckets = (self._batch[::-1], *self._buckets.values())
-            waiting = {one: None for bucket in buckets for one in bucket if one.due < FAR}
+            waiting = {one: None for bucket in buckets for one in bucket if one.due < FAR_AHEAD}
             self._clear()
             for one in waiting:
                 self.schedule(one, one.due)
@@ -126,13 +128,15 @@ class DueQueue:
     def _next(self) -> Slot | None:
         """Return the slot that is due first, or None; see to it that the ones after it are served."""
         found = None
-        while found is None and (self._batch or self._take_batch()):
+        while self._batch or self._take_batch():
             slot = self._batch.pop()
             self._entries -= 1
             if slot.due <= self._horizon:  # else it was scheduled again, or removed
                 slot.busy = True
-                slot.due = NEVER
+                self.due = slot.due
+                slot.due = NEVER_DUE
                 found = slot
+                break
         if not self._waking:
             if self._batch or self._take_batch():
                 self._wake_worker()
@@ -158,7 +162,7 @@ class DueQueue:
     def _wake_worker(self) -> None:
         """Start or wake one more worker; if all are busy, each takes the next slot when its poll is done."""
         self._drop_timer()
-        self._covered = -NEVER
+        self._covered = -NEVER_DUE
         if self._wake_idle():
             self._waking = True
         elif len(self._workers) < self._concurrency:
@@ -197,7 +201,7 @@ class DueQueue:
         self._timer = loop.call_later(delay, self._wake_worker, context=contextvars.Context())
 
     def _drop_timer(self) -> None:
-        self._covered = NEVER
+        self._covered = NEVER_DUE
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""Expected webhooks: the tasks of which one will come, the bodies that came early, and their reliability.
+"""Expected webhooks: the tasks of which one will come, the ends that came early, and how reliable they are.
 
 Webhooks make most polls needless, so a task of which one is expected is polled seldom. That begins with the
 first webhook that arrives here: with an address that the service cannot reach, every result would be minutes
@@ -19,23 +19,25 @@ import contextvars
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from ..api.task import TaskKey
+from .._wire.poll_response import judge_webhook
+from .._wire.poll_result import PollResult
+from .._wire.redaction import Redactor
+from ..api.operation import Polled
+from ..api.results import TaskUpdate
+from ..api.task import TaskKey, TaskRef
 from ..clock import Clock
 
-SAFETY_POLLS: Final = 3
-"""The slow interval is the default deadline of a wait divided by this: a safety net of two polls, and a last
-one as the time runs out. For songs 900 / 3 = 300 s; no result is later, even if all are lost."""
-LATE: Final = 30.0
+LATE_WEBHOOK: Final = 30.0
 """Seconds that a webhook may be later than the poll that found the end, before it counts as lost: a slow
 receiver and one repetition."""
-EARLY_BODIES: Final = 256
-"""Early webhooks whose bodies are stored for a wait that starts later; 10 kB each, usually."""
-MOST_TASKS: Final = 10_000
-"""Tasks of which a webhook is expected, or was, 200 bytes each; older ones are polled on the usual
+EARLY_RESULTS: Final = 256
+"""Early webhooks whose results are stored for a wait that starts later; 10 kB each, usually."""
+MOST_EXPECTED: Final = 10_000
+"""Tasks of which a webhook is expected, or was, 300 bytes each; older ones are polled on the usual
 schedule."""
-SHARED: Final = 900.0
+SHARED_FOR: Final = 900.0
 """Seconds after a webhook for another process for which none is relied on: as long as a wait for a song, so
 that a restarted process has received the last webhooks for the one before it."""
 
@@ -50,72 +52,102 @@ class ExpectedWebhooks:
         self._unreliable: Final = unreliable
         self._silent = True  # until the first has come: the address may be wrong
         self._shared_until = -math.inf
-        self._more: Final[OrderedDict[TaskKey, bool]] = OrderedDict()
-        """True while more will come of a task, False once it has ended."""
-        self._bodies: Final[OrderedDict[TaskKey, tuple[Any, bool]]] = OrderedDict()
-        self._abandoned: Final[OrderedDict[TaskKey, None]] = OrderedDict()
+        self._tasks: Final[OrderedDict[TaskKey, tuple[TaskRef, bool]]] = OrderedDict()
+        """The tasks that were submitted or waited for here; True while a webhook about one will come."""
+        self._early: Final[OrderedDict[TaskKey, tuple[TaskRef, PollResult]]] = OrderedDict()
+        """The results that came without a wait, each with the task as it was judged."""
         self._alarm: asyncio.TimerHandle | None = None
 
-    def expect(self, key: TaskKey) -> None:
+    def expect(self, ref: TaskRef) -> None:
         """Expect a webhook about this task."""
-        _put(self._more, key, True, MOST_TASKS)
+        _put(self._tasks, ref.key, (ref, True), MOST_EXPECTED)
 
-    def is_expected(self, key: TaskKey) -> bool:
-        """Return True if a webhook about this task will come."""
-        return self._more.get(key, False)
+    def remember(self, ref: TaskRef) -> None:
+        """Remember a task of another process whose last wait has gone; its webhook may still come."""
+        if ref.key not in self._tasks:
+            _put(self._tasks, ref.key, (ref, False), MOST_EXPECTED)
 
-    def is_relied_on(self, key: TaskKey) -> bool:
-        """Return True if a webhook about this task will come to this process, so that polls can be few."""
-        return self._more.get(key, False) and not self._silent and self._clock.now() >= self._shared_until
+    def known(self, ref: TaskRef) -> TaskRef:
+        """Return the task as it was submitted or waited for here, which says more of it; else `ref`."""
+        task = self._tasks.get(ref.key)
+        return ref if task is None else task[0]
 
     def is_known(self, key: TaskKey) -> bool:
         """Return True for a task that this process submitted or waited for, as far as it remembers."""
-        return key in self._more or key in self._bodies or key in self._abandoned
+        return key in self._tasks or key in self._early
 
-    def abandon(self, key: TaskKey) -> None:
-        """Remember a task of another process whose last wait has gone; its webhook may still come."""
-        _put(self._abandoned, key, None, MOST_TASKS)
+    def is_expected(self, key: TaskKey) -> bool:
+        """Return True if a webhook about this task will come."""
+        task = self._tasks.get(key)
+        return task is not None and task[1]
 
-    def for_another_process(self) -> None:
-        """Note a webhook about a task of another process: those for this one may reach that one."""
-        now = self._clock.now()
-        was_reliable = not self._silent and now >= self._shared_until
-        self._shared_until = now + SHARED
-        if was_reliable:
-            self._unreliable("webhooks are shared with other processes")
+    def is_relied_on(self, key: TaskKey) -> bool:
+        """Return True if a webhook about this task will come to this process, so that polls can be few."""
+        return not self._silent and self.is_expected(key) and self._clock.now() >= self._shared_until
 
-    def end(self, key: TaskKey) -> bool:
-        """Note that a task has ended; return True if a webhook about it was expected."""
-        expected = self._more.get(key, False)
-        if expected:
-            self._more[key] = False
-        return expected
+    def arrived(self, *, here: bool) -> None:
+        """Note that a webhook has come, so that they are relied on.
 
-    def arrived(self) -> None:
-        """Note that a webhook has come: they reach this process."""
+        One about a task of another process (`here` False) says that those for this process may reach that
+        one: for some time none is relied on.
+        """
+        if not here:
+            now = self._clock.now()
+            was_reliable = not self._silent and now >= self._shared_until
+            self._shared_until = now + SHARED_FOR
+            if was_reliable:
+                self._unreliable("webhooks are shared with other processes")
         self._silent = False
         self.close()
 
-    def missed(self) -> None:
-        """Note that a poll found an end of which no webhook has come; one may still come for a moment."""
-        if self._silent or self._alarm is not None:
-            return
-        loop = asyncio.get_running_loop()
-        delay = self._clock.real(LATE)
-        self._alarm = loop.call_later(delay, self._give_up, context=contextvars.Context())
+    def ended(self, ref: TaskRef, update: TaskUpdate, *, by_webhook: bool) -> None:
+        """Note that a task has ended: a later wait gets its last update, and a copy changes nothing.
 
-    def store(self, key: TaskKey, body: Any, *, ended: bool) -> bool:
-        """Store a body for a wait that starts later; return False if the end is already stored."""
-        stored = self._bodies.get(key)
-        if stored is not None and stored[1]:
+        If a poll found the end although a webhook was expected, one may still come for a moment; then they
+        are taken to have stopped.
+
+        Args:
+            ref: the task.
+            update: its last one.
+            by_webhook: True if a webhook brought it, False for a poll.
+        """
+        expected = self.is_expected(ref.key)
+        if expected:
+            self._tasks[ref.key] = ref, False
+        if expected or by_webhook:
+            self.store(ref, PollResult(phase="done" if update.error is None else "failed", update=update))
+        if expected and not by_webhook and not self._silent and self._alarm is None:
+            loop = asyncio.get_running_loop()
+            delay = self._clock.real(LATE_WEBHOOK)
+            self._alarm = loop.call_later(delay, self._give_up, context=contextvars.Context())
+
+    def store(self, ref: TaskRef, result: PollResult) -> bool:
+        """Store the result of a webhook for a wait that starts later; return False if the end is stored."""
+        stored = self._early.get(ref.key)
+        if stored is not None and stored[1].update is not None and stored[1].update.is_terminal:
             return False
-        _put(self._bodies, key, (body, ended), EARLY_BODIES)
+        _put(self._early, ref.key, (ref, result), EARLY_RESULTS)
         return True
 
-    def early_body(self, key: TaskKey) -> Any:
-        """Return the body that came before the wait, or None."""
-        stored = self._bodies.get(key)
-        return None if stored is None else stored[0]
+    def early(self, ref: TaskRef, polled: Polled, redactor: Redactor) -> PollResult | None:
+        """Return the result that came before the wait for a task, or None.
+
+        A wait of another process's task may be the first to know what made it: then the body that came is
+        judged once more.
+
+        Args:
+            ref: the task, as the wait knows it.
+            polled: the declared times and shape of its family.
+            redactor: hides secrets in the texts of errors.
+        """
+        stored = self._early.get(ref.key) if self._early else None
+        if stored is None:
+            return None
+        known, result = stored
+        if (known.family, known.kind, known.format) == (ref.family, ref.kind, ref.format):
+            return result
+        raw = result.update.raw if result.update is not None else None
+        return judge_webhook(raw, ref=ref, polled=polled, redactor=redactor)
 
     def close(self) -> None:
         """Cancel the alarm."""

@@ -1,49 +1,47 @@
 """The schedule of polls: when to ask for a task's state, and what a poll costs.
 
 A task takes one to four minutes, a poll takes a place in a rate limit that all tasks share, and a late poll
-takes the caller's time. `LearnedSchedule`, the default, learns how long each kind of task takes and polls
-when a poll first pays. Exponential backoff, the obvious choice, is the worst of all that were measured
-(benchmarks/polling_policy.py): its intervals grow just when the task is likely to be done. It belongs to
-errors.
+takes the caller's time. `LearnedSchedule`, the default, learns how long each kind of task takes, from the
+submit and from each stage that a poll shows, and polls when a poll first pays. Exponential backoff, the
+obvious choice, is the worst of all that were measured (benchmarks/polling_policy.py): its intervals grow just
+when the task is likely to be done. It belongs to errors.
 
-All ages and intervals are in seconds since the submit. Schedules know no clock and hold no task.
+All ages and intervals are in seconds since the submit. Nothing here knows a clock.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
-from .._wire.retry import Draw, spread
+from .._wire.poll_rules import Conclusion
+from .._wire.retry import Draw, poll_pause, spread
 from ..api.families import polled_as
 from ..api.operation import LONGEST_INTERVAL, Polled
 from ..api.results import TaskUpdate
-from ..api.sonic import SONGS
-from .duration_model import BINS, DurationModel
+from ..api.sonic import SONIC_POLLED
+from .kind_model import KindModel, PolledStage, SavedKind, Stage
+from .subscribers import Slot
 
-JITTER: Final = 0.1
+POLL_JITTER: Final = 0.1
 """Share by which a gap varies, so that tasks of one burst do not stay in step; costs nothing measurable."""
 
 MOST_KINDS: Final = 256
-"""Kinds that are remembered; a kind takes about 1 kB."""
+"""Kinds that are remembered; a kind takes 2 to 8 kB."""
 
 LONGEST_KIND: Final = 200
 """Characters that tell kinds apart; model names come from outside."""
 
-MOST_EVENTS: Final = 1e6
-MOST_EXPOSURE: Final = 1e9
-"""Bounds of a saved bin, in tasks and in seconds; forgetting keeps both far below."""
-
-OLDEST: Final = 1e6
+OLDEST_AGE: Final = 1e6
 """Age beyond which nothing is learned: such a task was resumed, or its clock is wrong."""
 
-TELLING: Final = 0.2
+LEAST_PROGRESS: Final = 0.2
 """Share done from which a progress says when the task will be; earlier ones are mostly rounding."""
 
-MARGIN: Final = 1.02
+END_MARGIN: Final = 1.02
 """A poll a little after the expected end finds it; one a little before costs another poll."""
 
 POLL_COST: Final = 2.0
@@ -66,6 +64,12 @@ LONGEST_STEP: Final = 5.0
 """Seconds for which a queue that is found now counts as having been there, since the last computed cost."""
 
 
+SAFETY_POLLS: Final = 3
+"""The slow interval of tasks that webhooks will end is the default deadline of a wait divided by this: a
+safety net of two polls, and a last one as the time runs out. For songs 900 / 3 = 300 s; no result is later,
+even if all webhooks are lost."""
+
+
 class PollSchedule(Protocol):
     """Decides when to poll. `kind` groups tasks that take about equally long: endpoint and model."""
 
@@ -73,11 +77,20 @@ class PollSchedule(Protocol):
         """Return the age of the first poll."""
         ...
 
-    def next(self, kind: str, age: float) -> float:
-        """Return the age of the poll after one that found the task unfinished at `age`; always above it."""
+    def next(self, kind: str, age: float, stage: Stage | None) -> float:
+        """Return the age of the poll after one that found the task unfinished; always above `age`.
+
+        Args:
+            kind: that of the task.
+            age: the age at that poll.
+            stage: how far it showed the task to be: `"pending"`, `"running"`, `"stream"`, or `"first"` once
+                the first clip is done; None if the poll showed nothing.
+        """
         ...
 
-    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
+    def observed(
+        self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
+    ) -> None:
         """Learn from a poll (or a webhook).
 
         Args:
@@ -85,6 +98,8 @@ class PollSchedule(Protocol):
             finished: True if the task was found finished.
             last_age: the age at the poll before; None if this is the first.
             age: the age at this poll.
+            latest: the latest poll before that showed the task, with those that are remembered before it.
+                None at the first one, and for a task that is not in the sample that remembers its polls.
         """
         ...
 
@@ -95,7 +110,7 @@ def documented(kind: str) -> Polled:
     They are those of its operation, else of its family, else of a song.
     """
     family, _, rest = kind.partition("/")
-    return polled_as(family, rest.partition(" ")[0]) or SONGS
+    return polled_as(family, rest.partition(" ")[0]) or SONIC_POLLED
 
 
 def expected_end(update: TaskUpdate | None, retry_after: float, age: float) -> float | None:
@@ -111,31 +126,62 @@ def expected_end(update: TaskUpdate | None, retry_after: float, age: float) -> f
     if retry_after > 0:
         return age + retry_after
     progress = update.progress
-    return age / progress * MARGIN if progress is not None and progress >= TELLING else None
+    return age / progress * END_MARGIN if progress is not None and progress >= LEAST_PROGRESS else None
 
 
-class _SavedKind(msgspec.Struct, frozen=True):
-    events: Annotated[
-        list[Annotated[float, msgspec.Meta(ge=0, le=MOST_EVENTS)]], msgspec.Meta(max_length=BINS)
-    ]
-    exposure: Annotated[
-        list[Annotated[float, msgspec.Meta(ge=0, le=MOST_EXPOSURE)]], msgspec.Meta(max_length=BINS)
-    ]
+def next_poll(
+    slot: Slot, conclusion: Conclusion, age: float, schedule: PollSchedule, draw: Draw, *, relied_on: bool
+) -> float:
+    """Return the age of the poll that follows one at `age`, or what a webhook showed then.
+
+    Failures back off. Otherwise the schedule decides, unless a webhook or the service says when the task will
+    be done; no poll comes before the pause that the service set.
+
+    Args:
+        slot: that of the task. If a subscriber wants early audio, which comes at any time, the interval of
+            the family is the longest.
+        conclusion: what followed from the poll; not an end.
+        age: the age at that poll.
+        schedule: that of all tasks.
+        draw: source of jitter.
+        relied_on: True if a webhook will come, so that polls are only a safety net.
+    """
+    pause = conclusion.pause
+    if conclusion.failures:
+        return age + max(poll_pause(conclusion.failures, draw), pause)
+    if relied_on and conclusion.history is None:
+        return max(safety_poll(slot, age), age + pause)
+    stage = None if conclusion.update is None else slot.stage
+    poll = schedule.next(slot.kind, age, stage)
+    end = expected_end(conclusion.update, pause, age)
+    if end is not None:
+        shortest = min(slot.polled.interval, poll - age)
+        poll = age + min(max(end - age, shortest), LONGEST_INTERVAL)
+    if slot.wants_stream:
+        poll = min(poll, age + spread(slot.polled.interval, POLL_JITTER, draw))
+    return max(poll, age + pause)
+
+
+def safety_poll(slot: Slot, age: float) -> float:
+    """Return the age of the next poll of a task that a webhook will end: late, but before a wait ends."""
+    late = (0.0 if slot.polled_at is None else age) + slot.polled.deadline / SAFETY_POLLS
+    last = slot.end - slot.begin - slot.polled.interval
+    return min(late, last) if last > age + 1 else late
 
 
 class _Saved(msgspec.Struct, frozen=True):
-    version: Literal[1]
+    version: Literal[2]
     kinds: Annotated[
-        dict[Annotated[str, msgspec.Meta(max_length=LONGEST_KIND)], _SavedKind],
+        dict[Annotated[str, msgspec.Meta(max_length=LONGEST_KIND)], SavedKind],
         msgspec.Meta(max_length=MOST_KINDS),
     ]
 
 
 class LearnedSchedule:
-    """Polls when a poll first pays, by a duration model of each kind of task.
+    """Polls when a poll first pays, by duration models of each kind of task and of the stages that it shows.
 
     Before anything was learned, songs are polled about 45, 63, 79, 95 and 111 s after the submit. A decision
-    takes about 3 µs and a kind about 1 kB.
+    takes about 2 µs, learning from a poll 3 µs, and a kind 2 to 8 kB.
 
     Args:
         times_of: gives the floors of a kind and its expected durations; by default the declared ones.
@@ -147,7 +193,8 @@ class LearnedSchedule:
     Raises:
         ValueError: for a cost that is not positive and finite.
 
-    What was learned outlives the process if it is saved:
+    A client with a job store keeps what its own schedule learned there. One that is given to it is saved by
+    hand:
 
     ```python
     schedule = LearnedSchedule(draw=backoff.full_jitter)
@@ -171,57 +218,42 @@ class LearnedSchedule:
         self._cost_now: Final = poll_cost if callable(poll_cost) else None
         self._fixed_cost: Final = POLL_COST if callable(poll_cost) else poll_cost
         self._draw: Final = draw
-        self._kinds: dict[str, tuple[Polled, DurationModel]] = {}
-        self._firsts: Final[dict[str, tuple[int, float, float]]] = {}
-        """The latest first poll of a kind, with the generation of its model and the cost it holds for."""
+        self._kinds: dict[str, KindModel] = {}
 
     def first(self, kind: str) -> float:
         """Return the age of the first poll: when it first pays, not before the floor of the kind."""
-        times, model = self._kinds.get(kind) or self._kind(kind)
+        model = self._kinds.get(kind) or self.model_of(kind)
         cost = self._fixed_cost if self._cost_now is None else self._cost_now()
-        generation, known, poll = self._firsts.get(kind, (-1, 0.0, 0.0))
-        if generation != model.generation or known != cost:
-            poll = model.next_poll(0.0, cost, times.first, LONGEST_INTERVAL)
-            self._firsts[kind] = model.generation, cost, poll
-        return self._jittered(0.0, poll, times.first)
+        return self._jittered(0.0, model.first(cost), model.times.first)
 
-    def next(self, kind: str, age: float) -> float:
+    def next(self, kind: str, age: float, stage: Stage | None) -> float:
         """Return the age of the next poll, between the kind's interval and a minute after `age`."""
-        times, model = self._kinds.get(kind) or self._kind(kind)
+        model = self._kinds.get(kind) or self.model_of(kind)
         cost = self._fixed_cost if self._cost_now is None else self._cost_now()
-        poll = model.next_poll(age, cost, times.interval, LONGEST_INTERVAL)
-        return self._jittered(age, poll, times.interval)
+        return self._jittered(age, model.next(age, stage, cost), model.times.interval)
 
-    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
+    def observed(
+        self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
+    ) -> None:
         """Learn from a poll, or from a webhook as from a poll; see `PollSchedule.observed`.
 
-        Ages that are negative, not finite or beyond `OLDEST` teach nothing.
+        Ages that are negative, not finite or beyond `OLDEST_AGE` teach nothing.
         """
         begin = 0.0 if last_age is None else last_age
-        if not 0 <= begin <= age <= OLDEST:
-            if not 0 <= age <= OLDEST or math.isnan(begin):
+        if not 0 <= begin <= age <= OLDEST_AGE:
+            if not 0 <= age <= OLDEST_AGE or math.isnan(begin):
                 return
             begin = min(max(begin, 0.0), age)
-        _, model = self._kinds.get(kind) or self._kind(kind)
-        if finished:
-            model.finished(begin, age)
-        else:
-            model.unfinished(begin, age)
+        if latest is not None and not 0 <= latest.age <= begin:
+            latest = None
+        model = self._kinds.get(kind) or self.model_of(kind)
+        model.observed(finished, begin, age, latest)
 
     def save(self) -> dict[str, Any]:
         """Return everything learned as a dict that `json.dumps` takes."""
-        for _, model in self._kinds.values():
-            model.refresh()  # as `load` will, so that both then give the same times
-        return {
-            "version": 1,
-            "kinds": {
-                kind: {
-                    "events": [round(min(value, MOST_EVENTS), 6) for value in model.events],
-                    "exposure": [round(min(value, MOST_EXPOSURE), 3) for value in model.exposure],
-                }
-                for kind, (_, model) in self._kinds.items()
-            },
-        }
+        kinds = {kind: model.counts() for kind, model in self._kinds.items()}
+        saved: dict[str, Any] = msgspec.to_builtins(_Saved(2, kinds))
+        return saved
 
     def load(self, state: object) -> None:
         """Replace everything learned by what `save` returned.
@@ -233,37 +265,29 @@ class LearnedSchedule:
             saved = msgspec.convert(state, _Saved)
         except (msgspec.ValidationError, RecursionError) as error:
             raise ValueError(f"not the state of a poll schedule: {error}") from error
-        kinds: dict[str, tuple[Polled, DurationModel]] = {}
-        for kind, values in saved.kinds.items():
-            if not len(values.events) == len(values.exposure) == BINS:
-                raise ValueError(f"not the state of a poll schedule: {kind!r} needs {BINS} bins")
-            if not all(map(math.isfinite, [*values.events, *values.exposure])):
-                raise ValueError(f"not the state of a poll schedule: {kind!r} has a value that is no number")
-            times, model = self._new(kind)
-            model.replace(values.events, values.exposure)
-            kinds[kind] = times, model
-        self._kinds = kinds
-        self._firsts.clear()
+        self._kinds = {}
+        for kind, counts in saved.kinds.items():
+            self.model_of(kind).replace(counts)
 
-    def _kind(self, kind: str) -> tuple[Polled, DurationModel]:
+    @property
+    def models(self) -> Mapping[str, KindModel]:
+        """The models of the kinds that are known."""
+        return self._kinds
+
+    def model_of(self, kind: str) -> KindModel:
+        """Return the model of a kind; one that is not known yet may take the place of the oldest."""
         kind = kind[:LONGEST_KIND]
         known = self._kinds.get(kind)
         if known is None:
             if len(self._kinds) >= MOST_KINDS:
-                oldest = next(iter(self._kinds))
-                del self._kinds[oldest]
-                self._firsts.pop(oldest, None)
-            known = self._kinds[kind] = self._new(kind)
+                del self._kinds[next(iter(self._kinds))]
+            known = self._kinds[kind] = KindModel(self._times_of(kind))
         return known
-
-    def _new(self, kind: str) -> tuple[Polled, DurationModel]:
-        times = self._times_of(kind)
-        return times, DurationModel(times.quick, times.slow)
 
     def _jittered(self, age: float, poll: float, floor: float) -> float:
         if self._draw is None:
             return poll
-        gap = spread(poll - age, JITTER, self._draw)
+        gap = spread(poll - age, POLL_JITTER, self._draw)
         return age + (gap if gap > floor else floor)
 
 

@@ -5,26 +5,41 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from .._wire.poll_rules import PollHistory
 from .._wire.redaction import Redactor
 from ..api.operation import Polled
-from ..api.results import TaskUpdate, Until
-from ..api.task import TaskKey, TaskRef
+from ..api.results import Result, TaskUpdate, Until
+from ..api.task import Task, TaskKey, TaskRef
+from ..clock import Clock
 from ..errors import TaskError, TaskTimeoutError
-from .schedule import MOST_KINDS
+from .kind_model import PolledStage, Stage
 
-NAMED_CLIPS: Final = 4
+MOST_NAMED_CLIPS: Final = 4
 """Finished clips that the text of a time-out names."""
-LONGEST_ID: Final = 80
+LONGEST_CLIP_ID: Final = 80
 """Characters of a clip's id in a text; the service sends UUIDs."""
+
+R = TypeVar("R", bound=Result)
 
 OnUpdate = Callable[[TaskUpdate], None]
 """Stores a poll result on the handle of its task."""
+
+
+class WaitLimit(NamedTuple):
+    """The time of one wait, by the clock of the waiter: its start, and the seconds that it may take."""
+
+    started: float
+    seconds: float
+
+    @property
+    def end(self) -> float:
+        """The time at which the wait is given up."""
+        return self.started + self.seconds
 
 
 class Subscriber(Protocol):
@@ -49,7 +64,7 @@ class Subscriber(Protocol):
         ...
 
 
-@lru_cache(maxsize=MOST_KINDS)
+@lru_cache(maxsize=1024)
 def kind_of(family: str, kind: str, model: str) -> str:
     """Return one text for all tasks that take about equally long: family, operation and model."""
     return f"{family}/{kind} {model}".rstrip(" /")
@@ -59,8 +74,10 @@ class Slot:
     """A task with subscribers. Small on purpose: see benchmarks/waiting.py.
 
     `key` is family and task id, `kind` groups tasks for the schedule, `begin` is the time of the submit and
-    `due` that of the next poll, by the waiter's clock; `polled_at` the age at the last poll that showed the
-    task. `last` is the last update, unless so many tasks have slots that only its `state` is stored.
+    `due` that of the next poll, by the waiter's clock; `polled_at` is the age at the latest poll that showed
+    the task, `stage` the stage that it showed, and `latest` that poll with those before it, if the task
+    remembers them to teach the stages. `last` is the last update, unless so many tasks have slots that only
+    its `state` is stored.
     """
 
     __slots__ = (
@@ -71,10 +88,12 @@ class Slot:
         "key",
         "kind",
         "last",
+        "latest",
         "polled",
         "polled_at",
         "problem",
         "ref",
+        "stage",
         "state",
         "subscribers",
     )
@@ -87,6 +106,8 @@ class Slot:
         self.begin: float = begin
         self.due: float = 0.0
         self.polled_at: float | None = None
+        self.stage: Stage = "submitted"
+        self.latest: PolledStage | None = None
         self.busy: bool = False
         self.history: PollHistory | None = None
         self.state: str = ""
@@ -104,24 +125,60 @@ class Slot:
     @property
     def wants_stream(self) -> bool:
         """True if a subscriber wants early audio."""
-        for subscriber in self.each():  # noqa: SIM110 - any() takes three times as long, at each poll
-            if subscriber.wants_stream:
-                return True
-        return False
+        subscribers = self.subscribers
+        if isinstance(subscribers, tuple):
+            return any(subscriber.wants_stream for subscriber in subscribers)
+        return subscribers is not None and subscribers.wants_stream
+
+    @property
+    def end(self) -> float:
+        """The time at which the first subscriber gives up."""
+        return min(subscriber.end for subscriber in self.each())
+
+    def has_overtaken(self, update: TaskUpdate | None, *, with_webhooks: bool) -> bool:
+        """Return True for an update that shows less than is known: another one overtook it.
+
+        A webhook may overtake a poll, and a poll a webhook. Without webhooks, polls of a task follow each
+        other, and the links of unfinished clips, which cost most of the time to read, need no comparison.
+        """
+        last = self.last
+        if last is None or update is None or update.is_terminal:
+            return False
+        if last.state != "pending" and update.state == "pending":
+            return True
+        if last.clips.has_succeeded and len(update.clips.succeeded) < len(last.clips.succeeded):
+            return True
+        return with_webhooks and _links(update) < _links(last)
+
+    def store_last(self, tasks: Iterable[Task[Any]]) -> None:
+        """Store the last update on handles of the task."""
+        if self.last is not None:
+            for task in tasks:
+                task.last = self.last
 
     def notify(self, update: TaskUpdate) -> None:
         """Give an update to all subscribers."""
-        for subscriber in self.each():
-            subscriber.notify(self, update)
+        subscribers = self.subscribers
+        if isinstance(subscribers, tuple):
+            for subscriber in subscribers:
+                subscriber.notify(self, update)
+        elif subscribers is not None:
+            subscribers.notify(self, update)
 
     def add(self, subscriber: Subscriber) -> None:
         """Add a subscriber."""
         self.subscribers = subscriber if self.subscribers is None else (*self.each(), subscriber)
 
-    def remove(self, subscriber: Subscriber) -> None:
-        """Remove a subscriber."""
+    def remove(self, subscriber: Subscriber) -> bool:
+        """Remove a subscriber; return True if none remains."""
         rest = tuple(other for other in self.each() if other is not subscriber)
         self.subscribers = None if not rest else rest[0] if len(rest) == 1 else rest
+        return not rest
+
+
+def _links(update: TaskUpdate) -> int:
+    """Return the number of clips that can be heard."""
+    return sum(clip.audio_url is not None for clip in update.clips)
 
 
 class Wait:
@@ -191,19 +248,54 @@ class UpdateQueue:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def next(self, end: float) -> tuple[Slot, TaskUpdate | Exception] | None:
-        """Return the next update or error, or None at `end`, a time of the loop."""
-        loop = asyncio.get_running_loop()
-        while not self._items:
-            if loop.time() >= end:
-                return None
-            self._arrived = loop.create_future()
-            alarm = loop.call_at(end, self._wake)
-            try:
-                await self._arrived
-            finally:
-                alarm.cancel()
+    async def next(self, clock: Clock) -> tuple[Slot, TaskUpdate | Exception] | None:
+        """Return the next update or error, or None at `end`."""
+        if not self._items:
+            loop, end = asyncio.get_running_loop(), clock.real(self.end)
+            while not self._items:
+                if loop.time() >= end:
+                    return None
+                self._arrived = loop.create_future()
+                alarm = loop.call_at(end, self._wake)
+                try:
+                    await self._arrived
+                finally:
+                    alarm.cancel()
         return self._items.popleft()
+
+
+class WaitingHandles(Generic[R]):
+    """The handles of a wait for many tasks, by the slots of their tasks. One of its task costs no list."""
+
+    __slots__ = ("_first", "_further")
+
+    def __init__(self) -> None:
+        self._first: Final[dict[Slot, Task[R]]] = {}
+        self._further: Final[dict[Slot, list[Task[R]]]] = {}
+
+    def add(self, slot: Slot, task: Task[R]) -> None:
+        """Add a handle; the same one may be added twice."""
+        if slot in self._first:
+            self._further.setdefault(slot, []).append(task)
+        else:
+            self._first[slot] = task
+
+    def pop(self, slot: Slot) -> list[Task[R]]:
+        """Remove and return the handles of one slot; none if it has none here."""
+        first = self._first.pop(slot, None)
+        if first is None:
+            return []
+        return [first, *self._further.pop(slot, ())] if self._further else [first]
+
+    def slots(self) -> list[Slot]:
+        """Return the slots, in the order in which they were added."""
+        return list(self._first)
+
+    def __contains__(self, slot: Slot) -> bool:
+        return slot in self._first
+
+    def __len__(self) -> int:
+        return len(self._first)
 
 
 def timed_out(slot: Slot, limit: float, elapsed: float, problem: str, redactor: Redactor) -> TaskTimeoutError:
@@ -220,13 +312,13 @@ def timed_out(slot: Slot, limit: float, elapsed: float, problem: str, redactor: 
     ready = last.clips.succeeded if last is not None else []
     clips = ""
     if last is not None and ready:
-        names = ", ".join(clip.clip_id[:LONGEST_ID] for clip in ready[:NAMED_CLIPS])
-        more = ", ..." if len(ready) > NAMED_CLIPS else ""
+        names = ", ".join(clip.clip_id[:LONGEST_CLIP_ID] for clip in ready[:MOST_NAMED_CLIPS])
+        more = ", ..." if len(ready) > MOST_NAMED_CLIPS else ""
         verb = "is" if len(ready) == 1 else "are"
         clips = f"; {len(ready)} of {len(last.clips)} clips {verb} ready: {names}{more}"
     state = slot.state or "not polled yet"
     return TaskTimeoutError(
-        f"no end after {limit:.3g} s of waiting (last state: {state}{clips}{problem})",
+        f"no end after {limit:g} s of waiting (last state: {state}{clips}{problem})",
         elapsed=elapsed,
         clips=last.clips if last is not None else (),
         last_body=redactor.copy(last.raw) if last is not None else None,

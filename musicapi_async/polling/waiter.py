@@ -21,26 +21,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+import math
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from copy import copy
-from typing import Any, Final, Protocol, TypeVar
+from itertools import islice
+from typing import Final, Protocol, TypeVar
 
 import anyio
 
-from .._wire import poll_response, poll_rules, retry
-from .._wire.poll_response import PollResult
+from .._wire import poll_rules, retry
+from .._wire.codec import report
+from .._wire.poll_result import PollResult
 from .._wire.redaction import Redactor
-from ..api.families import polled_as
-from ..api.operation import LONGEST_INTERVAL, Polled
+from ..api.families import FAMILIES, polled_of
+from ..api.operation import Polled
 from ..api.results import Result, TaskUpdate, Until
-from ..api.task import Task, TaskKey, TaskRef, check_until
+from ..api.task import TASKS_AT_ONCE, Task, TaskKey, TaskRef, check_until, ref_of
+from ..arguments import check_seconds
 from ..clock import Clock
-from ..errors import RequestValidationError, TaskTimeoutError
-from ..options import check_seconds
-from .due_queue import NEVER, DueQueue
-from .expected_webhooks import SAFETY_POLLS, ExpectedWebhooks
-from .schedule import JITTER, PollSchedule, expected_end
-from .subscribers import FOLLOWER, OnUpdate, Slot, Subscriber, UpdateQueue, Wait, closed, timed_out
+from ..errors import TaskTimeoutError
+from .due_queue import DueQueue
+from .expected_webhooks import ExpectedWebhooks
+from .kind_model import joins_sample, stage_of, with_poll
+from .schedule import PollSchedule, next_poll, safety_poll
+from .subscribers import (
+    FOLLOWER,
+    OnUpdate,
+    Slot,
+    Subscriber,
+    UpdateQueue,
+    Wait,
+    WaitingHandles,
+    WaitLimit,
+    closed,
+    timed_out,
+)
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -48,8 +63,8 @@ MOST_NOTES: Final = 100
 """Different unknown shapes and words that are logged at most."""
 MOST_UPDATES: Final = 1000
 """Tasks waited for beyond which the last updates of those without a finished clip (5 kB each) are dropped."""
-TASKS_AT_ONCE: Final = 500
-"""Tasks that are subscribed to at once, in about 5 ms, before other tasks of the loop run."""
+OUTAGE: Final = 20.0
+"""Seconds of nothing but failed polls after which that is logged; a short failure is of no interest."""
 CONCURRENCY: Final = 64
 """Polls that run at once; as many as the connection pool keeps."""
 
@@ -69,25 +84,13 @@ class PollClient(Protocol):
         """True once the host has given any response below 500."""
         ...
 
-    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
-        """Poll a task with one attempt; a failure is a result, too."""
+    def poll(self, ref: TaskRef, polled: Polled, due: float) -> Awaitable[PollResult]:
+        """Poll a task with one attempt, scheduled for `due`; a failure is a result, too."""
         ...
 
     def polling_ended(self, ref: TaskRef, update: TaskUpdate | None) -> None:
         """Take the last update of a task; None if it cannot be polled any more."""
         ...
-
-
-def polled_of(ref: TaskRef) -> Polled:
-    """Return how a task is polled; `RequestValidationError` for a family that has no tasks."""
-    polled = polled_as(ref.family, ref.kind)
-    if polled is None:
-        raise RequestValidationError(
-            f"family: one whose tasks can be polled, such as 'sonic', got {ref.family!r}",
-            field="family",
-            value=repr(ref.family),
-        )
-    return polled
 
 
 class TaskWaiter:
@@ -120,6 +123,9 @@ class TaskWaiter:
         self._webhooks: Final = ExpectedWebhooks(clock, self._poll_as_usual)
         self._logged: Final[set[str]] = set()
         self._rate_limited = ""  # the refusal of a poll for its rate, until another poll succeeds
+        self._failing_since: float | None = None  # inf once it is logged
+        self._sampled = 0  # tasks that teach the stages
+        self._problem = ""  # the last failure of a poll, one text for all tasks that it hits
         self._closed = False
 
     # --- waiting ---------------------------------------------------------------------------------------
@@ -144,30 +150,28 @@ class TaskWaiter:
         """
         check_until(until)
         limit = self._limit(ref, timeout)
-        started = self._clock.now()
-        wait = Wait(until, started + limit, on_update)
+        wait = Wait(until, limit.end, on_update)
         slot = self._subscribe(ref, wait)
         try:
-            with anyio.move_on_after(self._clock.real(limit)):
+            with anyio.CancelScope(deadline=self._clock.real(limit.end)):
                 return await wait.future
-            raise self._timed_out(slot, limit, started)
+            raise self._timed_out(slot, limit)
         finally:
             self._unsubscribe(slot, wait)
 
     async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
         """Yield every change of one task; see `Task.updates`. No scope is held across a yield."""
         limit = self._limit(ref, timeout)
-        started = self._clock.now()
-        queue = UpdateQueue(wants_stream=True, end=started + limit)
+        queue = UpdateQueue(wants_stream=True, end=limit.end)
         slot = self._subscribe(ref, queue)
         try:
             update = slot.last or TaskUpdate(slot.state or "pending", task_id=ref.task_id, family=ref.family)
             fingerprint = update.fingerprint()
             yield update
             while not update.is_terminal:
-                _, outcome = await queue.next(self._clock.real(started + limit)) or (slot, None)
+                _, outcome = await queue.next(self._clock) or (slot, None)
                 if outcome is None:
-                    raise self._timed_out(slot, limit, started)
+                    raise self._timed_out(slot, limit)
                 if isinstance(outcome, Exception):
                     raise copy(outcome)
                 update = outcome
@@ -185,50 +189,88 @@ class TaskWaiter:
         One queue serves all of them: a waiting task costs its slot and no future.
 
         Args:
-            tasks: their handles; several may be of one task.
+            tasks: their handles; several may be of one task, each with the time of its own kind.
             until: 'all', 'first' or 'stream'.
-            timeout: seconds for all of them; None for the default deadline of each one's family.
+            timeout: seconds for all of them; None for the default deadline of each handle.
 
         Yields:
             A handle, and its last update or the error of its wait: `TaskTimeoutError` when its time is over.
         """
         check_until(until)
         started = self._clock.now()
-        waiting: dict[Slot, Task[R]] = {}
-        duplicates: dict[Slot, list[Task[R]]] = {}  # further handles of the same tasks
-        limits = {self._limit(task.ref, timeout) for task in tasks}
-        ended = UpdateQueue(
-            wants_stream=until == "stream", until=until, end=started + min(limits, default=NEVER)
-        )
+        found: set[float] = set()
+        waiting: WaitingHandles[R] = WaitingHandles()
+        ended = UpdateQueue(wants_stream=until == "stream", until=until, end=math.inf)
         try:
             for number, task in enumerate(tasks, 1):
-                known = self._slots.get(task.ref.key)
-                if known is not None and known in waiting:
-                    duplicates.setdefault(known, []).append(task)
-                else:
-                    waiting[self._subscribe(task.ref, ended)] = task
+                ref = ref_of(task)
+                seconds = self._seconds(ref, timeout)
+                if seconds not in found:
+                    found.add(seconds)
+                    ended.end = min(ended.end, started + seconds)
+                key = ref.key
+                slot = self._slots.get(key)
+                if slot is None:
+                    slot = self._open(ref, key, ended)
+                elif slot not in waiting:
+                    self._join(slot, ended)
+                waiting.add(slot, task)
                 if number % TASKS_AT_ONCE == 0:
                     await asyncio.sleep(0)
+            limits = [WaitLimit(started, seconds) for seconds in sorted(found)]
             while waiting:
-                item = await ended.next(self._clock.real(started + min(limits, default=NEVER)))
-                if item is None:  # the time of a family is over
-                    limit = min(limits)
-                    limits.remove(limit)
-                    for slot in [slot for slot in waiting if self._limit(slot.ref, timeout) <= limit]:
-                        ended.fail(slot, self._timed_out(slot, limit, started))
+                item = await ended.next(self._clock)
+                if item is not None:
+                    slot, outcome = item
+                    handles = waiting.pop(slot)
+                    if handles:  # else it had ended before
+                        self._unsubscribe(slot, ended)
+                        slot.store_last(handles)
+                    for task in handles:
+                        yield task, outcome
                     continue
-                slot, outcome = item
-                if slot not in waiting:
-                    continue  # it had ended before
-                handles = [waiting.pop(slot), *duplicates.get(slot, ())]
-                self._unsubscribe(slot, ended)
-                _store_last(slot, handles)
-                for task in handles:
-                    yield task, outcome
+                limit = limits.pop(0)
+                if limits:
+                    ended.end = limits[0].end
+                late: list[tuple[Task[R], TaskTimeoutError]] = []
+                for number, slot in enumerate(waiting.slots(), 1):
+                    if number % TASKS_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                    if slot.subscribers is None:
+                        continue  # it has ended meanwhile, and its outcome is in the queue
+                    handles = waiting.pop(slot)
+                    for task in handles:
+                        if self._seconds(ref_of(task), timeout) > limit.seconds:
+                            waiting.add(slot, task)
+                        else:
+                            late.append((task, self._timed_out(slot, limit)))
+                    slot.store_last(handles)
+                    if slot not in waiting:
+                        self._unsubscribe(slot, ended)
+                for number, (task, error) in enumerate(late, 1):
+                    yield task, error
+                    if number % TASKS_AT_ONCE == 0:
+                        await asyncio.sleep(0)
         finally:
-            for slot, task in waiting.items():
-                self._unsubscribe(slot, ended)
-                _store_last(slot, [task, *duplicates.get(slot, ())])
+            await self._leave(waiting, ended)
+
+    async def _leave(self, waiting: WaitingHandles[R], subscriber: Subscriber) -> None:
+        """Unsubscribe from all that remain, some at a time; if that is cancelled, from the rest at once."""
+
+        def leave(slots: Iterable[Slot]) -> None:
+            for slot in slots:
+                self._unsubscribe(slot, subscriber)
+                slot.store_last(waiting.pop(slot))
+
+        slots = iter(waiting.slots())
+        try:
+            leave(islice(slots, TASKS_AT_ONCE))
+            with anyio.CancelScope(shield=True):
+                while waiting:
+                    await asyncio.sleep(0)
+                    leave(islice(slots, TASKS_AT_ONCE))
+        finally:
+            leave(slots)
 
     def follow(self, ref: TaskRef) -> None:
         """Poll a task that no caller waits for, on its normal schedule, until its end or until `unfollow`."""
@@ -258,47 +300,47 @@ class TaskWaiter:
 
     # --- webhooks --------------------------------------------------------------------------------------
 
-    def expect(self, family: str, task_id: str) -> None:
+    def expect(self, ref: TaskRef) -> None:
         """Expect a webhook about this task: poll it only as a safety net."""
-        self._webhooks.expect(TaskRef(family, task_id).key)
+        self._webhooks.expect(ref)
 
-    def deliver(self, family: str, task_id: str, body: Any) -> bool:
-        """Apply the body of a webhook about a task like a poll response.
-
-        Returns:
-            True if the task is waited for; otherwise the body is stored for a wait that starts later. The
-            first terminal body wins; later ones change nothing.
-        """
-        self._webhooks.arrived()
-        ref = TaskRef(family, task_id)
+    def known(self, ref: TaskRef) -> TaskRef:
+        """Return a task as it is waited for or was submitted here, which says more of it; else `ref`."""
         slot = self._slots.get(ref.key)
+        return self._webhooks.known(ref) if slot is None else slot.ref
+
+    def knows(self, ref: TaskRef) -> bool:
+        """Return True for a task that is waited for or was submitted here."""
+        return ref.key in self._slots or self._webhooks.is_known(ref.key)
+
+    def family_of(self, task_id: str) -> str:
+        """Return the family of the known task with this id; '' if there is none, or more than one."""
+        keys = {TaskRef(family, task_id).key for family in FAMILIES}
+        known = [key[0] for key in keys if key in self._slots or self._webhooks.is_known(key)]
+        return known[0] if len(known) == 1 else ""
+
+    def deliver(self, ref: TaskRef, result: PollResult, *, own: bool) -> None:
+        """Apply the result of a webhook about a task like that of a poll; the first end wins.
+
+        Args:
+            ref: the task, as `known` gives it.
+            result: the judgement of the body. Without a wait it is stored for one that starts later.
+            own: True if this process ordered the webhook. One that it neither ordered nor knows says that
+                webhooks are shared with other processes: poll on the usual schedule for some time.
+        """
+        key, update = ref.key, result.update
+        slot = self._slots.get(key)
+        self._webhooks.arrived(here=own or slot is not None or self._webhooks.is_known(key))
         if slot is not None:
-            result = self._judge(body, slot.ref, slot.polled)
-            self._webhooks.expect(ref.key)  # after a webhook about the beginning, one about the end will come
-            if not _goes_back(slot.last, result.update, with_webhooks=True):
+            self._webhooks.expect(slot.ref)  # after one about the beginning, one about the end will come
+            if not slot.has_overtaken(update, with_webhooks=True):
                 self._apply(slot, result, from_webhook=True)
-            return True
-        update = self._judge(body, ref, polled_of(ref)).update
-        ended = update is not None and update.is_terminal
-        if self._webhooks.store(ref.key, body, ended=ended) and update is not None and ended:
+        elif update is not None and self._webhooks.store(ref, result) and update.is_terminal:
             self._client.polling_ended(ref, update)
-        return False
-
-    def knows(self, family: str, task_id: str) -> bool:
-        """Return True for a task that was submitted or waited for here, or of which a webhook has come."""
-        key = TaskRef(family, task_id).key
-        return key in self._slots or self._webhooks.is_known(key)
-
-    def stray(self) -> None:
-        """Note a webhook about a task of another process: poll on the usual schedule for some time."""
-        self._webhooks.for_another_process()
-
-    def _judge(self, body: Any, ref: TaskRef, polled: Polled) -> PollResult:
-        return poll_response.judge_webhook(body, ref=ref, polled=polled, redactor=self._client.redactor)
 
     def _poll_as_usual(self, reason: str) -> None:
         """Poll the tasks that relied on webhooks like any others, each within its interval if it is due."""
-        log.warning("%s: polling at the usual times", reason)
+        report(logging.WARNING, "%s: polling at the usual times", reason)
         now = self._clock.now()
         for slot in self._slots.values():
             if self._webhooks.is_expected(slot.key) and not slot.busy:
@@ -307,23 +349,35 @@ class TaskWaiter:
 
     # --- slots -----------------------------------------------------------------------------------------
 
-    def _timed_out(self, slot: Slot, limit: float, started: float) -> TaskTimeoutError:
+    def _limit(self, ref: TaskRef, timeout: float | None) -> WaitLimit:
+        return WaitLimit(self._clock.now(), self._seconds(ref, timeout))
+
+    @staticmethod
+    def _seconds(ref: TaskRef, timeout: float | None) -> float:
+        """Return the time of one handle's wait: its timeout, else the deadline of its family and kind.
+
+        Another handle of the same task, which shares its slot, may have another.
+        """
+        return polled_of(ref).deadline if timeout is None else check_seconds("timeout", timeout)
+
+    def _timed_out(self, slot: Slot, limit: WaitLimit) -> TaskTimeoutError:
         # A pause after a refusal holds back the polls of all tasks.
         problem = slot.problem or (self._rate_limited if slot.busy else "")
-        return timed_out(slot, limit, self._clock.now() - started, problem, self._client.redactor)
-
-    def _limit(self, ref: TaskRef, timeout: float | None) -> float:
-        return polled_of(ref).deadline if timeout is None else check_seconds("timeout", timeout)
+        elapsed = self._clock.now() - limit.started
+        return timed_out(slot, limit.seconds, elapsed, problem, self._client.redactor)
 
     def _subscribe(self, ref: TaskRef, subscriber: Subscriber) -> Slot:
         """Return the slot of a task with one more subscriber, and schedule its next poll."""
-        if self._closed:
-            raise closed(ref, "the client is closed")
-        slot = self._slots.get(ref.key)
+        key = ref.key
+        slot = self._slots.get(key)
         if slot is None:
-            return self._open(ref, subscriber)
+            return self._open(ref, key, subscriber)
+        self._join(slot, subscriber)
+        return slot
+
+    def _join(self, slot: Slot, subscriber: Subscriber) -> None:
         slot.add(subscriber)
-        if subscriber.wants_stream and not slot.busy and not self._webhooks.is_relied_on(ref.key):
+        if subscriber.wants_stream and not slot.busy and not self._webhooks.is_relied_on(slot.key):
             polled = slot.polled
             age = polled.first if slot.polled_at is None else slot.polled_at + polled.interval
             due = max(self._clock.now(), slot.begin + age)
@@ -331,51 +385,61 @@ class TaskWaiter:
                 self._queue.schedule(slot, due)
         if slot.last is not None:
             subscriber.notify(slot, slot.last)
-        return slot
 
-    def _open(self, ref: TaskRef, subscriber: Subscriber) -> Slot:
+    def _open(self, ref: TaskRef, key: TaskKey, subscriber: Subscriber) -> Slot:
+        if self._closed:
+            raise closed(ref, "the client is closed")
         polled = polled_of(ref)
         now, age = self._clock.now(), 0.0
         if ref.submitted_at:  # not below 0, as after the system's clock was set back
             age = max(0.0, (self._clock.time() - ref.submitted_at) * self._clock.speed)
-        key = ref.key  # one for both: each is a tuple of its own
         slot = self._slots[key] = Slot(key, ref, polled, now - age)
         slot.subscribers = subscriber
-        if (body := self._webhooks.early_body(slot.key)) is not None:
-            self._apply(slot, self._judge(body, ref, polled), from_webhook=True)
-        elif self._webhooks.is_relied_on(slot.key):
-            self._queue.schedule(slot, max(now, slot.begin + self._safety_poll(slot, age)))
-        elif ref.own:
-            first = polled.first if subscriber.wants_stream else self._schedule.first(slot.kind)
-            self._queue.schedule(slot, max(now, slot.begin + first))
-        else:  # a task that another process submitted may be done already
-            self._queue.schedule(slot, now)
+        if len(self._slots) == MOST_UPDATES + 1:
+            for other in self._slots.values():
+                if other.last is not None and not other.last.clips.has_succeeded:
+                    other.last = None
+        try:
+            if (early := self._webhooks.early(ref, polled, self._client.redactor)) is not None:
+                self._apply(slot, early, from_webhook=True)
+            elif self._webhooks.is_relied_on(key):
+                self._queue.schedule(slot, max(now, slot.begin + safety_poll(slot, age)))
+            elif ref.own:
+                first = polled.first if subscriber.wants_stream else self._schedule.first(slot.kind)
+                self._queue.schedule(slot, max(now, slot.begin + first))
+            else:  # a task that another process submitted may be done already
+                self._queue.schedule(slot, now)
+        except Exception:  # of the user's own schedule; another wait for the task begins again
+            self._drop(slot)
+            raise
         return slot
 
     def _unsubscribe(self, slot: Slot, subscriber: Subscriber) -> None:
-        slot.remove(subscriber)
-        if slot.subscribers is None:
+        if slot.subscribers is not None and slot.remove(subscriber):  # else it was dropped, or one remains
             self._drop(slot)
 
     def _drop(self, slot: Slot) -> None:
-        if self._slots.get(slot.key) is slot:
-            del self._slots[slot.key]
-            if not slot.ref.own:
-                self._webhooks.abandon(slot.key)
+        """Forget a slot that has no subscribers any more, or none once they were notified."""
+        self._slots.pop(slot.key, None)
+        if not self._slots:
+            self._failing_since = None  # a time in which nothing is polled is no outage
+        if not slot.ref.own:
+            self._webhooks.remember(slot.ref)
         self._queue.remove(slot, len(self._slots))
 
     # --- polls -----------------------------------------------------------------------------------------
 
     async def _poll(self, slot: Slot) -> None:
         try:
-            result = await self._client.poll(slot.ref, slot.polled)
+            result = await self._client.poll(slot.ref, slot.polled, self._queue.due)
             slot.busy = False
-            if self._slots.get(slot.key) is slot:
+            if slot.subscribers is not None:
                 self._apply(slot, result)
         except Exception as error:  # such as one of the user's own schedule
             slot.busy = False
+            if slot.subscribers is not None:
+                self._fail(slot, error)
             log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
-            self._fail(slot, error)
 
     def _apply(self, slot: Slot, result: PollResult, *, from_webhook: bool = False) -> None:
         """Act on a poll result, or on that of a webhook: store, notify, and schedule the next poll."""
@@ -390,22 +454,36 @@ class TaskWaiter:
             self._fail(slot, conclusion.error)
             self._client.polling_ended(slot.ref, None)
             return
-        self._store_problem(slot, result, from_webhook=from_webhook)
+        known_problem = slot.problem or self._rate_limited or self._failing_since is not None
+        if result.error is not None or result.note or known_problem:
+            self._store_problem(slot, result, from_webhook=from_webhook)
         update = conclusion.update
         if update is not None:
             update.age = age
             if update.is_terminal:
                 self._end(slot, update, age, from_webhook=from_webhook)
                 return
-            self._schedule.observed(slot.kind, False, slot.polled_at, age)
+            self._schedule.observed(slot.kind, False, slot.polled_at, age, slot.latest)
+            is_overtaken = slot.last is not None and slot.has_overtaken(
+                update, with_webhooks=self._webhooks.is_expected(slot.key)
+            )
+            if not is_overtaken:
+                slot.stage = stage_of(update)
+            if slot.polled_at is None and joins_sample(self._sampled, self._draw):
+                self._sampled += 1
+                slot.latest = with_poll(None, age, slot.stage)
+            elif slot.latest is not None:
+                slot.latest = with_poll(slot.latest, age, slot.stage)
             slot.polled_at = age
-            if not _goes_back(slot.last, update, with_webhooks=self._webhooks.is_expected(slot.key)):
+            if not is_overtaken:
                 slot.state = update.state
                 stored = len(self._slots) <= MOST_UPDATES or update.clips.has_succeeded
                 slot.last = update if stored else None
                 slot.notify(update)
         if not slot.busy:
-            self._queue.schedule(slot, slot.begin + self._next_poll(slot, conclusion, age))
+            relied_on = self._webhooks.is_relied_on(slot.key)
+            poll = next_poll(slot, conclusion, age, self._schedule, self._draw, relied_on=relied_on)
+            self._queue.schedule(slot, slot.begin + poll)
 
     def _store_problem(self, slot: Slot, result: PollResult, *, from_webhook: bool) -> None:
         """Store why a poll showed nothing, for the text of a time-out; log a shape that no rule knows."""
@@ -413,79 +491,44 @@ class TaskWaiter:
         if result.error is not None and result.phase == "rate_limited":
             slot.problem = self._rate_limited = f"; polls are rate limited: {result.error.message}"
         elif result.error is not None and result.phase == "transient":
-            slot.problem = f"; the last poll failed: {result.error.message}"
+            problem = f"; the last poll failed: {result.error.message}"
+            if problem != self._problem:
+                self._problem = problem
+            slot.problem = self._problem
+            self._log_outage(result.error.message)
         elif not from_webhook:
-            self._rate_limited = ""
+            self._rate_limited, self._failing_since = "", None
         note = result.note
         if note and note not in self._logged and len(self._logged) < MOST_NOTES:
             self._logged.add(note)
-            log.warning("task %s: %s; still waiting", slot.ref.token, note)
+            report(logging.WARNING, "task %s: %s; still waiting", slot.ref.token, note)
 
-    def _next_poll(self, slot: Slot, conclusion: poll_rules.Conclusion, age: float) -> float:
-        """Return the age of the next poll, after one at `age`."""
-        pause = conclusion.pause
-        if conclusion.failures:
-            return age + max(retry.poll_pause(conclusion.failures, self._draw), pause)
-        if conclusion.history is None and self._webhooks.is_relied_on(slot.key):
-            return max(self._safety_poll(slot, age), age + pause)
-        poll = self._schedule.next(slot.kind, age)
-        end = expected_end(conclusion.update, pause, age)
-        if end is not None:
-            shortest = min(slot.polled.interval, poll - age)
-            poll = age + min(max(end - age, shortest), LONGEST_INTERVAL)
-        if slot.wants_stream:
-            poll = min(poll, age + retry.spread(slot.polled.interval, JITTER, self._draw))
-        return max(poll, age + pause)
-
-    def _safety_poll(self, slot: Slot, age: float) -> float:
-        """Return the age of the next poll of a task that relies on webhooks: late, but before a wait ends."""
-        late = (age if slot.polled_at is not None else 0.0) + slot.polled.deadline / SAFETY_POLLS
-        last = min(subscriber.end for subscriber in slot.each()) - slot.begin - slot.polled.interval
-        return min(late, last) if last > age + 1 else late
+    def _log_outage(self, message: str) -> None:
+        """Log once that all polls fail, after a while: a wait without news seems to hang."""
+        now = self._clock.now()
+        if self._failing_since is None:
+            self._failing_since = now
+        elif now - self._failing_since >= OUTAGE:
+            text = "every poll failed for %.0f s: %s; still waiting"
+            report(logging.WARNING, text, now - self._failing_since, message)
+            self._failing_since = math.inf
 
     def _end(self, slot: Slot, update: TaskUpdate, age: float, *, from_webhook: bool) -> None:
         if update.result is not None:
             if from_webhook:  # it ended just now, not at some time since the last poll
-                self._schedule.observed(slot.kind, False, slot.polled_at, age)
-            self._schedule.observed(slot.kind, True, age if from_webhook else slot.polled_at, age)
+                self._schedule.observed(slot.kind, False, slot.polled_at, age, slot.latest)
+            begin = age if from_webhook else slot.polled_at
+            self._schedule.observed(slot.kind, True, begin, age, slot.latest)
         slot.state, slot.last = update.state, update
         self._drop(slot)
-        expected = self._webhooks.end(slot.key)
-        if from_webhook or expected:
-            self._webhooks.store(slot.key, update.raw, ended=True)
-        if expected and not from_webhook:
-            self._webhooks.missed()
+        if from_webhook or self._webhooks.is_expected(slot.key):
+            self._webhooks.ended(slot.ref, update, by_webhook=from_webhook)
         slot.notify(update)
+        slot.subscribers = None
         self._client.polling_ended(slot.ref, update)
 
     def _fail(self, slot: Slot, error: Exception) -> None:
         self._drop(slot)
         for subscriber in slot.each():
             subscriber.fail(slot, error)
-
-
-def _store_last(slot: Slot, tasks: Sequence[Task[R]]) -> None:
-    """Store the last update of a task on its handles."""
-    if slot.last is not None:
-        for task in tasks:
-            task.last = slot.last
-
-
-def _goes_back(last: TaskUpdate | None, update: TaskUpdate | None, *, with_webhooks: bool) -> bool:
-    """Return True for an update that another one overtook: it shows less than is known.
-
-    A webhook may overtake a poll, and a poll a webhook. Without webhooks, polls of a task follow each other,
-    and the links of unfinished clips, which cost most of the time to read, need no comparison.
-    """
-    if last is None or update is None or update.is_terminal:
-        return False
-    if last.state != "pending" and update.state == "pending":
-        return True
-    if last.clips.has_succeeded and len(update.clips.succeeded) < len(last.clips.succeeded):
-        return True
-    return with_webhooks and _links(update) < _links(last)
-
-
-def _links(update: TaskUpdate) -> int:
-    """Return the number of clips that can be heard."""
-    return sum(clip.audio_url is not None for clip in update.clips)
+        slot.subscribers = None

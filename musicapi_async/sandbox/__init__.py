@@ -19,6 +19,43 @@ async def main() -> None:
 
 asyncio.run(main())
 ```
+
+Replies, faults, and time
+-------------------------
+
+Where the documentation of the service leaves a choice, `Choices` has a row; `Durations` says how long things
+take; `Faults` make requests, tasks and webhooks fail. All are values of `Sandbox(...)`, can be changed while
+it runs, and `sandbox.forward(3600)` is an hour later. `Sandbox(like="vendor-samples")` and
+`like="vendor-sdk"` choose what the service's published samples and the vendor's SDK expect: samples that
+return on the first HTTP 200 then end with playable clips.
+
+From any language
+-----------------
+
+`musicapi sandbox` is the same as a command: `--choice running=hidden`, `--duration song=30`,
+`--fail "POST /sonic/create 429*2"`, `--like vendor-samples`; each option says `help` of its own
+(`--fail help`). While it runs, everything is below `/_sandbox/`, with the token that it prints:
+
+```text
+curl $CONTROL/openapi.json                                            # describes all of it, needs no token
+curl -H "Authorization: Bearer $TOKEN" $CONTROL/journal?kind=create   # every create that arrived, its charge
+curl -H "Authorization: Bearer $TOKEN" -X PATCH -d '{"running": "hidden"}' $CONTROL/choices
+curl -H "Authorization: Bearer $TOKEN" -X POST -d '{"text": "GET /media/* truncate"}' $CONTROL/faults
+curl -H "Authorization: Bearer $TOKEN" -X POST -d '{"seconds": 3600}' $CONTROL/clock/forward
+curl -H "Authorization: Bearer $TOKEN" -X POST $CONTROL/reset
+```
+
+The page at `/` shows balance, tasks and journal live. With `--state FILE` (`Sandbox(state=)`) tasks, clips,
+personas, balance and journal survive a restart and `kill -9`, and ids are never repeated.
+
+Addresses
+---------
+
+A sandbox is a server with a well-known key, so it serves its own names only (numbers, localhost, the host of
+`public_url`), and no page of another origin. It speaks TLS with `tls=True`, whose certificate
+`sandbox.client()` trusts and `sandbox.ca_file` lets others trust, or with the files of a certificate. The
+command sends webhooks to other ports of this machine only with `--local-webhooks`; a delivery that is skipped
+is in the journal, with the fault `not_allowed`.
 """
 
 from __future__ import annotations
@@ -27,16 +64,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .choices import Choices, Durations
     from .faults import Fault, Faults
     from .journal import Entry, Journal
+    from .reply_choices import Choices, Durations
     from .server import Sandbox
 
 __all__ = ["Choices", "Durations", "Entry", "Fault", "Faults", "Journal", "Sandbox"]
 
 _HOMES = {
-    "Choices": "choices",
-    "Durations": "choices",
+    "Choices": "reply_choices",
+    "Durations": "reply_choices",
     "Entry": "journal",
     "Fault": "faults",
     "Faults": "faults",

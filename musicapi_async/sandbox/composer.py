@@ -14,13 +14,13 @@ from typing import Final
 
 from .lyric_writer import Section, read_lyrics, syllables, text_of
 from .score import (
-    Bar,
     Brief,
     Gender,
-    Note,
+    Measure,
     Part,
     Score,
-    Word,
+    ScoreNote,
+    SungWord,
     bounded_duration,
     ordered,
     rng,
@@ -98,10 +98,10 @@ def compose(
         voice, gender = continues.voice_seed, brief.vocal_gender or continues.vocal_gender
     key = style.tonic, style.mode
     alone = not any(lines for _, _, lines in form)
-    words: list[Word] = []
-    sung: list[Note] = []
-    choir: list[Note] = []
-    lead: list[Note] = []
+    words: list[SungWord] = []
+    sung: list[ScoreNote] = []
+    choir: list[ScoreNote] = []
+    lead: list[ScoreNote] = []
     at = 0
     for kind, size, lines in form:
         here = bars[at : at + size]
@@ -110,7 +110,7 @@ def compose(
         words += new
         sung += notes
         if kind == "chorus":  # doubled by a second voice an octave below
-            choir += [Note(n.pitch - 12, n.start, n.end, n.velocity * 0.6, n.syllable) for n in notes]
+            choir += [ScoreNote(n.pitch - 12, n.start, n.end, n.velocity * 0.6, n.syllable) for n in notes]
         if kind == "solo" or (alone and kind not in ("intro", "outro")):
             draw = rng("lead", brief.seed, kind)
             phrases = [["la"] * draw.randint(5, 9) for _ in range((size + 1) // 2)]
@@ -148,14 +148,14 @@ def voice_of(brief: Brief) -> tuple[int, Gender]:
     return seed, brief.vocal_gender or ("f" if rng("gender", seed).random() < 0.5 else "m")
 
 
-def voice_parts(colour: int, notes: Sequence[Note], choir: Sequence[Note] = ()) -> list[Part]:
+def voice_parts(colour: int, notes: Sequence[ScoreNote], choir: Sequence[ScoreNote] = ()) -> list[Part]:
     """Return the parts of the singer and of the second voice, where they have notes."""
     singer = Part("Synth Voice", "vocals", 54, "voice", colour, tuple(notes))
     second = Part("Choir", "backing vocals", 52, "choir", colour, tuple(choir))
     return [part for part in (singer, second) if part.notes]
 
 
-def lead_part(style: Style, colour: int, notes: Sequence[Note]) -> list[Part]:
+def lead_part(style: Style, colour: int, notes: Sequence[ScoreNote]) -> list[Part]:
     """Return the part of the instrument of `style` that carries a tune best, if there is one."""
     leads = [
         (_LEADS.index(INSTRUMENTS[n].stem), n) for n in style.instruments if INSTRUMENTS[n].stem in _LEADS
@@ -191,7 +191,7 @@ def _form(sections: list[Section], count: int, *, opening: bool) -> list[_Stretc
 
 def _bars(
     kinds: list[str], style: Style, duration: float, seed: int, progression: tuple[int, ...] | None
-) -> list[Bar]:
+) -> list[Measure]:
     """Return bars of these kinds with their chords, the last one cut or held to end at `duration`."""
     draw = rng("harmony", seed, style.mode)
     choices: tuple[tuple[int, ...], ...] = _PROGRESSIONS["jazz" if style.groove == "swing" else style.mode]
@@ -199,7 +199,7 @@ def _bars(
     if progression:
         verse = chorus = progression
     seconds = style.beats * 60 / style.bpm
-    bars: list[Bar] = []
+    bars: list[Measure] = []
     for number, kind in enumerate(kinds):
         degrees = chorus if kind in ("chorus", "solo") else bridge if kind == "bridge" else verse
         start, end, beats = number * seconds, (number + 1) * seconds, float(style.beats)
@@ -208,7 +208,7 @@ def _bars(
             end, beats, root = duration, (duration - start) / seconds * style.beats, 0
         steps = (0, 2, 4, 6) if style.groove in SEVENTHS else (0, 2, 4)
         chord = tuple(scale_pitch((style.tonic, style.mode), root + step) % 12 for step in steps)
-        bars.append(Bar(start, end, beats, chord, kind))
+        bars.append(Measure(start, end, beats, chord, kind))
     return bars
 
 
@@ -218,16 +218,16 @@ def scale_pitch(key: _Key, degree: int) -> int:
 
 
 def sing(
-    lines: Sequence[list[str]], bars: Sequence[Bar], key: _Key, centre: int, *seed: object
-) -> tuple[list[Word], list[Note]]:
+    lines: Sequence[list[str]], bars: Sequence[Measure], key: _Key, centre: int, *seed: object
+) -> tuple[list[SungWord], list[ScoreNote]]:
     """Return words and notes of `lines` over `bars`: two bars, one or half a bar for each line.
 
     Syllables fall on beats, eighths or sixteenths where there is room and are packed evenly where there is
     none; the last one is held, and a breath is left before the next line.
     """
     stride = next((s for s in (2.0, 1.0) if len(lines) * s <= len(bars)), 0.5)
-    words: list[Word] = []
-    notes: list[Note] = []
+    words: list[SungWord] = []
+    notes: list[ScoreNote] = []
 
     def time(at: float) -> float:
         bar = bars[min(int(at), len(bars) - 1)]
@@ -248,25 +248,25 @@ def sing(
         onsets.append(start + min(room, count * step + 1) * beat)
         at = 0
         for word, texts in zip(line, sung, strict=True):
-            words.append(Word(word, round(onsets[at], 4), round(onsets[at + len(texts)], 4)))
+            words.append(SungWord(word, round(onsets[at], 4), round(onsets[at + len(texts)], 4)))
             for text in texts:
                 length = onsets[at + 1] - onsets[at]
                 pause = min(_PAUSE, length * 0.3) if text is texts[-1] else 0.0
                 loud = round(0.62 + 0.2 * draw.random(), 3) if at else 0.85
                 start, end = round(onsets[at], 4), round(onsets[at] + length - pause, 4)
-                notes.append(Note(pitches[at], start, end, loud, text))
+                notes.append(ScoreNote(pitches[at], start, end, loud, text))
                 at += 1
     return words, notes
 
 
 def _contour(
-    key: _Key, bars: Sequence[Bar], times: Sequence[float], centre: int, draw: random.Random
+    key: _Key, bars: Sequence[Measure], times: Sequence[float], centre: int, draw: random.Random
 ) -> list[int]:
     """Return a melody for notes at `times`: a walk on the scale that meets the chord on strong notes."""
     home = min(range(80), key=lambda degree: abs(scale_pitch(key, degree) - centre))
     degree = home + draw.choice((-2, 0, 0, 1, 2))
     pitches: list[int] = []
-    before: Bar | None = None
+    before: Measure | None = None
     for time in times:
         bar = next((bar for bar in bars if time < bar.end - 1e-6), bars[-1])
         degree += draw.choice((-2, -1, -1, 0, 1, 1, 2))
@@ -280,14 +280,14 @@ def _contour(
     return pitches
 
 
-def arrange(style: Style, bars: Sequence[Bar], seed: int) -> list[Part]:
+def arrange(style: Style, bars: Sequence[Measure], seed: int) -> list[Part]:
     """Return the parts of every instrument of `style` over `bars`."""
     parts: list[Part] = []
     swing = SWING.get(style.groove, 0.0) / 3
     for name in style.instruments:
         stem, program, sound, playing, _ = INSTRUMENTS[name]
         draw = rng("arrangement", seed, name)
-        notes: list[Note] = []
+        notes: list[ScoreNote] = []
         index = -1
         for bar, before in zip(bars, (None, *bars), strict=False):
             index = index + 1 if before is not None and before.section == bar.section else 0
@@ -308,7 +308,7 @@ def arrange(style: Style, bars: Sequence[Bar], seed: int) -> list[Part]:
                 if end - start > 0.03:
                     level = velocity * (0.57 + 0.25 * style.energy + 0.15 * energy + 0.06 * draw.random())
                     end = start + (end - start) * _LEGATO
-                    notes.append(Note(pitch, round(start, 4), round(end, 4), round(min(level, 1.0), 3)))
+                    notes.append(ScoreNote(pitch, round(start, 4), round(end, 4), round(min(level, 1.0), 3)))
         if notes:
             parts.append(Part(name, stem, program, sound, seed, tuple(notes)))
     return parts
@@ -327,7 +327,7 @@ def _voicing(chord: tuple[int, ...], low: int) -> list[int]:
 
 
 def _figure(
-    playing: str, bar: Bar, energy: float, groove: Groove, *, draw: random.Random, index: int
+    playing: str, bar: Measure, energy: float, groove: Groove, *, draw: random.Random, index: int
 ) -> _Figure:
     """Return what an instrument that is played this way plays in a bar, the `index`th of its section."""
     beats = float(round(bar.beats) or 1)
@@ -368,7 +368,7 @@ def _figure(
             return [(0.0, beats, pitch, 0.4 + 0.2 * energy) for pitch in tones]
 
 
-def _ending(playing: str, bar: Bar, figure: _Figure) -> _Figure:
+def _ending(playing: str, bar: Measure, figure: _Figure) -> _Figure:
     """Return the last bar of a figure: drums end on one stroke, the others hold the chord."""
     if playing == "drums":
         return [(0.0, 0.1, _KICK, 0.9), (0.0, 0.1, _CRASH, 0.7)]

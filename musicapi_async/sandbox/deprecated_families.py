@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from ..api.riffusion import TASK_TYPES
+from .backend import Call, submitted
 from .lyric_writer import write_lyrics
+from .ordered_tasks import OrderedClip
 from .recipes import Recipe, composed, continued, joined, made
-from .refusal import Refusal, invalid, retired
+from .replies import JsonReply, invalid, retired
 from .score import INSTRUMENTAL, Brief
-from .service import Call, Reply, submitted
 from .validation import TITLE
-from .works import Clip
 
 FUZZ: Final = ("FUZZ-1.1 Pro", "FUZZ-1.1", "FUZZ-1.0 Pro", "FUZZ-1.0")
 RIFFUSION_TYPES: Final = frozenset(TASK_TYPES)
@@ -20,7 +20,7 @@ STUDIO_SECONDS: Final = {"studio130-v1.5": 130.0, "studio32-v1.5": 32.0}
 SEGMENTS: Final = frozenset({"intro", "verse", "chorus", "inst", "bridge", "outro"})
 
 
-def nuro(call: Call) -> Reply:
+def nuro(call: Call) -> JsonReply:
     """`POST /nuro/create`: a vocal song or background music."""
     if call.service.choices.nuro == "retired":
         raise retired()
@@ -36,7 +36,7 @@ def nuro(call: Call) -> Reply:
     call.pay("nuro")
     recipe = composed(brief, longest=max(service.longest, 1.0), seconds=brief.duration)
     lyrics = INSTRUMENTAL if brief.instrumental else brief.lyrics or ""
-    clip = Clip(service.new_id(), recipe, title="Nuro", tags=brief.tags, lyrics=lyrics, extra=extra)
+    clip = OrderedClip(service.new_id(), recipe, title="Nuro", tags=brief.tags, lyrics=lyrics, extra=extra)
     return submitted(call, call.order("nuro", kind, service.durations.nuro, [clip], webhook=webhook))
 
 
@@ -85,7 +85,7 @@ def _nuro_bgm(call: Call) -> tuple[Brief, dict[str, object]]:
 
 
 def _segments(value: object) -> int:
-    """The whole duration of `segments`: 5-120 s each, 30-120 s together."""
+    """Return the whole duration of `segments`: 5-120 s each, 30-120 s together."""
     wrong = invalid("The 'segments' field is invalid.")
     if not isinstance(value, list) or not value:
         raise wrong
@@ -105,7 +105,7 @@ def _segments(value: object) -> int:
     return total
 
 
-def riffusion(call: Call) -> Reply:
+def riffusion(call: Call) -> JsonReply:
     """`POST /riffusion/create`: eleven task types, two songs."""
     if call.service.choices.riffusion == "retired":
         raise retired()
@@ -141,7 +141,7 @@ def riffusion(call: Call) -> Reply:
     form.moderate()
     call.pay("riffusion")
     clips = [
-        Clip(
+        OrderedClip(
             service.new_id(),
             recipe,
             mv=mv,
@@ -176,7 +176,7 @@ def _riffusion_recipe(call: Call, kind: str, brief: Brief) -> Recipe:
     return made("accompany" if kind.endswith("_sound") else "cover", brief, source)
 
 
-def studio(call: Call) -> Reply:
+def studio(call: Call) -> JsonReply:
     """`POST /studio/create`: two songs; the id is `data` itself."""
     choices = call.service.choices
     if choices.studio == "retired":
@@ -204,7 +204,7 @@ def studio(call: Call) -> Reply:
     title, written = write_lyrics(prompt, drawn)[0]
     text = {"user": lyrics, "generate": written}.get(kind)
     seconds = min(STUDIO_SECONDS[model], service.longest)
-    clips: list[Clip] = []
+    clips: list[OrderedClip] = []
     for number in range(2):
         own = service.new_seed() if seed is None or seed < 0 else int(seed) % (1 << 31) + number
         brief = Brief(seed=own, title=title, tags=prompt, lyrics=text, instrumental=kind == "instrumental")
@@ -214,24 +214,24 @@ def studio(call: Call) -> Reply:
             base, at = source.recipe, source.recipe.duration
             part = continued(base, at, brief, longest=seconds, seconds=seconds)
             recipe = joined(part, part.duration, base) if precede else joined(base, at, part)
-        shown = INSTRUMENTAL if kind == "instrumental" else text or ""
+        displayed = INSTRUMENTAL if kind == "instrumental" else text or ""
         clips.append(
-            Clip(
+            OrderedClip(
                 service.new_id(),
                 recipe,
                 mv=model,
                 title=title,
                 tags=prompt,
-                lyrics=shown,
+                lyrics=displayed,
                 extra={"prompt": prompt},
             )
         )
     form.moderate()
     call.pay("studio")
-    work = call.order("studio", kind, service.durations.studio, clips)
+    task = call.order("studio", kind, service.durations.studio, clips)
     if choices.studio_code == "200":
-        return Reply({"code": "200", "data": work.task_id})
-    return Reply({"code": "success", "data": work.task_id, "message": ""})
+        return JsonReply({"code": "200", "data": task.task_id})
+    return JsonReply({"code": "success", "data": task.task_id, "message": ""})
 
 
 _SHARES: Final[Sequence[str]] = (
@@ -242,7 +242,7 @@ _SHARES: Final[Sequence[str]] = (
 )
 
 
-def _studio_source(call: Call) -> tuple[Clip | None, bool]:
+def _studio_source(call: Call) -> tuple[OrderedClip | None, bool]:
     """Return the song to extend, if any, and True if the new part comes before it."""
     config = call.form.get("config")
     wrong = invalid("The 'config' field is invalid.")
@@ -259,12 +259,3 @@ def _studio_source(call: Call) -> tuple[Clip | None, bool]:
     if not isinstance(song_id, str):
         raise wrong
     return call.service.clip(song_id, call.now), mode == "precede"
-
-
-def nuro_form(refusal: Refusal) -> dict[str, object]:
-    """A refusal in Nuro's own form: `message` instead of `error`, and `refund_processed`."""
-    words = {400: "bad_request", 403: "forbidden", 404: "not_found"}
-    kind, text = words.get(refusal.status), refusal.body.get("error")
-    if kind is None or text is None:
-        return refusal.body
-    return {"type": kind, "message": text, "refund_processed": False}

@@ -1,12 +1,13 @@
 """Everything that reached the sandbox, in order: the request, the reply, the cost.
 
-Tests and users ask it the questions that matter: how many creates, at what rate, was anything paid twice.
+It says how many creates arrived, at what rate, and if anything was paid twice.
 It is bounded: the oldest entries go first, and the bodies of old entries go before the entries themselves.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,18 @@ from typing import Final, overload
 
 import msgspec
 
+_access_log: Final = logging.getLogger("musicapi_async.sandbox.access")
+_access_log.setLevel(logging.WARNING)  # in a process with a client, its log has the same calls already
+
 BODY_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of request bodies that a journal keeps; a policy of this package."""
+"""Bytes of request bodies that a journal stores; a policy of this package."""
 
 
 @dataclass(slots=True)
 class Entry:
     """One request to the sandbox, or one delivery of a webhook by it.
 
-    `at` is in API seconds since the sandbox started. `status` 0 means that no answer was given. `charge` is
+    `at` is in API seconds since the sandbox started. `status` 0 means that no response was sent. `charge` is
     what the request cost when it was taken; `refunded` becomes True when that was given back. `key_sent`
     is True if an API key came with it (for media it must not). `fault` names the fault that hit it.
     """
@@ -41,6 +45,8 @@ class Entry:
     request_id: str = ""
     event: str = ""
     """Of a delivery: `song.completed`, ..."""
+    number: int = 0
+    """Its place in the journal, from 1 on; never used twice."""
 
     @property
     def body(self) -> object:
@@ -49,6 +55,18 @@ class Entry:
             return msgspec.json.decode(self.raw) if self.raw else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
+
+
+def log_access(entry: Entry) -> None:
+    """Write one request or delivery to the log `musicapi_async.sandbox.access`, if its level is INFO."""
+    if not _access_log.isEnabledFor(logging.INFO):
+        return
+    parts = [f"{entry.at:.1f} s", entry.method, entry.path, str(entry.status or "no response")]
+    if entry.charge:
+        parts.append(f"{entry.charge:g} credits")
+    parts += [text for text in (entry.event, entry.task_id, entry.fault) if text]
+    line = " ".join(parts)  # escaped, since the sender of a request chooses its path
+    _access_log.info("%s", line.encode("unicode_escape").decode())
 
 
 class Journal(Sequence[Entry]):
@@ -60,6 +78,10 @@ class Journal(Sequence[Entry]):
         self._entries: deque[Entry] = deque(maxlen=size)
         self._bodied: deque[Entry] = deque()
         self._bytes = 0
+        self._first = 1
+        self.last: int = 0
+        """The number of the newest entry, be it forgotten."""
+        self._changes: dict[int, Entry] | None = None
         self.dropped: int = 0
         """How many entries were forgotten to stay within the size."""
 
@@ -85,12 +107,46 @@ class Journal(Sequence[Entry]):
         """Append an entry, forgetting the oldest when the journal is full."""
         if len(self._entries) == self._entries.maxlen:
             self.dropped += 1
+        self.last = entry.number = max(entry.number, self.last + 1)
         self._entries.append(entry)
+        self.touch(entry)
         return entry
 
-    def keep(self, entry: Entry, raw: bytes) -> None:
-        """Keep the body of an entry; bodies of older ones are dropped above `BODY_BYTES`."""
+    def touch(self, entry: Entry) -> None:
+        """Note that an entry has changed, for the state."""
+        if self._changes is not None:
+            self._changes[entry.number] = entry
+
+    def track(self) -> None:
+        """Begin to track changes."""
+        self._changes = {}
+
+    def changes(self) -> tuple[list[Entry], int | None]:
+        """Return the entries that changed and are not written yet, and the number of the oldest of all.
+
+        The number is None if no entry can have been forgotten since the last write.
+        """
+        first = self._oldest()
+        changed = [entry for entry in (self._changes or {}).values() if entry.number >= first]
+        return changed, first if first != self._first else None
+
+    def written(self) -> None:
+        """Forget the changes: they are written."""
+        self._changes, self._first = {}, self._oldest()
+
+    def _oldest(self) -> int:
+        return self._entries[0].number if self._entries else self.last + 1
+
+    def after(self, number: int) -> Iterator[Entry]:
+        """Yield the entries whose number is greater, oldest first."""
+        first = self._entries[0].number if self._entries else 0
+        start = max(0, number - first + 1)
+        return iter(tuple(itertools.islice(self._entries, start, None)))
+
+    def store_body(self, entry: Entry, raw: bytes) -> None:
+        """Store the body of an entry; bodies of older ones are dropped above `BODY_BYTES`."""
         entry.raw = raw
+        self.touch(entry)
         if raw:
             self._bodied.append(entry)
             self._bytes += len(raw)
@@ -98,6 +154,7 @@ class Journal(Sequence[Entry]):
             oldest = self._bodied.popleft()
             self._bytes -= len(oldest.raw)
             oldest.raw = b""
+            self.touch(oldest)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -114,7 +171,15 @@ class Journal(Sequence[Entry]):
         kind: str | None = None,
         task_id: str | None = None,
     ) -> list[Entry]:
-        """The requests that match; `path` is below `/api/v1`, may end with `*`. No deliveries."""
+        """Return the requests that match all that is given.
+
+        Args:
+            path: The path below `/api/v1`; it may end with `*`.
+            method: The method.
+            kind: "create", "direct", "poll", "account", "media", "other", or "webhook": the deliveries of the
+                sandbox, which are in no other list.
+            task_id: The task that was made or polled.
+        """
 
         def fits(entry: Entry) -> bool:
             return (
@@ -133,7 +198,7 @@ class Journal(Sequence[Entry]):
 
     @property
     def creates(self) -> list[Entry]:
-        """Every task-creating POST that arrived, whatever its end."""
+        """Every POST of a task that arrived, refused ones included."""
         return [entry for entry in self if entry.kind == "create"]
 
     @property
@@ -152,7 +217,7 @@ class Journal(Sequence[Entry]):
         return sum(entry.charge for entry in self if not entry.refunded)
 
     def charged_twice(self) -> list[list[Entry]]:
-        """Groups of charged requests to one path with one body; give each song of a test its own title.
+        """Return groups of charged requests to one path with one body; so give each song its own title.
 
         A charge that was given back does not count: paying again for it is right.
         """
@@ -163,7 +228,7 @@ class Journal(Sequence[Entry]):
         return [group for group in groups.values() if len(group) > 1]
 
     def peak(self, period: float) -> int:
-        """The most creates that arrived within any `period` API seconds."""
+        """Return the most creates that arrived within any `period` API seconds."""
         times = sorted(entry.at for entry in self.creates)
         most = first = 0
         for last, at in enumerate(times):
@@ -173,9 +238,9 @@ class Journal(Sequence[Entry]):
         return most
 
     def intervals(self) -> list[float]:
-        """API seconds between each create and the next."""
-        return [later - earlier for earlier, later in itertools.pairwise(e.at for e in self.creates)]
+        """Return API seconds between each create and the next."""
+        return [after - before for before, after in itertools.pairwise(e.at for e in self.creates)]
 
     def tally(self) -> Counter[str]:
-        """How many entries there are of each kind."""
+        """Return the number of entries of each kind."""
         return Counter(entry.kind for entry in self)

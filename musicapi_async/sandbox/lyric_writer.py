@@ -31,7 +31,7 @@ _COMMON: Final = frozenset(
 _VERSE: Final = (
     "I found the {a} in the early light", "We left the {b} behind us tonight", "Every road leads to the {a}",
     "There is a whisper of {b} in the air", "I count the hours by the {a}", "The {b} is calling me home",
-    "Carry the {a} like a flame in the cold", "Stories of {b} never told", "Paint me the {a} on a wall",
+    "Carry the {a} like a flame in the cold", "Stories of {b} from of old", "Paint me the {a} on a wall",
 )  # fmt: skip
 _CHORUS: Final = (
     "Oh, {a}, stay with me tonight", "Hold on to the {b}, to the light", "{A}, {a}, never let it go",

@@ -19,11 +19,11 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from .ordered_tasks import OrderedClip
 from .recipes import Recipe, heard, score_of
 from .render import SAMPLE_RATE, Audio, gain_of, render
 from .score import MAX_DURATION, Brief, Part, Score, rng
 from .style import read_style
-from .works import Clip
 
 # These ship no types. All are imported here, once, since the import of an extension is not safe while other
 # threads ask for it.
@@ -37,6 +37,9 @@ UPLOADED: Final = "synth"
 
 _BIT_RATE: Final = 128
 """Kilobits per second of an MP3: what streaming services send."""
+
+_STREAM_BIT_RATE: Final = 64
+"""Kilobits per second of a stream."""
 
 _FRAME: Final = 1152
 _FRAME_BYTES: Final = 144 * _BIT_RATE * 1000 // SAMPLE_RATE
@@ -59,8 +62,11 @@ _BLOCK: Final = 1 << 18
 """Samples of an uploaded file that are decoded at a time."""
 
 
-def make_file(clip: Clip, ending: str) -> bytes:
-    """Return the file of `clip` with this ending: mp3, m4a, wav, mid or png. Takes up to some seconds."""
+def make_file(clip: OrderedClip, ending: str) -> bytes:
+    """Return the file of `clip` with this ending: mp3, m4a, wav, mid or png. Takes up to some seconds.
+
+    The ending "stream" is the unfinished audio that is there before: mono MP3 frames of less quality.
+    """
     stems = clip.stem_names if clip.stem else None
     if ending == "png":
         return cover_picture(clip.recipe.brief)
@@ -69,6 +75,8 @@ def make_file(clip: Clip, ending: str) -> bytes:
     sound = sound_of((clip.stem_source or clip).recipe, stems)
     if ending == "wav":
         return to_wav(sound)
+    if ending == "stream":
+        return mp3_frames(sound.mean(axis=1), _STREAM_BIT_RATE)
     picture = None if clip.stem else cover_picture(clip.recipe.brief)
     mp3 = to_mp3(sound, title=clip.title, artist="Sandbox", tags=clip.tags, lyrics=clip.lyrics, cover=picture)
     return to_m4a(mp3, len(sound)) if ending == "m4a" else mp3
@@ -121,13 +129,7 @@ def to_mp3(
 
     Nearly all its time is LAME's, 7 ms per second of music; it releases the interpreter lock.
     """
-    encoder = lameenc.Encoder()
-    encoder.silence()
-    encoder.set_channels(2)
-    encoder.set_in_sample_rate(SAMPLE_RATE)
-    encoder.set_bit_rate(_BIT_RATE)
-    encoder.set_quality(7)
-    frames = bytes(encoder.encode(_pcm(sound).tobytes()) + encoder.flush())
+    frames = mp3_frames(sound, _BIT_RATE)
     tag = id3.ID3()
     tag.add(id3.TIT2(encoding=3, text=[_text(title)]))
     tag.add(id3.TPE1(encoding=3, text=[_text(artist)]))
@@ -140,6 +142,17 @@ def to_mp3(
     buffer = io.BytesIO(_length_frame(frames, len(sound)) + frames)
     tag.save(buffer, v2_version=4, padding=_no_padding)
     return buffer.getvalue()
+
+
+def mp3_frames(sound: Audio, bit_rate: int) -> bytes:
+    """Return the frames of an MP3 and nothing else; stereo, or mono for sound without a second axis."""
+    encoder = lameenc.Encoder()
+    encoder.silence()
+    encoder.set_channels(2 if sound.ndim == 2 else 1)
+    encoder.set_in_sample_rate(SAMPLE_RATE)
+    encoder.set_bit_rate(bit_rate)
+    encoder.set_quality(7)
+    return bytes(encoder.encode(_pcm(sound).tobytes()) + encoder.flush())
 
 
 def _no_padding(info: object) -> int:
@@ -170,7 +183,7 @@ def to_m4a(mp3: bytes, samples: int) -> bytes:
 
 
 def _moov(frames: int, samples: int, offset: int) -> bytes:
-    """Return the index: one track, whose frames stand one after the other from `offset` on."""
+    """Return the index: one track, whose frames follow each other from `offset` on."""
     identity = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
     config = struct.pack(">BB3sII", 0x6B, 0x15, _FRAME_BYTES.to_bytes(3, "big"), *[_BIT_RATE * 1000] * 2)
     decoder = bytes((4, len(config))) + config + b"\x06\x01\x02"
@@ -305,11 +318,12 @@ def cover_picture(brief: Brief) -> bytes:
 def load(data: bytes) -> tuple[float, int]:
     """Return the duration in seconds of an uploaded file, and a seed that follows from its bytes.
 
-    Reads the header and decodes nothing. Knows WAV, MP3, FLAC, Ogg and AIFF. Raises ValueError for anything
-    else, for an empty file and for one of more than 8 minutes, the API's own limit.
+    Reads the header and decodes nothing. Knows WAV, MP3, FLAC, Ogg, AIFF, and the M4A of the sandbox.
+    Raises ValueError for anything else, for an empty file and for one of more than 8 minutes, the API's own
+    limit.
     """
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_opened(data)) as file:
             duration = file.frames / file.samplerate if file.samplerate > 0 else 0.0
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         start = data[:8].hex(" ") or "nothing"
@@ -323,12 +337,23 @@ def load(data: bytes) -> tuple[float, int]:
     return round(duration, 3), int.from_bytes(digest, "big")
 
 
+def _opened(data: bytes) -> io.BytesIO:
+    """Return a file to read; of an M4A its media data, which is an MP3 where it was made here."""
+    at = 0
+    while data[4:8] == b"ftyp" and at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"mdat":
+            return io.BytesIO(data[at + 8 : at + size])
+        at += max(size, 8)
+    return io.BytesIO(data)
+
+
 def read_audio(data: bytes) -> Audio:
     """Return the sound of an uploaded file as stereo at 48 kHz. Raises ValueError as `load` does."""
     load(data)
     blocks = [np.zeros((0, 2), np.float32)]
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_opened(data)) as file:
             rate, most = file.samplerate, file.frames
             while most > 0 and len(block := file.read(min(most, _BLOCK), dtype="float32", always_2d=True)):
                 most -= len(block)

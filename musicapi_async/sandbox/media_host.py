@@ -11,8 +11,9 @@ import anyio.to_thread
 from aiohttp import web
 
 from ..extras import require
-from .service import Service
-from .works import Clip
+from .backend import Service
+from .ordered_tasks import OrderedClip
+from .poll_bodies import STREAM
 
 CONTENT_TYPES: Final = {
     "mp3": "audio/mp3",
@@ -21,52 +22,62 @@ CONTENT_TYPES: Final = {
     "mid": "audio/midi",
     "png": "image/png",
 }
-"""The files that can be made, and the content type that the service sends with it (audio/mp3: seen)."""
+"""The files that can be made, and the content types of the service (audio/mp3 was observed)."""
 
 THREADS: Final = 2
 """Files that are made at the same time; more would only starve the event loop."""
 
-STREAM_CHUNK: Final = 64 * 1024
+AHEAD: Final = 5.0
+"""Seconds of music that a stream is ahead of a listener who begins when it begins."""
+
+STREAM_PAUSE: Final = 0.1
+"""Real seconds between two parts of a stream."""
+
+STORED_BYTES: Final = 128 * 1024 * 1024
 
 
 class MediaHost:
-    """Makes and serves files; keeps at most `room` bytes of them."""
+    """Makes and serves files; the oldest go beyond `STORED_BYTES`."""
 
-    def __init__(self, service: Service, room: int) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._room = room
         self._files: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._size = 0
         self._making: dict[tuple[str, str], anyio.Lock] = {}
-        self._room_to_work = anyio.Semaphore(THREADS)
+        self._threads = anyio.Semaphore(THREADS)
 
-    async def file(self, clip: Clip, ending: str) -> bytes:
-        """The bytes of a file; made in a worker thread once for all who ask at the same time."""
+    async def file(self, clip: OrderedClip, ending: str) -> bytes:
+        """Return the bytes of a file; made in a worker thread once for all requests at the same time."""
         key = clip.clip_id, ending
         async with self._making.setdefault(key, anyio.Lock()):
             data = self._files.get(key)
             if data is None:
-                async with self._room_to_work:
+                async with self._threads:
                     data = await anyio.to_thread.run_sync(make_file, clip, ending, abandon_on_cancel=True)
-                self._keep(key, data)
+                self._store(key, data)
             self._files.move_to_end(key)
         self._making.pop(key, None)
         return data
 
-    def _keep(self, key: tuple[str, str], data: bytes) -> None:
+    def clear(self) -> None:
+        """Forget all files."""
+        self._files.clear()
+        self._size = 0
+
+    def _store(self, key: tuple[str, str], data: bytes) -> None:
         self._files[key] = data
         self._size += len(data)
-        while self._size > self._room and len(self._files) > 1:
+        while self._size > STORED_BYTES and len(self._files) > 1:
             _, dropped = self._files.popitem(last=False)
             self._size -= len(dropped)
 
     async def serve(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """`/media/<name>.<ending>` and `/stream/?item_id=<clip>`."""
+        """Return the response for `/media/<name>.<ending>` and `/audiopipe/?item_id=<clip>`."""
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
         if request.method == "HEAD" and self._service.choices.head == "refused":
             return web.Response(status=403)
-        if path.rstrip("/") == "/stream":
+        if path.startswith(STREAM):
             return await self._stream(request)
         name, _, ending = path.rpartition("/")[2].rpartition(".")
         clip = self._service.clips.get(name.removeprefix("image_"))
@@ -76,7 +87,7 @@ class MediaHost:
             return web.Response(status=404, text="Not Found")
         return await self._send(request, clip, ending)
 
-    async def _send(self, request: web.BaseRequest, clip: Clip, ending: str) -> web.Response:
+    async def _send(self, request: web.BaseRequest, clip: OrderedClip, ending: str) -> web.Response:
         try:
             data = await self.file(clip, ending)
         except ModuleNotFoundError as error:
@@ -94,25 +105,40 @@ class MediaHost:
         return web.Response(status=206, body=data[span], headers=headers)
 
     async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Send unfinished audio as fast as the music plays: all that could be heard by now, then more.
+
+        It is no file: another encoding than the final one, without tags and without its length.
+        """
         clip = self._service.clips.get(request.query.get("item_id", ""))
         if clip is None or self._service.now() < clip.streams or clip.failed:
             return web.Response(status=404, text="Not Found")
         try:
-            data = await self.file(clip, "mp3")
+            data = await self.file(clip, "stream")
         except ModuleNotFoundError as error:
             return _without_extra(error)
-        response = web.StreamResponse(headers={"Content-Type": "audio/mpeg"})
+        response = web.StreamResponse(headers={"Content-Type": "audio/mpeg", "Cache-Control": "no-store"})
         response.enable_chunked_encoding()
         await response.prepare(request)
         if request.method == "GET":
-            for start in range(0, len(data), STREAM_CHUNK):
-                await response.write(data[start : start + STREAM_CHUNK])
+            await self._send_played(response, data, clip)
         await response.write_eof()
         return response
 
+    async def _send_played(self, response: web.StreamResponse, data: bytes, clip: OrderedClip) -> None:
+        time = self._service.time
+        per_second = len(data) / max(clip.recipe.duration, 1e-9)
+        sent = 0
+        while sent < len(data):
+            heard = round((time.now() - clip.streams + AHEAD) * per_second)
+            if heard > sent:
+                await response.write(data[sent:heard])
+                sent = heard
+            else:
+                await time.sleep(STREAM_PAUSE * time.clock.speed)
 
-def make_file(clip: Clip, ending: str) -> bytes:
-    """Return the file of `clip` with this ending, a key of `CONTENT_TYPES`. Blocks for up to some seconds.
+
+def make_file(clip: OrderedClip, ending: str) -> bytes:
+    """Return the file of `clip` with this ending: a key of `CONTENT_TYPES`, or "stream". Blocks for seconds.
 
     Raises ModuleNotFoundError with the way out when the libraries of the `sandbox` extra are not installed.
     """
@@ -134,12 +160,12 @@ def audio_of(data: bytes) -> tuple[float, int]:
 
 
 def _without_extra(error: ModuleNotFoundError) -> web.Response:
-    """Say which libraries are missing, with a status that clients do not wait and repeat for."""
+    """Return which libraries are missing, with a status that no client repeats a request for."""
     return web.Response(status=400, text=str(error))
 
 
 def _span(request: web.BaseRequest, size: int) -> slice | None:
-    """The requested bytes: an empty slice for all, None for a range outside the file."""
+    """Return the requested bytes: an empty slice for all, None for a range outside the file."""
     try:
         wanted = request.http_range
     except ValueError:

@@ -1,19 +1,22 @@
-"""The bodies that answer a poll, family by family, in every form that is documented or was seen."""
+"""The bodies of poll responses, family by family, in every form that is documented or was observed."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from .refusal import NOT_READY, TIMED_OUT, Refusal, in_form, invalid, not_found, retired
-from .service import Reply, Service
-from .works import Clip, Work
+from .backend import Service
+from .ordered_tasks import OrderedClip, OrderedTask
+from .replies import NOT_READY, TIMED_OUT, JsonReply, Refusal, invalid, not_found, not_ready, retired
 
 FAILURE: Final = "Example upstream failure"
+STREAM: Final = "/audiopipe/"
+"""The path of streams: a word of the service's own host for them, by which clients know a stream."""
+
 CLIP_FAILURE: Final = "generation failed"
 
 
 def unknown_task(service: Service, family: str) -> Refusal:
-    """An id that no task of the family has."""
+    """Return the refusal of an id that no task of the family has."""
     if family == "nuro":
         body: dict[str, object] = {
             "type": "not_found",
@@ -32,107 +35,108 @@ def unknown_task(service: Service, family: str) -> Refusal:
             return invalid("task not found.")
 
 
-def poll_reply(service: Service, family: str, task_id: str, now: float) -> Reply:
+def poll_reply(service: Service, family: str, task_id: str, now: float) -> JsonReply:
     """Return the reply to `GET /<family>/task/{id}` at `now`."""
     choices = service.choices
     gone = {"nuro": choices.nuro, "riffusion": choices.riffusion, "studio": choices.studio}
     if gone.get(family) == "retired":
         raise retired()
     service.account.settle(now)
-    work = service.works.get(task_id) if len(task_id) <= 200 else None
-    if work is None or work.family != family:
-        refusal = unknown_task(service, family)
-        return Reply(in_form(refusal, choices.error), refusal.status)
-    return SHOWN[family](service, work, now)
+    task = service.tasks.get(task_id) if len(task_id) <= 200 else None
+    if task is None or task.family != family:
+        raise unknown_task(service, family)
+    return POLL_REPLIES[family](service, task, now)
 
 
-def failure(work: Work, form: str) -> Reply:
-    """A failed task as a whole, in one of the documented forms other than by its clips."""
+def failure(task: OrderedTask, form: str) -> JsonReply:
+    """Return the reply for a task that failed as a whole, in one of the documented forms."""
     match form:
         case "timeout-200":
-            return Reply({"type": "timeout", "error": TIMED_OUT})
+            return JsonReply({"type": "timeout", "error": TIMED_OUT})
         case "timeout-504":
-            return Reply({"type": "timeout", "error": TIMED_OUT}, 504)
+            return JsonReply({"type": "timeout", "error": TIMED_OUT}, 504)
         case "forbidden-200":
-            return Reply({"type": "forbidden", "error": "Example moderation refusal"})
+            return JsonReply({"type": "forbidden", "error": "Example moderation refusal"})
         case "api-error-200":
-            return Reply({"type": "api_error", "message": FAILURE})
+            return JsonReply({"type": "api_error", "message": FAILURE})
         case "api-error-refunded":
-            return Reply({"type": "api_error", "message": FAILURE, "already_refunded": work.refunded}, 500)
+            return JsonReply(
+                {"type": "api_error", "message": FAILURE, "already_refunded": task.refunded}, 500
+            )
         case "failed-500":
-            return Reply({"type": "failed", "error": FAILURE}, 500)
+            return JsonReply({"type": "failed", "error": FAILURE}, 500)
         case _:
-            return Reply({"type": "failed", "error": FAILURE})
+            return JsonReply({"type": "failed", "error": FAILURE})
 
 
-def waiting(service: Service) -> Reply:
-    """A task that has nothing to show yet."""
+def waiting(service: Service) -> JsonReply:
+    """Return the reply for a task that has no clips yet."""
     match service.choices.not_ready:
         case "202-code":
-            return Reply({"code": 202, "type": "not_ready", "error": NOT_READY}, 202)
+            return JsonReply({"code": 202, "type": "not_ready", "error": NOT_READY}, 202)
         case "200":
-            return Reply({"type": "not_ready"})
+            return JsonReply({"type": "not_ready"})
         case "empty":
-            return Reply({"code": 200, "message": "success", "data": []})
+            return JsonReply({"code": 200, "message": "success", "data": []})
         case "null":
-            return Reply({"code": 200, "message": "success", "data": None})
+            return JsonReply({"code": 200, "message": "success", "data": None})
         case _:
-            return Reply({"type": "not_ready", "error": NOT_READY}, 202)
+            return JsonReply({"type": "not_ready", "error": NOT_READY}, 202)
 
 
-def _found(data: object, message: str = "success") -> Reply:
-    return Reply({"code": 200, "message": message, "data": data})
+def _found(data: object, message: str = "success") -> JsonReply:
+    return JsonReply({"code": 200, "message": message, "data": data})
 
 
-def _early(service: Service, work: Work, now: float) -> Reply | None:
-    """The answer while there is nothing to show, or when the task failed as a whole."""
-    if now >= work.failed_at and (work.failure != "clips" or work.shape != "clips" or not work.clips):
-        return failure(work, work.failure)
-    hidden = service.choices.running == "hidden" and now < work.ends
-    return waiting(service) if now < work.ready_at or hidden else None
+def _early(service: Service, task: OrderedTask, now: float) -> JsonReply | None:
+    """Return the reply while there are no clips, or after the task failed as a whole; else None."""
+    if now >= task.failed_at and (task.failure != "clips" or task.shape != "clips" or not task.clips):
+        return failure(task, task.failure)
+    hidden = service.choices.running == "hidden" and now < task.ends
+    return waiting(service) if now < task.ready_at or hidden else None
 
 
-def sonic(service: Service, work: Work, now: float) -> Reply:
-    """Clips, pairs or a voice."""
-    if (early := _early(service, work, now)) is not None:
+def sonic(service: Service, task: OrderedTask, now: float) -> JsonReply:
+    """Return the reply of a Sonic task: clips, pairs or a voice."""
+    if (early := _early(service, task, now)) is not None:
         return early
-    if work.shape == "voice":
-        return _found(work.result) if now >= work.ends else waiting(service)
-    return _found(sonic_data(service, work, now))
+    if task.shape == "voice":
+        return _found(task.result) if now >= task.ends else waiting(service)
+    return _found(sonic_data(service, task, now))
 
 
-def sonic_data(service: Service, work: Work, now: float, *, chirp: bool = False) -> object:
-    """`data` of a sonic task at `now`; webhooks always spell models as chirp."""
-    if work.shape == "voice":
-        return work.result
-    if work.shape == "upload":
-        return [{"clip_id": clip.clip_id} for clip in work.clips]
-    if work.shape == "pairs":
+def sonic_data(service: Service, task: OrderedTask, now: float, *, chirp: bool = False) -> object:
+    """Return `data` of a Sonic task at `now`; webhooks always spell models as chirp."""
+    if task.shape == "voice":
+        return task.result
+    if task.shape == "upload":
+        return [{"clip_id": clip.clip_id} for clip in task.clips]
+    if task.shape == "pairs":
         return [
             {
-                work.pair_word: sonic_clip(service, work, part, now, chirp=chirp),
+                task.pair_word: sonic_clip(service, task, part, now, chirp=chirp),
                 "full": (
-                    sonic_clip(service, work, full, now, chirp=chirp)
+                    sonic_clip(service, task, full, now, chirp=chirp)
                     if part.ready(now) and now >= full.ends
                     else None
                 ),
             }
-            for part, full in work.pairs
+            for part, full in task.pairs
         ]
-    return [sonic_clip(service, work, clip, now, chirp=chirp) for clip in work.clips]
+    return [sonic_clip(service, task, clip, now, chirp=chirp) for clip in task.clips]
 
 
 def sonic_clip(
-    service: Service, work: Work, clip: Clip, now: float, *, chirp: bool = False
+    service: Service, task: OrderedTask, clip: OrderedClip, now: float, *, chirp: bool = False
 ) -> dict[str, object]:
-    """One clip in the live form."""
+    """Return one clip in the live form."""
     choices = service.choices
     state = clip.state(now)
     pending = state == "pending"
     done = state == "succeeded"
     item: dict[str, object] = {
         "clip_id": clip.clip_id,
-        "state": work.odd_state if work.odd_state and now < clip.ends else state,
+        "state": task.odd_state if task.odd_state and now < clip.ends else state,
         "title": None if pending else clip.title,
         "tags": None if pending else clip.tags,
         "lyrics": None if pending else clip.lyrics,
@@ -154,66 +158,66 @@ def sonic_clip(
     return item
 
 
-def audio_link(service: Service, clip: Clip, now: float, ending: str = "mp3") -> str | None:
-    """Nothing, then a stream link, then the file; a failed clip has none."""
+def audio_link(service: Service, clip: OrderedClip, now: float) -> str | None:
+    """Return no link, then that of the stream, then that of the file; a failed clip has none."""
     if clip.ready(now):
         folder = "stems/" if clip.stem else ""
-        return service.media(f"{folder}{clip.clip_id}.{ending}")
+        return service.media(f"{folder}{clip.clip_id}.{clip.ending}")
     if clip.streams <= now < clip.ends:
-        return f"{service.origin}/stream/?item_id={clip.clip_id}"
+        return f"{service.origin}{STREAM}?item_id={clip.clip_id}"
     return None
 
 
 def chirped(mv: str) -> str:
-    """`sonic-v5` as `chirp-v5`."""
+    """Return `sonic-v5` as `chirp-v5`."""
     return f"chirp-{mv.removeprefix('sonic-')}" if mv.startswith("sonic-") else mv
 
 
 def seconds(duration: float, form: str) -> str | float | int:
-    """A duration as text ("104.88"), number or whole number."""
+    """Return a duration as text ("104.88"), number or whole number."""
     if form == "integer":
         return round(duration)
     return f"{duration:.2f}".rstrip("0").rstrip(".") if form == "text" else round(float(duration), 2)
 
 
-def producer(service: Service, work: Work, now: float) -> Reply:
-    """Producer: clip states, or the form with a top-level status."""
+def producer(service: Service, task: OrderedTask, now: float) -> JsonReply:
+    """Return the reply of a Producer task: clip states, or the form with a top-level status."""
     if service.choices.producer == "status":
-        return _producer_status(service, work, now)
-    if now >= work.failed_at and work.failure == "clips" and work.shape == "clips":
-        return failure(work, "failed-500")
-    if now >= work.failed_at:
-        return failure(work, work.failure)
-    if now < work.ready_at or (
-        now < work.ends and (work.shape != "clips" or service.choices.running == "hidden")
+        return _producer_status(service, task, now)
+    if now >= task.failed_at and task.failure == "clips" and task.shape == "clips":
+        return failure(task, "failed-500")
+    if now >= task.failed_at:
+        return failure(task, task.failure)
+    if now < task.ready_at or (
+        now < task.ends and (task.shape != "clips" or service.choices.running == "hidden")
     ):
-        return Reply({"code": 202, "type": "not_ready", "error": NOT_READY}, 202)
-    return _found(producer_data(service, work, now))
+        return JsonReply({"code": 202, "type": "not_ready", "error": NOT_READY}, 202)
+    return _found(producer_data(service, task, now))
 
 
-def _producer_status(service: Service, work: Work, now: float) -> Reply:
-    if now >= work.failed_at:
+def _producer_status(service: Service, task: OrderedTask, now: float) -> JsonReply:
+    if now >= task.failed_at:
         text = "Generation failed. Credits have been refunded."
-        return Reply({"code": 200, "message": text, "status": "FAILED", "data": []})
-    if now < work.ends:
-        word = "PENDING" if now < work.ready_at else "RUNNING"
-        return Reply({"code": 200, "message": word.lower(), "status": word, "data": []})
-    data = producer_data(service, work, now)
-    if work.shape == "clips":
+        return JsonReply({"code": 200, "message": text, "status": "FAILED", "data": []})
+    if now < task.ends:
+        word = "PENDING" if now < task.ready_at else "RUNNING"
+        return JsonReply({"code": 200, "message": word.lower(), "status": word, "data": []})
+    data = producer_data(service, task, now)
+    if task.shape == "clips":
         data = [{key: value for key, value in item.items() if key != "state"} for item in data]
-    return Reply({"code": 200, "message": "success", "status": "SUCCESS", "data": data})
+    return JsonReply({"code": 200, "message": "success", "status": "SUCCESS", "data": data})
 
 
-def producer_data(service: Service, work: Work, now: float) -> list[dict[str, object]]:
-    """`data` of a Producer task."""
-    if work.shape == "upload":
-        return [{"clip_id": clip.clip_id} for clip in work.clips]
-    if work.shape == "file":
-        return [work.result]
-    return [_producer_clip(service, work, clip, now) for clip in work.clips]
+def producer_data(service: Service, task: OrderedTask, now: float) -> list[dict[str, object]]:
+    """Return `data` of a Producer task."""
+    if task.shape == "upload":
+        return [{"clip_id": clip.clip_id} for clip in task.clips]
+    if task.shape == "file":
+        return [task.result]
+    return [_producer_clip(service, task, clip, now) for clip in task.clips]
 
 
-def _producer_clip(service: Service, work: Work, clip: Clip, now: float) -> dict[str, object]:
+def _producer_clip(service: Service, task: OrderedTask, clip: OrderedClip, now: float) -> dict[str, object]:
     state = clip.state(now)
     done = state == "succeeded"
     seed = str(clip.extra.get("seed", "0"))
@@ -221,25 +225,24 @@ def _producer_clip(service: Service, work: Work, clip: Clip, now: float) -> dict
         **_track(service, clip, audio_link(service, clip, now) if done else None),
         "seed": int(float(seed)) if service.choices.producer_seed == "number" else seed,
         "duration": round(clip.recipe.duration, 2) if done else None,
-        "state": work.odd_state if work.odd_state and not done else state,
+        "state": task.odd_state if task.odd_state and not done else state,
     }
 
 
-def nuro(service: Service, work: Work, now: float) -> Reply:
-    """Nuro's flat object."""
-    return Reply(nuro_body(service, work, now)) if now < work.failed_at else _nuro_failure(service, work)
+def nuro(service: Service, task: OrderedTask, now: float) -> JsonReply:
+    """Return the reply of a Nuro task: one flat object."""
+    return JsonReply(nuro_body(service, task, now)) if now < task.failed_at else _nuro_failure(service, task)
 
 
-def nuro_body(service: Service, work: Work, now: float) -> dict[str, object]:
-    """The flat object at `now`; empty texts while there is nothing."""
-    clip = work.clips[0]
+def nuro_body(service: Service, task: OrderedTask, now: float) -> dict[str, object]:
+    """Return the flat object at `now`; empty texts while there is nothing."""
+    clip = task.clips[0]
     done = clip.ready(now)
-    share = min(max((now - work.created) / max(work.ends - work.created, 1e-9), 0.0), 0.99)
-    state = "succeeded" if done else "pending" if now < work.ready_at else "running"
+    state = "succeeded" if done else "pending" if now < task.ready_at else "running"
     body: dict[str, object] = {
-        "task_id": work.task_id,
-        "status": work.odd_state if work.odd_state and not done else state,
-        "progress": 100 if done else 0 if state == "pending" else int(100 * share),
+        "task_id": task.task_id,
+        "status": task.odd_state if task.odd_state and not done else state,
+        "progress": 100 if done else 0 if state == "pending" else task.percent(now),
         "audio_url": service.media(f"{clip.clip_id}.wav") if done else "",
         "lyrics": clip.lyrics if done else "",
         "duration": round(clip.recipe.duration, 5) if done else 0,
@@ -249,30 +252,30 @@ def nuro_body(service: Service, work: Work, now: float) -> dict[str, object]:
     return body
 
 
-def _nuro_failure(service: Service, work: Work) -> Reply:
+def _nuro_failure(service: Service, task: OrderedTask) -> JsonReply:
     if service.choices.nuro_failure == "type":
         text = "Input language not supported"
-        return Reply({"type": "bad_request", "message": text, "refund_processed": work.refunded}, 400)
-    body = nuro_body(service, work, work.created)
-    return Reply({**body, "status": "failed", "progress": 40})
+        return JsonReply({"type": "bad_request", "message": text, "refund_processed": task.refunded}, 400)
+    body = nuro_body(service, task, task.created)
+    return JsonReply({**body, "status": "failed", "progress": 40})
 
 
-def riffusion(service: Service, work: Work, now: float) -> Reply:
-    """Riffusion: nothing, "processing", one song, both songs."""
-    if now >= work.failed_at:
-        return failure(work, "failed-200" if work.failure == "clips" else work.failure)
-    songs = [clip for clip in work.clips if now >= clip.ends]
-    if now < work.ready_at or (service.choices.running == "hidden" and now < work.ends):
-        return Reply({"type": "not_ready", "error": NOT_READY}, 202)
+def riffusion(service: Service, task: OrderedTask, now: float) -> JsonReply:
+    """Return the reply of a Riffusion task: nothing, "processing", one song, both songs."""
+    if now >= task.failed_at:
+        return failure(task, "failed-200" if task.failure == "clips" else task.failure)
+    songs = [clip for clip in task.clips if now >= clip.ends]
+    if now < task.ready_at or (service.choices.running == "hidden" and now < task.ends):
+        raise not_ready()
+    if not songs and service.choices.riffusion_interim == "202":
+        raise not_ready()
     if not songs:
-        if service.choices.riffusion_interim == "202":
-            return Reply({"type": "not_ready", "error": NOT_READY}, 202)
         return _found([], "processing")
     return _found([_riffusion_song(service, clip, now) for clip in songs])
 
 
-def _track(service: Service, clip: Clip, audio_url: str | None) -> dict[str, object]:
-    """The fields that a Producer clip and a Riffusion song share."""
+def _track(service: Service, clip: OrderedClip, audio_url: str | None) -> dict[str, object]:
+    """Return the fields that a Producer clip and a Riffusion song share."""
     return {
         "clip_id": clip.clip_id,
         "title": clip.title,
@@ -286,7 +289,7 @@ def _track(service: Service, clip: Clip, audio_url: str | None) -> dict[str, obj
     }
 
 
-def _riffusion_song(service: Service, clip: Clip, now: float) -> dict[str, object]:
+def _riffusion_song(service: Service, clip: OrderedClip, now: float) -> dict[str, object]:
     return {
         **_track(service, clip, audio_link(service, clip, now)),
         "vocal_variation": clip.extra.get("vocal_variation"),
@@ -296,30 +299,33 @@ def _riffusion_song(service: Service, clip: Clip, now: float) -> dict[str, objec
     }
 
 
-def studio(service: Service, work: Work, now: float) -> Reply:
-    """Studio: a task object inside `data`, its songs inside that."""
-    failed, done, begun = now >= work.failed_at, now >= work.ends, now >= work.ready_at
-    share = min(max((now - work.created) / max(work.ends - work.created, 1e-9), 0.0), 0.99)
+def studio(service: Service, task: OrderedTask, now: float) -> JsonReply:
+    """Return the reply of a Studio task: a task object inside `data`, its songs inside that."""
+    failed, done, begun = now >= task.failed_at, now >= task.ends, now >= task.ready_at
     status = "FAILURE" if failed else "SUCCESS" if done else "IN_PROGRESS" if begun else "NOT_START"
-    epoch = service.epoch
     data: dict[str, object] = {
-        "task_id": work.task_id,
+        "task_id": task.task_id,
         "notify_hook": "",
         "action": "studio-generate",
-        "status": work.odd_state if work.odd_state and not done else status,
+        "status": task.odd_state if task.odd_state and not done else status,
         "fail_reason": "Example failure" if failed else "",
-        "submit_time": int(epoch + work.created),
-        "start_time": int(epoch + work.ready_at) if begun else 0,
-        "finish_time": int(epoch + work.ends) if done and not failed else 0,
-        "progress": "100%" if done else f"{int(share * 100) if begun else 0}%",
-        "data": {"songs": [_studio_song(service, clip) for clip in work.clips]}
+        "submit_time": int(task.date),
+        "start_time": _date_of(service, task, task.ready_at) if begun else 0,
+        "finish_time": _date_of(service, task, task.ends) if done and not failed else 0,
+        "progress": "100%" if done else f"{task.percent(now) if begun else 0}%",
+        "data": {"songs": [_studio_song(service, clip) for clip in task.clips]}
         if done and not failed
         else None,
     }
-    return Reply({"code": "success", "message": "", "data": data})
+    return JsonReply({"code": "success", "message": "", "data": data})
 
 
-def _studio_song(service: Service, clip: Clip) -> dict[str, object]:
+def _date_of(service: Service, task: OrderedTask, at: float) -> int:
+    """Return the real date (seconds since 1970) of a moment in the life of a task, at most that of now."""
+    return int(min(task.date + (at - task.created) / service.time.clock.speed, service.time.date()))
+
+
+def _studio_song(service: Service, clip: OrderedClip) -> dict[str, object]:
     words = [word.strip() for word in clip.tags.split(",") if word.strip()]
     return {
         "id": clip.clip_id,
@@ -339,14 +345,14 @@ def _studio_song(service: Service, clip: Clip) -> dict[str, object]:
     }
 
 
-def lyrics(service: Service, work: Work, now: float) -> Reply:
-    """Legacy lyrics: not ready, then one object."""
-    if now >= work.failed_at:
-        return failure(work, "failed-200" if work.failure == "clips" else work.failure)
-    return Reply({"type": "not_ready"}, 202) if now < work.ends else _found(work.result)
+def lyrics(service: Service, task: OrderedTask, now: float) -> JsonReply:
+    """Return the reply of a legacy lyrics task: not ready, then one object."""
+    if now >= task.failed_at:
+        return failure(task, "failed-200" if task.failure == "clips" else task.failure)
+    return JsonReply({"type": "not_ready"}, 202) if now < task.ends else _found(task.result)
 
 
-SHOWN: Final = {
+POLL_REPLIES: Final = {
     "sonic": sonic,
     "producer": producer,
     "nuro": nuro,

@@ -1,4 +1,4 @@
-"""The account: its key, its two balances, the prices, and the rate at which it may create.
+"""The prices, and the account that pays them: its key, its two balances, its create limit.
 
 Prices live here and nowhere else in the package: the service changed them several times.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import heapq
 import hmac
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from .journal import Entry
-from .refusal import NO_CREDITS, NO_SUBSCRIPTION, Refusal, forbidden, unauthorized
+from .replies import NO_CREDITS, NO_SUBSCRIPTION, Refusal, forbidden, unauthorized
 
 PRICES: Final[Mapping[str, float]] = {
     "create": 20,
@@ -63,7 +63,7 @@ class CreateLimit:
         self._tolerance = tolerance
 
     def wait(self, now: float) -> float:
-        """0 and counted when a create may pass at `now`, else the seconds until one may."""
+        """Count a create that may pass at `now` and return 0, or return the seconds until one may."""
         due = now
         if len(self._times) == self._times.maxlen:
             due = self._times[0] + self._period
@@ -72,8 +72,18 @@ class CreateLimit:
         self._times.append(max(now, due))
         return 0.0
 
+    def count(self, now: float, more: int) -> None:
+        """Count that many more creates, which came with one that may pass at `now`."""
+        for _ in range(more):
+            full = len(self._times) == self._times.maxlen
+            self._times.append(max(now, self._times[0] + self._period) if full else now)
 
-class Account:
+    def reset(self) -> None:
+        """Forget the creates that were counted."""
+        self._times.clear()
+
+
+class SandboxAccount:
     """The balance and the rules of one account."""
 
     def __init__(
@@ -87,10 +97,19 @@ class Account:
         self.credits: float = float(credits)
         self.extra_credits: float = float(extra_credits)
         self.prices: dict[str, float] = {**PRICES, **(prices or {})}
-        self.subscription = True
+        self.subscription: bool = True
         """False: everything that costs is refused for want of a subscription."""
+        self._first = self.credits, self.extra_credits
+        self.on_refund: Callable[[Entry], None] = _ignore
+        """Called with the request whose charge was given back."""
         self._refunds: list[tuple[float, int, float, float, Entry]] = []
         self._number = 0
+
+    def reset(self) -> None:
+        """Return to the balance of the start, without refunds that are due."""
+        self.credits, self.extra_credits = self._first
+        self.subscription = True
+        self._refunds.clear()
 
     def check_key(self, header: str | None) -> None:
         """Refuse with the documented texts: no header, not `Bearer <key>`, another key."""
@@ -103,12 +122,12 @@ class Account:
             raise unauthorized("Invalid API key")
 
     def balance(self, now: float) -> float:
-        """Both balances together at `now`, refunds that are due included."""
+        """Return both balances together at `now`, refunds that are due included."""
         self.settle(now)
         return self.credits + self.extra_credits
 
     def check(self, operation: str, now: float, form: str) -> float:
-        """The price of `operation` if it can be paid now; refuses otherwise, in the form of the choice."""
+        """Return the price of `operation`; refuses if it cannot be paid now, in the form of the choice."""
         price = float(self.prices[operation])
         if price <= 0:
             return 0.0
@@ -137,12 +156,20 @@ class Account:
             _, _, extra, rest, entry = heapq.heappop(self._refunds)
             self.extra_credits += extra
             self.credits += rest
-            entry.refunded = True
+            if extra + rest < entry.charge:  # of a batch, whose other tasks stay paid for
+                entry.charge -= extra + rest
+            else:
+                entry.refunded = True
+            self.on_refund(entry)
 
     def body(self, now: float) -> dict[str, object]:
-        """The answer of `/get-credits`: whole numbers stay whole."""
+        """Return the body of `/get-credits`: whole numbers stay whole."""
         self.settle(now)
         return {"credits": _plain(self.credits), "extra_credits": _plain(self.extra_credits)}
+
+
+def _ignore(entry: Entry) -> None:
+    """Do nothing, where no state is stored."""
 
 
 def _plain(number: float) -> int | float:

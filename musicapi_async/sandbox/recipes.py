@@ -45,21 +45,21 @@ How = Literal[
     "upload",
 ]  # fmt: skip
 
-REMEMBERED: Final = 48
+REMEMBERED_SCORES: Final = 48
 """Scores remembered at a time, about 0.3 MB each."""
 
-DEEPEST: Final = 30
+DEEPEST_RECIPE: Final = 30
 """Generations of recipes above which a score is written at once instead of being stored as a recipe."""
 
 
-@dataclass(slots=True, eq=False)
-class Tape:
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class UploadedFile:
     """The bytes of an uploaded file; emptied when the sandbox needs the room."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Recipe:
     """How a piece of music is made; `start` and `end` are seconds of the first source.
 
@@ -71,7 +71,7 @@ class Recipe:
     sources: tuple[Recipe, ...] = ()
     start: float = 0.0
     end: float = 0.0
-    tape: Tape | None = None
+    tape: UploadedFile | None = None
     fixed: Score | None = None
     depth: int = 0
     length: float | None = None
@@ -87,7 +87,7 @@ class Recipe:
         return self.how == "upload" or (self.how in ("join", "cut") and any(s.uploaded for s in self.sources))
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=REMEMBERED_SCORES)
 def score_of(recipe: Recipe) -> Score:
     """Return the score that a recipe gives, in a few milliseconds for a whole song."""
     if recipe.fixed is not None:
@@ -170,7 +170,7 @@ def made(how: How, brief: Brief, *sources: Recipe, start: float = 0.0, end: floa
     return _derived(how, brief, *sources, start=start, end=end, length=length)
 
 
-def uploaded(brief: Brief, duration: float, tape: Tape) -> Recipe:
+def uploaded(brief: Brief, duration: float, tape: UploadedFile) -> Recipe:
     """Return an imported file; the score that replaces it in reworks follows from its bytes."""
     brief = msgspec.structs.replace(brief, duration=bounded_duration(duration))
     return Recipe("upload", brief, tape=tape, length=duration)
@@ -181,7 +181,7 @@ def _derived(
 ) -> Recipe:
     depth = 1 + max(source.depth for source in sources)
     recipe = Recipe(how, brief, sources, start, end, depth=depth, length=length)
-    if depth <= DEEPEST:
+    if depth <= DEEPEST_RECIPE:
         return recipe
     return dataclasses.replace(recipe, how="compose", sources=(), depth=0, fixed=score_of(recipe))
 

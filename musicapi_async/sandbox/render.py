@@ -1,6 +1,6 @@
 """Scores as sound: waveforms of single notes, placed on twelve stems that sum to the mix. Needs numpy.
 
-Notes are made at half the rate of the finished audio and brought up once per mix: half the work, and what is
+Notes are made at half the rate of the finished audio and brought up once per mix: half the task, and what is
 lost lies above 12 kHz. A note is a table of one cycle read at its pitch under an envelope; a render keeps
 the notes that it has made, since music repeats itself.
 """
@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .score import STEMS, Note, Part, Score, rng
+from .score import STEM_NAMES, Part, Score, ScoreNote, rng
 
 Audio = npt.NDArray[np.float32]
 """Samples between -1 and 1; stereo has the shape (samples, 2)."""
 
 SAMPLE_RATE: Final = 48_000
-_RATE: Final = SAMPLE_RATE // 2
+_SYNTHESIS_RATE: Final = SAMPLE_RATE // 2
 """Samples per second of the finished audio, and of single notes."""
 
 _PEAK: Final = 0.95
@@ -99,12 +99,12 @@ _HALF_BAND: Final = tuple(float(np.sinc(n - 0.5) * np.cos(np.pi * (n - 0.5) / 12
 """Half of a windowed sinc that finds the samples between samples."""
 
 
-def render(score: Score, stems: Iterable[str] = STEMS, gain: float | None = None) -> Audio:
+def render(score: Score, stems: Iterable[str] = STEM_NAMES, gain: float | None = None) -> Audio:
     """Return the sound of some stems of `score`, stereo at 48 kHz; equal scores give equal samples.
 
     Args:
         score: The piece. Takes 2 to 4 ms per second of music.
-        stems: Names of `STEMS`; by default all.
+        stems: Names of `STEM_NAMES`; by default all.
         gain: The factor of the mix (see `gain_of`), so that stems sum to it; by default the loudest sample
             is brought to 0.95.
     """
@@ -123,9 +123,9 @@ def render(score: Score, stems: Iterable[str] = STEMS, gain: float | None = None
         for index, angle in enumerate((1 + place, 1 - place)):
             sides[index] += dry * np.float32(level * np.cos(angle * np.pi / 4) * np.sqrt(2))
         for seconds, share, index in _ECHOES if echo else ():
-            late = round(seconds * _RATE)
+            late = round(seconds * _SYNTHESIS_RATE)
             sides[index][late:] += dry[: max(count - late, 0)] * np.float32(level * share * echo)
-    fade = min(round(_FADE * _RATE), count)
+    fade = min(round(_FADE * _SYNTHESIS_RATE), count)
     sides[:, count - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
     stereo = _at_full_rate(sides)[:samples]
     stereo *= np.float32(gain_of(stereo) if gain is None else gain)
@@ -146,12 +146,12 @@ def _play(line: Audio, part: Part, cache: dict[tuple[str, int, int, int, str], A
         wave = cache.get(key)
         if wave is None:
             wave = cache[key] = _wave(part, note, ticks / 250, male=male)
-        at = round(note.start * _RATE)
+        at = round(note.start * _SYNTHESIS_RATE)
         wave = wave[: max(len(line) - at, 0)]
         line[at : at + len(wave)] += wave * np.float32(note.velocity)
 
 
-def _wave(part: Part, note: Note, seconds: float, *, male: bool) -> Audio:
+def _wave(part: Part, note: ScoreNote, seconds: float, *, male: bool) -> Audio:
     """Return the waveform of a note held for `seconds`, with its release; about 1 loud."""
     if part.sound == "drums":
         return _drum(note.pitch)
@@ -199,7 +199,7 @@ def _sung(hertz: float, seconds: float, syllable: str, part: Part, *, male: bool
     consonant, vowel = syllable[:-1][:1], syllable[-1:]
     t = _time(seconds)
     sway = depth * np.clip((t - 0.12) * 5, 0, 1) * np.sin(rate * t) - 0.02 * np.exp(-t * 40)
-    phase = hertz * t + np.cumsum(sway) * (hertz / _RATE)
+    phase = hertz * t + np.cumsum(sway) * (hertz / _SYNTHESIS_RATE)
     cycle = _vowel_cycle(vowel if vowel in _FORMANTS else "a", size, tilt, round(hertz, 1), _partials(hertz))
     wave = _read(cycle, phase)
     if part.sound == "choir":
@@ -209,15 +209,15 @@ def _sung(hertz: float, seconds: float, syllable: str, part: Part, *, male: bool
     )
     if consonant and consonant in "szcxfhvjtkpbdgq":
         length, decay = (0.06, 40) if consonant in "szcxfhvj" else (0.02, 150)
-        count = min(round(length * _RATE), len(wave))
+        count = min(round(length * _SYNTHESIS_RATE), len(wave))
         loud = 0.12 if consonant in "hfv" else 0.25
         wave[:count] += _hiss(count) * _f32(np.exp(-t[:count] * decay) * loud)
     return wave
 
 
 def _partials(hertz: float) -> int:
-    """Return how many partials of a tone `_RATE` can hold, at most 80."""
-    return max(1, min(int(_RATE / 2.1 / hertz), 80))
+    """Return how many partials of a tone `_SYNTHESIS_RATE` can hold, at most 80."""
+    return max(1, min(int(_SYNTHESIS_RATE / 2.1 / hertz), 80))
 
 
 @lru_cache(_CYCLES)
@@ -250,7 +250,7 @@ def _read(cycle: Audio, phase: npt.NDArray[np.float64]) -> Audio:
 
 @cache
 def _noise() -> Audio:
-    return _f32(np.random.default_rng(7).standard_normal(_RATE * 2))
+    return _f32(np.random.default_rng(7).standard_normal(_SYNTHESIS_RATE * 2))
 
 
 def _hiss(count: int) -> Audio:
@@ -260,7 +260,7 @@ def _hiss(count: int) -> Audio:
 
 
 def _time(seconds: float) -> npt.NDArray[np.float64]:
-    return np.arange(max(1, round(seconds * _RATE))) / _RATE
+    return np.arange(max(1, round(seconds * _SYNTHESIS_RATE))) / _SYNTHESIS_RATE
 
 
 def _f32(array: npt.ArrayLike) -> Audio:
@@ -270,14 +270,14 @@ def _f32(array: npt.ArrayLike) -> Audio:
 def _held(wave: npt.ArrayLike, seconds: float, attack: float, release: float) -> Audio:
     """Return `wave` faded in over `attack` and out over `release` seconds at its end."""
     shaped = _f32(wave)
-    rise, fall = (min(max(1, round(length * _RATE)), len(shaped)) for length in (attack, release))
+    rise, fall = (min(max(1, round(length * _SYNTHESIS_RATE)), len(shaped)) for length in (attack, release))
     shaped[:rise] *= np.linspace(0, 1, rise, endpoint=False, dtype=np.float32)
     shaped[-fall:] *= np.linspace(1, 0, fall, dtype=np.float32) ** 2
     return shaped
 
 
 def _at_full_rate(sides: Audio) -> Audio:
-    """Return both sides brought from `_RATE` to twice the rate and interleaved."""
+    """Return both sides brought from `_SYNTHESIS_RATE` to twice the rate and interleaved."""
     count = sides.shape[1]
     stereo = np.empty((count * 2, 2), np.float32)
     between, pair = np.empty(count, np.float32), np.empty(count, np.float32)

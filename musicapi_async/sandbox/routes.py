@@ -1,21 +1,22 @@
-"""Which endpoint answers which path, and of which kind it is for the journal and the create limit."""
+"""The paths of the API: the endpoint of each, its methods, and its kind for journal and create limit."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, NamedTuple
 
-from . import deprecated_families, edits, producer_creates, sonic_creates, tools, uploads
-from .service import Call, Reply
+from . import batches, deprecated_families, direct_calls, producer_creates, song_edits, sonic_creates, uploads
+from .backend import Call
+from .replies import JsonReply
 
-Kind = Literal["create", "direct", "free"]
+Kind = Literal["create", "direct"]
 
 
 class Endpoint(NamedTuple):
-    """`create` counts for the create limit; `direct` may cost but is not paced; `free` costs nothing."""
+    """A path's function, and its kind: a `create` counts for the create limit, a `direct` call does not."""
 
     kind: Kind
-    answer: Callable[[Call], Reply | Awaitable[Reply]]
+    reply: Callable[[Call], JsonReply | Awaitable[JsonReply]]
 
 
 POSTS: Final[dict[str, Endpoint]] = {
@@ -26,22 +27,22 @@ POSTS: Final[dict[str, Endpoint]] = {
     "/sonic/upload-extend": Endpoint("create", uploads.upload_extend),
     "/sonic/upload-cover": Endpoint("create", uploads.upload_cover),
     "/sonic/sample": Endpoint("create", uploads.sample),
-    "/sonic/mashup": Endpoint("create", edits.mashup),
-    "/sonic/replace-section": Endpoint("create", edits.replace_section),
-    "/sonic/stems/basic": Endpoint("create", edits.stems_basic),
-    "/sonic/stems/full": Endpoint("create", edits.stems_full),
-    "/sonic/wav": Endpoint("direct", tools.wav),
-    "/sonic/midi": Endpoint("direct", tools.midi),
-    "/sonic/bpm": Endpoint("direct", tools.bpm),
-    "/sonic/vox": Endpoint("direct", tools.vox),
-    "/sonic/aligned-lyrics": Endpoint("direct", tools.aligned_lyrics),
-    "/sonic/upsample-tags": Endpoint("direct", tools.upsample),
-    "/sonic/lyrics": Endpoint("direct", tools.lyrics),
-    "/sonic/download": Endpoint("direct", tools.download),
-    "/sonic/batch": Endpoint("create", tools.batch),
+    "/sonic/mashup": Endpoint("create", song_edits.mashup),
+    "/sonic/replace-section": Endpoint("create", song_edits.replace_section),
+    "/sonic/stems/basic": Endpoint("create", song_edits.stems_basic),
+    "/sonic/stems/full": Endpoint("create", song_edits.stems_full),
+    "/sonic/wav": Endpoint("direct", direct_calls.wav),
+    "/sonic/midi": Endpoint("direct", direct_calls.midi),
+    "/sonic/bpm": Endpoint("direct", direct_calls.bpm),
+    "/sonic/vox": Endpoint("direct", direct_calls.vox),
+    "/sonic/aligned-lyrics": Endpoint("direct", direct_calls.aligned_lyrics),
+    "/sonic/upsample-tags": Endpoint("direct", direct_calls.upsample),
+    "/sonic/lyrics": Endpoint("direct", direct_calls.lyrics),
+    "/sonic/download": Endpoint("direct", direct_calls.download),
+    "/sonic/batch": Endpoint("create", batches.create_batch),
     "/suno/create": Endpoint("create", sonic_creates.create),
-    "/suno/make-lyrics": Endpoint("create", tools.make_lyrics),
-    "/suno/get-song": Endpoint("direct", tools.get_song),
+    "/suno/make-lyrics": Endpoint("create", direct_calls.make_lyrics),
+    "/suno/get-song": Endpoint("direct", direct_calls.get_song),
     "/producer/create": Endpoint("create", producer_creates.create),
     "/producer/upload": Endpoint("create", uploads.producer_upload),
     "/producer/download": Endpoint("create", producer_creates.download),
@@ -62,3 +63,20 @@ POLLS: Final[dict[str, str]] = {
     "/studio/task": "studio",
 }
 """Polling paths without the id, and the family whose tasks they know."""
+
+
+def kind_of(method: str, path: str) -> str:
+    """Return the kind of a request for the journal: create, direct, poll, account or other."""
+    if method == "POST" and path in POSTS:
+        return POSTS[path].kind
+    if method == "GET" and path.rpartition("/")[0] in POLLS:
+        return "poll"
+    return "account" if path == "/get-credits" else "other"
+
+
+def methods_of(path: str) -> list[str]:
+    """Return the methods that a path takes; none for a path that does not exist."""
+    known = ["POST"] if path in POSTS else []
+    if path in ("/get-credits", "/sonic/batch") or path in POLLS or path.rpartition("/")[0] in POLLS:
+        known.append("GET")
+    return known

@@ -1,7 +1,7 @@
 """The data of the sandbox's music maker: a `Brief` says what is wanted, a `Score` is the piece.
 
 Sound, MIDI, aligned lyrics, tempo and stems are all read from the same score, so they agree. Times are in
-seconds. Pure Python: the server answers everything but the media files without an audio library.
+seconds. Pure Python: everything but the media files works without an audio library.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-STEMS: Final = (
+STEM_NAMES: Final = (
     "vocals", "backing vocals", "drums", "bass", "guitar", "keyboard", "percussion", "strings", "synth", "fx",
     "brass", "woodwinds",
 )  # fmt: skip
 """The twelve stems of a song, in the order in which they are listed; one without a part is silent."""
 
-SINGERS: Final = STEMS[:2]
+SINGERS: Final = STEM_NAMES[:2]
 
 INSTRUMENTAL: Final = "[Instrumental]"
-"""The lyrics of a piece without singing: a marker in brackets, as the API shows it."""
+"""The lyrics of a piece without singing: a marker in brackets, as in the API."""
 
 MIN_DURATION: Final = 1.0
 MAX_DURATION: Final = 480.0
@@ -55,7 +55,7 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     voice_seed: int | None = None
 
 
-class Note(msgspec.Struct, frozen=True, array_like=True):
+class ScoreNote(msgspec.Struct, frozen=True, array_like=True):
     """One note: MIDI pitch, times, velocity from 0 to 1, and the syllable if it is sung."""
 
     pitch: int
@@ -73,10 +73,10 @@ class Part(msgspec.Struct, frozen=True):
     program: int
     sound: str
     colour: int
-    notes: tuple[Note, ...]
+    notes: tuple[ScoreNote, ...]
 
 
-class Bar(msgspec.Struct, frozen=True, array_like=True):
+class Measure(msgspec.Struct, frozen=True, array_like=True):
     """One bar: times, number of beats, the chord's pitch classes with the root first, kind of section."""
 
     start: float
@@ -86,8 +86,8 @@ class Bar(msgspec.Struct, frozen=True, array_like=True):
     section: str
 
 
-class Word(msgspec.Struct, frozen=True):
-    """A sung word as the aligned lyrics show it: section tags before it, white space after it."""
+class SungWord(msgspec.Struct, frozen=True):
+    """A sung word of the aligned lyrics: section tags before it, white space after it."""
 
     text: str
     start: float
@@ -105,8 +105,8 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     duration: float
     tonic: int
     mode: Mode
-    bars: tuple[Bar, ...]
-    words: tuple[Word, ...]
+    bars: tuple[Measure, ...]
+    words: tuple[SungWord, ...]
     parts: tuple[Part, ...]
 
     @property
@@ -141,16 +141,16 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(part for part in self.parts if part.stem not in SINGERS)
 
     @property
-    def lead(self) -> tuple[Note, ...]:
+    def lead(self) -> tuple[ScoreNote, ...]:
         """The notes of the instrument that carries the tune where there is no singing."""
         return next((part.notes for part in self.parts if part.name.startswith("Lead ")), ())
 
 
-_Timed = TypeVar("_Timed", Note, Bar, Word)
+_Timed = TypeVar("_Timed", ScoreNote, Measure, SungWord)
 
 
 def rng(*purpose: object) -> random.Random:
-    """A generator that gives the same numbers for the same purpose, such as ("melody", seed, "chorus").
+    """Return a generator of the same numbers for the same purpose, such as ("melody", seed, "chorus").
 
     Each decision has its own, so that a further decision in one place changes nothing in another.
     """
@@ -164,7 +164,7 @@ def bounded_duration(seconds: float) -> float:
 
 def ordered(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Return the parts in the order of the stems."""
-    return tuple(sorted(parts, key=lambda part: (STEMS.index(part.stem), part.name, part.colour)))
+    return tuple(sorted(parts, key=lambda part: (STEM_NAMES.index(part.stem), part.name, part.colour)))
 
 
 def excerpt(

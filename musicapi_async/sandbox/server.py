@@ -9,68 +9,80 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
+import secrets
+import sqlite3
 import uuid
-import zlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from email.utils import formatdate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import msgspec
-from aiohttp import http_exceptions, web
+from aiohttp import web
 
 from ..clock import Clock
-from .choices import Choices, Durations
-from .deprecated_families import nuro_form
-from .fault_injection import GONE, inject
+from . import control, control_page
+from .addresses import TLS, Addresses
+from .api_host import ApiHost, json_response
+from .backend import Service
 from .faults import Faults
-from .journal import Entry, Journal
+from .journal import Entry, Journal, log_access
 from .media_host import MediaHost
-from .outside import Outside
-from .poll_bodies import poll_reply
-from .prices import Account, CreateLimit
-from .refusal import Refusal, invalid
-from .routes import POLLS, POSTS
-from .service import Call, Reply, Service, refused
-from .tools import batch_refusal
-from .validation import Form, read_body
-from .webhook_sender import Deliveries
+from .poll_bodies import STREAM
+from .presets import preset
+from .prices import CreateLimit, SandboxAccount
+from .replies import JsonReply
+from .reply_choices import Choices, Durations
+from .routes import kind_of
+from .sandbox_time import SandboxTime
+from .state import State
+from .webhook_sender import WebhookSender
+from .wire_faults import NO_RESPONSE, inject
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
 
 ROOT: Final = "/api/v1"
-BODY_LIMIT: Final = 1024 * 1024
-"""Bytes of the largest request body that is read; longer ones get 413."""
-
-JITTER: Final = 20.0
+"""The path that has a GET with a query, too."""
+ARRIVAL_JITTER: Final = 20.0
 """Real milliseconds by which a create may arrive early: what a busy machine adds between two requests."""
 
-MEDIA_BYTES: Final = 128 * 1024 * 1024
-WORKS: Final = 100_000
-LONGEST: Final = 240.0
+LONGEST_SONG: Final = 240.0
+"""Seconds of the longest song that is requested without a length."""
 
 _log = logging.getLogger("musicapi_async.sandbox")
 _http_log = logging.getLogger("musicapi_async.sandbox.http")
 _http_log.setLevel(logging.CRITICAL)  # malformed HTTP is the sender's fault and answered, not logged
 
-_UNREADABLE: Final = (http_exceptions.HttpProcessingError, ValueError, zlib.error, EOFError)
-_HTML: Final = "<!doctype html><html><body><h1>{} {}</h1></body></html>"
-
 
 class Sandbox:
     """The API on this machine: `async with Sandbox() as sandbox: ...`.
 
-    `port` 0 takes a free one. `speed` is API seconds per real second. `seed` decides ids, durations and
-    music. `credits`, `extra_credits` are the balances; `prices` overrides single rows of the price table.
-    `create_limit` is (creates, per seconds), such as (1, 3.0), or None for no limit; `jitter` is the
-    tolerance in real milliseconds. `choices` answers what the documentation leaves open, `faults`
-    breaks things, `durations` says how long tasks take. `longest` is the seconds of the longest song that it
-    makes when requested without a length. `journal_size`, `works` and `media_bytes` bound the memory. With
-    `remote` it also fetches uploads from, and delivers webhooks to, other machines; otherwise only this one.
+    Costs nothing, needs no network: uploads are fetched from, and webhooks sent to, this machine only.
+    Files need the extra: `pip install -e '.[sandbox]'` in a clone.
 
-    Costs nothing, needs no network. Files need the extra: `pip install -e '.[sandbox]'` in a clone.
+    Args:
+        port: The port to listen on; 0 takes a free one.
+        host: The address to listen on.
+        speed: API seconds per real second.
+        seed: Decides ids, durations and music.
+        credits: The balance at the start.
+        extra_credits: The balance of one-time packs, which is spent first.
+        api_key: The key that requests must carry.
+        create_limit: (creates, per API seconds), such as (1, 3.0); by default there is no limit.
+        jitter: Real milliseconds by which a create may arrive too early for the limit.
+        choices: The replies where the documentation of the service leaves a choice.
+        faults: Faults to inject; more can be added to `sandbox.faults` at any time.
+        durations: How long tasks take.
+        prices: Credits by operation, where they differ from the table of prices.
+        longest: Seconds of the longest song that is requested without a length.
+        like: A preset of choices and durations, such as "vendor-samples", in the place of those two.
+        public_url: The address in links, such as "https://tunnel.example", if others reach it by that.
+        tls: True for TLS with a certificate made now (needs the extra `tls`), or the paths of the PEM files
+            of a certificate and of its key.
+        local_webhooks: False to send no webhooks to other ports of this machine; they are in the journal.
+        state: A file in which tasks, clips, personas, balance and journal survive the end of the process.
+        control_token: The token of the control below `/_sandbox/`; by default one is made, or is that of
+            the state.
 
     ```python
     async with Sandbox(speed=60) as sandbox:
@@ -91,61 +103,64 @@ class Sandbox:
         extra_credits: float = 0.0,
         api_key: str = "sandbox-key",
         create_limit: tuple[int, float] | None = None,
-        jitter: float = JITTER,
+        jitter: float = ARRIVAL_JITTER,
         choices: Choices | None = None,
         faults: Faults | None = None,
         durations: Durations | None = None,
         prices: Mapping[str, float] | None = None,
-        longest: float = LONGEST,
-        journal_size: int = 100_000,
-        works: int = WORKS,
-        media_bytes: int = MEDIA_BYTES,
-        remote: bool = False,
+        longest: float = LONGEST_SONG,
+        like: str | None = None,
+        public_url: str | None = None,
+        tls: TLS = None,
+        local_webhooks: bool = True,
+        state: str | Path | None = None,
+        control_token: str | None = None,
     ) -> None:
-        self.clock: Final = Clock(speed)
+        if like is not None and (choices is not None or durations is not None):
+            raise ValueError("give like, or choices and durations, not both")
+        as_given = choices or Choices(), durations or Durations()
+        self._time: Final = SandboxTime(speed)
         self.api_key: Final = api_key
-        self.journal: Final = Journal(journal_size)
+        self.journal: Final = Journal()
         self.faults: Final = faults if faults is not None else Faults()
-        self.account: Final = Account(api_key, credits, extra_credits, prices)
-        self._host = host
+        self.account: Final = SandboxAccount(api_key, credits, extra_credits, prices)
         self._port = port
-        self._limit = None if create_limit is None else CreateLimit(*create_limit, jitter / 1000 * speed)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._origin = 0.0
+        self._addresses: Final = Addresses(host, public_url, tls)
         self._runner: web.ServerRunner | None = None
         self._site: web.TCPSite | None = None
         self._stopping = asyncio.Event()
+        first_choices, first_durations = as_given if like is None else preset(like)
         self.service: Final = Service(
             account=self.account,
             journal=self.journal,
             faults=self.faults,
-            choices=choices if choices is not None else Choices(),
-            durations=durations if durations is not None else Durations(),
-            now=self.now,
-            sleep=self.clock.sleep,
-            epoch=0.0,
+            choices=first_choices,
+            durations=first_durations,
+            time=self._time,
             seed=seed,
-            works=works,
             longest=longest,
-            outside=Outside(remote=remote),
-            audio_bytes=media_bytes,
+            local_webhooks=local_webhooks,
         )
-        self._media = MediaHost(self.service, media_bytes)
-        self._deliveries = Deliveries(self.service, self.clock)
-        self.service.on_work = self._deliveries.watch
+        limit = None if create_limit is None else CreateLimit(*create_limit, jitter / 1000 * speed)
+        self._api: Final = ApiHost(self.service, limit)
+        self._media: Final = MediaHost(self.service)
+        self._deliveries: Final = WebhookSender(self.service)
+        self.service.on_task = self._deliveries.watch
+        self._state: Final = None if state is None else State(Path(state), self.service, control_token)
+        token = control_token or secrets.token_urlsafe(16)
+        self.service.on_change = self._save_later
+        self._control: Final = control.Control(self.service, token, self.reset, self._save_later)
 
     # --- life ---
 
     async def start(self) -> Self:
-        """Listen. Repeatable after `stop`; the account, the journal and the works live on."""
+        """Listen. Repeatable after `stop`; the account, the journal and the tasks live on."""
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # time continues from where it was, whatever the new loop's clock shows
-            elapsed = self.now()
-            if self._loop is None:
-                self.service.epoch = self.clock.time()
-            self._loop, self._origin = loop, self.clock.now() - elapsed
+        if self._state is not None:
+            self._state.open()
+            self._control.token = self._state.token
+        self._time.start()
         self._stopping = asyncio.Event()
         server = web.Server(
             self._serve, access_log=None, logger=_http_log, lingering_time=1.0, keepalive_timeout=75.0
@@ -157,7 +172,11 @@ class Sandbox:
         except BaseException:
             await self._runner.cleanup()
             self._runner = None
+            if self._state is not None:
+                self._state.close()
             raise
+        if self._state is not None:
+            self._deliveries.resume()
         return self
 
     async def stop(self) -> None:
@@ -167,7 +186,10 @@ class Sandbox:
         if runner is not None:
             await runner.cleanup()
         await self._deliveries.close()
-        await self.service.outside.close()
+        await self.service.outbound.close()
+        self._addresses.close()
+        if self._state is not None:
+            self._state.close()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -179,7 +201,7 @@ class Sandbox:
         raise TypeError("Sandbox is used with `async with`, not `with`")
 
     def __exit__(self, *exc: object) -> None:
-        """Only here so that `with` reaches the explanation in `__enter__`."""
+        """Do nothing: without this method `with` would not reach the explanation in `__enter__`."""
 
     async def serve_forever(self) -> None:
         """Start if needed and serve until cancelled."""
@@ -189,6 +211,31 @@ class Sandbox:
             await self._stopping.wait()
         finally:
             await self.stop()
+
+    def reset(self) -> None:
+        """Forget tasks, journal and faults; balance, choices and durations are those of the start.
+
+        Ids are never repeated, and time goes its way.
+        """
+        self._deliveries.forget()
+        self._api.reset()
+        self._media.clear()
+        self.service.reset()
+
+    def forward(self, seconds: float) -> None:
+        """Move the time forward by some API seconds: tasks end, webhooks are sent, and things grow older."""
+        self._time.forward(seconds)
+
+    def _save(self) -> None:
+        if self._state is not None:
+            self._state.save()
+
+    def _save_later(self) -> None:
+        """Save outside of a request that could answer 500: what cannot be written now is written later."""
+        try:
+            self._save()
+        except sqlite3.Error as error:
+            _log.error("the state cannot be written: %s", error)
 
     @asynccontextmanager
     async def unreachable(self) -> AsyncGenerator[None]:
@@ -208,13 +255,16 @@ class Sandbox:
     async def _listen(self) -> None:
         if self._runner is None:
             raise RuntimeError("the sandbox is not running")
-        self._site = web.TCPSite(self._runner, self._host, self._port, reuse_address=True)
+        context = self._addresses.server_context()
+        host = self._addresses.host
+        self._site = web.TCPSite(self._runner, host, self._port, reuse_address=True, ssl_context=context)
         await self._site.start()
         self._port = int(self._runner.addresses[0][1])
-        shown = f"[{self._host}]" if ":" in self._host else self._host
-        self.service.origin = f"http://{shown}:{self._port}"
+        local = self._addresses.listens_on(self._port)
+        self.service.origin = self._addresses.public_url or local
+        self.service.outbound.know(self.service.origin, local, self._addresses.client_context())
 
-    # --- what users ask ---
+    # --- its address, time and balance ---
 
     @property
     def base_url(self) -> str:
@@ -224,13 +274,38 @@ class Sandbox:
         return self.service.origin + ROOT
 
     @property
+    def control_token(self) -> str:
+        """The token of the control; with a state it is that of the run before, from the start on."""
+        return self._control.token
+
+    @property
+    def control_url(self) -> str:
+        """The address of the control, for users of other languages, such as `http://127.0.0.1:40123/_sandbox`."""
+        return self.base_url.removesuffix(ROOT) + control.ROOT
+
+    @property
+    def page_url(self) -> str:
+        """The address of the page with journal, tasks and balance; it holds the control's token."""
+        return f"{self.base_url.removesuffix(ROOT)}/#token={self.control_token}"
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The PEM file of the authority of a certificate that was made here; gone when the sandbox stops."""
+        return self._addresses.ca_file
+
+    @property
+    def clock(self) -> Clock:
+        """The clock, as fast as the sandbox."""
+        return self._time.clock
+
+    @property
     def port(self) -> int:
         """The port that it listens on; 0 before it was started with a free one."""
         return self._port
 
     @property
     def choices(self) -> Choices:
-        """The answers where the documentation leaves a choice; may be replaced at any time."""
+        """The replies where the documentation leaves a choice; may be replaced at any time."""
         return self.service.choices
 
     @choices.setter
@@ -238,18 +313,21 @@ class Sandbox:
         self.service.choices = choices
 
     def now(self) -> float:
-        """API seconds since the sandbox was started first; works from any thread."""
-        return 0.0 if self._loop is None else self._loop.time() * self.clock.speed - self._origin
+        """Return API seconds since the sandbox was started first; works from any thread."""
+        return self._time.now()
 
     @property
     def balance(self) -> float:
-        """Credits left, both kinds together, refunds that are due included."""
+        """The credits of both kinds together, refunds that are due included."""
         return self.account.balance(self.now())
 
     def client(self, **options: Any) -> MusicAPI:
-        """A client of this sandbox, on its clock and with its key; `options` go to `MusicAPI`."""
+        """Return a client of this sandbox, on its clock and with its key; `options` go to `MusicAPI`."""
         from ..client import MusicAPI
 
+        context = self._addresses.client_context()
+        if context is not None:
+            options.setdefault("ssl", context)
         return MusicAPI(self.api_key, base_url=self.base_url, clock=self.clock, **options)
 
     def __repr__(self) -> str:
@@ -261,124 +339,54 @@ class Sandbox:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         api = path.startswith(ROOT + "/")
+        why = self._addresses.refusal(request, media=path.startswith(("/media/", STREAM)) or path == "/")
+        if why is None and path == "/" and request.method in ("GET", "HEAD"):
+            return control_page.page(self.service.origin)
+        if why is None and (path + "/").startswith(control.ROOT + "/"):
+            return await self._control.serve(request)
         path = path.removeprefix(ROOT) if api else path
         entry = self.journal.add(
             Entry(
                 self.now(),
                 request.method,
                 path,
-                _kind(request.method, path) if api else "media",
+                kind_of(request.method, path) if api else "media",
                 key_sent="Authorization" in request.headers,
                 request_id=str(uuid.uuid4()),
             )
         )
+        response = await self._respond(request, path, entry, api=api, why=why)
+        status = response.status if response.status != NO_RESPONSE else 0
+        if status != entry.status:
+            entry.status = status
+            self.journal.touch(entry)
+            self._save_later()
+        if response.status in (400, 413) and not request.content.at_eof() and not response.prepared:
+            response.force_close()  # the rest of an unreadable body is not waited for
+        log_access(entry)
+        return response
+
+    async def _respond(
+        self, request: web.BaseRequest, path: str, entry: Entry, *, api: bool, why: str | None
+    ) -> web.StreamResponse:
+        if why is not None:
+            entry.kind = "other"
+            return json_response(JsonReply({"error": why}, 403), entry)
         fault = self.faults.pick("request", request.method, path, random_too=api)
         entry.fault = fault.name if fault is not None else ""
         try:
             if fault is not None and not fault.taken:
-                response = await inject(request, fault, None, self.clock, self._stopping)
-            else:
-                response = await (
-                    self._api(request, path, entry) if api else self._media.serve(request, path)
-                )
-                if fault is not None:
-                    response = await inject(request, fault, response, self.clock, self._stopping)
+                return await inject(request, fault, None, self._time, self._stopping)
+            response: web.StreamResponse = await (
+                self._api.serve(request, path, entry) if api else self._media.serve(request, path)
+            )
+            entry.status = response.status
+            self.journal.touch(entry)
+            self._save()  # before anything leaves
+            if fault is not None:
+                response = await inject(request, fault, response, self._time, self._stopping)
         except Exception:
             _log.exception("the sandbox failed on %s %s", request.method, path)
-            reply = Reply({"type": "internal_error", "error": "Internal Server Error."}, 500)
-            response = _response(reply, entry)
-        entry.status = response.status if response.status != GONE else 0
-        if response.status in (400, 413) and not request.content.at_eof() and not response.prepared:
-            response.force_close()  # what is left of an unreadable body is not waited for
+            reply = JsonReply({"type": "internal_error", "error": "Internal Server Error."}, 500)
+            response = json_response(reply, entry)
         return response
-
-    async def _api(self, request: web.BaseRequest, path: str, entry: Entry) -> web.Response:
-        known = _methods(path)
-        if request.method not in known:
-            return _page(405, known) if known else _page(404)
-        try:
-            self.account.check_key(request.headers.get("Authorization"))
-            reply = await self._answer(request, path, entry)
-        except Refusal as refusal:
-            reply = refused(refusal, self.choices)
-            if path.startswith("/nuro/"):
-                reply.body = nuro_form(refusal)
-        if reply.pause > 0:
-            await self.clock.sleep(reply.pause)
-        return _response(reply, entry)
-
-    async def _answer(self, request: web.BaseRequest, path: str, entry: Entry) -> Reply:
-        now = entry.at
-        if request.method == "GET":
-            return self._get(path, entry, now)
-        endpoint = POSTS[path]
-        if endpoint.kind == "create":
-            self._pace(path, now)
-        try:
-            raw = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return Reply({"error": "The request body is too large."}, 413)
-        except _UNREADABLE:
-            raise invalid("The request body should be valid JSON.") from None
-        self.journal.keep(entry, raw)
-        call = Call(self.service, Form(read_body(raw)), entry, now)
-        answer = endpoint.answer(call)
-        return answer if isinstance(answer, Reply) else await answer
-
-    def _get(self, path: str, entry: Entry, now: float) -> Reply:
-        if path == "/get-credits":
-            return Reply(self.account.body(now))
-        if path == "/sonic/batch":
-            raise batch_refusal(self.choices.batch)
-        prefix, _, task_id = path.rpartition("/")
-        if path in POLLS or not task_id:
-            raise invalid("missing task id.")
-        entry.task_id = task_id
-        return poll_reply(self.service, POLLS[prefix], task_id, now)
-
-    def _pace(self, path: str, now: float) -> None:
-        wait = 0.0 if self._limit is None else self._limit.wait(now)
-        if wait <= 0:
-            return
-        if path.startswith("/nuro/"):
-            body = {"type": "forbidden", "message": "API QPS limit exceeded", "refund_processed": False}
-            raise Refusal(403, dict[str, object](body))
-        headers: dict[str, str] = {}
-        if self.choices.retry_after == "seconds":
-            headers["Retry-After"] = f"{math.ceil(wait)}"
-        elif self.choices.retry_after == "date":
-            headers["Retry-After"] = formatdate(math.ceil(self.clock.time() + wait), usegmt=True)
-        raise Refusal(429, {"type": "rate_limited", "error": "Too many requests."}, headers)
-
-
-def _kind(method: str, path: str) -> str:
-    if method == "POST" and path in POSTS:
-        return POSTS[path].kind
-    if method == "GET" and path.rpartition("/")[0] in POLLS:
-        return "poll"
-    return "account" if path == "/get-credits" else "other"
-
-
-def _methods(path: str) -> list[str]:
-    """The methods that a path takes; none for a path that does not exist."""
-    known = ["POST"] if path in POSTS else []
-    if path in ("/get-credits", "/sonic/batch") or path in POLLS or path.rpartition("/")[0] in POLLS:
-        known.append("GET")
-    return known
-
-
-def _page(status: int, allowed: list[str] | None = None) -> web.Response:
-    """The HTML with which a gateway answers a wrong path or method."""
-    text = _HTML.format(status, "Method Not Allowed" if status == 405 else "Not Found")
-    headers = {"Allow": ", ".join(allowed)} if allowed else None
-    return web.Response(status=status, text=text, content_type="text/html", headers=headers)
-
-
-def _response(reply: Reply, entry: Entry) -> web.Response:
-    return web.Response(
-        status=reply.status,
-        body=msgspec.json.encode(reply.body),
-        content_type="application/json",
-        charset="utf-8",
-        headers={"X-Request-Id": entry.request_id, **reply.headers},
-    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from .choices import DAY
+from .backend import Call, submitted
+from .ordered_tasks import OrderedClip, StoredPersona
 from .recipes import How, composed, continued, joined, made
-from .refusal import invalid
-from .service import Call, Reply, submitted
-from .song_requests import Song, read_song, variants
+from .replies import JsonReply, invalid
+from .reply_choices import DAY
+from .song_clips import SongRequest, read_song, variants
 from .validation import PERSONA_NAME, STYLES
-from .works import Clip, Persona
 
 LENGTHY: Final = frozenset({"create_music", "persona_music", "extend_music", "cover_music"})
 """The task types that take `duration` (vendor's page, read on 2026-10-07)."""
@@ -32,7 +32,7 @@ PRICED: Final = {
 UPLOADS: Final = frozenset({"add_vocals", "add_instrumental", "extend_upload_music", "cover_upload_music"})
 
 
-def create(call: Call) -> Reply:
+def create(call: Call) -> JsonReply:
     """`POST /sonic/create`: all ten task types."""
     form, service = call.form, call.service
     kind = form.text("task_type") or "create_music"
@@ -42,11 +42,11 @@ def create(call: Call) -> Reply:
     webhook = form.webhook()
     make = _MAKERS.get(kind, _rework)
     clips = make(call, kind)
-    work = call.order("sonic", kind, service.durations.song, clips, webhook=webhook)
-    return submitted(call, work)
+    task = call.order("sonic", kind, service.durations.song, clips, webhook=webhook)
+    return submitted(call, task)
 
 
-def _create(call: Call, kind: str) -> list[Clip]:
+def _create(call: Call, kind: str) -> list[OrderedClip]:
     song = read_song(call, kind=kind, lengthy=True)
     persona = None
     if kind == "persona_music":
@@ -59,7 +59,7 @@ def _create(call: Call, kind: str) -> list[Clip]:
     )
 
 
-def _extend(call: Call, kind: str) -> list[Clip]:
+def _extend(call: Call, kind: str) -> list[OrderedClip]:
     lenient = call.service.choices.extend == "lenient"
     song = read_song(call, kind=kind, lengthy=kind in LENGTHY, lenient=lenient)
     at = call.form.number("continue_at", needed=not lenient)
@@ -69,8 +69,8 @@ def _extend(call: Call, kind: str) -> list[Clip]:
     return extension(call, song, source, at)
 
 
-def extension(call: Call, song: Song, source: Clip, at: float | None) -> list[Clip]:
-    """The new part of `source` from `at` seconds (its end when None) on."""
+def extension(call: Call, song: SongRequest, source: OrderedClip, at: float | None) -> list[OrderedClip]:
+    """Return the new part of `source` from `at` seconds (its end when None) on."""
     start = min(source.recipe.duration if at is None else at, source.recipe.duration)
     longest = call.service.longest
     clips = variants(
@@ -84,7 +84,7 @@ def extension(call: Call, song: Song, source: Clip, at: float | None) -> list[Cl
     return clips
 
 
-def _concat(call: Call, kind: str) -> list[Clip]:
+def _concat(call: Call, kind: str) -> list[OrderedClip]:
     part = source_clip(call, kind)
     if call.form.get("duration") is not None:
         raise invalid(f"The 'duration' field is not supported when task_type = {kind}.")
@@ -94,13 +94,13 @@ def _concat(call: Call, kind: str) -> list[Clip]:
     return [whole(call, part)]
 
 
-def whole(call: Call, part: Clip) -> Clip:
-    """The full song that an extension belongs to."""
+def whole(call: Call, part: OrderedClip) -> OrderedClip:
+    """Return the full song that an extension belongs to."""
     if part.extends is None:
         raise ValueError("only an extension can be joined to its source")
     source, at = part.extends
     lyrics = source.brief.lyrics or ""
-    return Clip(
+    return OrderedClip(
         call.service.new_id(),
         joined(source, at, part.recipe),
         mv=part.mv,
@@ -111,7 +111,7 @@ def whole(call: Call, part: Clip) -> Clip:
     )
 
 
-def _cover(call: Call, kind: str) -> list[Clip]:
+def _cover(call: Call, kind: str) -> list[OrderedClip]:
     song = read_song(call, kind=kind, lengthy=kind in LENGTHY)
     source = source_clip(call, kind)
     call.form.moderate()
@@ -119,7 +119,7 @@ def _cover(call: Call, kind: str) -> list[Clip]:
     return cover(call, song, source)
 
 
-def cover(call: Call, song: Song, source: Clip) -> list[Clip]:
+def cover(call: Call, song: SongRequest, source: OrderedClip) -> list[OrderedClip]:
     """Return covers of `source`: its melody in another style, or new words in its place."""
     longest = call.service.longest
     if song.prompt and song.custom and song.prompt.strip() != source.lyrics.strip():
@@ -130,7 +130,7 @@ def cover(call: Call, song: Song, source: Clip) -> list[Clip]:
     return variants(call, song, lambda brief: made("cover", brief, source.recipe), inherits=source)
 
 
-def _rework(call: Call, kind: str) -> list[Clip]:
+def _rework(call: Call, kind: str) -> list[OrderedClip]:
     form = call.form
     song = read_song(call, kind=kind, modes=False)
     category = form.text("variation_category")
@@ -152,8 +152,8 @@ def _rework(call: Call, kind: str) -> list[Clip]:
     return variants(call, song, lambda b: made(how, b, source.recipe), inherits=source)
 
 
-def source_clip(call: Call, kind: str) -> Clip:
-    """The clip named by `continue_clip_id`."""
+def source_clip(call: Call, kind: str) -> OrderedClip:
+    """Return the clip named by `continue_clip_id`."""
     clip_id = call.form.clip_id("continue_clip_id", f"task_type = {kind}")
     clip = call.service.clip(clip_id, call.now)
     if call.service.choices.sources == "strict":
@@ -177,7 +177,7 @@ _MAKERS: Final = {
 }
 
 
-def persona(call: Call) -> Reply:
+def persona(call: Call) -> JsonReply:
     """`POST /sonic/persona`: the newer form (`clip_id`), or the older (`continue_clip_id`, `description`)."""
     form, service = call.form, call.service
     if form.get("clip_id") is None and (form.has("continue_clip_id") or form.has("description")):
@@ -192,7 +192,7 @@ def persona(call: Call) -> Reply:
     segment = form.text("vox_audio_id")
     start, end = form.number("vocal_start_s"), form.number("vocal_end_s")
     clip = service.clip(clip_id, call.now)
-    if call.now - clip.ends > DAY:
+    if service.age(clip.ends) > DAY:
         raise invalid("The clip is too old. Please use a clip created within the last 24 hours.")
     if segment is not None:
         vox = service.voxes.get(segment)
@@ -205,6 +205,6 @@ def persona(call: Call) -> Reply:
     persona_id = service.new_id()
     voice = brief.seed if brief.voice_seed is None else brief.voice_seed
     service.personas.put(
-        persona_id, Persona(persona_id, name, styles or clip.tags, voice, brief.vocal_gender)
+        persona_id, StoredPersona(persona_id, name, styles or clip.tags, voice, brief.vocal_gender)
     )
-    return Reply({"code": 200, "persona_id": persona_id, "message": "success"})
+    return JsonReply({"code": 200, "persona_id": persona_id, "message": "success"})

@@ -20,7 +20,7 @@ _READ: Final = 4_000
 _PITCHES: Final = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
-class Instrument(NamedTuple):
+class BandInstrument(NamedTuple):
     """An instrument: stem, General MIDI program, sound, way of playing, and the words that ask for it."""
 
     stem: str
@@ -70,24 +70,26 @@ class Style(msgspec.Struct, frozen=True):
 
 
 INSTRUMENTS: Final = {
-    "Drum Kit": Instrument("drums", 0, "drums", "drums", "drums, drum, beat"),
-    "Percussion": Instrument("percussion", 0, "drums", "shaker", "percussion, handclaps, claps, shaker"),
-    "Finger Bass": Instrument("bass", 33, "bass", "bass", "bass"),
-    "Synth Bass": Instrument("bass", 38, "synthbass", "bass", "sub bass, 808"),
-    "Upright Bass": Instrument("bass", 32, "bass", "bass", "double bass"),
-    "Electric Guitar": Instrument("guitar", 27, "electric", "strum", "guitar, electric guitar"),
-    "Acoustic Guitar": Instrument("guitar", 25, "guitar", "broken", "acoustic guitar, ukulele"),
-    "Distortion Guitar": Instrument("guitar", 30, "distortion", "power", "distorted, distortion"),
-    "Piano": Instrument("keyboard", 0, "piano", "strum", "piano"),
-    "Electric Piano": Instrument("keyboard", 4, "epiano", "strum", "keys, keyboard, rhodes, electric piano"),
-    "Organ": Instrument("keyboard", 16, "organ", "strum", "organ"),
-    "String Ensemble": Instrument("strings", 48, "strings", "hold", "strings, violin, cello"),
-    "Synth Pluck": Instrument("synth", 81, "pluck", "broken", "synth, synths, arp"),
-    "Synth Pad": Instrument("synth", 89, "strings", "hold", "pad, pads"),
-    "Impact": Instrument("fx", 127, "drums", "impact", "fx"),
-    "Brass Section": Instrument("brass", 61, "brass", "stabs", "brass, trumpet, horns"),
-    "Flute": Instrument("woodwinds", 73, "flute", "fills", "flute, woodwinds, clarinet"),
-    "Saxophone": Instrument("woodwinds", 65, "reed", "fills", "sax, saxophone"),
+    "Drum Kit": BandInstrument("drums", 0, "drums", "drums", "drums, drum, beat"),
+    "Percussion": BandInstrument("percussion", 0, "drums", "shaker", "percussion, handclaps, claps, shaker"),
+    "Finger Bass": BandInstrument("bass", 33, "bass", "bass", "bass"),
+    "Synth Bass": BandInstrument("bass", 38, "synthbass", "bass", "sub bass, 808"),
+    "Upright Bass": BandInstrument("bass", 32, "bass", "bass", "double bass"),
+    "Electric Guitar": BandInstrument("guitar", 27, "electric", "strum", "guitar, electric guitar"),
+    "Acoustic Guitar": BandInstrument("guitar", 25, "guitar", "broken", "acoustic guitar, ukulele"),
+    "Distortion Guitar": BandInstrument("guitar", 30, "distortion", "power", "distorted, distortion"),
+    "Piano": BandInstrument("keyboard", 0, "piano", "strum", "piano"),
+    "Electric Piano": BandInstrument(
+        "keyboard", 4, "epiano", "strum", "keys, keyboard, rhodes, electric piano"
+    ),
+    "Organ": BandInstrument("keyboard", 16, "organ", "strum", "organ"),
+    "String Ensemble": BandInstrument("strings", 48, "strings", "hold", "strings, violin, cello"),
+    "Synth Pluck": BandInstrument("synth", 81, "pluck", "broken", "synth, synths, arp"),
+    "Synth Pad": BandInstrument("synth", 89, "strings", "hold", "pad, pads"),
+    "Impact": BandInstrument("fx", 127, "drums", "impact", "fx"),
+    "Brass Section": BandInstrument("brass", 61, "brass", "stabs", "brass, trumpet, horns"),
+    "Flute": BandInstrument("woodwinds", 73, "flute", "fills", "flute, woodwinds, clarinet"),
+    "Saxophone": BandInstrument("woodwinds", 65, "reed", "fills", "sax, saxophone"),
 }
 
 GROOVES: Final = {
@@ -163,7 +165,7 @@ _KEY: Final = re.compile(r"(?<!\w)([a-g])([#♯b♭]?|\s?sharp|\s?flat)[\s-]{1,2
 
 
 def read_style(tags: str, description: str, negative_tags: str, seed: int) -> Style:
-    """Return the style that the words ask for; `seed` decides what they leave open.
+    """Return the style of a song; `seed` decides what its words leave open.
 
     A named tempo ("120 bpm") and key ("in D minor") are used exactly, the tempo within 40 to 240.
     """
@@ -173,10 +175,11 @@ def read_style(tags: str, description: str, negative_tags: str, seed: int) -> St
     hits = {name: _named(genre.words, text, avoided) for name, genre in GENRES.items()}
     name = min(hits, key=lambda name: (-len(hits[name]), min(hits[name], default=0)))
     genre = GENRES[name]
-    minor, pace, energy = genre.minor, 1.0, genre.energy
+    minor, tempo_factor, energy = genre.minor, 1.0, genre.energy
     for words, darker, faster, stronger in _MOODS:
         count = len(_named(words, text, avoided))
-        minor, pace, energy = minor + count * darker, pace * faster**count, energy + count * stronger
+        minor, energy = minor + count * darker, energy + count * stronger
+        tempo_factor *= faster**count
     mode: Mode = "minor" if draw.random() < minor else "major"
     tonic = draw.choice((0, 2, 3, 4, 5, 7, 9, 10))
     if (key := _KEY.search(text)) is not None:
@@ -184,7 +187,7 @@ def read_style(tags: str, description: str, negative_tags: str, seed: int) -> St
         tonic = (_PITCHES.index(key[1].upper()) + shift) % 12
         mode = "minor" if key[3].startswith("min") else "major"
     tempo = _BPM.search(text)
-    drawn = round(draw.uniform(genre.slow, genre.fast) * min(max(pace, 0.7), 1.4))
+    drawn = round(draw.uniform(genre.slow, genre.fast) * min(max(tempo_factor, 0.7), 1.4))
     bpm = min(max(float(tempo[1] if tempo else drawn), _SLOWEST), _FASTEST)
     instruments = _instruments(genre, text, avoided, draw)
     return Style(name, bpm, tonic, mode, min(max(energy, 0.1), 1.0), genre.groove, instruments)
@@ -227,7 +230,7 @@ def _instruments(genre: Genre, text: str, avoided: str, draw: random.Random) -> 
 
 
 def _named(words: str, text: str, avoided: str) -> list[int]:
-    """Return where those of `words` stand in `text` that are not avoided."""
+    """Return the places in `text` of those of `words` that are not avoided."""
     return [text.find(w) for w in words.split(", ") if _has(text, w) and not _has(avoided, w)]
 
 

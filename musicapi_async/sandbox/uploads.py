@@ -1,4 +1,4 @@
-"""Everything that begins with a file from elsewhere."""
+"""Endpoints that begin with a file behind a link: uploads, voices, and what is made of them in one call."""
 
 from __future__ import annotations
 
@@ -6,36 +6,35 @@ from typing import Final
 
 import anyio.to_thread
 
+from .backend import Call, submitted
 from .media_host import audio_of
-from .outside import NotAccessible
+from .ordered_tasks import NEVER, OrderedClip, OrderedTask, StoredPersona
+from .outbound_requests import NotAccessible
 from .recipes import continued, joined, made, uploaded
-from .refusal import NOT_ACCESSIBLE, Refusal, invalid, retired
+from .replies import NOT_ACCESSIBLE, JsonReply, Refusal, invalid, retired
 from .score import Brief
-from .service import Call, Reply, submitted
-from .song_requests import Song, read_song, variants
+from .song_clips import SongRequest, read_song, variants
 from .sonic_creates import cover, extension, whole
 from .validation import SHORT_TAGS
-from .works import NEVER, Clip, Persona, Work
 
-LONGEST_UPLOAD: Final = 480.0
 SHORTEST_VOICE: Final = 10.0
-"""Seconds (vendor's pages on uploads and voices)."""
+"""Seconds (vendor's page on voices)."""
 
 NOT_AUDIO: Final = "Upload request failed (HTTP 400): Invalid audio file"
 TOO_LONG: Final = "Upload request failed (HTTP 400): The audio should be at most 8 minutes long"
-KNOWN: Final = "Upload request failed (HTTP 400): The audio matches an existing recording"
+KNOWN_SONG: Final = "Upload request failed (HTTP 400): The audio matches an existing recording"
 WARNING: Final = "The voice may be removed by the provider after some time; keep the source audio."
 SECOND_STEP: Final = "Example refusal"
 
 
-async def imported(call: Call, url: str) -> Clip:
+async def imported(call: Call, url: str) -> OrderedClip:
     """Fetch a file and make a clip of it; 400 with the documented texts when that cannot be done."""
     try:
-        data = await call.service.outside.fetch(url)
+        data = await call.service.outbound.fetch(url)
     except NotAccessible:
         raise invalid(NOT_ACCESSIBLE) from None
     if "existing-recording" in url:
-        raise invalid(KNOWN)
+        raise invalid(KNOWN_SONG)
     try:
         duration, seed = await anyio.to_thread.run_sync(audio_of, data)
     except ModuleNotFoundError as error:
@@ -45,65 +44,65 @@ async def imported(call: Call, url: str) -> Clip:
     await call.service.sleep(call.service.durations.upload)
     call.now = call.service.now()
     brief = Brief(seed=seed, title="Upload", duration=duration)
-    own = call.service.whose(url)  # of a song made here it is known what is heard
-    clip = Clip(
+    own = call.service.clip_at(url)  # of a song made here it is known what is heard
+    clip = OrderedClip(
         call.service.new_id(),
-        own.recipe if own else uploaded(brief, duration, call.service.keep_audio(data)),
+        own.recipe if own else uploaded(brief, duration, call.service.store_upload(data)),
         mv="sonic-v6",
         title="Upload",
         uploaded=True,
-        created=call.now,
+        created=call.service.time.date(),
         ends=call.now,
         file_at=call.now,
     )
     return call.service.clips.put(clip.clip_id, clip)
 
 
-async def _bought(call: Call, kind: str, url: str) -> Clip:
-    """A file as a clip, paid for once it is there."""
+async def _paid_import(call: Call, kind: str, url: str) -> OrderedClip:
+    """Return a file as a clip, paid for once it is there."""
     call.afford(kind)
     clip = await imported(call, url)
     call.pay(kind)
     return clip
 
 
-async def upload(call: Call) -> Reply:
+async def upload(call: Call) -> JsonReply:
     """`POST /sonic/upload`: direct, or a task when `callback_url` is given."""
     service, form = call.service, call.form
-    url, callback = form.source_url(), form.callback()
-    clip = await _bought(call, "upload", url)
+    url, callback = form.source_url(), form.hook("callback_url")
+    clip = await _paid_import(call, "upload", url)
     if callback is not None:
-        work = call.order("sonic", "upload", (service.durations.upload, 0.0), [clip], shape="upload")
-        work.webhook = (callback, "")
-        service.on_work(work)
-        return submitted(call, work)
+        task = call.order("sonic", "upload", (service.durations.upload, 0.0), [clip], shape="upload")
+        task.webhook = (callback, "")
+        service.on_task(task)
+        return submitted(call, task)
     body: dict[str, object] = {"code": 200, "message": "success"}
     if service.choices.upload == "nested":
         body["data"] = {"clip_id": clip.clip_id}
     else:
         body["clip_id"] = clip.clip_id
-    return Reply(body)
+    return JsonReply(body)
 
 
-async def riffusion_upload(call: Call) -> Reply:
+async def riffusion_upload(call: Call) -> JsonReply:
     """`POST /riffusion/upload`: direct."""
     if call.service.choices.riffusion == "retired":
         raise retired()
     url = call.form.source_url()
-    clip = await _bought(call, "riffusion_upload", url)
-    return Reply({"code": 200, "clip_id": clip.clip_id, "message": "success"})
+    clip = await _paid_import(call, "riffusion_upload", url)
+    return JsonReply({"code": 200, "clip_id": clip.clip_id, "message": "success"})
 
 
-async def producer_upload(call: Call) -> Reply:
+async def producer_upload(call: Call) -> JsonReply:
     """`POST /producer/upload`: a task whose result is the clip id."""
     form, service = call.form, call.service
     url, webhook = form.source_url("audio_url"), form.webhook()
-    clip = await _bought(call, "producer_file", url)
+    clip = await _paid_import(call, "producer_file", url)
     spread = service.durations.producer_file
     return submitted(call, call.order("producer", "upload", spread, [clip], shape="upload", webhook=webhook))
 
 
-async def create_voice(call: Call) -> Reply:
+async def create_voice(call: Call) -> JsonReply:
     """`POST /sonic/create-voice`: a task whose result can sing like a persona."""
     form, service = call.form, call.service
     url, webhook = form.source_url("audio_url"), form.webhook()
@@ -112,51 +111,51 @@ async def create_voice(call: Call) -> Reply:
     if source.recipe.duration <= SHORTEST_VOICE:
         raise invalid("The audio should be longer than 10 seconds.")
     call.pay("voice", form="402")
-    work = call.order("sonic", "create-voice", service.durations.voice, shape="voice", webhook=webhook)
+    task = call.order("sonic", "create-voice", service.durations.voice, shape="voice", webhook=webhook)
     persona_id = service.new_id()
-    work.result = {"persona_id": persona_id, **({"name": "Voice"} if service.choices.voice_name else {})}
-    ready = NEVER if work.failed_at < NEVER else work.ends
+    task.result = {"persona_id": persona_id, **({"name": "Voice"} if service.choices.voice_name else {})}
+    ready = NEVER if task.failed_at < NEVER else task.ends
     life = service.choices.voice_life
     service.personas.put(
         persona_id,
-        Persona(persona_id, "Voice", "", source.recipe.brief.seed, ready_at=ready, expires=ready + life),
+        StoredPersona(persona_id, "Voice", "", source.recipe.brief.seed, ready_at=ready, life=life),
     )
-    return submitted(call, work, **({"warning": WARNING} if service.choices.voice_warning else {}))
+    return submitted(call, task, **({"warning": WARNING} if service.choices.voice_warning else {}))
 
 
-async def upload_extend(call: Call) -> Reply:
+async def upload_extend(call: Call) -> JsonReply:
     """`POST /sonic/upload-extend`: import, extend and perhaps join, in one call."""
     form = call.form
     song = read_song(call, lengthy=True)
     at, auto, webhook = form.number("continue_at"), form.flag("auto_concat"), form.webhook()
     source = await _both_steps(call, "upload_extend", "extend", form.source_url())
-    if isinstance(source, Reply):
+    if isinstance(source, JsonReply):
         return source
     parts = extension(call, song, source, at)
     spread = call.service.durations.song
     if auto:
         pairs = [(part, whole(call, part)) for part in parts]
-        work = call.order("sonic", "upload-extend", spread, pairs=pairs, webhook=webhook)
+        task = call.order("sonic", "upload-extend", spread, pairs=pairs, webhook=webhook)
     else:
-        work = call.order("sonic", "upload-extend", spread, parts, webhook=webhook)
-    return _stepped(call, work, source, "extend")
+        task = call.order("sonic", "upload-extend", spread, parts, webhook=webhook)
+    return _stepped(call, task, source, "extend")
 
 
-async def upload_cover(call: Call) -> Reply:
+async def upload_cover(call: Call) -> JsonReply:
     """`POST /sonic/upload-cover`: import and cover in one call."""
     form = call.form
     song = read_song(call, lengthy=True)
     form.flag("auto_concat")
     url, webhook = form.source_url(), form.webhook()
     source = await _both_steps(call, "upload_cover", "cover", url)
-    if isinstance(source, Reply):
+    if isinstance(source, JsonReply):
         return source
     clips = cover(call, song, source)
-    work = call.order("sonic", "upload-cover", call.service.durations.song, clips, webhook=webhook)
-    return _stepped(call, work, source, "cover")
+    task = call.order("sonic", "upload-cover", call.service.durations.song, clips, webhook=webhook)
+    return _stepped(call, task, source, "cover")
 
 
-async def sample(call: Call) -> Reply:
+async def sample(call: Call) -> JsonReply:
     """`POST /sonic/sample`: a new song built on a segment of a clip or of a file."""
     form, service = call.form, call.service
     song = read_song(call, also=("sonic-v4-5-all",), tags=SHORT_TAGS)
@@ -171,14 +170,16 @@ async def sample(call: Call) -> Reply:
     webhook = form.webhook()
     given = form.source_url() if clip_id is None else service.clip(clip_id, call.now)
     source = await _both_steps(call, "sample", "sample", given)
-    if isinstance(source, Reply):
+    if isinstance(source, JsonReply):
         return source
     clips = _sampled(call, song, source, start, end)
-    work = call.order("sonic", "sample", service.durations.song, clips, webhook=webhook)
-    return _stepped(call, work, source, "sample") if url is not None else submitted(call, work)
+    task = call.order("sonic", "sample", service.durations.song, clips, webhook=webhook)
+    return _stepped(call, task, source, "sample") if url is not None else submitted(call, task)
 
 
-def _sampled(call: Call, song: Song, source: Clip, start: float, end: float) -> list[Clip]:
+def _sampled(
+    call: Call, song: SongRequest, source: OrderedClip, start: float, end: float
+) -> list[OrderedClip]:
     chop = made("cut", source.recipe.brief, source.recipe, start=start, end=end)
     longest = call.service.longest
     return variants(
@@ -191,12 +192,12 @@ def _sampled(call: Call, song: Song, source: Clip, start: float, end: float) -> 
     )
 
 
-async def _both_steps(call: Call, kind: str, step: str, given: Clip | str) -> Clip | Reply:
-    """The clip that was given, or made of a link, once both steps are sure; else which one failed."""
+async def _both_steps(call: Call, kind: str, step: str, given: OrderedClip | str) -> OrderedClip | JsonReply:
+    """Return the clip that was given, or made of a link, once both steps are sure; else which one failed."""
     call.form.moderate()
     call.afford(kind)
     source = await _first_step(call, given) if isinstance(given, str) else given
-    if isinstance(source, Reply):
+    if isinstance(source, JsonReply):
         return source
     failed = _second_step(call, source, step)
     if failed is None:
@@ -204,8 +205,8 @@ async def _both_steps(call: Call, kind: str, step: str, given: Clip | str) -> Cl
     return source if failed is None else failed
 
 
-async def _first_step(call: Call, url: str) -> Clip | Reply:
-    """The uploaded clip, or the reply with which the upload failed."""
+async def _first_step(call: Call, url: str) -> OrderedClip | JsonReply:
+    """Return the uploaded clip, or the reply with which the upload failed."""
     try:
         return await imported(call, url)
     except Refusal as refusal:
@@ -215,8 +216,8 @@ async def _first_step(call: Call, url: str) -> Clip | Reply:
         return _failed(call, "upload", {"upload": step})
 
 
-def _second_step(call: Call, source: Clip, step: str) -> Reply | None:
-    """The answer when the second step is scripted to fail; the uploaded clip stays usable."""
+def _second_step(call: Call, source: OrderedClip, step: str) -> JsonReply | None:
+    """Return the reply if the second step is to fail, else None; the uploaded clip stays usable."""
     fault = call.service.faults.pick("step", call.entry.method, call.entry.path)
     if fault is None:
         return None
@@ -225,20 +226,20 @@ def _second_step(call: Call, source: Clip, step: str) -> Reply | None:
     return _failed(call, step, {"upload": first, step: {"success": False, "error": SECOND_STEP}})
 
 
-def _failed(call: Call, step: str, steps: dict[str, object]) -> Reply:
+def _failed(call: Call, step: str, steps: dict[str, object]) -> JsonReply:
     body = {"code": 400, "message": f"{step.capitalize()} failed", "failed_step": step, "steps": steps}
-    return Reply(body, call.service.choices.step_failure)
+    return JsonReply(body, call.service.choices.step_failure)
 
 
-def _stepped(call: Call, work: Work, source: Clip, step: str) -> Reply:
+def _stepped(call: Call, task: OrderedTask, source: OrderedClip, step: str) -> JsonReply:
     form = call.service.choices.steps
     first: dict[str, object] = {"clip_id": source.clip_id}
     if form == "short":
-        return Reply({"task_id": work.task_id, "steps": {"upload": first, step: {}}})
+        return JsonReply({"task_id": task.task_id, "steps": {"upload": first, step: {}}})
     if form == "none":
-        return submitted(call, work)
+        return submitted(call, task)
     steps = {
         "upload": {"success": True, **first},
-        step: {"success": True, "task_id": work.task_id},
+        step: {"success": True, "task_id": task.task_id},
     }
-    return Reply({"code": 200, "message": "success", "task_id": work.task_id, "steps": steps})
+    return JsonReply({"code": 200, "message": "success", "task_id": task.task_id, "steps": steps})

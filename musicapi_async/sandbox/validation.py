@@ -14,20 +14,21 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .refusal import Refusal, forbidden, invalid
+from ..options import LOOPBACK
+from .replies import Refusal, forbidden, invalid
 
 
-class ModelLimits(NamedTuple):
+class TextLimits(NamedTuple):
     """Characters that a model takes."""
 
     prompt: int
     tags: int
 
 
-_NEWER: Final = ModelLimits(5000, 1000)
-_OLDER: Final = ModelLimits(3000, 200)
+_NEWER: Final = TextLimits(5000, 1000)
+_OLDER: Final = TextLimits(3000, 200)
 
-SONIC_MODELS: Final[Mapping[str, ModelLimits]] = {
+SONIC_MODEL_LIMITS: Final[Mapping[str, TextLimits]] = {
     "sonic-v6": _NEWER,
     "sonic-v6-wild": _NEWER,
     "sonic-v6-mini": _NEWER,
@@ -41,7 +42,7 @@ SONIC_MODELS: Final[Mapping[str, ModelLimits]] = {
 """The models of the vendor's page; `sonic-v4-5-all` is taken by sample and mashup only."""
 
 TITLE: Final = 80
-DESCRIPTION: Final = 400
+SONG_DESCRIPTION: Final = 400
 NEGATIVE_TAGS: Final = 200
 SHORT_TAGS: Final = 200
 PERSONA_NAME: Final = 79
@@ -50,8 +51,6 @@ LYRICS_DESCRIPTION: Final = 119
 WEBHOOK_URL: Final = 1024
 ID: Final = 200
 """No id of the service is longer than a UUID; longer ones are unknown without a search."""
-
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _STALE: Final[Mapping[tuple[str, int], str]] = {
     ("prompt", 5000): "The prompt character length should be less than 3000.",
@@ -79,7 +78,7 @@ _NUMBER: Final = re.compile(r"-?\d{1,12}(\.\d{1,6})?")
 
 
 def read_body(raw: bytes) -> dict[str, object]:
-    """The JSON object of a request; anything else is a documented 400, whichever bytes came."""
+    """Return the JSON object of a request; anything else is a documented 400, whichever bytes came."""
     try:
         body: object = msgspec.json.decode(raw)
         msgspec.json.encode(body)
@@ -97,16 +96,16 @@ class Form:
         self._body = body
 
     def get(self, name: str) -> object:
-        """The field as it came; None when it is missing, null or empty."""
+        """Return the field as it came; None when it is missing, null or empty."""
         value = self._body.get(name)
         return None if value == "" else value
 
     def has(self, name: str) -> bool:
-        """True if the field came at all, be it null."""
+        """Return True if the field came at all, be it null."""
         return name in self._body
 
     def text(self, name: str, most: int | None = None) -> str | None:
-        """A text of at most `most` characters."""
+        """Return a text of at most `most` characters."""
         value = self.get(name)
         if value is None:
             return None
@@ -118,18 +117,18 @@ class Form:
         return value
 
     def needed(self, name: str, why: str = "", most: int | None = None) -> str:
-        """A text that must be there."""
+        """Return a text that must be there."""
         value = self.text(name, most)
         if value is None:
             raise _missing(name, why)
         return value
 
     def clip_id(self, name: str, why: str = "") -> str:
-        """An id that must be there."""
+        """Return an id that must be there."""
         return self.needed(name, why)[: ID + 1]
 
     def flag(self, name: str, *, needed: bool = False) -> bool | None:
-        """A JSON boolean."""
+        """Return a JSON boolean."""
         value = self.get(name)
         if value is None and not needed and self._body.get(name) != "":
             return None
@@ -140,7 +139,7 @@ class Form:
     def number(
         self, name: str, *, needed: bool = False, least: float = 0.0, most: float = math.inf
     ) -> float | None:
-        """A JSON number within bounds."""
+        """Return a JSON number within bounds."""
         value = self.get(name)
         if value is None:
             if needed:
@@ -158,7 +157,7 @@ class Form:
         return float(value)
 
     def weight(self, name: str) -> float | None:
-        """A number from 0 to 1."""
+        """Return a number from 0 to 1."""
         value = self.get(name)
         if value is None:
             return None
@@ -167,7 +166,7 @@ class Form:
         return float(value)
 
     def whole(self, name: str, least: int, most: int) -> int | None:
-        """A whole number within bounds."""
+        """Return a whole number within bounds."""
         value = self.get(name)
         if value is None:
             return None
@@ -176,17 +175,17 @@ class Form:
         return value
 
     def numeric(self, name: str) -> str | None:
-        """A number, or a text that holds one; given back as text."""
+        """Return a number, or a text that holds one; given back as text."""
         value = self.get(name)
         if value is None:
             return None
-        shown = value if isinstance(value, str) else f"{value}"
-        if isinstance(value, bool) or not _NUMBER.fullmatch(shown):
+        text = value if isinstance(value, str) else f"{value}"
+        if isinstance(value, bool) or not _NUMBER.fullmatch(text):
             raise invalid(f"The '{name}' field should be a number.")
-        return shown
+        return text
 
     def words(self, name: str, most: int | None = None) -> list[str] | None:
-        """A list of texts."""
+        """Return a list of texts."""
         value = self.get(name)
         if value is None:
             return None
@@ -198,27 +197,22 @@ class Form:
         return cast("list[str]", items)
 
     def source_url(self, name: str = "url") -> str:
-        """An http(s) address of a file."""
+        """Return an http(s) address of a file."""
         url = self.needed(name, most=4096)
         if not _is_web(url):
             raise invalid(f"The '{name}' field should be a valid URL.")
         return url
 
     def webhook(self) -> tuple[str, str] | None:
-        """`webhook_url` and `webhook_secret`; https, or http to this machine, where tests listen."""
-        url = self.text("webhook_url", WEBHOOK_URL)
-        secret = self.text("webhook_secret")
-        if url is None:
-            return None
-        if not _is_hook(url):
-            raise invalid("The 'webhook_url' field should be a valid https URL.")
-        return url, secret or ""
+        """Return `webhook_url` and `webhook_secret`, or None without a URL."""
+        url, secret = self.hook("webhook_url"), self.text("webhook_secret")
+        return None if url is None else (url, secret or "")
 
-    def callback(self) -> str | None:
-        """`callback_url` of an upload; https, or http to this machine."""
-        url = self.text("callback_url", WEBHOOK_URL)
-        if url is not None and not _is_hook(url):
-            raise invalid("The 'callback_url' field should be a valid https URL.")
+    def hook(self, name: str) -> str | None:
+        """Return a URL to notify: https, or http to this machine, where tests listen."""
+        url = self.text(name, WEBHOOK_URL)
+        if url is not None and not (_is_web(url) and _is_https_or_local(url)):
+            raise invalid(f"The '{name}' field should be a valid https URL.")
         return url
 
     def moderate_wish(self, name: str) -> None:
@@ -249,17 +243,17 @@ def _is_web(url: str) -> bool:
         return False
 
 
-def _is_hook(url: str) -> bool:
-    return _is_web(url) and (urlsplit(url).scheme == "https" or urlsplit(url).hostname in LOOPBACK)
+def _is_https_or_local(url: str) -> bool:
+    return urlsplit(url).scheme == "https" or urlsplit(url).hostname in LOOPBACK
 
 
-def model(form: Form, *, also: tuple[str, ...] = (), chirp: bool = False) -> tuple[str, ModelLimits]:
-    """The model of a Sonic request and its limits."""
+def model(form: Form, *, also: tuple[str, ...] = (), chirp: bool = False) -> tuple[str, TextLimits]:
+    """Return the model of a Sonic request and its limits."""
     value = form.get("mv")
-    known = [*SONIC_MODELS, *also]
+    known = [*SONIC_MODEL_LIMITS, *also]
     if isinstance(value, str):
         if value in known:
-            return value, SONIC_MODELS.get(value, _NEWER)
+            return value, SONIC_MODEL_LIMITS.get(value, _NEWER)
         if chirp and value.startswith("chirp-"):
             return value, _NEWER
     listed = ", ".join(f"'{name}'" for name in known)

@@ -7,7 +7,6 @@ Arguments of the sandbox come from the marker: `@pytest.mark.musicapi(speed=1000
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     from musicapi_async.client import MusicAPI
     from musicapi_async.sandbox import Sandbox
 
-__all__ = ["SPEED", "musicapi_client", "musicapi_sandbox"]
+__all__ = ["SANDBOX_SPEED", "musicapi_client", "musicapi_sandbox"]
 
-SPEED: Final = 300.0
+SANDBOX_SPEED: Final = 300.0
 """A song of two minutes takes 0.4 s."""
 
 
@@ -32,9 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def musicapi_sandbox(request: pytest.FixtureRequest) -> Generator[Sandbox, None, None]:
     """A running sandbox in a thread of its own, stopped after the test."""
+    import asyncio  # not above: every run of pytest imports this module, most of them for nothing
+
     from musicapi_async.sandbox import Sandbox
 
-    options: dict[str, Any] = {"speed": SPEED}
+    options: dict[str, Any] = {"speed": SANDBOX_SPEED}
     for marker in reversed(list(request.node.iter_markers("musicapi"))):
         options.update(marker.kwargs)
     loop = asyncio.new_event_loop()

@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -50,7 +51,7 @@ THREAD_GRACE: Final = 0.005
 SILENCE: Final = 5.0
 """Real seconds without any event after which a loop with only sockets or idle threads gives up."""
 
-PATIENCE: Final = 30.0
+THREAD_PATIENCE: Final = 30.0
 """The same while a worker thread is known to be busy."""
 
 T = TypeVar("T")
@@ -93,14 +94,18 @@ class _JumpingSelector(selectors.BaseSelector):
             return ready
         since = time.monotonic()
         while not ready and ((busy := self.busy()) or timeout is None):
-            if not self._could_be_woken() or time.monotonic() - since > (PATIENCE if busy else SILENCE):
+            alive = self._could_be_woken()
+            # Found before the last `select`: a thread may wake the loop and end between the two.
+            ready = self._real.select(0.05 if alive else 0)
+            if ready:
+                break
+            if not alive or time.monotonic() - since > (THREAD_PATIENCE if busy else SILENCE):
                 raise DeadlockError(
-                    f"a worker thread did not finish within {PATIENCE:g} real seconds"
+                    f"a worker thread did not finish within {THREAD_PATIENCE:g} real seconds"
                     if busy
                     else "every task waits and nothing can wake one: no timer is set, "
                     "and no socket or thread is active"
                 )
-            ready = self._real.select(0.05)
         if not ready and timeout is not None:
             grace = self._grace()
             ready = self._real.select(grace) if grace else []
@@ -161,6 +166,21 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._executor_jobs += 1
         future.add_done_callback(self._executor_job_done)
         return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Join the threads of the executor as any loop does; no virtual time passes until they have ended.
+
+        Args:
+            timeout: real seconds, from Python 3.12 on; no more than `THREAD_PATIENCE` of them are waited.
+        """
+        self._executor_jobs += 1
+        try:
+            if sys.version_info >= (3, 12):
+                await super().shutdown_default_executor(timeout)
+            else:
+                await super().shutdown_default_executor()
+        finally:
+            self._executor_jobs -= 1
 
     def _executor_job_done(self, _future: asyncio.Future[Any]) -> None:
         self._executor_jobs -= 1

@@ -12,6 +12,16 @@ A back end also answers browsers. The pure half of that is here, too: problem do
 (`problem_of`), and event streams of a task's updates (`stream`). It knows no web framework;
 `musicapi_async.contrib.fastapi` and `musicapi_async.contrib.aiohttp_web` are thin layers over it.
 
+| module | holds |
+| --- | --- |
+| `delivery` | one delivery, verified and read as an `Event`; `_wire/signature.py` checks its signature |
+| `webhook_settings` | `Webhooks`: the URL that the service calls, with the job key in it, and the secrets |
+| `inbox` | `Inbox`: each delivery is taken once, settles its job, and goes to the waits |
+| `receiving` | the body of a request at a public address, read within bounds of size and time |
+| `problems` | problem documents instead of errors |
+| `server_sent_events` | the updates of a task as server-sent events, for browsers |
+| `event_stream_access` | who may watch the events of a task, and how many unknown tasks are looked up |
+
 # Webhooks in a back end
 
 With webhooks every create has its result sent by the service, and polling becomes a safety net once the
@@ -41,22 +51,23 @@ sent, so a compressed body is refused (415), as is one that is too large (413) o
 Any other framework: `await client.webhooks.handle(headers, raw, url=url)`, or `verify(raw, headers, secret)`
 without a client; both raise `WebhookVerificationError` for all that must not be believed, and nothing else.
 The address that the service calls carries the job key and a proof of it, so that a create whose answer was
-lost is found again.
+lost is found again; of a batch also the place of the item, so that each is found by itself.
 """
 
 from .._wire.signature import sign, sign_body
 from ..errors import WebhookVerificationError
-from .events import BODY_LIMIT, TOLERANCE, Event, parse, verify
-from .inbox import Inbox, Webhooks
+from .delivery import TOLERANCE, WEBHOOK_BODY_LIMIT, Event, parse, verify
+from .inbox import Inbox
 from .problems import PROBLEM_TYPE, Problem, loggable, problem_of, problem_schema
-from .streams import STREAM_HEADERS, STREAM_TYPE, event, has_ended, stream, update_fields
+from .server_sent_events import STREAM_HEADERS, STREAM_TYPE, event, has_ended, stream, update_fields
+from .webhook_settings import Webhooks
 
 __all__ = [
-    "BODY_LIMIT",
     "PROBLEM_TYPE",
     "STREAM_HEADERS",
     "STREAM_TYPE",
     "TOLERANCE",
+    "WEBHOOK_BODY_LIMIT",
     "Event",
     "Inbox",
     "Problem",

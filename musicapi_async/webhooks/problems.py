@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from .._wire.codec import escaped
 from ..errors import (
     APIConnectionError,
     BadRequestError,
@@ -94,6 +95,9 @@ TOO_SLOW: Final = _problem(408, "Request Timeout", "too_slow", "The body did not
 ENCODED: Final = _problem(
     415, "Unsupported Media Type", "encoded", "The body must be sent without a content encoding."
 )
+BEING_HANDLED: Final = _problem(
+    503, "Service Unavailable", "being_handled", "This delivery is being handled. Please repeat it later."
+)
 NO_TASK: Final = _problem(404, "Not Found", "not_found", "There is no such song, clip or persona.")
 
 _TABLE: Final[tuple[tuple[type[MusicAPIError], Problem], ...]] = (
@@ -145,12 +149,7 @@ def loggable(text: object) -> str:
     Control and format characters become escapes such as `\\n`; a text of more than 1,000 characters is cut.
     """
     line = str(text)
-    cut = line if len(line) <= LONGEST_LOGGED else line[:LONGEST_LOGGED] + "..."
-    if cut.isprintable():
-        return cut
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in cut
-    )
+    return escaped(line if len(line) <= LONGEST_LOGGED else line[:LONGEST_LOGGED] + "...")
 
 
 def problem_of(error: BaseException) -> Problem:

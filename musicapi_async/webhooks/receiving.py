@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from ..errors import WebhookVerificationError
-from .events import Event, Headers
-from .problems import ENCODED, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
+from .delivery import Headers, OnEvent
+from .problems import BEING_HANDLED, ENCODED, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
 
 if TYPE_CHECKING:
     from .inbox import Inbox
@@ -22,9 +22,6 @@ WEBHOOK_PATH: Final = "/webhooks/musicapi"
 BODY_TIMEOUT: Final = 10.0
 """Real seconds within which the whole body must arrive. 1 MiB takes as long at 0.8 Mbit/s; a sender of single
 bytes would hold its connection for days."""
-
-OnEvent: TypeAlias = Callable[[Event], Awaitable[object]]
-"""Called with each event once in each process; if it raises, the service gets an error and may repeat it."""
 
 
 async def read_body(parts: AsyncIterator[bytes], limit: int, timeout: float) -> bytes | Problem:
@@ -68,8 +65,7 @@ async def receive_webhook(
         headers: as they came.
         parts: the raw body as it arrives; closed at the end.
         url: the URL that was called.
-        on_event: called with each event once. If it raises, the event is forgotten, so that the service,
-            which is answered with an error, may repeat it.
+        on_event: see `OnEvent`.
         encoding: the value of the Content-Encoding header.
         limit: bytes of the largest body.
         timeout: real seconds within which the body must be complete.
@@ -85,14 +81,8 @@ async def receive_webhook(
     if isinstance(body, Problem):
         return body
     try:
-        event = await inbox.handle(headers, body, url=url)
+        event = inbox.verified(headers, body, url)
     except WebhookVerificationError as error:
         log.warning("a webhook was refused: %s", loggable(error))
         return problem_of(error)
-    if on_event is not None and not event.is_duplicate:
-        try:
-            await on_event(event)
-        except BaseException:
-            await inbox.forget(event)
-            raise
-    return None
+    return None if await inbox.work_on(event, on_event) else BEING_HANDLED

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
 import msgspec
 
+from .._transport.publishing import digest_of
+from ..api.local_files import local_files
 from ..api.request import body
 from ..api.results import Result
 from ..api.task import Task
@@ -21,17 +23,17 @@ from ..client import MusicAPI
 from ..errors import (
     AuthenticationError,
     InsufficientCreditsError,
-    MusicAPIError,
     RequestValidationError,
     SubscriptionRequiredError,
     TaskFailedError,
 )
-from ..jobs import Job, JobRequest, SQLiteStore
-from ..jobs.job_request import DELIVERY, difference, request_of
+from ..jobs import Job, JobRequest, JobStore
+from ..jobs.job import difference, request_of
 from .batch_progress import Tally
-from .budget import Budget, BudgetExceeded, is_charged
+from .budget import Budget, BudgetExceeded
+from .former_ids import wanted_fields
 from .manifest import SOURCES, Song
-from .steps import Step, Workflow
+from .step_engine import Step, Workflow
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -40,7 +42,7 @@ T = TypeVar("T", bound=Result)
 
 HALTING: Final = (AuthenticationError, InsufficientCreditsError, SubscriptionRequiredError)
 """Errors that every further create would meet, too: the batch stops submitting."""
-STOPPED: Final = "not submitted: the batch was stopped"
+STOPPED: Final = "the batch was stopped before all calls were submitted"
 STOPPED_POLL: Final = 0.05
 """Seconds between polls of a job that was under way when the batch was stopped."""
 
@@ -54,7 +56,7 @@ class BatchCalls:
 
     Args:
         client: A view whose store is `store`.
-        store: The job store in the folder.
+        store: The job store.
         budget: Lets calls through while it lasts.
         tally: Counts what was submitted.
         stop: Set when nothing more is to be submitted.
@@ -65,7 +67,7 @@ class BatchCalls:
     def __init__(
         self,
         client: MusicAPI,
-        store: SQLiteStore,
+        store: JobStore,
         budget: Budget,
         tally: Tally,
         stop: asyncio.Event,
@@ -83,101 +85,70 @@ class BatchCalls:
         self.disk_failed: bool = False
         self._tally: Final = tally
         self._stop: Final = stop
-        self._balance_before: asyncio.Task[float | None] | None = None
-        self._spent_before = 0.0
-
-    # --- money ---------------------------------------------------------------------------------------------
-
-    async def restore_budget(self) -> None:
-        """Count what earlier runs on the folder have spent."""
-        if self.budget.limit is None:
-            return
-        for job in await self.store.jobs():
-            if is_charged(job):
-                self.budget.charge(job.request.kind, job.key)
-        self._spent_before = self.budget.spent
-
-    async def spent_now(self) -> float | None:
-        """Return the credits that this run has cost.
-
-        With a budget by its prices; else by the balance, which other calls of the account move, too. None if
-        the balance cannot be read.
-        """
-        if self.budget.limit is not None:
-            return self.budget.spent - self._spent_before
-        if self._balance_before is None:
-            return 0.0
-        before, after = await self._balance_before, await self._balance()
-        return before - after if before is not None and after is not None else None
-
-    async def _balance(self) -> float | None:
-        try:
-            return (await self.client.credits()).total
-        except MusicAPIError as error:
-            log.warning("the balance cannot be read, so what the run costs is unknown: %s", error)
-            return None
-
-    async def _note_balance(self) -> None:
-        """Read the balance before the first paid call, which waits for it."""
-        if self.budget.limit is None:
-            if self._balance_before is None:
-                self._balance_before = asyncio.ensure_future(self._balance())
-            await asyncio.shield(self._balance_before)
-
-    def close(self) -> None:
-        """Stop reading the balance, if the run ended before it was there."""
-        if self._balance_before is not None:
-            self._balance_before.cancel()
-
-    # --- calls ---------------------------------------------------------------------------------------------
 
     def halt(self, reason: str, *, by_disk: bool = False) -> None:
         """Submit nothing more; what is about to leave still does."""
         if not self.halted:
             self.halted, self.disk_failed = reason, by_disk
             self._tally.halted = True
-            log.warning("the batch submits nothing more: %s", reason)
+            log.info("the batch submits nothing more: %s", reason)  # the result of the run says it, too
 
-    def request(self, step: Step[Any]) -> JobRequest:
+    def request(self, step: Step[object]) -> JobRequest:
         """Return the request of a step as its job records it."""
         fields = {**body(step.request), **(self.client.options.extra_body or {})}
         return request_of(self.client.base_url, step.operation.call_name, msgspec.json.encode(fields))
 
-    async def key_for(self, step: Step[Any], key: str) -> str:
+    async def request_beside(self, step: Step[object], known: JobRequest) -> JobRequest:
+        """Return the request of a step, to compare it with what its job has sent.
+
+        Local files are known by their SHA-256. One that is gone since counts as the one that was sent.
+        """
+        files: dict[str, str] = {}
+        sent = dict(known.fields)
+        fields = {**body(step.request), **(self.client.options.extra_body or {})}
+        for name, path in local_files(step.request, step.operation.links).items():
+            try:
+                files[name] = await digest_of(name, path, step.operation.call_name)
+            except RequestValidationError:
+                fields[name] = sent.get(name)
+                if name in known.files:
+                    files[name] = known.files[name]
+        encoded = msgspec.json.encode(fields)
+        return request_of(self.client.base_url, step.operation.call_name, encoded, files=files)
+
+    async def key_for(self, step: Step[object], key: str) -> str:
         """Return the job key of a step: `key`, or another one if its job failed with other fields.
 
         The fields of a failed job may be corrected. Then it is sent under a key that follows from its new
         fields, if failed jobs are sent again, and was if there is a job under that key.
         """
-        job = await self.store.get(key)
+        job = await self.client.job(key)
         if job is None or job.state != "failed":
             return key
-        now = self.request(step)
+        now = await self.request_beside(step, job.request)
         if job.request.base_url != now.base_url or not difference(job.request, now):
             return key
-        fields = {name: value for name, value in now.fields.items() if name not in DELIVERY}
-        digest = hashlib.sha256(now.call.encode() + msgspec.json.encode(fields, order="sorted")).hexdigest()
+        digest = hashlib.sha256(wanted_fields(now)).hexdigest()
         corrected = f"{key}~{digest[:12]}"
-        is_known = self.retry_failed or await self.store.get(corrected) is not None
+        is_known = self.retry_failed or await self.client.job(corrected) is not None
         return corrected if is_known else key
 
     async def make(self, step: Step[R], key: str) -> R:
-        """Return what the job of a step stands for; it is sent now if it never was.
+        """Return what the job of a step has made; the step is sent now if it never was.
 
-        Raises `NotSubmitted` if the batch is stopped or halted, or the budget is used up; what the call
-        raises.
+        Raises `NotSubmitted` if the batch is stopped or halted, the budget is used up, or a local file can no
+        longer be read; what the call raises.
         """
-        job = await self.store.get(key)
+        job = await self.client.job(key)
         view = self.client.with_options(job_key=key)
         resubmits = job is not None and job.state == "failed" and self.retry_failed
         if job is not None and not resubmits:
-            return await step.send(view)  # paid for before, or of unknown outcome
+            return await _as_sent(step, job).send(view)  # paid for before, or of unknown outcome
         if self.halted or self._stop.is_set():
             raise NotSubmitted(self.halted or STOPPED)
-        await self._note_balance()
         try:
             async with self.budget.pay(step.operation.name, key):
-                call: Coroutine[Any, Any, R] = self._resubmit(step, key) if resubmits else step.send(view)
+                call: Awaitable[R] = self._resubmit(step, key) if resubmits else step.send(view)
                 made = await self._unless_stopped(call, step, view, job)
         except BudgetExceeded as error:
             self.halt(str(error))
@@ -185,18 +156,23 @@ class BatchCalls:
         except HALTING as error:
             self.halt(str(error))
             raise NotSubmitted(self.halted) from error
+        except RequestValidationError as error:
+            if error.field in local_files(step.request, step.operation.links):  # it may be there again later
+                raise NotSubmitted(str(error)) from error
+            raise
         self._tally.submitted += 1
         self._tally.report()
         return made
 
-    async def _resubmit(self, step: Step[Any], key: str) -> Any:
+    async def _resubmit(self, step: Step[R], key: str) -> R:
         try:
-            return await self.client.resubmit(key, webhook_secret=step.fields.get("webhook_secret"))
+            made: R = await self.client.resubmit(key, webhook_secret=step.fields.get("webhook_secret"))
         except RequestValidationError as error:  # not sent, so what is known of it stays as it is
             raise NotSubmitted(str(error)) from error
+        return made
 
     async def _unless_stopped(
-        self, call: Coroutine[Any, Any, R], step: Step[R], view: MusicAPI, before: Job | None
+        self, call: Awaitable[R], step: Step[R], view: MusicAPI, before: Job | None
     ) -> R:
         """Await a call, unless the batch is stopped before it leaves.
 
@@ -221,14 +197,20 @@ class BatchCalls:
                 return await sending
             key = view.options.job_key or ""
             attempts = before.attempts if before is not None else 0
-            while (job := await self.store.get(key)) is not None and job.attempts > attempts:
+            while (job := await self.client.job(key)) is not None and job.attempts > attempts:
                 if job.state not in ("reserved", "sent"):
-                    return await step.send(view)  # its answer came after all
+                    return await _as_sent(step, job).send(view)  # its answer came after all
                 await self.client.clock.sleep(STOPPED_POLL)
             raise NotSubmitted(STOPPED)
         finally:
             sending.cancel()
             stopped.cancel()
+
+
+def _as_sent(step: Step[R], job: Job) -> Step[R]:
+    """Return the step with the links that its job has sent in the place of local files, which may be gone."""
+    links = {name: job.request.fields.get(name) for name in job.request.files}
+    return Step(step.name, step.operation, {**step.fields, **links}, step.family) if links else step
 
 
 class SongWorkflow(Workflow):
@@ -241,13 +223,13 @@ class SongWorkflow(Workflow):
     def __init__(self, calls: BatchCalls, song: Song, name: str = "") -> None:
         super().__init__(calls.client)
         self.calls: Final = calls
-        self.last_task: Task[Any] | None = None
+        self.last_task: Task[Result] | None = None
         self.ended_at: float = 0.0
         self._song: Final = song
         self._name: Final = name
         self._keys: Final[dict[str, str]] = {}
 
-    async def job_key(self, step: Step[Any]) -> str:
+    async def job_key(self, step: Step[object]) -> str:
         """Return the job key of a step, which follows from the manifest."""
         key = self._song.key
         if self._name:
@@ -267,7 +249,7 @@ class SongWorkflow(Workflow):
         async with self.calls.permits:
             return await super().result(step, timeout)
 
-    async def wait(self, step: Step[Any], task: Task[T], timeout: float | None = None) -> T:
+    async def wait(self, step: Step[object], task: Task[T], timeout: float | None = None) -> T:
         """Wait for the task of a step, and count what the service gives back if it fails."""
         self.last_task = task
         try:

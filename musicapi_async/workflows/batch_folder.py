@@ -1,58 +1,71 @@
-"""The folder of a batch: the records of its songs, the job store, and the lock of the run that holds it.
+"""The folder of a batch: the records of its songs, and its job store.
 
-out/                        finished files, each with its metadata (.json) beside it
-out/covers/, out/wav/, ...  covers, and the files of the steps
+out/                        the songs, with their subtitles beside them
+out/wav/, out/stems/, ...   audio and MIDI files of the steps
+out/details/                metadata and covers of the songs, replies of steps
 out/report.html             the report
 out/.musicapi/jobs.sqlite   the job store: every paid call, and its state
 out/.musicapi/begun         there once the store is: a store that is gone is noticed
+out/.musicapi/names.json    the pattern of names; absent in a folder of an earlier version (`song_places`)
 out/.musicapi/songs/        one record for each song that is settled
+out/.musicapi/workers.json  the batch that workers carry out: its id, and the database that has its jobs
 out/.musicapi/prices.json   prices, in credits by operation
+out/.musicapi/run.json      the last run: its rows, its times, and why songs are unfinished
 out/.musicapi/lock          held while a run is on; names its process
+out/.musicapi/budget        held while an MCP server with a budget pays
 
 Folder `.musicapi`, report and metadata can be read by their owner only. Records of earlier versions are read;
-one that cannot be is as good as none: the song is settled from the job store again, for free.
+one that cannot be is as good as none: the song is settled from the job store again, for free. Prices that
+cannot be read are refused, as they say what was spent.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import hashlib
 import os
-import tempfile
-import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from ..errors import BatchError
+from ..errors import FolderError
 from ..files import expand, lock, open_lock, write_whole
-from ..jobs import Owner
-from ..jobs.owner import is_alive, this_process
+from .folder_lock import HOME, unwritable
 from .manifest import Song
+from .run_record import RowRecord
+from .song_places import DEFAULT, FORMER
 
-HOME: Final = ".musicapi"
-OWNER_AT: Final = 1
-"""Byte of the lock file where its owner is written. Windows locks the first byte against reading, too."""
-OWNER_BYTES: Final = 4096
-OWNER_PATIENCE: Final = 0.5
-"""Real seconds in which a run that has just taken the lock writes who it is."""
+SONGS: Final = "songs"
+"""The folder of the records, in `.musicapi`."""
+BUDGET_PAUSE: Final = 0.05
+"""Seconds between tries to pay while another process does: a create takes about a second."""
 
 RecordState = Literal["done", "failed"]
 
 
 class StepRecord(msgspec.Struct, kw_only=True):
-    """What a step gave. `state` is 'done' or 'failed'; `error` is the whole text of what went wrong, `reason`
-    its core, the same for all steps that failed alike; `files` are paths below the folder. Times are Unix
-    times: submitted, ended, and with its files fetched."""
+    """A step of a clip, as it ended.
+
+    `state` is 'done' or 'failed'; `error` is the whole text of what went wrong, `reason` the part of it that
+    is the same for all steps that failed alike; `refunded` is what the service reports of its credits.
+    `files` are paths below the folder, `labels` what they are called, such as the names of stems, `silent`
+    those in which nothing can be heard. `fields` are those of the manifest. Times are Unix times: submitted,
+    ended, and with its files fetched.
+    """
 
     name: str
     state: str
+    fields: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     task_id: str = ""
     error: str = ""
     reason: str = ""
+    refunded: bool | None = None
     files: list[str] = msgspec.field(default_factory=list[str])
+    labels: list[str] = msgspec.field(default_factory=list[str])
+    silent: list[str] = msgspec.field(default_factory=list[str])
     reply: Any = None
     submitted_at: float = 0.0
     ended_at: float = 0.0
@@ -60,10 +73,15 @@ class StepRecord(msgspec.Struct, kw_only=True):
 
 
 class ClipRecord(msgspec.Struct, kw_only=True):
-    """A clip of a song, its files and steps. `peaks` is its wave form, 0 to 1, where it could be read."""
+    """A clip of a song, its files and steps.
+
+    `name` is that of its files, without extension; '' in records of earlier versions. `peaks` is its wave
+    form, 0 to 1, where it could be read.
+    """
 
     clip_id: str
     state: str
+    name: str = ""
     title: str = ""
     tags: str = ""
     lyrics: str = ""
@@ -76,8 +94,11 @@ class ClipRecord(msgspec.Struct, kw_only=True):
 
 
 class SongRecord(msgspec.Struct, kw_only=True):
-    """A song as it was settled: `state` is 'done' (perhaps with failed clips or steps) or 'failed'. `error`
-    is the whole text of what went wrong, `reason` its core, the same for all songs that failed alike."""
+    """A song as it was settled.
+
+    `state` is 'done' (perhaps with failed clips or steps) or 'failed'. `error` is the whole text of what went
+    wrong, `reason` the part of it that is the same for all songs that failed alike.
+    """
 
     id: str
     line: int
@@ -95,8 +116,7 @@ class SongRecord(msgspec.Struct, kw_only=True):
     ended_at: float = 0.0
     fetched_at: float = 0.0
     open: bool = False
-    """True while the song is not settled: this is what was known before a run took it up, or what a run could
-    fetch of it."""
+    """True while the song is not settled: the record is that of the run before, or of what was fetched."""
 
     @property
     def files(self) -> Iterator[str]:
@@ -106,6 +126,15 @@ class SongRecord(msgspec.Struct, kw_only=True):
             for step in clip.steps:
                 yield from step.files
 
+    def settles(self, song: Song, *, retry_failed: bool) -> bool:
+        """Return True if nothing of the song is to be made: not even a step that was added to it since."""
+        if self.open or (retry_failed and any(self.faults)):
+            return False
+        made = [clip for clip in self.clips if not clip.error]
+        chosen = made[:1] if song.clips == "first" else made
+        wanted = {step.name for step in song.steps}
+        return all(wanted <= {step.name for step in clip.steps} for clip in chosen)
+
     @property
     def failed_steps(self) -> Iterator[tuple[ClipRecord, StepRecord]]:
         """The steps that failed, each with its clip."""
@@ -114,7 +143,7 @@ class SongRecord(msgspec.Struct, kw_only=True):
 
     @property
     def faults(self) -> Iterator[str]:
-        """What went wrong, one line each."""
+        """The texts of all that went wrong, a line each."""
         if self.error:
             yield self.error
         for clip in self.clips:
@@ -123,8 +152,22 @@ class SongRecord(msgspec.Struct, kw_only=True):
             yield from (f"{step.name} of {clip.clip_id}: {step.error}" for step in clip.steps if step.error)
 
 
+class SharedBatch(msgspec.Struct, frozen=True):
+    """A batch that workers carry out.
+
+    `id` is the beginning of its job keys, `database` the identity of the database that has its jobs, and
+    `store` the address of that database for texts.
+    """
+
+    id: str
+    database: str
+    store: str
+
+
+_shared_decoder: Final = msgspec.json.Decoder(SharedBatch)
 _record_decoder: Final = msgspec.json.Decoder(SongRecord)
-_owner_decoder: Final = msgspec.json.Decoder(Owner)
+_names_decoder: Final = msgspec.json.Decoder(dict[str, str])
+_price_decoder: Final = msgspec.json.Decoder(dict[str, Annotated[float, msgspec.Meta(ge=0)]])
 
 
 class BatchFolder:
@@ -134,115 +177,134 @@ class BatchFolder:
         self.out: Final = expand(out)
         self.home: Final = self.out / HOME
         self.store_path: Final = self.home / "jobs.sqlite"
-        self._songs: Final = self.home / "songs"
+        self._songs: Final = self.home / SONGS
         self._begun: Final = self.home / "begun"
         self._prices: Final = self.home / "prices.json"
+        self._shared: Final = self.home / "workers.json"
+        self._names: Final = self.home / "names.json"
 
-    # --- the run that holds it -----------------------------------------------------------------------------
-
-    def make(self) -> None:
-        """Make the folder, or raise `BatchError`."""
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            for private in (self.home, self._songs):
-                private.mkdir(mode=0o700, exist_ok=True)
-            if os.name == "posix" and self.home.stat().st_mode & 0o077:
-                with contextlib.suppress(PermissionError):  # another user's, who lets this one write
-                    for private in (self.home, self._songs):  # of an earlier version, which left them open
-                        private.chmod(0o700)
-            tempfile.TemporaryFile(dir=self.home).close()
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> BatchError:
-        return BatchError(
-            f"the folder {self.out} cannot be written: {error.strerror or error}",
-            hint="Nothing was sent. Choose another folder with --out.",
-        )
-
-    def _open_lock(self) -> BinaryIO:
-        try:
-            return open_lock(self.home / "lock")
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    @contextlib.contextmanager
-    def locked(self) -> Generator[None]:
-        """Hold the folder. The system frees it when the process dies.
-
-        Raises `BatchError`, which names the process, if another run holds it.
-        """
-        self.make()
-        with self._open_lock() as file:
-            try:
-                lock(file)
-            except BlockingIOError as error:
-                raise self._held(file) from error
-            except OSError as error:
-                raise self._unwritable(error) from error
-            try:
-                file.truncate(OWNER_AT)
-                file.seek(OWNER_AT)
-                file.write(msgspec.json.encode(this_process("")))
-                file.flush()
-            except OSError as error:
-                raise self._unwritable(error) from error
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    file.truncate(OWNER_AT)
-
-    def _held(self, file: BinaryIO) -> BatchError:
-        owner = self._owner(file)
-        process = f" (process {owner.pid} on {owner.host})" if owner is not None else ""
-        return BatchError(
-            f"another run holds the folder {self.out}{process}",
-            hint="Nothing was sent. Wait for it, or stop it; or choose another folder with --out.",
-        )
-
-    @staticmethod
-    def _owner(file: BinaryIO) -> Owner | None:
-        """Return the process that holds the lock; None if it does not say so in time."""
-        end = time.monotonic() + OWNER_PATIENCE
-        while True:
-            try:
-                file.seek(OWNER_AT)
-                owner = _owner_decoder.decode(file.read(OWNER_BYTES))
-            except (OSError, msgspec.MsgspecError, ValueError):
-                owner = None
-            if owner is not None and is_alive(owner) is not False:  # else that of a run that was killed
-                return owner
-            if time.monotonic() > end:
-                return None
-            time.sleep(OWNER_PATIENCE / 20)
+    @property
+    def name(self) -> str:
+        """The name of the batch, which is that of its folder."""
+        return self.out.resolve().name or str(self.out)
 
     # --- the job store -------------------------------------------------------------------------------------
 
     def check_store(self) -> None:
-        """Raise `BatchError` if the store is gone: without it, everything would be paid for again."""
+        """Raise `FolderError` if the store is gone: without it, everything would be paid for again.
+
+        The same for a folder whose jobs are in a database.
+        """
+        self.check_not_shared()
         if self._begun.exists() and not self.store_path.exists():
-            raise BatchError(
+            raise FolderError(
                 f"the job store {self.store_path} is gone: it says which songs were paid for",
-                hint="Nothing was sent. Put it back from a copy; or choose another folder, where every song "
-                "is made and paid for again.",
+                hint=f"Nothing was sent. Put it back from a copy, or {self._shared.name} of workers; or "
+                "choose another folder, where every song is made and paid for again.",
             )
 
-    def begin(self) -> None:
-        """Note that the store is there now."""
+    def begin(self, pattern: str | None) -> None:
+        """Note that the store is there now, and the pattern of names if the folder has none yet."""
         if not self._begun.exists():
+            if pattern is not None:
+                write_whole(self._names, msgspec.json.encode({"pattern": pattern}), private=True)
             write_whole(self._begun, b"", private=True)
 
-    def prices(self) -> dict[str, float]:
-        """Return the prices that earlier runs learned or were given."""
+    def shared(self) -> SharedBatch | None:
+        """Return the batch that workers carry out in the folder; None if they do not.
+
+        Raises `FolderError` if that cannot be read.
+        """
         try:
-            return msgspec.json.decode(self._prices.read_bytes(), type=dict[str, float])
-        except (OSError, msgspec.MsgspecError, ValueError):
+            return _shared_decoder.decode(self._shared.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            raise FolderError(
+                f"{self._shared} cannot be read: {error}",
+                hint="Nothing was sent. Put it back from a copy: it says where the jobs of the batch are.",
+            ) from error
+
+    def share(self, batch: SharedBatch) -> None:
+        """Note that workers carry out the batch in the folder."""
+        write_whole(self._shared, msgspec.json.encode(batch), private=True)
+
+    def check_not_shared(self) -> None:
+        """Raise `FolderError` if workers carry out the batch: its jobs are not in the folder."""
+        batch = self.shared()
+        if batch is not None:
+            raise FolderError(
+                f"the batch in {self.out} is carried out by workers: its jobs are in {batch.store}",
+                hint="Nothing was sent. Run it with --workers, and see its state with `musicapi batch "
+                "report`; or choose another folder.",
+            )
+
+    def name_pattern(self, given: str | None) -> str | None:
+        """Return the pattern of names: that of the first run, else `given`, else the default one.
+
+        None: the layout of earlier versions. Raises `FolderError` if the first run had another
+        pattern than the one that is given: its files have their names already.
+        """
+        first: str | None = None
+        try:
+            first = _names_decoder.decode(self._names.read_bytes())["pattern"]
+        except (FileNotFoundError, NotADirectoryError):
+            if not self._begun.exists():
+                return given or DEFAULT
+        except (OSError, msgspec.MsgspecError, ValueError, KeyError) as error:
+            raise FolderError(
+                f"the pattern of names in {self._names} cannot be read: {error}",
+                hint="Nothing was sent. Delete the file: names then end with the ids of clips.",
+            ) from error
+        if given is not None and given != (first or FORMER):
+            raise FolderError(
+                f"the files in {self.out} are named {first or FORMER!r}, which was chosen by the first run",
+                hint="Nothing was sent. Leave the pattern out, or choose another folder.",
+            )
+        return first
+
+    def prices(self) -> dict[str, float]:
+        """Return the prices that earlier runs learned or were given.
+
+        Raises `FolderError` if they cannot be read: without them, what was spent would count as nothing.
+        """
+        try:
+            return _price_decoder.decode(self._prices.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
             return {}
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            raise FolderError(
+                f"the prices in {self._prices} cannot be read: {error}",
+                hint="Nothing was sent. Delete the file: a run with a budget learns the prices again.",
+            ) from error
 
     def save_prices(self, prices: Mapping[str, float]) -> None:
         """Save all prices that are known."""
         write_whole(self._prices, msgspec.json.encode(prices), private=True)
+
+    @asynccontextmanager
+    async def budget_lock(self) -> AsyncGenerator[None]:
+        """Within this context no other process that uses it pays: their budget is one.
+
+        Waits while another one holds it; the system frees it when that process dies. Raises `FolderError` if
+        the folder cannot be written.
+        """
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = open_lock(self.home / "budget")
+        except OSError as error:
+            raise unwritable(self.out, error) from error
+        with file:
+            while True:
+                try:
+                    lock(file)
+                except BlockingIOError:
+                    await asyncio.sleep(BUDGET_PAUSE)
+                    continue
+                except OSError as error:
+                    raise unwritable(self.out, error) from error
+                break
+            yield
 
     # --- records -------------------------------------------------------------------------------------------
 
@@ -250,10 +312,10 @@ class BatchFolder:
         # Ids are the user's words and may be any; their digest is a name everywhere.
         return self._songs / f"{hashlib.sha256(song_id.encode()).hexdigest()[:32]}.json"
 
-    def record(self, song: Song) -> SongRecord | None:
+    def record(self, song: Song | RowRecord) -> SongRecord | None:
         """Return the record of a song; None if there is none, or if a file that it names is gone."""
-        record = self._read(self._record_path(song.id))
-        if record is None or record.id != song.id:
+        record = self._read(self._record_path(song.stored_id))
+        if record is None or record.id != song.stored_id:
             return None
         try:
             return record if all((self.out / name).is_file() for name in record.files) else None
@@ -262,10 +324,16 @@ class BatchFolder:
 
     def records(self, ids: Iterable[str]) -> Iterator[SongRecord]:
         """Yield the records of these songs, one at a time, however many there are."""
-        for song_id in ids:
-            record = self._read(self._record_path(song_id))
-            if record is not None:
-                yield record
+        yield from filter(None, map(self.record_of, ids))
+
+    def record_of(self, stored_id: str) -> SongRecord | None:
+        """Return the record of a song by its id in the folder, its files unchecked; None if there is none."""
+        return self._read(self._record_path(stored_id))
+
+    def all_records(self) -> list[SongRecord]:
+        """Return the records of all songs that the folder ever had, in the order of their lines."""
+        found = map(self._read, self._songs.glob("*.json"))
+        return sorted(filter(None, found), key=lambda record: record.line)
 
     @staticmethod
     def _read(path: Path) -> SongRecord | None:
@@ -277,6 +345,23 @@ class BatchFolder:
     def save(self, record: SongRecord) -> None:
         """Write the record of a song, whole or not at all."""
         write_whole(self._record_path(record.id), msgspec.json.encode(record), private=True)
+
+    def note(self, song: Song | RowRecord) -> str:
+        """Return why a worker has not settled a song, in its words; '' if none has said so."""
+        try:
+            return self._note_path(song).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
+
+    def save_note(self, song: Song, why: str) -> None:
+        """Write why a worker has not settled a song; '' removes the note."""
+        if why:
+            write_whole(self._note_path(song), why.encode(errors="replace"), private=True)
+        else:
+            self._note_path(song).unlink(missing_ok=True)
+
+    def _note_path(self, song: Song | RowRecord) -> Path:
+        return self._record_path(song.stored_id).with_suffix(".txt")
 
     def relative(self, path: Path) -> str:
         """Return a path as records name it: below the folder, with '/'."""

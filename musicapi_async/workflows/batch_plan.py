@@ -9,13 +9,17 @@ from typing import Final
 
 import msgspec
 
-from .._transport.rate import Rate
-from ..jobs import Job, SQLiteStore
+from .._transport.rate_window import Rate
+from ..api.request import body
+from ..arguments import check_bools, check_count, check_credits
+from ..jobs import Job, JobRequest, SQLiteStore
+from ..jobs.job import request_of
 from .batch_folder import BatchFolder
-from .budget import price_name, prices_by_operation, spent_by
-from .manifest import Manifest, operation_of
+from .budget import charged_sends, cost_of, price_name, prices_by_operation
+from .former_ids import with_former_ids
+from .manifest import Manifest, Song, operation_of
 
-MAX_IN_FLIGHT: Final = 64
+MAX_TASKS: Final = 64
 """Tasks submitted and not yet ended; at the documented rate about 40 songs run at once."""
 CLIPS: Final = 2
 """Clips of a song; the service usually makes two."""
@@ -59,7 +63,7 @@ async def plan_batch(
     *,
     retry_failed: bool = False,
     rate_limit: Rate | str | None = RATE_LIMIT,
-    max_in_flight: int = MAX_IN_FLIGHT,
+    max_in_flight: int = MAX_TASKS,
     budget: float | None = None,
     prices: Mapping[str, float] | None = None,
 ) -> Plan:
@@ -78,18 +82,23 @@ async def plan_batch(
         The plan.
 
     Raises:
-        RequestValidationError: A price is of no step or song.
+        RequestValidationError: A price is of no step or song; or the budget, a price, `max_in_flight` or
+            `retry_failed` is not what it can be.
+        FolderError: The prices that the folder has are damaged, or workers carry out its batch.
         ValueError: The rate is malformed.
     """
+    check_settings(budget, max_in_flight, retry_failed)
     if isinstance(rate_limit, str):
         rate_limit = Rate.parse(rate_limit)
     folder = BatchFolder(out)
+    folder.check_not_shared()
     known_prices = {**folder.prices(), **prices_by_operation(prices)}
     jobs: list[Job] = []
     if folder.store_path.exists():
         store = SQLiteStore(folder.store_path)
         jobs = await store.jobs()
         await store.aclose()
+    manifest = with_former_ids(manifest, jobs, _request_of)
     known = {job.key: job.state for job in jobs}
     sent = _sent_steps(jobs, retry_failed=retry_failed)
     settled = going_on = unknown = new = 0
@@ -99,7 +108,7 @@ async def plan_batch(
     depth = 1
     for song in manifest.songs:
         record = folder.record(song)
-        if record is not None and not record.open and not (retry_failed and any(record.faults)):
+        if record is not None and record.settles(song, retry_failed=retry_failed):
             settled += 1
             continue
         state = known.get(song.key, "reserved")
@@ -113,7 +122,7 @@ async def plan_batch(
             going_on += 1
         times = CLIPS if song.clips == "all" else 1
         for step in song.steps:
-            key = f"{song.id}/{step.name}"
+            key = f"{song.stored_id}/{step.name}"
             wanted = max(0, times - sent[key, step.operation])
             steps[step.name] += wanted
             submits = operation_of(song, step).submits
@@ -123,7 +132,7 @@ async def plan_batch(
                 creates["concat_music"] += max(0, joins - sent[key, "concat_music"])
             if submits:
                 depth = max(depth, 3 if step.name == "extend" else 2)
-    spent = spent_by(jobs, known_prices)
+    spent = cost_of(charged_sends(jobs), known_prices)
     count = creates.total()
     apart = max(1 / rate_limit.per_second if rate_limit is not None else 0.0, TASK_SECONDS / max_in_flight)
     seconds = count * apart + depth * TASK_SECONDS if count or going_on else 0.0
@@ -150,6 +159,20 @@ async def plan_batch(
         budget=budget,
         over_budget=budget is not None and cost is not None and spent + cost > budget,
     )
+
+
+def _request_of(song: Song) -> JobRequest:
+    """Return the request of a song without what a client adds to it."""
+    operation = operation_of(song)
+    return request_of("", operation.call_name, msgspec.json.encode(body(operation.request(**song.fields))))
+
+
+def check_settings(budget: object, max_in_flight: object, retry_failed: object) -> None:
+    """Raise `RequestValidationError` for settings of a run that cannot be meant."""
+    if budget is not None:
+        check_credits("budget", budget)
+    check_count("max_in_flight", max_in_flight)
+    check_bools(retry_failed=retry_failed)
 
 
 def _sent_steps(jobs: Iterable[Job], *, retry_failed: bool) -> Counter[tuple[str, str]]:

@@ -11,17 +11,19 @@ import msgspec
 from ..clock import Clock
 from .budget import Budget
 
-PLACES: Final = ("queued", "submitting", "running", "fetching", "done", "failed", "unknown", "left")
+PLACES: Final = ("queued", "submitting", "running", "fetching", "done", "failed", "unknown", "unfinished")
 """Where a song may be."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a batch is, in songs: all, not begun, waiting to be submitted, running at the service, being
-    fetched, done, failed, with an unknown outcome, and left for the next run.
+    """How far a batch is, in songs.
+
+    `total` are all: `queued` (not begun), `submitting` (wait to be submitted), `running` at the service,
+    `fetching`, `done`, `failed`, of `unknown` outcome, or `unfinished`, which the next run continues.
 
     `failed_steps` counts steps, of songs that are done. `submitted` counts the paid calls of this run, steps
-    included; `rate` is how many per minute; `left_seconds` is the expected time to the end, None before it
-    can be estimated. `spent` is in credits, with a budget.
+    included; `rate` is how many per minute; `remaining_seconds` is the expected time to the end, None before
+    it can be estimated. `spent` is in credits, with a budget.
     """
 
     total: int
@@ -32,11 +34,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     done: int = 0
     failed: int = 0
     unknown: int = 0
-    left: int = 0
+    unfinished: int = 0
     failed_steps: int = 0
     submitted: int = 0
     rate: float = 0.0
-    left_seconds: float | None = None
+    remaining_seconds: float | None = None
     spent: float | None = None
     stopping: bool = False
 
@@ -98,7 +100,7 @@ class Tally:
         if self._on_progress is None:
             return
         elapsed = self._clock.now() - self._started
-        unfinished = sum(self.counts[name] for name in ("queued", "submitting", "running", "fetching"))
+        under_way = sum(self.counts[name] for name in ("queued", "submitting", "running", "fetching"))
         self._on_progress(
             Progress(
                 total=self.total,
@@ -106,13 +108,13 @@ class Tally:
                 failed_steps=self.failed_steps,
                 submitted=self.submitted,
                 rate=60 * self.submitted / elapsed if elapsed > 0 else 0.0,
-                left_seconds=self._left_seconds(elapsed) if unfinished else None,
+                remaining_seconds=self._remaining_seconds(elapsed) if under_way else None,
                 spent=self._budget.spent if self._budget.limit is not None else None,
                 stopping=self._stop.is_set() or self.halted,
             )
         )
 
-    def _left_seconds(self, elapsed: float) -> float | None:
+    def _remaining_seconds(self, elapsed: float) -> float | None:
         """Return the expected time to the end: until the last song begins, and then what a song takes."""
         if not self._settled:
             return None
@@ -120,19 +122,5 @@ class Tally:
         waiting = self.counts["queued"] + self.counts["submitting"]
         if waiting and not self._stop.is_set() and not self.halted:
             return waiting * elapsed / self._begun + seconds
-        left = seconds - (self._clock.now() - self._last_begun)
-        return left if left > 0 else None
-
-    def summary(self) -> str:
-        """Return the counts in words, such as '3 songs: 2 done, 1 failed'; '' before anything is settled."""
-        words = {
-            "done": "done",
-            "failed": "failed",
-            "unknown": "with an unknown outcome",
-            "left": "left",
-        }
-        counts = [f"{self.counts[name]} {text}" for name, text in words.items() if self.counts[name]]
-        if self.failed_steps:
-            counts.append(f"{self.failed_steps} step{'s' if self.failed_steps != 1 else ''} failed")
-        songs = f"{self.total} song{'s' if self.total != 1 else ''}"
-        return f"{songs}: {', '.join(counts)}" if counts else ""
+        remaining = seconds - (self._clock.now() - self._last_begun)
+        return remaining if remaining > 0 else None

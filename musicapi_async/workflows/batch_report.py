@@ -1,153 +1,239 @@
-"""The report: one HTML page that needs nothing but the files beside it: no network, no scripts."""
+"""The page of a batch: to listen, to compare, to choose. One file that sends nothing and needs no network.
+
+The template and its scripts are in `page/`. Its engine escapes all texts; the policy in the page allows its
+own script and style by their hashes, and nothing else.
+"""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Iterator, Mapping
+import base64
+import hashlib
+import os
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote
+from typing import Any, Final
 
-from ..files import replacing
-from .batch_folder import ClipRecord, SongRecord, StepRecord
+import msgspec
 
-WIDTH: Final = 640
-"""Units of a wave form's drawing; it scales with the page."""
+from ..errors import FolderError
+from ..extras import require
+from ..files import expand, is_held, replacing
+from ..jobs import Job, JobState, SQLiteStore
+from .batch_folder import BatchFolder
+from .budget import charged_sends, cost_of
+from .report_data import Links, PageSong, page_song
+from .report_overview import Overview, PageState, state_of
+from .run_record import RowRecord, RunRecord, date_text, read_run, song_id_of
 
-STEP_TITLES: Final = {
-    "stems_basic": "Stems (basic)",
-    "stems_full": "Stems (full)",
-    "stems": "Stems",
-    "wav": "WAV",
-    "midi": "MIDI",
-    "lyrics": "Timed lyrics",
-    "cover": "Cover",
-    "persona": "Persona",
-    "extend": "Extended",
+PAGE: Final = "report.html"
+"""The name of the page in the folder of the batch."""
+SCRIPTS: Final = ("player.js", "timeline.js", "listen.js", "takes.js", "choose.js")
+"""The parts of the page's script, in the order in which they need each other."""
+STATES: Final[Mapping[JobState, str]] = {
+    "reserved": "submitting",
+    "sent": "submitting",
+    "accepted": "running",
+    "finished": "fetching",
+    "failed": "unfinished",
+    "ambiguous": "unknown",
 }
-"""Names of the steps on the page."""
+"""The state of a song on the page by that of its job, while a run is on."""
 
 
-def write_report(
-    path: Path, records: Iterable[SongRecord], unsettled: Mapping[str, str], summary: str = ""
-) -> None:
-    """Write the page, for its owner only. Flat in memory.
+def can_write_pages() -> bool:
+    """Return True if the template engine is installed."""
+    return find_spec("jinja2") is not None
+
+
+async def write_report(
+    out: str | os.PathLike[str], *, to: str | os.PathLike[str] | None = None, embed: bool = False
+) -> Path:
+    """Write the page of a batch from what is in its folder. Free, sends nothing; may be called at any time.
+
+    A run writes `report.html` itself and renews it while it is on; this call does the same later, or
+    elsewhere.
 
     Args:
-        path: Where it goes.
-        records: The songs, one article each.
-        unsettled: What is not settled, and why.
-        summary: A line above the songs.
+        out: The folder of the batch.
+        to: The file of the page; by default `report.html` in the folder.
+        embed: Put the songs and covers into the page, so that it can be sent on its own; it is then a third
+            larger than they are.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FolderError: The folder is that of no batch, a run is on and writes the page itself, or the page
+            cannot be written.
+        ModuleNotFoundError: Jinja2 is not installed (extra `[cli]`).
     """
-    with replacing(path, private=True) as file:
-        file.writelines(text.encode() for text in _page(records, unsettled, summary))
-
-
-def _page(records: Iterable[SongRecord], unsettled: Mapping[str, str], summary: str) -> Iterator[str]:
-    style = files(__name__.rpartition(".")[0]).joinpath("batch_report.css").read_text(encoding="utf-8")
-    yield (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Songs</title><style>{style}</style></head><body><h1>Songs</h1>"
+    require("The page of a batch", "cli", "jinja2")
+    folder = BatchFolder(out)
+    run = read_run(folder.out)
+    records = list(folder.all_records()) if run is None else []
+    if run is None and not records:
+        raise FolderError(
+            f"{folder.out} is no folder of a batch", hint="Name the folder that --out (out=) named."
+        )
+    page = expand(to) if to is not None else folder.out / PAGE
+    is_on = is_held(folder.home / "lock")
+    if is_on and to is None:
+        raise FolderError(f"a run is on in {folder.out} and writes the page itself: {page}")
+    if run is None:
+        rows = [RowRecord(one.id, one.id, one.line, one.title, one.operation) for one in records]
+        name = hashlib.sha256(os.fsencode(folder.out.resolve())).hexdigest()[:16]
+        run = RunRecord(batch_id=name, source="MANIFEST", rows=rows, ended_at=1)
+    jobs = await _jobs_of(folder)
+    prices = folder.prices()
+    state = PageState(
+        run=msgspec.structs.replace(run, ended_at=run.ended_at or 1),
+        states=_states(run, jobs, is_on=is_on),
+        costs=song_costs(run, jobs, prices),
+        unknown=[job for job in jobs if job.state == "ambiguous"],
+        spent=f"{cost_of(charged_sends(jobs), prices):g} credits spent" if prices else "",
     )
-    if unsettled:
-        yield '<section class="unsettled"><h2>Not settled</h2><dl>'
-        reasons: dict[str, list[str]] = {}
-        for name, why in unsettled.items():
-            reasons.setdefault(why, []).append(name)
-        for why, names in reasons.items():
-            yield f"<dt>{html.escape(', '.join(names))}</dt><dd>{html.escape(why)}</dd>"
-        yield "</dl></section>"
-    yield f"<p>{html.escape(summary)}</p>" if summary else ""
-    yield '<p class="legend"><span><i class="queued"></i>queueing</span> <span><i class="waiting"></i>waiting'
-    yield '</span> <span><i class="fetching"></i>downloading</span></p>'
-    count = 0
-    for record in records:
-        count += 1
-        yield from _song(record)
-    if not count:
-        yield "<p>No song is settled yet.</p>"
-    yield "</body></html>\n"
+    try:
+        write_page(page, folder, state, embed=embed)
+    except OSError as error:
+        raise FolderError(f"could not write {page}: {error.strerror or error}") from error
+    return page
 
 
-def _song(record: SongRecord) -> Iterator[str]:
-    yield f'<article class="{record.state}"><h2>{html.escape(record.title.strip() or record.id)}</h2>'
-    yield f'<p class="facts">line {record.line} · {html.escape(record.operation)}'
-    yield f" · task <code>{html.escape(record.task_id)}</code></p>" if record.task_id else "</p>"
-    if record.error:
-        yield f'<p class="error">{html.escape(record.error)}</p>'
-    yield from _timeline(record)
-    for clip in record.clips:
-        yield from _clip(clip)
-    yield "</article>"
+async def _jobs_of(folder: BatchFolder) -> list[Job]:
+    if not folder.store_path.exists():
+        return []
+    store = SQLiteStore(folder.store_path)
+    try:
+        return await store.jobs()
+    finally:
+        await store.aclose()
 
 
-def _timeline(record: SongRecord) -> Iterator[str]:
-    """Bars of the song's time: until it was submitted, until it was ready, until its files were there."""
-    start = min(record.queued_at, record.submitted_at or record.queued_at)
-    whole = max(record.fetched_at, record.ended_at) - start
-    spans = (
-        ("queued", start, record.submitted_at),
-        ("waiting", record.submitted_at, record.ended_at),
-        ("fetching", record.ended_at, record.fetched_at),
+def _states(run: RunRecord, jobs: Iterable[Job], *, is_on: bool) -> dict[str, str]:
+    """Return the states of songs by their jobs."""
+    ids = {row.stored_id for row in run.rows}
+    states: dict[str, str] = {}
+    for job in jobs:
+        song_id = job.key.rpartition("/")[0]
+        if song_id in ids:
+            states[song_id] = STATES[job.state] if is_on else "unfinished"
+    return states | unknown_songs(run, jobs)
+
+
+def unknown_songs(run: RunRecord, jobs: Iterable[Job]) -> dict[str, str]:
+    """Return the state of the songs that have an ambiguous job."""
+    ids = {row.stored_id for row in run.rows}
+    return {song_id_of(job.key, ids, run.job_prefix): "unknown" for job in jobs if job.state == "ambiguous"}
+
+
+def song_costs(run: RunRecord, jobs: Iterable[Job], prices: Mapping[str, float]) -> dict[str, str]:
+    """Return the credits that each song has cost with its steps, in words; none where no price is known."""
+    ids = {row.stored_id for row in run.rows}
+    of_songs: dict[str, list[Job]] = {}
+    for job in jobs if prices else ():
+        of_songs.setdefault(song_id_of(job.key, ids, run.job_prefix), []).append(job)
+    costs: dict[str, str] = {}
+    for song_id, of_song in of_songs.items():
+        sends: Counter[str] = charged_sends(of_song)
+        more = "" if all(name in prices for name in sends) else "at least "
+        costs[song_id] = f"{more}{cost_of(sends, prices):g} credits"
+    return costs
+
+
+# --- the page ----------------------------------------------------------------------------------------------
+
+
+def write_page(page: Path, folder: BatchFolder, state: PageState, *, embed: bool = False) -> None:
+    """Write the page, for its owner only; flat in memory. Raises `OSError`."""
+    links = Links(folder.out.resolve(), page.resolve().parent, embed=embed)
+    with replacing(page, private=True) as file:
+        file.writelines(text.encode() for text in _page(folder, state, links))
+
+
+def _page(folder: BatchFolder, state: PageState, links: Links) -> Iterator[str]:
+    run, overview = state.run, Overview(folder, state)
+    markup: Callable[[str], str] = import_module("markupsafe").Markup
+    style, script = asset("player.css", "report.css"), asset(*SCRIPTS)
+    about = {
+        "id": run.batch_id,
+        "name": folder.name,
+        "running": state.is_running,
+        "written": state.written_at,
+        "renewed": state.renewed,
+        "keep_command": f"musicapi batch keep {shlex.quote(str(folder.out))} picks.json",
+    }
+    yield from _template().generate(
+        policy=policy(style, script),
+        style=markup(style),
+        script=markup(script),
+        batch=about,
+        date=date_text(run.started_at),
+        numbers=overview.numbers(),
+        problems=overview.problems,
+        problems_title=overview.title,
+        songs=_songs(folder, state, links),
     )
-    # A clock that was set meanwhile gives times out of order: they are left out.
-    ordered = [(name, begin, end) for name, begin, end in spans if start <= begin < end <= start + whole]
-    if not ordered or whole <= 0:
-        return
-    yield '<div class="timeline">'
-    for name, begin, end in ordered:
-        share = 100 * (end - begin) / whole
-        yield f'<span class="{name}" style="width:{share:.2f}%" title="{name}: {end - begin:.1f} s"></span>'
-    yield "</div>"
 
 
-def _clip(clip: ClipRecord) -> Iterator[str]:
-    yield '<section class="clip">'
-    if clip.cover:
-        yield f'<img src="{_link(clip.cover)}" alt="" loading="lazy">'
-    yield f"<div><h3>{html.escape(clip.title.strip() or clip.clip_id)}</h3>"
-    facts = [f"{clip.duration:.0f} s" if clip.duration else "", clip.tags]
-    yield f'<p class="facts">{html.escape(" · ".join(fact for fact in facts if fact))}</p>'
-    if clip.error:
-        yield f'<p class="error">{html.escape(clip.error)}</p>'
-    if clip.peaks:
-        yield _wave(clip.peaks)
-    if clip.file:
-        yield f'<audio controls preload="none" src="{_link(clip.file)}"></audio>'
-    if clip.lyrics:
-        yield f"<details><summary>Lyrics</summary><pre>{html.escape(clip.lyrics)}</pre></details>"
-    for step in clip.steps:
-        yield from _step(step)
-    yield "</div></section>"
-
-
-def _step(step: StepRecord) -> Iterator[str]:
-    title = STEP_TITLES.get(step.name, step.name) + (", failed" if step.state == "failed" else "")
-    yield f'<details class="{html.escape(step.state)}"><summary>{html.escape(title)}</summary>'
-    if step.error:
-        yield f'<p class="error">{html.escape(step.error)}</p>'
-    yield "<ul>" if step.files else ""
-    for name in step.files:
-        label = html.escape(Path(name).name)
-        if Path(name).suffix.lower() in (".mp3", ".wav", ".ogg", ".flac", ".m4a"):
-            yield f'<li>{label}<audio controls preload="none" src="{_link(name)}"></audio></li>'
+def _songs(folder: BatchFolder, state: PageState, links: Links) -> Iterator[PageSong]:
+    """Yield the songs in the order of the manifest, one at a time, however many there are."""
+    for row in state.run.rows:
+        record = folder.record_of(row.stored_id)
+        song_state, note = state_of(row, record, state)
+        if record is None:
+            yield PageSong(
+                row.id,
+                row.line,
+                row.title,
+                song_state,
+                note=note,
+                operation=row.operation,
+                model=row.model,
+            )
         else:
-            yield f'<li><a href="{_link(name)}">{label}</a></li>'
-    yield "</ul></details>" if step.files else "</details>"
+            record.id, record.line = row.id, row.line
+            yield page_song(record, links, state.costs.get(row.stored_id, ""), note, song_state)
 
 
-def _wave(peaks: list[float]) -> str:
-    step = WIDTH / len(peaks)
-    bars = "".join(
-        f"M{index * step:.1f} {50 - 48 * peak:.1f}V{50 + 48 * peak:.1f}" for index, peak in enumerate(peaks)
+# --- the files of the page ---------------------------------------------------------------------------------
+
+
+@cache
+def asset(*names: str) -> str:
+    """Return files of the page, one after the other, such as a script."""
+    folder = files(__name__.rpartition(".")[0]) / "page"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+@cache
+def _template() -> Any:
+    jinja2: Any = import_module("jinja2")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.policies["json.dumps_function"] = _json
+    return environment.from_string(asset("report.html"))
+
+
+def _json(value: object, **_: object) -> str:
+    """Return JSON; the engine then escapes what would end a script."""
+    return msgspec.json.encode(value).decode()
+
+
+def policy(style: str, script: str) -> str:
+    """Return the policy of a page: its own script and style, and files beside it."""
     return (
-        f'<svg class="wave" viewBox="0 0 {WIDTH} 100" preserveAspectRatio="none" aria-hidden="true">'
-        f'<path d="{bars}" stroke-width="{step * 0.6:.1f}"/></svg>'
+        f"default-src 'none'; script-src '{hash_of(script)}'; style-src '{hash_of(style)}'; "
+        "img-src 'self' file: data:; media-src 'self' file: data: blob:; base-uri 'none'; form-action 'none'"
     )
 
 
-def _link(name: str) -> str:
-    return html.escape(quote(name))
+def hash_of(text: str) -> str:
+    """Return the hash by which a policy allows a script or style."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -4,75 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final, cast
 
 import anyio
 import anyio.to_thread
-import msgspec
 
 from ..client import MusicAPI
-from ..errors import BatchError, JobKeyConflictError
+from ..errors import FolderError, JobKeyConflictError
 from ..jobs import SQLiteStore, transitions
-from ..jobs.job_request import difference
-from . import step_files
+from ..jobs.job import difference
+from ..jobs.recorder import is_active
 from .batch_calls import BatchCalls
-from .batch_folder import BatchFolder
-from .batch_plan import MAX_IN_FLIGHT
+from .batch_folder import SONGS, BatchFolder
+from .batch_page import BatchPage
+from .batch_plan import MAX_TASKS, check_settings
 from .batch_progress import Progress, Tally
-from .batch_report import write_report
-from .batch_song import DISK_HINT, BatchSong, SongOutcome, disk_fault
+from .batch_result import BatchResult, Outcomes
 from .budget import Budget, prices_by_operation
-from .manifest import Manifest, Song, operation_of
-from .steps import Step
+from .folder_lock import locked
+from .former_ids import with_former_ids
+from .manifest import Manifest, Song
+from .row_files import check_no_files, files_of, no_such_files
+from .song_places import Layout, check_name_pattern, gets_tags
+from .song_steps import DISK_HINT, BatchSong, SongOutcome, disk_fault, song_step
 
-REPORTED: Final = 20
+REPORTED_CHANGES: Final = 20
 """Changed songs that one error names."""
-RETRY_HINT: Final = "To send what failed again, which is charged again: run_batch(..., retry_failed=True)."
-
-
-class StepFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """A step that failed: the id and the line of its song, its name, the clip, and the reason."""
-
-    id: str
-    line: int
-    step: str
-    clip_id: str
-    reason: str
-
-
-class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended.
-
-    `done` and `failed` count songs, `failed_steps` the steps that failed for songs that are done; `failures`
-    maps the ids of failed songs to why, `step_failures` lists failed steps. `unknown` maps the job keys of
-    unknown outcome to why, `left` the ids of songs that are not settled. `halted` is why submitting stopped
-    early, or ''; `disk_failed` tells that it was the disk and not the account. `submitted` counts paid calls.
-    `spent_now` is what this run has cost in credits: with a budget by its prices, else by the balance, which
-    other calls of the account move, too (None: it could not be read). `spent` is what the whole folder has
-    cost, with a budget. `report` is the page, `hint` what to do about failures, or ''.
-    """
-
-    done: int
-    failed: int
-    failed_steps: int = 0
-    failures: dict[str, str] = msgspec.field(default_factory=dict[str, str])
-    step_failures: list[StepFailure] = msgspec.field(default_factory=list[StepFailure])
-    unknown: dict[str, str]
-    left: dict[str, str]
-    halted: str
-    disk_failed: bool = False
-    submitted: int
-    spent_now: float | None = None
-    spent: float | None
-    hint: str = ""
-    report: Path
-
-    @property
-    def complete(self) -> bool:
-        """Every song is settled, which does not say that none failed."""
-        return not self.unknown and not self.left
 
 
 async def run_batch(
@@ -82,9 +40,10 @@ async def run_batch(
     out: str | os.PathLike[str],
     budget: float | None = None,
     prices: Mapping[str, float] | None = None,
-    max_in_flight: int = MAX_IN_FLIGHT,
+    max_in_flight: int = MAX_TASKS,
     retry_failed: bool = False,
-    tags: bool = False,
+    name: str | None = None,
+    tags: bool | None = None,
     waveforms: bool = True,
     stop: asyncio.Event | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -96,17 +55,22 @@ async def run_batch(
     and leaves what it cannot write for the next run.
 
     Args:
-        client: Who pays. Its rate limit decides how fast songs are submitted.
+        client: Who pays. Its rate limit decides how fast songs are submitted. With an `uploader` rows may
+            have local files in the place of links.
         manifest: A `.jsonl`, `.csv` or `.tsv` file, or a `Manifest`.
         out: The folder, which is made if it is missing. One run at a time holds it.
         budget: Credits for the whole folder, all runs together: the run stops before they are passed, as far
             as prices are known. What is not in `prices` is learned from the first call of its kind, which is
-            made alone and may pass the budget.
+            made alone and may pass the budget; if it cannot be learned, nothing more is submitted.
         prices: Credits by the name of a step ('lyrics') or an operation ('create_music').
         max_in_flight: Tasks that run at once.
         retry_failed: Send failed songs and steps again, with their new fields if the manifest was corrected.
-        tags: Write ID3 tags into the MP3 files.
-        waveforms: Draw wave forms in the report.
+        name: The pattern of file names without extension, for the first run in a folder; later runs have the
+            same. Fields: number (of the row), title, take (1 or 2 for the clips of a song), id, clip_id.
+            Default: '{number} {title} (take {take})'.
+        tags: Write title, artist, album, track, style, lyrics, cover and prompt into the MP3 and WAV files.
+            By default where the extra `[tags]` is installed.
+        waveforms: Draw wave forms in the report, and find stems that are silent.
         stop: Ends submitting when it is set: what was submitted is still waited for and fetched.
         on_progress: Gets a `Progress` for every change.
 
@@ -114,24 +78,35 @@ async def run_batch(
         How the run ended, failures and costs included.
 
     Raises:
-        RequestValidationError: The manifest is faulty, or a price is of no step; nothing was sent.
+        RequestValidationError: The manifest is faulty, it has local files that are missing or that the client
+            has no `uploader` for, a price is of no step; or the budget, a price,
+            `max_in_flight` or `retry_failed` is not what it can be; nothing was sent.
+        OSError: The manifest cannot be read, such as one that is missing; nothing was sent.
         JobKeyConflictError: A song was changed under its id or is of another base URL; nothing was sent.
-        BatchError: Another run holds the folder, or it cannot be written; nothing was sent.
+        FolderError: Another run holds the folder, it cannot be written, its first run had another `name`, or
+            its job store is gone or its prices are damaged; nothing was sent.
         JobStoreError: The job store cannot be read or written.
 
     ```python
     result = await run_batch(client, "songs.jsonl", out="out/")
     ```
     """
-    if tags:
-        step_files.check_tagging()
+    check_settings(budget, max_in_flight, retry_failed)
+    if name is not None:
+        check_name_pattern(name)
+    tagged = gets_tags(tags)
     given_prices = prices_by_operation(prices)
     if not isinstance(manifest, Manifest):
         manifest = await anyio.to_thread.run_sync(Manifest.read, manifest)
+    if not client.uploads_files:
+        check_no_files(manifest)
     folder = BatchFolder(out)
     stop = stop or asyncio.Event()
-    with folder.locked():
+    with locked(folder.out, SONGS):
         folder.check_store()
+        pattern = folder.name_pattern(name)
+        numbers = {song.id: number for number, song in enumerate(manifest.songs, 1)}
+        layout = Layout(folder.out, pattern, numbers, len(numbers), tagged=tagged)
         store = SQLiteStore(folder.store_path)
         allowance = Budget(budget, client, {**folder.prices(), **given_prices}, folder.save_prices)
         tally = Tally(len(manifest.songs), client.clock, allowance, stop, on_progress)
@@ -145,11 +120,11 @@ async def run_batch(
             retry_failed=retry_failed,
         )
         try:
-            return await _Run(manifest, folder, calls, tally, tags=tags, waveforms=waveforms).carry_out()
+            return await _Run(manifest, folder, calls, tally, layout, waveforms=waveforms).carry_out()
         except OSError as error:
-            raise BatchError(disk_fault(error, folder.out), hint=DISK_HINT) from error
+            raise FolderError(disk_fault(error, folder.out), hint=DISK_HINT) from error
         finally:
-            calls.close()
+            allowance.close()
             await store.aclose()
 
 
@@ -162,21 +137,18 @@ class _Run:
         folder: BatchFolder,
         calls: BatchCalls,
         tally: Tally,
+        layout: Layout,
         *,
-        tags: bool,
         waveforms: bool,
     ) -> None:
-        self._manifest: Final = manifest
+        self._manifest = manifest
         self._folder: Final = folder
         self._calls: Final = calls
         self._tally: Final = tally
-        self._tags: Final = tags
+        self._layout: Final = layout
         self._waveforms: Final = waveforms
-        self._report: Final = folder.out / "report.html"
-        self._failures: Final[dict[str, str]] = {}
-        self._step_failures: Final[dict[str, list[StepFailure]]] = {}
-        self._unknown: Final[dict[str, str]] = {}
-        self._left: Final[dict[str, str]] = {}
+        self._page: Final = BatchPage(folder, calls, tally)
+        self._outcomes: Final = Outcomes()
 
     async def carry_out(self) -> BatchResult:
         """Run all songs, twice as many at once as tasks may run, so that others fetch meanwhile."""
@@ -184,84 +156,50 @@ class _Run:
         workers = min(2 * self._calls.max_in_flight, len(self._manifest.songs))
         songs = iter(self._manifest.songs)
         try:
-            async with anyio.create_task_group() as group:
+            async with self._page.followed(self._manifest), anyio.create_task_group() as group:
                 for _ in range(workers):
                     group.start_soon(self._work, songs)
         except BaseExceptionGroup as errors:
             error = _first(errors)
             if isinstance(error, Exception):
-                await self._write_report()
+                await self._page.finish(self._outcomes.unfinished)
             raise error from None
-        spent_now = await self._calls.spent_now()
-        await self._write_report()
-        calls, counts = self._calls, self._tally.counts
-        failed_steps = [
-            failure for song in self._manifest.songs for failure in self._step_failures.get(song.id, ())
-        ]
+        spent_now = await self._calls.budget.spent_now()
+        await self._page.finish(self._outcomes.unfinished)
+        calls, counts, outcomes = self._calls, self._tally.counts, self._outcomes
         return BatchResult(
             done=counts["done"],
             failed=counts["failed"],
-            failed_steps=len(failed_steps),
-            failures=self._failures,
-            step_failures=failed_steps,
-            unknown=self._unknown,
-            left=self._left,
+            failed_steps=self._tally.failed_steps,
+            failures=outcomes.failures,
+            step_failures=outcomes.step_failures(self._manifest.songs),
+            unknown=outcomes.unknown,
+            unfinished=outcomes.unfinished,
             halted=calls.halted,
             disk_failed=calls.disk_failed,
             submitted=self._tally.submitted,
             spent_now=spent_now,
             spent=calls.budget.spent if calls.budget.limit is not None else None,
-            hint=RETRY_HINT if self._failures or failed_steps else "",
-            report=self._report,
+            hint=outcomes.hint,
+            report=self._page.path,
         )
-
-    async def _write_report(self) -> None:
-        """Write the page; one that cannot be written loses nothing else."""
-        records = self._folder.records(song.id for song in self._manifest.songs)
-        unsettled = {**self._unknown, **self._left}
-        try:
-            await anyio.to_thread.run_sync(
-                write_report, self._report, records, unsettled, self._tally.summary()
-            )
-        except OSError as error:
-            self._calls.halt(f"{disk_fault(error, self._folder.out)}. {DISK_HINT}", by_disk=True)
 
     # --- before the first credit ---------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
         calls, now = self._calls, self._calls.client.clock.time()
         for job in await calls.store.jobs("reserved", "sent"):
-            # The folder is ours alone, so the process that held these is gone, even on another machine.
-            await calls.store.change(job.key, transitions.recover(lambda _owner: False, now))
-        await anyio.to_thread.run_sync(self._folder.begin)
-        await self._check_unchanged()
+            # No other run has the folder, so what another machine began has ended. A call of a process of
+            # this one may be under way: that of a run whose caller gave up, or of another program.
+            gone = transitions.recover(lambda owner: is_active(owner) or False, now)
+            await calls.store.change(job.key, gone, account=job.account)
+        jobs = await calls.store.jobs()
+        self._manifest = with_former_ids(self._manifest, jobs, lambda song: calls.request(song_step(song)))
+        await anyio.to_thread.run_sync(self._folder.begin, self._layout.pattern)
+        await check_unchanged(self._manifest, self._calls, {job.key for job in jobs})
         if calls.budget.limit is not None:
             await anyio.to_thread.run_sync(self._folder.save_prices, calls.budget.prices)
-        await calls.restore_budget()
-
-    async def _check_unchanged(self) -> None:
-        """Refuse songs that were sent before with other fields. Sends nothing."""
-        conflicts: list[str] = []
-        hints: set[str] = set()
-        for song in self._manifest.songs:
-            step = Step("song", operation_of(song), song.fields, song.family)
-            known = await self._calls.store.get(await self._calls.key_for(step, song.key))
-            if known is None:
-                continue
-            now = self._calls.request(step)
-            if changed := difference(known.request, now):
-                conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
-                if known.request.base_url != now.base_url:
-                    hints.add(f"Use the base_url of the first run, {known.request.base_url}.")
-                if any(not line.startswith("base_url:") for line in changed):
-                    hints.add("Give a changed song another id, or use another folder.")
-        if conflicts:
-            raise JobKeyConflictError(
-                f"{self._manifest.source}: songs that were sent before have other fields now: "
-                + "; ".join(conflicts[:REPORTED]),
-                difference=conflicts,
-                hint=" ".join(sorted(hints, reverse=True)),
-            )
+            calls.budget.restore(jobs)
 
     # --- one song after the other --------------------------------------------------------------------------
 
@@ -269,8 +207,7 @@ class _Run:
         for song in songs:
             self._tally.move("queued", "submitting")
             record = await anyio.to_thread.run_sync(self._folder.record, song)
-            retry = self._calls.retry_failed
-            if record is not None and not record.open and not (retry and any(record.faults)):
+            if record is not None and record.settles(song, retry_failed=self._calls.retry_failed):
                 place, outcome = "submitting", SongOutcome(record=record)
             else:
                 work = BatchSong(
@@ -279,40 +216,70 @@ class _Run:
                     self._folder,
                     self._tally,
                     before=record,
-                    tags=self._tags,
+                    layout=self._layout,
                     waveforms=self._waveforms,
                 )
-                outcome = await work.settle()
+                with self._page.active(work):
+                    outcome = await work.settle()
                 place = work.place
             self._tally.move(place, self._count(song, outcome))
 
     def _count(self, song: Song, outcome: SongOutcome) -> str:
         """Note how a song ended; return where it is counted."""
-        self._unknown.update(outcome.unknown)
+        self._outcomes.unknown.update(outcome.unknown)
         record = outcome.record
         if record is None:
-            if outcome.left:
-                self._left[song.id] = outcome.left
-            return "left" if outcome.left else "unknown"
-        if record.state == "failed":
-            self._failures[song.id] = record.reason or record.error
-            return "failed"
-        failed_steps = [
-            StepFailure(
-                id=song.id,
-                line=song.line,
-                step=step.name,
-                clip_id=clip.clip_id,
-                reason=step.reason or step.error,
-            )
-            for clip, step in record.failed_steps
-        ]
-        if failed_steps:
-            self._step_failures[song.id] = failed_steps
-            self._tally.failed_steps += len(failed_steps)
-        return "done"
+            if outcome.unfinished:
+                self._outcomes.unfinished[song.id] = outcome.unfinished
+            return "unfinished" if outcome.unfinished else "unknown"
+        self._tally.failed_steps += self._outcomes.settled(song, record)
+        return record.state
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(cast("BaseExceptionGroup[BaseException]", error)) if hasattr(error, "exceptions") else error
+async def check_unchanged(manifest: Manifest, calls: BatchCalls, sent: Collection[str]) -> None:
+    """Refuse songs that were sent before with other fields, and files that are missing. Sends nothing.
+
+    Args:
+        manifest: The songs.
+        calls: Knows their jobs and requests.
+        sent: The keys of all jobs; those of others that may have one are allowed.
+
+    Raises:
+        JobKeyConflictError: Songs were changed.
+        RequestValidationError: Files are missing.
+    """
+    conflicts: list[str] = []
+    missing: list[tuple[Song, str]] = []
+    hints: set[str] = set()
+    for song in manifest.songs:
+        step = song_step(song)
+        known = None
+        if song.key in sent:
+            known = await calls.client.job(await calls.key_for(step, song.key))
+        if known is None:
+            for name, path in files_of(song).items():
+                if not await anyio.to_thread.run_sync(path.is_file):
+                    missing.append((song, name))
+            continue
+        now = await calls.request_beside(step, known.request)
+        if changed := difference(known.request, now):
+            conflicts.append(f"line {song.line} (id {song.id!r}): {', '.join(changed)}")
+            if known.request.base_url != now.base_url:
+                hints.add(f"Use the base_url of the first run, {known.request.base_url}.")
+            if any(not line.startswith("base_url:") for line in changed):
+                hints.add("Give a changed song another id, or use another folder.")
+    if conflicts:
+        raise JobKeyConflictError(
+            f"{manifest.source}: songs that were sent before have other fields now: "
+            + "; ".join(conflicts[:REPORTED_CHANGES]),
+            difference=conflicts,
+            hint=" ".join(sorted(hints, reverse=True)),
+        )
+    if missing:
+        raise no_such_files(manifest, missing)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error

@@ -1,23 +1,37 @@
-"""A budget in credits, and prices.
+"""A budget in credits, prices, and what a run has cost.
 
 The service publishes no prices and changes them. Given prices are taken as they are. With a budget, the
 others are learned: the first call of each kind is made alone, with the balance read before and after, and may
-pass the budget, because its price is not known before. The budget is that of the folder, so runs before this
-one count, too; a task that failed and was refunded counts nothing, one of unknown outcome counts as charged.
+pass the budget, because its price is not known before. Where a refund hides it, the next two are made alone,
+too. If it cannot be learned then, the run pays for nothing more. The budget is that of the folder, so runs
+before this one count, too.
+
+What is spent is one sum: the sends that count as charged, resubmitted ones included, by the prices that are
+known now. So a price that is learned late values what was sent before, too; until then, a send without a
+price adds nothing. A send of unknown outcome counts as charged. One whose task failed does not, unless the
+service reports that it was not refunded: it refunds failed tasks (documented), and mostly does not say so.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+from .._wire.codec import report
 from ..api.suggestions import did_you_mean
+from ..arguments import check_credits
 from ..client import MusicAPI
-from ..errors import OutcomeUnknownError, RequestValidationError
+from ..errors import MusicAPIError, OutcomeUnknownError, RequestValidationError
 from ..jobs import Job
+from ..jobs.job import JobTask, item_of
 from .manifest import STEP_NAMES, priced_operations
+
+MOST_HIDDEN: Final = 3
+"""Calls of one kind, each made alone, that may leave the balance as it was before the run stops paying."""
 
 _STEPS: Final = {operation: step for step, operation in STEP_NAMES.items()}
 
@@ -25,7 +39,8 @@ _STEPS: Final = {operation: step for step, operation in STEP_NAMES.items()}
 def prices_by_operation(prices: Mapping[str, float] | None) -> dict[str, float]:
     """Return prices by operation of those by the names of steps, such as 'lyrics', or of operations.
 
-    Raises `RequestValidationError` for a name that no song or step of a batch has.
+    Raises `RequestValidationError` for a name that no song or step of a batch has, and for what is no number
+    of credits.
     """
     if not prices:
         return {}
@@ -39,6 +54,7 @@ def prices_by_operation(prices: Mapping[str, float] | None) -> dict[str, float]:
                 f"prices: no song or step of a batch is called {name!r}{did_you_mean(name, words)}",
                 field="prices",
             )
+        check_credits("prices", price, name)
         found[operation] = price
     return found
 
@@ -48,16 +64,45 @@ def price_name(operation: str) -> str:
     return _STEPS.get(operation, operation)
 
 
-def is_charged(job: Job) -> bool:
-    """Return True if a job counts as charged."""
+def charged_sends(jobs: Iterable[Job]) -> Counter[str]:
+    """Return the number of sends that count as charged, by operation; those before a resubmit included.
+
+    Each item of a batch counts as a send of its own: it costs what a single create costs (vendor's page).
+    """
+    return Counter(kind for job in jobs for send in _sends_of(job) for kind in _charged_kinds(send))
+
+
+def cost_of(sends: Mapping[str, int], prices: Mapping[str, float]) -> float:
+    """Return the credits that sends cost by these prices; those without a price are left out."""
+    return sum((count * prices.get(operation, 0.0) for operation, count in sends.items()), 0.0)
+
+
+def _sends_of(job: Job) -> Iterator[Job]:
+    """Yield a job as it is, and as it was before each resubmit."""
+    send: Job | None = job
+    while send is not None:
+        yield send
+        send = send.previous
+
+
+def _charged_kinds(send: Job) -> Iterator[str]:
+    """Yield the operation of each part of a send that counts as charged."""
+    request = send.request
+    if not request.is_batch:
+        if _is_charged(send):
+            yield request.kind
+    elif send.state != "reserved":
+        for index in range(request.items):
+            item = send.tasks[index] if index < len(send.tasks) else JobTask()
+            if item.outcome != "failed" or item.refunded is False:
+                yield str(item_of(request, index).get("task_type") or "create_music")
+
+
+def _is_charged(job: Job) -> bool:
+    """Return True if the last send of a job counts as charged."""
     if job.state == "failed":
         return job.refunded is False
-    return job.state in ("accepted", "finished", "ambiguous")
-
-
-def spent_by(jobs: Iterable[Job], prices: Mapping[str, float]) -> float:
-    """Return the credits that jobs have cost, by the prices of their operations."""
-    return sum(prices.get(job.request.kind, 0.0) for job in jobs if is_charged(job))
+    return job.state != "reserved"
 
 
 class BudgetExceeded(Exception):
@@ -65,11 +110,11 @@ class BudgetExceeded(Exception):
 
 
 class Budget:
-    """Lets calls through while the budget lasts.
+    """Lets calls through while the budget lasts, and knows what a run has cost.
 
     Args:
-        limit: Credits for the whole folder; None counts nothing and lets everything through.
-        client: Reads the balance, to learn prices.
+        limit: Credits for the whole folder; None lets everything through.
+        client: Reads the balance, to learn prices or, without a budget, the cost of the run.
         prices: Credits by operation.
         save: Gets all prices each time that one is learned.
     """
@@ -83,15 +128,55 @@ class Budget:
     ) -> None:
         self.limit: Final = limit
         self.prices: Final = dict(prices)
-        self.spent: float = 0.0
         self._client: Final = client
         self._save: Final = save
-        self._charges: Final[dict[str, float]] = {}
-        self._passed_by = ""
+        self._sends: Counter[str] = Counter()
+        self._sends_before: Counter[str] = Counter()
+        self._last_charged: Final[dict[str, str]] = {}
+        self._halted_by = ""
+        self._hidden: Final[Counter[str]] = Counter()
         self._held = 0.0
-        self._paying = 0
+        self._under_way = 0
         self._learning = False
         self._changed: Final = asyncio.Condition()
+        self._first_balance: asyncio.Task[float | None] | None = None
+
+    @property
+    def spent(self) -> float:
+        """The credits that the folder has cost, by the prices known now."""
+        return cost_of(self._sends, self.prices)
+
+    def restore(self, jobs: Sequence[Job]) -> None:
+        """Count what earlier runs on the folder have sent."""
+        self.recount(jobs)
+        self._sends_before = Counter(self._sends)
+
+    def recount(self, jobs: Sequence[Job]) -> None:
+        """Count what the job store has now, calls of other processes included, in the place of all before."""
+        self._sends = charged_sends(jobs)
+        self._last_charged.clear()
+        self._last_charged.update((job.key, job.request.kind) for job in jobs if _is_charged(job))
+
+    async def spent_now(self) -> float | None:
+        """Return the credits that this run has cost.
+
+        With a limit by its prices; else by the balance, which other calls of the account move, too. None if
+        the balance cannot be read, or a price is unknown.
+        """
+        if self.limit is not None:
+            sent_now = self._sends - self._sends_before
+            if any(operation not in self.prices for operation in sent_now):
+                return None
+            return self.spent - cost_of(self._sends_before, self.prices)
+        if self._first_balance is None:
+            return 0.0
+        before, after = await self._first_balance, await self._balance_if_known()
+        return before - after if before is not None and after is not None else None
+
+    def close(self) -> None:
+        """Stop reading the balance, if the run ended before it was there."""
+        if self._first_balance is not None:
+            self._first_balance.cancel()
 
     @asynccontextmanager
     async def pay(self, operation: str, key: str) -> AsyncGenerator[None]:
@@ -101,35 +186,36 @@ class Budget:
         instead if the call would pass the budget.
         """
         if self.limit is None:
+            if self._first_balance is None:
+                self._first_balance = asyncio.ensure_future(self._balance_if_known())
+            await asyncio.shield(self._first_balance)  # all calls wait for the one that reads it
             yield
             return
         async with self._changed:
             await self._changed.wait_for(
-                lambda: not self._learning and (operation in self.prices or self._paying == 0)
+                lambda: not self._learning and (operation in self.prices or self._under_way == 0)
             )
             price = self.prices.get(operation)
-            if self.spent + self._held + (price or 0.0) > self.limit or self.spent >= self.limit:
-                raise BudgetExceeded(self._reason(operation, price))
+            reason = self._refusal(operation, price, self.limit)
+            if reason:
+                raise BudgetExceeded(reason)
             self._learning = price is None
-            self._paying += 1
+            self._under_way += 1
             self._held += price or 0.0
         try:
             before = await self._balance() if price is None else 0.0
             yield
-            if price is None:
-                # A refund that arrives in this moment hides a part of the price.
-                cost = self.prices[operation] = max(0.0, before - await self._balance())
-                self._save(self.prices)
-                if self.spent + cost > self.limit:
-                    name = price_name(operation)
-                    self._passed_by = f"the first {name} cost {cost:g}, the budget was {self.limit:g}"
             self.charge(operation, key)
+            if price is None:
+                await self._learn(operation, before)
         except OutcomeUnknownError:
             self.charge(operation, key)
+            if price is None:
+                self._halt_unpriced(operation, "the outcome of the first one is")
             raise
         finally:
             async with self._changed:
-                self._paying -= 1
+                self._under_way -= 1
                 self._held -= price or 0.0
                 if price is None:
                     self._learning = False
@@ -138,19 +224,66 @@ class Budget:
     async def _balance(self) -> float:
         return (await self._client.credits()).total
 
-    def _reason(self, operation: str, price: float | None) -> str:
-        """Return why a call of this price is not made."""
-        if self._passed_by:
-            return self._passed_by
-        costs = f", and {price_name(operation)} costs {price:g}" if price else ""
+    async def _balance_if_known(self) -> float | None:
+        try:
+            return await self._balance()
+        except MusicAPIError as error:
+            text = "the balance cannot be read, so what the run costs is unknown: %s"
+            report(logging.WARNING, text, error)
+            return None
+
+    async def _learn(self, operation: str, before: float) -> None:
+        """Learn the price of a call that was made alone, from the balance before it.
+
+        The call is paid for, so nothing here may take away what it returned.
+        """
+        after = await self._balance_if_known()
+        if after is None:
+            self._halt_unpriced(operation, "the balance after the first one is")
+            return
+        # A refund that arrives in this moment hides a part of the price. One that hides all of it would be a
+        # price of nothing, and so no limit, for this run and for all that follow: the next call tells.
+        cost = before - after
+        if cost <= 0:
+            self._hidden[operation] += 1
+            if self._hidden[operation] == MOST_HIDDEN:
+                self._halt_unpriced(
+                    operation, f"the balance did not fall with the first {MOST_HIDDEN}, so it is"
+                )
+            return
+        self.prices[operation] = cost
+        try:
+            self._save(self.prices)
+        except OSError as error:
+            text = "the price of %s could not be saved: %s"
+            report(logging.WARNING, text, price_name(operation), error)
+        if self.limit is not None and cost > self.limit:
+            name = price_name(operation)
+            self._halted_by = f"the first {name} cost {cost:g}, the budget was {self.limit:g}"
+
+    def _halt_unpriced(self, operation: str, unknown: str) -> None:
+        """Let no further call through: each would be the first of its kind, which may pass the budget."""
+        name = price_name(operation)
+        self._halted_by = (
+            f"the price of {name} is unknown, as {unknown}; the next run learns it, or is given it"
+        )
+
+    def _refusal(self, operation: str, price: float | None, limit: float) -> str:
+        """Return why a call of this price is not made, or ''."""
         spent = self.spent + self._held
-        return f"the budget of {self.limit:g} credits is used up: {spent:g} are spent{costs}"
+        if self._halted_by or (spent + (price or 0.0) <= limit and self.spent < limit):
+            return self._halted_by
+        costs = f", and {price_name(operation)} costs {price:g}" if price else ""
+        used_up = f"the budget of {limit:g} credits is used up: {spent:g} are spent{costs}"
+        return f"{used_up}. A run with a larger one continues"
 
     def charge(self, operation: str, key: str) -> None:
-        """Count the call of this operation and job key as charged."""
-        price = self._charges[key] = self.prices.get(operation, 0.0)
-        self.spent += price
+        """Count a send of this operation under this job key as charged."""
+        self._sends[operation] += 1
+        self._last_charged[key] = operation
 
     def refund(self, key: str) -> None:
-        """No longer count the last call with this job key: the service gave back what it cost."""
-        self.spent -= self._charges.pop(key, 0.0)
+        """No longer count the last send under this job key: the service gave back what it cost."""
+        operation = self._last_charged.pop(key, None)
+        if operation is not None:
+            self._sends[operation] -= 1

@@ -6,25 +6,32 @@ import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from .._transport.links import extension_of
+from ..api.direct_replies import Reply
 from ..api.results import Clip
 from ..api.sonic import Sonic
 from ..api.stems import Stems
 from ..api.task import Task
+from ..arguments import check_bools, refused
 from ..errors import NotFoundError, RequestValidationError
-from ..files import expand, safe_name, write_whole
+from ..file_names import literal, safe_name
+from ..files import expand, write_whole
 from .checkpoint import Checkpoint
-from .step_files import Place, reply_files, task_files
-from .steps import Step, Workflow
+from .folder_lock import locked
+from .song_places import Place
+from .step_engine import Step, Workflow
+from .step_files import reply_files, task_files
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
+
+ReplyT = TypeVar("ReplyT", bound=Reply)
 
 CHECKPOINT_FILE: Final = "checkpoint.json"
 """The checkpoint in the folder of `everything`."""
@@ -68,7 +75,7 @@ async def everything(
     Args:
         client: Who pays; with a job key, each step has one of its own, such as "demo.wav".
         clip: A finished clip.
-        folder: A folder for this clip alone; it is made if it is missing.
+        folder: A folder for this clip alone, which is made if it is missing. One run at a time holds it.
         name: Name of the files without extension; stems go to `stems/`.
         stems: 'basic' for two, 'full' for all, 'none'.
         wav: Include the WAV file.
@@ -81,37 +88,44 @@ async def everything(
         The paths of the files.
 
     Raises:
-        RequestValidationError: The clip is not finished, or the folder is that of another clip.
+        RequestValidationError: The clip is not finished, the folder is that of another clip, or a part is
+            wanted in an unknown word; nothing was sent.
+        FolderError: Another run holds the folder, or it cannot be written; nothing was sent.
         MusicAPIError: As the calls and downloads raise, with `checkpoint` on the error.
     """
+    if stems not in ("basic", "full", "none"):  # None or 'Basic' is not to buy the dearest ones
+        raise refused("stems", "'basic', 'full' or 'none'", repr(stems))
+    check_bools(wav=wav, midi=midi, lyrics=lyrics)
     if not clip.is_succeeded:
         raise RequestValidationError(
             f"clip: finished, got state {clip.state or 'unknown'!r}", field="clip", hint="Wait for its task."
         )
-    workflow = _FolderWorkflow(client, clip, expand(folder), name)
-    await anyio.to_thread.run_sync(workflow.load, checkpoint)
-    if checkpoint is not None:
-        await workflow.save()
-    of_clip = {"clip_id": clip.clip_id}
-    parts = [workflow.get_audio()]
-    if wav:
-        parts.append(workflow.get_files(Step("wav", Sonic.wav, of_clip), {"wav": "wav"}))
-    if midi:
-        parts.append(workflow.get_files(Step("midi", Sonic.midi, of_clip), {"midi": "mid"}))
-    if lyrics:
-        step = Step("lyrics", Sonic.aligned_lyrics, {**of_clip, "wait": True})
-        parts.append(workflow.get_files(step, {"lrc": "lrc", "srt": "srt"}))
-    if stems != "none":
-        operation = Sonic.stems_basic if stems == "basic" else Sonic.stems_full
-        parts.append(workflow.get_stems(Step(f"stems_{stems}", operation, of_clip), timeout))
-    ended = await asyncio.gather(*parts, return_exceptions=True)
-    errors = [error for error in ended if error is not None]
-    if not errors:
-        return workflow.found()
-    for other in errors[1:]:
-        errors[0].add_note(f"Besides: {other}")
-    with workflow.on_errors():
-        raise errors[0]
+    place = expand(folder)
+    with locked(place):
+        workflow = _FolderWorkflow(client, clip, place, name)
+        await anyio.to_thread.run_sync(workflow.load, checkpoint)
+        if checkpoint is not None:
+            await workflow.save()
+        of_clip = {"clip_id": clip.clip_id}
+        parts = [workflow.get_audio()]
+        if wav:
+            parts.append(workflow.get_files(Step("wav", Sonic.wav, of_clip), {"wav": "wav"}))
+        if midi:
+            parts.append(workflow.get_files(Step("midi", Sonic.midi, of_clip), {"midi": "mid"}))
+        if lyrics:
+            step = Step("lyrics", Sonic.aligned_lyrics, {**of_clip, "wait": True})
+            parts.append(workflow.get_files(step, {"lrc": "lrc", "srt": "srt"}))
+        if stems != "none":
+            operation = Sonic.stems_basic if stems == "basic" else Sonic.stems_full
+            parts.append(workflow.get_stems(Step(f"stems_{stems}", operation, of_clip), timeout))
+        ended = await asyncio.gather(*parts, return_exceptions=True)
+        errors = [error for error in ended if error is not None]
+        if not errors:
+            return workflow.found()
+        for other in errors[1:]:
+            errors[0].add_note(f"Besides: {other}")
+        with workflow.on_errors():
+            raise errors[0]
 
 
 class _FolderWorkflow(Workflow):
@@ -120,9 +134,15 @@ class _FolderWorkflow(Workflow):
     def __init__(self, client: MusicAPI, clip: Clip, folder: Path, name: str) -> None:
         super().__init__(client)
         safe = safe_name(name) or "song"
-        pattern = safe.replace("{", "{{").replace("}", "}}")
         self.clip: Final = clip
-        self.place: Final = Place(folder, safe, pattern, folder / "stems")
+        self.place: Final = Place(
+            root=folder,
+            folder=folder,
+            name=safe,
+            stems=folder / "stems",
+            subtitles=folder / safe,
+            reply=folder / safe,
+        )
         self.files: Final[dict[str, Path]] = {}
         self.stems: dict[str, Path] = {}
         self._writing: Final = anyio.Lock()
@@ -130,7 +150,6 @@ class _FolderWorkflow(Workflow):
     def load(self, given: Checkpoint | None) -> None:
         """Take the checkpoint that is given, else read the one in the folder, if it is of the same clip."""
         folder = self.place.folder
-        folder.mkdir(parents=True, exist_ok=True)
         file, former = folder / CHECKPOINT_FILE, folder / FORMER_CHECKPOINT_FILE
         if given is not None:
             self.checkpoint = given
@@ -176,10 +195,11 @@ class _FolderWorkflow(Workflow):
         """Fetch the clip itself; free."""
         paths = self.existing(extension_of(self.clip.final_url or "") or "mp3")
         if not paths:
-            paths = await self.client.download(self.clip, self.place.folder, name=self.place.pattern)
+            place = self.place
+            paths = await self.client.download(self.clip, place.folder, name=literal(place.name))
         self.files["audio"] = paths[0]
 
-    async def get_files(self, step: Step[Any], extensions: Mapping[str, str]) -> None:
+    async def get_files(self, step: Step[ReplyT], extensions: Mapping[str, str]) -> None:
         """Get the files of a direct call, unless all are in the folder; `extensions` are theirs, by name."""
         if paths := self.existing(*extensions.values()):
             self.files.update(zip(extensions, paths, strict=True))

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
+from ..api.direct_replies import Upload
 from ..api.families import FAMILIES
 from ..api.operation import Operation
-from ..api.replies import Upload
 from ..api.results import Clip, Clips
 from ..api.sonic import Sonic
 from ..api.task import Task
 from ..errors import RequestValidationError
 from .checkpoint import Checkpoint
-from .steps import Step, Workflow
+from .step_engine import Step, Workflow
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
 
 Source = str | os.PathLike[str] | Clip | Upload
-"""Where audio comes from: a public link (it is uploaded), a local file (needs an `uploader`), a `Clip` or its
-id (made on the platform), or an `Upload` (of `sonic.upload`; of an id: `Upload(clip_id=...)`)."""
-
-Uploader = Callable[[Path], Awaitable[str]]
-"""Puts a local file where the service can fetch it and returns its public link, which must answer HEAD."""
+"""Where audio comes from: a public link (it is uploaded), a local file (the client needs an
+`uploader`), a `Clip` or its id (made on the platform), or an `Upload` (of `sonic.upload`; of an id:
+`Upload(clip_id=...)`)."""
 
 AUDIO: Final = frozenset({".mp3", ".wav", ".m4a", ".flac", ".ogg", ".aac", ".aiff"})
 """Endings by which text is taken for the name of a local file rather than for a clip id."""
@@ -41,7 +37,6 @@ async def extend(
     source: Source,
     *,
     continue_at: float | None = None,
-    uploader: Uploader | None = None,
     checkpoint: Checkpoint | None = None,
     **fields: Any,
 ) -> Task[Clips]:
@@ -54,7 +49,6 @@ async def extend(
         client: Who pays; with a job key, each step has one of its own, such as "demo.extend".
         source: A link, a local file, a `Clip` or its id, or an `Upload`.
         continue_at: Second where the new part starts (default: the end of a `Clip`).
-        uploader: Publishes a local file.
         checkpoint: That of an earlier call, which is continued; it is filled in.
         **fields: Those of `sonic.extend_music`, such as `mv` and `prompt`; `custom_mode` follows from
             `prompt` unless it is given.
@@ -67,14 +61,13 @@ async def extend(
     """
     workflow = Workflow(client, checkpoint)
     with workflow.on_errors():
-        return await workflow.task(await _extending(workflow, source, continue_at, uploader, fields))
+        return await workflow.task(await _extending(workflow, source, continue_at, fields))
 
 
 async def cover(
     client: MusicAPI,
     source: Source,
     *,
-    uploader: Uploader | None = None,
     checkpoint: Checkpoint | None = None,
     **fields: Any,
 ) -> Task[Clips]:
@@ -86,7 +79,6 @@ async def cover(
     Args:
         client: Who pays; with a job key, each step has one of its own, such as "demo.cover".
         source: A link, a local file, a `Clip` or its id, or an `Upload`.
-        uploader: Publishes a local file.
         checkpoint: That of an earlier call, which is continued; it is filled in.
         **fields: Those of `sonic.cover_music`, such as `mv`, `prompt` and `tags`.
 
@@ -99,7 +91,7 @@ async def cover(
     operation = Sonic.cover_upload_music if _is_upload(source) else Sonic.cover_music
     workflow = Workflow(client, checkpoint)
     with workflow.on_errors():
-        return await workflow.task(await _reworking(workflow, operation, source, fields, uploader))
+        return await workflow.task(await _reworking(workflow, operation, source, fields))
 
 
 async def extend_full(
@@ -108,7 +100,6 @@ async def extend_full(
     *,
     continue_at: float | None = None,
     choose: Callable[[Clips], Clip] | None = None,
-    uploader: Uploader | None = None,
     timeout: float | None = None,
     checkpoint: Checkpoint | None = None,
     **fields: Any,
@@ -122,7 +113,6 @@ async def extend_full(
         source: A link, a local file, a `Clip` or its id, or an `Upload`.
         continue_at: Second where the new part starts (default: the end of a `Clip`).
         choose: Takes one of the extensions that the service gives (default: the first that succeeded).
-        uploader: Publishes a local file.
         timeout: Seconds that each of the two waits may take (default: that of the family).
         checkpoint: That of an earlier call, which is continued; it is filled in.
         **fields: Those of `sonic.extend_music`.
@@ -139,7 +129,7 @@ async def extend_full(
 
     workflow = Workflow(client, checkpoint)
     with workflow.on_errors():
-        step = await _extending(workflow, source, continue_at, uploader, fields)
+        step = await _extending(workflow, source, continue_at, fields)
         return (await full_songs(workflow, step, one, timeout))[0]
 
 
@@ -181,8 +171,7 @@ async def _extending(
     workflow: Workflow,
     source: Source,
     continue_at: float | None,
-    uploader: Uploader | None,
-    fields: Mapping[str, Any],
+    fields: Mapping[str, object],
 ) -> Step[Task[Clips]]:
     """Return the step that extends a source, which is uploaded first if it must be."""
     if continue_at is None and isinstance(source, Clip):
@@ -193,20 +182,19 @@ async def _extending(
         )
     fields = {"custom_mode": bool(fields.get("prompt")), **fields, "continue_at": continue_at}
     operation = Sonic.extend_upload_music if _is_upload(source) else Sonic.extend_music
-    return await _reworking(workflow, operation, source, fields, uploader)
+    return await _reworking(workflow, operation, source, fields)
 
 
 async def _reworking(
     workflow: Workflow,
     operation: Operation[..., Task[Clips]],
     source: Source,
-    fields: Mapping[str, Any],
-    uploader: Uploader | None,
+    fields: Mapping[str, object],
 ) -> Step[Task[Clips]]:
     """Return the step that works on a source, which is uploaded first if it must be."""
     name = operation.name.partition("_")[0]
     Step(name, operation, {**fields, "continue_clip_id": "checked before it is known"}).check(workflow.client)
-    clip_id = await _clip_id(workflow, source, uploader)
+    clip_id = await _clip_id(workflow, source)
     return Step(name, operation, {**fields, "continue_clip_id": clip_id})
 
 
@@ -226,7 +214,7 @@ def _is_path(text: str) -> bool:
     return path.name != text or path.suffix.lower() in AUDIO or path.is_file()
 
 
-async def _clip_id(workflow: Workflow, source: Source, uploader: Uploader | None) -> str:
+async def _clip_id(workflow: Workflow, source: Source) -> str:
     """Return the clip id of a source, uploaded first if it must be."""
     known = workflow.checkpoint
     if isinstance(source, Clip):
@@ -236,38 +224,20 @@ async def _clip_id(workflow: Workflow, source: Source, uploader: Uploader | None
     if UPLOAD in known.clip_ids:
         return known.clip_ids[UPLOAD]
     if UPLOAD not in known.tasks:
-        upload = source if isinstance(source, Upload) else await _uploaded(workflow, source, uploader)
+        upload = source if isinstance(source, Upload) else await _uploaded(workflow, source)
         if upload.clip_id:
             known.clip_ids[UPLOAD] = upload.clip_id
             return upload.clip_id
-        if upload.task_id:
-            known.tasks[UPLOAD] = workflow.client.task("sonic", upload.task_id, kind=UPLOAD).token
+        if not upload.task_id:
+            raise RequestValidationError("source: an Upload with a clip id or a task id", field="source")
+        known.tasks[UPLOAD] = workflow.client.task("sonic", upload.task_id, kind=UPLOAD).token
     task = workflow.client.task(known.tasks[UPLOAD])
-    clips = await workflow.wait(Step(UPLOAD, Sonic.upload), task)
+    step = Step(UPLOAD, Sonic.upload)
+    clips = await workflow.wait(step, task)
     known.clip_ids[UPLOAD] = clips[0].clip_id
     return clips[0].clip_id
 
 
-async def _uploaded(workflow: Workflow, source: str | os.PathLike[str], uploader: Uploader | None) -> Upload:
-    """Upload a source; its link is in the checkpoint, so that a file is published once."""
-    links = workflow.checkpoint.links
-    if UPLOAD not in links:
-        links[UPLOAD] = await _link(source, uploader)
-    return await workflow.reply(Step(UPLOAD, Sonic.upload, {"url": links[UPLOAD]}))
-
-
-async def _link(source: str | os.PathLike[str], uploader: Uploader | None) -> str:
-    """Return the public link of a source."""
-    if isinstance(source, str) and "://" in source:
-        return source
-    path = Path(source)
-    if uploader is None:
-        raise RequestValidationError(
-            f"source: {str(path)!r} is a local file, and this API takes public links only",
-            field="source",
-            hint="Put it where everybody can fetch it and pass the link, or pass uploader=, an async "
-            "function that takes the path, does that, and returns the link.",
-        )
-    if not await anyio.Path(path).is_file():
-        raise RequestValidationError(f"source: there is no file {str(path)!r}", field="source")
-    return await uploader(path)
+async def _uploaded(workflow: Workflow, source: str | os.PathLike[str]) -> Upload:
+    """Upload a source; the client publishes a local file."""
+    return await workflow.reply(Step(UPLOAD, Sonic.upload, {"url": source}))

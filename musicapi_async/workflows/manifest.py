@@ -10,6 +10,10 @@ JSON Lines: one song on each line, the fields of a submitting operation and, if 
 (`"clips": "first"`: for the first only). The step `everything` means stems, WAV, MIDI and timed lyrics. A
 table (CSV with commas, semicolons or tabs) has the same names in its header, and its steps separated by `;`
 or `,`.
+
+Where a field wants a public link, a row may have a local file: `{"operation": "sonic.upload_cover", "url":
+"demos/one.mp3", ...}`. Its path begins at the folder of the manifest. `run_batch` publishes it with the
+`uploader` of its client, and refuses it without one.
 """
 
 from __future__ import annotations
@@ -19,22 +23,25 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import msgspec
 
 from ..api.families import FAMILIES
+from ..api.json_values import JSON, mapping_or_empty
+from ..api.local_files import PLACEHOLDER, local_file
 from ..api.operation import Operation
-from ..api.request import Request, fields, violations
+from ..api.request import Request, fields, is_link, violations
 from ..api.suggestions import is_folder, nearest
 from ..errors import RequestValidationError, Violation
-from .manifest_rows import Fault, Form, Row, form_of, json_rows, table_rows, text_of
+from ..files import expand
+from .manifest_formats import ManifestForm, Row, RowFault, form_of, json_rows, table_rows, text_of
 
-FORMS: Final[dict[str, Form]] = {".csv": "table", ".tsv": "table"}
+FORMS: Final[dict[str, ManifestForm]] = {".csv": "table", ".tsv": "table"}
 """How the rows of a file are written, by its ending; all others are JSON Lines."""
-SIZE_LIMIT: Final = 256 * 1024 * 1024
+MANIFEST_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of a manifest; a hundred thousand songs with long lyrics."""
-REPORTED: Final = 20
+REPORTED_FAULTS: Final = 20
 """Faults that one error names; more are counted."""
 ID_LENGTH: Final = 120
 DEFAULT_OPERATION: Final = "sonic.create_music"
@@ -76,7 +83,12 @@ class SongStep(msgspec.Struct, frozen=True):
 
 
 class Song(msgspec.Struct, frozen=True):
-    """One line: an operation with its fields, and the steps that follow for its clips."""
+    """One line: an operation with its fields, and the steps that follow for its clips.
+
+    `is_named` is True if the line gives the `id`; else it follows from the operation and the fields.
+    `former_id` is the id that an earlier version sent the song under, or ''. `batch` is the id of a batch
+    that workers carry out, or ''.
+    """
 
     id: str
     line: int
@@ -85,15 +97,28 @@ class Song(msgspec.Struct, frozen=True):
     fields: dict[str, Any]
     steps: tuple[SongStep, ...] = ()
     clips: Which = "all"
+    is_named: bool = True
+    former_id: str = ""
+    batch: str = ""
+
+    @property
+    def stored_id(self) -> str:
+        """The id in the folder: in its job keys and its record."""
+        return self.former_id or self.id
+
+    @property
+    def job_prefix(self) -> str:
+        """The beginning of all its job keys."""
+        return f"{self.batch}/{self.stored_id}/" if self.batch else f"{self.stored_id}/"
 
     @property
     def key(self) -> str:
         """The job key of the song."""
-        return f"{self.id}/{self.operation}"
+        return f"{self.job_prefix}{self.operation}"
 
     def step_key(self, step: str, clip_id: str, operation: str) -> str:
         """Return the job key of an operation that a step makes for a clip."""
-        return f"{self.id}/{step}/{clip_id}/{operation}"
+        return f"{self.job_prefix}{step}/{clip_id}/{operation}"
 
     @property
     def title(self) -> str:
@@ -111,17 +136,25 @@ class Manifest(msgspec.Struct, frozen=True):
     def read(cls, path: str | os.PathLike[str]) -> Manifest:
         """Read and check a `.jsonl`, `.csv` or `.tsv` file. Sends nothing, costs nothing.
 
+        Paths of local files begin at the folder of the manifest; `run_batch` checks that they are there.
         Raises `RequestValidationError`, which names each faulty line and field, and `OSError`.
         """
-        file = Path(path)
+        file = expand(path)
         with file.open("rb") as opened:
-            data = opened.read(SIZE_LIMIT + 1)
-        form: Form = FORMS.get(file.suffix.lower(), "json")
-        return cls.parse(data, str(file), form=form, separator="\t" if file.suffix.lower() == ".tsv" else "")
+            data = opened.read(MANIFEST_LIMIT + 1)
+        form: ManifestForm = FORMS.get(file.suffix.lower(), "json")
+        separator = "\t" if file.suffix.lower() == ".tsv" else ""
+        return cls.parse(data, str(file), form=form, separator=separator, folder=file.parent)
 
     @classmethod
     def parse(
-        cls, data: bytes, source: str = "manifest", *, form: Form | None = None, separator: str = ""
+        cls,
+        data: bytes,
+        source: str = "manifest",
+        *,
+        form: ManifestForm | None = None,
+        separator: str = "",
+        folder: str | os.PathLike[str] = "",
     ) -> Manifest:
         """Check the bytes of a manifest, such as those of standard input. Sends nothing, costs nothing.
 
@@ -130,30 +163,37 @@ class Manifest(msgspec.Struct, frozen=True):
             source: What errors call it.
             form: 'json' or 'table'; by default a text that begins with a brace is JSON.
             separator: Of the columns of a table; by default the one that the header has most of.
+            folder: Where the paths of local files begin; by default the current folder.
 
         Raises:
             RequestValidationError: Names each faulty line and field.
         """
-        if len(data) > SIZE_LIMIT:
-            fault = Fault(
-                "file", f"at most {SIZE_LIMIT} bytes", "", f"the file is larger than {SIZE_LIMIT} bytes"
+        if len(data) > MANIFEST_LIMIT:
+            fault = RowFault(
+                "file",
+                f"at most {MANIFEST_LIMIT} bytes",
+                "",
+                f"the file is larger than {MANIFEST_LIMIT} bytes",
             )
-            raise _refuse(source, [(0, fault)])
+            raise refuse_rows(source, [(0, fault)])
         text = text_of(data)
         if isinstance(text, tuple):
-            raise _refuse(source, [text])
+            raise refuse_rows(source, [text])
         is_table = (form or form_of(text)) == "table"
         rows = table_rows(text, separator) if is_table else json_rows(text)
-        return cls._checked(rows, source, loose=is_table)
+        return cls._checked(rows, source, loose=is_table, folder=Path(folder))
 
     @classmethod
     def of(cls, songs: Sequence[Mapping[str, Any]], source: str = "manifest") -> Manifest:
-        """Check songs given as mappings, with the keys of a line of a manifest."""
+        """Check songs given as mappings, with the keys of a line of a manifest.
+
+        A local file may also be a `Path`, or an open file that has a name.
+        """
         rows = ((number, dict(song)) for number, song in enumerate(songs, 1))
         return cls._checked(rows, source, loose=False)
 
     @classmethod
-    def _checked(cls, rows: Iterator[Row], source: str, *, loose: bool) -> Manifest:
+    def _checked(cls, rows: Iterator[Row], source: str, *, loose: bool, folder: Path = Path()) -> Manifest:
         faults: list[tuple[int, Violation]] = []
         songs: list[Song] = []
         taken: Counter[str] = Counter()
@@ -161,22 +201,24 @@ class Manifest(msgspec.Struct, frozen=True):
             if isinstance(row, Violation):
                 faults.append((number, row))
                 continue
-            found = _song(number, row, loose)
+            found = _song(number, row, loose, folder)
             if isinstance(found, Song):
                 taken[found.id] += 1
                 if taken[found.id] > 1:
                     if row.get("id"):
                         text = f"the id {found.id!r} is that of an earlier line, too"
-                        faults.append((number, Fault("id", "different for each song", repr(found.id), text)))
+                        faults.append(
+                            (number, RowFault("id", "different for each song", repr(found.id), text))
+                        )
                         continue
                     found = msgspec.structs.replace(found, id=f"{found.id}-{taken[found.id]}")
                 songs.append(found)
             else:
                 faults.extend((number, fault) for fault in found)
         if not songs and not faults:
-            faults.append((0, Fault("file", "at least one song", "none", "no song in the file")))
+            faults.append((0, RowFault("file", "at least one song", "none", "no song in the file")))
         if faults:
-            raise _refuse(source, faults)
+            raise refuse_rows(source, faults)
         return cls(tuple(songs), source)
 
 
@@ -185,10 +227,17 @@ def operation_of(song: Song, step: SongStep | None = None) -> Operation[..., Any
     return FAMILIES[song.family].operations()[step.operation if step is not None else song.operation]
 
 
-def _refuse(source: str, faults: list[tuple[int, Violation]]) -> RequestValidationError:
-    lines = [f"line {number}: {fault}" if number else str(fault) for number, fault in faults[:REPORTED]]
-    if len(faults) > REPORTED:
-        lines.append(f"and {len(faults) - REPORTED} more")
+def refuse_rows(
+    source: str,
+    faults: Sequence[tuple[int, Violation]],
+    hint: str = "Correct the manifest and start again.",
+) -> RequestValidationError:
+    """Return the error for faults of a manifest, by their lines."""
+    lines = [
+        f"line {number}: {fault}" if number else str(fault) for number, fault in faults[:REPORTED_FAULTS]
+    ]
+    if len(faults) > REPORTED_FAULTS:
+        lines.append(f"and {len(faults) - REPORTED_FAULTS} more")
     first = faults[0][1]
     return RequestValidationError(
         f"{source}: {lines[0]}" if len(lines) == 1 else "\n".join([f"{source}:", *lines]),
@@ -196,39 +245,39 @@ def _refuse(source: str, faults: list[tuple[int, Violation]]) -> RequestValidati
         limit=first.limit,
         value=first.value,
         violations=[fault for _, fault in faults],
-        hint="Correct the manifest and start again.",
+        hint=hint,
     )
 
 
-def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violation]:
-    rest = dict(row)
+def _song(number: int, row: dict[str, Any], loose: bool, folder: Path) -> Song | list[Violation]:
+    rest = {name: _as_text(value) for name, value in row.items()}
     name = rest.pop("operation", None) or DEFAULT_OPERATION
     given_id = rest.pop("id", None)
     which = rest.pop("clips", "all")
-    given_steps: Any = rest.pop("steps", None) or []
+    given_steps: JSON = rest.pop("steps", None) or []
     family, _, operation_name = str(name).rpartition(".")
     family = family or "sonic"
     known = FAMILIES[family].operations() if family in FAMILIES else {}
     operation = known.get(operation_name)
     if operation is None or not operation.submits:
-        shown = repr(name)[:80]
+        quoted = repr(name)[:80]
         wrong = "makes no song" if operation is not None else "is no operation"
         near = nearest(str(name), SUBMITTING)
-        text = f"operation {shown} {wrong}, " + (
+        text = f"operation {quoted} {wrong}, " + (
             f"did you mean {near!r}?" if near else f"as {DEFAULT_OPERATION!r} is"
         )
-        return [Fault("operation", "one that gives a task", shown, text)]
+        return [RowFault("operation", "one that gives a task", quoted, text)]
     faults: list[Violation] = []
     if which not in ("all", "first"):
         faults.append(Violation("clips", "'all' or 'first'", repr(which)))
     if given_id is not None and not (isinstance(given_id, str) and 0 < len(given_id.strip()) <= ID_LENGTH):
         faults.append(Violation("id", f"text of at most {ID_LENGTH} characters", repr(given_id)[:40]))
-    checked, found = _checked_fields(operation, rest, loose)
+    checked, found = _checked_fields(operation, rest, loose, folder=folder)
     faults += found
     if isinstance(given_steps, str):
-        given_steps = [step for step in given_steps.replace(",", ";").split(";") if step.strip()]
+        given_steps = [*filter(str.strip, given_steps.replace(",", ";").split(";"))]
     steps: list[SongStep] = []
-    wanted: list[Any] = list(cast("Any", given_steps)) if isinstance(given_steps, list) else [given_steps]
+    wanted = given_steps if isinstance(given_steps, list) else [given_steps]
     instrumental = checked.get("make_instrumental") is True
     for one in _expanded(wanted, instrumental):
         step = _step(family, one)
@@ -236,7 +285,7 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
             faults += step
         elif instrumental and step.operation == NEEDS_SINGING:
             text = f"step {step.name!r} needs singing, and make_instrumental is true in this row"
-            faults.append(Fault("steps", "of a song with singing", step.name, text))
+            faults.append(RowFault("steps", "of a song with singing", step.name, text))
         else:
             steps.append(step)
     names = [step.name for step in steps]
@@ -245,17 +294,18 @@ def _song(number: int, row: dict[str, Any], loose: bool) -> Song | list[Violatio
     if faults:
         return faults
     return Song(
-        id=given_id.strip() if given_id else _digest(row),
+        id=given_id.strip() if given_id else _digest(f"{family}.{operation_name}", rest),
         line=number,
         family=family,
         operation=operation_name,
         fields=checked,
         steps=tuple(steps),
         clips=which,
+        is_named=bool(given_id),
     )
 
 
-def _expanded(steps: list[Any], instrumental: bool) -> Iterator[Any]:
+def _expanded(steps: Sequence[JSON], instrumental: bool) -> Iterator[JSON]:
     """Yield the steps, with those that `everything` means in its place."""
     for step in steps:
         if isinstance(step, str) and step.strip() == EVERYTHING:
@@ -265,7 +315,11 @@ def _expanded(steps: list[Any], instrumental: bool) -> Iterator[Any]:
 
 
 def _checked_fields(
-    operation: Operation[..., Any], given: dict[str, Any], loose: bool, source: str = ""
+    operation: Operation[..., object],
+    given: Mapping[str, object],
+    loose: bool,
+    source: str = "",
+    folder: Path = Path(),
 ) -> tuple[dict[str, Any], list[Violation]]:
     known = {field.name: field for field in fields(operation.request)}
     words = [*known] if source else [*known, *OF_A_LINE]
@@ -285,22 +339,32 @@ def _checked_fields(
     ]
     for name in missing:
         listed = f" ({known[name].known_words})" if known[name].known else ""
-        faults.append(Fault(name, "needed", "nothing", f"{name!r} is missing{listed}"))
+        faults.append(RowFault(name, "needed", "nothing", f"{name!r} is missing{listed}"))
     if faults:
         return values, [*faults]
-    request: Request = operation.request(**values, **filled)
+    for name in operation.links:
+        path = None if is_link(values.get(name)) else local_file(values.get(name))
+        if path is not None:
+            values[name], filled[name] = str(folder / path), PLACEHOLDER
+    request: Request = operation.request(**{**values, **filled})
     return values, violations(request)
 
 
-def _unknown(name: str, words: Sequence[str], instead: str) -> Fault:
+def _as_text(value: object) -> Any:
+    """Return the path of a local file as text, and anything else as it is."""
+    path = None if isinstance(value, str) else local_file(value)
+    return value if path is None else str(path)
+
+
+def _unknown(name: str, words: Sequence[str], instead: str) -> RowFault:
     near = nearest(name, words)
     if not near and is_folder(name):
         instead = ": all files of a batch are downloaded into one folder, which --out (out=) names"
     text = f"unknown field {name[:80]!r}" + (f", did you mean {near!r}?" if near else instead)
-    return Fault(name, "a known field", "an unknown name", text)
+    return RowFault(name, "a known field", "an unknown name", text)
 
 
-def _loosened(hint: Any, value: Any) -> Any:
+def _loosened(hint: object, value: object) -> object:
     """Return a table's value in the type of its field, or as it is: the checks then say what is wrong."""
     try:
         return msgspec.convert(value, hint, strict=False)
@@ -308,17 +372,17 @@ def _loosened(hint: Any, value: Any) -> Any:
         return value
 
 
-def _step(family: str, given: Any) -> SongStep | list[Violation]:
-    shown = repr(given)[:40]
+def _step(family: str, given: JSON) -> SongStep | list[Violation]:
+    quoted = repr(given)[:40]
     if isinstance(given, str):
         name, values = given.strip(), dict[str, Any]()
-    elif isinstance(given, dict) and len(cast("dict[str, Any]", given)) == 1:
-        ((name, inner),) = cast("dict[str, Any]", given).items()
+    elif len(mapping := mapping_or_empty(given)) == 1:
+        ((name, inner),) = mapping.items()
         if inner is not None and not isinstance(inner, dict):
             return [Violation(f"steps.{name}", "an object with the fields of the step", repr(inner)[:40])]
-        values = cast("dict[str, Any]", inner or {})
+        values = mapping_or_empty(inner)
     else:
-        return [Violation("steps", "names, or objects with one name and its fields", shown)]
+        return [Violation("steps", "names, or objects with one name and its fields", quoted)]
     operation_name = STEP_NAMES.get(name, name)
     operation = FAMILIES[family].operations().get(operation_name)
     names = [field.name for field in fields(operation.request)] if operation is not None else []
@@ -329,16 +393,16 @@ def _step(family: str, given: Any) -> SongStep | list[Violation]:
         text = f"unknown step {name[:80]!r}, " + (
             f"did you mean {near!r}?" if near else f"not one of {', '.join(words)}"
         )
-        return [Fault("steps", f"one of {', '.join(words)}", repr(name), text)]
+        return [RowFault("steps", f"one of {', '.join(words)}", repr(name), text)]
     if source in values:
         text = f"step {name!r} takes no {source!r}: it is the clip of the song"
-        return [Fault(f"steps.{name}.{source}", "left out: it is the clip of the song", "", text)]
+        return [RowFault(f"steps.{name}.{source}", "left out: it is the clip of the song", "", text)]
     checked, faults = _checked_fields(operation, values, loose=False, source=source)
     if faults:
         step = f"steps.{name}"
         return [
             fault.within(step)
-            if isinstance(fault, Fault)
+            if isinstance(fault, RowFault)
             else Violation(f"{step}.{fault.field}", fault.limit, fault.value)
             for fault in faults
         ]
@@ -360,6 +424,10 @@ def priced_operations() -> set[str]:
     return songs.union(*map(steps_of, FAMILIES))
 
 
-def _digest(row: Mapping[str, Any]) -> str:
-    """Return an id that follows from the row, so that lines may be moved without being paid for again."""
-    return hashlib.sha256(msgspec.json.encode(row, order="sorted")).hexdigest()[:16]
+def _digest(operation: str, row: Mapping[str, object]) -> str:
+    """Return an id that follows from what a song is made of.
+
+    So lines may be moved, and steps added, without the song being paid for again.
+    """
+    named = row if operation == DEFAULT_OPERATION else {**row, "operation": operation}
+    return hashlib.sha256(msgspec.json.encode(named, order="sorted")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The files of a clip and of its steps: fetched or written into a folder, with tags, metadata, wave form.
+"""The files of a clip and of its steps: fetched or written into a folder; wave forms.
 
 The same code serves a folder of one clip (`everything`) and the folder of a batch; a `Place` says where its
 files go and what they are called.
@@ -6,61 +6,42 @@ files go and what they are called.
 
 from __future__ import annotations
 
-import logging
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import anyio.to_thread
-import msgspec
 
+from .._transport.audio_tags import FileTags
+from .._transport.links import extension_of
+from .._transport.partial_file import whole_file
+from ..api.direct_replies import Files, Midi, Reply, Wav
 from ..api.lyrics import AlignedLyrics
-from ..api.replies import Files, Midi, Reply, Wav
 from ..api.results import SUCCEEDED, Clip, Clips, Result
 from ..api.stems import Stems
 from ..api.task import Task
 from ..client import MusicAPI
-from ..errors import DownloadError, RequestValidationError
-from ..extras import require
-from ..files import replacing, safe_name, write_whole
-from .steps import Step, Workflow
-
-log: Final = logging.getLogger("musicapi_async")
+from ..errors import DownloadError
+from ..file_names import literal
+from ..files import write_whole
+from .song_places import Place, pretty
+from .step_engine import Step, Workflow
 
 T = TypeVar("T", bound=Result)
 
 PEAKS: Final = 160
 """Bars of a wave form in the report; more would be thinner than a pixel on a phone."""
-BY_CLIP: Final = "{title} {clip_id}"
-"""The pattern of file names where the files of many clips share a folder."""
-TITLE_BYTES: Final = 90
-"""Bytes of a title in a file name, so that the clip id after it is whole."""
-GONE: Final = 410
+SAMPLED: Final = 6
+"""Places of a stem of which a second is read, to hear that it is not silent."""
+AUDIBLE: Final = 0.001
+"""The least sample that counts as sound, -60 dB: below is the noise of encoders."""
+LINK_GONE: Final = 410
 """The status of a link that is stale for certain."""
-REFUSED: Final = frozenset({403, 404})
+LINK_REFUSED: Final = frozenset({403, 404})
 """Statuses of a link that worked before and has gone stale, or of one whose file is not on the CDN yet."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the files of a clip's steps go. `name` is that of files without extension, `pattern` the same for
-    downloads, `stems` the folder of stems."""
-
-    folder: Path
-    name: str
-    pattern: str
-    stems: Path
-
-    @classmethod
-    def of_clip(cls, folder: Path, clip: Clip) -> Place:
-        """Return the place of a clip in a folder that it shares with others."""
-        title = safe_name(clip.title or "", TITLE_BYTES)
-        name = safe_name(BY_CLIP.format(title=title, clip_id=clip.clip_id)) or "clip"
-        return cls(folder, name, BY_CLIP, folder / name)
 
 
 # --- steps that give files ---------------------------------------------------------------------------------
@@ -100,14 +81,14 @@ async def reply_files(
         try:
             reply = await workflow.reply(step)
             if isinstance(reply, Wav | Midi):
-                links[step.name] = next(iter(links_of(reply).values()), "")
+                links[step.name] = next(iter(links_by_kind(reply).values()), "")
         finally:
             await workflow.save()
     try:
         files = await fetch(workflow.client, clip, reply, place)
     except DownloadError as error:
         worked = step.name in workflow.checkpoint.files
-        if step.name in links and (error.status == GONE or (error.status in REFUSED and worked)):
+        if step.name in links and (error.status == LINK_GONE or (error.status in LINK_REFUSED and worked)):
             workflow.checkpoint.resubmit(step.name)
             await workflow.save()
         raise
@@ -120,11 +101,11 @@ def _linking(step: Step[Reply], link: str) -> Reply:
 
 
 async def _saved(
-    workflow: Workflow, step: Step[Any], files: dict[str, Path], place: Place
+    workflow: Workflow, step: Step[object], files: dict[str, Path], place: Place
 ) -> dict[str, Path]:
     if files:
         workflow.checkpoint.files[step.name] = {
-            name: path.relative_to(place.folder).as_posix() for name, path in files.items()
+            name: path.relative_to(place.root).as_posix() for name, path in files.items()
         }
         await workflow.save()
     return files
@@ -148,37 +129,75 @@ async def fetch(client: MusicAPI, clip: Clip, result: Result | Reply, place: Pla
             for name, stem in by_name.items():
                 stem.name = name
             good = {name: stem for name, stem in by_name.items() if stem.is_succeeded}
-            paths = await client.download(list(good.values()), place.stems, name="{name}")
+            paths = await client.download(
+                list(good.values()), place.stems, name="{name}", tags=place.tags or False
+            )
             return dict(zip(good, paths, strict=True))
         case Clips():
-            paths = await client.download(result.succeeded, place.folder, name=BY_CLIP)
-            return {clip.clip_id: path for clip, path in zip(result.succeeded, paths, strict=True)}
+            takes = [(one, place.clip_name(one, take)) for take, one in enumerate(result, 1)]
+            made = [(one, name) for one, name in takes if one.is_succeeded]
+            work = (own_file(client, place.folder, one, name, place.tags) for one, name in made)
+            paths = _all_or_first_error(await asyncio.gather(*work, return_exceptions=True))
+            return {one.clip_id: path for (one, _), path in zip(made, paths, strict=True)}
         case AlignedLyrics():
             subtitles = {"lrc": result.lrc(), "srt": result.srt()} if result.words else {}
-            written = {kind: place.folder / f"{place.name}.{kind}" for kind in subtitles}
+            written = {kind: _with_ending(place.subtitles, kind) for kind in subtitles}
             for kind, path in written.items():
                 await anyio.to_thread.run_sync(write_whole, path, subtitles[kind].encode())
             return written
-        case Wav() | Midi() | Files() if links := links_of(result):
+        case Wav() | Midi() | Files() if links := links_by_kind(result):
             fetched: dict[str, Path] = {}
             for kind, link in links.items():
                 folder = place.folder / kind if len(links) > 1 else place.folder
-                (fetched[kind],) = await client.download(linked(clip, link), folder, name=place.pattern)
+                fetched[kind] = await own_file(client, folder, linked(clip, link), place.name, place.tags)
             return fetched
         case _ if not result.raw:
             return {}
         case _:
-            path = place.folder / f"{place.name}.json"
+            path = _with_ending(place.reply, "json")
             await anyio.to_thread.run_sync(write_whole, path, pretty(result.raw))
             return {"json": path}
 
 
+async def own_file(
+    client: MusicAPI, folder: Path, clip: Clip, name: str, tags: FileTags | None = None
+) -> Path:
+    """Fetch the file of a clip under a name that is its own: a file that is there is the one."""
+    ending = extension_of(clip.final_url or "")
+    there = await anyio.to_thread.run_sync(whole_file, folder / name, ending)
+    if there is not None:
+        return there
+    (path,) = await client.download(clip, folder, name=literal(name), tags=tags or False)
+    return path
+
+
+def _all_or_first_error(ended: Iterable[Path | BaseException]) -> list[Path]:
+    paths: list[Path] = []
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one
+        paths.append(one)
+    return paths
+
+
+def _with_ending(path: Path, ending: str) -> Path:
+    """Return a path with an extension; its name may have dots."""
+    return path.with_name(f"{path.name}.{ending}")
+
+
 def linked(clip: Clip, link: str) -> Clip:
     """Return a clip whose file is another one of the song, such as its WAV or its cover."""
-    return Clip(clip_id=clip.clip_id, title=clip.title, state=SUCCEEDED, audio_url=link)
+    return Clip(
+        clip_id=clip.clip_id,
+        title=clip.title,
+        state=SUCCEEDED,
+        audio_url=link,
+        tags=clip.tags,
+        lyrics=clip.lyrics,
+    )
 
 
-def links_of(reply: Wav | Midi | Files) -> dict[str, str]:
+def links_by_kind(reply: Wav | Midi | Files) -> dict[str, str]:
     """Return the links of a reply by kind, such as 'wav'."""
     match reply:
         case Files():
@@ -189,57 +208,33 @@ def links_of(reply: Wav | Midi | Files) -> dict[str, str]:
             return {"midi": reply.midi_url} if reply.midi_url else {}
 
 
-# --- beside the audio of a song ----------------------------------------------------------------------------
+# --- wave forms --------------------------------------------------------------------------------------------
 
 
-def pretty(value: object) -> bytes:
-    """Return JSON for people."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2)
+def silent(paths: Iterable[Path]) -> list[Path]:
+    """Return those of these audio files in which nothing can be heard; none without the libraries for it.
 
-
-def write_metadata(path: Path, clip: Clip, about: Mapping[str, Any]) -> None:
-    """Write the reply on a clip beside its file, with `about` the request; for the owner only."""
-    write_whole(path.with_suffix(".json"), pretty({**about, "clip": clip.raw}), private=True)
-
-
-def check_tagging() -> None:
-    """Refuse to tag files without the library for it."""
-    try:
-        require("writing ID3 tags", "sandbox", "mutagen")
-    except ModuleNotFoundError as error:
-        raise RequestValidationError(f"tags: {error}", field="tags") from error
-
-
-def write_tags(path: Path, clip: Clip) -> None:
-    """Write title, style and lyrics into an MP3 file; other formats are left as they are.
-
-    So is a file that the library cannot read, with a warning: the song is worth more than its tags.
+    Most stems that sound do so in one of a few seconds; only the others are read to their end.
     """
-    if path.suffix.lower() != ".mp3":
-        return
-    mutagen, id3 = cast("Any", import_module("mutagen")), cast("Any", import_module("mutagen.id3"))
-    try:
-        with replacing(path) as file:
-            with path.open("rb") as untagged:
-                shutil.copyfileobj(untagged, file)
-            _tag(id3, file, clip)
-    except mutagen.MutagenError as error:
-        log.warning("no tags in %s: %s", path, error)
+    if find_spec("soundfile") is None or find_spec("numpy") is None:
+        return []
+    return [path for path in paths if _is_silent(path)]
 
 
-def _tag(id3: Any, file: BinaryIO, clip: Clip) -> None:
-    file.seek(0)
+def _is_silent(path: Path) -> bool:
+    soundfile: Any = import_module("soundfile")
+    numpy: Any = import_module("numpy")
     try:
-        tags = id3.ID3(file)
-    except id3.ID3NoHeaderError:
-        tags = id3.ID3()
-    tags.setall("TIT2", [id3.TIT2(encoding=3, text=clip.title or clip.clip_id)])
-    if clip.tags:
-        tags.setall("TCON", [id3.TCON(encoding=3, text=clip.tags)])
-    if clip.lyrics:
-        tags.setall("USLT", [id3.USLT(encoding=3, lang="und", desc="", text=clip.lyrics)])
-    file.seek(0)
-    tags.save(file)
+        with soundfile.SoundFile(path) as file:
+            for part in range(1, SAMPLED + 1):
+                file.seek(file.frames * part // (SAMPLED + 1))
+                if numpy.abs(file.read(file.samplerate, dtype="float32")).max(initial=0.0) > AUDIBLE:
+                    return False
+            file.seek(0)
+            blocks = file.blocks(blocksize=file.samplerate, dtype="float32")
+            return all(numpy.abs(block).max(initial=0.0) <= AUDIBLE for block in blocks)
+    except (RuntimeError, OSError, ValueError):
+        return False
 
 
 def wave_form(path: Path) -> list[float]:
@@ -247,8 +242,8 @@ def wave_form(path: Path) -> list[float]:
     that is no audio."""
     if find_spec("soundfile") is None or find_spec("numpy") is None:
         return []
-    soundfile = cast("Any", import_module("soundfile"))
-    numpy = cast("Any", import_module("numpy"))
+    soundfile: Any = import_module("soundfile")
+    numpy: Any = import_module("numpy")
     try:
         with soundfile.SoundFile(path) as file:
             size = max(1, file.frames // PEAKS)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from musicapi_async.api.direct_replies import Wav
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.operation import Direct, Family, Polled
-from musicapi_async.api.replies import Wav
 from musicapi_async.api.sonic import Songs, Sonic, Suno
 
 OPERATIONS = [one for family in FAMILIES.values() for one in family.operations().values()]

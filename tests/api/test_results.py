@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import musicapi_async.api as room
-from musicapi_async._wire.reading import read_clip, read_reply, read_stems
+from musicapi_async._wire.result_reading import read_clip, read_reply, read_stems
 from musicapi_async.api.lyrics import AlignedLyrics
 from musicapi_async.api.results import Clips
 

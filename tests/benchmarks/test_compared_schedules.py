@@ -27,7 +27,7 @@ def polls(schedule: PollSchedule, kind: str, count: int) -> list[float]:
     """Return the ages of the first polls of a task that never ends."""
     ages = [schedule.first(kind)]
     while len(ages) < count:
-        ages.append(schedule.next(kind, ages[-1]))
+        ages.append(schedule.next(kind, ages[-1], None))
     return ages
 
 

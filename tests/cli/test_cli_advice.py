@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from command_shell import Shell
 
 from musicapi_async import MusicAPIError, errors
-from musicapi_async.api.request_fields import SONIC_MODELS
+from musicapi_async.api.field_limits import SONIC_MODELS
 from musicapi_async.cli.commands import musicapi
 from musicapi_async.cli.error_texts import error_fields, in_commands
-from musicapi_async.jobs.job_errors import resolving
+from musicapi_async.jobs.reservation import resolving
 from musicapi_async.sandbox import Sandbox
 
 TOKEN = "A token is such as musicapi:sonic:create_music:1760000000:TASK_ID and is printed by"
@@ -30,6 +30,8 @@ TYPOS: list[tuple[list[str], str]] = [
     (["jobs", "list", ".", "--state", "ambigous"], "(did you mean 'ambiguous'?)"),
     (["completion", "bsh"], "(did you mean 'bash'?)"),
     (["batch", "run", __file__, "--out", "o", "--price", "create-musik=3"], "(did you mean 'create_music'?)"),
+    (["batch", "songs.jsonl", "--out", "o"], "No such command 'songs.jsonl'. There are "),
+    (["download", "t", "--name", "{titel}"], "'--name': a pattern with the fields title, clip_id, "),
     (["wait", "two words"], f"'two words' is neither a whole token nor a task id. {TOKEN}"),
     (["wait", "https://a.example/song"], TOKEN),
     (["download", "musicapi:sonic"], TOKEN),
@@ -48,7 +50,25 @@ TYPOS: list[tuple[list[str], str]] = [
             ("out", "download"),
             ("output", "download"),
             ("tittle", "title"),
+            ("name", "title"),
+            ("voice", "vocal-gender"),
+            ("description", "gpt-description-prompt"),
+            ("api-key", "key-file"),
         )
+    ),
+    (["create", "-o", "d"], "No such option '-o'. Did you mean '--download'?"),
+    (["create", "-out", "d"], "No such option '-out'. Did you mean '--download'?"),
+    (["download", "t", "-o", "d"], "No such option '-o'. Did you mean '--out'?"),
+    (["wait", "t", "--out", "d"], "No such option '--out'. `musicapi download` fetches files."),
+    (["persona", "c", "--title", "x"], "No such option '--title'. Did you mean '--name'?"),
+    (["--title", "x", "create"], "No such option '--title'. Options of a command follow its name."),
+    (
+        ["create", "--mv", "sonic-v6", "--prompt", "la", "la", "la"],
+        "unexpected extra arguments (la la). Text needs its option before it",
+    ),
+    (
+        ["create", "--title", "--make-instrumental", "--mv", "sonic-v6"],
+        "'--title' needs a value, and '--make-instrumental' is an option (to mean the text, write --title=",
     ),
     (["producer", "create-music", "--style", "folk"], "Did you mean '--sound'?"),
     (["download", "t", "--output", "d"], "Did you mean '--out'?"),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from command_shell import Shell, lines_of
 from command_shell import ended as end
 from patience import until
 
+from musicapi_async.jobs import Job, JobRequest, SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 
 
@@ -21,6 +26,11 @@ def write(folder: Path, count: int, **more: Any) -> None:
         {"id": f"s{i}", "mv": "sonic-v6", "gpt_description_prompt": f"rain {i}", **more} for i in range(count)
     ]
     (folder / "songs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def records(out: Path) -> list[Path]:
+    """The records of the songs of a batch."""
+    return sorted((out / ".musicapi/songs").iterdir())
 
 
 async def test_batch_makes_its_songs_and_report(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -34,6 +44,23 @@ async def test_batch_makes_its_songs_and_report(shell: Shell, sandbox: Sandbox, 
     (event,) = lines_of(again.out)
     assert (event["event"], event["done"], event["submitted"]) == ("batch", 2, 0)
     assert len(sandbox.journal.creates) == 2
+
+
+async def test_local_file_in_a_row_is_refused_with_what_to_do(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """A command has no function that publishes files; a program has."""
+    (tmp_path / "demo.mp3").write_bytes(b"ID3 demo")
+    row = {"operation": "sonic.upload_cover", "mv": "sonic-v6", "prompt": "la", "url": "demo.mp3"}
+    (tmp_path / "songs.jsonl").write_text(json.dumps(row))
+    for more in ([], ["--dry-run"]):
+        ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text", *more)
+        assert ended.code == 2
+        text = " ".join(ended.err.split())
+        assert "line 1: url: a public link, http:// or https://, got 'demo.mp3'" in text
+        assert "put the file at a public address, and give its link" in text
+        assert "In a program, run_batch does that with the uploader of its client" in text
+    assert not sandbox.journal.requests()
 
 
 async def test_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -160,13 +187,14 @@ async def test_ctrl_c_twice_stops_at_once(shell: Shell, sandbox: Sandbox, tmp_pa
 
 
 async def test_shared_reason_is_printed_once(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
-    """Without credits all songs are left: one line names them, another says why."""
+    """Without credits all songs are unfinished: one line names them, another says why."""
     sandbox.account.credits = 0
     write(tmp_path, 12)
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
     assert ended.code == 3, ended.err
     assert ended.out.count("credits are not enough") == 1
-    assert ended.out.count("songs left") == 1
+    assert ended.out.count("songs unfinished") == 1
+    assert "s0 in line 1, " in ended.out
     assert "and 2 more" in ended.out
 
 
@@ -194,8 +222,8 @@ async def test_lost_connection_is_one_reason(shell: Shell, sandbox: Sandbox, tmp
     await sandbox.stop()
     ended = await end(process)
     assert ended.code == 5, ended.err
-    (line,) = [line for line in ended.out.splitlines() if " left" in line]
-    assert line.startswith("3 songs left: no end after 90")  # 900 s and a bit
+    (line,) = [line for line in ended.out.splitlines() if " unfinished" in line]
+    assert line.startswith("3 songs unfinished: no end after 90")  # 900 s and a bit
     assert "the last poll failed: no connection to http://" in line
     assert "; paid for and still running (s" in line
     assert "Run the same command again" in ended.out
@@ -205,14 +233,14 @@ async def test_disk_fault_has_its_own_exit_code(shell: Shell, sandbox: Sandbox, 
     """Exit code 1 and the path that could not be written; once it is repaired the same command ends."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / "covers").write_text("a file where a folder has to be")
+    (out / "details").write_text("a file where a folder has to be")
     write(tmp_path, 2)
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--json")
     (event,) = lines_of(ended.out)
-    assert f"out{os.sep}covers" in event["halted"]
+    assert f"out{os.sep}details" in event["halted"]
     assert event["disk_failed"] is True
     assert ended.code == 1, ended.err
-    (out / "covers").unlink()
+    (out / "details").unlink()
     assert (await shell.run("batch", "run", "songs.jsonl", "--out", "out")).code == 0
     assert len(sandbox.journal.creates) == 2
     assert sandbox.journal.charged_twice() == []
@@ -226,15 +254,17 @@ async def test_unknown_outcome_is_listed_and_resolved(shell: Shell, sandbox: San
     assert ended.code == 6
     assert "Outcome unknown: s0/create_music" in ended.out
     listed = await shell.run("jobs", "list", "out", "--state", "ambiguous", "--text")
-    header, row = listed.out.splitlines()
-    assert header.split()[:3] == ["state", "key", "task"]
-    assert row.split()[:2] == ["ambiguous", "s0/create_music"]
-    assert header.index("key") == row.index("s0/")
+    row, *details = listed.out.splitlines()
+    assert row.split() == ["ambiguous", "s0/create_music"]
+    assert details
+    assert all(line.startswith(" " * row.index("s0/")) for line in details)
     task_id = sandbox.journal.creates[0].task_id
     resolved = await shell.run("jobs", "resolve", "out", "s0/create_music", "--task-id", task_id)
     assert resolved.code == 0, resolved.err
     assert (await shell.run("batch", "run", "songs.jsonl", "--out", "out")).code == 0
     assert len(sandbox.journal.creates) == 1
+    plan = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--dry-run", "--text")
+    assert "Nothing is left to pay for" in plan.out
 
 
 async def test_resubmit_asks_first(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -307,6 +337,9 @@ async def test_dry_run_with_prices_adds_up(shell: Shell, sandbox: Sandbox, tmp_p
     wrong = await shell.run(*run, "--price", "lyric=1")
     assert wrong.code == 2
     assert "no song or step of a batch is called 'lyric' (did you mean 'lyrics'?)" in wrong.err
+    for price in ("-1", "nan", "inf"):
+        wrong = await shell.run(*run, "--price", f"lyrics={price}")
+        assert (wrong.code, "credits, 0 or more, got lyrics=" in wrong.err) == (2, True)
     assert not sandbox.journal
 
 
@@ -330,3 +363,93 @@ async def test_lyrics_of_instrumental_are_refused(shell: Shell, sandbox: Sandbox
     assert ended.code == 2
     assert "line 1: step 'lyrics' needs singing" in ended.err
     assert not sandbox.journal
+
+
+# --- a store with jobs of more than one account -----------------------------------------------------------------
+
+
+async def some_jobs(path: Path, *accounts: str, now: float) -> SQLiteStore:
+    """A store with a finished job of each account."""
+    store = SQLiteStore(path)
+    request = JobRequest("POST /sonic/wav", "http://host", '{"clip_id":"c"}', "sonic", "wav")
+    for account in accounts:
+        job = Job(key="k", state="finished", request=request, created_at=now, updated_at=now)
+        await store.change("k", lambda _none, job=job: job, account=account)
+    await store.aclose()
+    return store
+
+
+async def test_jobs_list_names_accounts_and_unreadable_rows(shell: Shell, tmp_path: Path) -> None:
+    """The account where there is more than one; a damaged row says so, in JSON as `is_readable`."""
+    path = tmp_path / "jobs.sqlite"
+    await some_jobs(path, "studio", now=1.0)
+    one = await shell.run("jobs", "list", "jobs.sqlite", "--text")
+    assert "account" not in one.out
+    await some_jobs(path, "label", now=2.0)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE jobs SET record = '{' WHERE account = 'studio'")
+    listed = await shell.run("jobs", "list", "jobs.sqlite", "--text")
+    first, account, why, *whole = map(str.strip, listed.out.splitlines())
+    assert (first.split(), account) == (["finished", "k"], "account studio")
+    assert why.startswith("unreadable: its record cannot be read")
+    assert (whole[0].split(), whole[1:]) == (["finished", "k"], ["account label"])
+    jobs = lines_of((await shell.run("jobs", "list", "jobs.sqlite", "--json")).out)
+    assert [(job["account"], job["is_readable"]) for job in jobs] == [("studio", False), ("label", True)]
+
+
+async def test_jobs_purge_removes_what_is_older(shell: Shell, tmp_path: Path) -> None:
+    """Only what has ended and was not changed since; it is confirmed first."""
+    path = tmp_path / "jobs.sqlite"
+    await some_jobs(path, "old", now=1.0)
+    store = await some_jobs(path, "new", now=time.time())
+    refused = await shell.run("jobs", "purge", "jobs.sqlite", "--older-than", "30d")
+    assert refused.code != 0
+    assert len(await store.jobs()) == 2
+    wrong = await shell.run("jobs", "purge", "jobs.sqlite", "--older-than", "30", "--yes")
+    assert (wrong.code, "such as '30d'" in wrong.err) == (2, True)
+    done = await shell.run("jobs", "purge", "jobs.sqlite", "--older-than", "30d", "--yes", "--text")
+    assert done.out.strip() == "1 job removed."
+    assert [job.account for job in await store.jobs()] == ["new"]
+    await store.aclose()
+
+
+# --- the page and the picks ----------------------------------------------------------------------------------
+
+
+async def test_page_is_written_again_and_picks_are_copied(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """`batch report` needs the folder alone, and no key; `batch keep` copies what the page's JSON says to keep."""
+    write(tmp_path, 2)
+    assert (await shell.run("batch", "run", "songs.jsonl", "--out", "out")).code == 0
+    requests = len(sandbox.journal)
+    page = tmp_path / "out/report.html"
+    page.unlink()
+    ended = await shell.run("batch", "report", "out", "--text")
+    assert (ended.code, ended.out) == (0, "Report: out/report.html\n")
+    found = re.findall(
+        r'"clip_id":"([^"]+)"', "".join(path.read_text() for path in records(tmp_path / "out"))
+    )
+    picks = {"picks": [{"clip_id": clip_id, "choice": "keep"} for clip_id in found[:3]]}
+    (tmp_path / "picks.json").write_text(json.dumps(picks))
+    ended = await shell.run("batch", "keep", "out", "picks.json", "--out", "chosen", "--text")
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("3 takes copied to chosen\n")
+    assert len(list((tmp_path / "chosen").iterdir())) == 3
+    again = await shell.run("batch", "keep", "out", "picks.json", "--out", "chosen", "--json")
+    (event,) = lines_of(again.out)
+    assert (event["event"], len(event["files"])) == ("copied", 3)
+    assert len(sandbox.journal) == requests
+
+
+async def test_report_and_keep_refuse_what_is_none(shell: Shell, tmp_path: Path) -> None:
+    """A folder of no batch, and a file that has no picks: exit code and text say so, and nothing is written."""
+    (tmp_path / "picks.json").write_text("{}")
+    (tmp_path / "mine").mkdir()
+    ended = await shell.run("batch", "report", "mine", "--text")
+    assert (ended.code, "mine is no folder of a batch" in " ".join(ended.err.split())) == (1, True), ended.err
+    ended = await shell.run("batch", "keep", "mine", "picks.json", "--text")
+    assert (ended.code, "is no file of picks" in " ".join(ended.err.split())) == (2, True), ended.err
+    ended = await shell.run("batch", "keep", "mine", "absent.json", "--text")
+    assert (ended.code, "absent.json" in ended.err) == (2, True)
+    assert list((tmp_path / "mine").iterdir()) == []

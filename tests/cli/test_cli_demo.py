@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import pytest
-from command_shell import Shell, environment, lines_of
+from command_shell import Shell, lines_of
 from mutagen.mp3 import MP3
+from terminal import ESCAPES, on_terminal, screen_of
 
-from musicapi_async.cli.demo import PROGRAM
+from musicapi_async.cli.demo_command import PROGRAM
 from musicapi_async.sandbox import Sandbox
-
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[()][A-Z0-9]")
-
-
-def on_terminal(folder: Path, *args: str, columns: int = 80, box: Sandbox | None = None) -> tuple[int, str]:
-    """Run the command on a terminal of its own; returns its exit code and all that was written."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    settings = {**environment(box), "TERM": "xterm-256color"}
-    settings.pop("COLUMNS", None)
-    command = [sys.executable, "-c", "from musicapi_async.cli import main; main()", *args]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=settings, cwd=folder
-    ) as process:
-        os.close(theirs)
-        written = b""
-        try:
-            while chunk := os.read(ours, 65536):
-                written += chunk
-        except OSError:  # Linux says so when the last writer has gone
-            pass
-        code = process.wait(60)
-    os.close(ours)
-    return code, written.decode()
 
 
 async def test_texts_appear_above_bars(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -55,20 +25,23 @@ async def test_texts_appear_above_bars(sandbox: Sandbox, tmp_path: Path) -> None
     assert code == 0, written
     at = lines.index("Accepted. To resume:")
     assert lines[at + 1 : at + 3] == ["  musicapi download \\", "    --out d \\"]
-    assert any(line.startswith("info: POST /sonic/create accepted: ") for line in lines)
+    assert any(line.startswith("info: POST /sonic/create accepted:") for line in lines)
     assert any(line.startswith("    musicapi:sonic:create_music:") for line in lines)
     assert any(re.match("Lanterns .* succeeded", line) for line in lines)
 
 
 def test_demo_on_terminal_of_80_columns(tmp_path: Path) -> None:
-    """Bars while it runs, then a table, the cost and a program to copy; no line is wider than the screen."""
+    """Bars while it runs, then the songs, the cost and a program to copy; no line is wider than the screen."""
     code, written = on_terminal(tmp_path, "demo", "--speed", "60")
     shown = ESCAPES.sub("", written)
     assert code == 0, shown
     assert max(len(line) for line in re.split(r"[\r\n]+", shown)) <= 80
-    assert re.search(r"(?s)pending.*stream.*succeeded.*2 saved.*Title.*Cost.*import asyncio", shown)
-    screen = shown[shown.rindex("Title  ") :].splitlines()
-    assert len(screen) < 24, "the table scrolls away on a terminal of 24 lines"
+    assert re.search(
+        r"(?s)pending.*stream.*succeeded.*2 saved.*from a description.*Cost.*import asyncio", shown
+    )
+    screen = shown[shown.rindex("Small Tonight, from a description") :].splitlines()
+    assert len(screen) < 24, "the songs scroll away on a terminal of 24 lines"
+    assert "Harbour, sung by Rainy voice, the persona of Small Tonight" in screen
     names = sorted(path.name for path in (tmp_path / "musicapi-demo").iterdir())
     assert len(names) == 6
     for name in names:
@@ -95,6 +68,18 @@ async def test_ctrl_c_in_demo(tmp_path: Path) -> None:
     done = await Shell(folder=tmp_path).interrupt_after('"running"', "demo", "--speed", "20")
     assert done.code == 130
     assert lines_of(done.err)[-1]["tasks"] == []
+
+
+def test_ctrl_c_in_demo_names_files(tmp_path: Path) -> None:
+    """The bars are gone, and each song that is there is named with what it was made from."""
+    code, written = on_terminal(tmp_path, "demo", "--speed", "20", interrupt_at="2 saved")
+    screen = screen_of(written)
+    assert code == 130
+    assert "Files that are there:" in screen
+    for path in (tmp_path / "musicapi-demo").glob("*.mp3"):
+        assert any(line.endswith(path.name) for line in screen)
+    assert screen[-1] == "Interrupted. The sandbox and its tasks have ended; nothing real was charged."
+    assert "\u2501" not in "".join(screen)
 
 
 async def test_printed_program_runs(

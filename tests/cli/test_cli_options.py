@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def test_every_operation_has_command_with_help(operation: Operation[..., Any]) -
         shown = field.name.replace("_", "-")
         assert f"--{shown}" in result.output or field.name.upper() in result.output
     assert max(map(len, result.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("args", [["create"], ["batch", "run"]], ids=" ".join)
+def test_help_breaks_no_option(args: list[str]) -> None:
+    """An option in a sentence can be copied: no line of 80 columns ends inside one."""
+    result = CliRunner().invoke(musicapi, [*args, "--help"], terminal_width=80)
+    assert not [line for line in result.output.splitlines() if line.endswith("-")]
+
+
+def test_help_cuts_no_sentence() -> None:
+    """Lists of commands have whole sentences, in the order in which a new user needs them."""
+    for args in ([], ["sonic"], ["batch"]):
+        assert "..." not in CliRunner().invoke(musicapi, [*args, "--help"]).output.partition("Commands:")[2]
+    names = re.findall(r"^  (\w+)  ", CliRunner().invoke(musicapi, ["--help"]).output, re.MULTILINE)
+    assert names[:4] == ["demo", "sandbox", "create", "persona"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)

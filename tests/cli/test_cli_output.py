@@ -21,14 +21,15 @@ from musicapi_async import (
     TaskFailedError,
     TaskTimeoutError,
 )
-from musicapi_async._wire.reading import read_clip
+from musicapi_async._wire.result_reading import read_clip
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.task import TaskRef
-from musicapi_async.cli.error_texts import ExitCode, error_fields, exit_code_of, gravest, next_step
+from musicapi_async.cli.error_texts import Saving, error_fields, next_step
+from musicapi_async.cli.exit_codes import ExitCode, exit_code_of, gravest
 from musicapi_async.cli.invocation import Invocation
 from musicapi_async.cli.output import visible
 from musicapi_async.cli.progress import AGE, Bars, age_text, expected_share
-from musicapi_async.cli.reporters import value_lines
+from musicapi_async.cli.result_texts import value_lines
 from musicapi_async.cli.task_commands import refs_of
 
 ERRORS = [
@@ -97,7 +98,11 @@ def test_task_ended_before_first_poll_has_no_age() -> None:
     """When it ended is not known; one that is still under way shows the time since its submit."""
     end = TaskUpdate("failed", error=TaskFailedError("upstream"))
     ended, running = Bars().bar("ended"), Bars().bar("running")
-    for bar, looks in ((ended, [end]), (running, [TaskUpdate("running"), end])):
+    unpolled = TaskUpdate("pending")
+    for bar, looks in (
+        (ended, [unpolled, end]),
+        (running, [unpolled, TaskUpdate("running", age=9540.0), end]),
+    ):
         bar.resume(9540.0)
         assert bar.words[-1][0] == ""
         for look in looks:
@@ -114,18 +119,18 @@ def test_age_fits_its_column(seconds: float) -> None:
 
 
 def test_unfinished_tasks_are_resumed_by_right_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """`wait` for tasks, or `download` if files were requested; also for a task that only the log names."""
+    """`wait` for tasks, or `download` as the files were requested; also for a task that only the log names."""
     plain, wanted = TaskRef("sonic", "p", "create_music", 5).token, TaskRef("sonic", "w").token
     invocation = Invocation()
     invocation.json = False
     invocation.track_logged(plain)
-    invocation.folder = Path("my songs")
+    invocation.saving = Saving(Path("my songs"), tags=True, pattern="{index}")
     invocation.track_logged(wanted)
     assert (invocation.unfinished, invocation.not_downloaded) == ([plain, wanted], [wanted])
     invocation.interrupted()
     text = " ".join(capsys.readouterr().err.replace("\\\n", "").split())
     assert f"musicapi wait {plain} " in text
-    assert text.endswith(f"musicapi download --out 'my songs' {wanted}")
+    assert text.endswith(f"musicapi download --out 'my songs' --name '{{index}}' --tags {wanted}")
 
 
 def test_replies_read_well() -> None:

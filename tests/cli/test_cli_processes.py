@@ -46,7 +46,7 @@ def test_help_loads_neither_aiohttp_nor_numpy_nor_rich() -> None:
     assert "Exit codes" in loaded.stdout
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
+@pytest.mark.parametrize("missing", ["click", "rich", "jinja2"])
 def test_missing_extra_is_one_line(missing: str) -> None:
     """No traceback, but the line to type."""
     ran = python(f"import sys; sys.modules[{missing!r}] = None\nfrom musicapi_async.cli import main; main()")
@@ -314,3 +314,18 @@ async def test_sandbox_runs_alone() -> None:
     done = await ended(process)
     assert done.code == 0
     assert "Traceback" not in done.err
+
+
+async def test_environment_turns_the_log_on(sandbox: Sandbox) -> None:
+    """MUSICAPI_LOG is obeyed like -v: each line once, as a JSON line; a wrong word is named."""
+    shell = Shell(sandbox)
+    shell.environment["MUSICAPI_LOG"] = "debug"
+    done = await shell.run("credits")
+    assert done.code == 0
+    (line,) = lines_of(done.err)
+    assert (line["event"], line["level"]) == ("log", "debug")
+    assert line["message"].startswith("GET /get-credits: attempt 1: HTTP 200, ")
+    shell.environment["MUSICAPI_LOG"] = "loud"
+    done = await shell.run("credits")
+    assert done.code != 0
+    assert "MUSICAPI_LOG: debug, info, warning, got 'loud'" in done.err

@@ -7,6 +7,7 @@ and a value of the wrong type.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from musicapi_async import BadRequestError, MusicAPI, RequestValidationError
+from musicapi_async import BadRequestError, Clip, MusicAPI, OutcomeUnknownError, RequestValidationError
 from musicapi_async.api.families import FAMILIES
+from musicapi_async.api.field_limits import SONIC_MODELS
 from musicapi_async.api.request import FieldInfo
-from musicapi_async.api.request_fields import SONIC_MODELS
 from musicapi_async.jobs import SQLiteStore
-from musicapi_async.sandbox import Sandbox
+from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.workflows import everything, run_batch
 
 LYRICS = "[Verse]\nRain on the window"
 SONG = {"mv": "sonic-v6", "prompt": LYRICS}
@@ -64,6 +66,8 @@ CALLS: dict[str, dict[str, dict[str, Any]]] = {
         "upsample_tags": {"tags": "pop"},
         "lyrics": {"description": "sky"},
         "download": {**ONE, "formats": ["mp3"]},
+        "create_batch": {"items": [SONG]},
+        "get_batch": {"batch_id": "BATCH"},
     },
     "suno": {
         **SINGING,
@@ -142,7 +146,9 @@ async def bench() -> AsyncIterator[Bench]:
             continue_clip_id=clip.clip_id, continue_at=3.0, custom_mode=True, mv="sonic-v6", prompt=LYRICS
         )
         persona = await client.sonic.create_persona("Singer", clip.clip_id)
+        batch = await client.sonic.create_batch([SONG])
         made = {
+            "BATCH": str(batch.batch_id),
             "CLIP": clip.clip_id,
             "PART": (await extension.wait())[0].clip_id,
             "PERSONA": persona.persona_id,
@@ -348,6 +354,7 @@ MISUSES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("create_music", (), {"mv": "x", "output": "y"}, "'output' (to save the files: client.download("),
     ("create_music", ("sonic-v6",), {}, "takes arguments by name only, such as mv=..."),
     ("create_music", (), {"mv": "x", "job_key": "1"}, "that is an option, client.with_options(job_key=...)"),
+    ("create_music", (), {"mv": "x", "timeout": 3}, "client.with_options(...): attempt_timeout (seconds"),
     ("create_persona", ("Ann",), {}, "create_persona() needs clip_id"),
     ("create_persona", ("Ann", "c"), {"name": "Ben"}, "cannot be called so"),
 ]
@@ -443,6 +450,8 @@ async def test_a_local_file_by_position(bench: Bench) -> None:
         ({"clock": 60}, "clock: a Clock"),
         ({"proxy": "proxy.example:8080"}, "proxy: an http or https address"),
         ({"max_retries": "2"}, "retries: a whole number from 0 to 100, got '2'"),
+        ({"trust_env": "no"}, "trust_env: True or False, got 'no'"),
+        ({"close_with_loop": 1}, "close_with_loop: True or False, got 1"),
     ],
 )
 def test_parts_of_the_wrong_kind_are_refused_at_once(options: dict[str, Any], told: str) -> None:
@@ -459,6 +468,9 @@ def test_parts_of_the_wrong_kind_are_refused_at_once(options: dict[str, Any], to
         ({"extra_body": [1]}, "extra_body"),
         ({"store": "x"}, "store"),
         ({"max_retries": 1.5}, "max_retries"),
+        ({"resend_creates_on_5xx": "no"}, "resend_creates_on_5xx"),
+        ({"resend_creates_on_5xx": 0}, "resend_creates_on_5xx"),
+        ({"check_balance": "false"}, "check_balance"),
     ],
 )
 async def test_options_of_the_wrong_kind_are_refused(options: dict[str, Any], field: str) -> None:
@@ -467,6 +479,19 @@ async def test_options_of_the_wrong_kind_are_refused(options: dict[str, Any], fi
         with pytest.raises(RequestValidationError) as caught:
             client.with_options(**options)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("word", ["no", "false", "0"])
+async def test_a_word_for_no_does_not_repeat_a_paid_call(word: Any) -> None:
+    """Every text that is not empty is true, and each repeat after a 5xx may be charged."""
+    async with Sandbox() as sandbox, sandbox.client(rate_limit=None) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.status(500), times=9)
+        with pytest.raises(RequestValidationError):
+            await client.with_options(resend_creates_on_5xx=word).sonic.create_music(**SONG)
+        assert len(sandbox.journal.creates) == 0
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(resend_creates_on_5xx=False).sonic.create_music(**SONG)
+        assert len([entry for entry in sandbox.journal if entry.method == "POST"]) == 1
 
 
 async def test_objects_in_the_place_of_ids_are_answered_with_what_to_pass(bench: Bench) -> None:
@@ -493,3 +518,95 @@ async def test_objects_in_the_place_of_ids_are_answered_with_what_to_pass(bench:
         with pytest.raises(RequestValidationError) as caught:
             await call()
         assert told in str(caught.value)
+
+
+NAMELESS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+    (("sonic", 5), {}, "task_id"),
+    (("sonic", b"T"), {}, "task_id"),
+    (("sonic", ""), {}, "task_id"),
+    (("sonic", "\ud800"), {}, "task_id"),
+    ((5, "T"), {}, "family"),
+    (("", "T"), {}, "family"),
+    (("sonic", "T"), {"kind": 1}, "kind"),
+    (("sonic", "T"), {"kind": "\ud800"}, "kind"),
+    *(
+        (("sonic", "T"), {"submitted_at": at}, "submitted_at")
+        for at in (math.nan, math.inf, -1.0, 1e300, 99_999_999_999.9, 1_700_000_000_000, "0", None, True)
+    ),
+    ((5,), {}, "token"),
+    (("musicapi:sonic:create_music:nan:T",), {}, "token"),
+    (("musicapi:sonic:create_music:0:\ud800",), {}, "task_id"),
+]
+
+
+@pytest.mark.parametrize(("given", "more", "field"), NAMELESS)
+async def test_task_that_its_token_could_not_name_again_is_refused(
+    given: tuple[Any, ...], more: dict[str, Any], field: str
+) -> None:
+    """At once, by the name of the argument, and nothing is polled."""
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        with pytest.raises(RequestValidationError) as caught:
+            client.task(*given, **more)
+        assert caught.value.field == field
+        assert len(sandbox.journal) == 0
+
+
+@pytest.mark.parametrize("submitted_at", [0, 0.0, 1_760_000_000, 1_760_000_000.4])
+async def test_token_names_the_same_task_again(submitted_at: float) -> None:
+    """Whatever its id holds."""
+    async with MusicAPI("key") as client:
+        for task_id in ("T", "a:b", "ü%2f", "a\nb", " x ", "x" * 3000):
+            task = client.task("sonic", task_id, kind="k:1", submitted_at=submitted_at)
+            same = client.task(task.token)
+            assert (same.family, same.task_id, same.kind) == ("sonic", task_id, "k:1")
+            assert same.token == task.token
+
+
+async def test_job_is_not_resolved_with_what_names_no_task() -> None:
+    """Else the store would hold a task that no one can wait for."""
+    wrong: Any
+    async with Sandbox() as sandbox, sandbox.client(rate_limit=None) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.status(500))
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="k").sonic.create_music(**SONG)
+        for wrong in (5, "", b"T", "\ud800", None):
+            with pytest.raises(RequestValidationError, match="task_id: text"):
+                await client.resolve("k", task_id=wrong)
+        job = await client.job("k")
+        assert job is not None
+        assert job.state == "ambiguous"
+        assert (await client.resolve("k", task_id="T")).token.endswith(":T")
+
+
+@pytest.mark.parametrize("bad", ["e\0v", b"songs", None, 5])
+async def test_what_is_no_path_is_refused(tmp_path: Path, bad: Any) -> None:
+    """Everywhere where a path is given, before anything is sent or written."""
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        manifest = tmp_path / "songs.jsonl"
+        manifest.write_text('{"id": "a", "mv": "sonic-v6", "gpt_description_prompt": "calm"}')
+        wrong = f"{tmp_path}/{bad}" if isinstance(bad, str) else bad
+        link = f"{sandbox.base_url}/a.mp3"
+
+        async def opened() -> None:
+            SQLiteStore(wrong)
+
+        for attempt in (
+            opened(),
+            client.download(link, wrong),
+            everything(client, Clip(clip_id="CLIP", state="succeeded", audio_url=link), wrong),
+            run_batch(client, manifest, out=wrong),
+            run_batch(client, wrong, out=tmp_path / "out"),
+        ):
+            with pytest.raises(RequestValidationError, match="path: text without null characters"):
+                await attempt
+        assert len(sandbox.journal) == 0
+        assert os.listdir(tmp_path) == [manifest.name]
+
+
+async def test_missing_manifest_is_an_error_of_the_system(tmp_path: Path) -> None:
+    """As of any file that is read; nothing is sent or written."""
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        with pytest.raises(FileNotFoundError):
+            await run_batch(client, tmp_path / "songs.jsonl", out=tmp_path / "out")
+        assert len(sandbox.journal) == 0
+        assert os.listdir(tmp_path) == []

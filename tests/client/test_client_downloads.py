@@ -20,7 +20,7 @@ from musicapi_async import (
     Voice,
 )
 from musicapi_async._transport.links import Fetchable
-from musicapi_async.api.replies import Midi, Persona, Wav
+from musicapi_async.api.direct_replies import Midi, Persona, Wav
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -209,5 +209,5 @@ async def test_a_failed_task_has_no_files_but_an_error(client: MusicAPI, tmp_pat
 async def test_a_link_that_has_expired_says_where_a_fresh_one_is(client: MusicAPI, tmp_path: Path) -> None:
     """Hosts answer 403 or 404 then; trying again would not help."""
     link = str((await song(client)).final_url).replace(".mp3", "-gone.mp3")
-    with pytest.raises(DownloadError, match="Links expire: look at the task again"):
+    with pytest.raises(DownloadError, match="Links expire: poll the task once more"):
         await client.download(link, tmp_path)

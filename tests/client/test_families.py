@@ -52,7 +52,7 @@ async def test_riffusion_and_studio_give_clips() -> None:
         made = (await track.wait())[0]
         assert made.title == "Track"
         wav = await client.producer.download(made.clip_id, "wav")
-        assert wav.ref.format == "wav"
+        assert wav.token.endswith(":wav")
         assert str((await wav.wait())[0].final_url).endswith(".wav")
 
 

@@ -41,12 +41,35 @@ PLACES: Final[dict[str, tuple[str, str, str]]] = {
         FILES.format(call="await client.download(await task.wait(), 'songs')"),
     ),
     "tags of a batch": (
-        "sandbox",
+        "tags",
         "mutagen",
         FILES.format(call="await run_batch(client, [], out='never', tags=True)"),
     ),
+    "the page of a batch": (
+        "cli",
+        "jinja2",
+        "import asyncio\nfrom musicapi_async.workflows import write_report\nasyncio.run(write_report('songs'))",
+    ),
     "the bridge to FastAPI": ("fastapi", "fastapi", "import musicapi_async.contrib.fastapi"),
     "the bridge to FastAPI, in part": ("fastapi", "starlette", "import musicapi_async.contrib.fastapi"),
+    "the bridge to OpenTelemetry": (
+        "opentelemetry",
+        "opentelemetry",
+        "import musicapi_async.contrib.opentelemetry",
+    ),
+    "the store that machines share": (
+        "postgres",
+        "psycopg",
+        "from musicapi_async import PostgresStore",
+    ),
+    "the workers of a batch": ("workers", "procrastinate", "import musicapi_async.workflows.workers"),
+    "the command of a worker": (
+        "workers",
+        "procrastinate",
+        f"import sys; sys.argv = ['musicapi', '--text', 'worker', '--store', 'postgresql://db/x']\n{COMMAND}",
+    ),
+    "the MCP server": ("mcp", "mcp", "import musicapi_async.mcp.server"),
+    "the MCP command": ("mcp", "mcp", f"import sys; sys.argv = ['musicapi', '--text', 'mcp']\n{COMMAND}"),
     "the example service": ("fastapi,sandbox", "uvicorn", "import musicapi_async.examples.service"),
 }
 """Per place: the extra that it names, a library to hide, and a program that needs it."""

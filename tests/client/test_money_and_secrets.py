@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -13,6 +16,9 @@ from musicapi_async import (
     Task,
     TaskTimeoutError,
 )
+from musicapi_async._transport.rate_limiter import MemoryLimiter, RequestSlot
+from musicapi_async._transport.wait_reasons import Waits
+from musicapi_async.jobs import MemoryStore
 from musicapi_async.sandbox import Fault, Sandbox
 
 LYRICS = "[Verse]\nRain on the window"
@@ -38,6 +44,60 @@ async def test_a_5xx_that_is_sent_again_on_demand_is_never_forgotten(second: str
         with pytest.raises(OutcomeUnknownError):
             await client.with_options(job_key="k").sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         assert sandbox.journal.charges == 20
+
+
+async def test_doubt_stays_written_down_while_a_later_attempt_waits() -> None:
+    """A refusal after a 5xx that may have charged proves nothing: a process that dies now must not pay again."""
+    async with Sandbox() as sandbox, sandbox.client(rate_limit=None, store=MemoryStore()) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.status(500).once_taken())
+        sandbox.faults.on("POST", "/sonic/create", Fault.status(429, retry_after=60))
+        view = client.with_options(resend_creates_on_5xx=True, job_key="k")
+        creating = asyncio.ensure_future(view.sonic.create_music(mv="sonic-v6", prompt=LYRICS))
+        await asyncio.sleep(30)
+        assert len(sandbox.journal.creates) == 2
+        assert [job.state for job in await client.jobs()] == ["sent"]
+        await creating
+
+
+async def test_result_that_is_prepared_does_not_end_a_doubt() -> None:
+    """The key of a call that may have been carried out before is not free, though its caller does not wait."""
+    async with Sandbox() as sandbox, sandbox.client(rate_limit=None, store=MemoryStore()) as client:
+        clips = await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)).wait()
+        sandbox.faults.on("POST", "/sonic/midi", Fault.status(500))
+        sandbox.faults.on("POST", "/sonic/midi", Fault.status(202, body='{"type": "not_ready"}'))
+        view = client.with_options(resend_creates_on_5xx=True, job_key="k")
+        await view.sonic.midi(clips[0].clip_id, wait=False)
+        job = await client.job("k")
+        assert job is not None
+        assert job.state == "ambiguous"
+
+
+class LostLimiter(MemoryLimiter):
+    """A limiter that cannot be reached any more once a response has come."""
+
+    fails_in = ""
+
+    @contextlib.asynccontextmanager
+    async def slot(self, lane: str, waits: Waits | None = None) -> AsyncGenerator[RequestSlot]:
+        async with super().slot(lane, waits) as slot:
+            yield slot
+        if self.fails_in == "slot":
+            raise ConnectionError("the limiter is gone")
+
+    def succeeded(self, lane: str) -> None:
+        if self.fails_in == "succeeded":
+            raise ConnectionError("the limiter is gone")
+
+
+@pytest.mark.parametrize("fails_in", ["slot", "succeeded"])
+async def test_limiter_that_fails_after_the_response_loses_no_task(fails_in: str) -> None:
+    """The task is paid for and read; what the limiter has to note of it costs a line in the log."""
+    async with Sandbox() as sandbox:
+        limiter = LostLimiter()
+        async with sandbox.client(limiter=limiter, store=MemoryStore()) as client:
+            limiter.fails_in = fails_in
+            task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+            assert [job.task_id for job in await client.jobs("accepted")] == [task.task_id]
 
 
 async def test_a_misspelt_row_loses_none_of_the_paid_tasks() -> None:

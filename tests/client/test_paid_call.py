@@ -24,8 +24,8 @@ from musicapi_async import (
     RequestTimeoutError,
     Webhooks,
 )
-from musicapi_async.api.values import mapping_or_empty
-from musicapi_async.jobs import Job, MemoryStore, Step
+from musicapi_async.api.json_values import mapping_or_empty
+from musicapi_async.jobs import Job, MemoryStore, Transition
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import sign
 
@@ -49,14 +49,16 @@ class HeldStore(MemoryStore):
         self.reached = asyncio.Event()
         self.released = asyncio.Event()
 
-    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+    async def change(
+        self, key: str, transition: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
         """Hold the write, then make it."""
         before = await super().get(key, account=account)
-        after = step(before)
+        after = transition(before)
         if after is not None and after.state == self.state and (before is None or before.state != self.state):
             self.reached.set()
             await self.released.wait()
-        return await super().change(key, step, account=account, durable=durable)
+        return await super().change(key, transition, account=account, durable=durable)
 
 
 async def test_deadline_never_takes_an_accepted_task(sandbox: Sandbox) -> None:
@@ -141,12 +143,14 @@ class BrokenOnce(MemoryStore):
 
     broken = True
 
-    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+    async def change(
+        self, key: str, transition: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
         """Fail once."""
         if self.broken:
             self.broken = False
             raise JobStoreError("the disk is full")
-        return await super().change(key, step, account=account, durable=durable)
+        return await super().change(key, transition, account=account, durable=durable)
 
 
 async def test_store_that_cannot_reserve_sends_nothing(sandbox: Sandbox) -> None:
@@ -242,3 +246,52 @@ async def test_preparing_may_have_been_charged(sandbox: Sandbox, end: str) -> No
         assert caught.value.may_have_been_charged
         assert "othing was charged" not in str(caught.value)
         assert await client.job("k") is None
+
+
+@pytest.mark.parametrize("call", ["midi", "download"])
+@pytest.mark.parametrize("end", ["asked to wait", "its own time", "deadline"])
+async def test_call_that_is_still_being_prepared_frees_its_key(call: str, end: str) -> None:
+    """However its time ends, the error says after how long; the next call with the key gets the result."""
+    limit = {"midi": 180, "download": 120}[call]
+    not_ready = Fault.status(
+        202, body='{"type": "not_ready"}', retry_after=3600 if end == "asked to wait" else None
+    )
+    async with Sandbox(longest=3) as sandbox, sandbox.client(rate_limit=None, store=MemoryStore()) as client:
+        clips = await (await client.sonic.create_music(**SONG)).wait()
+        sandbox.faults.on("POST", f"/sonic/{call}", not_ready, times=None)
+        view = client.with_options(job_key="k", deadline=20 if end == "deadline" else None)
+
+        async def prepared() -> object:
+            if call == "midi":
+                return (await view.sonic.midi(clips[0].clip_id)).midi_url
+            return (await view.sonic.download(clip_id=clips[0].clip_id, formats=["mp3"])).files
+
+        def requests() -> int:
+            return len(sandbox.journal.requests(f"/sonic/{call}", "POST"))
+
+        began = client.clock.now()
+        with pytest.raises(RequestTimeoutError, match="still being prepared") as caught:
+            await prepared()
+        took = client.clock.now() - began
+        error = caught.value
+        assert error.may_have_been_charged
+        assert not error.not_charged
+        sent = requests()
+        if end == "asked to wait":
+            assert sent == 1
+            assert took < 1
+            assert f"in 3600 s, would come after the {limit} s" in str(error)
+        elif end == "its own time":
+            assert sent > 10
+            assert limit - 10 < took <= limit
+            assert f"given up after {took:.3g} s" in str(error)
+        else:
+            assert took == pytest.approx(20, abs=0.1)
+            assert "the deadline of 20 s passed" in str(error)
+        assert await client.job("k") is None
+        sandbox.faults.clear()
+        assert await prepared()
+        sent_again = requests()
+        assert sent_again > sent
+        assert await prepared()  # from the store
+        assert requests() == sent_again

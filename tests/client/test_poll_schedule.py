@@ -6,8 +6,8 @@ import asyncio
 import json
 import random
 
-from musicapi_async._transport.rate import Rate
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
+from musicapi_async._transport.rate_window import Rate
 from musicapi_async._wire.retry import drawing
 from musicapi_async.polling.schedule import LearnedSchedule
 from musicapi_async.sandbox import Durations, Sandbox

@@ -86,13 +86,7 @@ SERVED_OTHERWISE: Final = frozenset({"GET /get-credits", "GET /sonic/batch"})
 UNKNOWN: Final = "bodies unknown"
 SISTER: Final = "on another host only, bodies unknown"
 MISSING: Final[dict[tuple[str, str], str]] = {
-    ("POST /sonic/batch", "method"): "`client.request`: " + UNKNOWN,
-    ("POST /sonic/batch", "command"): "`musicapi request`: " + UNKNOWN,
-    ("POST /sonic/batch", "interop"): UNKNOWN,
-    ("GET /sonic/batch", "method"): "`client.request`: " + UNKNOWN,
-    ("GET /sonic/batch", "command"): "`musicapi request`: " + UNKNOWN,
     ("GET /sonic/batch", "bodies"): UNKNOWN,
-    ("GET /sonic/batch", "interop"): UNKNOWN,
     ("POST /producer/lyrics-create", "method"): "`client.request`: " + SISTER,
     ("POST /producer/lyrics-create", "command"): "`musicapi request`: " + SISTER,
     ("POST /producer/lyrics-create", "route"): "404: " + SISTER,
@@ -186,7 +180,7 @@ def _tried_by_hand() -> set[str]:
     module = interop_module("test_contract_by_hand")
     posts = {f"POST {path}" for path in (*module.CREATES, *module.DIRECT)}
     gets = {f"GET {path.removesuffix('/x')}/{{task_id}}" for path in module.POLLS}
-    return posts | gets | {"GET /get-credits"}
+    return posts | gets | {"GET /get-credits", f"GET {module.BATCH}"}
 
 
 def _tried_by_vendor() -> dict[str, str]:

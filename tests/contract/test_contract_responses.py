@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from examples_index import FOLDER, RESPONSES, WEBHOOKS, Example
 
-from musicapi_async._wire import codec, poll_response, poll_rules, response
-from musicapi_async._wire.verdict import Outcome, verdict
+from musicapi_async._wire import batch_reply, call_reply, codec, poll_response, poll_rules, response
+from musicapi_async._wire.charge_verdict import Outcome, verdict
 from musicapi_async.api.families import FAMILIES, polled_as
-from musicapi_async.api.operation import Operation, Polled
+from musicapi_async.api.operation import Operation, Polled, SubmitsBatch
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import MusicAPIError, StepFailedError, TaskFailedError
 
@@ -50,32 +50,28 @@ def polled_outcome(example: Example) -> str:
     return conclusion.update.state
 
 
-UNTYPED = {"/sonic/batch"}
-"""Endpoints without a typed call; their replies are read as those of `client.request`."""
-
-
 def called(example: Example) -> str:
-    """The outcome of a submit, a direct call, or an untyped one."""
-    operation = next(
-        (one for one in OPERATIONS if (one.method, one.path) == (example.method, example.path)), None
-    )
-    if operation is None:
-        assert example.path in UNTYPED
+    """The outcome of a submit, of a batch, or of a direct call."""
+    operation = next(one for one in OPERATIONS if (one.method, one.path) == (example.method, example.path))
+    if isinstance(operation, SubmitsBatch):
         found = response.read_response(example.status, {}, example.raw)
-        assert response.read_raw(found, call=f"{example.method} {example.path}") == example.body
-        return "accepted" if example.body.get("tasks") else "ok"
+        batch = batch_reply.read_batch(found, items=len(example.body["tasks"]))
+        assert batch.is_assigned
+        assert batch.task_ids == tuple(entry["task_id"] for entry in example.body["tasks"])
+        assert (batch.batch_id, batch.submitted) == (example.body["batch_id"], example.body["submitted"])
+        return "accepted"
     try:
         if operation.submits:
             found = response.read_response(example.status, {}, example.raw)
-            assert response.read_submit(found, call=operation.call_name) in example.raw.decode()
+            assert call_reply.read_submit(found, call=operation.call_name) in example.raw.decode()
             assert found.body == example.body
             return "accepted"
-        reply = response.read_direct(response.read_response(example.status, {}, example.raw), operation)
+        reply = call_reply.read_direct(response.read_response(example.status, {}, example.raw), operation)
     except MusicAPIError as error:
         caught = error
     else:
         assert reply.raw == example.body
-        if isinstance(reply, response.Pending):
+        if isinstance(reply, call_reply.Pending):
             return "ok (empty)" if example.status == 200 else "pending"
         return "accepted" if getattr(reply, "task_id", None) else "ok"
     assert getattr(caught, "body", None) == example.body
@@ -94,7 +90,7 @@ def raised(error: MusicAPIError) -> str:
 def refused(example: Example) -> str:
     """The outcome of an error that may come from any endpoint."""
     with pytest.raises(MusicAPIError) as caught:
-        response.read_submit(
+        call_reply.read_submit(
             response.read_response(example.status, {}, example.raw), call="POST /sonic/create"
         )
     return raised(caught.value)
@@ -159,7 +155,7 @@ def test_a_failed_step_tells_what_can_be_saved() -> None:
     raw = (FOLDER / "sonic-upload-cover-res-cover-failed.json").read_bytes()
     for status in (200, 400, 500):
         with pytest.raises(StepFailedError) as caught:
-            response.read_submit(response.read_response(status, {}, raw), call="POST /sonic/upload-cover")
+            call_reply.read_submit(response.read_response(status, {}, raw), call="POST /sonic/upload-cover")
         error = caught.value
         assert (error.failed_step, error.clip_id) == ("cover", "cccccccc-0000-4000-8000-000000000001")
         assert error.steps["cover"]["error"] == "Example refusal"

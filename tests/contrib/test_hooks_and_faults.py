@@ -87,7 +87,7 @@ async def test_the_first_song_is_not_late_where_webhooks_never_arrive() -> None:
     async with Sandbox(seed=1) as sandbox, sandbox.client(webhooks=hooks) as client:
         task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
         await task.wait()
-        (work,) = sandbox.service.works
+        (work,) = sandbox.service.tasks
         assert sandbox.now() <= work.ends + 30
 
 
@@ -104,7 +104,7 @@ async def test_broken_deliveries_make_nothing_wrong_and_little_late(fault: Fault
         polls, before = await first_webhook(client, sandbox), len(sandbox.journal.webhooks)
         sandbox.faults.on("WEBHOOK", "*", fault, times=None)
         await make_songs(client)
-        ends = [work.ends for work in sandbox.service.works]
+        ends = [work.ends for work in sandbox.service.tasks]
         assert sandbox.now() <= max(ends) + 330
         if fault.name in ("duplicate", "reordered", "late"):
             assert sandbox.journal.tally()["poll"] - polls <= 2 * SONGS
@@ -151,7 +151,7 @@ async def test_workers_that_share_a_url_are_not_late() -> None:
         await client.clock.sleep(number)
         task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt=f"song {number}")
         await task.wait()
-        late.append(sandbox.now() - next(w.ends for w in sandbox.service.works if w.task_id == task.task_id))
+        late.append(sandbox.now() - next(w.ends for w in sandbox.service.tasks if w.task_id == task.task_id))
 
     app, url = web.Application(), list[str]()
     app.router.add_post("/webhooks/musicapi", pass_on)

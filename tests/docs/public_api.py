@@ -17,6 +17,7 @@ import griffe
 
 from musicapi_async import MusicAPI
 from musicapi_async.api.families import FAMILIES
+from musicapi_async.api.operation import Family
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
@@ -104,7 +105,7 @@ def _operation(found: griffe.Attribute) -> str:
     """Return the signature of an operation of a family, or nothing."""
     word = {family.__name__: word for word, family in FAMILIES.items()}.get(found.path.split(".")[-2], "")
     family = getattr(MusicAPI("not-a-real-key"), word, None) if word else None
-    if family is None or found.name not in type(family).operations():
+    if not isinstance(family, Family) or found.name not in type(family).operations():
         return ""
     return str(inspect.signature(getattr(family, found.name)))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pdoc.doc
 import pdoc.render
+import procrastinate  # noqa: F401 - runs `file` when it is imported, which pdoc would suppress with a warning
 from public_api import load, public_modules
 
 from musicapi_async import MusicAPI

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import pytest
 import words
 
-FOUND = words.found()
 LISTED = words.remaining()
 
 
-def test_no_new_old_word() -> None:
+@pytest.fixture(scope="module")
+def found() -> dict[str, set[str]]:
+    """The offenders that are there."""
+    return words.found()
+
+
+def test_no_new_old_word(found: dict[str, set[str]]) -> None:
     """A word that has a better one is in no name or text, but for those listed as remaining."""
     new = [
         f"{place}: {word!r} (better: {words.suggestion(word)})"
-        for place, found in FOUND.items()
-        for word in sorted(found - LISTED.get(place, set()))
+        for place, there in found.items()
+        for word in sorted(there - LISTED.get(place, set()))
     ]
     assert not new, "\n".join(new)
 
 
-def test_list_names_only_what_is_there() -> None:
+def test_list_names_only_what_is_there(found: dict[str, set[str]]) -> None:
     """An entry that is no longer needed is taken out: python tests/docs/words.py --write."""
-    gone = {place: sorted(listed - FOUND.get(place, set())) for place, listed in LISTED.items()}
+    gone = {place: sorted(listed - found.get(place, set())) for place, listed in LISTED.items()}
     assert not {place: listed for place, listed in gone.items() if listed}
 
 

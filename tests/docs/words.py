@@ -16,7 +16,7 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -43,8 +43,9 @@ IDENTIFIERS: Final[Mapping[str, str]] = {
     "the caller, the server, nothing": "nobody somebody whoever whatever anew",
 }
 """What to say, and the words of names that say it otherwise."""
-ALLOWED_NAMES: Final = {"max_in_flight", "in_doubt"}
-"""Names that mean what they say: an option, and a field of the paid call."""
+UNWANTED: Final = {word for listed in IDENTIFIERS.values() for word in listed.split()}
+ALLOWED_NAMES: Final = {"max_in_flight", "in_doubt", "__get_pydantic_core_schema__"}
+"""Names that mean what they say: an option, a field of the paid call, and a name that pydantic prescribes."""
 
 PHRASES: Final[Mapping[str, str]] = {
     "poll; what a response says": r"\blook(s|ed)?\b(?! up)|\bseen\b",
@@ -92,10 +93,11 @@ def found() -> dict[str, set[str]]:
     for path in sorted((ROOT / "musicapi_async").rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         source = path.read_text(encoding="utf-8")
-        tree = ast.parse(source)
-        offenders[f"{name} names"] = {word for found in [path.stem, *_names(tree)] for word in in_name(found)}
-        offenders[f"{name} texts"] = {phrase for text in _texts(source, tree) for phrase in in_text(text)}
-        offenders[f"{name} texts"] |= set(_beginnings(tree))
+        nodes = list(ast.walk(ast.parse(source)))
+        named = {path.stem, *_names(nodes)}
+        offenders[f"{name} names"] = {word for found in named for word in in_name(found)}
+        offenders[f"{name} texts"] = {word for text in _texts(source, nodes) for word in in_text(text)}
+        offenders[f"{name} texts"] |= set(_beginnings(nodes))
     for path in [ROOT / "README.md", *sorted((ROOT / ".github").rglob("*.md"))]:
         offenders[f"{path.relative_to(ROOT).as_posix()} texts"] = set(
             in_text(path.read_text(encoding="utf-8"))
@@ -103,9 +105,9 @@ def found() -> dict[str, set[str]]:
     return {place: words for place, words in offenders.items() if words}
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
+def _names(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield the names that a module gives: of classes, functions, arguments, variables and attributes."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name
         elif isinstance(node, ast.arg):
@@ -120,16 +122,15 @@ def in_name(name: str) -> Iterator[str]:
     if name in ALLOWED_NAMES:
         return
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
-    unwanted = {word for listed in IDENTIFIERS.values() for word in listed.split()}
-    yield from (word.lower() for word in words if word.lower() in unwanted)
+    yield from (word.lower() for word in words if word.lower() in UNWANTED)
 
 
-def _texts(source: str, tree: ast.AST) -> Iterator[str]:
+def _texts(source: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield comments and constant texts, docstrings among them."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.string
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 
@@ -141,8 +142,8 @@ def in_text(text: str) -> Iterator[str]:
             yield SECTION if any(map(str.isdigit, match[0])) else match[0].lower().replace(" ", "-")
 
 
-def _beginnings(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _beginnings(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = (ast.get_docstring(node) or "").partition(" ")[0]
             if first in BEGINNINGS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 import urllib.request
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import set_width, start_browser
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -19,28 +19,12 @@ from studio_process import SHORT, StudioProcess
 PATIENCE = 90.0
 SLOW, QUICK = 5.0, 30.0
 """Speeds at which a song takes some twenty seconds, time enough to listen while it is made, and three."""
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--mute-audio", "--disable-extensions", "--force-prefers-reduced-motion",
-    "--process-per-site", "--disable-features=SpareRendererForSitePerProcess",
-)  # fmt: skip
-
-
-def installed(*names: str) -> str:
-    found = next(filter(None, map(shutil.which, names)), None)
-    assert found, f"the browser tests need one of {names}: apt-get install chromium chromium-driver"
-    return found
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[webdriver.Chrome]:
     """One browser for all tests of this file, with a first tab that stays empty."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = installed("chromium", "chromium-browser", "google-chrome")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(installed("chromedriver")))
+    driver = start_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -79,9 +63,7 @@ class Page:
         self.driver = driver
         driver.switch_to.new_window("tab")
         self.tab = driver.current_window_handle
-        mobile = width < 600
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        set_width(driver, width)
         driver.get(url)
         self.until(lambda: "sandbox" in self.one("#link").text)
 
@@ -112,11 +94,15 @@ class Page:
         return self.run("return [...document.querySelectorAll('.song')].map((song) => song.dataset.state)")
 
     def audio(self, index: int = 0) -> dict[str, Any]:
-        """Return the state of an audio element of the newest song; a length that is not known yet is None."""
+        """Return what the player has of a version of the newest song: at 0 and paused, if it is another one.
+
+        `length` is what the page displays.
+        """
         return self.run(
-            "const a = document.querySelector('.song').querySelectorAll('audio')"
-            f"[{index}]; return {{at: a.currentTime, paused: a.paused, src: a.src, "
-            "duration: Number.isFinite(a.duration) ? a.duration : null}"
+            "const clip = document.querySelector('.song').querySelectorAll('.clip')"
+            f"[{index}]; const a = [...document.querySelectorAll('audio')].find((one) => one.dataset.track === clip.dataset.clip); "
+            "const [minutes, seconds] = clip.querySelector('.times').textContent.split('/').pop().split(':').map(Number); "
+            "return {at: a?.currentTime ?? 0, paused: a?.paused ?? true, src: a?.src ?? '', length: 60 * minutes + seconds}"
         )
 
     def errors(self) -> list[str]:
@@ -153,7 +139,7 @@ def test_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, stud
     assert streaming >= 0
     chromium.find_elements(By.CSS_SELECTOR, ".play")[streaming].click()
     early = page.until(lambda: (now := page.audio(streaming))["at"] > 0.2 and now)
-    assert "/stream/" in early["src"]
+    assert "/audiopipe/" in early["src"]
     assert "succeeded" not in note()
     page.until(lambda: "succeeded" in note())
     assert [state for state in seen if state in ("pending", "streaming", "succeeded")] == [
@@ -164,8 +150,8 @@ def test_song_plays_early_finishes_and_is_saved(chromium: webdriver.Chrome, stud
         lambda: (now := page.audio(streaming))["at"] > early["at"] + 0.2 and "/files/" in now["src"] and now
     )
     assert not late["paused"]
-    assert late["duration"] == pytest.approx(75, abs=1)
-    page.until(lambda: (page.audio(1 - streaming)["duration"] or 0) > 10)
+    assert late["length"] == pytest.approx(75, abs=1)
+    page.until(lambda: (page.audio(1 - streaming)["length"] or 0) > 10)
     assert page.audio(1 - streaming)["paused"]
 
     link = str(page.one(".save").get_attribute("href"))
@@ -197,8 +183,26 @@ def test_persona_of_a_song_sings_the_next(chromium: webdriver.Chrome, studio: St
     page.order("a song about trains")
     page.until(lambda: page.states() == ["succeeded", "succeeded"])
     assert page.one(".song .by").text == "· sung by Rainy <b>voice</b>"
-    page.until(lambda: (page.audio()["duration"] or 0) > SHORT / 2)
+    page.until(lambda: (page.audio()["length"] or 0) > SHORT / 2)
     assert page.errors() == []
+
+
+@pytest.mark.parametrize("studio", [QUICK], indirect=True)
+def test_cover_that_failed_is_fetched_later(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
+    """A cover that could not be fetched is there once the network is back, without a reload."""
+    page = Page(chromium, studio.url)
+    page.order("rain")
+    page.until(lambda: page.states() == ["succeeded"])
+    covers = "return [...document.querySelectorAll('.clip img')].map((one) => [one.src, one.naturalWidth, one.className])"
+    page.until(lambda: all(width for _, width, _ in page.run(covers)))
+    chromium.execute_cdp_cmd("Network.enable", {})
+    chromium.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})
+    chromium.execute_cdp_cmd("Network.setBlockedURLs", {"urls": [src for src, _, _ in page.run(covers)]})
+    chromium.refresh()
+    page.until(lambda: [(width, name) for _, width, name in page.run(covers)] == [(0, "absent")] * 2)
+    chromium.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.run("dispatchEvent(new Event('online'))")
+    page.until(lambda: all(width and not name for _, width, name in page.run(covers)))
 
 
 def test_page_continues_after_a_kill(chromium: webdriver.Chrome, studio: StudioProcess) -> None:
@@ -279,6 +283,7 @@ def test_page_says_what_is_impossible(chromium: webdriver.Chrome, studio: Studio
     page.until(lambda: "cannot be reached" in page.one("#says").text)
     studio.start()
     page.until(lambda: "sandbox" in page.one("#link").text)
+    assert not page.one("#says").is_displayed()
     page.one("#make").click()
     page.until(lambda: page.states() == ["succeeded"])
     assert not page.one("#says").is_displayed()

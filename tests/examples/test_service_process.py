@@ -20,7 +20,7 @@ from musicapi_async import MusicAPI, NotFoundError, RateLimitedError
 from musicapi_async.examples.own_sandbox import Address
 from musicapi_async.examples.records import Records
 from musicapi_async.examples.service import Settings, check_visitor, client_for
-from musicapi_async.examples.studio import MOST, Studio
+from musicapi_async.examples.songs import MAX_SONGS, SongStudio
 from musicapi_async.sandbox import Durations, Fault, Sandbox
 
 SPEED = 30.0
@@ -232,14 +232,14 @@ async def test_webhooks_go_where_the_service_listens(tmp_path: Path, host: str, 
     address = Address("http://127.0.0.1:1/api/v1", "sk_test", 1.0)
     settings = Settings(host, 8000, tmp_path, None, 1.0)
     async with client_for(address, settings, "secret-of-the-service") as client:
-        ordered = client._resources.webhooks  # pyright: ignore[reportPrivateUsage]
+        ordered = client._view.resources.webhooks  # pyright: ignore[reportPrivateUsage]
         assert settings.here == here
         assert ordered is not None
         assert ordered.url == f"{here}/webhooks/musicapi"
     async with client_for(
         address, Settings("192.0.2.1", 8000, tmp_path, None, 1.0), "secret-of-the-service"
     ) as client:
-        assert client._resources.webhooks is None  # pyright: ignore[reportPrivateUsage]
+        assert client._view.resources.webhooks is None  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ async def test_repeated_persona_is_paid_once(tmp_path: Path) -> None:
     async with Sandbox(speed=600, longest=10) as sandbox, sandbox.client(rate_limit=None) as client:
         task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
         clip = (await task.wait())[0]
-        studio = Studio(client, records, tmp_path)
+        studio = SongStudio(client, records, tmp_path)
         made = [await studio.make_persona(name, clip.clip_id) for name in ("One", "One", "Two")]
         assert made[0].id == made[1].id != made[2].id
         asked = [entry for entry in sandbox.journal if entry.path.endswith("/sonic/persona")]
@@ -295,12 +295,12 @@ async def test_songs_in_flight_are_bounded(tmp_path: Path) -> None:
     """One more is refused as the service's own "too many", and not written down."""
     records = Records(tmp_path / "records.sqlite")
     async with MusicAPI("key", base_url="http://127.0.0.1:9") as client:
-        studio = Studio(client, records, tmp_path)
-        for number in range(MOST):
+        studio = SongStudio(client, records, tmp_path)
+        for number in range(MAX_SONGS):
             studio.order(f"song {number}")
         with pytest.raises(RateLimitedError):
             studio.order("one more")
-        assert len(records.songs()) == MOST
+        assert len(records.songs()) == MAX_SONGS
         await studio.close()
     records.close()
 

@@ -33,7 +33,7 @@ from musicapi_async import (
     TaskFailedError,
     Webhooks,
 )
-from musicapi_async.api.song_requests import CreateMusic
+from musicapi_async.api.sonic_songs import CreateMusic
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.options import Options
 from musicapi_async.sandbox import Fault, Sandbox

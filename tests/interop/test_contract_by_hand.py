@@ -36,7 +36,7 @@ CREATES = (
     "/sonic/create", "/sonic/create-voice", "/sonic/upload-extend", "/sonic/upload-cover", "/sonic/sample",
     "/sonic/mashup", "/sonic/replace-section", "/sonic/stems/basic", "/sonic/stems/full", "/suno/create",
     "/suno/make-lyrics", "/producer/create", "/producer/upload", "/producer/download", "/nuro/create",
-    "/riffusion/create", "/studio/create",
+    "/riffusion/create", "/studio/create", "/sonic/batch",
 )  # fmt: skip
 DIRECT = (
     "/sonic/persona", "/sonic/upload", "/sonic/wav", "/sonic/midi", "/sonic/bpm", "/sonic/vox",
@@ -47,6 +47,8 @@ POLLS = (
     "/sonic/task/x", "/suno/clip/x", "/suno/get-lyrics/x", "/producer/task/x", "/nuro/task/x",
     "/riffusion/task/x", "/studio/task/x",
 )  # fmt: skip
+BATCH = "/sonic/batch"
+"""A path with a query instead of an id."""
 
 
 @pytest.fixture
@@ -177,7 +179,7 @@ async def test_every_endpoint_wants_the_key(begin: Begin) -> None:
     missing = example("error-401-missing-header")
     for path in (*CREATES, *DIRECT):
         assert await hand.send("POST", path, auth="", json={}) == (401, missing), path
-    for path in (*POLLS, "/get-credits"):
+    for path in (*POLLS, "/get-credits", BATCH):
         assert await hand.send("GET", path, auth="") == (401, missing), path
     assert hand.box.journal.charges == 0
 
@@ -393,6 +395,7 @@ async def test_submit_replies(begin: Begin) -> None:
         ("/nuro/create", {"type": "vocal", "lyrics": LYRICS}, "nuro-create-res-submit"),
         ("/riffusion/create", {"custom_mode": False, "prompt": "pop"}, "riffusion-create-res-submit"),
         ("/studio/create", STUDIO, "studio-create-res-submit"),
+        ("/sonic/batch", {"items": [WISH, WISH]}, "sonic-batch-res-submit"),
     ]
     assert {path for path, _, _ in rows} == set(CREATES)
     for path, body, name in rows:

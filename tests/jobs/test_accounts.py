@@ -108,6 +108,25 @@ async def test_ambiguous_job_of_a_replaced_api_key_is_listed_and_can_be_settled(
         assert (await client.resolve("k", task_id=task_id)).task_id == task_id
 
 
+async def test_job_of_another_host_is_decided_there_only(sandbox: Sandbox, store: JobStore) -> None:
+    """A store and an account may be shared by clients of two hosts: a job is never sent to the other one."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    async with opened(sandbox, store, account="studio") as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="k").sonic.create_music(**SONG)
+    async with Sandbox(speed=400) as other, opened(other, store, account="studio") as client:
+        job = await client.job("k")
+        for call in (client.resubmit("k"), client.resolve("k", task_id="other")):
+            with pytest.raises(JobKeyConflictError, match=sandbox.base_url) as caught:
+                await call
+            assert caught.value.job_key == "k"
+        assert await client.job("k") == job
+        assert not other.journal.creates
+    async with opened(sandbox, store, account="studio") as client:
+        await client.resubmit("k")
+    assert len(sandbox.journal.creates) == 2
+
+
 async def test_account_comes_from_the_environment(
     sandbox: Sandbox, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

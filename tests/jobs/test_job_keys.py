@@ -26,7 +26,7 @@ from musicapi_async.errors import (
     RequestValidationError,
     TaskFailedError,
 )
-from musicapi_async.jobs import Job, JobStore, MemoryStore, SQLiteStore, Step
+from musicapi_async.jobs import Job, JobStore, MemoryStore, SQLiteStore, Transition
 from musicapi_async.sandbox import Fault, Sandbox
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
@@ -224,6 +224,31 @@ async def test_resubmit_sends_the_same_body_on_purpose_only(sandbox: Sandbox, st
     assert create.charge
 
 
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ({"validate": "off"}, {"title": 5}),
+        ({"validate": "off"}, {"title": "x" * 10_000, "prompt": ["la"]}),
+        ({"extra_body": {"title": ["a"], "mv": None}}, {}),
+        ({"extra_body": {"mv": "", "tags": {"a": 1}}}, {}),
+    ],
+)
+async def test_resubmit_sends_what_no_check_would_pass(
+    sandbox: Sandbox, store: JobStore, options: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    """A person decided to send it once more as it was recorded, whatever this package thinks of its fields."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after, times=2)
+    async with opened(sandbox, store) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="k", **options).sonic.create_music(**{**SONG, **fields})
+        with pytest.raises(OutcomeUnknownError):
+            await client.resubmit("k")
+        (job,) = await client.jobs()
+    first, second = sandbox.journal.requests("/sonic/create")
+    assert first.body == second.body == job.request.fields
+    assert job.attempts == 2
+
+
 async def test_refused_resubmit_leaves_the_job_as_it_was(sandbox: Sandbox, store: JobStore) -> None:
     """A refusal of the second send proves nothing about the first."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
@@ -360,6 +385,18 @@ class Counting(MemoryStore):
         return await super().find(family, task_id)
 
 
+async def test_task_is_known_under_either_word_of_its_family(sandbox: Sandbox, store: JobStore) -> None:
+    """A visitor's token may say 'sonic' of a task that `client.suno` made, and the other way round."""
+    async with opened(sandbox, store) as client:
+        made = [await client.suno.create_music(**SONG), await client.sonic.create_music(**SONG)]
+    async with opened(sandbox, store) as later:
+        for task in made:
+            assert await later.task("sonic", task.task_id).is_known()
+            assert await later.task("suno", task.task_id).is_known()
+            assert not await later.task("producer", task.task_id).is_known()
+    assert not sandbox.journal.polls
+
+
 async def test_polls_of_an_ended_task_search_the_store_once(sandbox: Sandbox) -> None:
     """Its end is recorded by the first poll; a hundred more go to the service only."""
     store = Counting()
@@ -449,6 +486,104 @@ async def test_untyped_call_reuses_its_reply(sandbox: Sandbox, store: JobStore) 
     assert len(sandbox.journal.creates) == 1
 
 
+RAW: dict[str, Any] = {"task_type": "create_music", "custom_mode": False, **SONG, "webhook_url": None}
+
+
+async def test_ambiguous_untyped_call_is_sent_once_more_on_purpose_only(
+    sandbox: Sandbox, store: JobStore
+) -> None:
+    """As it was recorded, its query included; its key gives the new reply afterwards."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    async with opened(sandbox, store) as client:
+        keyed = client.with_options(job_key="raw")
+        for _ in range(2):
+            with pytest.raises(OutcomeUnknownError) as caught:
+                await keyed.request("POST", "/sonic/create?part=1", json=RAW)
+            assert caught.value.job_key == "raw"
+        assert "resubmit" in caught.value.hint
+        assert len(sandbox.journal.creates) == 1
+        reply = await client.resubmit("raw")
+        assert await keyed.request("POST", "/sonic/create?part=1", json=RAW) == reply
+        first, second = sandbox.journal.creates
+        assert first.body == second.body == RAW
+        assert reply["task_id"] == second.task_id
+        with pytest.raises(RequestValidationError, match="only an ambiguous or failed job"):
+            await client.resubmit("raw")
+    assert len(sandbox.journal.creates) == 2
+
+
+async def test_untyped_call_without_a_body_is_sent_once_more_without_one(
+    sandbox: Sandbox, store: JobStore
+) -> None:
+    """Nothing is made of nothing."""
+    sandbox.faults.on("POST", "/sonic/batch", Fault.reset_after, times=2)
+    async with opened(sandbox, store) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="raw").request("POST", "/sonic/batch")
+        with pytest.raises(OutcomeUnknownError):
+            await client.resubmit("raw")
+    assert [entry.raw for entry in sandbox.journal.requests("/sonic/batch")] == [b"", b""]
+
+
+async def test_secret_of_an_untyped_call_has_to_be_given_again(sandbox: Sandbox, store: JobStore) -> None:
+    """It is not stored, as that of a typed call is not."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    body = {**RAW, "webhook_url": "https://example.org/hook", "webhook_secret": "the-first-secret-of-two"}
+    async with opened(sandbox, store) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="raw").request("POST", "/sonic/create", json=body)
+        with pytest.raises(RequestValidationError, match="webhook_secret"):
+            await client.resubmit("raw")
+        await client.resubmit("raw", webhook_secret="the-second-secret")
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_before)
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="query").request(
+                "POST", "/sonic/create", json=RAW, params={"webhook_secret": "the-third-secret-of-all"}
+            )
+        with pytest.raises(RequestValidationError, match="webhook_secret"):
+            await client.resubmit("query", webhook_secret="the-third-secret-of-all")
+        job = await client.job("query")
+        assert "third" not in repr(job)
+    sent = [entry.body for entry in sandbox.journal.creates if entry.raw]
+    assert sent == [body, {**body, "webhook_secret": "the-second-secret"}]
+
+
+async def test_untyped_call_is_resolved_with_its_task(sandbox: Sandbox, store: JobStore) -> None:
+    """The path says of which family it is; the key gives the id from now on, and nothing is paid for again."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    sandbox.faults.on("POST", "/futura/create", Fault.reset_after)
+    async with opened(sandbox, store) as client:
+        keyed = client.with_options(job_key="raw")
+        with pytest.raises(OutcomeUnknownError):
+            await keyed.request("POST", "/sonic/create", json=RAW)
+        (create,) = sandbox.journal.creates
+        task = await client.resolve("raw", task_id=create.task_id)
+        assert len(await task.wait()) == 2
+        assert await keyed.request("POST", "/sonic/create", json=RAW) == {"task_id": create.task_id}
+        await client.jobs()  # when it returns, all ends are stored
+        job = await client.job("raw")
+        assert job is not None
+        assert (job.state, job.task_id) == ("finished", create.task_id)
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="new").request("POST", "/futura/create", json={})
+        with pytest.raises(RequestValidationError, match="makes no task"):
+            await client.resolve("new", task_id="t")
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_query_of_an_untyped_call_is_part_of_its_request(sandbox: Sandbox, store: JobStore) -> None:
+    """In the path as among the parameters: another one under the same key is a conflict, and sends nothing."""
+    body = {"task_type": "create_music", "custom_mode": False, **SONG}
+    async with opened(sandbox, store) as client:
+        keyed = client.with_options(job_key="raw")
+        first = await keyed.request("POST", "/sonic/create?part=1", json=body)
+        assert await keyed.request("POST", "/sonic/create", json=body, params={"part": 1}) == first
+        for path, params in (("?part=2", None), ("", {"part": 2}), ("", None), ("?part=1&part=1", None)):
+            with pytest.raises(JobKeyConflictError, match="part=1"):
+                await keyed.request("POST", f"/sonic/create{path}", json=body, params=params)
+    assert len(sandbox.journal.creates) == 1
+
+
 async def test_store_that_cannot_be_written_stops_the_call(sandbox: Sandbox, tmp_path: Path) -> None:
     """A call that cannot be recorded is not sent."""
     path = tmp_path / "jobs.sqlite"
@@ -465,7 +600,9 @@ class FailsAfterSending(MemoryStore):
 
     full = False
 
-    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+    async def change(
+        self, key: str, step: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
         if self.full:
             raise JobStoreError("the disk is full")
         job = await super().change(key, step, account=account, durable=durable)

@@ -21,7 +21,8 @@ from musicapi_async.jobs import (
     MemoryStore,
     Owner,
     SQLiteStore,
-    Step,
+    Transition,
+    reservation,
     transitions,
 )
 
@@ -68,7 +69,7 @@ class Machine(RuleBasedStateMachine):
         self.runner.run(self.store.aclose())
         self.runner.close()
 
-    def change(self, key: str, step: Step) -> Job | None:
+    def change(self, key: str, step: Transition) -> Job | None:
         before = self.runner.run(self.store.get(key))
         after = self.runner.run(self.store.change(key, step, durable=self.count % 2 == 0))
         moved = (before.state if before else None, after.state if after else None)
@@ -89,7 +90,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, key: str):
         """A call with a key: it may send, or must wait, or gets the result of the key."""
         owner = self.born()
-        job = self.change(key, transitions.reserve(key, request_for(key), owner, self.alive, self.count))
+        job = self.change(key, reservation.reserve(key, request_for(key), owner, self.alive, self.count))
         assert job is not None
         if job.state == "reserved" and job.owner == owner:
             return Sender(key, owner)
@@ -104,7 +105,7 @@ class Machine(RuleBasedStateMachine):
         owner = self.born()
         try:
             job = self.change(
-                key, transitions.reserve(key, request_for(key, 1), owner, self.alive, self.count)
+                key, reservation.reserve(key, request_for(key, 1), owner, self.alive, self.count)
             )
         except JobKeyConflictError as error:
             assert error.difference == (f"title: '{key}0' before, '{key}1' now",)
@@ -205,7 +206,7 @@ class Machine(RuleBasedStateMachine):
         """A person decides to send an ambiguous or failed job once more."""
         owner = self.born()
         try:
-            self.change(key, transitions.resubmitted(key, owner, self.alive, self.count))
+            self.change(key, reservation.resubmitted(key, owner, self.alive, self.count))
         except RequestValidationError:
             return multiple()
         self.decisions[key] += 1

@@ -8,12 +8,22 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
+from musicapi_async._wire.prepare import PreparedRequest
 from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.jobs import Job, JobStore, transitions
 from musicapi_async.jobs.recorder import JobEntry, JobRecorder
 
-BODY = b'{"mv":"sonic-v6"}'
+CREATE = PreparedRequest(
+    method="POST",
+    path="/sonic/create",
+    call="POST /sonic/create",
+    kind="create",
+    lane="submit",
+    body=b'{"mv":"sonic-v6"}',
+    family="sonic",
+    operation="create_music",
+)
 FIRST = TaskRef("sonic", "first", "create_music")
 SECOND = TaskRef("sonic", "second", "create_music")
 
@@ -26,7 +36,7 @@ def recorder(store: JobStore) -> JobRecorder:
 
 async def sent(recorder: JobRecorder) -> JobEntry:
     """The job 'k', sent for the first time."""
-    entry = recorder.record("k", "POST /sonic/create", BODY, "sonic", "create_music")
+    entry = recorder.record("k", CREATE)
     assert entry is not None
     await entry.reserve()
     await entry.sending()
@@ -35,7 +45,7 @@ async def sent(recorder: JobRecorder) -> JobEntry:
 
 async def resubmitted(recorder: JobRecorder) -> JobEntry:
     """The job 'k', sent once more because a person decided so."""
-    entry = recorder.resubmission(await stored(recorder)).record("k", "POST /sonic/create", BODY)
+    entry = recorder.resubmission(await stored(recorder)).record("k", CREATE)
     await entry.reserve()
     await entry.sending()
     return entry
@@ -131,7 +141,7 @@ async def test_answer_after_a_later_send_was_accepted_is_stored_beside_it(
 
 async def lost_job(recorder: JobRecorder, key: str) -> JobEntry:
     """A job whose outcome is unknown."""
-    entry = recorder.record(key, "POST /sonic/create", BODY, "sonic", "create_music")
+    entry = recorder.record(key, CREATE)
     assert entry is not None
     await entry.reserve()
     await entry.sending()
@@ -151,19 +161,19 @@ async def test_webhooks_that_name_one_task_for_two_jobs_settle_neither(
     """The first is taken back, also after its end; repetitions change nothing; a person decides."""
     for key in ("k", "l"):
         await lost_job(recorder, key)
-    assert await recorder.adopt("k", FIRST)
-    assert await recorder.adopt("k", FIRST)
+    assert (await recorder.adopt("k", FIRST)).outcome == "settled"
+    assert (await recorder.adopt("k", FIRST)).outcome == "settled"
     if ended:
         await recorder.store.change("k", transitions.ended(FIRST, "succeeded", None, "", 1.0))
-    assert not await recorder.adopt("l", FIRST)
+    assert (await recorder.adopt("l", FIRST)).outcome == "refused"
     for key in ("k", "l", "k"):
         assert await states_of(recorder) == {"k": ("ambiguous", None), "l": ("ambiguous", None)}
         assert "first" in (await stored(recorder)).why
-        assert not await recorder.adopt(key, FIRST)
+        assert (await recorder.adopt(key, FIRST)).outcome == "refused"
     assert not await recorder.store.find("sonic", "first")
     await recorder.resolve("k", FIRST)
-    assert not await recorder.adopt("l", FIRST)
-    assert await recorder.adopt("l", SECOND)
+    assert (await recorder.adopt("l", FIRST)).outcome == "refused"
+    assert (await recorder.adopt("l", SECOND)).outcome == "settled"
     assert await states_of(recorder) == {"k": ("accepted", "first"), "l": ("accepted", "second")}
 
 
@@ -183,10 +193,10 @@ async def test_task_of_its_own_answer_stays_when_a_webhook_names_another_job(
 ) -> None:
     """Before the webhook or after it: the answer to the call is certain."""
     entry = await sent(recorder)
-    assert await recorder.adopt("k", FIRST)
+    assert (await recorder.adopt("k", FIRST)).outcome == "settled"
     await entry.accepted(FIRST, {"task_id": "first"})
     await lost_job(recorder, "l")
-    assert not await recorder.adopt("l", FIRST)
+    assert (await recorder.adopt("l", FIRST)).outcome == "refused"
     assert await states_of(recorder) == {"k": ("accepted", "first"), "l": ("ambiguous", None)}
 
 
@@ -194,7 +204,7 @@ async def test_webhook_of_another_task_changes_no_job_that_has_one(recorder: Job
     """It is no dispute either: the job that has that task keeps it."""
     await (await sent(recorder)).accepted(FIRST, {})
     await lost_job(recorder, "l")
-    assert await recorder.adopt("l", SECOND)
-    assert not await recorder.adopt("k", SECOND)
-    assert await recorder.adopt("k", FIRST)
+    assert (await recorder.adopt("l", SECOND)).outcome == "settled"
+    assert (await recorder.adopt("k", SECOND)).outcome == "refused"
+    assert (await recorder.adopt("k", FIRST)).outcome == "settled"
     assert await states_of(recorder) == {"k": ("accepted", "first"), "l": ("accepted", "second")}

@@ -17,6 +17,12 @@ from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real time: the other processes live in it."""
+    return "asyncio"
+
+
 async def start(sandbox: Sandbox, path: Path, *names: str) -> Piped:
     """A process that makes a song for each name, under the name as its job key, and prints their tasks."""
     return await Piped.started("store_process:main", sandbox.base_url, sandbox.api_key, str(path), *names)

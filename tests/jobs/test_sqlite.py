@@ -13,7 +13,7 @@ import pytest
 
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobStoreError
-from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, SQLiteStore, transitions
+from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, SQLiteStore, reservation, transitions
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
 ME = Owner("host", "boot", 1, "1", "nonce")
@@ -24,7 +24,7 @@ def is_alive(_owner: Owner) -> bool:
 
 
 def reserve(key: str = "a"):
-    return transitions.reserve(key, REQUEST, ME, is_alive, 1.0)
+    return reservation.reserve(key, REQUEST, ME, is_alive, 1.0)
 
 
 async def test_job_outlives_its_store(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ async def test_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
 LIMITED = """
 import asyncio, os, resource, sys
 from musicapi_async.errors import JobStoreError
-from musicapi_async.jobs import SQLiteStore, JobRequest, transitions, Owner
+from musicapi_async.jobs import SQLiteStore, JobRequest, reservation, transitions, Owner
 path, mode = sys.argv[1:]
 if mode == "read-only":
     if os.geteuid() == 0:
@@ -147,7 +147,7 @@ async def main():
     for index in range(5000):
         key = f"key-{index}"
         request = JobRequest("POST /sonic/create", "http://host", '"' + "x" * 500 + '"')
-        await store.change(key, transitions.reserve(key, request, me, lambda h: True, 1.0), durable=True)
+        await store.change(key, reservation.reserve(key, request, me, lambda h: True, 1.0), durable=True)
         print("stored", key, flush=True)
 try:
     asyncio.run(main())

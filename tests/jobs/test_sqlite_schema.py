@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from musicapi_async.errors import JobKeyConflictError, JobStoreError, OutcomeUnknownError
-from musicapi_async.jobs import JobRequest, Owner, SQLiteStore, Step, transitions
+from musicapi_async.jobs import JobRequest, Owner, SQLiteStore, Transition, reservation
 from musicapi_async.jobs.owner import this_process
 from musicapi_async.jobs.sqlite_schema import APPLICATION_ID, MIGRATIONS, make, migrate
 from musicapi_async.sandbox import Sandbox
@@ -21,8 +21,8 @@ from musicapi_async.sandbox import Sandbox
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
 
 
-def reserve(key: str = "a") -> Step:
-    return transitions.reserve(key, REQUEST, Owner("host", "boot", 1, "1"), lambda _owner: True, 1.0)
+def reserve(key: str = "a") -> Transition:
+    return reservation.reserve(key, REQUEST, Owner("host", "boot", 1, "1"), lambda _owner: True, 1.0)
 
 
 # --- files that are no whole store ------------------------------------------------------------------------

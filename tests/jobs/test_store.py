@@ -10,7 +10,7 @@ import pytest
 
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobKeyConflictError
-from musicapi_async.jobs import Job, JobRequest, JobState, JobStore, JobTask, Owner, transitions
+from musicapi_async.jobs import Job, JobRequest, JobState, JobStore, JobTask, Owner, reservation, transitions
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
 ME = Owner("host", "boot", 1, "1", "nonce")
@@ -20,8 +20,8 @@ def is_alive(_owner: Owner) -> bool:
     return True
 
 
-def reserve(key: str, now: float = 1.0) -> transitions.Step:
-    return transitions.reserve(key, REQUEST, ME, is_alive, now)
+def reserve(key: str, now: float = 1.0) -> transitions.Transition:
+    return reservation.reserve(key, REQUEST, ME, is_alive, now)
 
 
 @dataclass(frozen=True)

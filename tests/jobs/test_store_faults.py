@@ -19,14 +19,30 @@ import pytest
 from patience import until
 
 from musicapi_async import Clock, TaskRef
+from musicapi_async._wire.prepare import PreparedRequest
 from musicapi_async.errors import JobStoreError, RequestValidationError
-from musicapi_async.jobs import Job, JobRequest, MemoryStore, Owner, SQLiteStore, Step, transitions
+from musicapi_async.jobs import (
+    Job,
+    JobRequest,
+    MemoryStore,
+    Owner,
+    SQLiteStore,
+    Transition,
+    reservation,
+    transitions,
+)
 from musicapi_async.jobs.owner import this_process
 from musicapi_async.jobs.recorder import JobRecorder
 from musicapi_async.sandbox import Fault, Sandbox
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real time: SQLite waits in it for a lock."""
+    return "asyncio"
 
 
 @pytest.fixture
@@ -195,7 +211,7 @@ async def test_files_are_readable_by_their_owner_only(path: Path) -> None:
 # --- a sender that cannot be seen -------------------------------------------------------------------------
 
 
-def sent_by(owner: Owner) -> Step:
+def sent_by(owner: Owner) -> Transition:
     """A job as it is while its owner sends it."""
 
     def step(job: Job | None) -> Job | None:
@@ -248,7 +264,7 @@ async def test_abandoned_changes_are_carried_out_in_order(path: Path) -> None:
     store = SQLiteStore(path)
     owner = this_process("me")
     steps = (
-        transitions.reserve("k", REQUEST, owner, lambda _owner: True, 1.0),
+        reservation.reserve("k", REQUEST, owner, lambda _owner: True, 1.0),
         transitions.sending(owner, 2.0),
         transitions.unknown(owner, "lost", None, 3.0),
     )
@@ -314,7 +330,9 @@ class Failing(MemoryStore):
 
     is_broken = False
 
-    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+    async def change(
+        self, key: str, step: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
         if self.is_broken:
             raise JobStoreError("the disk is full")
         return await super().change(key, step, account=account, durable=durable)
@@ -342,7 +360,10 @@ async def test_later_note_of_the_same_key_does_not_displace_an_earlier_one() -> 
     """The task of the call that was sent is stored although another call with its key gave up meanwhile."""
     failing = Failing()
     recorder = JobRecorder(failing, Clock(), "http://host")
-    first, second = (recorder.record("k", REQUEST.call, b"{}", "sonic", "create_music") for _ in range(2))
+    create = PreparedRequest(
+        method="POST", path="/sonic/create", call=REQUEST.call, kind="create", lane="submit", body=b"{}"
+    )
+    first, second = (recorder.record("k", create) for _ in range(2))
     assert first is not None
     assert second is not None
     await first.reserve()

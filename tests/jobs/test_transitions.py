@@ -6,8 +6,9 @@ import pytest
 
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import RequestValidationError
-from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, Step
+from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, Transition
 from musicapi_async.jobs.job import STATES
+from musicapi_async.jobs.reservation import reserve, resubmitted
 from musicapi_async.jobs.transitions import (
     TRANSITIONS,
     accepted,
@@ -15,9 +16,7 @@ from musicapi_async.jobs.transitions import (
     disputed,
     ended,
     released,
-    reserve,
     resolved,
-    resubmitted,
     returned,
     sending,
     unknown,
@@ -41,7 +40,7 @@ def made(name: str) -> JobTask:
     return JobTask(ref=task(name))
 
 
-def after(*steps: Step, job: Job | None = None) -> Job:
+def after(*steps: Transition, job: Job | None = None) -> Job:
     """A job after these steps."""
     for step in steps:
         job = step(job)
@@ -53,7 +52,7 @@ SENT = after(reserve("k", BATCH, ME, is_alive, 1.0), sending(ME, 2.0))
 LOST = after(unknown(ME, "the connection dropped", None, 3.0), job=SENT)
 
 
-def answer(*items: JobTask) -> Step:
+def answer(*items: JobTask) -> Transition:
     return accepted(ME, SENT, items, "{}", 4.0)
 
 

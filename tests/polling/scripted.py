@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from musicapi_async._wire.poll_response import PollResult
+from typing import Any
+
+from musicapi_async._wire.poll_response import judge_webhook
+from musicapi_async._wire.poll_result import PollResult
 from musicapi_async._wire.redaction import NOTHING_KNOWN, Redactor
+from musicapi_async.api.families import polled_of
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.task import TaskRef
+from musicapi_async.polling.kind_model import PolledStage, Stage
+from musicapi_async.polling.waiter import TaskWaiter
 
 
 class ScriptedClient:
@@ -18,7 +24,7 @@ class ScriptedClient:
     def __init__(self) -> None:
         self.ended: list[str] = []
 
-    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+    async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
         """Poll a task."""
         raise NotImplementedError
 
@@ -27,6 +33,12 @@ class ScriptedClient:
         if update is not None:
             assert update.is_terminal
             self.ended.append(ref.task_id)
+
+
+def send_webhook(waiter: TaskWaiter, task_id: str, body: dict[str, Any], *, own: bool = True) -> None:
+    """Hand a webhook about a song to a waiter, judged once, as the client does."""
+    ref = waiter.known(TaskRef("sonic", task_id))
+    waiter.deliver(ref, judge_webhook(body, ref=ref, polled=polled_of(ref)), own=own)
 
 
 class Every:
@@ -39,9 +51,11 @@ class Every:
         """Return the age of the first poll."""
         return self.interval
 
-    def next(self, kind: str, age: float) -> float:
+    def next(self, kind: str, age: float, stage: Stage | None) -> float:
         """Return the age of the next poll."""
         return age + self.interval
 
-    def observed(self, kind: str, finished: bool, last_age: float | None, age: float) -> None:
+    def observed(
+        self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
+    ) -> None:
         """Learn nothing."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
-from musicapi_async.polling.due_queue import SLACK, STALE, DueQueue
+from musicapi_async.polling.due_queue import DUE_SLACK, MOST_STALE, DueQueue
 from musicapi_async.polling.subscribers import Slot
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -72,14 +72,14 @@ def test_each_is_polled_once_in_order(dues: list[float], takes: float, concurren
         await asyncio.sleep(60 + len(dues) * takes + 1)
         assert sorted(int(name) for name, _ in polls.began) == list(range(len(dues)))
         waits = [began - dues[int(name)] for name, began in polls.began]
-        assert min(waits) >= -SLACK - 1e-9
+        assert min(waits) >= -DUE_SLACK - 1e-9
         assert polls.most <= concurrency
         if concurrency >= len(dues) or not takes:
-            assert max(waits) <= 2 * SLACK
+            assert max(waits) <= 2 * DUE_SLACK
         if concurrency == 1:
             order = [dues[int(name)] for name, _ in polls.began]
             late = [
-                later for earlier, later in zip(order, order[1:], strict=False) if later < earlier - SLACK
+                later for earlier, later in zip(order, order[1:], strict=False) if later < earlier - DUE_SLACK
             ]
             assert not late, "first due first served"
 
@@ -118,7 +118,7 @@ def test_memory_is_bounded_by_the_waiting_slots() -> None:
             queue.schedule(one, 1000 + rng.random())
         while slots:
             queue.remove(slots.pop(rng.randrange(len(slots))), len(slots))
-            assert len(queue) <= 2 * len(slots) + STALE
+            assert len(queue) <= 2 * len(slots) + MOST_STALE
         assert len(queue) == 0
 
     run(main())
@@ -155,7 +155,7 @@ def test_cancelled_workers_are_replaced(turns: int) -> None:
         queue = DueQueue(Clock(), polls.poll, 2)
         for number in range(6):
             queue.schedule(slot(number), 10.0 + number)
-        await asyncio.sleep(10.0 - SLACK)
+        await asyncio.sleep(10.0 - DUE_SLACK)
         for _ in range(turns):
             await asyncio.sleep(0)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:

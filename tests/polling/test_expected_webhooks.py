@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from scripted import Every, ScriptedClient
+from scripted import Every, ScriptedClient, send_webhook
 
-from musicapi_async._wire.poll_response import PollResult, judge_poll
+from musicapi_async._wire.poll_response import judge_poll
+from musicapi_async._wire.poll_result import PollResult
 from musicapi_async._wire.response import read_response
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.operation import Polled
@@ -18,8 +19,8 @@ from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.errors import TaskTimeoutError
-from musicapi_async.polling.expected_webhooks import EARLY_BODIES, LATE, SAFETY_POLLS, SHARED
-from musicapi_async.polling.schedule import LearnedSchedule
+from musicapi_async.polling.expected_webhooks import EARLY_RESULTS, LATE_WEBHOOK, SHARED_FOR
+from musicapi_async.polling.schedule import SAFETY_POLLS, LearnedSchedule
 from musicapi_async.polling.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -56,23 +57,24 @@ class Service(ScriptedClient):
         draw = drawing(random.Random(seed))
         self.waiter = TaskWaiter(self, LearnedSchedule(draw=draw), self.clock, draw)
         if arrived:  # the first webhook shows that they arrive
-            self.waiter.deliver("sonic", "first", body("succeeded"))
+            send_webhook(self.waiter, "first", body("succeeded"))
             self.ended.clear()
 
     def submit(self, task_id: str, seconds: float, *, with_webhook: bool = True) -> TaskRef:
         self.polls[task_id] = 0
         self.ends[task_id] = self.clock.now() + seconds
+        ref = TaskRef("sonic", task_id, "create_music", self.clock.time(), own=True)
         if with_webhook:
             asyncio.get_running_loop().call_later(min(20, seconds / 2), self.send_webhook, task_id, "running")
             asyncio.get_running_loop().call_later(seconds + 0.5, self.send_webhook, task_id, "succeeded")
-            self.waiter.expect("sonic", task_id)
-        return TaskRef("sonic", task_id, "create_music", self.clock.time(), own=True)
+            self.waiter.expect(ref)
+        return ref
 
     def send_webhook(self, task_id: str, state: str) -> None:
         if not self.lost:
-            self.waiter.deliver("sonic", task_id, body(state, task_id))
+            send_webhook(self.waiter, task_id, body(state, task_id))
 
-    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+    async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
         self.polls[ref.task_id] += 1
         state = "succeeded" if self.clock.now() >= self.ends[ref.task_id] else "running"
         raw = msgspec.json.encode(body(state))
@@ -150,16 +152,17 @@ async def test_webhook_for_another_process_brings_the_usual_polling() -> None:
     service = Service()
     waiting = asyncio.create_task(service.wait(service.submit("t", 200)))
     await asyncio.sleep(50)
-    service.waiter.stray()
+    send_webhook(service.waiter, "elsewhere", body("running", "elsewhere"), own=False)
     await waiting
     assert service.polls["t"] >= 2
     await service.wait(service.submit("u", 100))
     assert service.polls["u"] >= 1
-    await asyncio.sleep(SHARED)
+    await asyncio.sleep(SHARED_FOR)
     await service.wait(service.submit("v", 100))
     assert service.polls["v"] == 0
-    assert service.waiter.knows("sonic", "v")  # so its copies are not for another process
-    assert not service.waiter.knows("sonic", "w")
+    send_webhook(service.waiter, "v", body("succeeded", "v"), own=False)  # a copy is not for another process
+    await service.wait(service.submit("w", 100))
+    assert service.polls["w"] == 0
 
 
 async def test_webhook_for_a_resumed_task_is_for_this_process() -> None:
@@ -171,8 +174,10 @@ async def test_webhook_for_a_resumed_task_is_for_this_process() -> None:
     await service.wait(TaskRef("sonic", "t", "create_music"))
     with pytest.raises(TaskTimeoutError):
         await service.waiter.wait(TaskRef("sonic", "u", "create_music"), "all", 5)
-    assert service.waiter.knows("sonic", "t")
-    assert service.waiter.knows("sonic", "u")
+    for task_id in ("t", "u"):
+        send_webhook(service.waiter, task_id, body("running", task_id), own=False)
+    await service.wait(service.submit("v", 100))
+    assert service.polls["v"] == 0
 
 
 async def test_webhook_a_little_later_than_the_poll_is_not_lost() -> None:
@@ -185,7 +190,7 @@ async def test_webhook_a_little_later_than_the_poll_is_not_lost() -> None:
     update = await service.wait(ref)
     assert update.result is not None
     assert service.polls["slow"] == 1
-    await asyncio.sleep(LATE / 3)
+    await asyncio.sleep(LATE_WEBHOOK / 3)
     service.lost = False
     service.send_webhook("slow", "succeeded")
     await other
@@ -209,11 +214,11 @@ async def test_webhook_before_the_wait_answers_at_once() -> None:
 async def test_early_bodies_are_bounded_and_never_go_back() -> None:
     """The oldest are dropped; a late body about the stream does not replace the end."""
     service = Service()
-    for number in range(EARLY_BODIES + 50):
-        service.waiter.deliver("sonic", f"x{number}", body("succeeded"))
-    service.waiter.deliver("sonic", f"x{EARLY_BODIES + 49}", body("running"))
+    for number in range(EARLY_RESULTS + 50):
+        send_webhook(service.waiter, f"x{number}", body("succeeded"))
+    send_webhook(service.waiter, f"x{EARLY_RESULTS + 49}", body("running"))
     now = service.clock.now()
-    late = TaskRef("sonic", f"x{EARLY_BODIES + 49}")
+    late = TaskRef("sonic", f"x{EARLY_RESULTS + 49}")
     assert (await service.waiter.wait(late, "all", None)).result is not None
     assert service.clock.now() == now
     service.polls["x0"], service.ends["x0"] = 0, 0.0
@@ -234,11 +239,11 @@ async def test_overtaken_webhook_takes_no_clip_back() -> None:
     watching = asyncio.create_task(watch())
     await asyncio.sleep(1)
     two = [{"clip_id": "a", "state": "succeeded", "audio_url": FILE}, {"clip_id": "b", "state": "running"}]
-    service.waiter.deliver("sonic", "t", {"data": two})
+    send_webhook(service.waiter, "t", {"data": two})
     await asyncio.sleep(1)
-    service.waiter.deliver("sonic", "t", {"data": [{**clip, "state": "running"} for clip in two]})
+    send_webhook(service.waiter, "t", {"data": [{**clip, "state": "running"} for clip in two]})
     await asyncio.sleep(1)
-    service.waiter.deliver("sonic", "t", body("succeeded"))
+    send_webhook(service.waiter, "t", body("succeeded"))
     await watching
     assert states == ["succeeded", "running", "succeeded"]
 
@@ -251,7 +256,7 @@ class SlowPolls(ScriptedClient):
         self.bodies = iter(bodies)
         self.sent = 0
 
-    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+    async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
         self.sent += 1
         raw = msgspec.json.encode(next(self.bodies))
         await asyncio.sleep(10)
@@ -281,7 +286,7 @@ async def test_overtaken_poll_takes_no_update_back(overtaken: dict[str, Any]) ->
     await asyncio.sleep(0)
     while not client.sent:  # noqa: ASYNC110 - until the first poll is under way
         await asyncio.sleep(1)
-    assert waiter.deliver("sonic", "t", body("running"))
+    send_webhook(waiter, "t", body("running"))
     await asyncio.sleep(20)
     assert (client.sent, states, on_handle) == (1, ["pending", "running"], ["running"])
     assert (await wait).result is not None
@@ -298,8 +303,8 @@ async def test_failed_webhook_ends_the_wait_with_its_refund() -> None:
     ref = service.submit("t", 100)
     waiting = asyncio.create_task(service.wait(ref))
     await asyncio.sleep(10)
-    assert service.waiter.deliver("sonic", "t", FAILED)
-    assert not service.waiter.deliver("sonic", "t", body("succeeded"))
+    send_webhook(service.waiter, "t", FAILED)
+    send_webhook(service.waiter, "t", body("succeeded"))
     update = await waiting
     assert update.state == "failed"
     assert getattr(update.error, "refunded", None) is True
@@ -331,11 +336,11 @@ async def test_webhook_about_a_resumed_task_ends_its_polls() -> None:
     other.polls, other.ends = service.polls, service.ends
     waiting = asyncio.create_task(other.wait(resumed))
     await asyncio.sleep(10)
-    other.waiter.deliver("sonic", "t", body("running"))
+    send_webhook(other.waiter, "t", body("running"))
     await asyncio.sleep(185)
     assert service.polls["t"] == 1
     await asyncio.sleep(6)
-    other.waiter.deliver("sonic", "t", body("succeeded"))
+    send_webhook(other.waiter, "t", body("succeeded"))
     assert (await waiting).result is not None
     assert service.polls["t"] == 1
 
@@ -346,5 +351,5 @@ async def test_closing_cancels_the_alarm() -> None:
     update = await service.wait(service.submit("t", 100))
     assert update.result is not None
     await service.waiter.aclose()
-    await asyncio.sleep(2 * LATE)
+    await asyncio.sleep(2 * LATE_WEBHOOK)
     assert service.waiter.watched == 0

@@ -12,14 +12,16 @@ import pytest
 from scripted import Every, ScriptedClient
 
 from musicapi_async._wire import response
-from musicapi_async._wire.poll_response import PollResult, judge_poll
+from musicapi_async._wire.poll_response import judge_poll
+from musicapi_async._wire.poll_result import PollResult
 from musicapi_async._wire.response import read_response
 from musicapi_async._wire.retry import drawing
+from musicapi_async.api.families import polled_of
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.polling.schedule import PollSchedule, expected_end
-from musicapi_async.polling.waiter import TaskWaiter, polled_of
+from musicapi_async.polling.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 
@@ -38,7 +40,7 @@ async def polled_ages(
     ages: list[float] = []
 
     class Client(ScriptedClient):
-        async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+        async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
             await asyncio.sleep(0)
             ages.append(round(clock.now() - begun, 1))
             raw = json.dumps(done if ages[-1] >= done_after else body(ages[-1])).encode()

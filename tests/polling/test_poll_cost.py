@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import ScriptedClient
 
-from musicapi_async._transport.rate import Rate
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
-from musicapi_async._wire.poll_response import PollResult
+from musicapi_async._transport.rate_window import Rate
+from musicapi_async._wire.poll_result import PollResult
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import Clips, TaskUpdate
@@ -84,7 +84,7 @@ def test_cheap_polls_come_sooner_and_not_below_the_floor() -> None:
     schedule = LearnedSchedule(poll_cost=queue.cost)
     cheap, usual = schedule.first(KIND), LearnedSchedule().first(KIND)
     assert 15 <= cheap < usual
-    assert schedule.next(KIND, cheap) >= cheap + 15 - 1e-9
+    assert schedule.next(KIND, cheap, None) >= cheap + 15 - 1e-9
     queue.after(3600, queued=True)
     assert schedule.first(KIND) > usual, "and later while others wait"
     assert (
@@ -109,7 +109,7 @@ def watch(count: int, gap: float, *, rationed: bool) -> tuple[float, int, list[f
         ends: dict[str, float] = {}
 
         class Client(ScriptedClient):
-            async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+            async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
                 nonlocal polls
                 async with limiter.slot("poll"):
                     now = loop.time()

@@ -6,19 +6,22 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
-from scripted import Every, ScriptedClient
+from scripted import Every, ScriptedClient, send_webhook
 
 from musicapi_async._wire import response
-from musicapi_async._wire.poll_response import PollResult, judge_poll, without_response
+from musicapi_async._wire.poll_response import judge_poll, without_response
+from musicapi_async._wire.poll_result import PollResult
 from musicapi_async._wire.retry import drawing
+from musicapi_async.api.families import polled_of
 from musicapi_async.api.operation import Polled
-from musicapi_async.api.results import Clips
+from musicapi_async.api.results import Clips, TaskUpdate
 from musicapi_async.api.stems import Stems
-from musicapi_async.api.task import Task, TaskRef
+from musicapi_async.api.task import TASKS_AT_ONCE, Task, TaskRef, handle_of, ref_of
 from musicapi_async.clock import Clock
 from musicapi_async.errors import (
     AuthenticationError,
@@ -28,6 +31,7 @@ from musicapi_async.errors import (
     TaskFailedError,
     TaskTimeoutError,
 )
+from musicapi_async.polling.kind_model import Stage
 from musicapi_async.polling.waiter import MOST_UPDATES, TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -62,7 +66,7 @@ class Service(ScriptedClient):
         self.started[task_id] = self.clock.now()
         return TaskRef("sonic", task_id, kind, self.clock.time(), own=True)
 
-    async def poll(self, ref: TaskRef, polled: Polled) -> PollResult:
+    async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
         await asyncio.sleep(0.05)
         age = self.clock.now() - self.started[ref.task_id]
         self.polls[ref.task_id] += 1
@@ -173,6 +177,34 @@ async def test_until_first_ends_with_the_first_succeeded_clip() -> None:
     assert update.result is None
 
 
+async def test_first_song_of_an_extension_is_the_full_one() -> None:
+    """A finished part, whose full song is still being joined, is nothing to return."""
+    service = Service(Clock())
+
+    def joining(ref: TaskRef, age: float) -> tuple[int, Any]:
+        full = clip("succeeded", FILE) if age > 60 else None
+        return 200, {
+            "data": [{"extended": clip("succeeded", FILE), "full": full}, {"extended": clip("running")}]
+        }
+
+    service.answers = joining
+    update = await make(service).wait(service.ref("t", "extend_music"), "first", 300)
+    assert update.age > 60
+    assert len(update.clips.succeeded) == 1
+
+
+async def test_link_that_cannot_be_used_is_no_stream() -> None:
+    """One that had to be repaired is missing in the clip, so the wait for it goes on."""
+    service = Service(Clock())
+    broken = STREAM + "\ufffd"
+    service.answers = lambda ref, age: (
+        200,
+        {"data": [clip("running", broken if age < 60 else STREAM)]},
+    )
+    update = await make(service).wait(service.ref("t"), "stream", 300)
+    assert [one.stream_url for one in update.clips] == [STREAM]
+
+
 async def test_timeout_says_how_to_resume() -> None:
     """The time-out carries the id and never says 'try again'."""
     service = Service(Clock(), done_after=1e9)
@@ -204,7 +236,7 @@ async def test_failed_task_raises_for_every_wait() -> None:
         (200, {"type": "failed", "error": "moderated", "already_refunded": True}) if age > 50 else None
     )
     waiter = make(service)
-    tasks: list[Task[Clips]] = [Task(service.ref("t"), Handles(waiter)) for _ in range(3)]
+    tasks: list[Task[Clips]] = [handle_of(service.ref("t"), Handles(waiter)) for _ in range(3)]
     errors = await asyncio.gather(*(task.wait() for task in tasks), return_exceptions=True)
     assert [type(error) for error in errors] == [TaskFailedError] * 3
     assert len({id(error) for error in errors}) == 3
@@ -251,7 +283,7 @@ async def test_unexpected_exception_reaches_the_caller() -> None:
 class Faulty(Every):
     """A schedule of the user, with a fault in it."""
 
-    def next(self, kind: str, age: float) -> float:
+    def next(self, kind: str, age: float, stage: Stage | None) -> float:
         """Raise."""
         raise ZeroDivisionError("the user's own")
 
@@ -304,7 +336,7 @@ async def test_tasks_come_in_the_order_in_which_they_end() -> None:
     """The quick ones come first, each exactly once, and each of several handles of one task."""
     service = Service(Clock())
     waiter = make(service)
-    tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(20)]
+    tasks: list[Task[Clips]] = [handle_of(service.ref(f"t{n}"), Handles(waiter)) for n in range(20)]
     ends = {f"t{n}": 30.0 + 20 * ((n * 7) % 20) for n in range(20)}
     service.answers = lambda ref, age: (
         (200, {"data": [clip("succeeded", FILE)]}) if age >= ends[ref.task_id] else (202, {})
@@ -320,9 +352,9 @@ async def test_each_of_many_has_the_deadline_of_its_family() -> None:
     """Stuck tasks come with a time-out each when their time is over, and delay no other."""
     service = Service(Clock())
     waiter = make(service)
-    stuck: Task[Clips] = Task(service.ref("stuck"), Handles(waiter))
-    stems: Task[Stems] = Task(service.ref("stems", "stems_full"), Handles(waiter))
-    good: Task[Clips] = Task(service.ref("good"), Handles(waiter))
+    stuck: Task[Clips] = handle_of(service.ref("stuck"), Handles(waiter))
+    stems: Task[Stems] = handle_of(service.ref("stems", "stems_full"), Handles(waiter))
+    good: Task[Clips] = handle_of(service.ref("good"), Handles(waiter))
     service.answers = lambda ref, age: (202, {}) if ref.task_id != "good" else None
     began = service.clock.now()
     came = [
@@ -341,7 +373,7 @@ async def test_left_wait_for_many_drops_its_slots() -> None:
     """Breaking out of the iteration drops all slots."""
     service = Service(Clock())
     waiter = make(service)
-    tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(10)]
+    tasks: list[Task[Clips]] = [handle_of(service.ref(f"t{n}"), Handles(waiter)) for n in range(10)]
     each = waiter.wait_each(tasks, "all", None)
     await anext(each)
     await each.aclose()
@@ -356,8 +388,8 @@ async def test_webhook_ends_the_wait_once() -> None:
     caller = asyncio.create_task(waiter.wait(ref, "all", None))
     await asyncio.sleep(20)
     body = {"data": [clip("succeeded", FILE)]}
-    assert waiter.deliver("sonic", "t", body)
-    assert not waiter.deliver("sonic", "t", body)
+    send_webhook(waiter, "t", body)
+    send_webhook(waiter, "t", body)
     update = await caller
     assert update.result is not None
     assert update.age < 25
@@ -406,18 +438,18 @@ async def test_no_more_polls_at_once_than_allowed() -> None:
     most = 0
     plain = service.poll
 
-    async def poll(ref: TaskRef, polled: Polled) -> PollResult:
+    async def poll(ref: TaskRef, polled: Polled, due: float) -> PollResult:
         nonlocal running, most
         running += 1
         most = max(most, running)
         try:
-            return await plain(ref, polled)
+            return await plain(ref, polled, due)
         finally:
             running -= 1
 
     service.poll = poll  # type: ignore[method-assign]
     waiter = make(service)
-    tasks: list[Task[Clips]] = [Task(service.ref(f"t{n}"), Handles(waiter)) for n in range(1000)]
+    tasks: list[Task[Clips]] = [handle_of(service.ref(f"t{n}"), Handles(waiter)) for n in range(1000)]
     done = [task async for task, _ in waiter.wait_each(tasks, "all", None)]
     assert len(done) == 1000
     assert most == 8
@@ -427,9 +459,9 @@ async def test_short_wait_with_webhooks_polls_once_before_it_ends() -> None:
     """A lost webhook does not turn a finished song into a time-out."""
     service = Service(Clock())
     waiter = make(service)
-    waiter.deliver("sonic", "first", {"data": [clip("succeeded", FILE)]})  # webhooks arrive
+    send_webhook(waiter, "first", {"data": [clip("succeeded", FILE)]})  # webhooks arrive
     ref = service.ref("t")
-    waiter.expect("sonic", "t")
+    waiter.expect(ref)
     update = await waiter.wait(ref, "all", 290)
     assert update.result is not None
     assert service.polls["t"] == 1
@@ -443,7 +475,7 @@ async def test_timeout_names_the_failed_poll() -> None:
         await make(service).wait(service.ref("t"), "all", 20)
 
 
-async def test_three_minutes_without_network_end_no_wait() -> None:
+async def test_three_minutes_without_network_end_no_wait(caplog: pytest.LogCaptureFixture) -> None:
     """The outage begins at 30 s; the song is there, and found, soon after the network is."""
     service = Service(Clock())
     lost = ConnectionLostError("no route to host", sent=None)
@@ -453,6 +485,40 @@ async def test_three_minutes_without_network_end_no_wait() -> None:
     update = await waiter.wait(service.ref("t"), "all", 900)
     assert update.result is not None
     assert service.at["t"][-1] < 210 + 60 + 1
+    (logged,) = [record.getMessage() for record in caplog.records]
+    assert logged.startswith("every poll failed for ")
+    assert logged.endswith(" s: no route to host; still waiting")
+
+
+async def test_one_task_that_fails_to_be_polled_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """While others are polled with success, nothing says that every poll failed."""
+    service = Service(Clock(), done_after=100)
+    lost = ConnectionLostError("no route to host", sent=None)
+    service.answers = lambda ref, age: lost if ref.task_id == "lost" else None
+    service.host_responds = True
+    waiter = make(service, Every(5))
+    ends = await asyncio.gather(
+        waiter.wait(service.ref("lost"), "all", 90),
+        waiter.wait(service.ref("found"), "all", 200),
+        return_exceptions=True,
+    )
+    assert isinstance(ends[0], TaskTimeoutError)
+    assert not [record for record in caplog.records if "every poll failed" in record.getMessage()]
+
+
+async def test_outage_is_not_the_time_in_which_nothing_was_polled(caplog: pytest.LogCaptureFixture) -> None:
+    """A wait that failed an hour ago and one failed poll now are no hour of failures."""
+    service = Service(Clock())
+    lost = ConnectionLostError("no route to host", sent=None)
+    service.answers = lambda ref, age: lost if ref.task_id == "a" or age < 20 else None
+    service.host_responds = True
+    waiter = make(service)
+    with pytest.raises(TaskTimeoutError):
+        await waiter.wait(service.ref("a"), "all", 20)
+    await asyncio.sleep(3600)
+    await waiter.wait(service.ref("b"), "all", 900)
+    assert service.at["b"][0] < 20
+    assert not caplog.records
 
 
 def two(first: str, second: str) -> dict[str, Any]:
@@ -474,7 +540,7 @@ async def test_timeout_names_the_clip_that_is_ready(others: int) -> None:
     service.answers = lambda ref, age: (200, two("succeeded", "running")) if ref.task_id == "t" else None
     waiter = make(service)
     rest = [asyncio.create_task(waiter.wait(service.ref(f"o{n}"), "all", 5000)) for n in range(others)]
-    task: Task[Clips] = Task(service.ref("t"), Handles(waiter))
+    task: Task[Clips] = handle_of(service.ref("t"), Handles(waiter))
     with pytest.raises(TaskTimeoutError) as caught:
         await task.wait(timeout=300)
     error = caught.value
@@ -487,6 +553,27 @@ async def test_timeout_names_the_clip_that_is_ready(others: int) -> None:
         one.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
     assert [clip.clip_id for clip in (await task.wait(until="first")).succeeded] == ["clip-1"]
+
+
+async def test_updates_of_unfinished_tasks_are_dropped_once_many_are_waited_for() -> None:
+    """Those that were stored while few tasks were waited for take 5 kB each, too; finished clips stay."""
+    service = Service(Clock(), done_after=1e9)
+    service.answers = lambda ref, age: (200, two("succeeded", "running")) if ref.task_id == "ready" else None
+    waiter = make(service, Every(60))
+    early: list[Task[Clips]] = [handle_of(service.ref(n), Handles(waiter)) for n in ("ready", "running")]
+    waiting = asyncio.create_task(errors_of(waiter, early, 100))
+    await asyncio.sleep(70)
+    rest: list[Task[Clips]] = [handle_of(service.ref(f"o{n}"), Handles(waiter)) for n in range(MOST_UPDATES)]
+    others = asyncio.create_task(errors_of(waiter, rest, 40))
+    ended = await waiting
+    assert [len(ended[name].clips) for name in ("ready", "running")] == [2, 0]
+    assert ended["running"].last_body is None
+    await others
+
+
+async def errors_of(waiter: TaskWaiter, tasks: list[Task[Clips]], timeout: float) -> dict[str, Any]:
+    """Return the errors of a wait for many tasks, by their ids."""
+    return {task.task_id: error async for task, error in waiter.wait_each(tasks, "all", timeout)}
 
 
 async def test_timeout_with_nothing_ready_names_no_clip() -> None:
@@ -502,7 +589,7 @@ async def test_handle_stores_the_last_update_however_a_wait_ends() -> None:
     """Cancelled, refused, or one of many that time out: `task.last` holds what the last poll showed."""
     service = Service(Clock(), done_after=1e9)
     waiter = make(service)
-    cancelled: Task[Clips] = Task(service.ref("cancelled"), Handles(waiter))
+    cancelled: Task[Clips] = handle_of(service.ref("cancelled"), Handles(waiter))
     waiting = asyncio.create_task(cancelled.wait())
     await asyncio.sleep(60)
     assert cancelled.last is not None  # while it waits, too
@@ -511,14 +598,14 @@ async def test_handle_stores_the_last_update_however_a_wait_ends() -> None:
     assert cancelled.last.state == "running"
 
     service.answers = lambda ref, age: (401, {"error": "no"}) if age > 60 else None
-    refused: Task[Clips] = Task(service.ref("refused"), Handles(waiter))
+    refused: Task[Clips] = handle_of(service.ref("refused"), Handles(waiter))
     with pytest.raises(AuthenticationError):
         await refused.wait()
     assert refused.last is not None
     assert refused.last.state == "running"
 
     service.answers = lambda ref, age: None
-    many: list[Task[Clips]] = [Task(service.ref(f"m{n}"), Handles(waiter)) for n in range(3)]
+    many: list[Task[Clips]] = [handle_of(service.ref(f"m{n}"), Handles(waiter)) for n in range(3)]
     async for _, outcome in waiter.wait_each([*many, many[0]], "all", 60):
         assert isinstance(outcome, TaskTimeoutError)
     assert [task.last.state for task in many if task.last is not None] == ["running"] * 3
@@ -538,10 +625,10 @@ async def test_timeout_names_the_refusal_of_another_poll() -> None:
     service.answers = lambda ref, age: (429, {"type": "rate_limited", "error": "Too many requests."})
     plain = service.poll
 
-    async def poll(ref: TaskRef, polled: Polled) -> PollResult:
+    async def poll(ref: TaskRef, polled: Polled, due: float) -> PollResult:
         if ref.task_id == "held":
             await asyncio.sleep(1e6)
-        return await plain(ref, polled)
+        return await plain(ref, polled, due)
 
     service.poll = poll
     waiter = make(service)
@@ -551,3 +638,100 @@ async def test_timeout_names_the_refusal_of_another_poll() -> None:
     )
     assert all("polls are rate limited" in str(one) for one in both)
     await waiter.aclose()
+
+
+class FailsOnce(Every):
+    """A schedule of the user's own, whose first answer is an error."""
+
+    failed = False
+
+    def first(self, kind: str) -> float:
+        """Raise, the first time."""
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("a fault of the user")
+        return super().first(kind)
+
+
+async def test_task_whose_schedule_failed_can_be_waited_for_again() -> None:
+    """The error reaches the caller, and leaves nothing behind that another wait would join for ever."""
+    service = Service(Clock())
+    waiter = make(service, FailsOnce(5))
+    ref = msgspec.structs.replace(service.ref("t"), own=True)
+    with pytest.raises(RuntimeError, match="a fault of the user"):
+        await waiter.wait(ref, "all", 900)
+    assert (await waiter.wait(ref, "all", 900)).result is not None
+
+
+def many(service: Service, waiter: TaskWaiter, count: int) -> list[Task[Any]]:
+    return [handle_of(service.ref(f"t{number}"), Handles(waiter)) for number in range(count)]
+
+
+async def collect(waiter: TaskWaiter, tasks: list[Task[Any]], timeout: float | None) -> list[object]:
+    return [outcome async for _, outcome in waiter.wait_each(tasks, "all", timeout)]
+
+
+async def time_is(when: float) -> None:
+    """Wait until a time of the loop, together with other timers of just that time."""
+    loop = asyncio.get_running_loop()
+    reached = loop.create_future()
+    loop.call_at(when, reached.set_result, None)
+    await reached
+
+
+async def watched_in_each_turn(waiter: TaskWaiter, waiting: asyncio.Task[Any]) -> list[int]:
+    watched = [waiter.watched]
+    while not waiting.done():
+        await asyncio.sleep(0)
+        watched.append(waiter.watched)
+    return watched
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+async def test_leaving_many_tasks_lets_the_loop_run(timeout: float | None) -> None:
+    """A wait for 3,000 tasks that is cancelled, or out of time, leaves some of them in each turn of the loop."""
+    service, began = Service(Clock()), asyncio.get_running_loop().time()
+    waiter = make(service)
+    waiting = asyncio.create_task(collect(waiter, many(service, waiter, 3000), timeout))
+    await time_is(began + 10)
+    assert waiter.watched == 3000
+    if timeout is None:
+        waiting.cancel()
+    watched = await watched_in_each_turn(waiter, waiting)
+    assert max(before - after for before, after in pairwise(watched)) <= TASKS_AT_ONCE
+    assert waiter.watched == 0
+    if timeout is not None:
+        assert [type(outcome) for outcome in await waiting] == [TaskTimeoutError] * 3000
+
+
+async def test_a_second_cancellation_leaves_the_rest_at_once() -> None:
+    """A wait that is cancelled while it leaves its tasks stays subscribed to none of them."""
+    service = Service(Clock())
+    waiter = make(service)
+    waiting = asyncio.create_task(collect(waiter, many(service, waiter, 3000), None))
+    await asyncio.sleep(5)
+    waiting.cancel()
+    while waiter.watched > 2000:  # noqa: ASYNC110 - turn by turn
+        await asyncio.sleep(0)
+    assert waiter.watched
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiter.watched == 0
+
+
+async def test_task_that_ends_while_others_run_out_of_time_has_its_result() -> None:
+    """An end that comes while the time-outs of many are spread over turns of the loop is an end."""
+    service, began = Service(Clock()), asyncio.get_running_loop().time()
+    waiter = make(service)
+    tasks = many(service, waiter, 1200)
+    waiting = asyncio.create_task(collect(waiter, tasks, 10.0))
+    await time_is(began + 10)
+    while waiter.watched == 1200 and not waiting.done():  # noqa: ASYNC110 - turn by turn
+        await asyncio.sleep(0)
+    ref = ref_of(tasks[-1])
+    body = response.read_response(
+        200, {}, msgspec.json.encode({"code": 200, "data": [clip("succeeded", FILE)]})
+    )
+    waiter.deliver(ref, judge_poll(body, ref=ref, polled=polled_of(ref)), own=True)
+    outcomes = await waiting
+    assert [type(outcome) for outcome in outcomes] == [TaskTimeoutError] * 1199 + [TaskUpdate]

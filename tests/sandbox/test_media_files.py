@@ -24,7 +24,7 @@ from mutagen.mp4 import MP4
 from musicapi_async.sandbox import media_files
 from musicapi_async.sandbox.composer import compose
 from musicapi_async.sandbox.media_files import cover_picture, load, read_audio
-from musicapi_async.sandbox.recipes import Recipe, Tape, joined, made, uploaded
+from musicapi_async.sandbox.recipes import Recipe, UploadedFile, joined, made, uploaded
 from musicapi_async.sandbox.render import SAMPLE_RATE, Audio, render
 from musicapi_async.sandbox.score import Brief, Score, join
 
@@ -154,7 +154,7 @@ def test_any_text_fits_into_a_file(text: str):
 def tape(level: float, seconds: float) -> Recipe:
     """An uploaded file of one level."""
     data = media_files.to_wav(np.full((round(seconds * SAMPLE_RATE), 2), level, np.float32))
-    return uploaded(Brief(), seconds, Tape(data))
+    return uploaded(Brief(), seconds, UploadedFile(data))
 
 
 def test_uploaded_sound_is_cut_and_joined_at_seconds():

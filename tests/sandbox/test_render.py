@@ -8,7 +8,7 @@ import pytest
 
 from musicapi_async.sandbox.composer import compose
 from musicapi_async.sandbox.render import SAMPLE_RATE, Audio, gain_of, render
-from musicapi_async.sandbox.score import STEMS, Brief, Note, Part, Score, excerpt, join
+from musicapi_async.sandbox.score import STEM_NAMES, Brief, Part, Score, ScoreNote, excerpt, join
 from musicapi_async.sandbox.style import INSTRUMENTS
 
 BRIEF = Brief(
@@ -50,7 +50,7 @@ def test_the_mix_is_stereo_at_48_khz_and_neither_silent_nor_clipped(mix: Audio):
 def test_the_stems_sum_to_the_mix(score: Score, mix: Audio):
     """All twelve stems together, each with the gain of the mix, give the mix."""
     gain = gain_of(render(score, gain=1.0))
-    stems = {name: render(score, [name], gain) for name in STEMS}
+    stems = {name: render(score, [name], gain) for name in STEM_NAMES}
     np.testing.assert_allclose(sum(stems.values()), mix, atol=1e-3)
     heard = {name for name, stem in stems.items() if stem.any()}
     assert heard == {part.stem for part in score.parts}
@@ -137,7 +137,7 @@ def test_a_joined_score_sounds_like_its_pieces():
 def test_instruments_are_in_tune(name: str):
     """An A is 440 Hz (or an overtone of it) on every pitched instrument, within a quarter of a semitone."""
     instrument = INSTRUMENTS[name]
-    part = Part(name, instrument.stem, 0, instrument.sound, 1, (Note(69, 0.0, 2.0, 0.8),))
+    part = Part(name, instrument.stem, 0, instrument.sound, 1, (ScoreNote(69, 0.0, 2.0, 0.8),))
     audio = render(msgspec.structs.replace(compose(Brief(duration=2)), parts=(part,)))[:, 0]
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
     strongest = float(np.argmax(spectrum)) / 2

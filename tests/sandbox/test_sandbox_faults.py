@@ -18,7 +18,7 @@ async def exchange(port: int, path: str = "/sonic/create", body: object = SONG) 
     """One raw request on a fresh connection: the bytes that came, and whether it ended by a reset."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     raw = json.dumps(body).encode()
-    head = f"POST /api/v1{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sandbox-key\r\n"
+    head = f"POST /api/v1{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sandbox-key\r\n"
     writer.write(f"{head}Content-Length: {len(raw)}\r\nConnection: close\r\n\r\n".encode() + raw)
     got = b""
     try:
@@ -47,7 +47,7 @@ async def test_cut_connections(start, fault, reset, charge):
     assert await exchange(api.sandbox.port) == (b"", reset)
     entry = api.sandbox.journal.creates[0]
     assert (entry.charge, entry.status, entry.fault) == (charge, 0, fault.name)
-    assert len(api.sandbox.service.works) == (1 if charge else 0)
+    assert len(api.sandbox.service.tasks) == (1 if charge else 0)
     got, _ = await exchange(api.sandbox.port)
     assert got.startswith(b"HTTP/1.1 200")
 

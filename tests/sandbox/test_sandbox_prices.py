@@ -52,7 +52,7 @@ async def test_missing_credits(start, choice, status):
     assert got == status
     assert "credits are not enough" in (body.get("error") or body["message"])
     assert api.sandbox.balance == 19
-    assert len(api.sandbox.service.works) == 0
+    assert len(api.sandbox.service.tasks) == 0
 
 
 async def test_lapsed_subscription(start):
@@ -130,7 +130,7 @@ def test_journal_is_bounded(bodies, size):
     """The oldest entries go first; the count of what went is kept."""
     journal = Journal(size)
     for number, raw in enumerate(bodies):
-        journal.keep(journal.add(Entry(float(number), "POST", "/x", "create")), raw)
+        journal.store_body(journal.add(Entry(float(number), "POST", "/x", "create")), raw)
     assert len(journal) == min(size, len(bodies))
     assert journal.dropped == len(bodies) - len(journal)
     assert [entry.at for entry in journal] == [float(n) for n in range(len(bodies))][-size:]

@@ -36,7 +36,7 @@ def test_misuse_is_explained():
         _ = sandbox.base_url
     assert "not running" in repr(sandbox)
     assert sandbox.balance == 1000
-    for wrong in ({"speed": 0}, {"create_limit": (0, 3.0)}, {"create_limit": (1, 0.0)}, {"journal_size": 0}):
+    for wrong in ({"speed": 0}, {"create_limit": (0, 3.0)}, {"create_limit": (1, 0.0)}):
         with pytest.raises(ValueError, match="must be"):
             Sandbox(**wrong)
 
@@ -98,7 +98,7 @@ async def test_stop_does_not_wait_for_files_being_made(start):
         b"GET /api/v1/get-credits\r\n\r\n",
         b"POST /api/v1/sonic/create HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /api/v1/sonic/task/%00%ff HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sandbox-key\r\n\r\n",
+        b"GET /api/v1/sonic/task/%00%ff HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sandbox-key\r\n\r\n",
         b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /media/../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
         b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -171,3 +171,23 @@ def test_without_the_extra():
     )
     assert ran.returncode == 0, ran.stderr
     assert "pip install -e '.[sandbox]' in a clone" in ran.stdout
+
+
+async def test_access_log_has_one_line_for_each_request(start, caplog):
+    """Requests and deliveries, once its level is INFO; a path cannot forge a line."""
+    api = await start()
+    caplog.set_level(logging.INFO)
+    await api.get("/get-credits")
+    assert caplog.messages == []
+    caplog.set_level(logging.INFO, "musicapi_async.sandbox.access")
+    task_id = await api.submit(body={**SONG, "webhook_url": "https://elsewhere.example/hook"})
+    await api.get("/sonic/task/x%0AWARNING%20forged%1b[2J")
+    api.sandbox.forward(3600)
+    await until(lambda: len(api.sandbox.journal.webhooks) == 2)
+    created, *others = [line.partition(" s ")[2] for line in caplog.messages]
+    deliveries = [line for line in others if line.startswith("POST ")]  # the first may come before the poll
+    (forged,) = [line for line in others if line not in deliveries]
+    assert created == f"POST /sonic/create 200 20 credits {task_id}"
+    assert forged == "GET /sonic/task/x\\nWARNING forged\\x1b[2J 400 x\\nWARNING forged\\x1b[2J"
+    hook = "POST https://elsewhere.example/hook no response"
+    assert deliveries == [f"{hook} song.{word} {task_id} not_allowed" for word in ("streaming", "completed")]

@@ -39,7 +39,7 @@ async def test_task_passes_through_every_phase(start):
         for clip in clips:
             if clip["state"] == "running" and clip["audio_url"]:
                 stream_links = True
-                assert "/stream/?item_id=" in clip["audio_url"]
+                assert "/audiopipe/?item_id=" in clip["audio_url"]
             if clip["state"] != "succeeded":
                 assert clip["duration"] is None
         return phase[1] == ("succeeded", "succeeded")

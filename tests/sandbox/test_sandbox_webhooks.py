@@ -100,8 +100,19 @@ async def test_streaming_then_completed(start, receiver):
     assert (early["message"], late["message"]) == ("streaming", "success")
     assert {clip["state"] for clip in late["data"]} == {"succeeded"}
     assert {clip["mv"] for clip in late["data"]} == {"chirp-v5"}
-    assert any("/stream/" in (clip["audio_url"] or "") for clip in early["data"])
+    assert all("/audiopipe/" in (clip["audio_url"] or "") for clip in early["data"])
     assert [entry.event for entry in api.sandbox.journal.webhooks] == receiver.events
+
+
+@pytest.mark.parametrize(("choice", "running"), [("all", [2]), ("first", [1]), ("each", [1, 2])])
+async def test_streaming_event_is_sent_when_the_choice_says(start, receiver, choice, running):
+    """Once all clips stream; by choice for each clip, or for the first one; the body shows which do by then."""
+    api = await start(durations=QUICK, choices=Choices(streaming=choice))
+    await api.submit(body={**SONG, "webhook_url": receiver.url})
+    await receiver.wait(len(running) + 1)
+    early = [body for _, _, body in receiver.got if body["event"] == "song.streaming"]
+    assert [sum(bool(clip["audio_url"]) for clip in body["data"]) for body in early] == running
+    assert receiver.events[-1] == "song.completed"
 
 
 async def test_failed(start, receiver):
@@ -193,7 +204,7 @@ async def test_late_lost_and_reordered(start, receiver):
 
 
 async def test_other_machines_are_left_alone(start):
-    """Without `remote` nothing leaves this machine; the journal says so."""
+    """Nothing leaves this machine; the journal says so."""
     api = await start(durations=QUICK)
     await api.finished(await api.submit(body={**SONG, "webhook_url": "https://app.example/hook"}))
     await asyncio.sleep(0.01)

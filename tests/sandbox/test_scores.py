@@ -16,7 +16,7 @@ from musicapi_async.sandbox.recipes import How, Recipe, score_of
 from musicapi_async.sandbox.score import (
     MAX_DURATION,
     MIN_DURATION,
-    STEMS,
+    STEM_NAMES,
     Brief,
     Score,
     excerpt,
@@ -43,7 +43,7 @@ def check(score: Score) -> None:
         assert start < end == pytest.approx(later, abs=0.05)
         assert later < score.duration + 1e-6
     for part in score.parts:
-        assert part.stem in STEMS
+        assert part.stem in STEM_NAMES
         assert part.notes
         for note in part.notes:
             assert 0 <= note.pitch <= 127

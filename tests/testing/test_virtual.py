@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import warnings
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -116,6 +118,19 @@ def test_no_time_passes_while_a_thread_works(pool: str) -> None:
         return ended
 
     assert run(main()) == ["job", "timer"]
+
+
+def test_no_time_passes_while_threads_end() -> None:
+    """Since Python 3.12 the end of a loop gives them 300 s: virtual ones would pass at once, with a warning."""
+
+    async def main() -> None:
+        executor = ThreadPoolExecutor()
+        asyncio.get_running_loop().set_default_executor(executor)
+        executor.submit(time.sleep, 0.05)  # the loop does not know of it
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(main())
 
 
 @pytest.mark.parametrize("wait", [asyncio.Event().wait, partial(asyncio.sleep, math.inf)])

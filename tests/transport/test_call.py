@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from musicapi_async._transport.attempts import Attempts, Departure
-from musicapi_async._transport.paid_call import Notes, PaidCall
+from musicapi_async._transport.call_entry import Notes
+from musicapi_async._transport.paid_call import PaidCall
 from musicapi_async._transport.rate_limiter import MemoryLimiter
 from musicapi_async._wire.prepare import PreparedRequest
 from musicapi_async._wire.redaction import Redactor
@@ -91,7 +92,7 @@ async def test_loss_after_sending_is_unknown_and_before_it_is_free() -> None:
 
 
 class HeldSlot:
-    """A `Slot` whose request may never leave."""
+    """A `RequestSlot` whose request may never leave."""
 
     async def departing(self) -> None:
         """Wait for ever."""
@@ -108,3 +109,44 @@ async def test_call_that_waits_for_the_rate_is_not_sent() -> None:
     leaving.cancel()
     await asyncio.wait({leaving})
     assert not paid.sent
+
+
+class Writer:
+    """A `Transport` that writes in a task of its own, as aiohttp does; `connected` lets it write."""
+
+    def __init__(self) -> None:
+        self.connected = asyncio.Event()
+        self.requests = 0
+
+    async def attempt(self, prepared: PreparedRequest, departure: Departure) -> Response:
+        """Wait for a response that never comes."""
+        writing = asyncio.ensure_future(self._write(departure))
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            writing.cancel()
+
+    async def _write(self, departure: Departure) -> None:
+        await self.connected.wait()
+        await departure.leaving()
+        self.requests += 1
+
+
+async def test_request_does_not_leave_once_its_call_is_given_up() -> None:
+    """A connection that opens in the moment of the cancellation sends nothing, so nothing is unknown."""
+    writer = Writer()
+    attempts = Attempts(writer, MemoryLimiter(), Clock(1000), drawing(None), str, "https://x.example")
+    paid = PaidCall(CREATE, Options(), None, attempts=attempts, redactor=Redactor([]), notes=Notes())
+
+    async def send() -> None:
+        async with paid:
+            await paid.send()
+
+    sending = asyncio.ensure_future(send())
+    for _ in range(10):  # until the writer waits for its connection
+        await asyncio.sleep(0)
+    writer.connected.set()  # the writer continues before the call learns that it is given up
+    sending.cancel()
+    await asyncio.wait({sending})
+    assert not paid.sent
+    assert writer.requests == 0

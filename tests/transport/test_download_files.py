@@ -257,7 +257,7 @@ async def test_two_clients_that_fetch_one_file_into_one_folder_get_it_whole(
 
 async def test_a_deadline_ends_a_download(host: Host, client: MusicAPI, tmp_path: Path) -> None:
     """The option for whole calls holds for files, too; what has come is gone on with by the next call."""
-    host.dripping = {"/a.mp3": 0.5}
+    host.dripping = {"/a.mp3": 5.0}
     started = client.clock.now()
     with pytest.raises(DownloadError, match=r"deadline of 20 s"):
         await client.with_options(deadline=20).download(song(host, "a"), tmp_path)
@@ -270,7 +270,7 @@ async def test_a_deadline_ends_a_download(host: Host, client: MusicAPI, tmp_path
 
 async def test_a_host_that_drips_is_given_up(host: Host, client: MusicAPI, tmp_path: Path) -> None:
     """A byte now and then is no progress: the try ends within two minutes, and the tries are few."""
-    host.dripping = {"/a.mp3": 0.5}
+    host.dripping = {"/a.mp3": 5.0}
     started = client.clock.now()
     with pytest.raises(DownloadError, match="in a minute"):
         await client.download(song(host, "a"), tmp_path)

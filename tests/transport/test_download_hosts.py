@@ -247,7 +247,7 @@ async def test_a_redirect_to_what_is_no_link_is_a_download_error(
     """At once, as it will not change."""
     host.answer = lambda _: reply(302, Location=f"{target}?Signature=secret")
     error = await error_of(client, f"{host.url}/a.mp3", tmp_path)
-    assert "redirected to what cannot be fetched" in str(error)
+    assert "redirected to a link that cannot be fetched" in str(error)
     assert "secret" not in str(error)
     assert len(host.asked) == 1
 
@@ -550,6 +550,32 @@ async def test_every_5xx_is_retried(host: Host, client: MusicAPI, tmp_path: Path
     assert len(host.asked) == 3
 
 
+@pytest.mark.parametrize(
+    ("status", "retry_after", "least", "most"),
+    [
+        (429, "20", 20, 21),
+        (503, "20", 20, 21),
+        (429, "3600", 60, 61),
+        (503, "soon", 1.5, 2.5),
+        (404, "20", 1.5, 2.5),
+    ],
+)
+async def test_retry_after_is_the_least_pause(
+    host: Host, client: MusicAPI, tmp_path: Path, status: int, retry_after: str, least: float, most: float
+) -> None:
+    """A host that names seconds is obeyed, for at most a minute; a word, or a file that is late, changes nothing."""
+    requests: list[float] = []
+
+    def answer(_: Request) -> bytes:
+        requests.append(asyncio.get_running_loop().time())
+        return reply(status, Retry_After=retry_after) if len(requests) == 1 else reply(200, MP3)
+
+    host.answer = answer
+    (path,) = await client.download(song(host), tmp_path)
+    assert path.read_bytes() == MP3
+    assert least <= requests[1] - requests[0] <= most
+
+
 XML = b'<?xml version="1.0"?>\n<Error><Code>ExpiredToken</Code><Message>Too late</Message></Error>'
 BODIES = [
     (b"Signature expired at noon.\nid 7", "Signature expired at noon."),
@@ -710,7 +736,7 @@ async def test_no_spelling_of_a_private_address_is_reached(
     host.answer = lambda _: reply(302, Location=target)
     error = await error_of(guarded, "http://public.example/a.mp3" if redirected else target, tmp_path)
     assert any(
-        told in str(error) for told in ("private or loopback", "that can be fetched", "redirected to what")
+        told in str(error) for told in ("private or loopback", "that can be fetched", "redirected to a link")
     )
     assert set(internet().connected) <= ({PUBLIC} if redirected else set())
     assert all(request.path != "/secret.mp3" for request in host.asked)

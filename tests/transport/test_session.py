@@ -142,5 +142,5 @@ async def test_an_answer_is_data_and_only_what_is_shown_of_it_hides_the_key() ->
     script = Script([[whole(escaped)], [whole(text)]])
     async with session(script) as opened:
         answer = await opened.attempt(asked(), FREE_CALL)
-        assert (answer.body, answer.shown) == ({"said": KEY}, {"said": "[hidden]"})
+        assert (answer.body, answer.redacted) == ({"said": KEY}, {"said": "[hidden]"})
         assert (await opened.attempt(asked(), FREE_CALL)).body == "no [hidden]"

@@ -8,7 +8,10 @@ Lines marked as errors must be reported: an ignore that is not needed is itself 
 from pathlib import Path
 from typing import assert_type
 
+import musicapi_async
 from musicapi_async import (
+    Batch,
+    BatchState,
     Clip,
     Clips,
     Credits,
@@ -23,6 +26,7 @@ from musicapi_async import (
     WrittenLyrics,
     workflows,
 )
+from musicapi_async.api.sonic_songs import CreateMusic
 from musicapi_async.webhooks import Event, verify
 
 
@@ -36,6 +40,12 @@ async def right_calls(client: MusicAPI) -> None:
     assert_type(clips[0], Clip)
     assert_type(clips[0].duration, float | None)
     assert_type(await client.sonic.create_persona("name", "clip", styles="soft"), Persona)
+    rows: list[dict[str, str]] = [{"mv": "sonic-v6", "gpt_description_prompt": "calm"}]
+    await client.sonic.create_batch(rows)
+    batch = await client.sonic.create_batch([{"mv": "sonic-v6"}, CreateMusic(mv="sonic-v6")])
+    assert_type(batch, Batch)
+    assert_type(await client.wait_all(batch.tasks), list[Clips])
+    assert_type((await client.sonic.get_batch("b")).tasks, list[BatchState])
     assert_type(await client.sonic.create_persona(name="name", clip_id="clip"), Persona)
     assert_type(await client.credits(), Credits)
     assert_type(await client.sonic.get_music("id"), TaskUpdate)
@@ -71,6 +81,12 @@ async def right_calls(client: MusicAPI) -> None:
     assert_type(await workflows.everything(client, clips[0], "out"), workflows.Everything)
 
 
+def modules_without_imports_of_their_own(raw: bytes, headers: dict[str, str]) -> None:
+    assert_type(musicapi_async.webhooks.verify(raw, headers, "secret"), Event)
+    assert_type(musicapi_async.sandbox.Sandbox().client(), MusicAPI)
+    assert_type(musicapi_async.hooks.RequestEvent.__name__, str)
+
+
 async def webhooks(client: MusicAPI, raw: bytes, headers: dict[str, str]) -> None:
     assert_type(verify(raw, headers, "secret"), Event)
     assert_type(verify(headers, raw, ["new", b"old"], 300, 1760000000.0), Event)
@@ -94,6 +110,7 @@ async def wrong_calls(client: MusicAPI) -> None:
     await client.sonic.create_music(mv="sonic-v6", make_instrumental="yes")  # type: ignore[arg-type]
     await client.sonic.extend_music(continue_clip_id="clip", mv="sonic-v6")  # type: ignore[call-arg]
     await client.sonic.create_persona(name="name")  # type: ignore[call-arg]
+    await client.sonic.create_batch(["calm rain"])  # type: ignore[list-item]
     task = await client.sonic.create_music(mv="sonic-v6", prompt="la")
     await task.wait(until="done")  # type: ignore[arg-type]
     await client.download(5, "out")  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-DECLARATION: Final = re.compile(r"^\s+\w+ = (submits|calls|polls)\(")
+DECLARATION: Final = re.compile(r"^\s+\w+ = (submits|submits_batch|calls|polls)\(")
 CAUGHT: Final = re.compile(r"^except .* as \w+:")
 """A name that is gone after its block, which pyright counts as one of the module."""
 CONSEQUENCE: Final = "is partially unknown"

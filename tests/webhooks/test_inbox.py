@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
+import random
+import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,20 @@ from deliveries import NOW, SECRET, deliver, example
 
 from musicapi_async import (
     MusicAPI,
+    MusicAPIError,
     OutcomeUnknownError,
     RequestValidationError,
     TaskFailedError,
     WebhookVerificationError,
 )
 from musicapi_async.api.families import FAMILIES
-from musicapi_async.api.song_requests import CreateMusic
+from musicapi_async.api.sonic_songs import CreateMusic
+from musicapi_async.api.task import TaskRef
+from musicapi_async.hooks import HookEvent, WebhookEvent
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import Event, Inbox, Webhooks
-from musicapi_async.webhooks.inbox import job_key_of
+from musicapi_async.webhooks.webhook_settings import job_key_of
 
 URL = "https://example.com/hooks"
 LONELY = "http://127.0.0.1:9/hooks"
@@ -38,6 +45,15 @@ def hooks_of(*secrets: str) -> Webhooks:
 
 def hooks(url: str | None = LONELY, **options: Any) -> Webhooks:
     return Webhooks(url=url, secret=SECRET, now=lambda: NOW, **options)
+
+
+def into(events: list[Event]) -> Callable[[Event], Awaitable[None]]:
+    """Take events as a client does, into a list."""
+
+    async def take(event: Event) -> None:
+        events.append(event)
+
+    return take
 
 
 def address(job_key: str | None, quoted: str = "", secret: str = SECRET, url: str = LONELY) -> str:
@@ -75,10 +91,102 @@ async def test_webhook_finishes_the_wait() -> None:
         assert not sandbox.journal.polls
 
 
+async def test_webhook_without_a_platform_is_one_event() -> None:
+    """The task is known here, so the job has nothing to add: hooks and waits get each webhook once."""
+    events: list[HookEvent] = []
+    async with (
+        Sandbox(speed=1) as sandbox,
+        sandbox.client(webhooks=hooks(), hooks=events.append) as client,
+    ):
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        for name in ("streaming", "completed"):
+            body = {**example(f"webhook-sonic-{name}"), "task_id": task.task_id}
+            del body["platform"]
+            raw, headers = deliver(body, event_id=name)
+            await client.webhooks.handle(headers, raw, url=address(task.job_key))
+    seen = [(event.event, event.state) for event in events if isinstance(event, WebhookEvent)]
+    assert seen == [("song.streaming", "running"), ("song.completed", "succeeded")]
+
+
+async def test_clips_are_those_that_came_though_the_view_changes_the_body() -> None:
+    """They are read when they are used, which may be after the view has shortened what it stores."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        waiting = asyncio.create_task(task.wait())
+        await asyncio.sleep(0)
+        event = await client.webhooks.handle(*reversed(about("completed", task.task_id)))
+        for item in event.raw["data"]:
+            item["state"] = "archived"
+            del item["audio_url"], item["lyrics"]
+        clips = await waiting
+        assert clips.succeeded == list(clips)
+        assert all(clip.final_url and clip.lyrics for clip in clips)
+
+
+async def test_keys_of_clients_with_equal_seeds_differ(tmp_path: Path) -> None:
+    """A key that a store has seen means the song that it was made for: the second would not be made."""
+    path = tmp_path / "jobs.sqlite"
+    keys: set[str | None] = set()
+    async with Sandbox(speed=100) as sandbox:
+        for _ in range(2):
+            async with sandbox.client(
+                webhooks=hooks(), store=SQLiteStore(path), rate_limit=None, rng=random.Random(7)
+            ) as client:
+                keys.add((await client.sonic.create_music(mv="sonic-v6", prompt="rain")).job_key)
+        assert len(keys) == len(sandbox.journal.creates) == 2
+
+
+async def test_body_is_judged_once() -> None:
+    """The wait, the handle and the view get the very update that was read from the webhook, early or not."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), rate_limit=None) as client:
+        for early in (True, False):
+            task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+            waits = [] if early else [asyncio.create_task(task.wait()) for _ in range(2)]
+            await asyncio.sleep(0)
+            event = await client.webhooks.handle(*reversed(about("completed", task.task_id)))
+            waits = waits or [asyncio.create_task(task.wait()) for _ in range(2)]
+            assert all([await wait is event.result for wait in waits])
+            assert task.last is event.update
+        assert not sandbox.journal.polls
+
+
+async def test_event_says_what_the_wait_says() -> None:
+    """The body is read as that of the call that made the task, also for the view: a download gives its WAV."""
+    async with Sandbox(speed=1000) as sandbox, sandbox.client(webhooks=hooks(), rate_limit=None) as client:
+        songs = await (await client.producer.create_music(sound="rain", mv="FUZZ-2.0")).wait()
+        task = await client.producer.download(clip_id=songs[0].clip_id, format="wav")
+        body = {"data": [{"wav_url": "https://cdn.example/c.wav"}], "task_id": task.task_id}
+        event = await client.webhooks.handle(*reversed(deliver({**body, "platform": "producer"})))
+        assert event.update.clips[0].audio_url == "https://cdn.example/c.wav"
+        assert await task.wait() is event.result
+
+
+async def test_kind_that_a_handle_knows_later_counts() -> None:
+    """A webhook comes before anything is known of its task but the id; then a handle says what made it."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        body = {"data": [{"wav_url": "https://cdn.example/c.wav"}], "task_id": "t", "platform": "producer"}
+        event = await client.webhooks.handle(*reversed(deliver(body)))
+        assert event.update.clips[0].audio_url is None
+        clips = await client.task("producer", "t", kind="download").wait()
+        assert clips[0].audio_url == "https://cdn.example/c.wav"
+        assert not sandbox.journal.polls
+
+
+async def test_delivery_to_a_closed_client_is_not_swallowed() -> None:
+    """It is an error, which a back end answers as one, so that the service may repeat it to the next process."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        raw, headers = about("completed", "t")
+        await client.aclose()
+        with pytest.raises(MusicAPIError, match="closed"):
+            await client.webhooks.handle(headers, raw)
+        async with client:
+            assert not (await client.webhooks.handle(headers, raw)).is_duplicate
+
+
 async def test_repeated_delivery_changes_nothing() -> None:
     """The id and the signature both identify a delivery; a replay has one of them."""
     told: list[Event] = []
-    inbox = Inbox(hooks(), told.append)
+    inbox = Inbox(hooks(), into(told))
     raw, headers = deliver(example("webhook-sonic-completed"))
     assert not (await inbox.handle(headers, raw)).is_duplicate
     assert (await inbox.handle(headers, raw)).is_duplicate
@@ -92,7 +200,7 @@ async def test_repeated_delivery_changes_nothing() -> None:
 async def test_the_memory_of_deliveries_is_bounded() -> None:
     """The oldest is forgotten; what it remembers does not grow."""
     told: list[Event] = []
-    inbox = Inbox(hooks(), told.append, remembered=10)
+    inbox = Inbox(hooks(), into(told), remembered=10)
     for number in range(30):
         raw, headers = deliver(example("webhook-sonic-failed"), at=NOW - number, event_id=f"{number}")
         await inbox.handle(headers, raw)
@@ -106,31 +214,31 @@ async def test_failed_handling_lets_the_delivery_repeat() -> None:
     """If the store could not be written, the error goes out, and the repetition is no duplicate."""
     failing = [True]
 
-    async def adopt(job_key: str, ref: Any) -> None:
+    async def adopt(job_key: str, event: Event) -> TaskRef | None:
         if failing.pop():
             failing.append(False)
             raise OSError("disk full")
         failing.append(False)
 
     told: list[Event] = []
-    inbox = Inbox(hooks(), told.append, adopt=adopt)
+    inbox = Inbox(hooks(), into(told), adopt=adopt)
     raw, headers = deliver(example("webhook-sonic-completed"))
     with pytest.raises(OSError, match="disk full"):
         await inbox.handle(headers, raw, url=address("k"))
-    assert not told
+    assert len(told) == 1  # a wait needs no store
     assert not (await inbox.handle(headers, raw, url=address("k"))).is_duplicate
-    assert len(told) == 1
+    assert len(told) == 2
 
 
 async def test_copies_at_once_are_handled_once() -> None:
     """While the first is being written down, the others are duplicates already."""
     writing = asyncio.Event()
 
-    async def adopt(job_key: str, ref: Any) -> None:
+    async def adopt(job_key: str, event: Event) -> TaskRef | None:
         await writing.wait()
 
     told: list[Event] = []
-    inbox = Inbox(hooks(), told.append, adopt=adopt)
+    inbox = Inbox(hooks(), into(told), adopt=adopt)
     raw, headers = deliver(example("webhook-sonic-completed"))
     copies = [asyncio.create_task(inbox.handle(headers, raw, url=address("k"))) for _ in range(3)]
     await asyncio.sleep(0)
@@ -143,12 +251,12 @@ async def test_cancelled_handling_lets_the_delivery_repeat() -> None:
     """The connection closed while it was being written down: the repetition is no duplicate."""
     held = [asyncio.Event()]
 
-    async def adopt(job_key: str, ref: Any) -> None:
+    async def adopt(job_key: str, event: Event) -> TaskRef | None:
         while held:
             await held.pop().wait()
 
     told: list[Event] = []
-    inbox = Inbox(hooks(), told.append, adopt=adopt)
+    inbox = Inbox(hooks(), into(told), adopt=adopt)
     raw, headers = deliver(example("webhook-sonic-completed"))
     first = asyncio.create_task(inbox.handle(headers, raw, url=address("k")))
     await asyncio.sleep(0)
@@ -156,7 +264,7 @@ async def test_cancelled_handling_lets_the_delivery_repeat() -> None:
     with pytest.raises(asyncio.CancelledError):
         await first
     assert not (await inbox.handle(headers, raw, url=address("k"))).is_duplicate
-    assert len(told) == 1
+    assert len(told) == 2
 
 
 async def test_failed_generation_raises_with_its_refund() -> None:
@@ -189,6 +297,32 @@ async def test_song_failed_ends_the_wait_with_any_body(rest: dict[str, Any]) -> 
         assert not sandbox.journal.polls
 
 
+@pytest.mark.parametrize(("platform", "family"), [({}, ""), ({"platform": ""}, ""), ({"platform": None}, "")])
+async def test_song_failed_without_a_platform_ends_the_wait(platform: dict[str, Any], family: str) -> None:
+    """The id of a task that this client waits for is enough; so it is for one that it submitted."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        for early in (True, False):
+            task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+            waiting = None if early else asyncio.create_task(task.wait())
+            await asyncio.sleep(0)
+            body = {**platform, "task_id": task.task_id, "event": "song.failed", "message": "no voice"}
+            raw, headers = deliver(body, event_id=task.task_id)
+            event = await client.webhooks.handle(headers, raw)
+            assert (event.family, event.is_terminal) == (family, True)
+            with pytest.raises(TaskFailedError, match="no voice"):
+                await (waiting or task.wait())
+        assert not sandbox.journal.polls
+
+
+async def test_a_delivery_without_a_platform_about_an_unknown_task_ends_nothing() -> None:
+    """It is returned to the caller, and the tasks that are waited for continue."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        raw, headers = deliver({"task_id": "another", "event": "song.failed"})
+        assert (await client.webhooks.handle(headers, raw)).is_terminal
+        assert (await task.refresh()).state == "pending"
+
+
 async def test_unverified_delivery_finishes_nothing() -> None:
     """A wrong signature raises, and the task continues."""
     async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks()) as client:
@@ -218,6 +352,30 @@ async def test_ambiguous_submit_is_recovered_by_its_job_key() -> None:
         assert (ref.family, ref.task_id) == ("sonic", create.task_id)
         assert len(await client.task(ref.family, ref.task_id).wait()) == 2
         assert client.webhooks.task_of("another") is None
+
+
+@pytest.mark.parametrize("platform", [{}, {"platform": None}, {"platform": "futura"}])
+async def test_webhook_without_a_known_platform_settles_its_job(platform: dict[str, Any]) -> None:
+    """Its URL proves the key, and the job says of which family it is: the song is not paid for again."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), rate_limit=None) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        keyed = client.with_options(job_key="k")
+        with pytest.raises(OutcomeUnknownError):
+            await keyed.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        (create,) = sandbox.journal.creates
+        body = {**example("webhook-sonic-completed"), "task_id": create.task_id}
+        raw, headers = deliver({name: body[name] for name in body if name != "platform"} | platform)
+        event = await client.webhooks.handle(headers, raw, url=address("k"))
+        ref = client.webhooks.task_of("k")
+        assert ref is not None
+        assert (ref.family, ref.task_id) == ("sonic", create.task_id)
+        task = await keyed.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        assert await task.wait() is event.result
+        job = await client.job("k")
+        assert job is not None
+        assert (job.state, job.task_id) == ("finished", create.task_id)
+        assert len(sandbox.journal.creates) == 1
+        assert not sandbox.journal.polls
 
 
 async def test_task_of_suno_is_delivered_too() -> None:
@@ -318,11 +476,11 @@ async def test_url_without_proof_settles_no_job(url: str) -> None:
     """The body is believed, since it is signed; a job key in the URL is not."""
     adopted: list[str] = []
 
-    async def adopt(job_key: str, ref: Any) -> None:
+    async def adopt(job_key: str, event: Event) -> TaskRef | None:
         adopted.append(job_key)
 
     told: list[Event] = []
-    inbox = Inbox(hooks(), told.append, adopt=adopt)
+    inbox = Inbox(hooks(), into(told), adopt=adopt)
     raw, headers = deliver(example("webhook-sonic-completed"))
     event = await inbox.handle(headers, raw, url=url)
     assert (event.job_key, adopted, len(told)) == (None, [], 1)
@@ -331,7 +489,7 @@ async def test_url_without_proof_settles_no_job(url: str) -> None:
 
 async def test_proof_of_a_replaced_secret_counts() -> None:
     """Every configured secret is tried, as for the body."""
-    inbox = Inbox(hooks_of("a new secret, long enough", SECRET), lambda event: None)
+    inbox = Inbox(hooks_of("a new secret, long enough", SECRET), into([]))
     raw, headers = deliver(example("webhook-sonic-completed"))
     assert (await inbox.handle(headers, raw, url=address("k"))).job_key == "k"
     assert inbox.task_of("k") is not None
@@ -383,7 +541,7 @@ async def test_deliveries_are_remembered_for_a_day() -> None:
     """A filter with a time limit: what comes under an old id much later is news."""
     now = [float(NOW)]
     told: list[Event] = []
-    inbox = Inbox(Webhooks(secret=SECRET, now=lambda: now[0]), told.append)
+    inbox = Inbox(Webhooks(secret=SECRET, now=lambda: now[0]), into(told))
     for hours, count in ((0, 1), (1, 1), (23, 1), (25, 2)):
         now[0] = NOW + hours * 3600
         raw, headers = deliver(example("webhook-sonic-completed"), at=now[0])
@@ -437,6 +595,28 @@ def test_webhooks_without_a_secret_are_refused(secret: Any) -> None:
     """Without one the service signs with its own, which cannot be checked."""
     with pytest.raises(RequestValidationError, match="secret"):
         Webhooks(URL, secret)
+
+
+@pytest.mark.parametrize(
+    "secret", [" " * 16, " secret of the webhooks", [SECRET, "secret of the webhooks\n"]]
+)
+def test_secret_with_white_space_at_its_ends_is_refused(secret: Any) -> None:
+    """Also where webhooks are only received, and with a clear text; the same holds for a single request."""
+    for url in (URL, None):
+        with pytest.raises(RequestValidationError, match="white space at its ends"):
+            Webhooks(url, secret)
+
+
+async def test_secret_of_a_request_has_no_white_space_at_its_ends() -> None:
+    """It is refused before anything is sent, even with `validate="off"`."""
+    async with Sandbox(speed=1) as sandbox, sandbox.client() as client:
+        for validate in ("error", "off"):
+            with pytest.raises(RequestValidationError, match="white space at its ends") as caught:
+                await client.with_options(validate=validate).sonic.create_music(
+                    mv="sonic-v6", prompt="[Verse]\nla", webhook_url=URL, webhook_secret=f"{SECRET}\n"
+                )
+            assert caught.value.violations[0].field == "webhook_secret"
+        assert not sandbox.journal.creates
 
 
 def test_no_text_contains_the_secret() -> None:
@@ -493,6 +673,32 @@ async def test_delivery_is_handled_although_the_store_cannot_be_used(
         assert not (await client.webhooks.handle(headers, raw)).is_duplicate
         assert (await client.webhooks.handle(headers, raw)).is_duplicate
     assert "other workers" in caplog.text
+
+
+async def test_wait_ends_while_the_store_is_locked(tmp_path: Path) -> None:
+    """The result needs no store: it is there at once; the job is settled when the lock is gone."""
+    path = tmp_path / "jobs.sqlite"
+    async with Sandbox(speed=1) as sandbox, worker(sandbox, path) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+        key = caught.value.job_key
+        (create,) = sandbox.journal.creates
+        raw, headers = about("completed", create.task_id)
+        waiting = asyncio.create_task(client.task("sonic", create.task_id).wait())
+        await asyncio.sleep(0)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            handling = asyncio.create_task(client.webhooks.handle(headers, raw, url=address(key)))
+            assert len(await waiting) == 2
+            assert not handling.done()
+            other.execute("ROLLBACK")
+        assert (await handling).result is waiting.result()
+        job = await client.job(key or "")
+        assert job is not None
+        assert (job.state, job.task_id) == ("finished", create.task_id)
+        assert len(sandbox.journal.creates) == 1
+        assert not sandbox.journal.polls
 
 
 async def test_closing_the_client_closes_a_store_that_only_webhooks_used(tmp_path: Path) -> None:

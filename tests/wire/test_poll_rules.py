@@ -11,7 +11,7 @@ import pytest
 from multidict import CIMultiDict
 
 from musicapi_async._wire import poll_response, response
-from musicapi_async._wire.poll_response import PollResult
+from musicapi_async._wire.poll_result import PollResult
 from musicapi_async._wire.poll_rules import Conclusion, PollHistory, conclude
 from musicapi_async.api.families import polled_as
 from musicapi_async.api.lyrics import WrittenLyrics

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicapi_async._wire.reading import read_clip, read_item, read_reply, read_stems
+from musicapi_async._wire.result_reading import read_clip, read_item, read_reply, read_stems
+from musicapi_async.api.account import Credits
+from musicapi_async.api.direct_replies import Bpm, Files, Note, Upload
 from musicapi_async.api.lyrics import AlignedLyrics, LyricsDrafts, Word
-from musicapi_async.api.replies import Bpm, Note, Upload
-from musicapi_async.api.results import Clip, Clips
+from musicapi_async.api.results import Clip, Clips, Voice
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -110,3 +111,69 @@ def test_lyrics_are_a_sequence_of_versions() -> None:
     none = read_reply(LyricsDrafts, {"results": []})
     assert none is not None
     assert len(none) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "total"),
+    [
+        ({"credits": 0}, 0.0),
+        ({"data": {"credits": "12.5", "extra_credits": 3}}, 15.5),
+        ({"extra_credits": 7, "credits": "soon"}, 7.0),
+        ({"credits": "soon"}, None),
+        ({"credits": None}, None),
+        ({"credits": {}}, None),
+        ({}, None),
+    ],
+)
+def test_no_balance_is_made_up(body: dict[str, Any], total: float | None) -> None:
+    """Zero is a balance; what is no number is none."""
+    read = read_reply(Credits, body)
+    assert (read and read.total) == total
+
+
+def test_results_that_may_be_empty() -> None:
+    """No versions of lyrics are a result, and no files are none; files without a link do not count."""
+    drafts = read_reply(LyricsDrafts, {"results": []})
+    assert drafts is not None
+    assert len(drafts) == 0
+    assert read_reply(LyricsDrafts, {"results": "soon"}) is None
+    assert read_reply(Files, {"files": []}) is None
+    assert read_reply(Files, {"files": [{"format": "wav"}]}) is None
+    files = read_reply(Files, {"files": [{"format": "wav"}, {"format": "mp3", "url": "https://a.example/b"}]})
+    assert files is not None
+    assert files.by_format == {"mp3": "https://a.example/b"}
+
+
+@pytest.mark.parametrize(
+    ("body", "clip_id", "task_id"),
+    [
+        ({"id": "c"}, "c", None),
+        ({"data": {"id": 7}}, "7", None),
+        ({"id": "request", "data": {"clip_id": "c"}}, "c", None),
+        ({"id": "request", "task_id": "t"}, None, "t"),
+    ],
+)
+def test_an_uploaded_clip_has_its_id_under_either_name(
+    body: dict[str, Any], clip_id: str | None, task_id: str | None
+) -> None:
+    """`id` is that of the clip only where neither a clip nor a task is named."""
+    read = read_reply(Upload, body)
+    assert read is not None
+    assert (read.clip_id, read.task_id) == (clip_id, task_id)
+
+
+def test_an_id_beside_an_error_is_no_clip() -> None:
+    """It is one of the request."""
+    assert read_reply(Upload, {"id": "x", "error": "refused"}) is None
+
+
+def test_results_are_compared_by_their_value_and_have_no_hash() -> None:
+    """Two reads of one body are equal; like lists they are no keys."""
+    first, second = (read_stems(Clips([read_clip({"clip_id": "a"})], {"n": 1})) for _ in range(2))
+    assert first == second
+    assert first != read_stems(Clips([read_clip({"clip_id": "b"})], {"n": 1}))
+    assert first != Clips([read_clip({"clip_id": "a"})], {"n": 1})
+    assert Voice("p", raw={"n": 1}) == Voice("p", raw={"n": 1})
+    for result in (first, Voice("p")):
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(result)

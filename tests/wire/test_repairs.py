@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicapi_async._wire import codec, poll_response, response
-from musicapi_async._wire.reading import read_clip, read_reply
-from musicapi_async.api.replies import Files, Midi, Persona, Upload, Wav
+from musicapi_async._wire.result_reading import read_clip, read_reply
+from musicapi_async.api.direct_replies import Files, Midi, Persona, Upload, Wav
 from musicapi_async.api.sonic import Sonic
 from musicapi_async.api.task import TaskRef
 
@@ -33,6 +33,10 @@ LEAVES: list[tuple[bytes, Any]] = [
     (b"NaN", None),
     (b"Infinity", None),
     (b"-Infinity", None),
+    (b"nan", None),
+    (b"inf", None),
+    (b"-inf", None),
+    (b'"nan, inf and \\"-inf"', 'nan, inf and "-inf'),
     (b"1e999", None),
     (b"-1.5E+400", None),
     (b"1" * 5000, None),
@@ -91,7 +95,11 @@ def test_no_body_raises_anything_else(raw: bytes, frame: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"<html>\xe9", b"{'a':1}", b'{"a":NaN', b'{"a":1}\xe9', b'"\\ud8"', b"nan", b"[1,]"]
+    "raw",
+    [
+        *(b"", b"{", b"<html>\xe9", b"{'a':1}", b'{"a":NaN', b'{"a":1}\xe9', b'"\\ud8"', b"[1,]"),
+        *(b"nano", b"[1nan]", b"[--inf]", b"{nan:1}"),
+    ],
 )
 def test_what_is_no_json_stays_so(raw: bytes) -> None:
     """A repair never makes up what is missing."""
@@ -110,6 +118,8 @@ def test_what_is_no_json_stays_so(raw: bytes) -> None:
         b'["\xff",' + b"[" * 1_000_000,
         b'{"a\t":' * 200_000,
         b'"' + b"\\ud83d" * 200_000 + b'"',
+        b'"' + b'\\"' * 500_000,
+        b"[" + b"nan," * 250_000 + b'"',
         b"\x00" * 1_000_000,
     ],
     ids=lambda raw: repr(raw[:8]),

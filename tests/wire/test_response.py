@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from musicapi_async._wire import codec, response
+from musicapi_async._wire import call_reply, codec, response
+from musicapi_async._wire.prepare import prepare
 from musicapi_async._wire.redaction import Redactor
-from musicapi_async._wire.retry import Failure
+from musicapi_async._wire.retry import AttemptFailure
 from musicapi_async.api.account import Account, Credits
-from musicapi_async.api.replies import Files, Midi, Upload
+from musicapi_async.api.direct_replies import Files, Midi, Upload
 from musicapi_async.api.sonic import Sonic
 from musicapi_async.errors import (
     APIStatusError,
@@ -31,6 +32,7 @@ from musicapi_async.errors import (
     SubscriptionRequiredError,
     UpstreamError,
 )
+from musicapi_async.options import Options
 
 CREATE = "POST /sonic/create"
 
@@ -158,7 +160,7 @@ def test_money_is_not_denied_after_a_failure_of_the_service() -> None:
 def test_the_task_id_is_found_wherever_it_stands(body: Any, task_id: str) -> None:
     """At the top, under data, or data itself."""
     assert (
-        response.read_submit(response.read_response(200, {}, json.dumps(body).encode()), call=CREATE)
+        call_reply.read_submit(response.read_response(200, {}, json.dumps(body).encode()), call=CREATE)
         == task_id
     )
 
@@ -169,7 +171,7 @@ def test_the_task_id_is_found_wherever_it_stands(body: Any, task_id: str) -> Non
 def test_a_2xx_without_a_task_id_may_have_been_charged(body: Any) -> None:
     """No id in a 2xx is an answer that cannot be understood, and money may have moved."""
     with pytest.raises(InvalidResponseError) as caught:
-        response.read_submit(response.read_response(200, {}, json.dumps(body).encode()), call=CREATE)
+        call_reply.read_submit(response.read_response(200, {}, json.dumps(body).encode()), call=CREATE)
     assert caught.value.may_have_been_charged
     assert caught.value.body == body
 
@@ -177,7 +179,7 @@ def test_a_2xx_without_a_task_id_may_have_been_charged(body: Any) -> None:
 def test_an_id_beside_an_error_is_kept() -> None:
     """A refusal that names a task keeps its id: nothing that was paid for gets lost."""
     with pytest.raises(ServerError) as caught:
-        response.read_submit(
+        call_reply.read_submit(
             response.read_response(200, {}, b'{"code":500,"task_id":"t","message":"m"}'), call=CREATE
         )
     assert caught.value.task_id == "t"
@@ -193,13 +195,13 @@ def test_a_failed_step_is_one_error_at_every_status(status: int) -> None:
     }
     for body, step, clip_id in [(named, "sample", None), (told, "extend", "c")]:
         with pytest.raises(StepFailedError) as caught:
-            response.read_submit(response.read_response(status, {}, json.dumps(body).encode()), call=CREATE)
+            call_reply.read_submit(response.read_response(status, {}, json.dumps(body).encode()), call=CREATE)
         assert (caught.value.failed_step, caught.value.clip_id) == (step, clip_id)
 
 
 def read(operation: str, body: Any, status: int = 200) -> Any:
     """A direct reply of Sonic."""
-    return response.read_direct(
+    return call_reply.read_direct(
         response.read_response(status, {}, json.dumps(body).encode()), Sonic.operations()[operation]
     )
 
@@ -227,10 +229,10 @@ def test_calls_that_are_prepared_are_pending() -> None:
     """202, not_ready and code 202 ask for a repeat of midi and download; of others they are no result."""
     for status, body in [(202, {"type": "not_ready"}), (200, {"type": "not_ready"}), (200, {"code": "202"})]:
         pending = read("midi", body, status)
-        assert isinstance(pending, response.Pending)
+        assert isinstance(pending, call_reply.Pending)
         assert isinstance(pending.reply, Midi)
         assert not pending.reply.ready
-        assert isinstance(read("download", body, status), response.Pending)
+        assert isinstance(read("download", body, status), call_reply.Pending)
         with pytest.raises(InvalidResponseError):
             read("wav", body, status)
 
@@ -260,13 +262,13 @@ def test_files_by_format() -> None:
 def test_credits_are_never_made_up() -> None:
     """Numbers in any type; a missing one is 0; a body without any is no balance."""
     credits = Account.operations()["credits"]
-    found = response.read_direct(
+    found = call_reply.read_direct(
         response.read_response(200, {}, b'{"credits":"12.5","extra_credits":null}'), credits
     )
     assert isinstance(found, Credits)
     assert found.total == 12.5
     with pytest.raises(InvalidResponseError) as caught:
-        response.read_direct(response.read_response(200, {}, b"{}"), credits)
+        call_reply.read_direct(response.read_response(200, {}, b"{}"), credits)
     assert not caught.value.may_have_been_charged
 
 
@@ -275,29 +277,34 @@ def test_credits_are_never_made_up() -> None:
     [
         (200, b"{}", None),
         (202, b"", None),
-        (200, b"<html>", Failure.INVALID_REPLY),
-        (429, b"", Failure.RATE_LIMITED),
-        (403, b'{"message":"Queue is full"}', Failure.RATE_LIMITED),
-        (403, b'{"message":"no"}', Failure.REFUSED),
-        (200, b'{"code":429}', Failure.RATE_LIMITED),
-        (503, b"", Failure.SERVER_ERROR),
-        (404, b"", Failure.REFUSED),
-        (302, b"", Failure.REFUSED),
+        (200, b"<html>", AttemptFailure.INVALID_REPLY),
+        (429, b"", AttemptFailure.RATE_LIMITED),
+        (403, b'{"message":"Queue is full"}', AttemptFailure.RATE_LIMITED),
+        (403, b'{"message":"no"}', AttemptFailure.REFUSED),
+        (200, b'{"code":429}', AttemptFailure.RATE_LIMITED),
+        (503, b"", AttemptFailure.SERVER_ERROR),
+        (404, b"", AttemptFailure.REFUSED),
+        (302, b"", AttemptFailure.REFUSED),
     ],
 )
-def test_how_an_answer_failed(status: int, raw: bytes, failure: Failure | None) -> None:
+def test_how_an_answer_failed(status: int, raw: bytes, failure: AttemptFailure | None) -> None:
     """The kind of failure decides whether a call may be sent again."""
     assert response.failure_of(response.read_response(status, {}, raw)) is failure
 
 
 def test_bodies_that_json_cannot_hold_are_refused() -> None:
-    """What cannot be written as JSON is refused before it is sent."""
+    """What cannot be written as JSON is refused before it is sent, and the text says once what happened."""
     loop: dict[str, Any] = {}
     loop["loop"] = loop
     for body in ({"a": object()}, {"a": "\ud800"}, loop):
-        with pytest.raises(RequestValidationError):
-            codec.encode(body)
-    assert codec.encode({"a": "ü"}) == '{"a":"ü"}'.encode()
+        with pytest.raises(RequestValidationError, match=r"^POST /x: json: cannot be sent as JSON: "):
+            codec.encode(body, "POST /x")
+    assert codec.encode({"a": "ü"}, "POST /x") == '{"a":"ü"}'.encode()
+    operation = Sonic.bpm
+    options = Options(extra_body={"a": object()})
+    with pytest.raises(RequestValidationError) as caught:
+        prepare(operation, operation.request(clip_id="c"), options, str)
+    assert str(caught.value).count("nothing was charged") == 1
 
 
 @pytest.mark.parametrize(

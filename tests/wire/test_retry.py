@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from musicapi_async._wire.retry import (
     RETRY_AFTER_LONGEST,
+    AttemptFailure,
     Draw,
-    Failure,
     MethodKind,
     RetryPolicy,
     decide,
@@ -29,22 +29,22 @@ KINDS: list[MethodKind] = ["get", "create", "repeatable"]
 NOW = 1_800_000_000.0
 
 kinds = st.sampled_from(KINDS)
-failures = st.sampled_from(list(Failure))
+failures = st.sampled_from(list(AttemptFailure))
 draws = st.integers().map(Random).map(drawing) | st.just(drawing(None))
 
 
 @pytest.mark.parametrize(
     ("failure", "get", "create", "repeatable"),
     [
-        (Failure.NOT_SENT, True, True, True),
-        (Failure.SENT_UNKNOWN, True, False, True),
-        (Failure.RATE_LIMITED, True, True, True),
-        (Failure.SERVER_ERROR, True, False, False),
-        (Failure.INVALID_REPLY, True, False, False),
-        (Failure.REFUSED, False, False, False),
+        (AttemptFailure.NOT_SENT, True, True, True),
+        (AttemptFailure.SENT_UNKNOWN, True, False, True),
+        (AttemptFailure.RATE_LIMITED, True, True, True),
+        (AttemptFailure.SERVER_ERROR, True, False, False),
+        (AttemptFailure.INVALID_REPLY, True, False, False),
+        (AttemptFailure.REFUSED, False, False, False),
     ],
 )
-def test_what_may_be_sent_again(failure: Failure, get: bool, create: bool, repeatable: bool) -> None:
+def test_what_may_be_sent_again(failure: AttemptFailure, get: bool, create: bool, repeatable: bool) -> None:
     """A create is repeated only when it was not sent or was refused for its rate."""
     answers = [decide(kind, failure, 1, None, RetryPolicy(), drawing(None)) is not None for kind in KINDS]
     assert answers == [get, create, repeatable]
@@ -55,30 +55,30 @@ def test_an_unknown_failure_is_never_repeated(
     kind: MethodKind, failure: str, attempt: int, draw: Draw
 ) -> None:
     """A word that nobody knows is no proof that nothing was charged."""
-    if failure not in list(Failure):
+    if failure not in list(AttemptFailure):
         assert decide(kind, failure, attempt, None, RetryPolicy(), draw) is None
 
 
 def test_creates_after_a_5xx_are_an_explicit_choice() -> None:
     """Only the policy that says so repeats a create after a server error, and nothing else changes."""
     daring = RetryPolicy(resend_creates_on_5xx=True)
-    assert decide("create", Failure.SERVER_ERROR, 1, None, daring, drawing(Random(0))) is not None
-    assert decide("create", Failure.SENT_UNKNOWN, 1, None, daring, drawing(Random(0))) is None
-    assert decide("create", Failure.INVALID_REPLY, 1, None, daring, drawing(Random(0))) is None
+    assert decide("create", AttemptFailure.SERVER_ERROR, 1, None, daring, drawing(Random(0))) is not None
+    assert decide("create", AttemptFailure.SENT_UNKNOWN, 1, None, daring, drawing(Random(0))) is None
+    assert decide("create", AttemptFailure.INVALID_REPLY, 1, None, daring, drawing(Random(0))) is None
 
 
 @pytest.mark.parametrize("max_retries", [0, 1, 3])
 def test_attempts_end(max_retries: int) -> None:
     """After as many repeats as the policy allows there is none."""
     policy = RetryPolicy(max_retries=max_retries)
-    waits = [decide("get", Failure.NOT_SENT, n, None, policy, drawing(Random(n))) for n in range(1, 6)]
+    waits = [decide("get", AttemptFailure.NOT_SENT, n, None, policy, drawing(Random(n))) for n in range(1, 6)]
     assert [wait is not None for wait in waits] == [n <= max_retries for n in range(1, 6)]
 
 
 @given(st.integers(1, 10**9), draws)
 def test_waits_double_up_to_the_cap(attempt: int, draw: Draw) -> None:
     """The wait lies between half and all of 1, 2, 4, 8, 8, … seconds."""
-    wait = decide("get", Failure.SERVER_ERROR, attempt, None, RetryPolicy(max_retries=10**9), draw)
+    wait = decide("get", AttemptFailure.SERVER_ERROR, attempt, None, RetryPolicy(max_retries=10**9), draw)
     nominal = min(2.0 ** min(attempt - 1, 10), 8.0)
     assert wait is not None
     assert nominal / 2 <= wait <= nominal
@@ -86,7 +86,7 @@ def test_waits_double_up_to_the_cap(attempt: int, draw: Draw) -> None:
 
 @given(kinds, failures, st.integers(1, 3), st.floats(0, 60), draws)
 def test_retry_after_is_a_floor(
-    kind: MethodKind, failure: Failure, attempt: int, retry_after: float, draw: Draw
+    kind: MethodKind, failure: AttemptFailure, attempt: int, retry_after: float, draw: Draw
 ) -> None:
     """No jitter undercuts what the server asked for."""
     wait = decide(kind, failure, attempt, retry_after, RetryPolicy(), draw)
@@ -95,16 +95,16 @@ def test_retry_after_is_a_floor(
 
 def test_a_retry_after_beyond_the_cap_is_not_waited_for() -> None:
     """More than a minute is the caller's decision."""
-    assert decide("get", Failure.RATE_LIMITED, 1, 60.0, RetryPolicy(), drawing(None)) == 60
-    assert decide("get", Failure.RATE_LIMITED, 1, 60.1, RetryPolicy(), drawing(None)) is None
-    assert decide("get", Failure.RATE_LIMITED, 1, float("inf"), RetryPolicy(), drawing(None)) is None
+    assert decide("get", AttemptFailure.RATE_LIMITED, 1, 60.0, RetryPolicy(), drawing(None)) == 60
+    assert decide("get", AttemptFailure.RATE_LIMITED, 1, 60.1, RetryPolicy(), drawing(None)) is None
+    assert decide("get", AttemptFailure.RATE_LIMITED, 1, float("inf"), RetryPolicy(), drawing(None)) is None
 
 
 @pytest.mark.parametrize("retry_after", [float("nan"), -3.0, 0.0])
 def test_a_retry_after_without_sense_is_ignored(retry_after: float) -> None:
     """The wait is then the same as without it."""
     waits = [
-        decide("get", Failure.RATE_LIMITED, 2, hint, RetryPolicy(), drawing(Random(7)))
+        decide("get", AttemptFailure.RATE_LIMITED, 2, hint, RetryPolicy(), drawing(Random(7)))
         for hint in (retry_after, None)
     ]
     assert waits[0] == waits[1]

@@ -15,8 +15,8 @@ from batch_processes import BatchRun, Running
 
 from musicapi_async.jobs import Job, SQLiteStore
 from musicapi_async.sandbox import Sandbox
-from musicapi_async.sandbox.choices import Durations
 from musicapi_async.sandbox.journal import Entry
+from musicapi_async.sandbox.reply_choices import Durations
 from musicapi_async.workflows import SongRecord
 from musicapi_async.workflows.batch_folder import BatchFolder
 

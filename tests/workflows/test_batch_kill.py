@@ -9,12 +9,12 @@ from kill_runs import DURATIONS, Killing
 
 from musicapi_async.sandbox import Sandbox
 
-SONGS = 60
-KILLS = 40
+SONGS = 36
+KILLS = 24
 
 
 async def test_batch_killed_again_and_again_pays_once_for_each_job(tmp_path: Path) -> None:
-    """60 songs with stems, killed 40 times in all phases: each is made and charged once, or listed by name as
+    """36 songs with stems, killed 24 times in all phases: each is made and charged once, or listed by name as
     unknown; when those are settled, every song is there."""
     async with Sandbox(speed=100, credits=1e6, longest=1, durations=DURATIONS) as sandbox:
         killing = Killing(sandbox, tmp_path, songs=SONGS, seed=11)

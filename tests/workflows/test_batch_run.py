@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,40 +13,17 @@ import msgspec
 import mutagen.id3
 import pytest
 from patience import until
+from report_pages import overview, takes
+from report_pages import songs as songs_on
+from small_batches import make, rows
 
 from musicapi_async import MusicAPI, Webhooks
-from musicapi_async.errors import BatchError, JobKeyConflictError, JobStoreError
+from musicapi_async.errors import FolderError, JobKeyConflictError, JobStoreError
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.workflows import BatchResult, Manifest, Progress, run_batch
+from musicapi_async.workflows import Manifest, Progress, plan_batch, run_batch
 from musicapi_async.workflows.batch_folder import BatchFolder
-
-
-def rows(count: int, **more: Any) -> list[dict[str, Any]]:
-    """Songs, each with a title of its own."""
-    return [
-        {"id": f"s{i}", "mv": "sonic-v6", "prompt": f"[Verse]\nRain {i}", "title": f"Song {i}", **more}
-        for i in range(count)
-    ]
-
-
-@pytest.fixture
-async def sandbox() -> AsyncGenerator[Sandbox]:
-    """A sandbox whose songs take half a second and are short."""
-    async with Sandbox(speed=300, credits=1e6, longest=1) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def client(sandbox: Sandbox) -> AsyncGenerator[MusicAPI]:
-    """A client without a rate."""
-    async with sandbox.client(rate_limit=None) as client:
-        yield client
-
-
-async def make(client: MusicAPI, songs: list[dict[str, Any]], out: Path, **options: Any) -> BatchResult:
-    """Run a batch without drawing wave forms."""
-    return await run_batch(client, Manifest.of(songs), out=out, waveforms=False, **options)
+from musicapi_async.workflows.folder_lock import locked
 
 
 async def test_song_with_all_steps_leaves_all_files(client: MusicAPI, tmp_path: Path) -> None:
@@ -59,13 +35,13 @@ async def test_song_with_all_steps_leaves_all_files(client: MusicAPI, tmp_path: 
     (record,) = BatchFolder(tmp_path).records(iter(["s0"]))
     first, second = record.clips
     assert not second.steps
-    assert first.file.startswith("Song 0 ")
+    assert first.file == "01 Song 0 (take 1).mp3"
     assert (tmp_path / first.cover).read_bytes()
     assert max(first.peaks) == 1
     assert [step.name for step in first.steps] == ["stems", "wav", "midi", "lyrics", "persona", "extend"]
     assert {Path(name).suffix for name in record.files} >= {".mp3", ".wav", ".mid", ".lrc", ".json"}
     assert all((tmp_path / name).stat().st_size for name in record.files)
-    metadata = msgspec.json.decode((tmp_path / first.file).with_suffix(".json").read_bytes())
+    metadata = msgspec.json.decode((tmp_path / "details" / "01 Song 0 (take 1).json").read_bytes())
     assert metadata["task_id"] == record.task_id
     assert metadata["clip"]["clip_id"] == first.clip_id
     assert record.queued_at <= record.submitted_at <= record.ended_at <= record.fetched_at
@@ -98,6 +74,40 @@ async def test_songs_can_be_added(sandbox: Sandbox, client: MusicAPI, tmp_path: 
     result = await make(client, rows(4), tmp_path)
     assert (result.done, result.submitted) == (4, 2)
     assert len(sandbox.journal.creates) == 4
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+async def test_steps_added_to_song_are_made(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path, *, is_named: bool
+) -> None:
+    """The song is there: plan and run have the new step alone, once for each clip, and a third run nothing."""
+
+    def songs(**more: Any) -> list[dict[str, Any]]:
+        first, *others = rows(3)
+        return [
+            {**{name: row[name] for name in row if is_named or name != "id"}}
+            for row in (first | more, *others)
+        ]
+
+    await make(client, songs(), tmp_path)
+    added = songs(steps=["wav"])
+    plan = await plan_batch(Manifest.of(added), tmp_path)
+    assert (plan.settled, plan.new, plan.creates, plan.steps) == (2, 0, 0, {"wav": 2})
+    result = await make(client, added, tmp_path)
+    assert (result.done, result.submitted, result.complete) == (3, 2, True)
+    assert len(list((tmp_path / "wav").glob("*.wav"))) == 2
+    assert (len(sandbox.journal.creates), len(sandbox.journal.requests("/sonic/wav"))) == (3, 2)
+    requests = len(sandbox.journal)
+    assert (await make(client, added, tmp_path)).done == 3
+    assert (await make(client, songs(), tmp_path)).done == 3
+    assert len(sandbox.journal) == requests
+
+
+async def test_step_for_second_clip_is_made(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """A step that was for the first clip only is wanted for all: the other one is made."""
+    await make(client, rows(1, steps=["wav"], clips="first"), tmp_path)
+    result = await make(client, rows(1, steps=["wav"]), tmp_path)
+    assert (result.done, result.submitted, len(sandbox.journal.requests("/sonic/wav"))) == (1, 1, 2)
 
 
 async def test_changed_song_is_refused_before_anything_is_sent(
@@ -160,9 +170,9 @@ async def test_step_changed_under_its_song_is_left_and_not_taken_for_failed(
     charges = sandbox.journal.charges
     changed = await make(client, rows(1, steps=[{"persona": {"name": "W"}}], clips="first"), tmp_path)
     assert (changed.done, changed.failed, changed.complete) == (0, 0, False)
-    assert "'V' before, 'W' now" in changed.left["s0"]
-    assert "still there" in changed.left["s0"]
-    assert "another key" not in changed.left["s0"]
+    assert "'V' before, 'W' now" in changed.unfinished["s0"]
+    assert "still there" in changed.unfinished["s0"]
+    assert "another key" not in changed.unfinished["s0"]
     assert (await make(client, songs, tmp_path)).done == 1
     assert sandbox.journal.charges == charges
 
@@ -204,7 +214,7 @@ async def test_failed_song_that_cannot_be_sent_again_keeps_its_error(
     (before,) = BatchFolder(tmp_path).records(iter(["s0"]))
     async with sandbox.client(rate_limit=None) as client:
         result = await make(client, rows(1), tmp_path, retry_failed=True)
-    assert "webhook_secret" in result.left["s0"]
+    assert "webhook_secret" in result.unfinished["s0"]
     (after,) = BatchFolder(tmp_path).records(iter(["s0"]))
     assert (after.state, after.error) == (before.state, before.error)
     assert len(sandbox.journal.creates) == 1
@@ -256,7 +266,7 @@ async def test_outage_leaves_songs_for_next_run(sandbox: Sandbox, client: MusicA
     """Nothing was sent, so nothing failed: the next run makes them."""
     async with sandbox.unreachable():
         result = await make(client.with_options(max_retries=0), rows(3), tmp_path)
-    assert sorted(result.left) == ["s0", "s1", "s2"]
+    assert sorted(result.unfinished) == ["s0", "s1", "s2"]
     assert (await make(client, rows(3), tmp_path)).done == 3
 
 
@@ -268,7 +278,7 @@ async def test_without_credits_it_stops_submitting(
     result = await make(client, rows(20), tmp_path, max_in_flight=1)
     assert result.done
     assert "credits" in result.halted.lower()
-    assert result.done + len(result.left) == 20
+    assert result.done + len(result.unfinished) == 20
     sandbox.account.credits = 1000
     assert (await make(client, rows(20), tmp_path)).done == 20
     assert sandbox.journal.charged_twice() == []
@@ -298,7 +308,7 @@ async def test_first_call_that_passes_budget_is_named(
     price = sandbox.account.prices["create"]
     known = await make(client, rows(3), tmp_path / "a", budget=price / 2, prices={"create_music": price})
     assert (known.spent, known.submitted) == (0, 0)
-    assert known.halted.endswith(f"create_music costs {price:g}")
+    assert f"create_music costs {price:g}. A run with a larger one continues" in known.halted
     result = await make(client, rows(3), tmp_path / "b", budget=price / 2)
     assert (result.spent, result.submitted) == (price, 1)
     assert result.halted == f"the first create_music cost {price:g}, the budget was {price / 2:g}"
@@ -335,7 +345,7 @@ async def test_songs_left_alike_are_left_for_same_reason(
     sandbox.faults.on("GET", "/media/*", Fault.status(404), times=None)
     result = await make(client, rows(2), tmp_path)
     host = sandbox.base_url.split("/")[2]
-    (why,) = set(result.left.values())
+    (why,) = set(result.unfinished.values())
     assert why == f"could not fetch a file from {host} in 6 tries: HTTP 404; paid for and made"
 
 
@@ -367,7 +377,7 @@ async def test_stopping_submits_nothing_more_and_finishes_rest(sandbox: Sandbox,
         result = await make(client, rows(10), tmp_path, stop=stop, on_progress=watch)
         # On a busy machine a create or two may be under way in the moment of the stop; they are finished, too.
         assert 3 <= result.done < 10
-        assert len(result.left) == 10 - result.done
+        assert len(result.unfinished) == 10 - result.done
         assert len(sandbox.journal.creates) == result.done
         assert seen[-1].stopping
     async with sandbox.client(rate_limit=None) as client:
@@ -392,7 +402,7 @@ async def test_stopping_sends_no_failed_song_again(sandbox: Sandbox, tmp_path: P
 
     async with sandbox.client(rate_limit=NEVER) as client:
         result = await make(client, rows(6), tmp_path, retry_failed=True, stop=stop, on_progress=watch)
-    assert (result.submitted, result.done, len(result.left)) == (1, 1, 5)
+    assert (result.submitted, result.done, len(result.unfinished)) == (1, 1, 5)
     assert len(sandbox.journal.creates) == 6 + 1
     assert sandbox.journal.charges == sandbox.account.prices["create"]
     async with sandbox.client(rate_limit=None) as client:
@@ -416,7 +426,7 @@ async def test_song_accepted_after_stop_is_finished(
     await until(lambda: len(sandbox.journal.creates) > before)
     stop.set()
     result = await run
-    assert (result.submitted, result.done, result.left) == (1, 1, {})
+    assert (result.submitted, result.done, result.unfinished) == (1, 1, {})
     assert len(sandbox.journal.creates) == before + 1
     assert sandbox.journal.charges == sandbox.account.prices["create"]
 
@@ -455,9 +465,23 @@ async def test_failed_song_that_was_taken_up_in_vain_is_still_failed(
     assert (await make(client, rows(1), tmp_path)).failed == 1
     stop = asyncio.Event()
     stop.set()
-    assert list((await make(client, rows(1), tmp_path, retry_failed=True, stop=stop)).left) == ["s0"]
+    assert list((await make(client, rows(1), tmp_path, retry_failed=True, stop=stop)).unfinished) == ["s0"]
     again = await make(client, rows(1), tmp_path)
-    assert (again.failed, again.submitted, again.left) == (1, 0, {})
+    assert (again.failed, again.submitted, again.unfinished) == (1, 0, {})
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_run_after_a_cancelled_one_waits_for_its_call(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Its create is still awaited by the client: no run says that it was lost, or sends it once more."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(60))
+    run = asyncio.ensure_future(make(client, rows(1), tmp_path))
+    await until(lambda: bool(sandbox.journal.creates))
+    run.cancel()
+    await asyncio.wait({run})
+    result = await make(client, rows(1), tmp_path)
+    assert (result.done, result.unknown, result.unfinished) == (1, {}, {})
     assert len(sandbox.journal.creates) == 1
 
 
@@ -480,7 +504,7 @@ async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path
 
 async def test_two_runs_on_one_folder_are_refused(client: MusicAPI, tmp_path: Path) -> None:
     """The lock names the folder, and goes with its holder."""
-    with BatchFolder(tmp_path).locked(), pytest.raises(BatchError, match="another run"):
+    with locked(tmp_path), pytest.raises(FolderError, match="another run"):
         await make(client, rows(1), tmp_path)
     assert (await make(client, rows(1), tmp_path)).done == 1
 
@@ -490,16 +514,16 @@ async def test_folder_that_cannot_be_made_is_clear_error(
 ) -> None:
     """Nothing is sent when nothing can be written."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(BatchError, match="file"):
+    with pytest.raises(FolderError, match="file"):
         await make(client, rows(1), tmp_path / "file")
     assert not sandbox.journal.creates
 
 
 async def test_damaged_store_is_clear_error(client: MusicAPI, sandbox: Sandbox, tmp_path: Path) -> None:
     """A folder whose store is damaged is not replaced by a new one."""
-    folder = BatchFolder(tmp_path)
-    folder.make()
-    folder.store_path.write_bytes(b"scrambled" * 100)
+    store = BatchFolder(tmp_path).store_path
+    store.parent.mkdir()
+    store.write_bytes(b"scrambled" * 100)
     with pytest.raises(JobStoreError, match=r"jobs\.sqlite is damaged"):
         await make(client, rows(1), tmp_path)
     assert not sandbox.journal.creates
@@ -521,22 +545,30 @@ async def test_hostile_titles_stay_in_folder_and_out_of_page(client: MusicAPI, t
         assert not re.search(r'[<>:"/\\|?*\x00-\x1f]', path.name)
         assert len(path.name.encode()) < 200
         assert mutagen.id3.ID3(path)["TIT2"].text
-    assert "<script" not in result.report.read_text("utf-8")
+    assert result.report is not None
+    assert "<script>alert" not in result.report.read_text("utf-8")
+    assert {"<script>alert(1)</script>", "../../etc/passwd"} < {
+        song["title"] for song in songs_on(result.report)
+    }
 
 
 async def test_report_is_one_self_contained_page(client: MusicAPI, tmp_path: Path) -> None:
-    """Players by relative links, covers, wave forms, lyrics, the timeline; nothing from elsewhere."""
+    """Audio, covers and stems by relative links, wave forms, lyrics, times; nothing from elsewhere."""
     result = await run_batch(client, Manifest.of(rows(2, steps=["stems_basic"], clips="first")), out=tmp_path)
+    assert result.report is not None
     page = result.report.read_text("utf-8")
-    assert not re.search(r'(src|href)="(https?:)?//', page)
-    for link in re.findall(r'(?:src|href)="([^"]+)"', page):
-        assert (tmp_path / unquote(link)).is_file()
-    assert page.count("<audio") == 4 + 4
-    assert page.count("<img") == 4
-    assert page.count('<svg class="wave"') == 4
-    assert "Rain 1" in page
-    assert page.count('class="timeline"') == 2
-    assert "2 songs: 2 done" in page
+    assert not re.search(r"(src|href)=.?(https?:)?//", page)
+    found = takes(result.report)
+    stems = [stem for take in found for stem in take.get("stems", ())]
+    links = [take[name] for take in found for name in ("file", "cover")] + [stem["file"] for stem in stems]
+    assert all((tmp_path / unquote(link)).is_file() for link in links)
+    assert (len(found), len(stems), len(set(links))) == (4, 4, 4 + 4 + 4)
+    assert {stem["name"] for stem in stems} == {"vocals", "instrumental"}
+    assert all(len(take["peaks"]) > 100 and "Rain" in take["lyrics"] for take in found)
+    for song in songs_on(result.report):
+        assert song["times"] == sorted(song["times"])
+        assert (song["model"], song["state"]) == ("sonic-v6", "done")
+    assert "2 songs 2 done 4 takes" in overview(result.report)
 
 
 async def test_report_tells_what_failed_and_names_what_has_no_title(
@@ -547,13 +579,17 @@ async def test_report_tells_what_failed_and_names_what_has_no_title(
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
     songs = [{**row, "title": title} for row, title in zip(rows(3), ("a", "b", "   "), strict=True)]
     result = await make(client, songs, tmp_path, max_in_flight=1)
-    page = result.report.read_text("utf-8")
-    assert "3 songs: 1 done, 1 failed, 1 with an unknown outcome" in page
+    text = overview(result.report)
+    assert "3 songs 1 done 1 failed 1 with an unknown outcome" in text
     (unknown,) = result.unknown
-    assert f"<dt>{unknown}</dt>" in page
-    assert page.count('<article class="failed">') == 1
-    for record in BatchFolder(tmp_path).records(iter(["s2"])):
-        assert "<h2>s2</h2>" in page if record.state == "done" else record.error in page
+    assert f"musicapi jobs resolve {tmp_path} {unknown} --task-id ID" in text
+    assert f"musicapi batch run manifest --out {tmp_path} --retry-failed" in text
+    by_state = {song["state"]: song for song in songs_on(result.report)}
+    assert by_state.keys() == {"done", "failed", "unknown"}
+    for song in by_state.values():  # those that failed are named by their rows
+        assert f"row {song['line']}, {song['title']}" in text or song["state"] == "done"
+        assert song["title"] == (song["id"] if song["id"] == "s2" else "ab"[song["line"] - 1])
+    assert by_state["failed"]["note"] in text
 
 
 async def test_nothing_planted_in_folder_leads_to_other_files(
@@ -583,7 +619,7 @@ async def test_lock_that_is_link_is_refused(client: MusicAPI, sandbox: Sandbox, 
     home = tmp_path / "out" / ".musicapi"
     home.mkdir(parents=True)
     (home / "lock").symlink_to(tmp_path / "new")
-    with pytest.raises(BatchError, match="cannot be written"):
+    with pytest.raises(FolderError, match="cannot be written"):
         await make(client, rows(1), tmp_path / "out")
     assert os.listdir(tmp_path) == ["out"]
     assert sandbox.journal.creates == []

@@ -7,7 +7,6 @@ import io
 import os
 import stat
 from collections import Counter
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,41 +15,17 @@ import msgspec
 import mutagen
 import mutagen.id3
 import pytest
+import soundfile
 from batch_processes import BatchRun, Running
+from report_pages import overview, songs, takes
+from small_batches import make, rows
 
 from musicapi_async import MusicAPI
-from musicapi_async.errors import BatchError, RequestValidationError
+from musicapi_async.errors import FolderError, RequestValidationError
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.workflows import BatchResult, Manifest, plan_batch, run_batch
+from musicapi_async.workflows import Manifest, plan_batch, run_batch
 
 ANSWER = '{"code":200,"message":"success","data":%s}'
-
-
-def rows(count: int, **more: Any) -> list[dict[str, Any]]:
-    """Songs, each with a title of its own."""
-    return [
-        {"id": f"s{i}", "mv": "sonic-v6", "prompt": f"[Verse]\nRain {i}", "title": f"Song {i}", **more}
-        for i in range(count)
-    ]
-
-
-@pytest.fixture
-async def sandbox() -> AsyncGenerator[Sandbox]:
-    """A sandbox whose songs take half a second and are short."""
-    async with Sandbox(speed=300, credits=1e6, longest=1) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def client(sandbox: Sandbox) -> AsyncGenerator[MusicAPI]:
-    """A client without a rate limit."""
-    async with sandbox.client(rate_limit=None) as client:
-        yield client
-
-
-async def make(client: MusicAPI, songs: list[dict[str, Any]], out: Path, **options: Any) -> BatchResult:
-    """Run a batch without drawing wave forms."""
-    return await run_batch(client, Manifest.of(songs), out=out, waveforms=False, **options)
 
 
 def found(folder: Path) -> list[Path]:
@@ -74,8 +49,10 @@ async def test_failed_steps_count(sandbox: Sandbox, client: MusicAPI, tmp_path: 
     assert (failure.id, failure.line) in {("s0", 1), ("s1", 2)}
     assert failure.clip_id
     assert "retry_failed=True" in result.hint
-    page = result.report.read_text("utf-8")
-    assert "2 songs: 2 done, 1 step failed" in page
+    assert "2 songs 2 done" in overview(result.report)
+    assert "1 step failed Step stems_basic failed : generation failed" in overview(result.report)
+    (failed,) = [failed for take in takes(result.report) for failed in take.get("failed", ())]
+    assert failed == {"label": "Stems (basic)", "error": "generation failed"}
 
 
 async def test_failed_steps_count_in_later_runs(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
@@ -138,7 +115,7 @@ async def test_price_is_that_of_step(sandbox: Sandbox, client: MusicAPI, tmp_pat
     given = {"create_music": song, "lyrics": lyrics}
     songs = rows(1, steps=["lyrics"], clips="first")
     short = await make(client, songs, tmp_path, prices=given, budget=song + lyrics - 1)
-    assert short.halted.endswith(f"lyrics costs {lyrics:g}")
+    assert f"lyrics costs {lyrics:g}. A run with a larger one continues" in short.halted
     assert not sandbox.journal.requests("/sonic/aligned-lyrics")
     result = await make(client, songs, tmp_path, prices=given, budget=song + lyrics)
     assert (result.done, result.spent, result.complete) == (1, song + lyrics, True)
@@ -251,19 +228,27 @@ async def test_file_that_cannot_be_tagged_ends_nothing(
     tags_fail_once(mutagen.MutagenError("an odd file"), monkeypatch)
     result = await make(client, rows(3), tmp_path, tags=True)
     assert (result.done, result.complete) == (3, True)
-    assert result.report.read_text("utf-8").count("<article") == 3
+    assert [song["state"] for song in songs(result.report)] == ["done"] * 3
 
 
 async def test_unexpected_error_leaves_its_song_alone(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are made, the report is there, and the song is left with the error for the next run."""
-    tags_fail_once(LookupError("not expected"), monkeypatch)
-    result = await make(client, rows(3), tmp_path, tags=True)
-    assert (result.done, len(result.left)) == (2, 1)
-    assert "unexpected LookupError: not expected" in next(iter(result.left.values()))
-    assert result.report.is_file()
-    assert (await make(client, rows(3), tmp_path, tags=True)).done == 3
+    opened = soundfile.SoundFile.__init__
+
+    def failing(self: soundfile.SoundFile, file: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(file, Path):  # the sandbox reads from memory
+            monkeypatch.setattr(soundfile.SoundFile, "__init__", opened)
+            raise LookupError("not expected")
+        opened(self, file, *args, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", failing)
+    result = await run_batch(client, Manifest.of(rows(3)), out=tmp_path)
+    assert (result.done, len(result.unfinished)) == (2, 1)
+    assert "unexpected LookupError: not expected" in next(iter(result.unfinished.values()))
+    assert [song["state"] for song in songs(result.report)].count("unfinished") == 1
+    assert (await make(client, rows(3), tmp_path)).done == 3
     assert len(sandbox.journal.creates) == 3
 
 
@@ -287,15 +272,17 @@ async def test_clip_without_its_file_leaves_other_in_report(
 ) -> None:
     """What was fetched is on the page with the reason of what was not; the next run fetches the rest alone."""
     sandbox.faults.on("GET", "/media/*.mp3", Fault.status(404), times=None)
-    assert (await make(client, rows(1), tmp_path)).left
+    assert (await make(client, rows(1), tmp_path)).unfinished
     (one, _) = {entry.path for entry in sandbox.journal if entry.path.endswith(".mp3")}
     sandbox.faults.clear()
     sandbox.faults.on("GET", one, Fault.status(404), times=6)
     result = await make(client, rows(1), tmp_path)
-    assert result.left
-    page = result.report.read_text("utf-8")
-    assert page.count("<audio") == 1
-    assert "could not fetch" in page
+    assert result.unfinished
+    (song,) = songs(result.report)
+    assert [bool(take.get("file")) for take in song["takes"]].count(True) == 1
+    assert song["state"] == "unfinished"
+    assert "could not fetch" in song["note"]
+    assert "could not fetch" in overview(result.report)
     assert (await make(client, rows(1), tmp_path)).done == 1
     assert len(sandbox.journal.creates) == 1
 
@@ -309,7 +296,7 @@ async def test_what_batch_writes_of_its_own_is_private(client: MusicAPI, tmp_pat
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "songs").stat().st_mode) == 0o700
     private = [path for path in found(tmp_path) if path.suffix in {".json", ".html"}]
-    assert len(private) == 1 + 2 + 1  # the record, metadata of both clips, the report
+    assert len(private) == 1 + 1 + 2 + 1 + 1  # records of run and song, metadata of both clips, names, report
     assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
 
 
@@ -327,7 +314,7 @@ async def test_of_runs_started_at_once_one_goes_on(sandbox: Sandbox, tmp_path: P
     (winner,) = (number for number, result in enumerate(results) if "done" in result)
     assert results[winner]["done"] == 2
     for result in results[:winner] + results[winner + 1 :]:
-        assert result["error"] == BatchError.__name__
+        assert result["error"] == FolderError.__name__
         assert "another run holds" in result["text"]
         assert f"process {running[winner].pid}" in result["text"]
     assert len(sandbox.journal.creates) == 2
@@ -342,7 +329,7 @@ async def test_second_run_of_one_process_is_refused(
         make(client, rows(1), tmp_path, on_progress=lambda p: started.set() if p.submitted else None)
     )
     await started.wait()
-    with pytest.raises(BatchError, match=rf"another run holds .*process {os.getpid()}\b"):
+    with pytest.raises(FolderError, match=rf"another run holds .*process {os.getpid()}\b"):
         await make(client, rows(1), tmp_path)
     assert (await run).done == 1
     assert (await make(client, rows(1), tmp_path)).done == 1

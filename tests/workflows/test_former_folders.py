@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from report_pages import songs as page_songs
 
 from musicapi_async import Clip, MusicAPI, RequestValidationError, workflows
 from musicapi_async.sandbox import Sandbox
-from musicapi_async.workflows import Manifest, run_batch
-
-
-@pytest.fixture
-async def sandbox() -> AsyncGenerator[Sandbox]:
-    """A sandbox whose songs take half a second and are short."""
-    async with Sandbox(speed=300, credits=1e6, longest=1) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def client(sandbox: Sandbox) -> AsyncGenerator[MusicAPI]:
-    """A client without a rate limit."""
-    async with sandbox.client(rate_limit=None) as client:
-        yield client
+from musicapi_async.workflows import Manifest, plan_batch, run_batch
 
 
 async def song(client: MusicAPI) -> Clip:
@@ -84,3 +71,30 @@ async def test_record_without_new_fields_is_read(sandbox: Sandbox, client: Music
     result = await run_batch(client, manifest, out=tmp_path, waveforms=False)
     assert (result.done, result.failed_steps, len(sandbox.journal)) == (1, 1, requests)
     assert result.step_failures[0].reason == "Task 1 failed: why"
+
+
+async def test_song_without_id_keeps_its_former_one(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """It followed from the whole row, steps included: the song is not paid for again, nor are its steps."""
+
+    def songs(*steps: str) -> list[dict[str, Any]]:
+        row = {"mv": "sonic-v6", "clips": "first", "steps": [*steps]}
+        return [{**row, "prompt": f"[Verse]\nRain {number}"} for number in range(2)]
+
+    def formerly(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "id": hashlib.sha256(msgspec.json.encode(row, order="sorted")).hexdigest()[:16]}
+
+    before = Manifest.of([*map(formerly, songs("wav"))])
+    await run_batch(client, before, out=tmp_path, waveforms=False)
+    requests = len(sandbox.journal)
+    plan = await plan_batch(Manifest.of(songs("wav")), tmp_path)
+    assert (plan.settled, plan.new) == (2, 0)
+    result = await run_batch(client, Manifest.of(songs("wav")), out=tmp_path, waveforms=False)
+    assert (result.done, result.complete, len(sandbox.journal)) == (2, True, requests)
+    plan = await plan_batch(Manifest.of(songs("wav", "midi")), tmp_path)
+    assert (plan.new, plan.creates, plan.steps) == (0, 0, {"midi": 2})
+    result = await run_batch(client, Manifest.of(songs("wav", "midi")), out=tmp_path, waveforms=False)
+    assert (result.done, result.submitted) == (2, 2)
+    assert len(sandbox.journal.creates) == len(sandbox.journal.requests("/sonic/wav")) == 2
+    assert [song["state"] for song in page_songs(result.report)] == ["done"] * 2

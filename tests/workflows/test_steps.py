@@ -17,6 +17,7 @@ from musicapi_async import (
     Clip,
     ContentModerationError,
     DownloadError,
+    FolderError,
     InsufficientCreditsError,
     JobKeyConflictError,
     JobStoreError,
@@ -28,8 +29,8 @@ from musicapi_async import (
     TaskTimeoutError,
     workflows,
 )
-from musicapi_async.api.replies import Upload
-from musicapi_async.jobs import Job, SQLiteStore, Step
+from musicapi_async.api.direct_replies import Upload
+from musicapi_async.jobs import Job, SQLiteStore, Transition
 from musicapi_async.sandbox import Choices, Fault, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -107,6 +108,8 @@ async def test_extension_starts_at_end_unless_given(box: Sandbox, client: MusicA
     assert (body["continue_at"], body["custom_mode"]) == (clip.duration, False)
     with pytest.raises(RequestValidationError, match="continue_at"):
         await workflows.extend(client, "https://files.example/a.mp3", **SONG)
+    with pytest.raises(RequestValidationError, match=r"^source: an Upload with"):
+        await workflows.cover(client, Upload(), **SONG)
 
 
 async def test_local_file_needs_somebody_who_uploads_it(
@@ -116,7 +119,7 @@ async def test_local_file_needs_somebody_who_uploads_it(
     clip = await song(client)
     (path,) = await client.download(clip, tmp_path, name="demo")
     for source in (path, str(path)):
-        with pytest.raises(RequestValidationError, match="public links only") as caught:
+        with pytest.raises(RequestValidationError, match="a public link") as caught:
             await workflows.cover(client, source, **SONG)
         assert "uploader=" in str(caught.value)
     seen: list[Path] = []
@@ -125,11 +128,12 @@ async def test_local_file_needs_somebody_who_uploads_it(
         seen.append(file)
         return str(clip.final_url)
 
-    task = await workflows.cover(client, path, uploader=uploader, **SONG)
-    assert (await task.wait()).status == "succeeded"
-    assert seen == [path]
-    with pytest.raises(RequestValidationError, match="no file"):
-        await workflows.cover(client, tmp_path / "none.mp3", uploader=uploader, **SONG)
+    async with MusicAPI(box.api_key, base_url=box.base_url, clock=box.clock, uploader=uploader) as publishing:
+        task = await workflows.cover(publishing, path, **SONG)
+        assert (await task.wait()).status == "succeeded"
+        assert seen == [path]
+        with pytest.raises(RequestValidationError, match="no file"):
+            await workflows.cover(publishing, tmp_path / "none.mp3", **SONG)
     assert paid(box) == {"create_music": 1, "/sonic/upload": 1, "cover_upload_music": 1}
 
 
@@ -241,11 +245,50 @@ async def test_everything_of_clip_in_one_folder(box: Sandbox, client: MusicAPI, 
     assert files.stems.keys() == {"vocals", "instrumental"}
     assert all(path.parent == tmp_path / "stems" and path.is_file() for path in files.stems.values())
     assert sorted(os.listdir(tmp_path)) == [
-        "Rain {1}.lrc", "Rain {1}.mid", "Rain {1}.mp3", "Rain {1}.srt", "Rain {1}.wav", "checkpoint.json", "stems",
+        ".musicapi", "Rain {1}.lrc", "Rain {1}.mid", "Rain {1}.mp3", "Rain {1}.srt", "Rain {1}.wav", "checkpoint.json", "stems",
     ]  # fmt: skip
     requests = len(box.journal)
     assert await workflows.everything(client, clip, tmp_path, name="Rain {1}") == files
     assert len(box.journal) == requests
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("stems", word) for word in (None, False, True, "", "Basic", "all", ["basic"])),
+        *((part, word) for part in ("wav", "midi", "lyrics") for word in ("no", None, 0)),
+    ],
+)
+async def test_part_in_unknown_word_is_refused(
+    box: Sandbox, client: MusicAPI, tmp_path: Path, name: str, value: Any
+) -> None:
+    """It is neither taken for the dearest stems nor for yes; nothing is sent and no folder made."""
+    clip = Clip(clip_id="c", state="succeeded")
+    parts: dict[str, Any] = {name: value}
+    with pytest.raises(RequestValidationError, match=f"^{name}: ") as caught:
+        await workflows.everything(client, clip, tmp_path / "clip", **parts)
+    assert caught.value.field == name
+    assert not (tmp_path / "clip").exists()
+    assert len(box.journal) == 0
+
+
+async def test_second_run_on_one_folder_is_refused(box: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """The process is named, as for a batch, nothing is paid twice, and after it the folder is free."""
+    clip = await song(client)
+    box.faults.on("POST", "/sonic/wav", Fault.slow(20.0))
+    running = asyncio.ensure_future(
+        workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    )
+    await asyncio.sleep(5)
+    assert box.journal.requests("/sonic/wav")
+    held = rf"another run holds the folder .*process {os.getpid()}\b"
+    with pytest.raises(FolderError, match=held):
+        await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False)
+    with pytest.raises(FolderError, match=held):
+        await workflows.run_batch(client, workflows.Manifest.of([SONG]), out=tmp_path)
+    files = await running
+    assert await workflows.everything(client, clip, tmp_path, stems="none", midi=False, lyrics=False) == files
+    assert paid(box) == {"create_music": 1, "/sonic/wav": 1}
 
 
 async def test_instrumental_has_no_subtitles(client: MusicAPI, tmp_path: Path) -> None:
@@ -474,11 +517,13 @@ class Disk(SQLiteStore):
 
     full = dying = dead = False
 
-    async def change(self, key: str, step: Step, *, account: str = "", durable: bool = False) -> Job | None:
+    async def change(
+        self, key: str, transition: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
         if self.full:
             self.dead = self.dying
             raise JobStoreError("the disk is full", path=str(self.path))
-        return await super().change(key, step, account=account, durable=durable)
+        return await super().change(key, transition, account=account, durable=durable)
 
     async def get(self, key: str, *, account: str = "") -> Job | None:
         if self.dead:

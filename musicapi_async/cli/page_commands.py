@@ -1,0 +1,86 @@
+"""`musicapi batch report` and `keep`: the page of a batch, and the takes that were chosen on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .exit_codes import ExitCode
+from .invocation import Invocation
+from .output import visible
+from .parameters import Folder, StorePlace
+from .usage import Command
+
+if TYPE_CHECKING:
+    from ..jobs import JobStore
+
+
+@click.command("report", cls=Command)
+@click.argument("folder", type=Folder(), metavar="DIR")
+@click.option(
+    "--to",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Another place for the page. [default: report.html in DIR]",
+)
+@click.option("--embed", is_flag=True, help="Put songs and covers into the page, to send it on its own.")
+@click.option(
+    "--store",
+    type=StorePlace(),
+    metavar="STORE",
+    help="Of a batch that workers carry out: the address of its database, which knows how far they are. "
+    "[default: MUSICAPI_STORE]",
+)
+@click.pass_obj
+async def report_command(
+    invocation: Invocation, /, *, folder: Path, page: Path | None, embed: bool, store: JobStore | None
+) -> ExitCode:
+    """Write the page of the batch in DIR: players, picks, failures. Free, sends nothing.
+
+    A run writes it itself and renews it every few seconds; open it in a browser. The page sends nothing, too:
+    listen, compare takes, give stars, mark what to keep, and export that for `musicapi batch keep`.
+
+    Of a batch that workers carry out it also says how far they are, on any machine; the exit code is then
+    that of the batch: 0 if all songs are done, 5 if some are not settled yet.
+    """
+    from ..jobs import STORE_VARIABLE
+    from ..workflows import write_report
+    from ..workflows.batch_folder import BatchFolder
+
+    shared = BatchFolder(folder).shared()
+    if shared is None and store is not None:
+        await store.aclose()
+        raise click.UsageError(f"No workers carry out the batch in {folder}, so it has no --store.")
+    if shared is not None and (store is not None or os.environ.get(STORE_VARIABLE)):
+        from .worker_commands import report_shared
+
+        return await report_shared(invocation, folder, store, shared.store, to=page, embed=embed)
+    written = await write_report(folder, to=page, embed=embed)
+    lines = [f"Report: {written}"]
+    if shared is not None:
+        lines.append(f"How far the workers are, {visible(shared.store)} knows: --store, or MUSICAPI_STORE.")
+    invocation.reporter.event("report", {"report": written}, lines)
+    return ExitCode.OK
+
+
+@click.command("keep", cls=Command)
+@click.argument("folder", type=Folder(), metavar="DIR")
+@click.argument("picks", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="PICKS")
+@click.option("--out", type=Folder(), metavar="FOLDER", help="Folder for the copies. [default: picks in DIR]")
+@click.pass_obj
+async def keep_command(invocation: Invocation, /, *, folder: Path, picks: Path, out: Path | None) -> None:
+    """Copy the takes to keep into a folder, with their subtitles. Free, sends nothing.
+
+    DIR is the folder of the batch, PICKS the JSON that its page has exported. Nothing is overwritten.
+    """
+    from ..workflows import copy_picks
+
+    copies = await asyncio.to_thread(copy_picks, folder, picks, out)
+    count = f"{len(copies)} take{'s' if len(copies) != 1 else ''}"
+    lines = [f"{count} copied to {copies[0].parent}", *(f"  {copy.name}" for copy in copies)]
+    invocation.reporter.event("copied", {"files": copies}, lines)

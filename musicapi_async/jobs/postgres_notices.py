@@ -1,0 +1,165 @@
+"""Notices between the processes that share a PostgreSQL store, and the sign that a process lives.
+
+A notice (LISTEN and NOTIFY) says only that something has changed: the tables are the truth. One that is lost
+with a connection costs time and nothing else: a waiter reads the tables again after a while, and the webhooks
+of the meantime are read from their table when the connection is back.
+
+One thread listens, and marks meanwhile that its process lives: tickets and permits of a process that has not
+done so for `lease` seconds are removed by the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from typing import Any, Final, LiteralString, TypeAlias
+
+import msgspec
+import psycopg
+
+from ..errors import JobStoreError
+from .postgres_connection import Database, cut
+from .postgres_schema import Connection, row
+from .store import Notice, Subscriber
+
+log: Final = logging.getLogger("musicapi_async")
+
+CHANNEL: Final = "musicapi"
+RECONNECT_PAUSE: Final = 0.5
+"""Seconds between tries to listen again."""
+WEBHOOK_MEMORY: Final = 3600.0
+"""Seconds for which webhooks stay in the table: a process without a connection for longer polls anyway."""
+OVERLAP: Final = 30.0
+"""Seconds of webhooks that are read again after a lost connection, as a row may become visible late."""
+REMEMBERED_WEBHOOKS: Final = 10_000
+
+
+Subscribers: TypeAlias = dict[object, tuple[asyncio.AbstractEventLoop, Subscriber]]
+
+_decoder: Final = msgspec.json.Decoder(Notice)
+
+
+def notify(connection: Connection, notice: Notice) -> None:
+    """Tell all processes, when the transaction ends."""
+    connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, msgspec.json.encode(notice).decode()))
+
+
+def mark_alive(connection: Connection, owner: str) -> None:
+    """Note that the process of an owner lives."""
+    connection.execute(
+        "INSERT INTO musicapi.owners VALUES (%s, clock_timestamp()) "
+        "ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at",
+        (owner,),
+    )
+
+
+class NoticeReader:
+    """The thread of a process that listens. Its subscribers are called in their own loops.
+
+    Args:
+        database: what it listens to.
+        owner: the id of this process.
+        lease: seconds after which others take this process for dead, if it has not marked that it lives.
+        subscribers: called with each notice, each in its own loop; the store adds and removes them.
+    """
+
+    def __init__(self, database: Database, owner: str, lease: float, subscribers: Subscribers) -> None:
+        self._database: Final = database
+        self._owner: Final = owner
+        self._lease: Final = lease
+        self._lock: Final = threading.Lock()
+        self._subscribers: Final = subscribers
+        self._handled: Final[OrderedDict[int, None]] = OrderedDict()
+        self._read_until: Any = None  # the server's time up to which webhooks were read
+        self._ended: Final = threading.Event()
+        self._connection: Connection | None = None
+        self._thread: Final = threading.Thread(target=self._run, name="musicapi-notices", daemon=True)
+        self._thread.start()
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        self._ended.set()
+        while self._thread.is_alive():
+            with self._lock:
+                if self._connection is not None:
+                    cut(self._connection)
+            await asyncio.to_thread(self._thread.join, 0.2)
+
+    # --- the thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        is_lost = False
+        while not self._ended.is_set():
+            try:
+                connection = self._database.connect()
+                with self._lock:
+                    self._connection = connection
+                try:
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    is_lost = False
+                    self._catch_up(connection)
+                    self._listen(connection)
+                finally:
+                    with self._lock:
+                        self._connection = None
+                    with contextlib.suppress(psycopg.Error):
+                        connection.close()
+            except (psycopg.Error, JobStoreError) as error:
+                if self._ended.is_set():
+                    return
+                if not is_lost:
+                    reason = " ".join(str(error).split())
+                    log.warning(
+                        "the job store %s tells no news until it is back: %s", self._database.name, reason
+                    )
+                is_lost = True
+                self._hand_over(Notice("freed", ""))  # none may come for what waits now
+                self._ended.wait(RECONNECT_PAUSE)
+
+    def _listen(self, connection: Connection) -> None:
+        while not self._ended.is_set():
+            mark_alive(connection, self._owner)
+            end = time.monotonic() + self._lease / 3
+            while not self._ended.is_set() and (wait := end - time.monotonic()) > 0:
+                # Read to its end, as it holds the lock of the connection until then.
+                for notify in list(connection.notifies(timeout=wait, stop_after=1)):
+                    with contextlib.suppress(msgspec.MsgspecError):  # of a version that says more
+                        notice = _decoder.decode(notify.payload)
+                        if notice.kind != "webhook":
+                            self._hand_over(notice)
+                        else:
+                            self._read_webhooks(connection, "number = %s", notice.number)
+
+    def _catch_up(self, connection: Connection) -> None:
+        """Read the webhooks that came while nothing was listened to."""
+        if self._read_until is not None:
+            self._read_webhooks(
+                connection, "received_at > %s - make_interval(secs => %s)", self._read_until, OVERLAP
+            )
+        (self._read_until,) = row(connection.execute("SELECT clock_timestamp()"))
+
+    def _read_webhooks(self, connection: Connection, where: LiteralString, *values: object) -> None:
+        found = connection.execute(
+            f"SELECT number, received_at, sender, body FROM musicapi.webhooks WHERE {where} ORDER BY number",  # noqa: S608
+            values,
+        )
+        for number, received_at, sender, body in found.fetchall():
+            if number in self._handled:
+                continue
+            self._handled[number] = None
+            if len(self._handled) > REMEMBERED_WEBHOOKS:
+                self._handled.popitem(last=False)
+            if self._read_until is not None:
+                self._read_until = max(self._read_until, received_at)
+            self._hand_over(Notice("webhook", sender, number=number), body)
+
+    def _hand_over(self, notice: Notice, body: bytes = b"") -> None:
+        for mark, (loop, subscriber) in list(self._subscribers.items()):
+            try:
+                loop.call_soon_threadsafe(subscriber, notice, body)
+            except RuntimeError:  # the loop is closed
+                self._subscribers.pop(mark, None)

@@ -1,0 +1,328 @@
+"""The control of a sandbox over HTTP, below `/_sandbox/`: for users of any language.
+
+Every choice, duration and fault that Python can set can be set here, the journal read, the time moved
+forward, and everything reset. `GET /_sandbox/openapi.json` describes it. All else needs the token that is
+printed at the start (`Sandbox.control_token`): `Authorization: Bearer <token>`. Nothing here is in the
+journal.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
+
+import msgspec
+from aiohttp import http_exceptions, web
+
+from . import control_rows as rows
+from .control_description import described_faults, settings_schema
+from .declared_settings import Setting, WrongSetting, changed
+from .fault_texts import add, described, described_fault
+from .presets import PRESETS, preset
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from .backend import Service
+    from .prices import SandboxAccount
+
+ROOT: Final = "/_sandbox"
+MOST_ROWS: Final = 1000
+"""Rows of a reply; a policy of this package."""
+
+MOST_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of request bodies in a reply after which it ends; `next` continues."""
+
+FARTHEST: Final = 366 * 86_400.0
+"""Seconds by which the clock can be moved forward at a time."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class ControlCall:
+    """One request to the control: what it is about, and its fields."""
+
+    service: Service
+    reset: Callable[[], None]
+    query: Mapping[str, str]
+    body: Mapping[str, object]
+
+    @property
+    def account(self) -> SandboxAccount:
+        """The account of the sandbox."""
+        return self.service.account
+
+
+class Route(NamedTuple):
+    """One route below `/_sandbox`: its function, the schema of its body, the type of its reply, its query."""
+
+    summary: str
+    call: Callable[[ControlCall], object]
+    reply: object = None
+    body: Callable[[], dict[str, object]] | None = None
+    query: tuple[Setting, ...] = ()
+
+
+def _settings(declared: type[DataclassInstance]) -> Callable[[ControlCall], object]:
+    name = declared.__name__.lower()
+
+    def show(call: ControlCall) -> object:
+        return msgspec.to_builtins(getattr(call.service, name))
+
+    return show
+
+
+def _change(declared: type[DataclassInstance]) -> Callable[[ControlCall], object]:
+    name = declared.__name__.lower()
+
+    def change(call: ControlCall) -> object:
+        setattr(call.service, name, changed(getattr(call.service, name), call.body))
+        return msgspec.to_builtins(getattr(call.service, name))
+
+    return change
+
+
+def _presets(call: ControlCall) -> object:
+    return {name: found.help for name, found in PRESETS.items()}
+
+
+def _use_preset(call: ControlCall) -> object:
+    like = call.body.get("like")
+    if not isinstance(like, str):
+        raise WrongSetting(f"like must be one of {', '.join(PRESETS)}")
+    call.service.choices, call.service.durations = preset(like)
+    return {"choices": call.service.choices, "durations": call.service.durations}
+
+
+def _faults(call: ControlCall) -> object:
+    faults = call.service.faults
+    random = [{**described_fault(fault), "rate": rate} for fault, rate in faults.rates.items()]
+    return {"scripts": [described(script) for script in faults.scripts], "rates": random}
+
+
+def _add_fault(call: ControlCall) -> object:
+    text = call.body.get("text")
+    if "text" in call.body and "fault" not in call.body:
+        if not isinstance(text, str) or len(call.body) > 1:
+            raise WrongSetting("text must be the only key, such as 'POST /sonic/create 429*2'")
+        add(call.service.faults, text)
+    else:
+        add(call.service.faults, call.body)
+    return _faults(call)
+
+
+def _clear_faults(call: ControlCall) -> object:
+    call.service.faults.clear()
+    return _faults(call)
+
+
+AFTER: Final = Setting("after", int, 0, "Only what has a greater number; `next` of the reply before.")
+LIMIT: Final = Setting("limit", int, 100, f"Most rows, at most {MOST_ROWS}.")
+KIND: Final = Setting("kind", str, "", "create, direct, poll, account, media, other or webhook.")
+TASK: Final = Setting("task_id", str, "", "Only what is about this task.")
+
+
+def _journal(call: ControlCall) -> rows.JournalPage:
+    journal = call.service.journal
+    after, limit = _whole(call, AFTER, 1 << 62), _whole(call, LIMIT, MOST_ROWS)
+    kind, task_id = call.query.get("kind", ""), call.query.get("task_id", "")
+    found: list[rows.RequestRow] = []
+    size = 0
+    for entry in journal.after(after):
+        if len(found) >= limit or size > MOST_BYTES:
+            break
+        size += len(entry.raw)
+        after = entry.number
+        if kind in ("", entry.kind) and task_id in ("", entry.task_id):
+            found.append(rows.request_row(entry))
+    return rows.JournalPage(found, min(after, journal.last), journal.dropped, journal.charges)
+
+
+def _clear_journal(call: ControlCall) -> rows.JournalPage:
+    call.service.journal.clear()
+    return _journal(call)
+
+
+def _tasks(call: ControlCall) -> list[rows.TaskRow]:
+    newest = call.service.tasks.newest(_whole(call, LIMIT, MOST_ROWS))
+    return [rows.task_row(call.service, task) for task in newest]
+
+
+def _whole(call: ControlCall, setting: Setting, most: int) -> int:
+    text = call.query.get(setting.name)
+    value = setting.default if text is None else setting.read_text(text)
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise WrongSetting(f"{setting.name} must be a whole number of 0 to {most}, got {text!r}")
+    return value
+
+
+def _account(call: ControlCall) -> rows.AccountRow:
+    return rows.account_row(call.account, call.service.now())
+
+
+def _change_account(call: ControlCall) -> rows.AccountRow:
+    account = call.account
+    unknown = call.body.keys() - {"credits", "extra_credits", "subscription"}
+    if unknown:
+        raise WrongSetting(f"{min(unknown)!r} is no part of the account")
+    account.settle(call.service.now())
+    credits = _number(call, "credits", account.credits)
+    extra = _number(call, "extra_credits", account.extra_credits)
+    subscription = call.body.get("subscription", account.subscription)
+    if not isinstance(subscription, bool):
+        raise WrongSetting("subscription must be true or false")
+    account.credits, account.extra_credits, account.subscription = credits, extra, subscription
+    return _account(call)
+
+
+def _number(call: ControlCall, name: str, default: float, most: float = 1e12) -> float:
+    value = call.body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise WrongSetting(f"{name} must be a number of 0 to {most:g}, got {value!r}"[:200])
+    return float(value)
+
+
+def _clock(call: ControlCall) -> rows.ClockRow:
+    return rows.clock_row(call.service)
+
+
+def _forward(call: ControlCall) -> rows.ClockRow:
+    seconds = _number(call, "seconds", math.nan, FARTHEST)
+    call.service.time.forward(seconds)
+    return _clock(call)
+
+
+def _reset(call: ControlCall) -> rows.ClockRow:
+    call.reset()
+    return _clock(call)
+
+
+def _routes() -> dict[tuple[str, str], Route]:
+    from .reply_choices import Choices, Durations
+
+    number: dict[str, object] = {"type": "number", "minimum": 0}
+    account = _object(credits=number, extra_credits=number, subscription={"type": "boolean"})
+    forward: dict[str, object] = {**_object(seconds={**number, "maximum": FARTHEST}), "required": ["seconds"]}
+    like: dict[str, object] = {**_object(like={"enum": list(PRESETS)}), "required": ["like"]}
+    return {
+        ("GET", "/choices"): Route("The replies where several forms are known.", _settings(Choices), Choices),
+        ("PATCH", "/choices"): Route(
+            "Change some choices.", _change(Choices), Choices, lambda: settings_schema(Choices)
+        ),
+        ("GET", "/durations"): Route("How long things take.", _settings(Durations), Durations),
+        ("PATCH", "/durations"): Route(
+            "Change some durations.", _change(Durations), Durations, lambda: settings_schema(Durations)
+        ),
+        ("GET", "/presets"): Route("The presets, and what each is for.", _presets),
+        ("POST", "/preset"): Route("Use a preset.", _use_preset, body=lambda: like),
+        ("GET", "/faults"): Route("The faults that are still to act.", _faults),
+        ("POST", "/faults"): Route("Inject a fault.", _add_fault, body=described_faults),
+        ("DELETE", "/faults"): Route("Forget all faults.", _clear_faults),
+        ("GET", "/journal"): Route(
+            "Every request that arrived, and every webhook that was sent or skipped.",
+            _journal,
+            rows.JournalPage,
+            query=(AFTER, LIMIT, KIND, TASK),
+        ),
+        ("DELETE", "/journal"): Route("Forget the journal.", _clear_journal, rows.JournalPage),
+        ("GET", "/tasks"): Route("The newest tasks.", _tasks, list[rows.TaskRow], query=(LIMIT,)),
+        ("GET", "/account"): Route("The balance.", _account, rows.AccountRow),
+        ("PATCH", "/account"): Route(
+            "Change the balance.", _change_account, rows.AccountRow, lambda: account
+        ),
+        ("GET", "/clock"): Route("The time of the sandbox.", _clock, rows.ClockRow),
+        ("POST", "/clock/forward"): Route(
+            "Move the time forward, in API seconds.", _forward, rows.ClockRow, lambda: forward
+        ),
+        ("POST", "/reset"): Route(
+            "Forget tasks, clips, personas, journal and faults; balance, choices and durations are those of "
+            "the start. Ids are never repeated.",
+            _reset,
+            rows.ClockRow,
+        ),
+    }
+
+
+def _object(**properties: dict[str, object]) -> dict[str, object]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+ROUTES: Final = _routes()
+"""Every route of the control."""
+
+
+@dataclass(slots=True)
+class Control:
+    """Answers the requests below `/_sandbox`."""
+
+    service: Service
+    token: str
+    reset: Callable[[], None]
+    changed: Callable[[], None] = field(default=lambda: None)
+    """Called after each request that may have changed something."""
+
+    async def serve(self, request: web.BaseRequest) -> web.Response:
+        """Return the response to a request."""
+        path = request.path.removeprefix(ROOT)
+        if path == "/openapi.json":
+            from .control_description import document
+
+            return _json(document(ROUTES, self.service.origin + ROOT))
+        if not self._is_allowed(request.headers.get("Authorization", "")):
+            text = "Send the token that the sandbox printed when it started: Authorization: Bearer <token>."
+            return _json({"error": text}, 401, {"WWW-Authenticate": "Bearer"})
+        route = ROUTES.get((request.method, path))
+        if route is None:
+            return _unknown(path)
+        try:
+            query = {name: request.query[name] for name in request.query}
+            unknown = query.keys() - {setting.name for setting in route.query}
+            if unknown:
+                raise WrongSetting(f"{min(unknown)[:80]!r} is no parameter of {request.method} {path}")
+            body: Mapping[str, object] = {}
+            if route.body is not None:
+                body = await _body(request)
+            reply = route.call(ControlCall(self.service, self.reset, query, body))
+        except WrongSetting as error:
+            return _json({"error": str(error)}, 400)
+        if request.method != "GET":
+            self.changed()
+        return _json(reply)
+
+    def _is_allowed(self, header: str) -> bool:
+        given = header.removeprefix("Bearer ").encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(given, self.token.encode())
+
+
+async def _body(request: web.BaseRequest) -> Mapping[str, object]:
+    try:
+        body: object = msgspec.json.decode(await request.read())
+    except web.HTTPRequestEntityTooLarge:
+        raise WrongSetting("the body is too large") from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError, http_exceptions.HttpProcessingError):
+        raise WrongSetting("the body must be a JSON object") from None
+    if not isinstance(body, dict):
+        raise WrongSetting("the body must be a JSON object")
+    return cast("dict[str, object]", body)
+
+
+def _unknown(path: str) -> web.Response:
+    allowed = [method for method, known in ROUTES if known == path]
+    if allowed:
+        return _json({"error": f"{path} takes {', '.join(allowed)}"}, 405, {"Allow": ", ".join(allowed)})
+    known = ", ".join(dict.fromkeys(ROOT + route for _, route in ROUTES))
+    return _json({"error": f"There is no such path; there are {known}."}, 404)
+
+
+def _json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        charset="utf-8",
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )

@@ -1,0 +1,211 @@
+"""Settings that are declared once, as a dataclass, and set from Python, from texts, and over HTTP.
+
+A row of `Choices` or `Durations` is its field: the name, the type, the default, and the docstring below it
+are read here, and nothing is written a second time for the command line, the control over HTTP, or its
+description. So one more row is one more line.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from ..api.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    S = TypeVar("S", bound=DataclassInstance)
+else:
+    S = TypeVar("S")
+
+LONGEST_VALUE: Final = 80
+"""Characters of a wrong value that an error repeats; a policy of this package."""
+
+
+class WrongSetting(ValueError):
+    """A setting that does not exist, or a value that it cannot have; the text names both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its name, the type of its values, its default (None if it has none), and its meaning."""
+
+    name: str
+    kind: object
+    default: object
+    help: str
+
+    @property
+    def words(self) -> tuple[object, ...]:
+        """The values that it can have, if they are a closed list; else none."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    def read(self, value: object) -> object:
+        """Return `value` in the type of the setting; a number is (number, 0) where a spread is meant.
+
+        Raises:
+            WrongSetting: with the name, the values that are allowed, and the one that came.
+        """
+        try:
+            found: object = msgspec.convert([value, 0.0] if self._is_spread_of(value) else value, self.kind)
+        except msgspec.ValidationError:
+            raise self._wrong(value) from None
+        if not _in_range(found):
+            raise self._wrong(value)
+        return found
+
+    def read_text(self, text: str) -> object:
+        """Return the value that a text means: the text itself, or a number, `true`, `40,0.3` in it."""
+        for candidate in _candidates(text):
+            try:
+                return self.read(candidate)
+            except WrongSetting:
+                continue
+        raise self._wrong(text)
+
+    def schema(self) -> dict[str, object]:
+        """Return the JSON schema of the values."""
+        (schemas, _) = msgspec.json.schema_components([self.kind])
+        row: dict[str, object] = dict(schemas[0])
+        if self._is_spread_of(0.0):
+            row = {"anyOf": [{"type": "number", "minimum": 0}, row]}
+        if self.help:
+            row["description"] = self.help
+        if self.default is not None:
+            row["default"] = self.default
+        return row
+
+    def _is_spread_of(self, value: object) -> bool:
+        pair = get_origin(self.kind) is tuple
+        return pair and isinstance(value, int | float) and not isinstance(value, bool)
+
+    def _wrong(self, value: object) -> WrongSetting:
+        text = repr(value)
+        if len(text) > LONGEST_VALUE:
+            text = text[: LONGEST_VALUE - 3] + "..."
+        return WrongSetting(f"{self.name} must be {self.allowed()}, got {text}")
+
+    def allowed(self) -> str:
+        """Return the values that are allowed, in words."""
+        if self.words:
+            return " or ".join([", ".join(map(repr, self.words[:-1])), repr(self.words[-1])])
+        if self._is_spread_of(0.0):
+            return "a number of seconds, or median and sigma such as 40,0.3"
+        names: dict[object, str] = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a number of at least 0",
+            str: "text",
+        }
+        return names.get(self.kind, "text, a number or null")
+
+
+def _in_range(value: object) -> bool:
+    """Return True unless a number, or one of several, is negative or no number: nothing here may be."""
+    numbers = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+    return all(0 <= number < math.inf for number in numbers if isinstance(number, float))
+
+
+def _candidates(text: str) -> Iterator[object]:
+    yield text
+    for raw in (text, f"[{text}]"):
+        try:
+            yield msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            continue
+
+
+@cache
+def settings_of(declared: type[DataclassInstance]) -> Mapping[str, Setting]:
+    """Return the settings that a dataclass declares, by name, in their order."""
+    hints = get_type_hints(declared)
+    help_texts = docstrings(declared)
+    return {
+        field.name: Setting(field.name, hints[field.name], field.default, help_texts.get(field.name, ""))
+        for field in dataclasses.fields(declared)
+    }
+
+
+def docstrings(declared: type[object]) -> dict[str, str]:
+    """Return the docstring below each field of a class; none where its source is not there."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(declared))).body[0]
+    except (OSError, SyntaxError):
+        return {}
+    found: dict[str, str] = {}
+    name = ""
+    for node in body.body if isinstance(body, ast.ClassDef) else ():
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            found[name] = " ".join(str(node.value.value).split())
+            name = ""
+        else:
+            name = ""
+    return found
+
+
+@cache
+def _readers(declared: type[DataclassInstance]) -> Mapping[str, Setting]:
+    """Return the settings of a dataclass without their help, which takes 20 ms to read."""
+    hints = get_type_hints(declared)
+    return {
+        field.name: Setting(field.name, hints[field.name], None, "") for field in dataclasses.fields(declared)
+    }
+
+
+def check(settings: DataclassInstance) -> None:
+    """Raise `WrongSetting` (a `ValueError`) if a setting has a value that it cannot have."""
+    for name, setting in _readers(type(settings)).items():
+        setting.read(getattr(settings, name))
+
+
+def changed(settings: S, values: Mapping[str, object], *, texts: bool = False) -> S:
+    """Return `settings` with some values changed; all or none.
+
+    Args:
+        settings: An instance of a dataclass of settings.
+        values: The new values by name.
+        texts: True if the values are texts of a command line.
+
+    Raises:
+        WrongSetting: for an unknown name, or a value that its setting cannot have.
+    """
+    return dataclasses.replace(settings, **read_values(type(settings), values, texts=texts))
+
+
+def read_values(
+    declared: type[DataclassInstance], values: Mapping[str, object], *, texts: bool = False
+) -> dict[str, object]:
+    """Return values in the types of their settings. Raises `WrongSetting` as `changed` does."""
+    rows = _readers(declared)
+    read: dict[str, object] = {}
+    for name, value in values.items():
+        setting = rows.get(name)
+        if setting is None:
+            word = declared.__name__.lower()
+            raise WrongSetting(f"{name!r} is none of the {word}{did_you_mean(name, rows)}")
+        read[name] = setting.read_text(value) if texts and isinstance(value, str) else setting.read(value)
+    return read
+
+
+@cache
+def parameters_of(function: Callable[..., object]) -> Mapping[str, Setting]:
+    """Return the parameters of a function as settings; the default of one that must be given is None."""
+    hints = get_type_hints(function)
+    return {
+        name: Setting(
+            name, hints[name], None if parameter.default is parameter.empty else parameter.default, ""
+        )
+        for name, parameter in inspect.signature(function).parameters.items()
+    }

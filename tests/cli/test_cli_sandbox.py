@@ -1,0 +1,86 @@
+"""`musicapi sandbox`: what its options set, and what they refuse before anything listens."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.request
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from command_shell import Shell
+
+from musicapi_async.cli.commands import musicapi
+from musicapi_async.sandbox import Choices, Durations
+from musicapi_async.sandbox.declared_settings import settings_of
+from musicapi_async.sandbox.fault_texts import fault_words
+
+
+def asked(facts: dict[str, Any], path: str) -> Any:
+    """A reply of the control."""
+    return reply_to(facts["control_url"] + path, facts["control_token"])
+
+
+def reply_to(url: str, key: str) -> Any:
+    request = urllib.request.Request(url)
+    request.add_header("Authorization", f"Bearer {key}")
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)
+
+
+async def test_options_set_the_sandbox(shell: Shell) -> None:
+    """A preset, choices above it, durations, faults, balance; -v prints requests, but none of the control."""
+    options = (
+        "--like", "vendor-sdk", "--choice", "running=visible", "--choice", "webhook-attempts=2", "--duration",
+        "song=30", "--fail", "POST /sonic/create 429*2 retry_after=1", "--fail", "GET /media/* truncate*",
+        "--credits", "7", "--port", "0",
+    )  # fmt: skip
+    process = await shell.start("-v", "--json", "sandbox", *options)
+    facts = json.loads(await process.stdout.readline())
+    choices = asked(facts, "/choices")
+    assert (choices["running"], choices["webhook_attempts"], choices["duration"]) == ("visible", 2, "number")
+    assert asked(facts, "/durations")["song"] == [30, 0]
+    assert [(row["fault"], row["times"]) for row in asked(facts, "/faults")["scripts"]] == [
+        ("status", 2),
+        ("truncate", None),
+    ]
+    assert asked(facts, "/account")["credits"] == 7
+    assert reply_to(facts["base_url"] + "/get-credits", facts["api_key"])["credits"] == 7
+    log = json.loads(await process.stderr.readline())
+    assert log["message"].endswith("GET /get-credits 200")
+    process.send_signal(signal.SIGINT)
+    _, rest = await process.communicate()
+    assert rest.decode().splitlines() == ["The sandbox has ended."]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--choice", "running=hiden"], "--choice: running must be 'visible' or 'hidden', got 'hiden'."),
+        (["--choice", "running"], "--choice: name=value is needed, got 'running'"),
+        (["--duration", "song=long"], "--duration: song must be a number of seconds"),
+        (["--fail", "POST /sonic/creat 429"], "did you mean '/sonic/create'?"),
+        (["--like", "vendor"], "--like: like must be one of vendor-samples, vendor-sdk"),
+        (["--public-url", "tunnel"], "public_url must be http(s)://host"),
+        (["--tls", "--tls-cert", "a", "b"], "--tls and --tls-cert exclude each other."),
+        (["--tls-cert", "none.pem", "none.key"], "the certificate 'none.pem' with the key 'none.key'"),
+        (["--state", "/"], "the state '/' cannot be opened: Is a directory."),
+    ],
+)
+def test_wrong_options_are_refused(args: list[str], said: str) -> None:
+    """With the option, what is wrong, and what is allowed; exit code 2."""
+    result = CliRunner().invoke(musicapi, ["--text", "sandbox", "--port", "0", *args])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+def test_lists_have_every_row() -> None:
+    """`help` in the place of a value lists all choices, durations and faults, within 80 columns."""
+    args = ["sandbox", "--choice", "help", "--duration", "help", "--fail", "help"]  # as text in a pipe, too
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(musicapi, args)
+    assert result.exit_code == 0
+    for name in (*settings_of(Choices), *settings_of(Durations), *fault_words()):
+        assert name in result.output
+    assert "Default: visible." in result.output
+    assert max(map(len, result.output.splitlines())) <= 80

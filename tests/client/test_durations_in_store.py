@@ -1,0 +1,108 @@
+"""What a client learned about durations is in its job store, for the next one. All in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from musicapi_async import MusicAPI, SQLiteStore
+from musicapi_async.jobs import MemoryStore
+from musicapi_async.polling.schedule import LearnedSchedule
+from musicapi_async.sandbox import Durations, Sandbox
+from musicapi_async.testing.virtual import VirtualTimeLoop
+
+KIND = "sonic/create_music sonic-v6"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Every test here runs in virtual time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+async def first_polls(client: MusicAPI, sandbox: Sandbox, count: int) -> list[float]:
+    """Return the ages of songs at their first polls, in seconds of the sandbox."""
+    rows = [{"mv": "sonic-v6", "gpt_description_prompt": f"song {n}"} for n in range(count)]
+    created = await client.create_many(client.sonic.create_music, rows)
+    tasks = [task for task in created if not isinstance(task, Exception)]
+    await client.wait_all(tasks)
+    entries = {
+        task.task_id: [one.at for one in sandbox.journal if one.task_id == task.task_id] for task in tasks
+    }
+    return [times[1] - times[0] for times in entries.values()]
+
+
+def quick_songs() -> Sandbox:
+    """Return a sandbox whose songs take 30 s instead of the declared minutes."""
+    return Sandbox(durations=Durations(song=(30.0, 0.0)), create_limit=None)
+
+
+async def test_store_holds_what_was_learned(tmp_path: Path) -> None:
+    """The next process with the same store polls the first song at once when such songs are done."""
+    async with quick_songs() as sandbox:
+        polled: list[float] = []
+        for count in (40, 1):
+            store = SQLiteStore(tmp_path / "jobs.sqlite")
+            async with sandbox.client(store=store, rate_limit=None) as client:
+                polled.append(min(await first_polls(client, sandbox, count)))
+        assert polled[0] > 38 > polled[1]
+
+
+async def test_client_without_store_begins_with_the_declared_times() -> None:
+    """Nothing is kept of one that has no store, nor of one whose schedule is the caller's."""
+    async with quick_songs() as sandbox:
+        store = MemoryStore()
+        async with sandbox.client(store=store, polling=LearnedSchedule(), rate_limit=None) as client:
+            await first_polls(client, sandbox, 10)
+        assert await store.durations() == {}
+        for _ in range(2):
+            async with sandbox.client(rate_limit=None) as client:
+                assert min(await first_polls(client, sandbox, 1)) > 38
+
+
+async def test_damaged_durations_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is in their place is one line of the log, and replaced by what is learned now."""
+    store = MemoryStore()
+    damaged = [b"", b"null", b"{", b"\xff", b'{"version": 1, "stages": {}}', b"[" * 5000]
+    for number, state in enumerate(damaged):
+        await store.merge_durations(f"kind {number}", lambda _, state=state: state)
+    await store.merge_durations(KIND, lambda _: b"{}")
+    async with quick_songs() as sandbox:
+        with caplog.at_level(logging.WARNING, "musicapi_async"):
+            async with sandbox.client(store=store, rate_limit=None) as client:
+                assert min(await first_polls(client, sandbox, 10)) > 38
+            assert [record.message.partition(":")[0] for record in caplog.records] == [
+                "a state in the job store is damaged or of another version"
+            ]
+        async with sandbox.client(store=store, rate_limit=None) as client:
+            assert min(await first_polls(client, sandbox, 1)) < 38
+
+
+async def test_clients_at_once_add_to_one_store(tmp_path: Path) -> None:
+    """Two clients with the same file each add what they have learned, also while they run."""
+    async with quick_songs() as sandbox:
+        stores = [SQLiteStore(tmp_path / "jobs.sqlite") for _ in range(3)]
+        async with (
+            sandbox.client(store=stores[0], rate_limit=None) as one,
+            sandbox.client(store=stores[1], rate_limit=None) as two,
+        ):
+            for _ in range(2):
+                await asyncio.gather(first_polls(one, sandbox, 6), first_polls(two, sandbox, 6))
+                await asyncio.sleep(60)
+            await first_polls(one, sandbox, 1)
+            assert 12 < ends_in(await stores[2].durations()) < 23, "saved while they run"
+        assert ends_in(await stores[2].durations()) == pytest.approx(
+            sum(0.99**n for n in range(25)), rel=1e-3
+        )
+        await stores[2].aclose()
+
+
+def ends_in(states: Mapping[str, bytes]) -> float:
+    """Return the ends of songs in the stored states."""
+    return sum(json.loads(states[KIND])["stages"]["submitted"]["events"])

@@ -1,0 +1,188 @@
+"""Stores that views of one client have of their own: each costs once, and is let go when nothing has it."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import threading
+import time
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from patience import until
+
+from musicapi_async import MusicAPI, OutcomeUnknownError, Webhooks
+from musicapi_async.errors import JobStoreError
+from musicapi_async.jobs import Job, MemoryStore, SQLiteStore
+from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.webhooks import sign
+from musicapi_async.workflows import run_batch
+
+SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
+SECRET = "a secret of a test"
+LONELY = "http://127.0.0.1:9/hooks"
+"""Where nothing listens, so that only what a test delivers comes in."""
+
+
+@pytest.fixture
+async def sandbox() -> AsyncGenerator[Sandbox]:
+    """A fast sandbox."""
+    async with Sandbox(speed=400) as sandbox:
+        yield sandbox
+
+
+def opened(sandbox: Sandbox, **options: Any) -> MusicAPI:
+    """A client whose webhooks a test delivers."""
+    return sandbox.client(rate_limit=None, webhooks=Webhooks(LONELY, SECRET), **options)
+
+
+def completed(task_id: str) -> tuple[Mapping[str, str], bytes]:
+    """Headers and body of a webhook about the end of a song."""
+    clip = {"clip_id": "c", "state": "succeeded", "audio_url": "https://cdn.example/c.mp3"}
+    raw = json.dumps(
+        {"task_id": task_id, "event": "song.completed", "platform": "suno", "data": [clip]}
+    ).encode()
+    stamp = str(int(time.time()))
+    return {"X-Webhook-Timestamp": stamp, "X-Webhook-Signature": sign(SECRET, stamp, raw)}, raw
+
+
+def url_of(create: Any) -> str:
+    """The URL that the create ordered its webhook to."""
+    return create.body["webhook_url"]
+
+
+class Counting(MemoryStore):
+    """Counts the searches for the jobs of a task."""
+
+    searches = 0
+
+    async def find(self, family: str, task_id: str) -> list[Job]:
+        self.searches += 1
+        return await super().find(family, task_id)
+
+
+class Failing(MemoryStore):
+    """A store that cannot be read any more, as one whose folder was deleted."""
+
+    fails = False
+
+    async def get(self, key: str, *, account: str = "") -> Job | None:
+        if self.fails:
+            raise JobStoreError("the file is gone", path="jobs.sqlite")
+        return await super().get(key, account=account)
+
+
+async def test_views_of_one_store_cost_as_much_as_one(sandbox: Sandbox) -> None:
+    """The end of a task searches each store once for each word of its family, however many views there were."""
+    store = Counting()
+    async with opened(sandbox) as client:
+        tasks = [
+            await client.with_options(store=store, job_key=f"{number}").sonic.create_music(**SONG)
+            for number in range(20)
+        ]
+        await tasks[-1].wait()
+        await client.jobs()  # when it returns, all ends are stored
+        assert store.searches == 2
+        job = await client.with_options(store=store).job("19")
+    assert job is not None
+    assert job.state == "finished"
+
+
+async def test_store_that_fails_stops_no_webhook_of_another_one(sandbox: Sandbox) -> None:
+    """The job of the key is in the client's own store: it is settled, and the wait ends."""
+    store = Failing()
+    async with opened(sandbox) as client:
+        await client.with_options(store=store, job_key="other").sonic.create_music(**SONG)
+        store.fails = True
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="lost").sonic.create_music(**SONG)
+        lost = sandbox.journal.creates[-1]
+        headers, raw = completed(lost.task_id)
+        await client.webhooks.handle(headers, raw, url=url_of(lost))
+        job = await client.job("lost")
+        assert job is not None
+        assert (job.state, job.task_id) == ("finished", lost.task_id)
+
+
+async def test_webhook_of_a_job_that_a_failing_store_may_have_is_repeated(sandbox: Sandbox) -> None:
+    """It is an error, so that the service repeats it; the job is settled once the store can be read."""
+    store = Failing()
+    async with opened(sandbox) as client:
+        view = client.with_options(store=store, job_key="lost")
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError):
+            await view.sonic.create_music(**SONG)
+        (lost,) = sandbox.journal.creates
+        headers, raw = completed(lost.task_id)
+        store.fails = True
+        with pytest.raises(JobStoreError):
+            await client.webhooks.handle(headers, raw, url=url_of(lost))
+        store.fails = False
+        assert not (await client.webhooks.handle(headers, raw, url=url_of(lost))).is_duplicate
+        job = await view.job("lost")
+        assert job is not None
+        assert (job.state, job.task_id) == ("finished", lost.task_id)
+
+
+async def test_webhook_settles_a_job_whose_view_is_gone(sandbox: Sandbox) -> None:
+    """The caller has the store, and no view of it any more."""
+    store = MemoryStore()
+    async with opened(sandbox) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(store=store, job_key="lost").sonic.create_music(**SONG)
+        (lost,) = sandbox.journal.creates
+        gc.collect()
+        headers, raw = completed(lost.task_id)
+        await client.webhooks.handle(headers, raw, url=url_of(lost))
+        assert [job.task_id for job in await store.jobs()] == [lost.task_id]
+
+
+async def test_store_that_nothing_has_is_closed_and_forgotten(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Later tasks open no file of it, and its folder may be deleted."""
+    before = set(threading.enumerate())
+    async with opened(sandbox) as client:
+        path = tmp_path / "one" / "jobs.sqlite"
+        task = await client.with_options(store=SQLiteStore(path), job_key="k").sonic.create_music(**SONG)
+        await task.wait()
+        await client.jobs()  # when it returns, all ends are stored
+        del task
+        gc.collect()
+        await until(lambda: not stores(before))
+        assert [file.name for file in path.parent.iterdir()] == ["jobs.sqlite"]
+        shutil.rmtree(path.parent)
+        await (await client.sonic.create_music(**SONG)).wait()
+        await client.jobs()
+        assert not stores(before)
+
+
+async def test_webhooks_arrive_after_the_folder_of_a_batch_was_deleted(
+    sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client that ran it remembers nothing of the folder: webhooks and tasks are handled without a word."""
+    manifest = tmp_path / "songs.jsonl"
+    manifest.write_text(json.dumps({"id": "s", **SONG, "webhook_url": ""}))
+    before = set(threading.enumerate())
+    async with opened(sandbox) as client:
+        result = await run_batch(client, manifest, out=tmp_path / "out", waveforms=False)
+        assert result.done == 1
+        gc.collect()
+        shutil.rmtree(tmp_path / "out")
+        task = await client.sonic.create_music(**SONG)
+        headers, raw = completed(task.task_id)
+        event = await client.webhooks.handle(headers, raw, url=url_of(sandbox.journal.creates[-1]))
+        assert event.job_key
+        assert await task.wait() is event.result
+        await client.jobs()  # when it returns, all ends are stored
+        assert not stores(before)
+    assert "could not be stored" not in caplog.text
+
+
+def stores(before: set[threading.Thread]) -> list[threading.Thread]:
+    """The threads of stores that were not there before."""
+    new = set(threading.enumerate()) - before
+    return [thread for thread in new if thread.name.startswith("musicapi-store")]

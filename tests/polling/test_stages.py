@@ -1,0 +1,158 @@
+"""The stages that polls and webhooks show, as the schedule is given them. In virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from scripted import Every, ScriptedClient, send_webhook
+
+from musicapi_async._wire.poll_response import judge_poll
+from musicapi_async._wire.poll_result import PollResult
+from musicapi_async._wire.response import read_response
+from musicapi_async._wire.retry import drawing
+from musicapi_async.api.operation import Polled
+from musicapi_async.api.task import TaskRef
+from musicapi_async.clock import Clock
+from musicapi_async.polling.kind_model import PolledStage, Stage
+from musicapi_async.polling.waiter import TaskWaiter
+from musicapi_async.testing.virtual import VirtualTimeLoop
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Every test here runs in virtual time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+STREAM = "https://audiopipe.suno.ai/?item_id=c1"
+FILE = "https://cdn1.suno.ai/c1.mp3"
+
+
+def songs(*clips: tuple[str, str | None]) -> dict[str, Any]:
+    data = [{"clip_id": f"c{n}", "state": state, "audio_url": url} for n, (state, url) in enumerate(clips)]
+    return {"code": 200, "data": data}
+
+
+NOT_READY: dict[str, Any] = {"type": "not_ready"}
+RUNNING = songs(("running", None), ("pending", None))
+STREAMING = songs(("running", None), ("running", STREAM))
+FIRST = songs(("succeeded", FILE), ("running", STREAM))
+DONE = songs(("succeeded", FILE), ("succeeded", FILE))
+
+
+class Recording(Every):
+    """A schedule that polls every 10 s and records what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(10)
+        self.stages: list[Stage | None] = []
+        self.observations: list[tuple[bool, int, tuple[tuple[int, Stage], ...]]] = []
+
+    def next(self, kind: str, age: float, stage: Stage | None) -> float:
+        """Return the age of the next poll."""
+        self.stages.append(stage)
+        return super().next(kind, age, stage)
+
+    def observed(
+        self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
+    ) -> None:
+        """Record it."""
+        assert last_age == (None if latest is None else latest.age) or (finished and last_age == age)
+        polls: list[tuple[int, Stage]] = []
+        while latest is not None:
+            polls.insert(0, (round(latest.age), latest.stage))
+            latest = latest.before
+        self.observations.append((finished, round(age), tuple(polls)))
+
+
+async def follow(*answers: tuple[int, Any], webhooks: tuple[tuple[float, Any], ...] = ()) -> Recording:
+    """Wait for a song whose polls give these answers, while these webhooks come at their times."""
+    schedule, remaining = Recording(), list(answers)
+
+    class Client(ScriptedClient):
+        async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
+            status, body = remaining.pop(0)
+            return judge_poll(read_response(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
+
+    clock = Clock()
+    waiter = TaskWaiter(Client(), schedule, clock, drawing(random.Random(1)))
+    for at, body in webhooks:
+        asyncio.get_running_loop().call_later(at, send_webhook, waiter, "t", {**body, "task_id": "t"})
+    await waiter.wait(TaskRef("sonic", "t", "create_music", clock.time(), own=True), "all", 900)
+    await waiter.aclose()
+    return schedule
+
+
+async def test_each_poll_shows_a_stage() -> None:
+    """Not ready, running, a stream, the first clip; a poll that shows nothing of the task shows no stage."""
+    schedule = await follow(
+        (202, NOT_READY), (200, RUNNING), (429, {}), (200, STREAMING), (200, FIRST), (200, DONE)
+    )
+    assert schedule.stages == ["pending", "running", None, "stream", "first"]
+
+
+async def test_task_remembers_polls_for_a_minute() -> None:
+    """Of one stage those half a minute apart, and the latest."""
+    schedule = await follow(*[(202, NOT_READY)] * 8, (200, RUNNING), (200, RUNNING), (200, DONE))
+    _, _, remembered = schedule.observations[7]
+    assert remembered == ((40, "pending"), (70, "pending")), "and the one at 10 s no more"
+    finished, age, remembered = schedule.observations[-1]
+    assert (finished, age) == (True, 110)
+    assert remembered == ((70, "pending"), (90, "running"), (100, "running"))
+
+
+async def test_webhook_shows_a_stage() -> None:
+    """One about the stream is as good as a poll; the end that a webhook brings is known to the second."""
+    schedule = await follow(
+        (202, NOT_READY),
+        (200, RUNNING),
+        webhooks=((15, songs(("running", STREAM))), (23, DONE)),
+    )
+    assert schedule.observations == [
+        (False, 10, ()),
+        (False, 15, ((10, "pending"),)),
+        (False, 23, ((10, "pending"), (15, "stream"))),
+        (True, 23, ((10, "pending"), (15, "stream"))),
+    ]
+
+
+async def test_overtaken_poll_shows_no_earlier_stage() -> None:
+    """A poll that shows less than a webhook before it is an old answer."""
+    schedule = await follow(
+        (200, RUNNING),
+        (202, NOT_READY),
+        (200, DONE),
+        webhooks=((15, songs(("running", STREAM))),),
+    )
+    assert schedule.observations[-1][2][-1][1] == "stream"
+
+
+async def test_in_a_burst_a_sample_teaches_the_stages() -> None:
+    """Of 2,000 tasks that are polled before any has ended, the first hundred and about a tenth of the rest."""
+    remembering = 0
+
+    class Counting(Every):
+        def observed(
+            self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
+        ) -> None:
+            """Count the tasks that remember a poll when they are done."""
+            nonlocal remembering
+            assert latest is None or latest.age == last_age
+            remembering += finished and latest is not None
+
+    class Client(ScriptedClient):
+        async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
+            body = DONE if ref.task_id in polled_before else RUNNING
+            polled_before.add(ref.task_id)
+            return judge_poll(read_response(200, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
+
+    clock, polled_before = Clock(), set[str]()
+    waiter = TaskWaiter(Client(), Counting(10), clock, drawing(random.Random(1)))
+    refs = [TaskRef("sonic", f"t{n}", "create_music", clock.time(), own=True) for n in range(2000)]
+    await asyncio.gather(*(waiter.wait(ref, "all", 900) for ref in refs))
+    assert 100 + 140 < remembering < 100 + 240
+    await waiter.aclose()
