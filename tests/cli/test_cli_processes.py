@@ -330,6 +330,7 @@ async def test_environment_turns_the_log_on(sandbox: Sandbox) -> None:
     assert done.code != 0
     assert "MUSICAPI_LOG: debug, info, warning, got 'loud'" in done.err
 
+
 # --- Ctrl-C --------------------------------------------------------------------------------------------------
 
 
