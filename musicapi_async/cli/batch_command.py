@@ -243,7 +243,7 @@ async def _planned_rate(invocation: Invocation, store: JobStore | None) -> Rate 
 def _manifest_of(source: Path | bytes) -> Manifest:
     """Return the manifest in a file, or in the bytes of standard input; the command publishes no files."""
     from ..workflows import Manifest
-    from ..workflows.row_files import check_no_files
+    from ..workflows.batch_plan import check_no_files
 
     read = Manifest.read(source) if isinstance(source, Path) else Manifest.parse(source, "standard input")
     try:
