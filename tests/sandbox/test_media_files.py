@@ -45,7 +45,7 @@ def audio(score: Score) -> Audio:
 
 def mp3(audio: Audio, **changes: object) -> bytes:
     words = {"title": BRIEF.title, "artist": "Sandbox", "tags": BRIEF.tags, "lyrics": str(BRIEF.lyrics)}
-    return media_files.to_mp3(audio, **(words | changes))  # type: ignore[arg-type]
+    return media_files.to_mp3(media_files.encode(audio), **(words | changes))  # type: ignore[arg-type]
 
 
 def test_an_mp3_plays_as_long_as_the_song_and_is_not_silent(audio: Audio):
