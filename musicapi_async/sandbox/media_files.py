@@ -106,7 +106,12 @@ def _encoded(recipe: Recipe, stems: tuple[str, ...] | None) -> Encoded:
 
 @lru_cache(_REMEMBERED)
 def _encoded_short(brief: Brief, stems: tuple[str, ...] | None) -> Encoded:
-    return encode(sound_of(Recipe("compose", brief), stems))
+    return encode(sound_of(_composed(brief), stems))
+
+
+@lru_cache(_REMEMBERED)  # one recipe for a brief, so that the scores and gains of recipes are found as well
+def _composed(brief: Brief) -> Recipe:
+    return Recipe("compose", brief)
 
 
 def sound_of(recipe: Recipe, stems: tuple[str, ...] | None = None) -> Audio:
