@@ -68,9 +68,9 @@ _TICKS: Final = 960
 _BLOCK: Final = 1 << 18
 """Samples of an uploaded file that are decoded at a time."""
 
-_SHORT: Final = 5.0
-_REMEMBERED: Final = 256
-"""Seconds of a short song, and how many short songs (80 kB each at most) and cover pictures are remembered.
+_SHORT: Final = 12.0
+_REMEMBERED: Final = 128
+"""Seconds of a short song, and how many short songs (192 kB each at most) and cover pictures are remembered.
 
 A test begins with a new sandbox, and a sandbox of the same seed makes the same songs.
 """

@@ -48,7 +48,7 @@ def sandbox(**options: Any) -> Sandbox:
     options.setdefault("choices", SPEC)
     options.setdefault("durations", AT_ONCE)
     options.setdefault("speed", 5000.0)
-    return Sandbox(longest=2.0, credits=5000, **options)
+    return Sandbox(longest=12.0, credits=5000, **options)
 
 
 async def use(box: Sandbox, work: Callable[[World], Any], **options: Any) -> Any:
