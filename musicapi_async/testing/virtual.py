@@ -6,6 +6,8 @@ the order of events and the measured intervals are exact, because no scheduling 
 
 Real sockets work, such as a test server in the same loop: before each jump the loop polls for real input,
 for `IO_GRACE` if any socket is registered, and it does not jump while a worker thread is known to be busy.
+An idle thread of a pool counts as a socket: the jobs that this loop or anyio gave it are known. While any
+other thread lives, which may do anything at any time, the loop polls for `THREAD_GRACE` instead.
 A peer in another process lives in real time, however, and a virtual minute may pass before it answers.
 
 If nothing can ever happen again (no timer, no callback, no socket, no thread), a normal loop would hang;
@@ -30,8 +32,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import anyio
@@ -43,10 +46,10 @@ if TYPE_CHECKING:
 __all__ = ["DeadlockError", "VirtualTimeLoop"]
 
 IO_GRACE: Final = 0.001
-"""Real seconds in which a socket may receive before time jumps. Loopback delivers in about 0.05 ms."""
+"""Real seconds in which a socket or the thread of a pool may act before time jumps. Loopback takes 0.05 ms."""
 
 THREAD_GRACE: Final = 0.005
-"""The same while other threads live whose work this loop does not know."""
+"""The same while a thread lives whose work this loop does not know."""
 
 SILENCE: Final = 5.0
 """Real seconds without any event after which a loop with only sockets or idle threads gives up."""
@@ -70,6 +73,7 @@ class _JumpingSelector(selectors.BaseSelector):
         self.jump: Callable[[float], None] = lambda _seconds: None
         self.busy: Callable[[], bool] = lambda: False
         self.first_thread: Callable[[], bool] = lambda: False
+        self.is_pooled: Callable[[threading.Thread], bool] = lambda _thread: False
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.register(fileobj, events, data)
@@ -121,9 +125,10 @@ class _JumpingSelector(selectors.BaseSelector):
         return self._has_sockets() or threading.active_count() > 1
 
     def _grace(self) -> float:
-        if threading.active_count() > 1:
+        others = set(threading.enumerate()) - {threading.current_thread()}
+        if not all(map(self.is_pooled, others)):
             return THREAD_GRACE
-        return IO_GRACE if self._has_sockets() else 0.0
+        return IO_GRACE if others or self._has_sockets() else 0.0
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -136,11 +141,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector = _JumpingSelector()
         self._virtual_now = float(start)
         self._executor_jobs = 0
+        self._executor_threads = set[threading.Thread]()
         self._thread_limiter: anyio.CapacityLimiter | None = None
         super().__init__(selector)
         selector.jump = self._jump
         selector.busy = self._threads_are_busy
         selector.first_thread = self._find_thread_limiter
+        selector.is_pooled = self._is_pooled
 
     def time(self) -> float:
         """Virtual seconds; only waiting makes them pass."""
@@ -162,7 +169,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """Run a job as in any loop; no virtual time passes until it is done."""
-        future = super().run_in_executor(executor, func, *args)
+        if executor is None or isinstance(executor, ThreadPoolExecutor):
+            future = super().run_in_executor(executor, self._run_in_thread, partial(func, *args))
+        else:
+            future = super().run_in_executor(executor, func, *args)
         self._executor_jobs += 1
         future.add_done_callback(self._executor_job_done)
         return future
@@ -181,6 +191,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 await super().shutdown_default_executor()
         finally:
             self._executor_jobs -= 1
+
+    def _run_in_thread(self, job: Callable[[], T]) -> T:
+        self._executor_threads.add(threading.current_thread())
+        return job()
+
+    def _is_pooled(self, thread: threading.Thread) -> bool:
+        """Return True for the threads of executors and of anyio: the loop counts their jobs."""
+        return thread in self._executor_threads or type(thread).__module__.startswith("anyio.")
 
     def _executor_job_done(self, _future: asyncio.Future[Any]) -> None:
         self._executor_jobs -= 1

@@ -264,7 +264,10 @@ async def test_charges_are_counted_by_operation(telemetry: Telemetry) -> None:
 async def test_call_is_charged_once_it_is_carried_out(telemetry: Telemetry) -> None:
     """However often it is repeated meanwhile, whatever its status; not if it is unknown what it cost."""
     not_ready = '{"type":"not_ready"}'
-    async with Sandbox(speed=600, longest=3) as sandbox, sandbox.client(hooks=telemetry.hook, rate_limit=None) as client:
+    async with (
+        Sandbox(speed=600, longest=3) as sandbox,
+        sandbox.client(hooks=telemetry.hook, rate_limit=None) as client,
+    ):
         clips = await (await client.sonic.create_music(**SONG))
         before = await client.credits()
         upload = await client.sonic.upload(str(clips[0].final_url))
