@@ -151,16 +151,19 @@ SHARED: Final = (
 )
 """Files whose tests share what is expensive to make: a server, a browser, the API reference, a parsed package."""
 
+ON_POSTGRES: Final = "[postgres"
+"""What the id of a test has that runs on each kind of store, and here on PostgreSQL; all share one server."""
+
 
 class SharedOnce(LoadScopeScheduling):
-    """A scheduler that gives each test to a free worker, but those of a file in `SHARED` to one.
+    """A scheduler that gives each test to a free worker, but those of a file in `SHARED` or on PostgreSQL to one.
 
     The marks of xdist's own `loadgroup` would do the same, were they not without effect since pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if file.endswith(SHARED) else nodeid
+        return ON_POSTGRES if ON_POSTGRES in nodeid else file if file.endswith(SHARED) else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -184,7 +187,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {room: place for place, room in enumerate(PATIENT)}
     items.sort(
         key=lambda item: (
-            item.path.name not in FIRST,
+            item.path.name not in FIRST and ON_POSTGRES not in item.name,
             order.get(item.path.parent.name, len(PATIENT)),
             item.path,
         )

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["DeadlockError", "VirtualTimeLoop"]
 
 IO_GRACE: Final = 0.001
-"""Real seconds in which a socket or the thread of a pool may act before time jumps. Loopback takes 0.05 ms."""
+"""Real seconds in which a socket or thread of a pool may act before time jumps. Loopback takes 0.05 ms."""
 
 THREAD_GRACE: Final = 0.005
 """The same while a thread lives whose work this loop does not know."""
