@@ -4,10 +4,11 @@ A program that waits minutes for a song spends them in timers. On a `VirtualTime
 whenever all tasks wait, the clock of the loop jumps to the next timer. Hours pass in milliseconds, and
 the order of events and the measured intervals are exact, because no scheduling delay is in them.
 
-Real sockets work, such as a test server in the same loop: before each jump the loop polls for real input,
-for `IO_GRACE` if any socket is registered, and it does not jump while a worker thread is known to be busy.
-An idle thread of a pool counts as a socket: the jobs that this loop or anyio gave it are known. While any
-other thread lives, which may do anything at any time, the loop polls for `THREAD_GRACE` instead.
+Real sockets work, such as a test server in the same loop: if any is registered, the loop sends itself a
+datagram before each jump and waits for it, which comes after all that was sent before. It does not jump
+while a worker thread is known to be busy. The idle threads of pools are no reason to wait, as the jobs that
+this loop or anyio gave them are known. While any other thread lives, which may do anything at any time, the
+loop polls for `THREAD_GRACE` before each jump.
 A peer in another process lives in real time, however, and a virtual minute may pass before it answers.
 
 If nothing can ever happen again (no timer, no callback, no socket, no thread), a normal loop would hang;
@@ -26,8 +27,10 @@ this one raises `DeadlockError`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import selectors
+import socket
 import sys
 import threading
 import time
@@ -45,17 +48,17 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadlockError", "VirtualTimeLoop"]
 
-IO_GRACE: Final = 0.001
-"""Real seconds in which a socket or thread of a pool may act before time jumps. Loopback takes 0.05 ms."""
-
 THREAD_GRACE: Final = 0.005
-"""The same while a thread lives whose work this loop does not know."""
+"""Real seconds in which a thread whose work this loop does not know may act before time jumps."""
 
 SILENCE: Final = 5.0
 """Real seconds without any event after which a loop with only sockets or idle threads gives up."""
 
 THREAD_PATIENCE: Final = 30.0
 """The same while a worker thread is known to be busy."""
+
+LOOPBACK_PATIENCE: Final = 1.0
+"""Real seconds after which a datagram to oneself, which takes 0.05 ms, counts as lost."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -65,11 +68,35 @@ class DeadlockError(RuntimeError):
     """Raised when every task waits, and nothing remains that could wake one."""
 
 
+class _Loopback:
+    """The network within this machine, which delivers in the order in which it is given."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def flush(self) -> None:
+        """Wait until all that this thread has sent so far is there to be read."""
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._socket.bind(("127.0.0.1", 0))
+            self._socket.connect(self._socket.getsockname())
+            self._socket.settimeout(LOOPBACK_PATIENCE)
+        with contextlib.suppress(OSError):
+            self._socket.send(b".")
+            self._socket.recv(1)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket is not None:
+            self._socket.close()
+
+
 class _JumpingSelector(selectors.BaseSelector):
     """A selector that lets time jump when there is nothing to read."""
 
     def __init__(self) -> None:
         self._real: Final = selectors.DefaultSelector()
+        self._loopback: Final = _Loopback()
         self.jump: Callable[[float], None] = lambda _seconds: None
         self.busy: Callable[[], bool] = lambda: False
         self.first_thread: Callable[[], bool] = lambda: False
@@ -89,6 +116,7 @@ class _JumpingSelector(selectors.BaseSelector):
 
     def close(self) -> None:
         self._real.close()
+        self._loopback.close()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._real.select(0)
@@ -111,8 +139,9 @@ class _JumpingSelector(selectors.BaseSelector):
                     "and no socket or thread is active"
                 )
         if not ready and timeout is not None:
-            grace = self._grace()
-            ready = self._real.select(grace) if grace else []
+            if self._has_sockets():
+                self._loopback.flush()
+            ready = self._real.select(THREAD_GRACE if self._has_unknown_threads() else 0)
             if not ready:
                 self.jump(timeout)
         return ready
@@ -124,11 +153,9 @@ class _JumpingSelector(selectors.BaseSelector):
     def _could_be_woken(self) -> bool:
         return self._has_sockets() or threading.active_count() > 1
 
-    def _grace(self) -> float:
+    def _has_unknown_threads(self) -> bool:
         others = set(threading.enumerate()) - {threading.current_thread()}
-        if not all(map(self.is_pooled, others)):
-            return THREAD_GRACE
-        return IO_GRACE if others or self._has_sockets() else 0.0
+        return not all(map(self.is_pooled, others))
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
