@@ -15,6 +15,7 @@ from musicapi_async.cli.commands import musicapi
 from musicapi_async.sandbox import Choices, Durations
 from musicapi_async.sandbox.declared_settings import settings_of
 from musicapi_async.sandbox.fault_texts import fault_words
+from musicapi_async.sandbox.presets import PRESETS
 
 
 def asked(facts: dict[str, Any], path: str) -> Any:
@@ -65,6 +66,9 @@ async def test_options_set_the_sandbox(shell: Shell) -> None:
         (["--public-url", "tunnel"], "public_url must be http(s)://host"),
         (["--tls", "--tls-cert", "a", "b"], "--tls and --tls-cert exclude each other."),
         (["--tls-cert", "none.pem", "none.key"], "the certificate 'none.pem' with the key 'none.key'"),
+        (["--credits", "nan"], "credits must be a number of 0 to 1,000,000,000,000, got nan"),
+        (["--host", "nosuch.invalid"], "--host nosuch.invalid: this machine has no such address."),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1: this machine has no such address."),
         (["--state", "/"], "the state '/' cannot be opened: Is a directory."),
     ],
 )
@@ -76,11 +80,13 @@ def test_wrong_options_are_refused(args: list[str], said: str) -> None:
 
 
 def test_lists_have_every_row() -> None:
-    """`help` in the place of a value lists all choices, durations and faults, within 80 columns."""
-    args = ["sandbox", "--choice", "help", "--duration", "help", "--fail", "help"]  # as text in a pipe, too
+    """`help` in the place of a value lists all presets, choices, durations and faults, within 80 columns."""
+    options = ("--like", "--choice", "--duration", "--fail")
+    args = ["sandbox", *(word for option in options for word in (option, "help"))]  # as text in a pipe, too
     result = CliRunner(env={"COLUMNS": "80"}).invoke(musicapi, args)
     assert result.exit_code == 0
-    for name in (*settings_of(Choices), *settings_of(Durations), *fault_words()):
+    common = (f"each: {name}=..." for name in ("times", "after", "rate"))
+    for name in (*PRESETS, *settings_of(Choices), *settings_of(Durations), *fault_words(), *common):
         assert name in result.output
     assert "Default: visible." in result.output
     assert max(map(len, result.output.splitlines())) <= 80
