@@ -19,7 +19,7 @@ class RequestRow(msgspec.Struct):
     """One request to the sandbox, or one delivery of a webhook by it (`kind` "webhook").
 
     `at` is in API seconds since the first start, `charge` in credits. `status` 0: no response was sent.
-    `body` is the JSON that came, or null when it could not be read, is forgotten, or is not asked for.
+    `body` is the JSON that came, or null when it could not be read, is forgotten, or was not requested.
     `fault` names the fault that hit it; `not_allowed`: a delivery, or the fetch of an upload, was skipped.
     """
 

@@ -20,7 +20,7 @@ NEGLIGIBLE: Final = 1e-6
 """API seconds below which a moment has come: less than what a float of the clock can tell apart."""
 
 MOST_FORWARDS: Final = 1000
-"""Moves of the time that are told apart; the oldest become one."""
+"""Moves of the time that are distinguished; the oldest become one."""
 
 
 class SandboxTime:
