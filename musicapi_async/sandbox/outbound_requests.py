@@ -21,8 +21,11 @@ UPLOAD_BYTES: Final = 100 * 1024 * 1024
 FETCHES: Final = 4
 """Files that are fetched at the same time, so that as many times `UPLOAD_BYTES` are in memory at most."""
 
-TIMEOUT: Final = aiohttp.ClientTimeout(total=120.0, sock_connect=5.0, sock_read=10.0)
-"""Real seconds; `total` ends what comes drop by drop."""
+TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=10.0)
+"""Real seconds. No total: it would count the wait for a connection, where many webhooks are due at once."""
+
+FILE_TIMEOUT: Final = aiohttp.ClientTimeout(total=120.0, sock_connect=5.0, sock_read=10.0)
+"""Real seconds; the total ends a file that comes drop by drop."""
 
 NOT_ALLOWED: Final = "not_allowed"
 """The `fault` in the journal of a webhook or an upload that was not tried."""
@@ -74,10 +77,10 @@ class OutboundRequests:
 
     async def _fetch(self, url: str) -> bytes:
         try:
-            async with self._open().head(url, allow_redirects=False) as head:
+            async with self._open().head(url, allow_redirects=False, timeout=FILE_TIMEOUT) as head:
                 if head.status != 200:
                     raise NotAccessible
-            async with self._open().get(url, allow_redirects=False) as reply:
+            async with self._open().get(url, allow_redirects=False, timeout=FILE_TIMEOUT) as reply:
                 if reply.status != 200:
                     raise NotAccessible
                 data = bytearray()
