@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from ..files import expand
-from .invocation import Invocation
+from .invocation import Invocation, until_terminated
 from .output import print_err
 from .parameters import Positive, RateLimit
 from .usage import Command
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..sandbox import Choices, Durations, Faults, Sandbox
 
 DEFAULT_PORT: Final = 8765
+
+TRUSTED: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""The variables by which programs trust a certificate: OpenSSL and Python, curl and `requests`, Node."""
 
 
 @click.command("sandbox", cls=Command)
@@ -126,7 +129,7 @@ async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
     if speed != 1:
         variables["MUSICAPI_CLOCK_SPEED"] = f"{speed:g}"
     if sandbox.ca_file is not None:
-        variables |= {"SSL_CERT_FILE": str(sandbox.ca_file), "NODE_EXTRA_CA_CERTS": str(sandbox.ca_file)}
+        variables |= dict.fromkeys(TRUSTED, str(sandbox.ca_file))
     fields: dict[str, object] = {
         "base_url": sandbox.base_url,
         "api_key": sandbox.api_key,
@@ -147,10 +150,12 @@ async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
         *(f"  export {name}={value}" for name, value in variables.items()),
     ]
     try:
-        invocation.reporter.event("sandbox", fields, lines)
-        await sandbox.serve_forever()
+        with until_terminated():
+            invocation.reporter.event("sandbox", fields, lines)
+            await sandbox.serve_forever()
     except asyncio.CancelledError:  # Ctrl-C, the usual end
-        print_err("The sandbox has ended.")
+        pass
+    print_err("The sandbox has ended.")
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

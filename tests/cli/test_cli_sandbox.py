@@ -7,6 +7,7 @@ import signal
 import urllib.request
 from typing import Any
 
+import anyio
 import pytest
 from click.testing import CliRunner
 from command_shell import Shell
@@ -53,6 +54,23 @@ async def test_options_set_the_sandbox(shell: Shell) -> None:
     process.send_signal(signal.SIGINT)
     _, rest = await process.communicate()
     assert rest.decode().splitlines() == ["The sandbox has ended."]
+
+
+async def test_programs_of_others_trust_its_certificate_until_it_is_terminated(shell: Shell) -> None:
+    """The printed variables name the file of the authority, for curl, too; SIGTERM removes it."""
+    process = await shell.start("--text", "sandbox", "--port", "0", "--tls")
+    variables: dict[str, str] = {}
+    while "NODE_EXTRA_CA_CERTS" not in variables:
+        words = (await process.stdout.readline()).decode().split()
+        if words[:1] == ["export"]:
+            variables.update([words[1].split("=", 1)])
+    assert variables["SSL_CERT_FILE"] == variables["CURL_CA_BUNDLE"] == variables["NODE_EXTRA_CA_CERTS"]
+    file = anyio.Path(variables["CURL_CA_BUNDLE"])
+    assert (await file.read_text()).startswith("-----BEGIN CERTIFICATE-----")
+    process.send_signal(signal.SIGTERM)
+    _, rest = await process.communicate()
+    assert (rest.decode().splitlines(), process.returncode) == (["The sandbox has ended."], 0)
+    assert not await file.exists()
 
 
 @pytest.mark.parametrize(
