@@ -21,9 +21,6 @@ from .poll_bodies import FAILURE, nuro_body, producer_data, sonic_data
 DEFAULT_SECRET: Final = "the-service-keeps-this-one-to-itself"  # noqa: S105 signs what no one can verify
 """Without `webhook_secret` the service signs with a secret of its own, which no one knows."""
 
-DOUBLED: Final = 20
-"""How often the pause between two attempts is doubled at most."""
-
 OLD: Final = 900.0
 """Real seconds by which `old_timestamp` is too old; receivers allow 300."""
 
@@ -176,9 +173,9 @@ class WebhookSender:
     async def _try(self, delivery: _Delivery) -> None:
         url, _ = delivery.task.webhook or ("", "")
         choices = self._service.choices
-        for attempt in range(max(1, choices.webhook_attempts)):
+        for attempt in range(choices.webhook_attempts):
             if attempt:
-                await self._time.sleep(choices.webhook_pause * 2 ** min(attempt - 1, DOUBLED))
+                await self._time.sleep(choices.webhook_pause * 2 ** (attempt - 1))
             entry = self._note(delivery)
             if not self._service.outbound.allows(url):
                 entry.fault = NOT_ALLOWED
