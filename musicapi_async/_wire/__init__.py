@@ -8,7 +8,8 @@
 | `retry` | which failure is sent again, and after how long; Retry-After |
 | `charge_verdict` | what the end of a paid call means for money |
 | `call_reply`, `batch_reply`, `batch_states` | the reply to a call, to `create_batch`, to `get_batch` |
-| `poll_response`, `poll_shapes`, `poll_result` | the judgement of one poll: by status, by the body of each family |
+| `poll_response`, `poll_shapes` | the judgement of one poll: by its status, by the body of each family |
+| `poll_result` | judgements, and how they are made |
 | `poll_rules` | what follows from a poll: the end, or another one, and when |
 | `result_reading` | clips, stems, voices and replies from JSON |
 | `redaction` | secrets hidden in texts |
