@@ -465,7 +465,7 @@ class MusicAPI:
         clip_id is not fetched again. With other names, and for links, a file
         there may be another's: it stays, and the new one gets a number unless both are the same. Clips that
         failed are passed over. The key is never sent, links are sent byte for byte. A file that does not come
-        is tried six times in about a minute, whatever `max_retries` is, because a link is often there before
+        is tried six times in about a minute, not `max_retries` times, because a link is often there before
         its file; the option `deadline` limits all of it.
 
         Raises:
