@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from weakref import WeakValueDictionary
 
 import anyio
@@ -285,6 +285,9 @@ class Resources:
         self._hooks: Final = hooks
         self.recorders: Final = Recorders(clock, base_url, account)
         self.recorder: Final = self.recorders.of(store)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client holds a key and connections and is not pickled: make one per process")
 
     def here(self, recorder: JobRecorder) -> LoopResources:
         """Return the parts of the running loop, opened now if this is the first call in it.

@@ -143,6 +143,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Final
 
 from .job import Job, JobRequest, JobState, JobTask, Owner
@@ -167,6 +168,8 @@ __all__ = [
     "SQLiteStore",
     "Transition",
 ]
+if not TYPE_CHECKING and PathFinder.find_spec("psycopg") is None:
+    __all__.remove("PostgresStore")  # which `import *` would fail for
 
 
 def is_address(place: str) -> bool:
