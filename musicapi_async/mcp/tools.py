@@ -367,8 +367,9 @@ def _missing(values: Mapping[str, object], known: Mapping[str, FieldInfo]) -> It
 
 def _key_faults(key: object) -> list[Violation]:
     found = violations(JobKey(job_key=key))  # type: ignore[arg-type]
-    if not found and isinstance(key, str) and not (key.isprintable() and key.strip()):
-        found = [Violation("job_key", "text of printable characters", "other characters")]
+    if not found and isinstance(key, str) and not (key.isprintable() and key == key.strip()):
+        # A key that is repeated without the space at its end would be another one, and pay twice.
+        found = [Violation("job_key", "printable characters, with no space at either end", "others")]
     return found
 
 
