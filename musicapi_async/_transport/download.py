@@ -160,7 +160,7 @@ class Downloader:
             return b""
         folder = anyio.Path(await anyio.to_thread.run_sync(tempfile.mkdtemp))
         try:
-            async with asyncio.timeout(self._clock.real(COVER_TIME)):
+            async with asyncio.timeout(COVER_TIME):
                 path = anyio.Path(await self.fetch(Link(clip.image_url), Path(folder / "cover")))
             return await path.read_bytes() if (await path.stat()).st_size <= COVER_LIMIT else b""
         except DownloadError as error:

@@ -285,7 +285,7 @@ class BatchSong:
         folder = self._folder
         covering = asyncio.ensure_future(self._cover(clip, about))
         try:
-            await asyncio.wait({covering}, timeout=self._client.clock.real(COVER_TIME))
+            await asyncio.wait({covering}, timeout=COVER_TIME)
             tags = self._layout.tags(self.song, covering.result() if covering.done() else b"")
             path = await step_files.own_file(self._client, folder.out, clip, about.name, tags)
             about.file = folder.relative(path)

@@ -239,6 +239,7 @@ async def test_plan_of_a_batch(tmp_path: Path) -> None:
         ("create_song", {"job_key": "a", "prompt": {"a": {"b": [1]}}}, "prompt"),
         ("create_song", {"job_key": "a", "lyrics": "la"}, "lyrics"),
         ("create_song", {"job_key": "a", "webhook_url": "https://evil.example", **SONG}, "webhook_url"),
+        ("create_song", {"job_key": "a ", **SONG}, "job_key"),
         ("create_song", {"job_key": "a"}, "prompt"),
         ("extend_song", {"job_key": "a", "continue_clip_id": "c", "prompt": "la"}, "continue_at"),
         ("wait_for_song", {}, "token"),
