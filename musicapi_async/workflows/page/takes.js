@@ -194,8 +194,8 @@ function makeCard(song) {
   const from = about(song);
   const card = el("article", { class: "card song", id: `song-${song.row}`, "aria-labelledby": `title-${song.row}` },
     el("div", { class: "top" }, el("span", { class: "number" }, song.row), el("h2", { id: `title-${song.row}` }, song.title),
-      song.state === "done" ? null : el("span", { class: `state ${STATE_CLASSES[song.state] ?? ""}` }, STATES[song.state] ?? song.state),
-      from ? el("span", { class: "from soft", title: from }, from) : null),
+      from ? el("span", { class: "from soft", title: from }, from) : null,
+      song.state === "done" ? null : el("span", { class: `state ${STATE_CLASSES[song.state] ?? ""}` }, STATES[song.state] ?? song.state)),
     el("div", { class: "body" }));
   card.song = song;
   if (!song.takes.length) card.classList.add("bare");
