@@ -183,8 +183,8 @@ async def serve(server: Server[Actions]) -> None:
 
     from .standard_input import StandardInput
 
-    async def refuse(answer: types.JSONRPCError) -> None:
-        await write.send(SessionMessage(answer))
+    async def refuse(response: types.JSONRPCError) -> None:
+        await write.send(SessionMessage(response))
 
     try:
         async with stdio_server(StandardInput(refuse)) as (read, write):

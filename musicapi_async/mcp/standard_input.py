@@ -103,7 +103,7 @@ def _refusal(line: str, code: int, reason: str) -> types.JSONRPCError:
 
 
 def _id_of(line: str) -> types.RequestId | None:
-    """Return the id of a message that cannot be read, which stands at its begin or end; None if not found."""
+    """Return the id of a message that cannot be read, which is at its begin or end; None if not found."""
     found = _FIRST.match(line) or _LAST.search(line[-ENDS:])
     return None if found is None else json.loads(found[1])
 
