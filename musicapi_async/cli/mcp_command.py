@@ -93,6 +93,9 @@ async def mcp_command(
     A client starts this command itself, and speaks to it over standard input and output: see
     `help(musicapi_async.mcp)` for its configuration. What is paid for is recorded, so the server may be
     stopped or killed at any time.
+
+    There is no option for HTTP, because the command knows no users: who reaches a server spends your credits.
+    In a program, `music_server(...).streamable_http_app()` is an app to which you add authorization.
     """
     from ..workflows.batch_folder import BatchFolder
 

@@ -587,8 +587,8 @@ async def test_report_tells_what_failed_and_names_what_has_no_title(
     by_state = {song["state"]: song for song in songs_on(result.report)}
     assert by_state.keys() == {"done", "failed", "unknown"}
     for song in by_state.values():  # those that failed are named by their rows
-        assert f"row {song['line']}, {song['title']}" in text or song["state"] == "done"
-        assert song["title"] == (song["id"] if song["id"] == "s2" else "ab"[song["line"] - 1])
+        assert f"row {song['row']}, {song['title']}" in text or song["state"] == "done"
+        assert song["title"] == (song["id"] if song["id"] == "s2" else "ab"[song["row"] - 1])
     assert by_state["failed"]["note"] in text
 
 
