@@ -119,7 +119,7 @@ class RowCalls(BatchCalls):
             if not progress.queued and not progress.submitting:
                 submitted()
 
-        budget = _NoBudget(None, client, {}, lambda _prices: None)
+        budget = Budget(None, client, {}, lambda _prices: None, measures=False)
         self.tally: Final = Tally(1, client.clock, budget, stop, moved)
         self.tally.counts.update(queued=0, submitting=1)
         self._sending: Final = sending
@@ -137,15 +137,6 @@ class RowCalls(BatchCalls):
         """Return what the job of a step has made; see `BatchCalls.make`."""
         async with self._sending():
             return await super().make(step, key)
-
-
-class _NoBudget(Budget):
-    """Lets everything through."""
-
-    @asynccontextmanager
-    async def pay(self, operation: str, key: str) -> AsyncGenerator[None]:
-        """Make the call in the block."""
-        yield
 
 
 async def run_worker(
