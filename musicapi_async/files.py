@@ -150,6 +150,24 @@ def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
         file.write(data)
 
 
+def make_first(path: Path, data: bytes) -> bool:
+    """Make a file that can be read by its owner only, if nothing has its name; return True if it was made.
+
+    Of all processes and machines that try, one makes it. It may be seen before its data is there, and remains
+    empty if the process is killed in that moment. Raises `OSError`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        sync(file)
+    sync_folder(path.parent)
+    return True
+
+
 def sync(file: BinaryIO) -> os.stat_result:
     """Force the content of `file` to the disk; return the identity of the file, for `give_name`."""
     file.flush()

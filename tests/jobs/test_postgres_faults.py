@@ -26,17 +26,17 @@ ACCOUNT = "studio"
 
 
 class Hasty(PostgresStore):
-    """A store that waits for its server for a moment only, and whose lease is short."""
-
-    patience = 0.3
-    lease = 1.2
-    silence = 0.5
-
-
-class Patient(Hasty):
-    """One that waits for its server for as long as it is away."""
+    """A store whose lease is short, and that waits for its server for as long as it is away."""
 
     patience = 30.0
+    lease = 1.2
+
+
+class Impatient(PostgresStore):
+    """A store that waits for an answer for a moment only."""
+
+    patience = 0.3
+    silence = 0.5
 
 
 @pytest.fixture
@@ -165,8 +165,8 @@ async def holder_and_waiter(
     """A client that holds the one permit, and the create of another client that waits for it."""
     options: dict[str, Any] = {"account": ACCOUNT, "max_in_flight": 1, "rate_limit": None}
     async with (
-        sandbox.client(store=Patient(address), **options) as one,
-        sandbox.client(store=Patient(address), **options) as other,
+        sandbox.client(store=Hasty(address), **options) as one,
+        sandbox.client(store=Hasty(address), **options) as other,
     ):
         await one.sonic.create_music(**SONG)
         waiting = asyncio.create_task(other.sonic.create_music(**SONG))
@@ -260,15 +260,16 @@ async def test_of_many_waiters_of_a_process_one_asks_for_a_permit(
 # --- a server that does not answer ------------------------------------------------------------------------
 
 
-async def test_server_that_hangs_is_an_error_and_used_again(proxy: Proxy, make_store: MakeStore) -> None:
+async def test_server_that_hangs_is_an_error_and_used_again(proxy: Proxy) -> None:
     """It takes the query and never answers, as one that is stopped, or a proxy whose server is gone."""
-    store = make_store(address_of(proxy))
+    store = Impatient(address_of(proxy))
     assert await store.jobs() == []
     proxy.delay = 3600.0
     with pytest.raises(JobStoreError, match=r"no answer for 0\.5 s"):
         await store.jobs()
     proxy.delay = 0.0
     assert await store.jobs() == []
+    await store.aclose()
 
 
 # --- webhooks ---------------------------------------------------------------------------------------------
