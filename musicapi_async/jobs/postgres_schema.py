@@ -41,8 +41,8 @@ SETTINGS: Final[Mapping[str, str]] = {
 """Settings of each session; set after connecting, as poolers refuse them before."""
 
 SILENCE: Final = 20.0
-"""Seconds without an answer after which a connection is lost, as with `tcp_user_timeout`: what hangs may also be
-the server, or what is in front of it, and then nothing else ends the wait. A statement has 15."""
+"""Seconds without an answer after which a connection is lost, as with `tcp_user_timeout`: what hangs may also
+be the server, or what is in front of it, and then nothing else ends the wait. A statement has 15."""
 
 PASSING: Final = frozenset({"", "08", "40", "53", "55", "57", "58"})
 """Classes of errors that pass (appendix A of the manual): none, as while connecting; connection, transaction

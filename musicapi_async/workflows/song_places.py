@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..api.results import Clip
 from ..arguments import check_bools
 from ..errors import RequestValidationError
 from ..file_names import NAME_BYTES, check_pattern, fields_of, safe_name
-from ..files import make_first, write_whole
+from ..files import BeingWrittenError, make_first, write_whole
 from .manifest import Song
 
 FIELDS: Final = ("number", "title", "take", "id", "clip_id")
@@ -132,7 +133,8 @@ class Layout:
         """
         name = before or self._free_name(song, clip, take)
         owner = {"clip_id": clip.clip_id}
-        write_whole(self._metadata(name), pretty({**owner, **about, "clip": clip.raw}), private=True)
+        with suppress(BeingWrittenError):  # by another worker that has the song: its own are as good
+            write_whole(self._metadata(name), pretty({**owner, **about, "clip": clip.raw}), private=True)
         return name
 
     def _free_name(self, song: Song, clip: Clip, take: int) -> str:

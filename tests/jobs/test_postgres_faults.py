@@ -180,7 +180,9 @@ async def holder_and_waiter(
 
 def signs(server: PostgresServer) -> list[float]:
     """The times of the last signs of life of processes."""
-    found = server.execute("SELECT extract(epoch FROM seen_at)::float8 FROM musicapi.owners WHERE owner <> ''")
+    found = server.execute(
+        "SELECT extract(epoch FROM seen_at)::float8 FROM musicapi.owners WHERE owner <> ''"
+    )
     return [seen_at for (seen_at,) in found]
 
 
@@ -227,7 +229,9 @@ async def test_permit_of_a_client_that_ends_is_taken_at_once(
 ) -> None:
     """Those who wait for it are notified, and need not ask."""
     async with holder_and_waiter(sandbox, server, address) as (one, waiting):
-        server.execute("UPDATE musicapi.owners SET seen_at = 'infinity'")  # no one is taken for dead meanwhile
+        server.execute(
+            "UPDATE musicapi.owners SET seen_at = 'infinity'"
+        )  # no one is taken for dead meanwhile
         await one.aclose()
         async with asyncio.timeout(20):
             await waiting
