@@ -40,7 +40,7 @@ ROWS_AT_ONCE: Final = 2000
 SUBMITTING: Final = 4
 """Rows of a worker that wait for the rate at once: enough to use it, and others find rows, too."""
 IDLE_PAUSE: Final = 2.0
-"""Seconds between queries for a row while there is none."""
+"""Seconds between queries for a row while there is none, at most; less with a short lease."""
 CHUNK: Final = 200
 """Rows that are queued in one transaction."""
 TAKEN_OVER: Final = 1
@@ -329,7 +329,7 @@ class RowQueue:
                 self._app.run_worker_async(
                     queues=[self.name],
                     concurrency=ROWS_AT_ONCE,
-                    fetch_job_polling_interval=IDLE_PAUSE,
+                    fetch_job_polling_interval=min(IDLE_PAUSE, lease / 10),
                     abort_job_polling_interval=3600.0,
                     listen_notify=False,  # a lost connection would end the worker
                     delete_jobs="always",  # with an unexpected error: it is logged, and the row is reported
