@@ -158,7 +158,7 @@ class LoopResources:
         """Free the permit of a task, and write its end down; None if it cannot be polled any more."""
         self._held_permits.ended(ref)
         if update is not None:
-            for recorder in self.recorders():
+            for recorder in self.recorders() if self._stores else (self._recorder,):
                 # Another poll of a task whose end was recorded is no news.
                 if not (recorder.is_empty or recorder.has_recorded_end(ref)):
                     self.calls.notes.begin(recorder.record_end(ref, update))

@@ -151,10 +151,19 @@ class Attempts:
                         await paid.begin(slot)
                     if waits is not None:
                         began, held = self._real_time(), waits.seconds()
-                    if observed is None:
-                        found = await self._attempt(prepared, paid)
-                    else:
-                        found = await self._observed_attempt(prepared, paid, observed)
+                    if observed is not None:
+                        observed.begins()
+                    try:
+                        found = await self._transport.attempt(prepared, paid or FREE_CALL)
+                    except APIConnectionError as error:
+                        # The traceback goes: by its frames the error would hold itself.
+                        found = error.with_traceback(None)
+                    except BaseException as error:
+                        if observed is not None:
+                            observed.ends(error)
+                        raise
+                    if observed is not None:
+                        observed.ends(found)
             except Exception as error:
                 if found is None:
                     raise
@@ -198,27 +207,6 @@ class Attempts:
                 observed.repeats(failure, wait)
             with during(waits if failure is AttemptFailure.RATE_LIMITED else None, "pause"):
                 await self.clock.sleep(wait)
-
-    async def _attempt(
-        self, prepared: PreparedRequest, paid: Sending | None
-    ) -> Response | APIConnectionError:
-        # A frame of its own: in `send` the error would hold itself, by the frames in its traceback.
-        try:
-            return await self._transport.attempt(prepared, paid or FREE_CALL)
-        except APIConnectionError as error:
-            return error
-
-    async def _observed_attempt(
-        self, prepared: PreparedRequest, paid: Sending | None, observed: ObservedCall
-    ) -> Response | APIConnectionError:
-        observed.begins()
-        try:
-            found = await self._attempt(prepared, paid)
-        except BaseException as error:
-            observed.ends(error)
-            raise
-        observed.ends(found)
-        return found
 
     def get(
         self,

@@ -113,14 +113,15 @@ class PollReport:
         result: Result | None = None,
         error: MusicAPIError | None = None,
     ) -> TaskUpdate:
+        ref, body = self.ref, self.body
         return TaskUpdate(
             state,
-            task_id=self.ref.task_id,
-            family=self.ref.family,
+            task_id=ref.task_id,
+            family=ref.family,
             clips=clips,
             result=result,
             error=error,
-            progress=read_progress(self.body),
+            progress=read_progress(body) if "progress" in body or type(body.get("data")) is dict else None,
             raw=self.response.body,
         )
 

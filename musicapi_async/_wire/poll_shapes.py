@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from ..api.json_values import JSON, list_or_empty, mapping_or_empty, reference_or_none, text_or_none
+from ..api.json_values import (
+    JSON,
+    is_intact,
+    list_or_empty,
+    mapping_or_empty,
+    reference_or_none,
+    text_or_none,
+)
 from ..api.lyrics import WrittenLyrics
 from ..api.operation import Shape
 from ..api.results import SUCCEEDED, UNFINISHED, Clip, Clips, clips_of, is_file
@@ -192,18 +199,19 @@ def _unread(items: Sequence[JSON]) -> Unread | None:
     for item in items:
         if not isinstance(item, dict) or is_pair(item):
             return None
-        state, url = item.get("state"), reference_or_none(item.get("audio_url"))
+        state, url = item.get("state"), item.get("audio_url")
         if state == SUCCEEDED:
-            if not is_file(url):
+            if not (isinstance(url, str) and is_file(url) and is_intact(url)):
                 return None
-            finished += 1
+            finished, has_audio = finished + 1, True
         elif state not in UNFINISHED:
             return None
-        has_audio = has_audio or url is not None
-        copies.append(dict(item))
+        elif url is not None:
+            has_audio = has_audio or reference_or_none(url) is not None
+        copies.append(item.copy())
     if 0 < finished < len(items):
         return None
-    return Unread(copies, succeeded=finished > 0, has_audio=has_audio)
+    return Unread(copies, finished > 0, has_audio)
 
 
 def _is_upload(report: PollReport, clip: Clip) -> bool:

@@ -7,7 +7,6 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,7 @@ from ..errors import RequestValidationError
 from .batch_texts import plan_lines, progress_line, result_in_commands, songs_text, summary_lines
 from .error_texts import in_commands, labelled, wrapped
 from .exit_codes import ExitCode, exit_code_of_batch
-from .invocation import Invocation
+from .invocation import Invocation, two_interrupts
 from .output import json_line, print_err
 from .parameters import Folder, Positive, RateLimit, StorePlace
 from .usage import Command, Group
@@ -244,7 +243,7 @@ async def _planned_rate(invocation: Invocation, store: JobStore | None) -> Rate 
 def _manifest_of(source: Path | bytes) -> Manifest:
     """Return the manifest in a file, or in the bytes of standard input; the command publishes no files."""
     from ..workflows import Manifest
-    from ..workflows.row_files import check_no_files
+    from ..workflows.batch_plan import check_no_files
 
     read = Manifest.read(source) if isinstance(source, Path) else Manifest.parse(source, "standard input")
     try:
@@ -326,42 +325,3 @@ def _interrupts(meter: _Meter) -> contextlib.AbstractContextManager[asyncio.Even
         meter.say(f"{paid}Run the same command again: it continues, and pays for nothing twice.")
 
     return two_interrupts(first, second, signal.SIGINT)
-
-
-@contextlib.contextmanager
-def two_interrupts(
-    first: Callable[[], None], second: Callable[[], None], *signals: signal.Signals
-) -> Generator[asyncio.Event]:
-    """Within this context a signal sets the event once, and twice cancels the task.
-
-    Args:
-        first: Called with the first signal.
-        second: Called when the task has been cancelled.
-        signals: The signals; SIGINT is Ctrl-C.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    main = asyncio.current_task()
-
-    def interrupted() -> None:
-        if stop.is_set():
-            if main is not None:
-                main.cancel()
-            return
-        stop.set()
-        first()
-
-    def on_signal(_number: int, _frame: object) -> None:
-        loop.call_soon_threadsafe(interrupted)
-
-    before = {number: signal.signal(number, on_signal) for number in signals}
-    try:
-        yield stop
-    except asyncio.CancelledError:
-        if stop.is_set():
-            second()
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

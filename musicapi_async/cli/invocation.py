@@ -5,12 +5,15 @@ The settings are the options that `musicapi` and all its commands take.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shlex
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -27,6 +30,8 @@ from .reporters import JsonReporter, TextReporter
 if TYPE_CHECKING:
     from ..client import MusicAPI
     from .reporters import Reporter
+
+T = TypeVar("T")
 
 KEY_FILE_LIMIT: Final = 4096
 """Bytes; a longer file is no key."""
@@ -274,3 +279,77 @@ class Invocation:
         if self.is_rerunnable:
             return f"  {shlex.join(['musicapi', *self.args])}"
         return resume_command(tokens, self.saving) if tokens else ""
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------------------------
+
+
+async def interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; Ctrl-C cancels it between two callbacks of the loop, and a second one ends it at once.
+
+    `asyncio.Runner` cancels inside the signal handler, which may run in the middle of a callback. The end of
+    a player that the same Ctrl-C had ended then met a future that was cancelled after asyncio had checked it,
+    and an InvalidStateError was printed.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background
+        return await work
+    loop, main, interrupts = asyncio.get_running_loop(), asyncio.current_task(), 0
+
+    def interrupted(_number: int, _frame: object) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1 or main is None:
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(main.cancel)
+
+    try:
+        before = signal.signal(signal.SIGINT, interrupted)
+    except ValueError:  # only the main thread hears signals
+        return await work
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if interrupts:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def two_interrupts(
+    first: Callable[[], None], second: Callable[[], None], *signals: signal.Signals
+) -> Generator[asyncio.Event]:
+    """Within this context a signal sets the event once, and twice cancels the task.
+
+    Args:
+        first: Called with the first signal.
+        second: Called when the task has been cancelled.
+        signals: The signals; SIGINT is Ctrl-C.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+
+    def interrupted() -> None:
+        if stop.is_set():
+            if main is not None:
+                main.cancel()
+            return
+        stop.set()
+        first()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        loop.call_soon_threadsafe(interrupted)
+
+    before = {number: signal.signal(number, on_signal) for number in signals}
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if stop.is_set():
+            second()
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from ..api.suggestions import did_you_mean, is_folder, nearest
-from .invocation import Invocation
+from .invocation import Invocation, interruptible
 from .parameters import NO_TEXT, Positive
 
 FILE_TAGS: Final = "file_tags"
@@ -223,7 +223,7 @@ class Command(_AdvisingCommand):
     def invoke(self, ctx: click.Context) -> None:
         """Run the callback in an event loop, and exit with its code."""
         try:
-            code = asyncio.run(super().invoke(ctx))
+            code = asyncio.run(interruptible(super().invoke(ctx)))
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise

@@ -14,11 +14,10 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from .batch_command import two_interrupts
 from .batch_texts import queued_lines, report_lines, result_in_commands, songs_text
 from .error_texts import wrapped
 from .exit_codes import ExitCode, exit_code_of_batch
-from .invocation import Invocation
+from .invocation import Invocation, two_interrupts
 from .output import print_err, visible
 from .parameters import Folder, StorePlace
 from .usage import Command

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from .._transport.rate_window import Rate
-from ..api.request import body
+from ..api.local_files import local_files
+from ..api.request import PUBLIC_LINK, PUBLISH, body, picture
 from ..arguments import check_bools, check_count, check_credits
+from ..errors import RequestValidationError, Violation
 from ..jobs import Job, JobRequest, SQLiteStore
 from ..jobs.job import request_of
 from .batch_folder import BatchFolder
 from .budget import charged_sends, cost_of, price_name, prices_by_operation
 from .former_ids import with_former_ids
-from .manifest import Manifest, Song, operation_of
+from .manifest import Manifest, Song, operation_of, refuse_rows
+from .manifest_formats import RowFault
 
 MAX_TASKS: Final = 64
 """Tasks submitted and not yet ended; at the documented rate about 40 songs run at once."""
@@ -184,3 +188,33 @@ def _sent_steps(jobs: Iterable[Job], *, retry_failed: bool) -> Counter[tuple[str
         if job.state != "reserved" and not (job.state == "failed" and retry_failed):
             found[song_and_step, rest.partition("~")[0]] += 1
     return found
+
+
+# --- local files in rows -----------------------------------------------------------------------------------
+
+
+def files_of(song: Song) -> dict[str, Path]:
+    """Return the local files of a song by field."""
+    operation = operation_of(song)
+    return local_files(operation.request(**song.fields), operation.links) if operation.links else {}
+
+
+def check_no_files(manifest: Manifest) -> None:
+    """Raise `RequestValidationError` for local files, which need an `uploader`, by their lines."""
+    faults = [
+        (song.line, Violation(name, PUBLIC_LINK, picture(song.fields[name])))
+        for song in manifest.songs
+        for name in files_of(song)
+    ]
+    if faults:
+        raise refuse_rows(manifest.source, faults, PUBLISH)
+
+
+def no_such_files(manifest: Manifest, missing: Iterable[tuple[Song, str]]) -> RequestValidationError:
+    """Return the error for local files that are not there, by songs and fields."""
+    faults: list[tuple[int, Violation]] = []
+    for song, name in missing:
+        path = song.fields[name]
+        text = f"{name}: there is no file {path!r}, and it is no public link"
+        faults.append((song.line, RowFault(name, "a public link or a local file", picture(path), text)))
+    return refuse_rows(manifest.source, faults)

@@ -18,14 +18,13 @@ from ..jobs.recorder import is_active
 from .batch_calls import BatchCalls
 from .batch_folder import SONGS, BatchFolder
 from .batch_page import BatchPage
-from .batch_plan import MAX_TASKS, check_settings
+from .batch_plan import MAX_TASKS, check_no_files, check_settings, files_of, no_such_files
 from .batch_progress import Progress, Tally
 from .batch_result import BatchResult, Outcomes
 from .budget import Budget, prices_by_operation
 from .folder_lock import locked
 from .former_ids import with_former_ids
 from .manifest import Manifest, Song
-from .row_files import check_no_files, files_of, no_such_files
 from .song_places import Layout, check_name_pattern, gets_tags
 from .song_steps import DISK_HINT, BatchSong, SongOutcome, disk_fault, song_step
 

@@ -34,7 +34,7 @@ from ..extras import require
 from ..files import expand
 from ..jobs import Job, PostgresStore
 from .batch_folder import SONGS, BatchFolder, SharedBatch
-from .batch_plan import MAX_TASKS, check_settings
+from .batch_plan import MAX_TASKS, check_no_files, check_settings
 from .batch_report import PAGE, STATES, can_write_pages, unknown_songs, write_page
 from .batch_result import BatchResult, Outcomes
 from .batch_run import check_unchanged
@@ -42,7 +42,6 @@ from .folder_lock import locked
 from .manifest import Manifest, refuse_rows
 from .manifest_formats import RowFault
 from .report_overview import PageState
-from .row_files import check_no_files
 from .run_record import RowRecord, RunRecord, read_run, song_id_of
 from .song_places import check_name_pattern, gets_tags
 from .song_steps import DISK_HINT, SongOutcome, disk_fault

@@ -329,3 +329,27 @@ async def test_environment_turns_the_log_on(sandbox: Sandbox) -> None:
     done = await shell.run("credits")
     assert done.code != 0
     assert "MUSICAPI_LOG: debug, info, warning, got 'loud'" in done.err
+
+
+# --- Ctrl-C --------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_cancels_between_callbacks() -> None:
+    """A future that a callback saw waiting is still waiting when the callback sets it."""
+    ran = python(
+        "import asyncio, os, signal, sys, click\n"
+        "from musicapi_async.cli import usage\n"
+        "@click.command(cls=usage.Command)\n"
+        "async def command():\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    waiter = loop.create_future()\n"
+        "    def callback():\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        waiter.set_result(None)\n"
+        "    loop.call_soon(callback)\n"
+        "    await waiter\n"
+        "    await asyncio.sleep(60)\n"
+        "try: command.main([], standalone_mode=False)\n"
+        "except click.Abort: print('interrupted')"
+    )
+    assert (ran.stdout, ran.stderr.strip()) == ("interrupted\n", "")
