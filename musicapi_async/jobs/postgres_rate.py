@@ -9,8 +9,9 @@ given to the first ticket if the window of the rate allows it, and counted (`rat
 process). A waiter that is cancelled removes its ticket and notifies the others, so that none waits for it.
 One that does not come when it is its turn is overtaken after `GRACE`, and tickets of dead
 processes are removed: the queue never stops. That decides the order alone; how many leave is decided by the
-window, which lets out what one window holds after the longest pause, of all processes together. A ticket remains until its request has left, so one that was
-overtaken, or whose departure came too late or was lost with its answer, has its place when it comes again.
+window, which lets out what one window holds after the longest pause, of all processes together. A ticket
+remains until its request has left, so one that was overtaken, or whose departure came too late or was lost
+with its answer, has its place when it comes again.
 
 Never faster than the rate
 --------------------------

@@ -325,7 +325,7 @@ async def _shared(folder: BatchFolder, store: PostgresStore) -> tuple[SharedBatc
 
 
 async def _failed(store: PostgresStore, run: RunRecord) -> dict[str, dict[str, int]]:
-    """Return the failed jobs of each song, with how often they were sent, by the ids of songs in the folder."""
+    """Return the failed jobs of each song and how often they were sent, by the ids of songs in the folder."""
     ids = {row.stored_id for row in run.rows}
     found: dict[str, dict[str, int]] = {}
     for job in await store.jobs("failed"):
