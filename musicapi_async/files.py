@@ -153,8 +153,8 @@ def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
 def make_first(path: Path, data: bytes) -> bool:
     """Make a file that can be read by its owner only, if nothing has its name; return True if it was made.
 
-    Of all processes and machines that try, one makes it. It may be seen before its data is there, and remains
-    empty if the process is killed in that moment. Raises `OSError`.
+    Of all processes and machines that try, one makes it. Others may find it before its data is there, and it
+    remains empty if the process is killed in that moment. Raises `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

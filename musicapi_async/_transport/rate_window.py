@@ -15,7 +15,7 @@ counts: starts decide in which order requests begin to connect, and departures d
 (`LaneState.depart`). After a handshake of 3 s the request that was overtaken meanwhile waits once more,
 with its connection open, until its departure keeps the window, too.
 
-A start may also be counted ahead, for the latest moment at which it may come. The counted ones are kept in
+A start may also be counted ahead, for the latest moment at which it may come. The counted ones are stored in
 their order, which may then be another one than that in which they were granted: what leaves last must not be
 forgotten first.
 

@@ -279,7 +279,7 @@ class _Loop:
     """The parts of a limiter in one event loop."""
 
     def __init__(self) -> None:
-        # One of a process waits for its turn, the first: each that waits asks the database now and then.
+        # One of a process waits for its turn, the first: each that waits queries the database now and then.
         self.order: Final = asyncio.Lock()
         self.permits: Final = asyncio.Lock()
         self.changed: asyncio.Event = asyncio.Event()

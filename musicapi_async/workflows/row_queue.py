@@ -120,10 +120,10 @@ def shared_store(store: JobStore) -> PostgresStore:
 
 
 class Presence:
-    """Since when all workers could give a sign of life: the database was there, and its clock went on.
+    """Since when all workers could give a sign of life: the database was there, and its clock was not set.
 
     Args:
-        pause: seconds between two looks at it.
+        pause: seconds between two queries.
     """
 
     def __init__(self, pause: float) -> None:

@@ -104,7 +104,7 @@ class RowCalls(BatchCalls):
         client: The client, whose store is that of the jobs.
         stop: Set when nothing more is to be submitted.
         retry_failed: Send failed jobs again.
-        failed: These alone, each if it has been sent no more often than here: so once, whoever does it.
+        failed: These alone, each if it has been sent no more often than here: so once, in whichever worker.
         submitted: Called when the row no longer waits for the rate.
         sending: Entered around each call that may leave.
     """
