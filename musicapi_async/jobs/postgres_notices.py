@@ -7,8 +7,8 @@ it is about, so that of many processes only those read it that know the task.
 
 One thread listens, and marks meanwhile that its process lives: tickets and permits of a process that has not
 done so for `lease` seconds are removed by one of the others, for all accounts, and those who wait for them
-are notified. If no one has done so for a while, the database was away, or its clock was set: then no one could
-give a sign, and all have the time of a lease to do so.
+are notified. If no one has done that for a while, the database was away, or its clock was set: then no one
+could give a sign, and all have the time of a lease to do so.
 """
 
 from __future__ import annotations
