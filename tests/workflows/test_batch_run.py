@@ -275,12 +275,12 @@ async def test_without_credits_it_stops_submitting(
 ) -> None:
     """The first refusal for want of credits ends submitting; what runs is finished."""
     sandbox.account.credits = 50
-    result = await make(client, rows(20), tmp_path, max_in_flight=1)
+    result = await make(client, rows(8), tmp_path, max_in_flight=1)
     assert result.done
     assert "credits" in result.halted.lower()
-    assert result.done + len(result.unfinished) == 20
+    assert result.done + len(result.unfinished) == 8
     sandbox.account.credits = 1000
-    assert (await make(client, rows(20), tmp_path)).done == 20
+    assert (await make(client, rows(8), tmp_path)).done == 8
     assert sandbox.journal.charged_twice() == []
 
 

@@ -102,15 +102,15 @@ async def carry_out(client: MusicAPI) -> list[workers.RowEnd]:
 # --- many machines ------------------------------------------------------------------------------------------
 
 
-async def test_thirty_songs_by_three_machines_one_of_which_vanishes(
+async def test_twenty_songs_by_three_machines_one_of_which_vanishes(
     sandbox: Sandbox, client: MusicAPI, address: str, tmp_path: Path
 ) -> None:
     """Queued here, carried out by three workers, one killed in the middle: every song is made once and is there,
     as a fourth machine reports."""
-    manifest = Manifest.of(rows(30))
+    manifest = Manifest.of(rows(20))
     out = tmp_path / "out"
     queued = await workers.put_batch(client, manifest, out=out, waveforms=False)
-    assert (queued.songs, queued.queued) == (30, 30)
+    assert (queued.songs, queued.queued) == (20, 20)
     running = [
         RunningWorker(
             WorkerSettings(
@@ -119,7 +119,7 @@ async def test_thirty_songs_by_three_machines_one_of_which_vanishes(
         )
         for n in range(3)
     ]
-    await until(lambda: len(songs_made(sandbox)) >= 10)
+    await until(lambda: len(songs_made(sandbox)) >= 7)
     running[0].kill()
     assert await running[0].ended() == -signal.SIGKILL
     before = (await workers.worker_state(client)).queue
@@ -141,15 +141,15 @@ async def test_thirty_songs_by_three_machines_one_of_which_vanishes(
         await carry_out(elsewhere)
         result = await workers.report_batch(elsewhere, out=out)
         jobs = await elsewhere.jobs()
-    assert (result.done, result.failed, result.complete) == (30, 0, True)
+    assert (result.done, result.failed, result.complete) == (20, 0, True)
     assert set(songs_made(sandbox).values()) == {1}
-    assert len(songs_made(sandbox)) == 30
+    assert len(songs_made(sandbox)) == 20
     assert sandbox.journal.charged_twice() == []
-    assert Counter(job.state for job in jobs) == {"finished": 30}
-    assert len(list(out.glob("*.mp3"))) == 60
+    assert Counter(job.state for job in jobs) == {"finished": 20}
+    assert len(list(out.glob("*.mp3"))) == 40
     assert list(out.rglob("*.part")) == []
-    assert "30 songs 30 done 60 takes" in overview(result.report)
-    assert (out / "30 Song 29 (take 2).mp3").is_file()
+    assert "20 songs 20 done 40 takes" in overview(result.report)
+    assert (out / "20 Song 19 (take 2).mp3").is_file()
 
 
 def _is_of(body: object, key: str) -> bool:

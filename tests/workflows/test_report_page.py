@@ -135,10 +135,11 @@ class Page:
 
     def until(self, true: Callable[[], Any], what: str = "") -> Any:
         """Wait until it is true; return it."""
-        end = time.monotonic() + PATIENCE
+        end, pause = time.monotonic() + PATIENCE, 0.05
         while not (found := true()):
             assert time.monotonic() < end, what or f"not within {PATIENCE} s"
-            time.sleep(0.05)
+            time.sleep(pause)  # the browser needs a hundredth of a second of work for each answer
+            pause = min(pause * 1.5, 0.4)
         return found
 
     def playing(self) -> list[dict[str, Any]]:
