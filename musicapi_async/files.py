@@ -133,7 +133,10 @@ def replacing(path: Path, *, private: bool = False) -> Generator[BinaryIO, None,
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    file = open_new(part, private=private)
+    try:
+        file = open_new(part, private=private)
+    except FileExistsError:  # made by another one since it was removed
+        raise BeingWrittenError(part) from None
     try:
         with file:
             yield file
@@ -193,7 +196,10 @@ def give_name(written: os.stat_result, part: Path, path: Path) -> None:
         is_mine = False
     if not is_mine:
         raise BeingWrittenError(part)
-    os.replace(part, path)
+    try:
+        os.replace(part, path)
+    except FileNotFoundError:  # in this moment
+        raise BeingWrittenError(part) from None
     sync_folder(path.parent)
 
 
