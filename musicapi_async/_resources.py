@@ -311,7 +311,8 @@ class Resources:
             ]
             opened = self._open()
             if self._shared is not None:
-                opened.unsubscribe = self._shared.subscribe(partial(self._heard, opened.waiter))
+                waiter = opened.waiter
+                opened.unsubscribe = self._shared.subscribe(partial(self._heard, waiter), waiter.knows_id)
             self._opened.append(opened)
             opened.close_with_loop()
             watch(self)
@@ -438,7 +439,8 @@ class Resources:
         if event.task_id:
             self._hand_over(event, TaskRef(self._family_of(event), event.task_id))
             if self._shared is not None:
-                await self._shared.publish(msgspec.json.encode(self._redactor.copy(event.raw)))
+                body = msgspec.json.encode(self._redactor.copy(event.raw))
+                await self._shared.publish(body, event.task_id)
 
     def _family_of(self, event: Event) -> str:
         """Return the family of an event, as it says or as its task is known here; '' if it is unknown."""

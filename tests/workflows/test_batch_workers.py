@@ -34,6 +34,7 @@ from musicapi_async import (
 from musicapi_async.files import BeingWrittenError, replacing, write_whole
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.workflows import Manifest, plan_batch, run_batch, workers, write_report
+from musicapi_async.workflows.row_queue import Presence
 
 SPEED = 60.0
 
@@ -239,6 +240,24 @@ async def test_database_that_restarts_ends_no_worker(
     assert songs_made(sandbox) == {f"Song {n}": 1 for n in range(12)}
 
 
+def test_workers_are_taken_for_dead_only_after_a_time_without_a_gap() -> None:
+    """A database that was away, a process that has slept and a clock that was set, each leave no one a sign."""
+    presence = Presence(5.0)
+    presence.answered(100.0, 1000.0)
+    presence.answered(105.0, 1005.5)
+    assert presence.seconds(105.0) > 1000
+    for now, server in ((110.0, 4610.0), (115.0, 1015.0)):  # an hour forward, and back
+        presence.answered(now, server)
+        assert presence.seconds(now) == 0
+    presence.answered(120.0, 1020.0)
+    assert presence.seconds(120.0) == 5
+    presence.answered(140.0, 1040.0)
+    assert presence.seconds(141.0) == 1
+    presence.was_away(142.0)
+    presence.answered(145.0, 1045.0)
+    assert presence.seconds(145.0) == 3
+
+
 async def test_worker_taken_for_dead_neither_ends_nor_takes_rows_of_others(
     sandbox: Sandbox, client: MusicAPI, server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -324,18 +343,26 @@ async def test_songs_with_steps_and_failures(sandbox: Sandbox, client: MusicAPI,
     assert len(list((out / "wav").glob("*.wav"))) == 6
 
 
-async def test_failed_song_is_sent_again_only_by_its_first_worker(
+async def test_failed_song_is_sent_again_once_whichever_worker_does(
     sandbox: Sandbox, client: MusicAPI, server: PostgresServer, tmp_path: Path
 ) -> None:
-    """One that takes the row over cannot know if it was, and would perhaps pay for it once more."""
-    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    """Also after a worker had the row that gave it back; not once more after the one that has sent it is gone."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=None)
     manifest = Manifest.of(rows(1))
     await workers.put_batch(client, manifest, out=tmp_path / "out", waveforms=False)
     assert [end.state for end in await carry_out(client)] == ["failed"]
     await workers.put_batch(client, manifest, out=tmp_path / "out", waveforms=False, retry_failed=True)
     server.execute("UPDATE musicapi.procrastinate_jobs SET attempts = 1")
+    server.execute("CREATE TABLE musicapi.copied AS SELECT * FROM musicapi.procrastinate_jobs")
     assert [end.state for end in await carry_out(client)] == ["failed"]
-    assert len(sandbox.journal.creates) == 1
+    assert len(sandbox.journal.creates) == 2
+    server.execute(
+        "SET search_path TO musicapi; "
+        "INSERT INTO musicapi.procrastinate_jobs (queue_name, task_name, priority, lock, args, attempts) "
+        "SELECT queue_name, task_name, 1, lock, args, 2 FROM musicapi.copied"
+    )
+    assert [end.state for end in await carry_out(client)] == ["failed"]
+    assert len(sandbox.journal.creates) == 2
 
 
 async def test_names_and_tags_are_those_of_the_batch(
