@@ -27,7 +27,7 @@ PRELOADED: Final = (
     "musicapi_async.workflows",
     "musicapi_async.cli.commands",
     "musicapi_async.contrib.aiohttp_web",
-    "musicapi_async.mcp.server",
+    "musicapi_async.mcp.tool_server",
     "musicapi_async.examples.service",
     "musicapi_async._transport.session",
     "musicapi_async.sandbox.server",

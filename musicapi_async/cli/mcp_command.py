@@ -103,7 +103,7 @@ async def mcp_command(
         require("The MCP server", "mcp")
     except ModuleNotFoundError as error:
         raise click.UsageError(str(error)) from None
-    from ..mcp.server import music_server, serve
+    from ..mcp.tool_server import music_server, serve
 
     invocation.json = False
     place = BatchFolder(folder)

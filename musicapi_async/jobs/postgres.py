@@ -42,9 +42,9 @@ except ImportError as missing:
     raise missing_extra("PostgresStore", "postgres", "psycopg") from missing
 from .postgres_connection import Database, Worker
 from .postgres_notices import LONGEST_ID, WEBHOOK_MEMORY, NoticeReader, Subscribers, forget, notify
-from .postgres_queue import rate_of, read_rate, write_rate
 from .postgres_rate import PostgresLimiter
 from .postgres_schema import SILENCE, Connection, display, parsed, row
+from .postgres_tickets import rate_of, read_rate, write_rate
 
 if TYPE_CHECKING:
     from .._transport.rate_limiter import RateLimiter

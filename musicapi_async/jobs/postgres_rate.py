@@ -50,7 +50,8 @@ from .._transport.wait_reasons import Waits, during
 from ..clock import Clock
 from ..errors import RequestValidationError
 from .postgres_notices import notify
-from .postgres_queue import (
+from .postgres_schema import Connection
+from .postgres_tickets import (
     CLOCK_STEP,
     LANE,
     Leaving,
@@ -65,7 +66,6 @@ from .postgres_queue import (
     text_of,
     withdraw,
 )
-from .postgres_schema import Connection
 from .store import Knows, Notice, Subscriber
 
 R = TypeVar("R")
@@ -185,7 +185,7 @@ class PostgresLimiter:
         return Member(self._account, self._store.owner, self.clock.speed)
 
     async def start(self, ticket: str, leaving: Leaving | None = None) -> Start:
-        """Return when the turn of a ticket comes; see `postgres_queue.start`."""
+        """Return when the turn of a ticket comes; see `postgres_tickets.start`."""
         own = self._rate
         default = DEFAULT_LANES[LANE].rate if isinstance(own, UnsetType) else own
 

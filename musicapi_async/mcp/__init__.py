@@ -111,7 +111,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from .server import music_server, serve
+    from .tool_server import music_server, serve
 
 __all__ = ["music_server", "serve"]
 
@@ -119,7 +119,7 @@ __all__ = ["music_server", "serve"]
 def __getattr__(name: str) -> object:
     """Import the server, and with it the `mcp` SDK, when it is first named."""
     if name in __all__:
-        from . import server
+        from . import tool_server
 
-        return {"music_server": server.music_server, "serve": server.serve}[name]
+        return {"music_server": tool_server.music_server, "serve": tool_server.serve}[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

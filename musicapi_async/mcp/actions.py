@@ -26,7 +26,7 @@ from ..workflows.batch_plan import plan_batch
 from ..workflows.budget import BudgetExceeded
 from ..workflows.manifest import Manifest, operation_of
 from .paid_calls import PaidCalls, Sending
-from .results import (
+from .tool_results import (
     WAIT_MORE,
     Fields,
     FileLink,

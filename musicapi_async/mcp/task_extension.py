@@ -23,7 +23,7 @@ from ..api.task import TaskRef
 
 if TYPE_CHECKING:
     from .actions import Actions
-    from .results import Reply
+    from .tool_results import Reply
 
 TASKS: Final = "io.modelcontextprotocol/tasks"
 POLL_SECONDS: Final = 15.0

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import http_exceptions, web
 
 from .backend import Call, Service
-from .batches import batch_reply, count_items
+from .batch_endpoint import batch_reply, count_items
 from .journal import Entry
 from .poll_bodies import poll_reply
 from .prices import CreateLimit

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, NamedTuple
 
-from . import batches, deprecated_families, direct_calls, producer_creates, song_edits, sonic_creates, uploads
+from . import (
+    batch_endpoint,
+    deprecated_families,
+    direct_calls,
+    producer_creates,
+    song_edits,
+    sonic_creates,
+    uploads,
+)
 from .backend import Call
 from .replies import JsonReply
 
@@ -42,7 +50,7 @@ POSTS: Final[dict[str, Endpoint]] = {
     "/sonic/upsample-tags": Endpoint("direct", direct_calls.upsample),
     "/sonic/lyrics": Endpoint("direct", direct_calls.lyrics),
     "/sonic/download": Endpoint("direct", direct_calls.download),
-    BATCH: Endpoint("create", batches.create_batch),
+    BATCH: Endpoint("create", batch_endpoint.create_batch),
     "/suno/create": Endpoint("create", sonic_creates.create),
     "/suno/make-lyrics": Endpoint("create", direct_calls.make_lyrics),
     "/suno/get-song": Endpoint("direct", direct_calls.get_song),

@@ -26,7 +26,7 @@ UNKNOWN: Final = "It was sent, and may have been charged."
 INTERRUPTED: Final = "It was submitted and is paid for; the run ended before it was fetched."
 
 
-class Place(msgspec.Struct, frozen=True):
+class AffectedSong(msgspec.Struct, frozen=True):
     """A song that a problem names, by its row and in words."""
 
     row: int
@@ -40,7 +40,7 @@ class Problem(msgspec.Struct):
     reason: str
     money: str
     command: str
-    places: list[Place] = []
+    places: list[AffectedSong] = []
     more: int = 0
 
 
@@ -97,7 +97,7 @@ class Overview:
         self._store: Final = shlex.quote(state.store) if state.store else self._out
         for number, row in enumerate(state.run.rows, 1):
             self._add(number, row, folder.record_of(row.stored_id))
-        places = {row.stored_id: _place(number, row) for number, row in enumerate(state.run.rows, 1)}
+        places = {row.stored_id: _affected(number, row) for number, row in enumerate(state.run.rows, 1)}
         for job in state.unknown:
             self._add_unknown(job, places)
 
@@ -106,15 +106,15 @@ class Overview:
         self._counts[now] += 1
         if now == "unfinished":
             if not self._state.is_running:
-                self._problem("Unfinished", note, "", self._command, _place(at, row))
+                self._problem("Unfinished", note, "", self._command, _affected(at, row))
         elif record is not None and now == "failed":
             money = REFUNDS[record.refunded] if record.task_id else ""
             reason = record.reason or record.error
-            self._problem("Failed", reason, money, f"{self._command} --retry-failed", _place(at, row))
+            self._problem("Failed", reason, money, f"{self._command} --retry-failed", _affected(at, row))
         for number, clip in enumerate(record.clips if record is not None else (), 1):
             self._takes += bool(clip.file)
             self._seconds += clip.duration or 0.0
-            place = _place(at, row, f"take {number}")
+            place = _affected(at, row, f"take {number}")
             if clip.error:
                 self._problem("One take failed", clip.error, "", "", place)
             for step in clip.steps:
@@ -125,7 +125,7 @@ class Overview:
                     command = f"{self._command} --retry-failed"
                     self._problem(f"Step {step.name} failed", reason, money, command, place)
 
-    def _add_unknown(self, job: Job, places: Mapping[str, Place]) -> None:
+    def _add_unknown(self, job: Job, places: Mapping[str, AffectedSong]) -> None:
         place = places.get(song_id_of(job.key, places, self._state.run.job_prefix))
         command = f"musicapi jobs resolve {self._store} {shlex.quote(job.key)} --task-id ID"
         money = "It may have been charged: search the dashboard for its task, and name it."
@@ -133,7 +133,7 @@ class Overview:
         if place is not None:
             self._problem("Outcome unknown", reason, money, command, place)
 
-    def _problem(self, what: str, reason: str, money: str, command: str, place: Place) -> None:
+    def _problem(self, what: str, reason: str, money: str, command: str, place: AffectedSong) -> None:
         key = what, same_reason(reason), money + command
         problem = self._found.setdefault(key, Problem(what, reason, money, command, []))
         if len(problem.places) < NAMED:
@@ -194,5 +194,5 @@ class Overview:
         return parts
 
 
-def _place(number: int, row: RowRecord, take: str = "") -> Place:
-    return Place(number, f"row {number}, {row.title[:60]}" + (f", {take}" if take else ""))
+def _affected(number: int, row: RowRecord, take: str = "") -> AffectedSong:
+    return AffectedSong(number, f"row {number}, {row.title[:60]}" + (f", {take}" if take else ""))

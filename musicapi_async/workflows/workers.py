@@ -47,7 +47,7 @@ from .song_places import check_name_pattern, gets_tags
 from .song_steps import DISK_HINT, SongOutcome, disk_fault
 
 require("The queue of workers", "workers", "procrastinate", "psycopg")
-from ..jobs.postgres_queue import Usage, usage  # noqa: E402
+from ..jobs.postgres_tickets import Usage, usage  # noqa: E402
 from .row_queue import QueueState, Row, RowQueue, WorkerSign, shared_store  # noqa: E402
 from .row_worker import RowCalls, RowEnd, WorkerResult, batch_of, run_worker  # noqa: E402
 

@@ -68,7 +68,7 @@ PLACES: Final[dict[str, tuple[str, str, str]]] = {
         "procrastinate",
         f"import sys; sys.argv = ['musicapi', '--text', 'worker', '--store', 'postgresql://db/x']\n{COMMAND}",
     ),
-    "the MCP server": ("mcp", "mcp", "import musicapi_async.mcp.server"),
+    "the MCP server": ("mcp", "mcp", "import musicapi_async.mcp.tool_server"),
     "the MCP command": ("mcp", "mcp", f"import sys; sys.argv = ['musicapi', '--text', 'mcp']\n{COMMAND}"),
     "the example service": ("fastapi,sandbox", "uvicorn", "import musicapi_async.examples.service"),
 }

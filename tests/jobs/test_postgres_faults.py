@@ -15,8 +15,8 @@ from postgres_proxy import Proxy, proxy_to
 from postgres_server import PASSWORD, USER, PostgresServer
 
 from musicapi_async import Clock, JobStoreError, MusicAPI, PostgresStore, Rate
-from musicapi_async.jobs.postgres_queue import Leaving
 from musicapi_async.jobs.postgres_rate import PostgresLimiter
+from musicapi_async.jobs.postgres_tickets import Leaving
 from musicapi_async.jobs.store import Notice
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.sandbox.reply_choices import Durations

@@ -23,8 +23,8 @@ from postgres_server import PASSWORD, USER, PostgresServer
 from shared_back_end import SECRET, WORKER
 
 from musicapi_async import Clips, Clock, PostgresStore, Rate, Task, webhooks
-from musicapi_async.jobs.postgres_queue import Leaving
 from musicapi_async.jobs.postgres_rate import PostgresLimiter
+from musicapi_async.jobs.postgres_tickets import Leaving
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.sandbox.reply_choices import Durations
 

@@ -27,8 +27,8 @@ from .._version import __version__
 from ..arguments import refused
 from ..workflows.batch_folder import BatchFolder
 from .actions import Actions
-from .results import MEDIA_TYPES, FileLink, Reply
 from .task_extension import add_tasks, is_declared, is_working, working
+from .tool_results import MEDIA_TYPES, FileLink, Reply
 from .tools import TOOLS, Tool
 
 if TYPE_CHECKING:
