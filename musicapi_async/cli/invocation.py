@@ -287,9 +287,9 @@ class Invocation:
 async def interruptible(work: Coroutine[Any, Any, T]) -> T:
     """Await `work`; Ctrl-C cancels it between two callbacks of the loop, and a second one ends it at once.
 
-    `asyncio.Runner` cancels inside the signal handler, which may run in the middle of a callback. A player
-    that the same Ctrl-C had ended was then reported to a future that asyncio had just seen waiting, and an
-    InvalidStateError was printed.
+    `asyncio.Runner` cancels inside the signal handler, which may run in the middle of a callback. The end of
+    a player that the same Ctrl-C had ended then met a future that was cancelled after asyncio had checked it,
+    and an InvalidStateError was printed.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background
         return await work

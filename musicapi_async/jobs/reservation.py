@@ -2,7 +2,8 @@
 
 A key is reserved once. `apply` finds the row that a key means for an account, and every store changes rows by
 it alone; `reserve` gives a free key to one process and refuses another request under it; `resubmitted` is the
-one way to send a job a second time. All are pure, the texts of their errors included.
+one way to send a job a second time. All are pure, the texts of their errors included. `recorder` carries them
+out, called by `_transport.paid_call` before anything is sent.
 """
 
 from __future__ import annotations

@@ -4,8 +4,11 @@ A program that waits minutes for a song spends them in timers. On a `VirtualTime
 whenever all tasks wait, the clock of the loop jumps to the next timer. Hours pass in milliseconds, and
 the order of events and the measured intervals are exact, because no scheduling delay is in them.
 
-Real sockets work, such as a test server in the same loop: before each jump the loop polls for real input,
-for `IO_GRACE` if any socket is registered, and it does not jump while a worker thread is known to be busy.
+Real sockets work, such as a test server in the same loop: if any is registered, the loop sends itself a
+datagram before each jump and waits for it, which comes after all that was sent before. It does not jump
+while a worker thread is known to be busy. The idle threads of pools are no reason to wait, as the jobs that
+this loop or anyio gave them are known. While any other thread lives, which may do anything at any time, the
+loop polls for `THREAD_GRACE` before each jump.
 A peer in another process lives in real time, however, and a virtual minute may pass before it answers.
 
 If nothing can ever happen again (no timer, no callback, no socket, no thread), a normal loop would hang;
@@ -24,14 +27,17 @@ this one raises `DeadlockError`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import selectors
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import anyio
@@ -42,17 +48,17 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadlockError", "VirtualTimeLoop"]
 
-IO_GRACE: Final = 0.001
-"""Real seconds in which a socket may receive before time jumps. Loopback delivers in about 0.05 ms."""
-
 THREAD_GRACE: Final = 0.005
-"""The same while other threads live whose work this loop does not know."""
+"""Real seconds in which a thread whose work this loop does not know may act before time jumps."""
 
 SILENCE: Final = 5.0
 """Real seconds without any event after which a loop with only sockets or idle threads gives up."""
 
 THREAD_PATIENCE: Final = 30.0
 """The same while a worker thread is known to be busy."""
+
+LOOPBACK_PATIENCE: Final = 1.0
+"""Real seconds after which a datagram to oneself, which takes 0.05 ms, counts as lost."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -62,14 +68,39 @@ class DeadlockError(RuntimeError):
     """Raised when every task waits, and nothing remains that could wake one."""
 
 
+class _Loopback:
+    """The network within this machine, which delivers in the order in which it is given."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def flush(self) -> None:
+        """Wait until all that this thread has sent so far is there to be read."""
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._socket.bind(("127.0.0.1", 0))
+            self._socket.connect(self._socket.getsockname())
+            self._socket.settimeout(LOOPBACK_PATIENCE)
+        with contextlib.suppress(OSError):
+            self._socket.send(b".")
+            self._socket.recv(1)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket is not None:
+            self._socket.close()
+
+
 class _JumpingSelector(selectors.BaseSelector):
     """A selector that lets time jump when there is nothing to read."""
 
     def __init__(self) -> None:
         self._real: Final = selectors.DefaultSelector()
+        self._loopback: Final = _Loopback()
         self.jump: Callable[[float], None] = lambda _seconds: None
         self.busy: Callable[[], bool] = lambda: False
         self.first_thread: Callable[[], bool] = lambda: False
+        self.is_pooled: Callable[[threading.Thread], bool] = lambda _thread: False
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.register(fileobj, events, data)
@@ -85,6 +116,7 @@ class _JumpingSelector(selectors.BaseSelector):
 
     def close(self) -> None:
         self._real.close()
+        self._loopback.close()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._real.select(0)
@@ -107,8 +139,9 @@ class _JumpingSelector(selectors.BaseSelector):
                     "and no socket or thread is active"
                 )
         if not ready and timeout is not None:
-            grace = self._grace()
-            ready = self._real.select(grace) if grace else []
+            if self._has_sockets():
+                self._loopback.flush()
+            ready = self._real.select(THREAD_GRACE if self._has_unknown_threads() else 0)
             if not ready:
                 self.jump(timeout)
         return ready
@@ -120,10 +153,9 @@ class _JumpingSelector(selectors.BaseSelector):
     def _could_be_woken(self) -> bool:
         return self._has_sockets() or threading.active_count() > 1
 
-    def _grace(self) -> float:
-        if threading.active_count() > 1:
-            return THREAD_GRACE
-        return IO_GRACE if self._has_sockets() else 0.0
+    def _has_unknown_threads(self) -> bool:
+        others = set(threading.enumerate()) - {threading.current_thread()}
+        return not all(map(self.is_pooled, others))
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -136,11 +168,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector = _JumpingSelector()
         self._virtual_now = float(start)
         self._executor_jobs = 0
+        self._executor_threads = set[threading.Thread]()
         self._thread_limiter: anyio.CapacityLimiter | None = None
         super().__init__(selector)
         selector.jump = self._jump
         selector.busy = self._threads_are_busy
         selector.first_thread = self._find_thread_limiter
+        selector.is_pooled = self._is_pooled
 
     def time(self) -> float:
         """Virtual seconds; only waiting makes them pass."""
@@ -162,7 +196,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """Run a job as in any loop; no virtual time passes until it is done."""
-        future = super().run_in_executor(executor, func, *args)
+        if executor is None or isinstance(executor, ThreadPoolExecutor):
+            future = super().run_in_executor(executor, self._run_in_thread, partial(func, *args))
+        else:
+            future = super().run_in_executor(executor, func, *args)
         self._executor_jobs += 1
         future.add_done_callback(self._executor_job_done)
         return future
@@ -181,6 +218,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 await super().shutdown_default_executor()
         finally:
             self._executor_jobs -= 1
+
+    def _run_in_thread(self, job: Callable[[], T]) -> T:
+        self._executor_threads.add(threading.current_thread())
+        return job()
+
+    def _is_pooled(self, thread: threading.Thread) -> bool:
+        """Return True for the threads of executors and of anyio: the loop counts their jobs."""
+        return thread in self._executor_threads or type(thread).__module__.startswith("anyio.")
 
     def _executor_job_done(self, _future: asyncio.Future[Any]) -> None:
         self._executor_jobs -= 1

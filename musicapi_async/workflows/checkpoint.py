@@ -1,4 +1,7 @@
-"""The record of how far a workflow has come: what is paid for, and what may be."""
+"""The record of how far a workflow has come: what is paid for, and what may be.
+
+It is for a workflow alone. A batch has its job store in the place of this, see `batch_calls`.
+"""
 
 from __future__ import annotations
 

@@ -250,8 +250,8 @@ async def test_downloads_are_whole_playable_files_without_the_key(tmp_path: Path
     """Each clip becomes one MP3 of the right length; the key never goes to the media host; again is free."""
     import soundfile
 
-    async with Sandbox(speed=SPEED, seed=4) as sandbox, sandbox.client() as client:
-        task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS, title='A/B: "C"?', duration=20)
+    async with Sandbox(speed=SPEED, seed=4, longest=5) as sandbox, sandbox.client() as client:
+        task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS, title='A/B: "C"?')
         clips = await task.wait()
         paths = await client.download(clips, tmp_path / "new" / "folder")
         assert [path.suffix for path in paths] == [".mp3", ".mp3"]

@@ -56,7 +56,7 @@ class Events(list[HookEvent]):
 async def test_events_of_a_song_from_submit_to_file(tmp_path: Path) -> None:
     """A request and its response with the task, polls with their requests, one end, one event for each file."""
     events = Events()
-    async with Sandbox(speed=100) as sandbox, sandbox.client(hooks=events) as client:
+    async with Sandbox(speed=100, longest=3) as sandbox, sandbox.client(hooks=events) as client:
         task = await client.sonic.create_music(**SONG)
         request, response = events
         assert isinstance(request, RequestEvent)
@@ -96,7 +96,7 @@ async def test_events_of_a_song_from_submit_to_file(tmp_path: Path) -> None:
 async def test_retry_has_an_event_between_its_attempts() -> None:
     """Refused for the rate, then taken: two attempts of one call, with the pause between them."""
     events = Events()
-    async with Sandbox(speed=100) as sandbox, sandbox.client(hooks=[events]) as client:
+    async with Sandbox(speed=100, longest=3) as sandbox, sandbox.client(hooks=[events]) as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.status(429, retry_after=7))
         task = await client.with_options(job_key="order-1").sonic.create_music(**SONG)
         kinds = [type(event) for event in events]
@@ -119,7 +119,7 @@ async def test_retry_has_an_event_between_its_attempts() -> None:
 async def test_retry_of_a_free_call_names_the_status() -> None:
     """Its response is delivered at once, and is that of the retry all the same."""
     events = Events()
-    async with Sandbox(speed=100) as sandbox, sandbox.client(hooks=events) as client:
+    async with Sandbox(speed=100, longest=3) as sandbox, sandbox.client(hooks=events) as client:
         sandbox.faults.on("GET", "/get-credits", Fault.status(503))
         await client.credits()
         (retry,) = events.of(RetryEvent)
@@ -129,7 +129,10 @@ async def test_retry_of_a_free_call_names_the_status() -> None:
 async def test_spending_has_an_event() -> None:
     """What the balance says of the block; also of one that ends with an error."""
     events = Events()
-    async with Sandbox(speed=100) as sandbox, sandbox.client(hooks=events, rate_limit=None) as client:
+    async with (
+        Sandbox(speed=100, longest=3) as sandbox,
+        sandbox.client(hooks=events, rate_limit=None) as client,
+    ):
         async with client.spending() as spent:
             await client.sonic.create_music(**SONG)
         with contextlib.suppress(ZeroDivisionError):
@@ -226,7 +229,10 @@ async def test_call_without_a_response_ends_with_its_error() -> None:
 async def test_failed_task_and_failed_download_say_why(tmp_path: Path) -> None:
     """The end of a failed task has the service's words and the refund; a file that is gone has its status."""
     events = Events()
-    async with Sandbox(speed=100) as sandbox, sandbox.client(hooks=events, rate_limit=None) as client:
+    async with (
+        Sandbox(speed=100, longest=3) as sandbox,
+        sandbox.client(hooks=events, rate_limit=None) as client,
+    ):
         sandbox.faults.on("POST", "/sonic/create", Fault.fail())
         failed = await client.sonic.create_music(**SONG)
         with pytest.raises(TaskFailedError) as caught:
@@ -246,7 +252,10 @@ async def test_failed_task_and_failed_download_say_why(tmp_path: Path) -> None:
 async def test_wait_for_the_rate_is_in_the_events() -> None:
     """The second create waits for the rate; the events of its request say how long."""
     events = Events()
-    async with Sandbox(speed=100) as sandbox, sandbox.client(hooks=events, rate_limit="1/30s") as client:
+    async with (
+        Sandbox(speed=100, longest=3) as sandbox,
+        sandbox.client(hooks=events, rate_limit="1/30s") as client,
+    ):
         rows = [SONG] * 2
         made = await client.create_many(client.sonic.create_music, rows)
         assert all(isinstance(one, Task) for one in made)
@@ -259,7 +268,7 @@ async def test_wait_for_the_rate_is_in_the_events() -> None:
 async def test_events_of_an_untyped_call_hold_no_query() -> None:
     """The path without its query; no family, no kind."""
     events = Events()
-    async with Sandbox(speed=100) as sandbox, sandbox.client(hooks=events) as client:
+    async with Sandbox(speed=100, longest=3) as sandbox, sandbox.client(hooks=events) as client:
         await client.request("GET", "/get-credits?note=private", params={"more": "private"})
         assert "private" not in repr(events)
         assert {(event.call, event.family, event.kind) for event in events.of(CallEvent)} == {
@@ -275,7 +284,10 @@ async def test_store_that_fails_before_sending_has_no_events() -> None:
             raise JobStoreError("the disk is full")
 
     events = Events()
-    async with Sandbox(speed=100) as sandbox, sandbox.client(hooks=events, store=Broken()) as client:
+    async with (
+        Sandbox(speed=100, longest=3) as sandbox,
+        sandbox.client(hooks=events, store=Broken()) as client,
+    ):
         with pytest.raises(JobStoreError):
             await client.sonic.create_music(**SONG)
         assert not events

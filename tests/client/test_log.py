@@ -31,7 +31,7 @@ async def test_each_attempt_has_a_debug_line_with_its_ids(
 ) -> None:
     """The call, the number, the status, the task, the job key; polls, the end and downloads, too."""
     caplog.set_level(logging.DEBUG, "musicapi_async")
-    async with Sandbox(speed=100) as sandbox, sandbox.client() as client:
+    async with Sandbox(speed=100, longest=3) as sandbox, sandbox.client() as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.status(429))
         task = await client.with_options(job_key="order-1").sonic.create_music(**SONG)
         await client.download(await task.wait(), tmp_path)

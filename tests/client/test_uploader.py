@@ -54,7 +54,7 @@ class Storage:
 
 @pytest.fixture
 async def box() -> AsyncIterator[Sandbox]:
-    async with Sandbox(speed=600, seed=1) as box:
+    async with Sandbox(speed=600, seed=1, longest=10) as box:
         yield box
 
 

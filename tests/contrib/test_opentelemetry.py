@@ -76,7 +76,7 @@ def telemetry() -> Iterator[Telemetry]:
 
 async def test_song_is_a_span_with_its_stages_and_requests(telemetry: Telemetry, tmp_path: Path) -> None:
     """From the submit to the end; polls are its children, the submit and the task are those of the caller."""
-    async with Sandbox(speed=60) as sandbox, sandbox.client(hooks=telemetry.hook) as client:
+    async with Sandbox(speed=60, longest=3) as sandbox, sandbox.client(hooks=telemetry.hook) as client:
         with telemetry.tracers.get_tracer("test").start_as_current_span("request of a user") as outer:
             task = await client.sonic.create_music(**SONG)
             in_flight = telemetry.metrics()["musicapi.tasks.in_flight"]
@@ -264,7 +264,10 @@ async def test_charges_are_counted_by_operation(telemetry: Telemetry) -> None:
 async def test_call_is_charged_once_it_is_carried_out(telemetry: Telemetry) -> None:
     """However often it is repeated meanwhile, whatever its status; not if it is unknown what it cost."""
     not_ready = '{"type":"not_ready"}'
-    async with Sandbox(speed=600) as sandbox, sandbox.client(hooks=telemetry.hook, rate_limit=None) as client:
+    async with (
+        Sandbox(speed=600, longest=3) as sandbox,
+        sandbox.client(hooks=telemetry.hook, rate_limit=None) as client,
+    ):
         clips = await (await client.sonic.create_music(**SONG))
         before = await client.credits()
         upload = await client.sonic.upload(str(clips[0].final_url))

@@ -86,9 +86,9 @@ async def test_compressed_body_is_refused_unread(framework: str, coding: str, si
 
 
 async def test_body_that_unpacks_to_much_more_is_not_unpacked(framework: str) -> None:
-    """100 kB that would become 100 MB are answered at once."""
+    """20 kB that would become 20 MB are answered at once."""
     async with Sandbox() as sandbox, serving(app(framework, sandbox)) as server:
-        bomb = gzip.compress(bytes(100_000_000), 9)
+        bomb = gzip.compress(bytes(20_000_000))
         answer = await server.raw(head(bomb, len(bomb), "Content-Encoding: gzip"), bomb)
         assert b" 415 " in answer.split(b"\r\n")[0]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
 import json
 import logging
 import pickle
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
@@ -91,16 +89,13 @@ def everything(error: BaseException | None) -> str:
 def rich_traceback(error: BaseException) -> list[str]:
     """A traceback with the locals of this package's frames, which a user of rich sees."""
     frames = Traceback.extract(type(error), error, error.__traceback__, show_locals=True)
-    console = Console(file=io.StringIO(), width=200)
-    shown: list[str] = []
-    for stack in frames.stacks:
-        for frame in stack.frames:
-            if "musicapi_async" in frame.filename:
-                for name, value in (frame.locals or {}).items():
-                    with console.capture() as capture:
-                        console.print(name, value)
-                    shown.append(capture.get())
-    return shown
+    return [
+        f"{name} = {pretty_repr(value)}"
+        for stack in frames.stacks
+        for frame in stack.frames
+        if "musicapi_async" in frame.filename
+        for name, value in (frame.locals or {}).items()
+    ]
 
 
 def is_clean(text: str, *secrets: str) -> bool:

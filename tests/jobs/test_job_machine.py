@@ -242,6 +242,6 @@ class SQLiteMachine(Machine):
 
 
 TestMemoryMachine = Machine.TestCase
-TestMemoryMachine.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestMemoryMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestSQLiteMachine = SQLiteMachine.TestCase
 TestSQLiteMachine.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)

@@ -30,7 +30,7 @@ LONELY = "http://127.0.0.1:9/hooks"
 @pytest.fixture
 async def sandbox() -> AsyncGenerator[Sandbox]:
     """A fast sandbox."""
-    async with Sandbox(speed=400) as sandbox:
+    async with Sandbox(speed=400, longest=3) as sandbox:
         yield sandbox
 
 

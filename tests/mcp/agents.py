@@ -17,7 +17,7 @@ from musicapi_async.jobs import JobStore
 from musicapi_async.mcp import music_server
 from musicapi_async.sandbox import Sandbox
 
-SONG = {"gpt_description_prompt": "calm rain", "duration": 10}
+SONG = {"gpt_description_prompt": "calm rain"}
 SECRETS = ("sandbox-key",)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from bisect import bisect_right
 from random import Random
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_next_poll_is_where_it_first_pays(lives: list[float], age: float, cost: 
 
     step, summed, lost, at = 0.01, 0.0, 0.0, age
     while lost < cost and at < age + 60:
-        index = max(n for n, edge in enumerate(EDGES) if edge <= at + step / 2)
+        index = bisect_right(EDGES, at + step / 2) - 1
         summed += model[index] * step
         lost += (math.exp(summed) - 1) * step
         at += step

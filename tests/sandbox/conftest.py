@@ -55,8 +55,8 @@ class Caller:
         assert status == 200, reply
         return str(reply["task_id"])
 
-    async def until(self, path: str, done: Callable[[int, Any], bool], step: float = 3.0) -> tuple[int, Any]:
-        """Look every `step` API seconds."""
+    async def until(self, path: str, done: Callable[[int, Any], bool], step: float = 10.0) -> tuple[int, Any]:
+        """Poll each `step` API seconds."""
         for _ in range(1500):
             status, body = await self.get(path)
             if done(status, body):

@@ -157,7 +157,7 @@ async def test_riffusion(start):
         seen.append((status, body.get("message", ""), len(body.get("data") or [])))
         return seen[-1][2] == 2
 
-    _, body = await api.until(f"/riffusion/task/{task_id}", over)
+    _, body = await api.until(f"/riffusion/task/{task_id}", over, step=3.0)
     assert seen[0][0] == 202
     assert (200, "processing", 0) in seen
     assert (200, "success", 1) in seen

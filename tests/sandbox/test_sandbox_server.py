@@ -83,7 +83,7 @@ async def test_serve_forever():
 async def test_stop_does_not_wait_for_files_being_made(start):
     """A file in the making is given up when the sandbox closes."""
     api = await start(longest=200.0)
-    clip = await api.song(duration=300)
+    clip = await api.song(duration=60)
     asking = asyncio.create_task(api.call("GET", clip["audio_url"], key=None))
     await until(lambda: api.sandbox.journal.requests(kind="media"))
     await api.sandbox.stop()

@@ -15,12 +15,13 @@ from musicapi_async.sandbox import Choices, Durations, Fault
 from musicapi_async.sandbox.fault_texts import add
 
 EXACT = Durations(song=(100.0, 0.0), stream=10.0)
-WISH = {"custom_mode": False, "mv": "sonic-v6", "gpt_description_prompt": "calm rain", "duration": 30}
+WISH = {"custom_mode": False, "mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
+HALF_A_MINUTE = {**WISH, "duration": 30}
 
 
 async def stream_of(api: Any) -> str:
     """The first stream link of a fresh song."""
-    task_id = await api.submit(body=WISH)
+    task_id = await api.submit(body=HALF_A_MINUTE)
 
     def streams(status: int, body: Any) -> bool:
         return any(clip["audio_url"] for clip in body.get("data") or ())
@@ -62,7 +63,7 @@ async def test_stream_comes_at_the_pace_of_the_music(start):
 async def test_stream_is_never_a_file_of_the_media_host(start):
     """Neither a name below /media/, nor a stream before its time, nor one of an unknown clip."""
     api = await start(durations=EXACT)
-    task_id = await api.submit(body=WISH)
+    task_id = await api.submit(body=HALF_A_MINUTE)
     clip = next(iter(api.sandbox.service.tasks)).clips[0]
     root = api.sandbox.base_url.removesuffix("/api/v1")
     for path in (
@@ -125,8 +126,8 @@ async def test_producer_makes_m4a(start):
 
 async def test_slow_media_host(start):
     """`trickle` sends a file slowly, whole, and does not hold up other requests."""
-    api = await start(speed=1.0, durations=EXACT)
-    clip = (await api.finished(await api.submit(body={**WISH, "duration": 10})))[0]
+    api = await start(speed=1.0, durations=EXACT, longest=2.0)
+    clip = (await api.finished(await api.submit(body=WISH)))[0]
     _, whole = await api.call("GET", clip["audio_url"], key=None)
     api.sandbox.faults.on("GET", "/media/*.mp3", Fault.trickle(len(whole) / 20))
     begun = api.sandbox.now()
@@ -141,8 +142,8 @@ async def test_slow_media_host(start):
 async def test_broken_media_host(start, fault):
     """Half a file, a reset, an error, another body: set for media by path. A reset acts twice, as the library
     of this test repeats a GET."""
-    api = await start(speed=1000.0)
-    clip = (await api.finished(await api.submit(body={**WISH, "duration": 10})))[0]
+    api = await start(longest=2.0)
+    clip = (await api.finished(await api.submit(body=WISH)))[0]
 
     async def read() -> bytes:
         try:

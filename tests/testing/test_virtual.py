@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import selectors
+import threading
 import time
 import warnings
 from collections.abc import Coroutine
@@ -16,7 +18,7 @@ import anyio.to_thread
 import pytest
 
 from musicapi_async.clock import Clock
-from musicapi_async.testing.virtual import DeadlockError, VirtualTimeLoop
+from musicapi_async.testing.virtual import THREAD_GRACE, DeadlockError, VirtualTimeLoop
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -145,3 +147,54 @@ def test_second_loop_continues_where_the_first_ended() -> None:
     with asyncio.Runner(loop_factory=partial(VirtualTimeLoop, 1234.5)) as runner:
         runner.run(asyncio.sleep(1))
         assert runner.get_loop().time() == 1235.5
+
+
+@pytest.mark.parametrize(("thread", "seconds"), [("anyio", 0), ("executor", 0), ("other", THREAD_GRACE)])
+def test_idle_thread_of_a_pool_delays_no_jump(
+    thread: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop waits for a thread that it does not know before it jumps, and not for those of pools."""
+    waits: list[float | None] = []
+
+    class Recording(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            waits.append(timeout)
+            return super().select(timeout)
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Recording)
+    ended = threading.Event()
+
+    async def main() -> float:
+        match thread:
+            case "anyio":
+                await anyio.to_thread.run_sync(int)
+            case "executor":
+                await asyncio.to_thread(int)
+            case _:
+                threading.Thread(target=ended.wait, daemon=True).start()
+        await asyncio.sleep(0.001)  # a worker thread is idle a moment after its job is done
+        waits.clear()
+        await asyncio.sleep(3600)
+        return asyncio.get_running_loop().time()
+
+    try:
+        assert run(main()) == pytest.approx(3600.001)
+    finally:
+        ended.set()
+    assert sum(wait or 0 for wait in waits[:2]) == seconds
+
+
+def test_thread_of_no_pool_wakes_the_loop_before_it_jumps() -> None:
+    """It acts at once in real time, and so before a timer of an hour."""
+
+    async def main() -> list[str]:
+        loop, ended = asyncio.get_running_loop(), list[str]()
+        loop.call_later(3600, ended.append, "timer")
+        woken = asyncio.Event()
+        threading.Thread(target=lambda: loop.call_soon_threadsafe(woken.set), daemon=True).start()
+        await woken.wait()
+        ended.append("thread")
+        await asyncio.sleep(3600)
+        return ended
+
+    assert run(main()) == ["thread", "timer"]

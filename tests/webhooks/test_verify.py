@@ -358,7 +358,9 @@ LEAVES = st.one_of(
     st.sampled_from(["suno", "producer", "nuro", "succeeded", "FAILED"]),
 )
 TREES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner), max_leaves=20
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=10,
 )
 
 

@@ -185,7 +185,7 @@ def says_done(body: Any, family: str) -> bool:
 
 
 @pytest.mark.parametrize(("family", "kind"), POLLS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(raw=mutated(), status=STATUSES)
 def test_a_mangled_poll_is_judged_and_never_done_by_mistake(
     family: str, kind: str, raw: bytes, status: int
@@ -227,7 +227,7 @@ def test_a_mangled_poll_is_judged_and_never_done_by_mistake(
         assert str(error)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(raw=mutated(), status=STATUSES)
 def test_a_mangled_submit_reply_is_a_task_or_one_of_our_errors(raw: bytes, status: int) -> None:
     """A task id is never made up, and a 2xx without one says that the account may have been charged."""
@@ -243,7 +243,7 @@ def test_a_mangled_submit_reply_is_a_task_or_one_of_our_errors(raw: bytes, statu
     assert json.dumps(accepted)[1:-1] in json.dumps(body)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     raw=mutated(), status=STATUSES, operation=st.sampled_from([one for one in OPERATIONS if not one.polled])
 )

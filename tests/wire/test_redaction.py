@@ -125,7 +125,8 @@ def test_what_is_left_never_holds_the_secret(before: str, secret: str, after: st
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+        max_leaves=15,
     )
 )
 def test_a_copy_without_secrets_is_equal(value: object) -> None:
