@@ -299,6 +299,7 @@ local file needs an `uploader` of yours.
 """  # noqa: E501
 
 from importlib import import_module
+from importlib.machinery import PathFinder
 
 from ._version import __version__
 
@@ -449,6 +450,8 @@ __all__ = [
     "WrittenLyrics",
     "__version__",
 ]
+if not TYPE_CHECKING and PathFinder.find_spec("psycopg") is None:
+    __all__.remove("PostgresStore")  # which `import *` would fail for
 
 
 _MODULES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -51,6 +51,9 @@ class ClientView:
         self.options: Final = options
         self.recorder: Final = recorder
         self._calls_recorder: Final = resubmission or recorder
+
+    def __reduce__(self) -> NoReturn:
+        self.resources.__reduce__()  # says why not
 
     def here(self) -> LoopResources:
         """Return the parts of the running loop."""

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from weakref import WeakValueDictionary
 
 import anyio
@@ -286,6 +286,9 @@ class Resources:
         self.recorders: Final = Recorders(clock, base_url, account)
         self.recorder: Final = self.recorders.of(store)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client holds a key and connections and is not pickled: make one per process")
+
     def here(self, recorder: JobRecorder) -> LoopResources:
         """Return the parts of the running loop, opened now if this is the first call in it.
 
@@ -308,7 +311,8 @@ class Resources:
             ]
             opened = self._open()
             if self._shared is not None:
-                opened.unsubscribe = self._shared.subscribe(partial(self._heard, opened.waiter))
+                waiter = opened.waiter
+                opened.unsubscribe = self._shared.subscribe(partial(self._heard, waiter), waiter.knows_id)
             self._opened.append(opened)
             opened.close_with_loop()
             watch(self)
@@ -435,7 +439,8 @@ class Resources:
         if event.task_id:
             self._hand_over(event, TaskRef(self._family_of(event), event.task_id))
             if self._shared is not None:
-                await self._shared.publish(msgspec.json.encode(self._redactor.copy(event.raw)))
+                body = msgspec.json.encode(self._redactor.copy(event.raw))
+                await self._shared.publish(body, event.task_id)
 
     def _family_of(self, event: Event) -> str:
         """Return the family of an event, as it says or as its task is known here; '' if it is unknown."""

@@ -19,7 +19,7 @@ PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "store": ("change", 'a store such as SQLiteStore("jobs.sqlite")'),
     "polling": ("observed", "a schedule such as musicapi_async.polling.LearnedSchedule"),
     "limiter": ("slot", "a RateLimiter"),
-    "session": ("request", "an aiohttp.ClientSession"),
+    "session": ("ws_connect", "an aiohttp.ClientSession"),  # httpx has `request`, too
     "webhooks": ("order", 'Webhooks(url="https://...", secret="...")'),
     "clock": ("sleep", "a Clock"),
     "uploader": ("__call__", "an async function that takes a path and returns a public link"),

@@ -89,7 +89,7 @@ class MusicAPI:
         max_in_flight: most tasks submitted and not yet ended; None: no cap.
         attempt_timeout: seconds for one attempt; None: the time of each endpoint.
         deadline: seconds for a whole call; None: no limit.
-        max_retries: repeats after the first attempt.
+        max_retries: repeats of a call after its first attempt; downloads have tries of their own.
         validate: 'error', 'warn' or 'off', for requests that the service would refuse.
         polling: a schedule of polls, such as `musicapi_async.polling.LearnedSchedule`.
         store: where paid calls are recorded before they leave, such as `SQLiteStore("jobs.sqlite")`, or
@@ -464,8 +464,9 @@ class MusicAPI:
         its content, or a known one of the link, else `.bin`. A clip that is there whole under a name with its
         clip_id is not fetched again. With other names, and for links, a file
         there may be another's: it stays, and the new one gets a number unless both are the same. Clips that
-        failed are passed over. The key is never sent, links are sent byte for byte. The option `deadline`
-        limits all of it.
+        failed are passed over. The key is never sent, links are sent byte for byte. A file that does not come
+        is tried six times in about a minute, not `max_retries` times, because a link is often there before
+        its file; the option `deadline` limits all of it.
 
         Raises:
             DownloadError: a file could not be fetched; the next call continues a partial file if the host
@@ -582,9 +583,6 @@ class MusicAPI:
 
     def __repr__(self) -> str:
         return f"MusicAPI(base_url={self.base_url!r})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a client holds a key and connections and is not pickled: make one per process")
 
 
 __all__ = ["MusicAPI"]

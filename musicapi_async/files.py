@@ -133,7 +133,10 @@ def replacing(path: Path, *, private: bool = False) -> Generator[BinaryIO, None,
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    file = open_new(part, private=private)
+    try:
+        file = open_new(part, private=private)
+    except FileExistsError:  # made by another one since it was removed
+        raise BeingWrittenError(part) from None
     try:
         with file:
             yield file
@@ -148,6 +151,24 @@ def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file that appears under its name only when it is whole and on the disk; see `replacing`."""
     with replacing(path, private=private) as file:
         file.write(data)
+
+
+def make_first(path: Path, data: bytes) -> bool:
+    """Make a file that can be read by its owner only, if nothing has its name; return True if it was made.
+
+    Of all processes and machines that try, one makes it. Others may find it before its data is there, and it
+    remains empty if the process is killed in that moment. Raises `OSError`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        sync(file)
+    sync_folder(path.parent)
+    return True
 
 
 def sync(file: BinaryIO) -> os.stat_result:
@@ -175,7 +196,10 @@ def give_name(written: os.stat_result, part: Path, path: Path) -> None:
         is_mine = False
     if not is_mine:
         raise BeingWrittenError(part)
-    os.replace(part, path)
+    try:
+        os.replace(part, path)
+    except FileNotFoundError:  # in this moment
+        raise BeingWrittenError(part) from None
     sync_folder(path.parent)
 
 

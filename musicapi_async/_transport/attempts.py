@@ -149,10 +149,10 @@ class Attempts:
                 async with self.limiter.slot(prepared.lane, waits) as slot:
                     if paid is not None:
                         await paid.begin(slot)
-                    if waits is not None:
-                        began, held = self._real_time(), waits.seconds()
                     if observed is not None:
                         observed.begins()
+                    if waits is not None:  # after the hooks, whose time is not that of the service
+                        began, held = self._real_time(), waits.seconds()
                     try:
                         found = await self._transport.attempt(prepared, paid or FREE_CALL)
                     except APIConnectionError as error:

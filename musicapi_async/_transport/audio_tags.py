@@ -33,6 +33,8 @@ ARTIST: Final = "MusicAPI"
 """The artist of songs for which no one names another."""
 COVER_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of a cover in a tag. Players read all tags before the first sound."""
+COVER_TIME: Final = 15.0
+"""Real seconds that a file waits for its cover: a CDN is late by a few, and the file is worth more."""
 PICTURES: Final = {
     b"\x89PNG": "image/png",
     b"\xff\xd8\xff": "image/jpeg",

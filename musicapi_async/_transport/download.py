@@ -37,7 +37,7 @@ from ..errors import DownloadError
 from ..file_names import check_pattern, holds_id, name_of
 from ..files import sync
 from . import partial_file as parts
-from .audio_tags import COVER_LIMIT, FileTags, Tagger, has_album
+from .audio_tags import COVER_LIMIT, COVER_TIME, FileTags, Tagger, has_album
 from .finished_file import Retry, check_audio, check_end, finish, name_file, open_part
 from .links import Link, printable
 from .media_requests import Unpacker, first_line, malformed, url_of
@@ -155,15 +155,19 @@ class Downloader:
         return there
 
     async def _cover(self, clip: Clip) -> bytes:
-        """Return the cover of a clip; nothing, with a warning in the log, for one that cannot be had."""
+        """Return the cover of a clip; nothing, with a warning in the log, for one that cannot be had soon."""
         if not clip.image_url:
             return b""
         folder = anyio.Path(await anyio.to_thread.run_sync(tempfile.mkdtemp))
         try:
-            path = anyio.Path(await self.fetch(Link(clip.image_url), Path(folder / "cover")))
+            async with asyncio.timeout(COVER_TIME):
+                path = anyio.Path(await self.fetch(Link(clip.image_url), Path(folder / "cover")))
             return await path.read_bytes() if (await path.stat()).st_size <= COVER_LIMIT else b""
         except DownloadError as error:
             log.warning("no cover of clip %s: %s", clip.clip_id, error.message)
+            return b""
+        except TimeoutError:
+            log.warning("no cover of clip %s: it did not come in %g s", clip.clip_id, COVER_TIME)
             return b""
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # small, and a cancelled task may be unable to wait

@@ -238,9 +238,9 @@ class ObservedCall:
         """Deliver that an attempt is about to be sent."""
         self._release()
         self._attempt += 1
-        self._began = self._observer.clock.now()
         self._waited_at_begin = self.waits.seconds()
         self._observer.emit(RequestEvent(waited=self._waited_at_begin - self._waited, **self._ids()))
+        self._began = self._observer.clock.now()  # after the hooks, whose time is not that of the service
 
     def ends(self, end: Response | BaseException) -> None:
         """Take the end of the attempt."""

@@ -329,7 +329,7 @@ class PaidCall:
     def _explain_waits(self, error: BaseException) -> None:
         """Name the long waits of the call in its error."""
         if isinstance(error, MusicAPIError) and (waited := str(self.waits)):
-            error.message = f"{error.message}; {waited}"
+            error.message = f"{error.message.rstrip('. ')}; {waited}"
 
     def _unknown(self, error: Exception) -> OutcomeUnknownError:
         """Return the error of a call whose outcome is unknown."""

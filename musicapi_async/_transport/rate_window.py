@@ -15,6 +15,10 @@ counts: starts decide in which order requests begin to connect, and departures d
 (`LaneState.depart`). After a handshake of 3 s the request that was overtaken meanwhile waits once more,
 with its connection open, until its departure keeps the window, too.
 
+A start may also be counted ahead, for the latest moment at which it may come. The counted ones are stored in
+their order, which may then be another one than that in which they were granted: what leaves last must not be
+forgotten first.
+
 A start that was granted stays counted, even if the request then could not connect. That it was not sent is
 known only after a connect time-out that is longer than the documented period, when there is nothing left
 to give back; and while connecting fails, what is short is not the limit.
@@ -177,7 +181,7 @@ class LaneState:
             new_clock: seconds that a start may lie ahead of now, see `NEW_CLOCK`.
         """
         lane = cls(limit, new_clock)
-        lane._starts.extend(snapshot.starts)
+        lane._starts.extend(sorted(snapshot.starts))
         lane._paused_until = snapshot.paused_until
         lane.taught, lane._step = snapshot.taught, snapshot.step
         lane._cut_at, lane._raised_at = snapshot.cut_at, snapshot.raised_at
@@ -207,13 +211,22 @@ class LaneState:
             if self._starts and self._starts[-1] > now + self._new_clock:
                 self._restart(now)
             if self.limit is None and self.taught is None and self._paused_until <= now:
-                self._starts.append(now + late)  # nothing holds the lane back, as most polls find it
+                self._count(now + late)  # nothing holds the lane back, as most polls find it
                 return 0.0
             wait = self._earliest(now) - now
             if wait > ROUNDING:
                 return wait
-            self._starts.append(now + late)
+            self._count(now + late)
             return 0.0
+
+    def _count(self, start: float) -> None:
+        """Count a start; the earliest of all is forgotten if they are too many."""
+        if not self._starts or self._starts[-1] <= start:
+            self._starts.append(start)
+        else:
+            in_order = sorted((*self._starts, start))
+            self._starts.clear()
+            self._starts.extend(in_order)
 
     def unclaim(self, start: float) -> None:
         """Take back a start that was counted and not made."""
@@ -224,7 +237,7 @@ class LaneState:
         """Return the earliest time of a start, not before now, after `ahead` others that start before it."""
         lane = LaneState.restored(self.limit, self.snapshot())
         for _ in range(min(ahead, REMEMBERED_STARTS)):
-            lane._starts.append(max(now, lane._earliest(math.inf)))
+            lane._count(max(now, lane._earliest(math.inf)))
         return max(now, lane._earliest(math.inf))
 
     def follow(self, now: float, tolerance: float) -> bool:

@@ -72,6 +72,12 @@ results = await client.wait_all(batch.tasks)"""
             min_length=1,
             max_length=MOST_ITEMS,
             description="The songs, each an object with the arguments of a single create.",
+            examples=[
+                [
+                    {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"},
+                    {"mv": "sonic-v6", "title": "Rain", "prompt": "[Verse]\nRain on the window"},
+                ]
+            ],
         ),
     ]
 

@@ -99,7 +99,8 @@ class FieldInfo(msgspec.Struct, frozen=True):
 
     `type` is its type for msgspec's inspection and `hint` for its conversion, `limit` its limit in words,
     `description` its help text, `known` the known values; `local` fields steer this client and are not sent,
-    `link` fields take a public link only, `protected` ones an https address; `place` orders the help.
+    `link` fields take a public link only, `protected` ones an https address; `place` orders the help, and
+    `example` is a value to display where the type does not say enough.
     """
 
     name: str
@@ -114,6 +115,7 @@ class FieldInfo(msgspec.Struct, frozen=True):
     link: bool = False
     protected: bool = False
     place: int = 0
+    example: Any = None
 
     @property
     def known_words(self) -> str:
@@ -147,6 +149,7 @@ def fields(cls: type[Request]) -> tuple[FieldInfo, ...]:
                 link=bool(extra.get(LINK)),
                 protected=bool(extra.get(PROTECTED)),
                 place=extra.get(PLACE, 0),
+                example=meta.example,
             )
         )
     return tuple(sorted(found, key=lambda field: (not field.required, field.place)))
@@ -157,14 +160,17 @@ class _Meta(msgspec.Struct, frozen=True):
 
     description: str = ""
     extra: dict[str, Any] = {}
+    example: Any = None
 
 
 def _meta_of(kind: msgspec.inspect.Type) -> _Meta:
     match kind:
         case msgspec.inspect.Metadata():
             given = msgspec.structs.asdict(kind)
-            text = text_or_none(mapping_or_empty(given["extra_json_schema"]).get("description"))
-            return _Meta(text or "", mapping_or_empty(given["extra"]))
+            schema = mapping_or_empty(given["extra_json_schema"])
+            text, examples = text_or_none(schema.get("description")), schema.get("examples")
+            example = examples[0] if isinstance(examples, list) and examples else None
+            return _Meta(text or "", mapping_or_empty(given["extra"]), example)
         case msgspec.inspect.UnionType():
             annotated = (one for one in kind.types if isinstance(one, msgspec.inspect.Metadata))
             return next(map(_meta_of, annotated), _Meta())

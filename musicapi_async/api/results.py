@@ -216,6 +216,9 @@ class Result(PlainData, fields=IDS):
         """The clips of the result; empty for results that have none."""
         return Clips((), self.raw, task_id=self.task_id, family=self.family)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.family!r}, {self.task_id!r})"
+
     def __eq__(self, other: object) -> bool:
         names = fields_of(type(self))
         if not isinstance(other, Result) or fields_of(type(other)) is not names:

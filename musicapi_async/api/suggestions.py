@@ -79,9 +79,26 @@ spelling leads from one to the other."""
 
 
 OPTIONS_MEANT: Final[Mapping[str, str]] = MappingProxyType(
-    {"timeout": "attempt_timeout (seconds for one attempt) or deadline (seconds for a whole call)"}
+    {
+        "timeout": "attempt_timeout (seconds for one attempt) or deadline (seconds for a whole call)",
+        "extra_headers": "headers (of client.with_options) or default_headers (of MusicAPI)",
+        "idempotency_key": "job_key (of client.with_options)",
+    }
 )
-"""Options of other libraries that are more than one here."""
+"""Options of calls in other libraries that have other words here, or are more than one."""
+
+SETTINGS_MEANT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("api_base", "endpoint", "host"), "base_url"),
+        **dict.fromkeys(("auth", "bearer", "token"), "api_key"),
+        **dict.fromkeys(("connector", "http_client", "transport"), "session"),
+        **dict.fromkeys(("cert", "ssl_context", "verify", "verify_ssl"), "ssl"),
+        "event_hooks": "hooks",
+        "retry": "max_retries",
+        "user_agent": "app_info",
+    }
+)
+"""Options of clients of httpx, openai and stripe that are spelled like a wrong option here, or like none."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -108,8 +125,12 @@ def check_options(given: Iterable[str], known: Iterable[str]) -> None:
     listed = sorted(known)
     for name in given:
         if name not in listed:
-            meant = OPTIONS_MEANT.get(name)
-            near = did_you_mean(name, listed) if meant is None else f" (did you mean {meant}?)"
+            if (meant := OPTIONS_MEANT.get(name)) is not None:
+                near = f" (did you mean {meant}?)"
+            elif (setting := SETTINGS_MEANT.get(name)) in listed:
+                near = f" (did you mean {setting!r}?)"
+            else:
+                near = did_you_mean(name, listed)
             raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(listed)}")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -101,9 +102,9 @@ def batch_group() -> None:
 @click.option(
     "--out",
     type=Folder(),
-    required=True,
     metavar="DIR",
-    help="Folder for the songs, the report, and the records of the batch.",
+    help="Folder for the songs, the report, and the records of the batch. Required, except with --dry-run, "
+    "which then plans for a new folder.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Check the file and say what would be done, and its cost; send nothing."
@@ -174,7 +175,7 @@ async def run_command(
     /,
     *,
     source: Path | bytes,
-    out: Path,
+    out: Path | None,
     dry_run: bool,
     rate_limit: Rate | UnsetType | None,
     store: JobStore | None,
@@ -197,22 +198,28 @@ async def run_command(
     """
     from ..workflows import plan_batch, run_batch
 
+    if out is None and (workers or not dry_run):
+        ctx = click.get_current_context()
+        option = next(param for param in ctx.command.params if param.name == "out")
+        raise click.MissingParameter(ctx=ctx, param=option)
     try:
         manifest = await asyncio.to_thread(_manifest_of, source)
     except RequestValidationError as error:
         if invocation.errors_as_json:
             raise
         return _refused(error)
-    if workers:
+    if workers and out is not None:
         from .worker_commands import queue_batch
 
         return await queue_batch(invocation, manifest, out, store, **options)
     if dry_run:
         shared = {name: options[name] for name in ("retry_failed", "max_in_flight", "budget", "prices")}
         rate = await _planned_rate(invocation, store) if isinstance(rate_limit, UnsetType) else rate_limit
-        plan = await plan_batch(manifest, out, rate_limit=rate, **shared)
+        with tempfile.TemporaryDirectory() as new:
+            plan = await plan_batch(manifest, out or new, rate_limit=rate, **shared)
         invocation.reporter.event("plan", msgspec.structs.asdict(plan), plan_lines(plan, rate, out))
         return ExitCode.OK
+    assert out is not None, "only a dry run has none"
     invocation.is_rerunnable = invocation.charges = True
     meter = _Meter(invocation, len(manifest.songs))
     async with invocation.client(rate_limit=rate_limit, store=store) as client:

@@ -24,13 +24,13 @@ SECONDS: Final = re.compile(r"\b[\d.]+ s\b")
 """The part of a reason that differs from song to song."""
 
 
-def plan_lines(plan: Plan, rate_limit: Rate | None, out: Path) -> list[str]:
+def plan_lines(plan: Plan, rate_limit: Rate | None, out: Path | None) -> list[str]:
     """Return the songs, steps, calls, cost and time of a batch that was not run.
 
     Args:
         plan: The plan of the batch.
         rate_limit: Creates per time; None for no limit.
-        out: The folder of the batch.
+        out: The folder of the batch; None for a new one.
     """
     counts = (plan.new, "to submit"), (plan.going_on, "running"), (plan.settled, "settled")
     listed = ", ".join(f"{count} {words}" for count, words in counts if count)

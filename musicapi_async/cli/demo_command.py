@@ -47,7 +47,7 @@ Ships come in on quiet feet
 Harbour, harbour, keep them near
 All the ones I used to meet"""
 
-SONG_SECONDS: Final = (70, 60, 65)
+SONG_SECONDS: Final = (56, 52, 54)
 """Requested lengths of the three songs in seconds; short ones are made faster."""
 
 PERSONA: Final = "Rainy voice"

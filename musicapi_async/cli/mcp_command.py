@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shlex
-import signal
-from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +12,7 @@ import click
 
 from ..extras import require
 from ..jobs import STORE_VARIABLE, open_store
-from .invocation import Invocation
+from .invocation import Invocation, until_terminated
 from .output import print_err
 from .parameters import Folder, Positive, StorePlace
 from .usage import Command
@@ -96,6 +93,9 @@ async def mcp_command(
     A client starts this command itself, and speaks to it over standard input and output: see
     `help(musicapi_async.mcp)` for its configuration. What is paid for is recorded, so the server may be
     stopped or killed at any time.
+
+    There is no option for HTTP, because the command knows no users: who reaches a server spends your credits.
+    In a program, `music_server(...).streamable_http_app()` is an app to which you add authorization.
     """
     from ..workflows.batch_folder import BatchFolder
 
@@ -122,30 +122,5 @@ async def mcp_command(
         server = music_server(client, folder, store=name, budget=budget, prices=prices)
         if os.isatty(0):
             print_err("An MCP client starts this command and speaks to it; Ctrl-C ends it.")
-        with _until_terminated():
+        with until_terminated():
             await serve(server)
-
-
-@contextlib.contextmanager
-def _until_terminated() -> Generator[None]:
-    """Within this context SIGTERM, by which clients stop a server, ends the block instead of the process."""
-    main = asyncio.current_task()
-    assert main is not None
-    is_terminated = False
-
-    def terminate() -> None:
-        nonlocal is_terminated
-        is_terminated = True
-        main.cancel()
-
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(NotImplementedError):  # Windows has none
-        loop.add_signal_handler(signal.SIGTERM, terminate)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not is_terminated:
-            raise
-    finally:
-        with contextlib.suppress(NotImplementedError):
-            loop.remove_signal_handler(signal.SIGTERM)

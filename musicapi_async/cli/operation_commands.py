@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
+import msgspec
 
 from ..api.batches import Batch, BatchItem
 from ..api.direct_replies import Files, Midi, Wav
@@ -97,6 +98,10 @@ class OperationCommand(Command):
         if rows:
             with formatter.section("Arguments"):
                 formatter.write_dl(rows)
+        for one in arguments:
+            if one.example is not None:
+                with formatter.section(f"{one.name.upper()} as JSON, in single quotes or from a file"):
+                    formatter.write(f"{' ' * formatter.current_indent}{_listed(one.example)}\n")
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write how to give text that does not fit a command line."""
@@ -134,6 +139,14 @@ class OperationCommand(Command):
             return await _submit_and_wait(
                 invocation, client, operation, values, folder=folder, timeout=timeout, tags=tags
             )
+
+
+def _listed(example: Any) -> str:
+    """Return an example as JSON, a list with one line for each of its items."""
+    if not isinstance(example, list):
+        return msgspec.json.encode(example).decode()
+    lines = [msgspec.json.encode(item).decode() for item in cast("list[object]", example)]
+    return ",\n   ".join(lines).join("[]")
 
 
 def _first_sentence(text: str) -> str:

@@ -396,8 +396,8 @@ def fields_given(operation: Operation[..., object], given: Mapping[str, Any]) ->
             if value is not None and also is not None:
                 raise click.UsageError(f"'{field.name.upper()}' was given twice.")
             value = also if value is None else value
-        if isinstance(_plain_type(field.type), msgspec.inspect.ListType) and value is not None:
-            value = [*value] or None
+        if isinstance(value, tuple) and isinstance(_plain_type(field.type), msgspec.inspect.ListType):
+            value = [*cast("tuple[object, ...]", value)] or None
         elif isinstance(value, tuple):
             value = next((text for text in reversed(cast("tuple[str, ...]", value)) if text != NO_TEXT), None)
         if value is not None:

@@ -50,6 +50,11 @@ def _audio(_ctx: click.Context, _param: click.Parameter, value: tuple[Path, ...]
     for path in value:
         if path.is_dir():
             raise click.BadParameter(f"{str(path)!r} is a folder. {NAMES_OF_FOLDERS.format(folder=path)}")
+        if player_of(ending := _ending_of(path)) is None:
+            raise click.UsageError(
+                f"no player for {ending or 'such'} files was found. Install mpv: "
+                f"{_how_to_install()}; or one of {', '.join(name for name, _, _ in PLAYERS[1:])}."
+            )
     return value
 
 
@@ -70,13 +75,8 @@ async def play_command(invocation: Invocation, files: tuple[Path, ...]) -> ExitC
     that this machine has and that plays the format.
     """
     for path in files:
-        ending = path.suffix.lower().lstrip(".")
-        command = player_of(ending)
-        if command is None:
-            raise click.UsageError(
-                f"no player for {ending or 'such'} files was found. Install mpv: "
-                f"{_how_to_install()}; or one of {', '.join(name for name, _, _ in PLAYERS[1:])}."
-            )
+        command = player_of(_ending_of(path))
+        assert command is not None, "checked before"
         fields = {"path": path, "player": Path(command[0]).name}
         invocation.reporter.event("playing", fields, [f"{visible(str(path))}  ({fields['player']})"])
         process = await asyncio.create_subprocess_exec(*command, path, stdout=STANDARD_ERROR)
@@ -92,6 +92,10 @@ async def play_command(invocation: Invocation, files: tuple[Path, ...]) -> ExitC
                 f"{fields['player']} could not play {visible(str(path))} (exit {code})."
             )
     return ExitCode.OK
+
+
+def _ending_of(path: Path) -> str:
+    return path.suffix.lower().lstrip(".")
 
 
 def _how_to_install() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from ..files import expand
-from .invocation import Invocation
+from .invocation import Invocation, until_terminated
 from .output import print_err
 from .parameters import Positive, RateLimit
 from .usage import Command
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from ..sandbox import Choices, Durations, Faults, Sandbox
 
 DEFAULT_PORT: Final = 8765
+
+TRUSTED: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""The variables by which programs trust a certificate: OpenSSL and Python, curl and `requests`, Node."""
 
 
 @click.command("sandbox", cls=Command)
@@ -34,7 +39,12 @@ DEFAULT_PORT: Final = 8765
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the ids, durations and music.")
 @click.option(
-    "--credits", "balance", type=click.FloatRange(min=0), default=1000, show_default=True, help="The balance."
+    "--credits",
+    "balance",
+    type=click.FloatRange(min=0),
+    default=1000,
+    show_default=True,
+    help="The balance; of a state, that of its first run.",
 )
 @click.option(
     "--create-limit",
@@ -43,7 +53,11 @@ DEFAULT_PORT: Final = 8765
     metavar="COUNT/TIME",
     help="Most creates per time, such as the service's 1/3s. Default: no limit.",
 )
-@click.option("--like", metavar="PRESET", help="Choices for known clients: vendor-samples or vendor-sdk.")
+@click.option(
+    "--like",
+    metavar="PRESET",
+    help="Choices for known clients: vendor-samples or vendor-sdk; --like help says more.",
+)
 @click.option(
     "--choice",
     "choices",
@@ -71,7 +85,12 @@ DEFAULT_PORT: Final = 8765
     metavar="FILE",
     help="File in which tasks, balance and journal survive the end of the sandbox.",
 )
-@click.option("--public-url", metavar="URL", help="Address in links, if others reach the sandbox by that.")
+@click.option(
+    "--public-url",
+    metavar="URL",
+    help="Address in links, if others reach the sandbox by that: a tunnel, or this machine's name with "
+    "--host 0.0.0.0.",
+)
 @click.option("--tls", is_flag=True, help="HTTPS, with a certificate that is made now.")
 @click.option(
     "--tls-cert",
@@ -80,7 +99,9 @@ DEFAULT_PORT: Final = 8765
     help="HTTPS, with the PEM files of a certificate and its key.",
 )
 @click.option(
-    "--local-webhooks", is_flag=True, help="Send webhooks to other ports of this machine. Default: skip them."
+    "--local-ports",
+    is_flag=True,
+    help="Send webhooks to other ports of this machine, and fetch uploads from them. Default: skip them.",
 )
 @click.pass_obj
 async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
@@ -101,15 +122,14 @@ async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
     except ValueError as error:
         raise click.UsageError(f"{error}.") from None
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise click.UsageError(f"--port {given['port']}: cannot listen: {reason}. Try --port 0.") from error
+        raise click.UsageError(_why_not(given["host"], given["port"], error)) from error
     logging.getLogger("musicapi_async.sandbox.access").setLevel(logging.INFO)  # printed with -v
     speed = sandbox.clock.speed
     variables = {"MUSICAPI_BASE_URL": sandbox.base_url, "MUSICAPI_KEY": sandbox.api_key}
     if speed != 1:
         variables["MUSICAPI_CLOCK_SPEED"] = f"{speed:g}"
     if sandbox.ca_file is not None:
-        variables |= {"SSL_CERT_FILE": str(sandbox.ca_file), "NODE_EXTRA_CA_CERTS": str(sandbox.ca_file)}
+        variables |= dict.fromkeys(TRUSTED, str(sandbox.ca_file))
     fields: dict[str, object] = {
         "base_url": sandbox.base_url,
         "api_key": sandbox.api_key,
@@ -130,10 +150,20 @@ async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
         *(f"  export {name}={value}" for name, value in variables.items()),
     ]
     try:
-        invocation.reporter.event("sandbox", fields, lines)
-        await sandbox.serve_forever()
+        with until_terminated():
+            invocation.reporter.event("sandbox", fields, lines)
+            await sandbox.serve_forever()
     except asyncio.CancelledError:  # Ctrl-C, the usual end
-        print_err("The sandbox has ended.")
+        pass
+    print_err("The sandbox has ended.")
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    """Return why it cannot listen, in the option that is to be changed."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {host}: this machine has no such address. Try 127.0.0.1, or 0.0.0.0 for all."
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"--port {port}: cannot listen: {reason}. Try --port 0."
 
 
 def _sandbox(given: dict[str, Any]) -> Sandbox:
@@ -157,7 +187,7 @@ def _sandbox(given: dict[str, Any]) -> Sandbox:
             faults=_faults(given["faults"]),
             public_url=given["public_url"],
             tls=True if given["tls"] else given["tls_cert"],
-            local_webhooks=given["local_webhooks"],
+            local_ports=given["local_ports"],
             state=state,
         )
     except (ValueError, ModuleNotFoundError) as error:
@@ -178,7 +208,7 @@ def _settings(given: dict[str, Any]) -> tuple[Choices, Durations]:
         option = "--duration"
         durations = changed(durations, _pairs(given["durations"]), texts=True)
     except WrongSetting as error:
-        raise click.UsageError(f"{option}: {error}. {option} help lists all.") from None
+        raise click.UsageError(f"{option}: {error}. '{option} help' lists all.") from None
     return choices, durations
 
 
@@ -204,7 +234,7 @@ def _faults(texts: Sequence[str]) -> Faults:
         try:
             add(faults, text)
         except WrongSetting as error:
-            raise click.UsageError(f"--fail {text!r}: {error}. --fail help lists all.") from None
+            raise click.UsageError(f"--fail {text!r}: {error}. '--fail help' lists all.") from None
     return faults
 
 
@@ -212,9 +242,12 @@ def _requested_lists(given: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return the settings to list, by option, where an option is `help`."""
     from ..sandbox import Choices, Durations
     from ..sandbox.declared_settings import settings_of
-    from ..sandbox.fault_texts import fault_words
+    from ..sandbox.fault_texts import COMMON, fault_words
+    from ..sandbox.presets import PRESETS
 
     lists: dict[str, dict[str, str]] = {}
+    if given["like"] == "help":
+        lists["presets"] = {name: preset.help for name, preset in PRESETS.items()}
     for option, declared in (("choices", Choices), ("durations", Durations)):
         if "help" in given[option]:
             rows = settings_of(declared).values()
@@ -224,9 +257,12 @@ def _requested_lists(given: dict[str, Any]) -> dict[str, dict[str, str]]:
             }
     if "help" in given["faults"]:
         lists["faults"] = {
-            " ".join([word.name, *(f"{name}=..." for name in word.options)]): word.help
+            " ".join([word.name, *(f"{name}=..." for name in word.options)]): word.help[:1].upper()
+            + word.help[1:]
             for word in fault_words().values()
         }
+        every = {row.name: row for row in COMMON}
+        lists["faults"] |= {f"each: {name}=...": every[name].help for name in ("times", "after", "rate")}
     return lists
 
 
@@ -240,6 +276,7 @@ def _as_typed(value: object) -> str:
 
 
 _HEADINGS: Final = {
+    "presets": "--like PRESET",
     "choices": "--choice NAME=WORD",
     "durations": "--duration NAME=SECONDS, in seconds of the service",
     "faults": "--fail 'METHOD PATH FAULT', such as 'POST /sonic/create 429*2 retry_after=2'; a number is "

@@ -66,13 +66,15 @@ different versions refuse each other.
   out; one that was given another rate is refused. A refusal by the service (HTTP 429) stops and slows all of
   them.
 - `max_in_flight` counts the tasks of all clients of the account. A permit ends with its task or its client,
-  or 15 s after its process was killed.
+  or 20 s after its process was killed or has lost the database; not because the database was away for all.
+- The rate goes by the clock of the database server. A clock that is set back costs time; one that is set
+  forward lets creates out as much earlier, once, so have it follow a time server by small steps.
 - Without the database nothing is sent, as it could not be recorded. Waits continue by polls, and what was
   paid meanwhile is written down when it is back. A process refuses a database that is not the one that it has
   used before; a new process takes the one that is there.
 - A process has three connections, and a create makes about 50 exchanges with the server: one that is 2 ms
-  away makes it 0.1 to 0.2 s longer. Few processes with many tasks each are better than many: each webhook is
-  announced to all of them.
+  away makes it 0.1 to 0.2 s longer. Few processes with many tasks each are better than many. A webhook is
+  announced to all of them, and read by the one that waits for its song.
 
 Whole batches are spread over machines by workers: see `musicapi_async.workflows`.
 
@@ -83,14 +85,26 @@ From a package (Debian, Ubuntu), as a container, or as a service of a hosting co
 ```sh
 sudo apt install postgresql
 sudo -u postgres createuser --pwprompt music && sudo -u postgres createdb --owner music music
+# other machines are let in by two lines, here those of 10.0.0.0/8; then restart it
+sudo -u postgres psql -c "ALTER SYSTEM SET listen_addresses = '*'"
+echo "host music music 10.0.0.0/8 scram-sha-256" | \\
+    sudo tee -a "$(sudo -u postgres psql -tAc 'SHOW hba_file')"
+sudo systemctl restart postgresql
 
 docker run -d --name music-db -p 5432:5432 -v music-db:/var/lib/postgresql/data \\
     -e POSTGRES_USER=music -e POSTGRES_PASSWORD="$PGPASSWORD" -e POSTGRES_DB=music postgres:17
 ```
 
+Each machine that uses it has the password in a file that only its user can read:
+
+```sh
+(umask 077; echo "db.example:5432:music:music:THE-PASSWORD" >> ~/.pgpass)
+```
+
 Of a service take the direct address, or that of a pooler in session mode: in transaction mode a pooler has no
-LISTEN, by which processes are notified. A process has three connections; a worker of batches up to seven. All
-tables are in the schema `musicapi`, so an application may use the same database.
+LISTEN, by which processes are notified. A process has three connections; a worker of batches up to seven. A
+server takes 100 unless `max_connections` says more: that is 14 workers. All tables are in the schema
+`musicapi`, so an application may use the same database.
 
 - Stored are jobs, as in a file; for an hour the bodies of webhooks, without secrets; learned durations; rates
   and permits; and the rows of batches, lyrics included, until they are carried out.
@@ -143,6 +157,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Final
 
 from .job import Job, JobRequest, JobState, JobTask, Owner
@@ -167,6 +182,8 @@ __all__ = [
     "SQLiteStore",
     "Transition",
 ]
+if not TYPE_CHECKING and PathFinder.find_spec("psycopg") is None:
+    __all__.remove("PostgresStore")  # which `import *` would fail for
 
 
 def is_address(place: str) -> bool:

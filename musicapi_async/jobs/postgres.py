@@ -32,7 +32,7 @@ from msgspec import UnsetType
 from .._transport.rate_limiter import DEFAULT_LANES
 from .job import Job, JobState
 from .reservation import apply, choose
-from .store import SETTLED, Merge, Notice, Subscriber, Transition, damaged_job
+from .store import SETTLED, Knows, Merge, Notice, Subscriber, Transition, damaged_job
 
 try:
     import psycopg
@@ -41,10 +41,10 @@ except ImportError as missing:
 
     raise missing_extra("PostgresStore", "postgres", "psycopg") from missing
 from .postgres_connection import Database, Worker
-from .postgres_notices import WEBHOOK_MEMORY, NoticeReader, Subscribers, notify
+from .postgres_notices import LONGEST_ID, WEBHOOK_MEMORY, NoticeReader, Subscribers, forget, notify
 from .postgres_queue import rate_of, read_rate, write_rate
 from .postgres_rate import PostgresLimiter
-from .postgres_schema import Connection, display, parsed, row
+from .postgres_schema import SILENCE, Connection, display, parsed, row
 
 if TYPE_CHECKING:
     from .._transport.rate_limiter import RateLimiter
@@ -85,6 +85,8 @@ class PostgresStore:
 
     patience: ClassVar[float] = PATIENCE
     """Seconds from a call to its error while the server does not answer; a subclass may have less."""
+    silence: ClassVar[float] = SILENCE
+    """Seconds without an answer after which a connection is lost; a subclass may have less."""
     lease: float = LEASE
     """Seconds after which the permits of a process that was killed are free; a subclass may have less."""
 
@@ -92,7 +94,7 @@ class PostgresStore:
         parts = parsed(address)
         self.name: Final = display(parts)
         """The address for texts, without a password."""
-        self._database: Final = Database(parts, self.name)
+        self._database: Final = Database(parts, self.name, self.silence)
         self._lock: Final = threading.Lock()
         self._workers: Final[dict[str, Worker]] = {}
         self._notices: NoticeReader | None = None
@@ -237,8 +239,9 @@ class PostgresStore:
 
         await asyncio.shield(self.begin(work, lock=f"rate {account}", durable=True))
 
-    async def publish(self, body: bytes) -> None:
-        """Hand the body of a webhook to all clients that share the database, by its table and a notice."""
+    async def publish(self, body: bytes, task_id: str) -> None:
+        """Hand the body of a webhook to the clients that know its task, by its table and a notice to all."""
+        said = task_id if len(task_id) <= LONGEST_ID else ""
 
         def work(connection: Connection) -> None:
             with self._database.transaction(connection):
@@ -251,14 +254,19 @@ class PostgresStore:
                     "INSERT INTO musicapi.webhooks (sender, body) VALUES (%s, %s) RETURNING number",
                     (self.owner, body),
                 )
-                notify(connection, Notice("webhook", self.owner, number=row(made)[0]))
+                notify(connection, Notice("webhook", self.owner, number=row(made)[0], task_id=said))
 
         await self._run(work)
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Have notices handed to the running loop while the store is open; returns what ends that."""
+    def subscribe(self, subscriber: Subscriber, knows: Knows) -> Callable[[], None]:
+        """Have notices handed to the running loop while the store is open; returns what ends that.
+
+        Args:
+            subscriber: called with each, and with the body of a webhook about a task that it knows.
+            knows: says of which tasks webhooks are read; called in another thread.
+        """
         mark = object()
-        self._subscribers[mark] = asyncio.get_running_loop(), subscriber
+        self._subscribers[mark] = asyncio.get_running_loop(), subscriber, knows
         self._read_notices()
 
         def end() -> None:
@@ -325,11 +333,7 @@ class PostgresStore:
             await notices.aclose()
         if rate is not None and rate in workers:
             owner = self.owner
-            rate.begin(
-                lambda connection: connection.execute(
-                    "DELETE FROM musicapi.owners WHERE owner = %s", (owner,)
-                )
-            )
+            rate.begin(lambda connection: forget(connection, owner))
         for worker in workers:
             await worker.aclose()
 

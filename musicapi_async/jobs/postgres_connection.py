@@ -24,6 +24,7 @@ import psycopg
 from ..errors import JobStoreError
 from .postgres_schema import (
     MIGRATIONS,
+    SILENCE,
     Connection,
     connect,
     failed,
@@ -50,11 +51,13 @@ class Database:
     Args:
         parts: the address and the settings of a connection.
         name: the address for texts, without a password.
+        silence: seconds without an answer after which a connection is lost.
     """
 
-    def __init__(self, parts: Mapping[str, Any], name: str) -> None:
+    def __init__(self, parts: Mapping[str, Any], name: str, silence: float = SILENCE) -> None:
         self.name: Final = name
         self.parts: Final = parts
+        self._silence: Final = silence
         self._lock: Final = threading.Lock()
         self._identity = ""
         self._is_lazy = False
@@ -71,7 +74,7 @@ class Database:
 
     def connect(self) -> Connection:
         """Open a connection to the database that was used before, or to any if none was."""
-        connection = connect(self.parts)
+        connection = connect(self.parts, self._silence)
         try:
             with self._lock:
                 if not self._identity:

@@ -2,10 +2,13 @@
 
 A notice (LISTEN and NOTIFY) says only that something has changed: the tables are the truth. One that is lost
 with a connection costs time and nothing else: a waiter reads the tables again after a while, and the webhooks
-of the meantime are read from their table when the connection is back.
+of the meantime are read from their table when the connection is back. The notice of a webhook says which task
+it is about, so that of many processes only those read it that know the task.
 
 One thread listens, and marks meanwhile that its process lives: tickets and permits of a process that has not
-done so for `lease` seconds are removed by the others.
+done so for `lease` seconds are removed by one of the others, for all accounts, and those who wait for them
+are notified. If no one has done that for a while, the database was away, or its clock was set: then no one
+could give a sign, and all have the time of a lease to do so.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import psycopg
 from ..errors import JobStoreError
 from .postgres_connection import Database, cut
 from .postgres_schema import Connection, row
-from .store import Notice, Subscriber
+from .store import Knows, Notice, Subscriber
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -36,9 +39,15 @@ WEBHOOK_MEMORY: Final = 3600.0
 OVERLAP: Final = 30.0
 """Seconds of webhooks that are read again after a lost connection, as a row may become visible late."""
 REMEMBERED_WEBHOOKS: Final = 10_000
+WEBHOOKS_AT_ONCE: Final = 200
+"""Webhooks that are read at once: some megabytes, however many came in the meantime."""
+LONGEST_ID: Final = 200
+"""Characters of a task's id in a notice, which has 8,000 bytes for all; the service's ids have 36."""
+SWEEPER: Final = ""
+"""The owner that no process is: when the dead were removed the last time."""
 
 
-Subscribers: TypeAlias = dict[object, tuple[asyncio.AbstractEventLoop, Subscriber]]
+Subscribers: TypeAlias = dict[object, tuple[asyncio.AbstractEventLoop, Subscriber, Knows]]
 
 _decoder: Final = msgspec.json.Decoder(Notice)
 
@@ -55,6 +64,44 @@ def mark_alive(connection: Connection, owner: str) -> None:
         "ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at",
         (owner,),
     )
+
+
+def forget(connection: Connection, owner: str) -> None:
+    """Remove the tickets and permits of a process that ends, and notify those who wait for them."""
+    connection.execute("DELETE FROM musicapi.owners WHERE owner = %s", (owner,))
+    notify(connection, Notice("freed", owner))
+
+
+def sweep(database: Database, connection: Connection, lease: float) -> None:
+    """Remove the tickets and permits of processes that are dead, unless another one has just done so.
+
+    Args:
+        database: the database.
+        connection: a connection to it.
+        lease: seconds without a sign of life after which a process is dead.
+    """
+    with database.transaction(connection):
+        found = connection.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - seen_at)::float8 FROM musicapi.owners "
+            "WHERE owner = %s FOR UPDATE SKIP LOCKED",
+            (SWEEPER,),
+        ).fetchone()
+        if found is None:  # the first one, or another one is at it
+            connection.execute(
+                "INSERT INTO musicapi.owners (owner) VALUES (%s) ON CONFLICT DO NOTHING", (SWEEPER,)
+            )
+            return
+        (age,) = found
+        mark_alive(connection, SWEEPER)
+        if not 0 <= age < lease / 2:
+            connection.execute("UPDATE musicapi.owners SET seen_at = clock_timestamp()")
+            return
+        removed = connection.execute(
+            "DELETE FROM musicapi.owners WHERE seen_at < clock_timestamp() - make_interval(secs => %s)",
+            (lease,),
+        )
+        if removed.rowcount:
+            notify(connection, Notice("freed", SWEEPER))
 
 
 class NoticeReader:
@@ -122,7 +169,7 @@ class NoticeReader:
 
     def _listen(self, connection: Connection) -> None:
         while not self._ended.is_set():
-            mark_alive(connection, self._owner)
+            self._mark(connection)
             end = time.monotonic() + self._lease / 3
             while not self._ended.is_set() and (wait := end - time.monotonic()) > 0:
                 # Read to its end, as it holds the lock of the connection until then.
@@ -131,34 +178,57 @@ class NoticeReader:
                         notice = _decoder.decode(notify.payload)
                         if notice.kind != "webhook":
                             self._hand_over(notice)
-                        else:
+                        elif self._is_wanted(notice.task_id):
                             self._read_webhooks(connection, "number = %s", notice.number)
+
+    def _mark(self, connection: Connection) -> None:
+        """Note that this process lives, and remove the dead if no one has just done so."""
+        mark_alive(connection, self._owner)
+        self._read_until, is_swept = row(
+            connection.execute(
+                "SELECT clock_timestamp(), EXISTS (SELECT FROM musicapi.owners WHERE owner = %s AND seen_at "
+                "BETWEEN clock_timestamp() - make_interval(secs => %s) AND clock_timestamp())",
+                (SWEEPER, self._lease / 6),
+            )
+        )
+        if not is_swept:
+            # Another transaction may remove the same rows in another order.
+            with contextlib.suppress(psycopg.errors.DeadlockDetected):
+                sweep(self._database, connection, self._lease)
 
     def _catch_up(self, connection: Connection) -> None:
         """Read the webhooks that came while nothing was listened to."""
-        if self._read_until is not None:
-            self._read_webhooks(
-                connection, "received_at > %s - make_interval(secs => %s)", self._read_until, OVERLAP
+        last = None if self._read_until is None else 0
+        while last is not None:
+            last = self._read_webhooks(
+                connection,
+                "number > %s AND received_at > %s - make_interval(secs => %s)",
+                last,
+                self._read_until,
+                OVERLAP,
             )
-        (self._read_until,) = row(connection.execute("SELECT clock_timestamp()"))
 
-    def _read_webhooks(self, connection: Connection, where: LiteralString, *values: object) -> None:
+    def _is_wanted(self, task_id: str) -> bool:
+        """Return True for a webhook about this task that a subscriber may want; '' if it is not said."""
+        return not task_id or any(knows(task_id) for _, _, knows in list(self._subscribers.values()))
+
+    def _read_webhooks(self, connection: Connection, where: LiteralString, *values: object) -> int | None:
+        """Hand over the first webhooks of a condition; return the last number if there may be more."""
         found = connection.execute(
-            f"SELECT number, received_at, sender, body FROM musicapi.webhooks WHERE {where} ORDER BY number",  # noqa: S608
-            values,
-        )
-        for number, received_at, sender, body in found.fetchall():
+            f"SELECT number, sender, body FROM musicapi.webhooks WHERE {where} ORDER BY number LIMIT %s",  # noqa: S608
+            (*values, WEBHOOKS_AT_ONCE),
+        ).fetchall()
+        for number, sender, body in found:
             if number in self._handled:
                 continue
             self._handled[number] = None
             if len(self._handled) > REMEMBERED_WEBHOOKS:
                 self._handled.popitem(last=False)
-            if self._read_until is not None:
-                self._read_until = max(self._read_until, received_at)
             self._hand_over(Notice("webhook", sender, number=number), body)
+        return found[-1][0] if len(found) == WEBHOOKS_AT_ONCE else None
 
     def _hand_over(self, notice: Notice, body: bytes = b"") -> None:
-        for mark, (loop, subscriber) in list(self._subscribers.items()):
+        for mark, (loop, subscriber, _) in list(self._subscribers.items()):
             try:
                 loop.call_soon_threadsafe(subscriber, notice, body)
             except RuntimeError:  # the loop is closed

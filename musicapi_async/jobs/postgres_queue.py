@@ -33,11 +33,10 @@ _decoder: Final = msgspec.msgpack.Decoder(LaneSnapshot)
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A process that shares the rate of an account: its id, the seconds of its leases, its clock's speed."""
+    """A process that shares the rate of an account: its id, and its clock's speed."""
 
     account: str
     owner: str
-    lease: float
     speed: float
 
 
@@ -106,16 +105,21 @@ def write_rate(connection: Connection, account: str, rate: Rate | None) -> None:
 def read_lane(connection: Connection, me: Member, default: Rate | None) -> tuple[str, LaneState]:
     """Return the rate of an account, and its lane in the seconds of the clock; see `read_rate`."""
     text, snapshot = read_rate(connection, me.account, default)
-    return text, LaneState.restored(rate_of(text), snapshot, new_clock=max(1.0, me.speed))
+    return text, LaneState.restored(rate_of(text), snapshot, new_clock=clock_step(me))
 
 
 def change_lane(connection: Connection, *, me: Member, change: Callable[[LaneState, float], None]) -> None:
     """Change the lane of an account; `change` gets it with the time."""
     _, lane = read_lane(connection, me, DEFAULT_LANES[LANE].rate)
     now = time_of(connection, me)
-    lane.follow(now, CLOCK_STEP * max(1.0, me.speed))
+    lane.follow(now, clock_step(me))
     change(lane, now)
     save(connection, me.account, lane.snapshot())
+
+
+def clock_step(me: Member) -> float:
+    """Return `CLOCK_STEP` in seconds of the clock."""
+    return CLOCK_STEP * max(1.0, me.speed)
 
 
 def time_of(connection: Connection, me: Member) -> float:
@@ -135,7 +139,9 @@ def save(connection: Connection, account: str, state: LaneSnapshot) -> None:
 def unused(connection: Connection, account: str) -> float:
     """Return the seconds since the first waiter has found that a start is possible, and not its turn."""
     found = connection.execute(
-        "UPDATE musicapi.rates SET unused_since = coalesce(unused_since, clock_timestamp()) "
+        # A time that is still to come is of a clock that was set back since.
+        "UPDATE musicapi.rates SET unused_since = "
+        "least(coalesce(unused_since, clock_timestamp()), clock_timestamp()) "
         "WHERE account = %s AND lane = %s "
         "RETURNING extract(epoch FROM clock_timestamp() - unused_since)::float8",
         (account, LANE),
@@ -177,7 +183,7 @@ def start(
     instead = leaving.instead if isinstance(leaving, Leaving) else None
     ahead = place(connection, me, LANE, ticket)
     now = time_of(connection, me)
-    followed = lane.follow(now, CLOCK_STEP * max(1.0, me.speed))
+    followed = lane.follow(now, clock_step(me))
     if instead is not None:
         lane.unclaim(instead)
     grace = None
@@ -201,15 +207,11 @@ def start(
 
 
 def place(connection: Connection, me: Member, queue: str, ticket: str) -> int:
-    """Return how many tickets of the living are ahead of this one, which is queued if it is new.
+    """Return how many tickets are ahead of this one, which is queued if it is new.
 
     One that was overtaken, or departed too late, has its place again.
     """
     mark_alive(connection, me.owner)
-    connection.execute(
-        "DELETE FROM musicapi.owners WHERE seen_at < clock_timestamp() - make_interval(secs => %s)",
-        (me.lease,),
-    )
     connection.execute(
         "INSERT INTO musicapi.queue (ticket, account, lane, owner) VALUES (%s, %s, %s, %s) "
         "ON CONFLICT (ticket) DO UPDATE SET is_passed = false WHERE queue.is_passed",

@@ -8,8 +8,10 @@ until shortly before, records the job, connects, and then requests the departure
 given to the first ticket if the window of the rate allows it, and counted (`rate_window.LaneState`, as in one
 process). A waiter that is cancelled removes its ticket and notifies the others, so that none waits for it.
 One that does not come when it is its turn is overtaken after `GRACE`, and tickets of dead
-processes are removed: the queue never stops. A ticket remains until its request has left, so one that was
-overtaken, or whose departure came too late or was lost with its answer, has its place when it comes again.
+processes are removed: the queue never stops. That decides the order alone; how many leave is decided by the
+window, which lets out what one window holds after the longest pause, of all processes together. A ticket
+remains until its request has left, so one that was overtaken, or whose departure came too late or was lost
+with its answer, has its place when it comes again.
 
 Never faster than the rate
 --------------------------
@@ -49,6 +51,7 @@ from ..clock import Clock
 from ..errors import RequestValidationError
 from .postgres_notices import notify
 from .postgres_queue import (
+    CLOCK_STEP,
     LANE,
     Leaving,
     Member,
@@ -63,7 +66,7 @@ from .postgres_queue import (
     withdraw,
 )
 from .postgres_schema import Connection
-from .store import Notice, Subscriber
+from .store import Knows, Notice, Subscriber
 
 R = TypeVar("R")
 
@@ -72,6 +75,8 @@ LONGEST_LEAD: Final = 0.5
 host. No more than needed: a process that is killed meanwhile leaves a job of unknown outcome."""
 SHORTEST_LATENESS: Final = 0.005
 """Seconds that a departure may come after its transaction, at least: the jitter of a busy event loop."""
+LONGEST_LATENESS: Final = CLOCK_STEP / 2
+"""The same at most: what is counted further ahead is taken for a start of another clock."""
 
 
 class Store(Protocol):
@@ -98,7 +103,7 @@ class Store(Protocol):
         """Begin a transaction under the lock of a name; its work is done even if its caller is cancelled."""
         ...
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+    def subscribe(self, subscriber: Subscriber, knows: Knows) -> Callable[[], None]:
         """Have notices handed to the running loop."""
         ...
 
@@ -177,7 +182,7 @@ class PostgresLimiter:
     @property
     def me(self) -> Member:
         """This process, as it is in the database."""
-        return Member(self._account, self._store.owner, self._store.lease, self.clock.speed)
+        return Member(self._account, self._store.owner, self.clock.speed)
 
     async def start(self, ticket: str, leaving: Leaving | None = None) -> Start:
         """Return when the turn of a ticket comes; see `postgres_queue.start`."""
@@ -223,7 +228,7 @@ class PostgresLimiter:
             began, late = loop.time(), self._lateness
             start = await self.start(ticket, Leaving(late, counted))
             took = loop.time() - began
-            self._lateness = max(SHORTEST_LATENESS, 2 * min(took, max(late, 0.5)))
+            self._lateness = max(SHORTEST_LATENESS, min(2 * min(took, max(late, 0.5)), LONGEST_LATENESS))
             if start.at is None or took <= late:
                 return start
             counted = start.at
@@ -240,7 +245,7 @@ class PostgresLimiter:
         here = self._loops.get(loop)
         if here is None:
             here = self._loops[loop] = _Loop()
-            here.end = self._store.subscribe(self._heard)
+            here.end = self._store.subscribe(self._heard, lambda _task_id: False)
         return here
 
     def _heard(self, notice: Notice, _body: bytes) -> None:
@@ -274,7 +279,9 @@ class _Loop:
     """The parts of a limiter in one event loop."""
 
     def __init__(self) -> None:
-        self.order: Final = asyncio.Lock()  # one ticket of a process waits for its turn, the first
+        # One of a process waits for its turn, the first: each that waits queries the database now and then.
+        self.order: Final = asyncio.Lock()
+        self.permits: Final = asyncio.Lock()
         self.changed: asyncio.Event = asyncio.Event()
         self.end: Callable[[], None] = lambda: None
 
@@ -373,10 +380,11 @@ class _LeasedPermit:
         try:
             if not await self._take():
                 with during(waits, "permit", f"max_in_flight={self._cap}"):
-                    changed = limiter.here().changed
-                    while not await self._take():
-                        await limiter.sleep(limiter.recheck, changed)
+                    async with limiter.here().permits:
                         changed = limiter.here().changed
+                        while not await self._take():
+                            await limiter.sleep(limiter.recheck, changed)
+                            changed = limiter.here().changed
         except BaseException:
             self._drop()
             raise

@@ -5,9 +5,10 @@ All tables are in the schema `musicapi`, so that the store may share a database 
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -39,11 +40,40 @@ SETTINGS: Final[Mapping[str, str]] = {
 }
 """Settings of each session; set after connecting, as poolers refuse them before."""
 
+SILENCE: Final = 20.0
+"""Seconds without an answer after which a connection is lost, as with `tcp_user_timeout`: what hangs may also
+be the server, or what is in front of it, and then nothing else ends the wait. A statement has 15."""
+
 PASSING: Final = frozenset({"", "08", "40", "53", "55", "57", "58"})
 """Classes of errors that pass (appendix A of the manual): none, as while connecting; connection, transaction
 rollback, resources, object not in the right state, operator intervention, system."""
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+R = TypeVar("R")
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that is lost once the server has not answered for a while."""
+
+    silence: float = SILENCE
+
+    def wait(self, gen: Generator[Any, Any, R], *args: Any, **options: Any) -> R:
+        """Wait as psycopg does, each time that it waits for the server; see `silence`."""
+        return super().wait(self._limited(gen), *args, **options)
+
+    def _limited(self, gen: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+        end = time.monotonic() + self.silence
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > end:
+                    self.close()
+                    raise psycopg.OperationalError(f"no answer for {self.silence:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
+
+
 Migration = Callable[[Connection], None]
 
 
@@ -71,9 +101,10 @@ def display(parts: Mapping[str, Any]) -> str:
     return f"postgresql://{f'{user}@' if user else ''}{where}/{parts.get('dbname') or ''}"
 
 
-def connect(parts: Mapping[str, Any]) -> Connection:
-    """Open a connection, with a transaction for each statement unless one is begun."""
-    connection = psycopg.connect(make_conninfo(**parts), autocommit=True)
+def connect(parts: Mapping[str, Any], silence: float = SILENCE) -> Connection:
+    """Open a connection, with a transaction for each statement unless one is begun; see `Connection`."""
+    connection = Connection.connect(make_conninfo(**parts), autocommit=True)
+    connection.silence = silence
     try:
         for name, value in SETTINGS.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))

@@ -37,9 +37,10 @@ SETTLED: Final[tuple[JobState, ...]] = ("finished", "failed")
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
     """A change of which other processes are notified.
 
-    `kind` is 'webhook' (one was received, `number` is its row), 'freed' (a place in a queue or a permit has
-    become free) or 'pause' (requests of a `lane` were refused for their rate; stop for `seconds`). `sender`
-    is the owner that has sent it.
+    `kind` is 'webhook' (one about `task_id` was received, `number` is its row), 'freed' (a place in a queue
+    or a permit has become free) or 'pause' (requests of a `lane` were refused for their rate; stop for
+    `seconds`). `sender` is the owner that has sent it. A `task_id` of '' is not said: by an earlier version,
+    or as it is too long for a notice.
     """
 
     kind: str
@@ -48,10 +49,14 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
     lane: str = ""
     seconds: float = 0.0
     number: int = 0
+    task_id: str = ""
 
 
 Subscriber = Callable[[Notice, bytes], None]
 """Called in its loop with a notice, and for one of a webhook with its body."""
+
+Knows = Callable[[str], bool]
+"""Returns True for the id of a task whose webhooks a subscriber wants. Quick; called in any thread."""
 
 
 @runtime_checkable
@@ -79,12 +84,17 @@ class SharedStore(Protocol):
         """Set the rate of an account for all clients, also those that are at work; None for no limit."""
         ...
 
-    async def publish(self, body: bytes) -> None:
-        """Hand the body of a webhook to all clients that share the store."""
+    async def publish(self, body: bytes, task_id: str) -> None:
+        """Hand the body of a webhook to the clients that share the store and know its task."""
         ...
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Have notices, and the bodies of webhooks, handed to the running loop; returns what ends that."""
+    def subscribe(self, subscriber: Subscriber, knows: Knows) -> Callable[[], None]:
+        """Have notices, and the bodies of webhooks, handed to the running loop; returns what ends that.
+
+        Args:
+            subscriber: called with each.
+            knows: says which webhooks are wanted; others are not read.
+        """
         ...
 
 

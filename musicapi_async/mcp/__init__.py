@@ -102,8 +102,8 @@ async def main() -> None:
         await serve(music_server(client, "songs", budget=200))
 ```
 
-`music_server(...).streamable_http_app()` is a Starlette app, for which you provide authorization: who
-reaches it spends your credits.
+The command serves standard input and output only. For HTTP, `music_server(...).streamable_http_app()` is a
+Starlette app, for which you provide authorization: who reaches it spends your credits.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from ..errors import (
     TaskFailedError,
 )
 from ..jobs import Job
-from .tools import OF_OPERATION, in_tools
+from .tools import OF_OPERATION, TOOLS, in_tools
 
 Fields = dict[str, Any]
 
@@ -177,8 +177,11 @@ def lines(text: str) -> str:
 
 
 def job_fields(job: Job) -> Fields:
-    """Return a recorded call for the list."""
+    """Return a recorded call for the list; one that has no token with what gives its result once more."""
     fields: Mapping[str, Any] = job.request.fields if job.is_readable else {}
+    tool = TOOLS.get(OF_OPERATION.get(job.request.kind, ""))
+    is_direct = tool is not None and not tool.operations[0].submits
+    names = {field.name for field in tool.fields} if tool is not None else set[str]()
     title = fields.get("title") or fields.get("name") or fields.get("gpt_description_prompt")
     return given(
         job_key=escaped(job.key),
@@ -186,6 +189,7 @@ def job_fields(job: Job) -> Fields:
         title=one_line(str(title)) if title else None,
         state=job.state,
         token=job.task.token if job.task is not None else None,
+        arguments={name: value for name, value in fields.items() if name in names} if is_direct else None,
         made_at=made_at(job),
         outcome=job.outcome or None,
         refunded=job.refunded,

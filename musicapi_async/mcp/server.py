@@ -17,6 +17,7 @@ try:
     from mcp.server import Server
     from mcp.server.context import ServerRequestContext
     from mcp.shared.exceptions import MCPError
+    from mcp.shared.message import SessionMessage
 except ModuleNotFoundError as missing:
     from ..extras import missing_extra
 
@@ -182,8 +183,11 @@ async def serve(server: Server[Actions]) -> None:
 
     from .standard_input import StandardInput
 
+    async def refuse(response: types.JSONRPCError) -> None:
+        await write.send(SessionMessage(response))
+
     try:
-        async with stdio_server(StandardInput()) as (read, write):
+        async with stdio_server(StandardInput(refuse)) as (read, write):
             try:
                 await server.run(read, write, server.create_initialization_options())
             finally:

@@ -121,7 +121,8 @@ class DownloadSong(Request):
 
 class ListJobs(Request):
     """List the paid calls that this server has recorded, the latest first, with job key, state and token:
-    also those of earlier conversations, and of a server that was killed.
+    also those of earlier conversations, and of a server that was killed. Lyrics and personas have no token:
+    repeat the call with its job_key and the `arguments` that are listed, which pays nothing.
     """
 
     states: (
@@ -150,7 +151,7 @@ class PlanBatch(Request):
         Meta(
             min_length=1,
             max_length=1000,
-            description="One object a song, with the arguments of create_song (mv is needed), and if wanted "
+            description="One object a song, with the arguments of create_song, and if wanted "
             '`steps`, such as ["stems", "lyrics"].',
         ),
     ]
@@ -367,8 +368,9 @@ def _missing(values: Mapping[str, object], known: Mapping[str, FieldInfo]) -> It
 
 def _key_faults(key: object) -> list[Violation]:
     found = violations(JobKey(job_key=key))  # type: ignore[arg-type]
-    if not found and isinstance(key, str) and not (key.isprintable() and key.strip()):
-        found = [Violation("job_key", "text of printable characters", "other characters")]
+    if not found and isinstance(key, str) and not (key.isprintable() and key == key.strip()):
+        # A key that is repeated without the space at its end would be another one, and pay twice.
+        found = [Violation("job_key", "printable characters, with no space at either end", "others")]
     return found
 
 

@@ -315,9 +315,16 @@ class TaskWaiter:
 
     def family_of(self, task_id: str) -> str:
         """Return the family of the known task with this id; '' if there is none, or more than one."""
-        keys = {TaskRef(family, task_id).key for family in FAMILIES}
-        known = [key[0] for key in keys if key in self._slots or self._webhooks.is_known(key)]
+        known = self._families_of(task_id)
         return known[0] if len(known) == 1 else ""
+
+    def knows_id(self, task_id: str) -> bool:
+        """Return True for the id of a task that is waited for or was submitted here; from any thread."""
+        return bool(self._families_of(task_id))
+
+    def _families_of(self, task_id: str) -> list[str]:
+        keys = {TaskRef(family, task_id).key for family in FAMILIES}
+        return [key[0] for key in keys if key in self._slots or self._webhooks.is_known(key)]
 
     def deliver(self, ref: TaskRef, result: PollResult, *, own: bool) -> None:
         """Apply the result of a webhook about a task like that of a poll; the first end wins.

@@ -53,9 +53,13 @@ Addresses
 
 A sandbox is a server with a well-known key, so it serves its own names only (numbers, localhost, the host of
 `public_url`), and no page of another origin. It speaks TLS with `tls=True`, whose certificate
-`sandbox.client()` trusts and `sandbox.ca_file` lets others trust, or with the files of a certificate. The
-command sends webhooks to other ports of this machine only with `--local-webhooks`; a delivery that is skipped
-is in the journal, with the fault `not_allowed`.
+`sandbox.client()` trusts and `sandbox.ca_file` lets others trust, or with the files of a certificate. With
+`--host 0.0.0.0` everyone in the network can use the API with its well-known key; links have the address of
+`--public-url`.
+
+The command sends webhooks to other ports of this machine, and fetches uploads from them, only with
+`--local-ports` (`Sandbox(local_ports=)`, True by default). What is skipped is in the journal, with the fault
+`not_allowed`, and the reply to an upload says so.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ TLS = Literal[True] | tuple[str | Path, str | Path] | None
 
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
+EVERY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 nothing listens here
+"""Where a server that listens on every address is reached from this machine."""
+
 
 class Addresses:
     """The addresses of one sandbox.
@@ -46,7 +49,8 @@ class Addresses:
 
     def listens_on(self, port: int) -> str:
         """Return its own address, without a path."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        name = EVERY_ADDRESS.get(self.host, self.host)
+        host = f"[{name}]" if ":" in name else name
         return f"{'https' if self._tls else 'http'}://{host}:{port}"
 
     def server_context(self) -> ssl.SSLContext | None:

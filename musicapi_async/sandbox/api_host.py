@@ -16,10 +16,9 @@ from .journal import Entry
 from .poll_bodies import poll_reply
 from .prices import CreateLimit
 from .replies import JsonReply, Refusal, invalid, refused
-from .routes import POLLS, POSTS, methods_of
+from .routes import BATCH, POLLS, POSTS, methods_of
 from .validation import Form, read_body
 
-BATCH: Final = "/sonic/batch"
 _UNREADABLE: Final = (http_exceptions.HttpProcessingError, ValueError, zlib.error, EOFError)
 _HTML: Final = "<!doctype html><html><body><h1>{} {}</h1></body></html>"
 

@@ -55,7 +55,7 @@ class Service:
         time: SandboxTime,
         seed: int,
         longest: float,
-        local_webhooks: bool = True,
+        local_ports: bool = True,
     ) -> None:
         self.account: Final = account
         account.on_refund = journal.touch
@@ -68,8 +68,7 @@ class Service:
         self.now: Final = time.now
         self.sleep: Final = time.sleep
         self.longest: Final = longest
-        self.local_webhooks: Final = local_webhooks
-        self.outbound: Final = OutboundRequests()
+        self.outbound: Final = OutboundRequests(local_ports=local_ports)
         self._uploads: deque[UploadedFile] = deque()
         self.emptied: Final[deque[UploadedFile]] = deque(maxlen=TASKS)
         """Uploaded files whose bytes are gone, until the state has noticed."""
@@ -127,8 +126,7 @@ class Service:
     def spread(self, shape: tuple[float, float]) -> float:
         """Return seconds drawn from (median, sigma), at most five times the median."""
         median, sigma = shape
-        drawn = median * math.exp(sigma * self.draw.gauss(0, 1)) if sigma else median
-        return min(drawn, 5 * median)
+        return median * math.exp(min(sigma * self.draw.gauss(0, 1), math.log(5))) if sigma else median
 
     def age(self, at: float) -> float:
         """Return the seconds since `at` that count where something may be too old."""

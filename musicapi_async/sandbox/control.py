@@ -9,10 +9,9 @@ journal.
 from __future__ import annotations
 
 import hmac
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 from aiohttp import http_exceptions, web
@@ -22,6 +21,7 @@ from .control_description import described_faults, settings_schema
 from .declared_settings import Setting, WrongSetting, changed
 from .fault_texts import add, described, described_fault
 from .presets import PRESETS, preset
+from .prices import MOST_CREDITS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,8 +36,14 @@ MOST_ROWS: Final = 1000
 MOST_BYTES: Final = 4 * 1024 * 1024
 """Bytes of request bodies in a reply after which it ends; `next` continues."""
 
+MOST_FAULTS: Final = 1000
+"""Faults that wait to act, since each request is compared with all of them; a policy of this package."""
+
 FARTHEST: Final = 366 * 86_400.0
 """Seconds by which the clock can be moved forward at a time."""
+
+Kinds = Literal["create", "direct", "poll", "account", "media", "other", "webhook"]
+"""The kinds of requests in the journal."""
 
 T = TypeVar("T")
 
@@ -91,6 +97,7 @@ def _presets(call: ControlCall) -> object:
 
 
 def _use_preset(call: ControlCall) -> object:
+    _check_keys(call, "like")
     like = call.body.get("like")
     if not isinstance(like, str):
         raise WrongSetting(f"like must be one of {', '.join(PRESETS)}")
@@ -109,9 +116,12 @@ def _add_fault(call: ControlCall) -> object:
     if "text" in call.body and "fault" not in call.body:
         if not isinstance(text, str) or len(call.body) > 1:
             raise WrongSetting("text must be the only key, such as 'POST /sonic/create 429*2'")
-        add(call.service.faults, text)
+        given: str | Mapping[str, object] = text
     else:
-        add(call.service.faults, call.body)
+        given = call.body
+    if len(call.service.faults.scripts) + len(call.service.faults.rates) >= MOST_FAULTS:
+        raise WrongSetting(f"{MOST_FAULTS} faults wait to act: DELETE {ROOT}/faults forgets them")
+    add(call.service.faults, given)
     return _faults(call)
 
 
@@ -122,23 +132,30 @@ def _clear_faults(call: ControlCall) -> object:
 
 AFTER: Final = Setting("after", int, 0, "Only what has a greater number; `next` of the reply before.")
 LIMIT: Final = Setting("limit", int, 100, f"Most rows, at most {MOST_ROWS}.")
-KIND: Final = Setting("kind", str, "", "create, direct, poll, account, media, other or webhook.")
+NEWEST: Final = Setting("newest", int, 0, "Only so many of the newest requests; 0 for all.")
+BODIES: Final = Setting("bodies", bool, True, "False: without the bodies of requests.")
+KIND: Final = Setting("kind", Kinds, None, "Only requests of this kind; `webhook` is a delivery.")
 TASK: Final = Setting("task_id", str, "", "Only what is about this task.")
 
 
 def _journal(call: ControlCall) -> rows.JournalPage:
     journal = call.service.journal
     after, limit = _whole(call, AFTER, 1 << 62), _whole(call, LIMIT, MOST_ROWS)
-    kind, task_id = call.query.get("kind", ""), call.query.get("task_id", "")
+    kind, task_id = call.query.get("kind"), call.query.get("task_id", "")
+    if kind is not None:
+        KIND.read(kind)
+    newest, bodies = _whole(call, NEWEST, MOST_ROWS), _flag(call, BODIES)
     found: list[rows.RequestRow] = []
     size = 0
-    for entry in journal.after(after):
+    for entry in journal.newest(newest) if newest else journal.after(after):
+        if entry.number <= after:
+            continue
         if len(found) >= limit or size > MOST_BYTES:
             break
-        size += len(entry.raw)
+        size += len(entry.raw) if bodies else 0
         after = entry.number
-        if kind in ("", entry.kind) and task_id in ("", entry.task_id):
-            found.append(rows.request_row(entry))
+        if kind in (None, entry.kind) and task_id in ("", entry.task_id):
+            found.append(rows.request_row(entry, body=bodies))
     return rows.JournalPage(found, min(after, journal.last), journal.dropped, journal.charges)
 
 
@@ -160,18 +177,21 @@ def _whole(call: ControlCall, setting: Setting, most: int) -> int:
     return value
 
 
+def _flag(call: ControlCall, setting: Setting) -> bool:
+    text = call.query.get(setting.name)
+    return bool(setting.default if text is None else setting.read_text(text))
+
+
 def _account(call: ControlCall) -> rows.AccountRow:
     return rows.account_row(call.account, call.service.now())
 
 
 def _change_account(call: ControlCall) -> rows.AccountRow:
     account = call.account
-    unknown = call.body.keys() - {"credits", "extra_credits", "subscription"}
-    if unknown:
-        raise WrongSetting(f"{min(unknown)!r} is no part of the account")
+    _check_keys(call, "credits", "extra_credits", "subscription")
     account.settle(call.service.now())
-    credits = _number(call, "credits", account.credits)
-    extra = _number(call, "extra_credits", account.extra_credits)
+    credits = _number(call, "credits", account.credits, MOST_CREDITS)
+    extra = _number(call, "extra_credits", account.extra_credits, MOST_CREDITS)
     subscription = call.body.get("subscription", account.subscription)
     if not isinstance(subscription, bool):
         raise WrongSetting("subscription must be true or false")
@@ -179,11 +199,18 @@ def _change_account(call: ControlCall) -> rows.AccountRow:
     return _account(call)
 
 
-def _number(call: ControlCall, name: str, default: float, most: float = 1e12) -> float:
+def _number(call: ControlCall, name: str, default: float | None, most: float) -> float:
     value = call.body.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise WrongSetting(f"{name} must be a number of 0 to {most:g}, got {value!r}"[:200])
+        got = "nothing" if value is None else repr(value)
+        raise WrongSetting(f"{name} must be a number of 0 to {most:,.0f}, got {got}"[:200])
     return float(value)
+
+
+def _check_keys(call: ControlCall, *known: str) -> None:
+    unknown = call.body.keys() - set(known)
+    if unknown:
+        raise WrongSetting(f"{min(unknown)[:80]!r} is unknown here; the body may have {', '.join(known)}")
 
 
 def _clock(call: ControlCall) -> rows.ClockRow:
@@ -191,7 +218,8 @@ def _clock(call: ControlCall) -> rows.ClockRow:
 
 
 def _forward(call: ControlCall) -> rows.ClockRow:
-    seconds = _number(call, "seconds", math.nan, FARTHEST)
+    _check_keys(call, "seconds")
+    seconds = _number(call, "seconds", None, FARTHEST)
     call.service.time.forward(seconds)
     return _clock(call)
 
@@ -218,15 +246,17 @@ def _routes() -> dict[tuple[str, str], Route]:
             "Change some durations.", _change(Durations), Durations, lambda: settings_schema(Durations)
         ),
         ("GET", "/presets"): Route("The presets, and what each is for.", _presets),
-        ("POST", "/preset"): Route("Use a preset.", _use_preset, body=lambda: like),
+        ("POST", "/preset"): Route(
+            "Use a preset: its choices and durations replace all others.", _use_preset, body=lambda: like
+        ),
         ("GET", "/faults"): Route("The faults that are still to act.", _faults),
         ("POST", "/faults"): Route("Inject a fault.", _add_fault, body=described_faults),
         ("DELETE", "/faults"): Route("Forget all faults.", _clear_faults),
         ("GET", "/journal"): Route(
-            "Every request that arrived, and every webhook that was sent or skipped.",
+            "Every request that arrived, and every webhook that was sent or skipped, oldest first.",
             _journal,
             rows.JournalPage,
-            query=(AFTER, LIMIT, KIND, TASK),
+            query=(AFTER, LIMIT, NEWEST, BODIES, KIND, TASK),
         ),
         ("DELETE", "/journal"): Route("Forget the journal.", _clear_journal, rows.JournalPage),
         ("GET", "/tasks"): Route("The newest tasks.", _tasks, list[rows.TaskRow], query=(LIMIT,)),
@@ -294,8 +324,9 @@ class Control:
         return _json(reply)
 
     def _is_allowed(self, header: str) -> bool:
-        given = header.removeprefix("Bearer ").encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(given, self.token.encode())
+        scheme, _, given = header.partition(" ")
+        same = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.token.encode())
+        return same and scheme.lower() == "bearer"
 
 
 async def _body(request: web.BaseRequest) -> Mapping[str, object]:
@@ -313,7 +344,9 @@ async def _body(request: web.BaseRequest) -> Mapping[str, object]:
 def _unknown(path: str) -> web.Response:
     allowed = [method for method, known in ROUTES if known == path]
     if allowed:
-        return _json({"error": f"{path} takes {', '.join(allowed)}"}, 405, {"Allow": ", ".join(allowed)})
+        return _json(
+            {"error": f"{ROOT}{path} takes {', '.join(allowed)}"}, 405, {"Allow": ", ".join(allowed)}
+        )
     known = ", ".join(dict.fromkeys(ROOT + route for _, route in ROUTES))
     return _json({"error": f"There is no such path; there are {known}."}, 404)
 

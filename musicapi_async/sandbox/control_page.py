@@ -45,8 +45,7 @@ SCRIPT: Final = """
 const $ = id => document.getElementById(id);
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) { sessionStorage.token = given; history.replaceState(null, "", location.pathname); }
-let after = 0;
-const rows = new Map();
+const tasks = new Map(), requests = new Map();
 
 async function ask(path) {
   const headers = { Authorization: "Bearer " + (sessionStorage.token || "") };
@@ -67,20 +66,22 @@ function seconds(value) {
   return value < 3600 ? value.toFixed(1) + " s" : (value / 3600).toFixed(2) + " h";
 }
 
-function addRequest(request) {
-  const row = $("journal").insertRow(0);
-  row.dataset.number = request.number;
+function credits(value) {
+  return Math.round(value * 1e4) / 1e4;
+}
+
+function fillRequest(row, request) {
   cell(row, seconds(request.at), "number");
   cell(row, request.method + " " + (request.event ? request.event + " to " : "") + request.path, "long");
   const wrong = request.status >= 400 || request.status === 0;
   cell(row, request.status || "none", wrong ? "number bad" : "number");
-  cell(row, request.charge ? request.charge + (request.refunded ? " (refunded)" : "") : "", "number");
+  const refunded = request.refunded ? " (refunded)" : "";
+  cell(row, request.charge ? credits(request.charge) + refunded : "", "number");
   cell(row, request.fault, "bad");
   cell(row, request.task_id, "soft");
 }
 
 function fillTask(row, task) {
-  row.textContent = "";
   cell(row, task.created_at.slice(11, 19), "number");
   cell(row, task.family + " " + task.kind);
   const colours = { failed: "bad", succeeded: "good" };
@@ -113,37 +114,32 @@ function fillTask(row, task) {
   cell(row, task.task_id, "soft");
 }
 
-function fillTasks(tasks) {
-  const body = $("tasks"), ids = new Set();
-  let at = 0;
-  for (const task of tasks) {
-    ids.add(task.task_id);
-    const text = JSON.stringify(task);
-    let known = rows.get(task.task_id);
-    if (!known) rows.set(task.task_id, known = { row: document.createElement("tr"), text: "" });
-    if (known.text !== text) { fillTask(known.row, task); known.text = text; }
+function fill(body, rows, items, id, fillRow) {
+  const ids = new Set(items.map(id));
+  for (const [key, known] of rows) if (!ids.has(key)) { known.row.remove(); rows.delete(key); }
+  items.forEach((item, at) => {
+    const text = JSON.stringify(item);
+    let known = rows.get(id(item));
+    if (!known) rows.set(id(item), known = { row: document.createElement("tr"), text: "" });
+    if (known.text !== text) { known.row.textContent = ""; fillRow(known.row, item); known.text = text; }
     if (body.rows[at] !== known.row) body.insertBefore(known.row, body.rows[at] || null);
-    at += 1;
-  }
-  for (const [id, known] of rows) if (!ids.has(id)) { known.row.remove(); rows.delete(id); }
-  $("no-tasks").hidden = tasks.length > 0;
+  });
 }
 
 async function refresh() {
   try {
-    const [page, tasks, account, clock] = await Promise.all([
-      ask("/journal?limit=200&after=" + after), ask("/tasks?limit=30"), ask("/account"), ask("/clock")]);
+    const [page, newest, account, clock] = await Promise.all([
+      ask("/journal?newest=200&limit=200&bodies=false"), ask("/tasks?limit=30"),
+      ask("/account"), ask("/clock")]);
     $("login").hidden = true; $("live").hidden = false;
-    $("balance").textContent = account.credits + account.extra_credits;
-    $("charges").textContent = page.charges;
+    $("balance").textContent = credits(account.credits + account.extra_credits);
+    $("charges").textContent = credits(page.charges);
     const speed = clock.speed === 1 ? "" : ", " + clock.speed + " times as fast";
     $("clock").textContent = seconds(clock.now) + speed;
-    if (page.next < after) { $("journal").textContent = ""; after = 0; return refresh(); }
-    page.requests.forEach(addRequest);
-    after = page.next;
-    while ($("journal").rows.length > 200) $("journal").deleteRow(-1);
-    $("no-requests").hidden = $("journal").rows.length > 0;
-    fillTasks(tasks);
+    fill($("journal"), requests, page.requests.reverse(), request => request.number, fillRequest);
+    $("no-requests").hidden = requests.size > 0;
+    fill($("tasks"), tasks, newest, task => task.task_id, fillTask);
+    $("no-tasks").hidden = tasks.size > 0;
     $("state").textContent = "live";
     $("state").className = "good";
   } catch (error) {

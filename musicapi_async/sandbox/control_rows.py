@@ -19,8 +19,8 @@ class RequestRow(msgspec.Struct):
     """One request to the sandbox, or one delivery of a webhook by it (`kind` "webhook").
 
     `at` is in API seconds since the first start, `charge` in credits. `status` 0: no response was sent.
-    `body` is the JSON that came, or null when it could not be read or is forgotten.
-    `fault` names the fault that hit it; `not_allowed` is a delivery that was skipped.
+    `body` is the JSON that came, or null when it could not be read, is forgotten, or was not requested.
+    `fault` names the fault that hit it; `not_allowed`: a delivery, or the fetch of an upload, was skipped.
     """
 
     number: int
@@ -86,13 +86,13 @@ class ClockRow(msgspec.Struct):
     date: str
 
 
-def request_row(entry: Entry) -> RequestRow:
-    """Return an entry of the journal as a reply."""
+def request_row(entry: Entry, *, body: bool = True) -> RequestRow:
+    """Return an entry of the journal as a reply; `body` False leaves its body out."""
     return RequestRow(
         number=entry.number, at=round(entry.at, 3), method=entry.method, path=entry.path, kind=entry.kind,
         status=entry.status, task_id=entry.task_id, charge=entry.charge, refunded=entry.refunded,
         key_sent=entry.key_sent, fault=entry.fault, request_id=entry.request_id, event=entry.event,
-        body=_body(entry.raw),
+        body=_body(entry.raw) if body else NULL,
     )  # fmt: skip
 
 

@@ -15,7 +15,17 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Final,
+    Literal,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -106,8 +116,14 @@ class Setting:
             int: "a whole number",
             float: "a number of at least 0",
             str: "text",
+            int | None: "a whole number or null",
+            float | str | None: "a number, text or null",
+            str | None: "text or null",
         }
-        return names.get(self.kind, "text, a number or null")
+        if get_origin(self.kind) is Annotated:
+            kind, limits = get_args(self.kind)
+            return f"{names[kind]} of {limits.ge} to {limits.le}"
+        return names[self.kind]
 
 
 def _in_range(value: object) -> bool:
@@ -128,7 +144,7 @@ def _candidates(text: str) -> Iterator[object]:
 @cache
 def settings_of(declared: type[DataclassInstance]) -> Mapping[str, Setting]:
     """Return the settings that a dataclass declares, by name, in their order."""
-    hints = get_type_hints(declared)
+    hints = get_type_hints(declared, include_extras=True)
     help_texts = docstrings(declared)
     return {
         field.name: Setting(field.name, hints[field.name], field.default, help_texts.get(field.name, ""))
@@ -158,7 +174,7 @@ def docstrings(declared: type[object]) -> dict[str, str]:
 @cache
 def _readers(declared: type[DataclassInstance]) -> Mapping[str, Setting]:
     """Return the settings of a dataclass without their help, which takes 20 ms to read."""
-    hints = get_type_hints(declared)
+    hints = get_type_hints(declared, include_extras=True)
     return {
         field.name: Setting(field.name, hints[field.name], None, "") for field in dataclasses.fields(declared)
     }

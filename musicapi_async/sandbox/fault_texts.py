@@ -17,7 +17,7 @@ from typing import Final
 from ..api.suggestions import did_you_mean
 from .declared_settings import Setting, WrongSetting, docstrings, parameters_of
 from .faults import Fault, Faults, FaultScript, Scope
-from .routes import POLLS, POSTS
+from .routes import BATCH, POLLS, POSTS
 
 EVENTS: Final = ("song.streaming", "song.completed", "song.failed")
 """The events of webhooks (vendor's page on webhooks)."""
@@ -74,6 +74,10 @@ _SCOPES: Final[Mapping[str, Scope]] = {
 }
 
 
+_METHODS: Final[Mapping[Scope, str]] = {"task": "POST", "step": "POST", "webhook": "WEBHOOK"}
+"""The one method of the requests that a fault of a scope can hit."""
+
+
 def _with_taken(fault: Fault) -> Callable[..., Fault]:
     def make(*, taken: bool = False) -> Fault:
         return fault.once_taken() if taken else fault
@@ -118,8 +122,10 @@ def add(faults: Faults, given: Mapping[str, object] | str) -> None:
         fault = word.make(**own)
         rate, times, after = read.get("rate"), read.get("times", 1), read.get("after", 0)
         if isinstance(rate, float):
-            if path != "*" or {"times", "after"} & read.keys():
-                raise WrongSetting("a fault with a rate hits any request: path must be '*'")
+            every = {"*", _METHODS.get(word.scope, "*")}
+            if path != "*" or read.get("method", "*") not in every or {"times", "after"} & read.keys():
+                text = f"a fault with a rate hits any request, as in '* * {word.name} ... rate={rate:g}'"
+                raise WrongSetting(f"{text}, and has neither times nor after")
             faults.at_random(fault, rate)
         else:
             count = times if isinstance(times, int) else None
@@ -160,7 +166,7 @@ def _check_path(word: FaultWord, method: str, path: str) -> None:
         raise WrongSetting(f"method must be GET, POST, HEAD, WEBHOOK or *, got {method!r}")
     if word.scope == "webhook":
         return
-    known = [*POSTS, *(f"{poll}/id" for poll in POLLS), "/get-credits", "/sonic/batch"]
+    known = [*POSTS, *(f"{poll}/id" for poll in POLLS), "/get-credits", BATCH]
     media = path.startswith(("/media/", "/audiopipe/"))
     if not media and not any(fnmatchcase(name, path) or _same_poll(name, path) for name in known):
         raise WrongSetting(f"path must match a path of the API below /api/v1{did_you_mean(path, known)}")

@@ -216,6 +216,8 @@ class Faults:
         """Inject a fault into a share of the requests that it can hit; 0 ends it. Returns these faults."""
         _check_fault(fault)
         rates = {**self._rates, fault: rate}
+        if rate == 0:
+            del rates[fault]
         for scope in ("request", "task", "step", "webhook"):
             chances = [rate for fault, rate in rates.items() if fault.scope == scope]
             if any(not 0 <= rate <= 1 for rate in chances) or sum(chances) > 1 + 1e-9:

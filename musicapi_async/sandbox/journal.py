@@ -143,6 +143,10 @@ class Journal(Sequence[Entry]):
         start = max(0, number - first + 1)
         return iter(tuple(itertools.islice(self._entries, start, None)))
 
+    def newest(self, count: int) -> list[Entry]:
+        """Return the newest entries, oldest first."""
+        return list(itertools.islice(reversed(self._entries), count))[::-1]
+
     def store_body(self, entry: Entry, raw: bytes) -> None:
         """Store the body of an entry; bodies of older ones are dropped above `BODY_BYTES`."""
         entry.raw = raw

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -49,6 +49,13 @@ _DELAY: Final = _ENCODER_DELAY + 529
 put before the first of the music."""
 
 
+class Encoded(NamedTuple):
+    """The frames of a stereo MP3, and the samples of music that they hold."""
+
+    frames: bytes
+    samples: int
+
+
 class _Message(Protocol):
     """A MIDI message, `time` ticks after the one before it."""
 
@@ -61,6 +68,13 @@ _TICKS: Final = 960
 _BLOCK: Final = 1 << 18
 """Samples of an uploaded file that are decoded at a time."""
 
+_SHORT: Final = 12.0
+_REMEMBERED: Final = 128
+"""Seconds of a short song, and how many short songs (192 kB each at most) and cover pictures are remembered.
+
+A test begins with a new sandbox, and a sandbox of the same seed makes the same songs.
+"""
+
 
 def make_file(clip: OrderedClip, ending: str) -> bytes:
     """Return the file of `clip` with this ending: mp3, m4a, wav, mid or png. Takes up to some seconds.
@@ -72,14 +86,32 @@ def make_file(clip: OrderedClip, ending: str) -> bytes:
         return cover_picture(clip.recipe.brief)
     if ending == "mid":
         return to_midi(heard(clip.recipe, stems))
-    sound = sound_of((clip.stem_source or clip).recipe, stems)
+    recipe = (clip.stem_source or clip).recipe
     if ending == "wav":
-        return to_wav(sound)
+        return to_wav(sound_of(recipe, stems))
     if ending == "stream":
-        return mp3_frames(sound.mean(axis=1), _STREAM_BIT_RATE)
+        return mp3_frames(sound_of(recipe, stems).mean(axis=1), _STREAM_BIT_RATE)
     picture = None if clip.stem else cover_picture(clip.recipe.brief)
-    mp3 = to_mp3(sound, title=clip.title, artist="Sandbox", tags=clip.tags, lyrics=clip.lyrics, cover=picture)
-    return to_m4a(mp3, len(sound)) if ending == "m4a" else mp3
+    music = _encoded(recipe, stems)
+    mp3 = to_mp3(music, title=clip.title, artist="Sandbox", tags=clip.tags, lyrics=clip.lyrics, cover=picture)
+    return to_m4a(mp3, music.samples) if ending == "m4a" else mp3
+
+
+def _encoded(recipe: Recipe, stems: tuple[str, ...] | None) -> Encoded:
+    """Return a recipe, or some of its stems, as MP3 frames."""
+    if recipe.how == "compose" and recipe.fixed is None and recipe.brief.duration <= _SHORT:
+        return _encoded_short(recipe.brief, stems)
+    return encode(sound_of(recipe, stems))
+
+
+@lru_cache(_REMEMBERED)
+def _encoded_short(brief: Brief, stems: tuple[str, ...] | None) -> Encoded:
+    return encode(sound_of(_composed(brief), stems))
+
+
+@lru_cache(_REMEMBERED)  # one recipe for a brief, so that the scores and gains of recipes are found as well
+def _composed(brief: Brief) -> Recipe:
+    return Recipe("compose", brief)
 
 
 def sound_of(recipe: Recipe, stems: tuple[str, ...] | None = None) -> Audio:
@@ -123,13 +155,9 @@ def to_wav(sound: Audio) -> bytes:
 
 
 def to_mp3(
-    sound: Audio, *, title: str, artist: str, tags: str, lyrics: str, cover: bytes | None = None
+    music: Encoded, *, title: str, artist: str, tags: str, lyrics: str, cover: bytes | None = None
 ) -> bytes:
-    """Return a stereo 48 kHz MP3 with ID3 title, artist, genre (`tags`), lyrics and cover.
-
-    Nearly all its time is LAME's, 7 ms per second of music; it releases the interpreter lock.
-    """
-    frames = mp3_frames(sound, _BIT_RATE)
+    """Return a stereo 48 kHz MP3 with ID3 title, artist, genre (`tags`), lyrics and cover."""
     tag = id3.ID3()
     tag.add(id3.TIT2(encoding=3, text=[_text(title)]))
     tag.add(id3.TPE1(encoding=3, text=[_text(artist)]))
@@ -139,13 +167,21 @@ def to_mp3(
         tag.add(id3.USLT(encoding=3, lang="und", desc="", text=_text(lyrics)))
     if cover is not None:
         tag.add(id3.APIC(encoding=3, mime="image/png", type=3, desc="Cover", data=cover))
-    buffer = io.BytesIO(_length_frame(frames, len(sound)) + frames)
+    buffer = io.BytesIO(_length_frame(music) + music.frames)
     tag.save(buffer, v2_version=4, padding=_no_padding)
     return buffer.getvalue()
 
 
+def encode(sound: Audio) -> Encoded:
+    """Return stereo sound as the frames of an MP3."""
+    return Encoded(mp3_frames(sound, _BIT_RATE), len(sound))
+
+
 def mp3_frames(sound: Audio, bit_rate: int) -> bytes:
-    """Return the frames of an MP3 and nothing else; stereo, or mono for sound without a second axis."""
+    """Return the frames of an MP3 and nothing else; stereo, or mono for sound without a second axis.
+
+    Its time is LAME's, 7 ms per second of music; it releases the interpreter lock.
+    """
     encoder = lameenc.Encoder()
     encoder.silence()
     encoder.set_channels(2 if sound.ndim == 2 else 1)
@@ -159,18 +195,18 @@ def _no_padding(info: object) -> int:
     return 0
 
 
-def _length_frame(frames: bytes, samples: int) -> bytes:
+def _length_frame(music: Encoded) -> bytes:
     """Return the silent first frame that tells a player the exact length, which `lameenc` leaves out.
 
     It holds the number of frames and bytes, and the samples of delay and padding to cut off. Without it
     players guess the length from the file's size and take the cover for a quarter of a second of music.
     """
-    count, size = len(frames) // _FRAME_BYTES, len(frames)
-    padding = max(count * _FRAME - _ENCODER_DELAY - samples, 0)
+    count, size = len(music.frames) // _FRAME_BYTES, len(music.frames)
+    padding = max(count * _FRAME - _ENCODER_DELAY - music.samples, 0)
     gap = (_ENCODER_DELAY << 12 | min(padding, 0xFFF)).to_bytes(3, "big")
     xing = b"Info" + struct.pack(">III", 3, count + 1, size + _FRAME_BYTES)
     lame = b"LAME3.100" + bytes(12) + gap + bytes(12)
-    return (frames[:4] + bytes(32) + xing + lame).ljust(_FRAME_BYTES, b"\0")
+    return (music.frames[:4] + bytes(32) + xing + lame).ljust(_FRAME_BYTES, b"\0")
 
 
 def to_m4a(mp3: bytes, samples: int) -> bytes:
@@ -276,7 +312,7 @@ def _track(events: list[tuple[int, int, _Message]]) -> object:
     return track
 
 
-@lru_cache(maxsize=32)  # both as a file of its own and within the MP3
+@lru_cache(_REMEMBERED)  # both as a file of its own and within the MP3
 def cover_picture(brief: Brief) -> bytes:
     """Return a PNG of 512 by 512 pixels, a few kB: a sun over hills, in the colours of the song's mood.
 
@@ -295,9 +331,9 @@ def cover_picture(brief: Brief) -> bytes:
     at = np.arange(512) / 512
     picture = np.repeat((at * 48).astype(np.uint8)[:, None], 512, axis=1)
     across, down, radius = draw.uniform(0.25, 0.75), draw.uniform(0.2, 0.45), draw.uniform(0.08, 0.16)
-    distance = np.hypot(at[None, :] - across, at[:, None] - down)
+    squared = (at[None, :] - across) ** 2 + (at[:, None] - down) ** 2
     for ring in range(3):
-        picture[distance < radius * (1.7 - 0.35 * ring)] = 48 + ring
+        picture[squared < (radius * (1.7 - 0.35 * ring)) ** 2] = 48 + ring
     for hill in range(hills):
         waves = [np.sin(at * draw.uniform(1, 3) * 2.5**n + draw.uniform(0, 6.3)) / 1.9**n for n in range(3)]
         line = 0.55 + 0.42 * hill / hills + 0.06 * style.energy * np.sum(waves, axis=0)
@@ -306,7 +342,7 @@ def cover_picture(brief: Brief) -> bytes:
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", 512, 512, 8, 3, 0, 0, 0)),
         (b"PLTE", bytes(round(part * 255) for colour in palette for part in colour)),
-        (b"IDAT", zlib.compress(rows.tobytes())),
+        (b"IDAT", zlib.compress(rows.tobytes(), 1)),
         (b"IEND", b""),
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(

@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ..extras import require
 from .backend import Service
@@ -35,6 +35,8 @@ STREAM_PAUSE: Final = 0.1
 
 STORED_BYTES: Final = 128 * 1024 * 1024
 
+NO_PATH: Final = "Not Found: the API is below /api/v1, files are below /media, and the page is /."
+
 
 class MediaHost:
     """Makes and serves files; the oldest go beyond `STORED_BYTES`."""
@@ -49,14 +51,16 @@ class MediaHost:
     async def file(self, clip: OrderedClip, ending: str) -> bytes:
         """Return the bytes of a file; made in a worker thread once for all requests at the same time."""
         key = clip.clip_id, ending
-        async with self._making.setdefault(key, anyio.Lock()):
-            data = self._files.get(key)
-            if data is None:
-                async with self._threads:
-                    data = await anyio.to_thread.run_sync(make_file, clip, ending, abandon_on_cancel=True)
-                self._store(key, data)
-            self._files.move_to_end(key)
-        self._making.pop(key, None)
+        try:
+            async with self._making.setdefault(key, anyio.Lock()):
+                data = self._files.get(key)
+                if data is None:
+                    async with self._threads:
+                        data = await anyio.to_thread.run_sync(make_file, clip, ending, abandon_on_cancel=True)
+                    self._store(key, data)
+                self._files.move_to_end(key)
+        finally:
+            self._making.pop(key, None)
         return data
 
     def clear(self) -> None:
@@ -71,14 +75,22 @@ class MediaHost:
             _, dropped = self._files.popitem(last=False)
             self._size -= len(dropped)
 
-    async def serve(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """Return the response for `/media/<name>.<ending>` and `/audiopipe/?item_id=<clip>`."""
+    async def serve(self, request: web.BaseRequest, path: str, *, unsent: bool = False) -> web.StreamResponse:
+        """Return the response for `/media/<name>.<ending>` and `/audiopipe/?item_id=<clip>`.
+
+        Args:
+            request: The request.
+            path: Its path.
+            unsent: True if a fault acts on the response: a stream is then what could be heard by now, unsent.
+        """
+        if not path.startswith(("/media/", STREAM)):
+            return web.Response(status=404, text=NO_PATH)
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
         if request.method == "HEAD" and self._service.choices.head == "refused":
             return web.Response(status=403)
         if path.startswith(STREAM):
-            return await self._stream(request)
+            return await self._stream(request, unsent=unsent)
         name, _, ending = path.rpartition("/")[2].rpartition(".")
         clip = self._service.clips.get(name.removeprefix("image_"))
         now = self._service.now()
@@ -104,7 +116,7 @@ class MediaHost:
         headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{len(data)}"
         return web.Response(status=206, body=data[span], headers=headers)
 
-    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, *, unsent: bool) -> web.StreamResponse:
         """Send unfinished audio as fast as the music plays: all that could be heard by now, then more.
 
         It is no file: another encoding than the final one, without tags and without its length.
@@ -116,25 +128,36 @@ class MediaHost:
             data = await self.file(clip, "stream")
         except ModuleNotFoundError as error:
             return _without_extra(error)
-        response = web.StreamResponse(headers={"Content-Type": "audio/mpeg", "Cache-Control": "no-store"})
-        response.enable_chunked_encoding()
+        headers = {"Content-Type": "audio/mpeg", "Cache-Control": "no-store"}
+        if unsent:
+            return web.Response(body=data[: self._heard(data, clip)], headers=headers)
+        response = web.StreamResponse(headers=headers)
+        if request.version >= HttpVersion11:
+            response.enable_chunked_encoding()
         await response.prepare(request)
-        if request.method == "GET":
-            await self._send_played(response, data, clip)
-        await response.write_eof()
+        try:
+            if request.method == "GET":
+                await self._send_played(response, data, clip)
+            await response.write_eof()
+        except ConnectionError:
+            pass  # the listener has gone
         return response
 
     async def _send_played(self, response: web.StreamResponse, data: bytes, clip: OrderedClip) -> None:
         time = self._service.time
-        per_second = len(data) / max(clip.recipe.duration, 1e-9)
         sent = 0
         while sent < len(data):
-            heard = round((time.now() - clip.streams + AHEAD) * per_second)
+            heard = self._heard(data, clip)
             if heard > sent:
                 await response.write(data[sent:heard])
                 sent = heard
             else:
                 await time.sleep(STREAM_PAUSE * time.clock.speed)
+
+    def _heard(self, data: bytes, clip: OrderedClip) -> int:
+        """Return how many bytes of a stream could be heard by now."""
+        seconds = self._service.now() - clip.streams + AHEAD
+        return round(seconds * len(data) / max(clip.recipe.duration, 1e-9))
 
 
 def make_file(clip: OrderedClip, ending: str) -> bytes:

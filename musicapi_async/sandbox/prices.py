@@ -48,6 +48,10 @@ PRICES: Final[Mapping[str, float]] = {
 """Credits by operation, read in October 2026; else an older reading, or that of a sister host."""
 
 
+MOST_CREDITS: Final = 1e12
+"""The largest balance; a policy of this package."""
+
+
 class CreateLimit:
     """At most `count` creates in any `period` API seconds, with a tolerance for jitter on the way.
 
@@ -93,6 +97,9 @@ class SandboxAccount:
         extra_credits: float,
         prices: Mapping[str, float] | None = None,
     ) -> None:
+        for name, value in (("credits", credits), ("extra_credits", extra_credits)):
+            if not 0 <= value <= MOST_CREDITS:
+                raise ValueError(f"{name} must be a number of 0 to {MOST_CREDITS:,.0f}, got {value!r}")
         self.api_key: Final = api_key
         self.credits: float = float(credits)
         self.extra_credits: float = float(extra_credits)

@@ -178,6 +178,7 @@ def _wave(part: Part, note: ScoreNote, seconds: float, *, male: bool) -> Audio:
     return _held(wave * np.float32(0.6), seconds, timbre.attack, timbre.release)
 
 
+@cache
 def _drum(key: int) -> Audio:
     seconds, hertz, sweep, loud, decay, noisy, noise_decay, dull = _DRUMS.get(key, _DRUMS[70])
     t = _time(seconds)

@@ -7,7 +7,9 @@ form that is documented or was observed, too, so a client that works under all o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
 
 from .declared_settings import check
 
@@ -139,7 +141,7 @@ class Choices:
     # --- webhooks ---
     platform: Literal["suno", "sonic"] = "suno"
     """`platform` of a Sonic webhook."""
-    webhook_attempts: int = 3
+    webhook_attempts: Annotated[int, Meta(ge=1, le=100)] = 3
     """How often a webhook is sent until the reply is a 2xx."""
     webhook_pause: float = 5.0
     """Seconds before the second try; doubled for each further one."""

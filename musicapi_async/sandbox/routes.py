@@ -19,6 +19,9 @@ class Endpoint(NamedTuple):
     reply: Callable[[Call], JsonReply | Awaitable[JsonReply]]
 
 
+BATCH: Final = "/sonic/batch"
+"""The path that has a POST, and a GET with a query."""
+
 POSTS: Final[dict[str, Endpoint]] = {
     "/sonic/create": Endpoint("create", sonic_creates.create),
     "/sonic/persona": Endpoint("direct", sonic_creates.persona),
@@ -39,7 +42,7 @@ POSTS: Final[dict[str, Endpoint]] = {
     "/sonic/upsample-tags": Endpoint("direct", direct_calls.upsample),
     "/sonic/lyrics": Endpoint("direct", direct_calls.lyrics),
     "/sonic/download": Endpoint("direct", direct_calls.download),
-    "/sonic/batch": Endpoint("create", batches.create_batch),
+    BATCH: Endpoint("create", batches.create_batch),
     "/suno/create": Endpoint("create", sonic_creates.create),
     "/suno/make-lyrics": Endpoint("create", direct_calls.make_lyrics),
     "/suno/get-song": Endpoint("direct", direct_calls.get_song),
@@ -69,7 +72,7 @@ def kind_of(method: str, path: str) -> str:
     """Return the kind of a request for the journal: create, direct, poll, account or other."""
     if method == "POST" and path in POSTS:
         return POSTS[path].kind
-    if method == "GET" and path.rpartition("/")[0] in POLLS:
+    if method == "GET" and (path == BATCH or path.rpartition("/")[0] in POLLS):
         return "poll"
     return "account" if path == "/get-credits" else "other"
 
@@ -77,6 +80,6 @@ def kind_of(method: str, path: str) -> str:
 def methods_of(path: str) -> list[str]:
     """Return the methods that a path takes; none for a path that does not exist."""
     known = ["POST"] if path in POSTS else []
-    if path in ("/get-credits", "/sonic/batch") or path in POLLS or path.rpartition("/")[0] in POLLS:
+    if path in ("/get-credits", BATCH) or path in POLLS or path.rpartition("/")[0] in POLLS:
         known.append("GET")
     return known

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from aiohttp import web
 
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from ..client import MusicAPI
 
 ROOT: Final = "/api/v1"
-"""The path that has a GET with a query, too."""
+"""The path of the API."""
+
 ARRIVAL_JITTER: Final = 20.0
 """Real milliseconds by which a create may arrive early: what a busy machine adds between two requests."""
 
@@ -79,7 +80,8 @@ class Sandbox:
         public_url: The address in links, such as "https://tunnel.example", if others reach it by that.
         tls: True for TLS with a certificate made now (needs the extra `tls`), or the paths of the PEM files
             of a certificate and of its key.
-        local_webhooks: False to send no webhooks to other ports of this machine; they are in the journal.
+        local_ports: False to send no webhooks to other ports of this machine and to fetch no files from them;
+            what was skipped is in the journal.
         state: A file in which tasks, clips, personas, balance and journal survive the end of the process.
         control_token: The token of the control below `/_sandbox/`; by default one is made, or is that of
             the state.
@@ -112,13 +114,16 @@ class Sandbox:
         like: str | None = None,
         public_url: str | None = None,
         tls: TLS = None,
-        local_webhooks: bool = True,
+        local_ports: bool = True,
         state: str | Path | None = None,
         control_token: str | None = None,
     ) -> None:
         if like is not None and (choices is not None or durations is not None):
             raise ValueError("give like, or choices and durations, not both")
-        as_given = choices or Choices(), durations or Durations()
+        as_given = (
+            Choices() if choices is None else _checked(choices, Choices),
+            Durations() if durations is None else _checked(durations, Durations),
+        )
         self._time: Final = SandboxTime(speed)
         self.api_key: Final = api_key
         self.journal: Final = Journal()
@@ -139,7 +144,7 @@ class Sandbox:
             time=self._time,
             seed=seed,
             longest=longest,
-            local_webhooks=local_webhooks,
+            local_ports=local_ports,
         )
         limit = None if create_limit is None else CreateLimit(*create_limit, jitter / 1000 * speed)
         self._api: Final = ApiHost(self.service, limit)
@@ -310,7 +315,16 @@ class Sandbox:
 
     @choices.setter
     def choices(self, choices: Choices) -> None:
-        self.service.choices = choices
+        self.service.choices = _checked(choices, Choices)
+
+    @property
+    def durations(self) -> Durations:
+        """How long things take; may be replaced at any time, for what is ordered from then on."""
+        return self.service.durations
+
+    @durations.setter
+    def durations(self, durations: Durations) -> None:
+        self.service.durations = _checked(durations, Durations)
 
     def now(self) -> float:
         """Return API seconds since the sandbox was started first; works from any thread."""
@@ -339,7 +353,8 @@ class Sandbox:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         api = path.startswith(ROOT + "/")
-        why = self._addresses.refusal(request, media=path.startswith(("/media/", STREAM)) or path == "/")
+        media = path.startswith(("/media/", STREAM))
+        why = self._addresses.refusal(request, media=media or path == "/")
         if why is None and path == "/" and request.method in ("GET", "HEAD"):
             return control_page.page(self.service.origin)
         if why is None and (path + "/").startswith(control.ROOT + "/"):
@@ -350,7 +365,7 @@ class Sandbox:
                 self.now(),
                 request.method,
                 path,
-                kind_of(request.method, path) if api else "media",
+                kind_of(request.method, path) if api else "media" if media else "other",
                 key_sent="Authorization" in request.headers,
                 request_id=str(uuid.uuid4()),
             )
@@ -378,15 +393,30 @@ class Sandbox:
             if fault is not None and not fault.taken:
                 return await inject(request, fault, None, self._time, self._stopping)
             response: web.StreamResponse = await (
-                self._api.serve(request, path, entry) if api else self._media.serve(request, path)
+                self._api.serve(request, path, entry)
+                if api
+                else self._media.serve(request, path, unsent=fault is not None)
             )
             entry.status = response.status
             self.journal.touch(entry)
             self._save()  # before anything leaves
             if fault is not None:
                 response = await inject(request, fault, response, self._time, self._stopping)
+        except ConnectionError:  # the client has gone
+            return web.Response(status=NO_RESPONSE)
         except Exception:
             _log.exception("the sandbox failed on %s %s", request.method, path)
             reply = JsonReply({"type": "internal_error", "error": "Internal Server Error."}, 500)
             response = json_response(reply, entry)
         return response
+
+
+S = TypeVar("S")
+
+
+def _checked(settings: S, kind: type[S]) -> S:
+    """Return settings; refuse another type where they are set, and not when a request comes."""
+    if not isinstance(settings, kind):
+        word = kind.__name__
+        raise TypeError(f"{word.lower()} must be {word}(...), got {settings!r}")
+    return settings

@@ -9,7 +9,7 @@ import anyio.to_thread
 from .backend import Call, submitted
 from .media_host import audio_of
 from .ordered_tasks import NEVER, OrderedClip, OrderedTask, StoredPersona
-from .outbound_requests import NotAccessible
+from .outbound_requests import NOT_ALLOWED, NotAccessible
 from .recipes import continued, joined, made, uploaded
 from .replies import NOT_ACCESSIBLE, JsonReply, Refusal, invalid, retired
 from .score import Brief
@@ -31,8 +31,11 @@ async def imported(call: Call, url: str) -> OrderedClip:
     """Fetch a file and make a clip of it; 400 with the documented texts when that cannot be done."""
     try:
         data = await call.service.outbound.fetch(url)
-    except NotAccessible:
-        raise invalid(NOT_ACCESSIBLE) from None
+    except NotAccessible as error:
+        reason = str(error)
+        if reason:
+            call.entry.fault = call.entry.fault or NOT_ALLOWED
+        raise invalid(f"{NOT_ACCESSIBLE} {reason}".rstrip()) from None
     if "existing-recording" in url:
         raise invalid(KNOWN_SONG)
     try:

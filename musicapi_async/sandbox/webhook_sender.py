@@ -15,13 +15,11 @@ from .backend import Service
 from .faults import Fault
 from .journal import Entry, log_access
 from .ordered_tasks import NEVER, OrderedTask
+from .outbound_requests import NOT_ALLOWED
 from .poll_bodies import FAILURE, nuro_body, producer_data, sonic_data
 
 DEFAULT_SECRET: Final = "the-service-keeps-this-one-to-itself"  # noqa: S105 signs what no one can verify
 """Without `webhook_secret` the service signs with a secret of its own, which no one knows."""
-
-SKIPPED: Final = "not_allowed"
-"""The `fault` of a delivery in the journal that was not tried, because the sandbox may not connect there."""
 
 OLD: Final = 900.0
 """Real seconds by which `old_timestamp` is too old; receivers allow 300."""
@@ -175,12 +173,12 @@ class WebhookSender:
     async def _try(self, delivery: _Delivery) -> None:
         url, _ = delivery.task.webhook or ("", "")
         choices = self._service.choices
-        for attempt in range(max(1, choices.webhook_attempts)):
+        for attempt in range(choices.webhook_attempts):
             if attempt:
                 await self._time.sleep(choices.webhook_pause * 2 ** (attempt - 1))
             entry = self._note(delivery)
-            if not (self._service.local_webhooks and self._service.outbound.allows(url)):
-                entry.fault = SKIPPED
+            if not self._service.outbound.allows(url):
+                entry.fault = NOT_ALLOWED
                 log_access(entry)
                 return
             entry.status = await self._service.outbound.deliver(url, delivery.raw, self._headers(delivery))

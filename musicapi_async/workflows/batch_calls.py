@@ -141,7 +141,7 @@ class BatchCalls:
         """
         job = await self.client.job(key)
         view = self.client.with_options(job_key=key)
-        resubmits = job is not None and job.state == "failed" and self.retry_failed
+        resubmits = job is not None and self.resubmits(job)
         if job is not None and not resubmits:
             return await _as_sent(step, job).send(view)  # paid for before, or of unknown outcome
         if self.halted or self._stop.is_set():
@@ -163,6 +163,10 @@ class BatchCalls:
         self._tally.submitted += 1
         self._tally.report()
         return made
+
+    def resubmits(self, job: Job) -> bool:
+        """Return True for a failed job that is sent again."""
+        return job.state == "failed" and self.retry_failed
 
     async def _resubmit(self, step: Step[R], key: str) -> R:
         try:

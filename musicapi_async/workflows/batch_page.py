@@ -28,6 +28,9 @@ RENEWED: Final = 10.0
 """Seconds between two pages of a run; an open page loads itself as often."""
 RENEWED_PER_SONG: Final = 0.05
 """Seconds for each song, from 200 songs on; writing one takes below 1 ms (`benchmarks/batch_page.py`)."""
+UNCHANGED: Final = 6
+"""Renewals after which the page is written without news, too: an open page that finds twelve times the same
+takes the run for stopped, and songs with many stems are silent for longer."""
 
 
 class BatchPage:
@@ -72,10 +75,11 @@ class BatchPage:
             await asyncio.wait([following])
 
     async def _follow(self) -> None:
-        clock, before = self._calls.client.clock, ""
+        clock, before, unchanged = self._calls.client.clock, "", 0
         while True:
             now = str((self._tally.counts, self._tally.submitted))
-            if now != before:
+            unchanged = unchanged + 1 if now == before else 0
+            if unchanged % UNCHANGED == 0:
                 try:
                     await self._write()
                 except MusicAPIError as error:  # of the job store, which the songs meet, too

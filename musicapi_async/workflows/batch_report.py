@@ -183,22 +183,23 @@ def _page(folder: BatchFolder, state: PageState, links: Links) -> Iterator[str]:
 
 def _songs(folder: BatchFolder, state: PageState, links: Links) -> Iterator[PageSong]:
     """Yield the songs in the order of the manifest, one at a time, however many there are."""
-    for row in state.run.rows:
+    for number, row in enumerate(state.run.rows, 1):
         record = folder.record_of(row.stored_id)
         song_state, note = state_of(row, record, state)
         if record is None:
             yield PageSong(
                 row.id,
-                row.line,
+                number,
                 row.title,
                 song_state,
+                named=row.is_named,
                 note=note,
                 operation=row.operation,
                 model=row.model,
             )
         else:
-            record.id, record.line = row.id, row.line
-            yield page_song(record, links, state.costs.get(row.stored_id, ""), note, song_state)
+            cost = state.costs.get(row.stored_id, "")
+            yield page_song(record, row, number, links, cost=cost, note=note, state=song_state)
 
 
 # --- the files of the page ---------------------------------------------------------------------------------

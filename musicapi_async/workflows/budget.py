@@ -114,9 +114,11 @@ class Budget:
 
     Args:
         limit: Credits for the whole folder; None lets everything through.
-        client: Reads the balance, to learn prices or, without a budget, the cost of the run.
+        client: Reads the balance, to learn prices or, without a limit, the cost of the run.
         prices: Credits by operation.
         save: Gets all prices each time that one is learned.
+        measures: Without a limit, read the balance to know what the run costs. False where others pay from
+            it at the same time, so that it says nothing of this run.
     """
 
     def __init__(
@@ -125,9 +127,12 @@ class Budget:
         client: MusicAPI,
         prices: Mapping[str, float],
         save: Callable[[Mapping[str, float]], None],
+        *,
+        measures: bool = True,
     ) -> None:
         self.limit: Final = limit
         self.prices: Final = dict(prices)
+        self._measures: Final = measures
         self._client: Final = client
         self._save: Final = save
         self._sends: Counter[str] = Counter()
@@ -161,13 +166,15 @@ class Budget:
         """Return the credits that this run has cost.
 
         With a limit by its prices; else by the balance, which other calls of the account move, too. None if
-        the balance cannot be read, or a price is unknown.
+        the balance cannot be read, or is not to be, or a price is unknown.
         """
         if self.limit is not None:
             sent_now = self._sends - self._sends_before
             if any(operation not in self.prices for operation in sent_now):
                 return None
             return self.spent - cost_of(self._sends_before, self.prices)
+        if not self._measures:
+            return None
         if self._first_balance is None:
             return 0.0
         before, after = await self._first_balance, await self._balance_if_known()
@@ -186,9 +193,10 @@ class Budget:
         instead if the call would pass the budget.
         """
         if self.limit is None:
-            if self._first_balance is None:
-                self._first_balance = asyncio.ensure_future(self._balance_if_known())
-            await asyncio.shield(self._first_balance)  # all calls wait for the one that reads it
+            if self._measures:
+                if self._first_balance is None:
+                    self._first_balance = asyncio.ensure_future(self._balance_if_known())
+                await asyncio.shield(self._first_balance)  # all calls wait for the one that reads it
             yield
             return
         async with self._changed:

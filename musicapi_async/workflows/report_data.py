@@ -19,6 +19,7 @@ from ..api.lyrics import AlignedLyrics
 from ..api.request import SECRET
 from .batch_folder import ClipRecord, SongRecord, StepRecord
 from .manifest import STEP_NAMES
+from .run_record import RowRecord
 
 STEP_TITLES: Final = {
     "stems_basic": "Stems (basic)",
@@ -96,12 +97,15 @@ class Take(msgspec.Struct, omit_defaults=True):
 
 
 class PageSong(msgspec.Struct, omit_defaults=True):
-    """A song. `state` is a word of the page, `times` when it was queued, submitted, made and fetched."""
+    """A song. `row` is its number in the batch, as in the names of its files, `state` a word of the page,
+    `named` says that its id was given, `times` when it was queued, submitted, made and fetched.
+    """
 
     id: str
-    line: int
+    row: int
     title: str
     state: str
+    named: bool = False
     note: str = ""
     operation: str = ""
     model: str = ""
@@ -145,24 +149,29 @@ class Links:
         return quote(self._way + name)
 
 
-def page_song(record: SongRecord, links: Links, cost: str = "", note: str = "", state: str = "") -> PageSong:
+def page_song(
+    record: SongRecord, row: RowRecord, number: int, links: Links, *, cost: str, note: str, state: str
+) -> PageSong:
     """Return a song that has a record.
 
     Args:
         record: Its record.
+        row: Its row.
+        number: That of its row, from 1.
         links: Makes the links to its files.
         cost: Its cost in words, or ''.
-        note: What is to be said of it, in the place of its error.
-        state: Its state, where that is not the one of the record.
+        note: What is to be said of it, in the place of its error; or ''.
+        state: Its state.
     """
     fields = record.fields
     prompt = fields.get("prompt") or fields.get("gpt_description_prompt") or ""
     rest = ((name.replace("_", " "), _fact(value)) for name, value in fields.items() if name not in HIDDEN)
     return PageSong(
-        id=record.id,
-        line=record.line,
-        title=record.title.strip() or record.id,
-        state=state or record.state,
+        id=row.id,
+        row=number,
+        title=record.title.strip() or row.id,
+        state=state,
+        named=row.is_named,
         note=note or record.reason or record.error,
         operation=record.operation,
         model=str(fields.get("mv") or ""),

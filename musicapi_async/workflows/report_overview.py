@@ -27,9 +27,9 @@ INTERRUPTED: Final = "It was submitted and is paid for; the run ended before it 
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A song that a problem names, by its line and in words."""
+    """A song that a problem names, by its row and in words."""
 
-    line: int
+    row: int
     text: str
 
 
@@ -95,25 +95,26 @@ class Overview:
             " --workers" if state.run.job_prefix else ""
         )
         self._store: Final = shlex.quote(state.store) if state.store else self._out
-        for row in state.run.rows:
-            self._add(row, folder.record_of(row.stored_id))
+        for number, row in enumerate(state.run.rows, 1):
+            self._add(number, row, folder.record_of(row.stored_id))
+        places = {row.stored_id: _place(number, row) for number, row in enumerate(state.run.rows, 1)}
         for job in state.unknown:
-            self._add_unknown(job)
+            self._add_unknown(job, places)
 
-    def _add(self, row: RowRecord, record: SongRecord | None) -> None:
+    def _add(self, at: int, row: RowRecord, record: SongRecord | None) -> None:
         now, note = state_of(row, record, self._state)
         self._counts[now] += 1
         if now == "unfinished":
             if not self._state.is_running:
-                self._problem("Unfinished", note, "", self._command, _place(row))
+                self._problem("Unfinished", note, "", self._command, _place(at, row))
         elif record is not None and now == "failed":
             money = REFUNDS[record.refunded] if record.task_id else ""
             reason = record.reason or record.error
-            self._problem("Failed", reason, money, f"{self._command} --retry-failed", _place(row))
+            self._problem("Failed", reason, money, f"{self._command} --retry-failed", _place(at, row))
         for number, clip in enumerate(record.clips if record is not None else (), 1):
             self._takes += bool(clip.file)
             self._seconds += clip.duration or 0.0
-            place = _place(row, f"take {number}")
+            place = _place(at, row, f"take {number}")
             if clip.error:
                 self._problem("One take failed", clip.error, "", "", place)
             for step in clip.steps:
@@ -124,14 +125,13 @@ class Overview:
                     command = f"{self._command} --retry-failed"
                     self._problem(f"Step {step.name} failed", reason, money, command, place)
 
-    def _add_unknown(self, job: Job) -> None:
-        rows = {row.stored_id: row for row in self._state.run.rows}
-        row = rows.get(song_id_of(job.key, rows, self._state.run.job_prefix))
+    def _add_unknown(self, job: Job, places: Mapping[str, Place]) -> None:
+        place = places.get(song_id_of(job.key, places, self._state.run.job_prefix))
         command = f"musicapi jobs resolve {self._store} {shlex.quote(job.key)} --task-id ID"
         money = "It may have been charged: search the dashboard for its task, and name it."
         reason = job.why.partition(". ")[0] or "it was sent, and no answer came"
-        if row is not None:
-            self._problem("Outcome unknown", reason, money, command, _place(row))
+        if place is not None:
+            self._problem("Outcome unknown", reason, money, command, place)
 
     def _problem(self, what: str, reason: str, money: str, command: str, place: Place) -> None:
         key = what, same_reason(reason), money + command
@@ -194,5 +194,5 @@ class Overview:
         return parts
 
 
-def _place(row: RowRecord, take: str = "") -> Place:
-    return Place(row.line, f"row {row.line}, {row.title[:60]}" + (f", {take}" if take else ""))
+def _place(number: int, row: RowRecord, take: str = "") -> Place:
+    return Place(number, f"row {number}, {row.title[:60]}" + (f", {take}" if take else ""))

@@ -40,7 +40,7 @@ ROWS_AT_ONCE: Final = 2000
 SUBMITTING: Final = 4
 """Rows of a worker that wait for the rate at once: enough to use it, and others find rows, too."""
 IDLE_PAUSE: Final = 2.0
-"""Seconds between queries for a row while there is none."""
+"""Seconds between queries for a row while there is none, at most; less with a short lease."""
 CHUNK: Final = 200
 """Rows that are queued in one transaction."""
 TAKEN_OVER: Final = 1
@@ -53,7 +53,9 @@ R = TypeVar("R")
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A row of a batch: its song, the folder, and the settings of the batch.
 
-    `number` is that of the row in the manifest, from 1, and `count` how many it has.
+    `number` is that of the row in the manifest, from 1, and `count` how many it has. With `retry_failed` the
+    jobs of `failed` are sent again, by their keys: those that had failed when the row was queued, and how
+    often each was sent until then.
     """
 
     batch: str
@@ -62,6 +64,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     count: int
     retry_failed: bool = False
+    failed: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     tags: bool | None = None
     waveforms: bool = True
 
@@ -114,6 +117,34 @@ def shared_store(store: JobStore) -> PostgresStore:
     if isinstance(store, PostgresStore):
         return store
     raise refused("store", "a PostgresStore, postgresql://..., for workers", type(store).__name__)
+
+
+class Presence:
+    """Since when all workers could give a sign of life: the database was there, and its clock was not set.
+
+    Args:
+        pause: seconds between two queries.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._pause: Final = pause
+        self._last = self._ahead = math.nan
+        self._since = -math.inf
+
+    def answered(self, now: float, server: float) -> None:
+        """Note that the database has answered: now, and with its own time, in seconds."""
+        ahead = server - now
+        if now - self._last > 2 * self._pause or abs(ahead - self._ahead) > self._pause:
+            self._since = now
+        self._last, self._ahead = now, ahead
+
+    def was_away(self, now: float) -> None:
+        """Note that the database did not answer."""
+        self._since = now
+
+    def seconds(self, now: float) -> float:
+        """Return for how long it was there; at first, for ever."""
+        return now - self._since
 
 
 class RowQueue:
@@ -298,10 +329,10 @@ class RowQueue:
                 self._app.run_worker_async(
                     queues=[self.name],
                     concurrency=ROWS_AT_ONCE,
-                    fetch_job_polling_interval=IDLE_PAUSE,
+                    fetch_job_polling_interval=min(IDLE_PAUSE, lease / 10),
                     abort_job_polling_interval=3600.0,
                     listen_notify=False,  # a lost connection would end the worker
-                    delete_jobs="successful",
+                    delete_jobs="always",  # with an unexpected error: it is logged, and the row is reported
                     install_signal_handlers=False,
                     update_heartbeat_interval=lease / 3,
                     stalled_worker_timeout=lease,
@@ -338,8 +369,8 @@ class RowQueue:
     async def _take_over(self) -> None:
         """Queue the rows again whose worker has given no sign of life.
 
-        After the database or its tables were away, or this process has slept, all workers have the time of a
-        lease to give one: their rows would else be taken from them all at once.
+        After the database or its tables were away, its clock was set, or this process has slept, all workers
+        have the time of a lease to give one: their rows would else be taken from them all at once.
         """
 
         def work(connection: Connection) -> int:
@@ -354,23 +385,21 @@ class RowQueue:
                 (TAKEN_OVER, self.name),
             ).rowcount
 
-        def probe(connection: Connection) -> None:
+        def probe(connection: Connection) -> float:
             connection.execute("SELECT FROM procrastinate_workers, procrastinate_jobs LIMIT 0")
+            (seconds,) = row(connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8"))
+            return float(seconds)
 
         loop, lease = asyncio.get_running_loop(), self._store.lease
-        pause = lease / 3
-        last, since = loop.time(), -math.inf  # the last answer, and the time from which on all were there
+        presence = Presence(lease / 3)
         while True:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(lease / 3)
             try:
-                await self._work(probe)
-                now = loop.time()
-                if now - last > 2 * pause:
-                    since = now
-                last = now
-                count = await self._work(work) if now - since >= lease else 0
+                seconds = await self._work(probe)
+                presence.answered(loop.time(), seconds)
+                count = await self._work(work) if presence.seconds(loop.time()) >= lease else 0
             except JobStoreError:
-                since = loop.time()
+                presence.was_away(loop.time())
                 continue
             if count:
                 log.warning("%d rows of workers that are gone were queued again", count)

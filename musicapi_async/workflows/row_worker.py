@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import anyio.to_thread
@@ -18,7 +19,8 @@ import msgspec
 from ..api.task import TaskRef
 from ..client import MusicAPI
 from ..errors import FolderError, JobStoreError, RequestValidationError
-from ..jobs import PostgresStore, transitions
+from ..files import BeingWrittenError
+from ..jobs import Job, PostgresStore, transitions
 from .batch_calls import BatchCalls
 from .batch_folder import BatchFolder, SharedBatch
 from .batch_plan import MAX_TASKS
@@ -102,6 +104,7 @@ class RowCalls(BatchCalls):
         client: The client, whose store is that of the jobs.
         stop: Set when nothing more is to be submitted.
         retry_failed: Send failed jobs again.
+        failed: These alone, each if it has been sent no more often than here: so once, in whichever worker.
         submitted: Called when the row no longer waits for the rate.
         sending: Entered around each call that may leave.
     """
@@ -112,6 +115,7 @@ class RowCalls(BatchCalls):
         stop: asyncio.Event,
         *,
         retry_failed: bool,
+        failed: Mapping[str, int] = MappingProxyType({}),
         submitted: Callable[[], None] = lambda: None,
         sending: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
@@ -119,10 +123,11 @@ class RowCalls(BatchCalls):
             if not progress.queued and not progress.submitting:
                 submitted()
 
-        budget = _NoBudget(None, client, {}, lambda _prices: None)
+        budget = Budget(None, client, {}, lambda _prices: None, measures=False)
         self.tally: Final = Tally(1, client.clock, budget, stop, moved)
         self.tally.counts.update(queued=0, submitting=1)
         self._sending: Final = sending
+        self._failed: Final = failed
         super().__init__(
             client,
             client.store,
@@ -138,14 +143,9 @@ class RowCalls(BatchCalls):
         async with self._sending():
             return await super().make(step, key)
 
-
-class _NoBudget(Budget):
-    """Lets everything through."""
-
-    @asynccontextmanager
-    async def pay(self, operation: str, key: str) -> AsyncGenerator[None]:
-        """Make the call in the block."""
-        yield
+    def resubmits(self, job: Job) -> bool:
+        """Return True for a failed job that is sent again, and was not since its row was queued."""
+        return super().resubmits(job) and self._failed.get(job.key) == job.attempts
 
 
 async def run_worker(
@@ -287,14 +287,14 @@ class _Worker:
             await batch_of(folder, self._store, row.batch)
             if taken.is_taken_over:
                 await self._recover(song)
-            retry_failed = row.retry_failed and not taken.attempts
             before = await anyio.to_thread.run_sync(folder.record, song)
-            if before is not None and before.settles(song, retry_failed=retry_failed):
+            if before is not None and before.settles(song, retry_failed=row.retry_failed):
                 return SongOutcome(record=before)
             calls = RowCalls(
                 self._client,
                 self._stop,
-                retry_failed=retry_failed,
+                retry_failed=row.retry_failed,
+                failed=row.failed,
                 submitted=taken.submitted,
                 sending=self._sending_one,
             )
@@ -331,7 +331,8 @@ class _Worker:
     async def _note(self, folder: BatchFolder, song: Song, outcome: SongOutcome) -> None:
         """Write down for a report why a song is not settled; raises `OSError`."""
         text = "" if outcome.record is not None else _note_encoder.encode(outcome).decode()
-        await anyio.to_thread.run_sync(folder.save_note, song, text)
+        with suppress(BeingWrittenError):  # by another one that has the row by mistake: its own is as good
+            await anyio.to_thread.run_sync(folder.save_note, song, text)
 
     def _report(self, row: Row, outcome: SongOutcome, *, is_later: bool) -> None:
         record, why = outcome.record, outcome.unfinished

@@ -2,14 +2,15 @@
 
 A folder has one layout for all its runs. That of an earlier version, whose names end with the clip id, is
 continued as it was. Otherwise the name of a clip belongs to it once `details/NAME.json` names the clip; a
-name that another clip or another file has gets a number.
+name that another clip or another file has gets a number. Of workers that want the same name in the same
+moment, on whichever machines, the one has it that makes this file.
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..api.results import Clip
 from ..arguments import check_bools
 from ..errors import RequestValidationError
 from ..file_names import NAME_BYTES, check_pattern, fields_of, safe_name
-from ..files import write_whole
+from ..files import BeingWrittenError, make_first, write_whole
 from .manifest import Song
 
 FIELDS: Final = ("number", "title", "take", "id", "clip_id")
@@ -96,9 +97,6 @@ class _Owner(msgspec.Struct):
     clip_id: str = ""
 
 
-_claiming: Final = threading.Lock()
-
-
 class Layout:
     """The layout of one batch.
 
@@ -133,9 +131,9 @@ class Layout:
             about: The metadata, beside what the service says of the clip.
             before: Its name in an earlier run, or ''.
         """
-        with _claiming:  # two songs must not find the same name free
-            name = before or self._free_name(song, clip, take)
-            owner = {"clip_id": clip.clip_id}
+        name = before or self._free_name(song, clip, take)
+        owner = {"clip_id": clip.clip_id}
+        with suppress(BeingWrittenError):  # by another worker that has the song: its own are as good
             write_whole(self._metadata(name), pretty({**owner, **about, "clip": clip.raw}), private=True)
         return name
 
@@ -144,7 +142,7 @@ class Layout:
             return former_name(clip)
         wanted = self._name(song, clip, take)
         names = itertools.chain([wanted], (f"{wanted} {count}" for count in itertools.count(2)))
-        return next(name for name in names if self._is_free(name, clip))
+        return next(name for name in names if self._has(name, clip))
 
     def _name(self, song: Song, clip: Clip, take: int) -> str:
         fields = {
@@ -157,15 +155,19 @@ class Layout:
         title = safe_name(clip.title or song.title, max(0, min(TITLE_BYTES, NAME_BYTES - rest)))
         return safe_name(self._pattern.format(**fields, title=title)) or safe_name(clip.clip_id) or "clip"
 
-    def _is_free(self, name: str, clip: Clip) -> bool:
-        try:
-            owner = msgspec.json.decode(self._metadata(name).read_bytes(), type=_Owner)
-        except FileNotFoundError:
+    def _has(self, name: str, clip: Clip) -> bool:
+        """Return True if the name is that of the clip, from now on if it was free."""
+        path = self._metadata(name)
+        if not path.exists():
             endings = (*EXTENSIONS, *OTHERS, UNKNOWN)
-            return not any((self._out / f"{name}.{ending}").exists() for ending in endings)
-        except (msgspec.MsgspecError, UnicodeError):
+            if any((self._out / f"{name}.{ending}").exists() for ending in endings):
+                return False
+            if make_first(path, msgspec.json.encode(_Owner(clip.clip_id))):
+                return True
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=_Owner).clip_id == clip.clip_id
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeError):  # of one that has just begun
             return False
-        return owner.clip_id == clip.clip_id
 
     # --- places --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from .._transport.audio_tags import COVER_TIME
 from ..api.request import SECRET
 from ..api.results import Clip, Clips, Result
 from ..api.stems import Stems
@@ -280,14 +281,20 @@ class BatchSong:
                 record.name = self._layout.claim(self.song, clip, take, about, before.get(clip.clip_id, ""))
 
     async def _fetch(self, clip: Clip, about: ClipRecord) -> None:
-        """Fetch a clip and its cover, with tags and wave form."""
+        """Fetch a clip and its cover, with tags and wave form. A cover that is late is not in the tags."""
         folder = self._folder
-        cover = await self._cover(clip, about)
-        tags = self._layout.tags(self.song, cover)
-        path = await step_files.own_file(self._client, folder.out, clip, about.name, tags)
-        about.file = folder.relative(path)
-        if self._waveforms:
-            about.peaks = await anyio.to_thread.run_sync(step_files.wave_form, path)
+        covering = asyncio.ensure_future(self._cover(clip, about))
+        try:
+            await asyncio.wait({covering}, timeout=COVER_TIME)
+            tags = self._layout.tags(self.song, covering.result() if covering.done() else b"")
+            path = await step_files.own_file(self._client, folder.out, clip, about.name, tags)
+            about.file = folder.relative(path)
+            if self._waveforms:
+                about.peaks = await anyio.to_thread.run_sync(step_files.wave_form, path)
+            await covering
+        finally:
+            covering.cancel()
+            await asyncio.wait({covering})
 
     async def _cover(self, clip: Clip, about: ClipRecord) -> bytes:
         """Fetch the cover of a clip; its bytes are for the tags, and none if there is no cover."""

@@ -111,7 +111,7 @@ async def put_batch(
         client: The account that pays, and its store, a `PostgresStore`.
         manifest: A `.jsonl`, `.csv` or `.tsv` file, or a `Manifest`, without local files and secrets.
         out: The folder, under the path that it has on all machines.
-        retry_failed: Send failed songs and steps again. Only the first worker of a row does so.
+        retry_failed: Send songs and steps again that have failed until now, each once.
         name: The pattern of file names, for the first time that songs of a folder are queued; as in
             `run_batch`.
         tags: Write tags into the MP3 and WAV files, as in `run_batch`. By default each worker does that has
@@ -152,6 +152,7 @@ async def put_batch(
         try:
             await anyio.to_thread.run_sync(folder.begin, pattern)
             await anyio.to_thread.run_sync(run.save, folder.out)
+            failed = await _failed(store, run) if retry_failed else {}
             for number, song in enumerate(manifest.songs, 1):
                 record = await anyio.to_thread.run_sync(folder.record, song)
                 if record is not None and record.settles(song, retry_failed=retry_failed):
@@ -166,6 +167,7 @@ async def put_batch(
                     number=number,
                     count=len(manifest.songs),
                     retry_failed=retry_failed,
+                    failed=failed.get(song.stored_id, {}),
                     tags=tags,
                     waveforms=waveforms,
                 )
@@ -320,6 +322,16 @@ async def _shared(folder: BatchFolder, store: PostgresStore) -> tuple[SharedBatc
     except OSError as error:
         raise FolderError(disk_fault(error, folder.out), hint="Nothing was queued.") from error
     return batch, True
+
+
+async def _failed(store: PostgresStore, run: RunRecord) -> dict[str, dict[str, int]]:
+    """Return the failed jobs of each song and how often they were sent, by the ids of songs in the folder."""
+    ids = {row.stored_id for row in run.rows}
+    found: dict[str, dict[str, int]] = {}
+    for job in await store.jobs("failed"):
+        if job.key.startswith(run.job_prefix):
+            found.setdefault(song_id_of(job.key, ids, run.job_prefix), {})[job.key] = job.attempts
+    return found
 
 
 class _Progress:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicapi_async import Clip, Clips, MusicAPI, Persona, Stem, Stems, TaskUpdate
+from musicapi_async import Clip, Clips, MusicAPI, Persona, Result, Stem, Stems, TaskUpdate
 
 LINK = "https://cdn.example/" + "a" * 200 + ".mp3?signature=" + "b" * 300
 ID = "0f8c2f3e-1111-4222-8333-944455556666"
@@ -46,9 +46,10 @@ def test_links_and_ids_in_a_repr_are_whole() -> None:
 
 
 def test_reprs_name_what_they_are() -> None:
-    """Stems by name, a persona by name and id."""
+    """Stems by name, a persona by name and id, the base of results by its task."""
     stems = Stems([Stem(clip_id="a", name="vocals"), Stem(clip_id="b", name="drums"), Stem(name="drums")])
     assert repr(stems) == "Stems({'vocals': a, 'drums': b, 'drums 2': ?})"
+    assert repr(Result(task_id=ID, family="sonic")) == f"Result('sonic', {ID!r})"
     assert repr(Persona(persona_id=ID, name="Rainy")) == f"Persona(persona_id={ID!r}, name='Rainy')"
 
 

@@ -16,7 +16,7 @@ SPEED = 200.0
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     """A fast sandbox with an account of 1000 credits."""
-    async with Sandbox(speed=SPEED, longest=3) as running:
+    async with Sandbox(speed=SPEED, longest=1) as running:
         yield running
 
 

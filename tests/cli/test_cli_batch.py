@@ -76,6 +76,16 @@ async def test_dry_run_sends_and_writes_nothing(shell: Shell, sandbox: Sandbox, 
     assert not sandbox.journal
 
 
+async def test_dry_run_needs_no_folder(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """It plans for a new one; a run needs it."""
+    write(tmp_path, 10)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--dry-run", "--text")
+    assert (ended.code, "10 songs: 10 to submit" in ended.out) == (0, True)
+    refused = await shell.run("batch", "run", "songs.jsonl", "--text")
+    assert (refused.code, "Missing option '--out'" in refused.err) == (2, True)
+    assert not sandbox.journal
+
+
 async def test_rate_limit_is_option(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """`--rate-limit` decides how fast songs are submitted, and how long the plan says that it takes."""
     write(tmp_path, 30)

@@ -7,6 +7,7 @@ import signal
 import urllib.request
 from typing import Any
 
+import anyio
 import pytest
 from click.testing import CliRunner
 from command_shell import Shell
@@ -15,6 +16,7 @@ from musicapi_async.cli.commands import musicapi
 from musicapi_async.sandbox import Choices, Durations
 from musicapi_async.sandbox.declared_settings import settings_of
 from musicapi_async.sandbox.fault_texts import fault_words
+from musicapi_async.sandbox.presets import PRESETS
 
 
 def asked(facts: dict[str, Any], path: str) -> Any:
@@ -54,6 +56,23 @@ async def test_options_set_the_sandbox(shell: Shell) -> None:
     assert rest.decode().splitlines() == ["The sandbox has ended."]
 
 
+async def test_programs_of_others_trust_its_certificate_until_it_is_terminated(shell: Shell) -> None:
+    """The printed variables name the file of the authority, for curl, too; SIGTERM removes it."""
+    process = await shell.start("--text", "sandbox", "--port", "0", "--tls")
+    variables: dict[str, str] = {}
+    while "NODE_EXTRA_CA_CERTS" not in variables:
+        words = (await process.stdout.readline()).decode().split()
+        if words[:1] == ["export"]:
+            variables.update([words[1].split("=", 1)])
+    assert variables["SSL_CERT_FILE"] == variables["CURL_CA_BUNDLE"] == variables["NODE_EXTRA_CA_CERTS"]
+    file = anyio.Path(variables["CURL_CA_BUNDLE"])
+    assert (await file.read_text()).startswith("-----BEGIN CERTIFICATE-----")
+    process.send_signal(signal.SIGTERM)
+    _, rest = await process.communicate()
+    assert (rest.decode().splitlines(), process.returncode) == (["The sandbox has ended."], 0)
+    assert not await file.exists()
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -65,6 +84,9 @@ async def test_options_set_the_sandbox(shell: Shell) -> None:
         (["--public-url", "tunnel"], "public_url must be http(s)://host"),
         (["--tls", "--tls-cert", "a", "b"], "--tls and --tls-cert exclude each other."),
         (["--tls-cert", "none.pem", "none.key"], "the certificate 'none.pem' with the key 'none.key'"),
+        (["--credits", "nan"], "credits must be a number of 0 to 1,000,000,000,000, got nan"),
+        (["--host", "nosuch.invalid"], "--host nosuch.invalid: this machine has no such address."),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1: this machine has no such address."),
         (["--state", "/"], "the state '/' cannot be opened: Is a directory."),
     ],
 )
@@ -76,11 +98,13 @@ def test_wrong_options_are_refused(args: list[str], said: str) -> None:
 
 
 def test_lists_have_every_row() -> None:
-    """`help` in the place of a value lists all choices, durations and faults, within 80 columns."""
-    args = ["sandbox", "--choice", "help", "--duration", "help", "--fail", "help"]  # as text in a pipe, too
+    """`help` in the place of a value lists all presets, choices, durations and faults, within 80 columns."""
+    options = ("--like", "--choice", "--duration", "--fail")
+    args = ["sandbox", *(word for option in options for word in (option, "help"))]  # as text in a pipe, too
     result = CliRunner(env={"COLUMNS": "80"}).invoke(musicapi, args)
     assert result.exit_code == 0
-    for name in (*settings_of(Choices), *settings_of(Durations), *fault_words()):
+    common = (f"each: {name}=..." for name in ("times", "after", "rate"))
+    for name in (*PRESETS, *settings_of(Choices), *settings_of(Durations), *fault_words(), *common):
         assert name in result.output
     assert "Default: visible." in result.output
     assert max(map(len, result.output.splitlines())) <= 80

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import pytest
 from click.testing import CliRunner, Result
 from command_shell import environment, lines_of
 from mutagen.id3 import ID3
@@ -61,6 +62,33 @@ async def test_a_refused_item_is_named_and_the_others_continue() -> None:
         refused = await run(box, "sonic", "create-batch", '[{"mv": "sonic-v6"}]')
         assert (refused.exit_code, len(box.journal.creates)) == (ExitCode.REFUSED, 1)
         assert "items[0].prompt" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("calm rain", "is not JSON"),
+        ("3", "--items: a list of 1 to 10, each an object, got 3"),
+        ('{"mv": "sonic-v6"}', "--items: a list of 1 to 10, each an object, got dict"),
+        ('["calm rain"]', "--items: a list of 1 to 10, each an object, got 1 items"),
+        ("[]", "--items: a list of 1 to 10, each an object, got 0 items"),
+    ],
+)
+async def test_items_that_are_no_list_of_objects(given: str, said: str) -> None:
+    """Refused before anything is sent, with what they must be."""
+    async with Sandbox() as box:
+        done = await run(box, "--text", "sonic", "create-batch", given)
+        assert (done.exit_code, len(box.journal)) == (2, 0)
+        assert said in " ".join(done.stderr.split())
+
+
+async def test_help_has_items_that_can_be_sent() -> None:
+    """The example in the help of the command is JSON of a batch that is accepted."""
+    async with Sandbox() as box:
+        text = (await run(box, "sonic", "create-batch", "--help")).stdout
+        example = text[text.index("[{") : text.index("}]") + 2]
+        assert (await run(box, "sonic", "create-batch", example, "--no-wait")).exit_code == 0
+        assert len(box.service.tasks) == len(json.loads(example)) == 2
 
 
 async def test_a_lost_batch_is_settled_item_by_item(tmp_path: Path) -> None:

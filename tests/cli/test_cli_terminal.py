@@ -160,6 +160,14 @@ def test_play_says_what_to_install(tmp_path: Path) -> None:
         done = CliRunner().invoke(musicapi, ["--text", "play", str(song)], env=env)
         assert done.exit_code == 2
         assert "no player for mp3 files was found. Install mpv: " in " ".join(done.stderr.split())
+    tune = tmp_path / "two.wav"
+    tune.write_bytes(b"RIFF")
+    done = CliRunner().invoke(
+        musicapi,
+        ["--text", "play", str(tune), str(song)],
+        env=fake(tmp_path / "bin", "aplay", "touch played"),
+    )
+    assert (done.exit_code, "playing" in done.stdout) == (2, False)  # before the first one is played
     done = CliRunner().invoke(musicapi, ["--text", "play", str(tmp_path)], env={"PATH": ""})
     assert f"Name its files, such as {tmp_path}/*.mp3" in " ".join(done.stderr.split())
 

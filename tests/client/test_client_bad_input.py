@@ -359,6 +359,18 @@ MISUSES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("create_music", ("sonic-v6",), {}, "takes arguments by name only, such as mv=..."),
     ("create_music", (), {"mv": "x", "job_key": "1"}, "that is an option, client.with_options(job_key=...)"),
     ("create_music", (), {"mv": "x", "timeout": 3}, "client.with_options(...): attempt_timeout (seconds"),
+    (
+        "create_music",
+        (),
+        {"mv": "x", "idempotency_key": "1"},
+        "that is an option, client.with_options(...): job_key",
+    ),
+    (
+        "create_music",
+        (),
+        {"mv": "x", "extra_headers": {}},
+        "that is an option, client.with_options(...): headers",
+    ),
     ("create_persona", ("Ann",), {}, "create_persona() needs clip_id"),
     ("create_persona", ("Ann", "c"), {"name": "Ben"}, "cannot be called so"),
 ]
@@ -380,6 +392,32 @@ async def test_a_misspelt_option_is_named_with_the_right_one() -> None:
     async with MusicAPI("key") as client:
         with pytest.raises(TypeError, match=r"did you mean 'max_retries'\?"):
             client.with_options(max_retrys=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("api_base", "'base_url'"),
+        ("token", "'api_key'"),
+        ("http_client", "'session'"),
+        ("verify", "'ssl'"),
+        ("event_hooks", "'hooks'"),
+        ("idempotency_key", "job_key (of client.with_options)"),
+        ("extra_headers", "headers (of client.with_options) or default_headers (of MusicAPI)"),
+    ],
+)
+def test_options_of_other_libraries_are_named_with_the_right_ones(option: str, meant: str) -> None:
+    """Similarity of spelling would lead from `api_base` to `api_key`, and from `token` to `store`."""
+    with pytest.raises(TypeError) as caught:
+        MusicAPI("key", **{option: "x"})
+    assert f"unknown option {option!r} (did you mean {meant}?)" in str(caught.value)
+
+
+def test_settings_of_the_client_are_not_suggested_for_a_view() -> None:
+    """A view has no `base_url`."""
+    with pytest.raises(TypeError) as caught:
+        MusicAPI("key").with_options(api_base="x")
+    assert "did you mean" not in str(caught.value)
 
 
 async def test_a_model_that_the_service_refuses_is_answered_with_those_that_are_known(bench: Bench) -> None:
@@ -442,6 +480,12 @@ async def test_a_local_file_by_position(bench: Bench) -> None:
         await bench.client.sonic.upload("song.mp3")
 
 
+class _OtherSession:
+    """A session of another library, as httpx and requests have one."""
+
+    async def request(self, method: str, url: str) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -450,6 +494,7 @@ async def test_a_local_file_by_position(bench: Bench) -> None:
         ({"polling": 15}, "polling: a schedule such as"),
         ({"limiter": 3}, "limiter: a RateLimiter"),
         ({"session": "s"}, "session: an aiohttp.ClientSession"),
+        ({"session": _OtherSession()}, "session: an aiohttp.ClientSession, got _OtherSession"),
         ({"webhooks": "https://a.example"}, "webhooks: Webhooks(url="),
         ({"clock": 60}, "clock: a Clock"),
         ({"proxy": "proxy.example:8080"}, "proxy: an http or https address"),

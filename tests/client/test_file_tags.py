@@ -20,6 +20,7 @@ from musicapi_async._transport.audio_tags import Tagger
 from musicapi_async._transport.finished_file import check_audio
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.workflows import Manifest, run_batch
 
 PROMPT = "calm rain over a small town"
 
@@ -137,6 +138,33 @@ async def test_missing_cover_costs_no_song(
     (path, _) = await client.download(await song(client), tmp_path, tags=True)
     assert str(mutagen.id3.ID3(path)["TALB"]) == tmp_path.name
     assert sum("no cover of clip" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_late_cover_delays_no_song(
+    box: Sandbox, client: MusicAPI, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host that answers for covers after minutes: the file is there soon, with the other tags."""
+    clips = await song(client)
+    box.faults.on("GET", "/media/image_*", Fault.slow(300), times=None)
+    began = client.clock.now()
+    (path, _) = await client.download(clips, tmp_path, tags=True)
+    assert client.clock.now() - began < 30
+    assert str(mutagen.id3.ID3(path)["TALB"]) == tmp_path.name
+    assert "it did not come in 15 s" in caplog.text
+
+
+async def test_batch_saves_a_song_before_its_late_cover(
+    box: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """The audio is requested while the cover is tried again, and the cover is there in the end."""
+    box.faults.on("GET", "/media/image_*", Fault.slow(300), times=4)
+    rows = [{"mv": "sonic-v6", "gpt_description_prompt": PROMPT}]
+    await run_batch(client, Manifest.of(rows), out=tmp_path, tags=True, waveforms=False)
+    asked = [entry.path for entry in box.journal if entry.path.startswith("/media/")]
+    kinds = ["cover" if "image_" in path else "audio" for path in asked]
+    assert kinds[:4] == ["cover", "cover", "audio", "audio"]
+    assert kinds.count("cover") == 2 + 4
+    assert len(list((tmp_path / "details").glob("*.png"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from musicapi_async.hooks import (
     TaskEndedEvent,
 )
 from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.testing.virtual import VirtualTimeLoop
 
 SONG: Final = {"mv": "sonic-v6", "prompt": "[Verse]\nRain on the window"}
 
@@ -292,6 +293,39 @@ async def test_store_that_fails_before_sending_has_no_events() -> None:
             await client.sonic.create_music(**SONG)
         assert not events
         assert not sandbox.journal.creates
+
+
+class _LoopWithBlocks(VirtualTimeLoop):
+    """A loop in which code can block for some virtual seconds."""
+
+    blocked = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.blocked
+
+
+def test_time_of_a_hook_is_not_that_of_the_service() -> None:
+    """Neither in the event of the response nor in the reply; both are for finding out who is slow."""
+    events = Events()
+
+    def slow(event: HookEvent) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, _LoopWithBlocks)
+        if isinstance(event, RequestEvent):
+            loop.blocked += 5.0
+
+    async def call() -> list[float]:
+        async with Sandbox() as sandbox, sandbox.client(hooks=[slow, events]) as client:
+            task = await client.sonic.create_music(**SONG)
+            balance = await client.credits()
+        assert task.response is not None
+        assert balance.response is not None
+        return [task.response.elapsed, balance.response.elapsed]
+
+    with asyncio.Runner(loop_factory=_LoopWithBlocks) as runner:
+        elapsed = runner.run(call())
+    assert len(events.of(RequestEvent)) == 2
+    assert max(*elapsed, *(event.seconds for event in events.of(ResponseEvent))) < 5.0
 
 
 async def _async_hook(event: HookEvent) -> None: ...

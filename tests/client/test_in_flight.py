@@ -138,7 +138,7 @@ async def test_refusal_names_the_pause_before_it(sandbox: Sandbox) -> None:
     async with sandbox.client(rate_limit=None, max_retries=1) as client:
         with pytest.raises(RateLimitedError) as caught:
             await client.sonic.create_music(**SONG)
-    assert "it waited 20.0 s because the service refused the rate of requests" in str(caught.value)
+    assert "requests; it waited 20.0 s because the service refused the rate of requests" in str(caught.value)
     assert "Nothing was charged" in str(caught.value)
 
 

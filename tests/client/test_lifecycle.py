@@ -6,7 +6,9 @@ What shows only at the end of a process runs in one of its own, with every warni
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -225,6 +227,16 @@ def test_a_client_that_was_never_used_need_not_be_closed() -> None:
     """Nothing was opened, so nothing warns."""
     done = run("MusicAPI('key'); gc.collect()", "-W", "error")
     assert done.stderr == ""
+
+
+def test_what_holds_a_client_is_not_pickled_and_says_why() -> None:
+    """A client, a family, the inbox; a pool of processes gives no other hint. Options alone hold none."""
+    client = MusicAPI("key")
+    for held in (client, client.sonic, client.webhooks):
+        for save in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(TypeError, match="make one per process"):
+                save(held)
+    assert pickle.loads(pickle.dumps(client.options)) == client.options
 
 
 def test_with_instead_of_async_with_is_a_clear_error() -> None:

@@ -94,6 +94,21 @@ def test_missing_extra_is_explained(place: str, tmp_path: Path) -> None:
     assert f"or pip install {needed} anywhere" in text
 
 
+@pytest.mark.parametrize("package", ["musicapi_async", "musicapi_async.jobs"])
+def test_all_names_are_imported_without_an_extra(package: str) -> None:
+    """As in a notebook; the store that needs PostgreSQL's driver is among them only where that is installed."""
+    hidden = (
+        "import sys; from importlib.machinery import PathFinder; find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *place: None if name == 'psycopg' else find(name, *place)\n"
+    )
+    program = f"from {package} import *; print(SQLiteStore.__name__, 'PostgresStore' in globals())"
+    for first, found in (("", "True"), (hidden, "False")):
+        ran = subprocess.run(
+            [sys.executable, "-c", first + program], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert ran.stdout.split() == ["SQLiteStore", found]
+
+
 def test_library_table_matches_the_package() -> None:
     """The extras of `pyproject.toml` that bring libraries are those of the table, with the same libraries."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

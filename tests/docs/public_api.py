@@ -9,6 +9,7 @@ A module is public if it defines `__all__` and no part of its name begins with a
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from musicapi_async.api.operation import Family
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
+_EXPORTS = re.compile(r"^__all__\b", re.MULTILINE)
 SHOWN_DUNDERS = {"__init__", "__call__", "__await__", "__getitem__", "__iter__", "__len__", "__aenter__"}
 """Methods with double underscores that belong to what a caller writes; the others follow from the type."""
 
@@ -32,18 +34,20 @@ def load() -> griffe.Module:
     return package
 
 
-def public_modules(package: griffe.Module) -> list[griffe.Module]:
-    """List the public modules: parents first, else in alphabetical order."""
-    found = [package] if package.exports is not None else []
-    for name, module in sorted(package.modules.items()):
-        if not name.startswith("_") and isinstance(module, griffe.Module):
-            found += public_modules(module)
-    return found
+def public_names() -> list[str]:
+    """List the names of the public modules: parents first, else in alphabetical order."""
+    files = [
+        path for path in (ROOT / "musicapi_async").rglob("*.py") if _EXPORTS.search(path.read_text("utf-8"))
+    ]
+    places = (path.relative_to(ROOT).with_suffix("").parts for path in files)
+    names = sorted(tuple(part for part in place if part != "__init__") for place in places)
+    return [".".join(name) for name in names if not any(part.startswith("_") for part in name)]
 
 
 def snapshot() -> str:
     """Return all public names as text, a section for each module."""
-    modules = public_modules(load())
+    package = load()
+    modules = [_module(package, name) for name in public_names()]
     exports = {module.path: [str(name) for name in module.exports or ()] for module in modules}
     listed = {_resolved(module[name]).path for module in modules for name in exports[module.path]}
     shown: set[str] = set()
@@ -60,6 +64,13 @@ def snapshot() -> str:
             shown.add(found.path)
             lines += _lines(found, name, listed)
     return "\n".join(lines[1:]) + "\n"
+
+
+def _module(package: griffe.Module, name: str) -> griffe.Module:
+    _, _, place = name.partition(".")
+    found = package[place] if place else package
+    assert isinstance(found, griffe.Module)
+    return found
 
 
 def _resolved(found: griffe.Object | griffe.Alias) -> griffe.Object:

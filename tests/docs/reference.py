@@ -13,7 +13,7 @@ from pathlib import Path
 import pdoc.doc
 import pdoc.render
 import procrastinate  # noqa: F401 - runs `file` when it is imported, which pdoc would suppress with a warning
-from public_api import load, public_modules
+from public_api import public_names
 
 from musicapi_async import MusicAPI
 from musicapi_async.api.families import FAMILIES
@@ -21,7 +21,7 @@ from musicapi_async.api.families import FAMILIES
 
 def build(folder: Path) -> None:
     """Write a page for each public module, and an index, into `folder`."""
-    names = [module.path for module in public_modules(load())]
+    names = public_names()
     for name in names:
         module = pdoc.doc.Module.from_name(name)
         for export in module.obj.__all__:

@@ -7,7 +7,7 @@ import re
 from importlib import import_module
 
 import pytest
-from public_api import load, public_modules
+from public_api import public_names
 
 from musicapi_async import MusicAPI
 from musicapi_async.api.families import FAMILIES
@@ -16,7 +16,7 @@ from musicapi_async.api.families import FAMILIES
 @pytest.fixture(scope="module")
 def guides() -> dict[str, str]:
     """The texts by module."""
-    return {module.path: import_module(module.path).__doc__ or "" for module in public_modules(load())}
+    return {name: import_module(name).__doc__ or "" for name in public_names()}
 
 
 def test_examples_compile_and_their_imports_exist(guides: dict[str, str]) -> None:

@@ -28,7 +28,7 @@ LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
 @pytest.mark.parametrize(("word", "name"), EXAMPLES)
 async def test_the_example_of_an_operation_runs(word: str, name: str, tmp_path: Path) -> None:
     """With a client, a clip, lyrics and a link at hand."""
-    async with Sandbox(speed=600, seed=1) as box, box.client() as client:
+    async with Sandbox(speed=600, seed=1, longest=12) as box, box.client() as client:
         clips = await (await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS))
         await client.download(clips[0], tmp_path)  # so that its audio is made before the sandbox fetches it
         names: dict[str, Any] = {

@@ -49,7 +49,7 @@ async def run(text: str, **names: Any) -> dict[str, Any]:
 async def sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A sandbox that a user has exported the variables of, and an empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    async with Sandbox(speed=300, seed=1, longest=8) as sandbox:
+    async with Sandbox(speed=300, seed=1, longest=2) as sandbox:
         monkeypatch.setenv("MUSICAPI_KEY", sandbox.api_key)
         monkeypatch.setenv("MUSICAPI_BASE_URL", sandbox.base_url)
         monkeypatch.setenv("MUSICAPI_CLOCK_SPEED", "300")

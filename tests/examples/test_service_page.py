@@ -79,10 +79,11 @@ class Page:
 
     def until(self, true: Callable[[], Any], what: str = "") -> Any:
         """Wait until it is true."""
-        end = time.monotonic() + PATIENCE
+        end, pause = time.monotonic() + PATIENCE, 0.05
         while not (found := true()):
             assert time.monotonic() < end, what or f"not within {PATIENCE} s; songs: {self.states()}"
-            time.sleep(0.1)
+            time.sleep(pause)  # the browser needs a hundredth of a second of work for each answer
+            pause = min(pause * 1.5, 0.4)
         return found
 
     def order(self, description: str) -> None:

@@ -1,6 +1,7 @@
 """Clients in other hands against a sandbox that is set up over HTTP, as a user of any language sets it up.
 
-The vendor's SDK, and its published samples. The samples are rebuilt here as what they do, not as they are written: each polls until the first HTTP 200 that it takes for the end.
+The vendor's SDK, and its published samples. The samples are rebuilt here as what they do, not as they are
+written: each polls until the first HTTP 200 that it takes for the end.
 """
 
 from __future__ import annotations
@@ -70,18 +71,24 @@ async def outside(sandbox: Sandbox, work: Callable[[Outside], Any]) -> Any:
 # --- the published samples ---------------------------------------------------------------------------------
 
 
+class SampleFailed(Exception):
+    """What `raise_for_status` of a sample raises."""
+
+
 def until_status_200(status: int, body: Any) -> bool:
-    """The first sample: any HTTP 200 is the end."""
+    """The quickstart (musicapi.ai/docs/quickstart-python): HTTP 200 is the end, all else is polled again."""
     return status == 200
 
 
 def until_not_not_ready(status: int, body: Any) -> bool:
-    """The second: neither 202 nor `not_ready`."""
+    """The guides (musicapi.ai/python-music-api, Go, Django): an error ends it, 202 and `not_ready` do not."""
+    if status >= 400:
+        raise SampleFailed(status)
     return status != 202 and body.get("type") != "not_ready"
 
 
 def until_code_200(status: int, body: Any) -> bool:
-    """The third: `code` 200 in the body."""
+    """What clients after the vendor's reference of "get music" do: `code` 200 in the body is the end."""
     return bool(body.get("code") == 200)
 
 
@@ -122,7 +129,7 @@ async def test_samples_return_too_early_without_the_preset(done: Callable[[int, 
 
 
 async def test_failed_task_is_no_200_under_the_preset() -> None:
-    """A sample that returns on the first HTTP 200 does not return a failed song."""
+    """No sample takes a failed song for a finished one: that of the guides ends with its error."""
 
     def program(user: Outside) -> None:
         user.set("POST", "/preset", {"like": "vendor-samples"})
@@ -131,6 +138,10 @@ async def test_failed_task_is_no_200_under_the_preset() -> None:
         user.set("POST", "/clock/forward", {"seconds": 600})
         status, body = user.call("GET", f"{user.base}/sonic/task/{made['task_id']}", user.key)
         assert (status, body["type"]) == (500, "failed")
+        assert not until_status_200(status, body)
+        assert not until_code_200(status, body)
+        with pytest.raises(SampleFailed):
+            until_not_not_ready(status, body)
 
     async with Sandbox() as box:
         await outside(box, program)

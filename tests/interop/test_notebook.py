@@ -29,7 +29,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def box(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Sandbox]:
     """A sandbox whose address and key are in the environment of the kernel."""
-    async with Sandbox(speed=600, seed=1) as box:
+    async with Sandbox(speed=600, seed=1, longest=2) as box:
         monkeypatch.setenv("MUSICAPI_KEY", box.api_key)
         monkeypatch.setenv("MUSICAPI_BASE_URL", box.base_url)
         monkeypatch.setenv("MUSICAPI_CLOCK_SPEED", "600")

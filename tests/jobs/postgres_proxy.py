@@ -68,8 +68,8 @@ class Proxy:
 
     async def aclose(self) -> None:
         """End all connections."""
-        for writer in self._open.values():
-            writer.transport.abort()
+        for serving in self._open:
+            serving.cancel()  # one may sleep for its delay
         await asyncio.gather(*self._open, return_exceptions=True)
 
     async def _pass_answers(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -74,14 +74,14 @@ def rows(server: PostgresServer, table: str) -> int:
 
 
 async def test_processes_keep_one_rate(server: PostgresServer, address: str, tmp_path: Path) -> None:
-    """Six workers with eight songs each: never two creates within 3 s, and every song once."""
+    """Six workers with five songs each: never two creates within 3 s, and every song once."""
     async with judging(SPEED) as sandbox:
-        fleet = Fleet(sandbox, server, address, tmp_path, workers=6, songs=48)
+        fleet = Fleet(sandbox, server, address, tmp_path, workers=6, songs=30)
         fleet.start()
         found = await fleet.end()
         fleet.check(found)
         assert not found.ambiguous
-        assert found.charged.total() == 48
+        assert found.charged.total() == 30
 
 
 async def test_killed_workers_lose_and_repeat_nothing(

@@ -296,10 +296,19 @@ async def test_message_that_is_no_message(sandbox: Sandbox, tmp_path: Path) -> N
     for junk in (b"{\n", b"\xff\xfe\n", b"[]\n", b"null\n", b"x" * 20_000_000 + b"\n"):
         server.process.stdin.write(junk)
         await server.process.stdin.drain()
+    long = b'{"jsonrpc": "2.0", "id": "long", "method": "ping", "params": {"a": "%s"}}\n' % (
+        b"x" * 17_000_000
+    )
+    server.process.stdin.write(long)
+    await server.process.stdin.drain()
     assert (await server.call("get_credits"))["credits"] == 1000
     code, err = await server.closed()
     assert code == 0
-    assert "was left out" in err
+    assert err.count("was left out") == 6
+    answers = [json.loads(line) for line in server.out.splitlines()]
+    refused = [(one["id"], one["error"]["code"]) for one in answers if "error" in one]
+    nameless = [(None, code) for code in (-32700, -32700, -32600, -32600, -32600)]
+    assert refused == [*nameless, ("long", -32600)]
 
 
 async def test_reader_that_is_gone(sandbox: Sandbox, tmp_path: Path) -> None:

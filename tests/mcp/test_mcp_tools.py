@@ -183,6 +183,23 @@ async def test_list_of_jobs(tmp_path: Path) -> None:
         assert jobs["not_listed"] == 1
 
 
+async def test_result_without_a_token_is_found_again(tmp_path: Path) -> None:
+    """A conversation that knows the list only gets persona and lyrics once more, and pays nothing."""
+    async with Sandbox(longest=3) as sandbox, an_agent(sandbox, tmp_path, store=MemoryStore()) as agent:
+        song = await agent("create_song", job_key="song", **SONG)
+        clip = (await finished(agent, song["token"]))["clips"][0]["clip_id"]
+        made = await agent("create_persona", job_key="voice", name="Rain", clip_id=clip, styles="calm")
+        await agent("write_lyrics", job_key="words", description="rain")
+        jobs = {job["job_key"]: job for job in (await agent("list_jobs"))["jobs"]}
+        assert "arguments" not in jobs["song"]
+        before = len(sandbox.journal)
+        voice, words = jobs["voice"], jobs["words"]
+        again = await agent(voice["tool"], job_key=voice["job_key"], **voice["arguments"])
+        assert again["persona_id"] == made["persona_id"]
+        assert not (await agent(words["tool"], job_key=words["job_key"], **words["arguments"])).is_error
+        assert len(sandbox.journal) == before
+
+
 async def test_jobs_of_other_accounts_are_not_listed(tmp_path: Path) -> None:
     """A store that accounts share shows an agent only what its own one paid for, and counts only that."""
     store = MemoryStore()
@@ -239,6 +256,7 @@ async def test_plan_of_a_batch(tmp_path: Path) -> None:
         ("create_song", {"job_key": "a", "prompt": {"a": {"b": [1]}}}, "prompt"),
         ("create_song", {"job_key": "a", "lyrics": "la"}, "lyrics"),
         ("create_song", {"job_key": "a", "webhook_url": "https://evil.example", **SONG}, "webhook_url"),
+        ("create_song", {"job_key": "a ", **SONG}, "job_key"),
         ("create_song", {"job_key": "a"}, "prompt"),
         ("extend_song", {"job_key": "a", "continue_clip_id": "c", "prompt": "la"}, "continue_at"),
         ("wait_for_song", {}, "token"),

@@ -158,19 +158,47 @@ async def test_given_certificate(tmp_path: Path):
         await swapped.start()
 
 
-async def test_webhooks_to_this_machine_only_if_allowed(start):
-    """Where they are not, the create succeeds, no connection is made, and the journal has what was skipped."""
+async def test_other_ports_of_this_machine_only_if_allowed(start):
+    """Where they are not, a create succeeds, an upload says what to do, and the journal has what was skipped."""
     arrived: list[object] = []
     server = await asyncio.start_server(lambda *streams: arrived.append(streams), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    api = await start(local_webhooks=False)
+    api = await start(local_ports=False)
+    journal = api.sandbox.journal
     task_id = await api.submit(body={**SONG, "webhook_url": f"http://127.0.0.1:{port}/hook"})
-    await api.finished(task_id)
+    clips = await api.finished(task_id)
     await asyncio.sleep(1)
-    assert [(entry.event, entry.fault, entry.status) for entry in api.sandbox.journal.webhooks] == [
+    assert [(entry.event, entry.fault, entry.status) for entry in journal.webhooks] == [
         ("song.streaming", "not_allowed", 0),
         ("song.completed", "not_allowed", 0),
     ]
-    assert api.sandbox.journal.webhooks[1].body["task_id"] == task_id  # type: ignore[index]
+    assert journal.webhooks[1].body["task_id"] == task_id  # type: ignore[index]
+    for url, advice in (
+        (f"http://localhost:{port}/a.mp3", "only if it is started with --local-ports."),
+        ("https://files.example/a.mp3", "from this machine only."),
+    ):
+        status, reply = await api.post("/sonic/upload", {"url": url})
+        assert (status, reply["type"], reply["error"].endswith(advice)) == (400, "validation_error", True)
+        assert (journal[-1].fault, journal[-1].charge) == ("not_allowed", 0)
     assert arrived == []
     server.close()
+    own = clips[0]["audio_url"].replace("127.0.0.1", "localhost")
+    assert (await api.post("/sonic/upload", {"url": own}))[0] == 200
+
+
+@pytest.mark.parametrize(("host", "name"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])
+async def test_address_to_listen_on(start, host, name):
+    """Links of a sandbox that listens everywhere have an address that can be opened; its own files are uploads."""
+    api = await start(host=host, local_ports=False)
+    assert api.sandbox.base_url.startswith(f"http://{name}:")
+    clip = await api.song()
+    assert (await api.post("/sonic/upload", {"url": clip["audio_url"]}))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/sonic/create", "/robots.txt"])
+async def test_path_without_the_root_says_where_the_api_is(start, path):
+    """A base URL without its end is the first mistake of a user; the journal has it under "other"."""
+    api = await start()
+    status, text = await api.call("POST", f"http://127.0.0.1:{api.sandbox.port}{path}")
+    assert (status, b"the API is below /api/v1" in text) == (404, True)
+    assert api.sandbox.journal[-1].kind == "other"

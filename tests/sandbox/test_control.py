@@ -84,6 +84,8 @@ def test_each_setting_has_a_meaning_and_a_text(declared):
         ({"stems_full": 13}, "stems_full must be 12 or 24, got 13"),
         ({"voice_name": "yes"}, "voice_name must be true or false, got 'yes'"),
         ({"voice_life": -1}, "voice_life must be a number of at least 0, got -1"),
+        ({"webhook_attempts": 0}, "webhook_attempts must be a whole number of 1 to 100, got 0"),
+        ({"webhook_attempts": 101}, "webhook_attempts must be a whole number of 1 to 100, got 101"),
         ({"running": "hidden", "mv": 3}, "mv must be 'echo' or 'chirp', got 3"),
     ],
 )
@@ -133,6 +135,36 @@ async def test_presets(remote):
         Sandbox(like="vendor-sdk", choices=Choices())
 
 
+@pytest.mark.parametrize("name", ["choices", "durations"])
+async def test_settings_of_a_wrong_type_are_refused_in_python(name):
+    """Where they are set, at the start and later."""
+    for wrong in ({"running": "hidden"}, {}, "vendor-sdk", Fault.hang):
+        with pytest.raises(TypeError, match=rf"{name} must be {name.capitalize()}\(...\), got"):
+            Sandbox(**{name: wrong})
+        with pytest.raises(TypeError, match=f"{name} must be"):
+            setattr(Sandbox(), name, wrong)
+    box = Sandbox()
+    box.durations = Durations(song=(30, 0))
+    assert box.service.durations.song == (30, 0)
+
+
+@pytest.mark.parametrize("credits", [float("nan"), -1, float("inf")])
+def test_a_balance_that_is_no_number_is_refused(credits):
+    """A balance of NaN would pay for anything."""
+    with pytest.raises(ValueError, match="credits must be a number of 0 to 1,000,000,000,000, got"):
+        Sandbox(credits=credits)
+
+
+async def test_no_spread_fails_a_create(remote):
+    """However wide it is: a task takes at most five times the median."""
+    await remote("PATCH", "/durations", json={"song": [40, 1e6]})
+    for _ in range(20):
+        await remote.api.submit(body=SONG)
+    _, tasks = await remote("GET", "/tasks?limit=20")
+    assert len(tasks) == 20
+    assert all(task.ends - task.created < 201 for task in remote.api.sandbox.service.tasks)
+
+
 # --- faults ------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +212,17 @@ async def test_fault_at_random(remote):
     status, reply = await remote("POST", "/faults", json={"fault": "refuse", "rate": 0.5})
     assert (status, "add up to at most 1" in reply["error"]) == (400, True)
     assert len((await remote("GET", "/faults"))[1]["rates"]) == 1
+    for text in ("POST * fail rate=0.5", "WEBHOOK * lost rate=1", "* * 500 rate=0"):
+        assert (await remote("POST", "/faults", json={"text": text}))[0] == 200
+    assert [row["fault"] for row in (await remote("GET", "/faults"))[1]["rates"]] == ["fail", "lost"]
+
+
+async def test_faults_that_wait_are_bounded(remote):
+    """Each request is compared with all of them; a program that only ever adds some is told how to forget them."""
+    for _ in range(1000):
+        remote.api.sandbox.faults.on("POST", "/sonic/create", Fault.hang)
+    status, reply = await remote("POST", "/faults", json={"text": "POST /sonic/create 429"})
+    assert (status, "DELETE /_sandbox/faults" in reply["error"]) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +242,9 @@ async def test_fault_at_random(remote):
         ("GET /sonic/task/* fail", "fail is a fault of tasks"),
         ("WEBHOOK song.completed refuse", "refuse is no fault of webhooks"),
         ("WEBHOOK song.done lost", "path must match an event"),
+        ("POST /sonic/create 429*x", "times must be a whole number or null, got 'x'"),
+        ("POST * 500 rate=0.1", "a fault with a rate hits any request, as in '* * status ... rate=0.1'"),
+        ("* * 500 rate=0.1 after=1", "neither times nor after"),
         ("PUT /sonic/create 429", "method must be GET"),
         ("429", "a fault is METHOD PATH FAULT"),
     ],
@@ -249,13 +295,17 @@ async def test_journal_is_read_page_by_page(remote):
     await remote.api.get(f"/sonic/task/{task_id}")
     _, of_task = await remote("GET", f"/journal?task_id={task_id}&kind=poll")
     assert [row["path"] for row in of_task["requests"]] == [f"/sonic/task/{task_id}"]
+    _, newest = await remote("GET", "/journal?newest=2&bodies=false")
+    assert [(row["number"], row["body"]) for row in newest["requests"]] == [(3, None), (4, None)]
     _, emptied = await remote("DELETE", "/journal")
     assert emptied["requests"] == []
     await remote.api.get("/get-credits")
     assert [row["number"] for row in (await remote("GET", "/journal"))[1]["requests"]] == [5]
 
 
-@pytest.mark.parametrize("query", ["limit=-1", "limit=x", "after=1e3", "limit=100000", "kinds=poll"])
+@pytest.mark.parametrize(
+    "query", ["limit=-1", "limit=x", "after=1e3", "limit=100000", "kinds=poll", "kind=creates", "bodies=no"]
+)
 async def test_wrong_parameters_are_refused(remote, query):
     """A parameter that does not exist, or is no number in range."""
     status, reply = await remote("GET", f"/journal?{query}")
@@ -282,6 +332,28 @@ async def test_time_can_be_moved_forward(remote):
     ]
     for seconds in (-1, None, "1", 1e30):
         assert (await remote("POST", "/clock/forward", json={"seconds": seconds}))[0] == 400
+    status, reply = await remote("POST", "/clock/forward", json={})
+    assert reply["error"] == "seconds must be a number of 0 to 31,622,400, got nothing"
+
+
+async def test_moves_of_the_time_are_bounded(remote):
+    """A day of tests that move the time costs no memory, and what is old stays as old."""
+    sandbox = remote.api.sandbox
+    begun = sandbox.now()
+    for _ in range(2500):
+        sandbox.forward(1)
+    assert len(sandbox.service.time.forwards) == 1000
+    assert 2500 <= sandbox.service.age(begun) < 2600
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/preset", {"like": "vendor-sdk"}), ("/clock/forward", {"seconds": 1})]
+)
+async def test_unknown_keys_are_refused(remote, path, body):
+    """As the document says, everywhere; nothing is changed."""
+    status, reply = await remote("POST", path, json={**body, "speed": 3})
+    assert (status, "'speed' is unknown here" in reply["error"]) == (400, True)
+    assert remote.api.sandbox.choices == Choices()
 
 
 async def test_balance_can_be_set(remote):
@@ -291,7 +363,7 @@ async def test_balance_can_be_set(remote):
     await remote("PATCH", "/account", json={"credits": 20, "subscription": False})
     assert "subscription" in (await remote.api.post("/sonic/create", SONG))[1]["error"]
     status, reply = await remote("PATCH", "/account", json={"credits": "all"})
-    assert (status, reply["error"]) == (400, "credits must be a number of 0 to 1e+12, got 'all'")
+    assert (status, reply["error"]) == (400, "credits must be a number of 0 to 1,000,000,000,000, got 'all'")
     assert (await remote("PATCH", "/account", json={"money": 1}))[0] == 400
 
 
@@ -331,6 +403,9 @@ async def test_control_needs_its_token(remote, key):
     assert status == 401
     assert "printed when it started" in reply["error"]
     assert len(api.sandbox.journal) == 0
+    headers = {"Authorization": f"bearer {remote.token}"}  # the scheme has no case (RFC 9110)
+    url = api.sandbox.control_url + "/choices"
+    assert (await api.call("GET", url, key=None, headers=headers))[0] == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'"x"', b"[" * 5000])
@@ -344,7 +419,8 @@ async def test_unknown_paths_name_the_known(remote):
     for path in ("/choice", ""):  # the printed address itself, too
         status, reply = await remote("GET", path)
         assert (status, "/_sandbox/choices" in reply["error"]) == (404, True)
-    assert (await remote("POST", "/choices", json={}))[0] == 405
+    status, reply = await remote("POST", "/choices", json={})
+    assert (status, reply["error"]) == (405, "/_sandbox/choices takes GET, PATCH")
     assert remote.api.headers["Allow"] == "GET, PATCH"
 
 

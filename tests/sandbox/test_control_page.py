@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browser import set_width
+from browser import set_width, start_browser
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.sandbox import Durations, Entry, Fault, Sandbox
 
 HOSTILE = "<img src=x onerror=document.title='owned'><b>bold</b>"
 
@@ -23,18 +23,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def browser():
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--autoplay-policy=no-user-gesture-required",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options)
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One browser for all pages of this file."""
+    driver = start_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -49,7 +41,6 @@ def text(browser: Any, part: str) -> str:
 
 PLAY = """
 const done = arguments[0], audio = document.querySelector("audio");
-audio.muted = true;
 audio.play().then(() => setTimeout(() => done([audio.duration, audio.currentTime]), 400), e => done([String(e)]));
 """
 
@@ -67,8 +58,15 @@ async def test_page_shows_what_happens(browser) -> None:
         task = await client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla", title=HOSTILE)
         await task.wait()
         box.faults.on("POST", "/sonic/create", Fault.fail())
+        box.durations = Durations(song=(10_000, 0))
         failing = await client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla", title="Fails")
-        box.forward(600)
+
+        def between() -> None:
+            wait(browser, lambda _: text(browser, "balance") == "960")
+            assert "(refunded)" not in text(browser, "journal")
+
+        await asyncio.to_thread(between)
+        box.forward(10_000)
         assert (await failing.refresh()).state == "failed"
 
         def then() -> None:
@@ -83,15 +81,36 @@ async def test_page_shows_what_happens(browser) -> None:
             assert (
                 browser.find_elements(By.CSS_SELECTOR, "main b:not(#balance):not(#charges), main img") == []
             )
+            browser.find_element(By.TAG_NAME, "h1").click()  # browsers play after a gesture only
             duration, position = browser.execute_async_script(PLAY)
             assert 5 < duration < 10
             assert position > 0
             box.reset()
             wait(browser, lambda _: text(browser, "balance") == "1000" and text(browser, "no-tasks"))
+            assert (text(browser, "journal"), text(browser, "no-requests")) == ("", "No request yet.")
             assert browser.title == "musicapi sandbox"
             assert browser.get_log("browser") == []
 
         await asyncio.to_thread(then)
+
+
+async def test_page_begins_with_the_newest_requests(browser) -> None:
+    """After a day of requests the page shows the last 200 of them at once, the newest first."""
+    async with Sandbox() as box:
+        for number in range(1000):
+            box.journal.add(Entry(number, "GET", f"/sonic/task/{number}", "poll", status=202))
+
+        def read() -> None:
+            browser.get(box.page_url)
+            wait(browser, lambda _: browser.find_elements(By.CSS_SELECTOR, "#journal tr"))
+            rows = browser.execute_script(
+                "return [...document.getElementById('journal').rows].map(r => r.textContent)"
+            )
+            assert len(rows) == 200
+            assert "/sonic/task/999" in rows[0]
+            assert "/sonic/task/800" in rows[-1]
+
+        await asyncio.to_thread(read)
 
 
 async def test_clips_are_in_view_on_a_phone(browser) -> None:

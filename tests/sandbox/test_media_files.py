@@ -23,7 +23,8 @@ from mutagen.mp4 import MP4
 
 from musicapi_async.sandbox import media_files
 from musicapi_async.sandbox.composer import compose
-from musicapi_async.sandbox.media_files import cover_picture, load, read_audio
+from musicapi_async.sandbox.media_files import cover_picture, load, make_file, read_audio
+from musicapi_async.sandbox.ordered_tasks import OrderedClip
 from musicapi_async.sandbox.recipes import Recipe, UploadedFile, joined, made, uploaded
 from musicapi_async.sandbox.render import SAMPLE_RATE, Audio, render
 from musicapi_async.sandbox.score import Brief, Score, join
@@ -45,7 +46,25 @@ def audio(score: Score) -> Audio:
 
 def mp3(audio: Audio, **changes: object) -> bytes:
     words = {"title": BRIEF.title, "artist": "Sandbox", "tags": BRIEF.tags, "lyrics": str(BRIEF.lyrics)}
-    return media_files.to_mp3(audio, **(words | changes))  # type: ignore[arg-type]
+    return media_files.to_mp3(media_files.encode(audio), **(words | changes))  # type: ignore[arg-type]
+
+
+def test_a_short_song_is_encoded_once_for_clips_with_words_of_their_own():
+    """Two sandboxes of one seed make the same song under two titles; its stems are other sounds."""
+    brief = msgspec.structs.replace(BRIEF, duration=1.25, seed=4711)
+    first, second = (
+        OrderedClip(f"clip-{title}", Recipe("compose", brief), title=title, tags="pop", lyrics=f"la {title}")
+        for title in ("Rain", "Tram")
+    )
+    encoded = media_files._encoded_short.cache_info().misses
+    files = [make_file(clip, "mp3") for clip in (first, second)]
+    assert media_files._encoded_short.cache_info().misses == encoded + 1
+    assert [str(ID3(io.BytesIO(data))["TIT2"]) for data in files] == ["Rain", "Tram"]
+    assert [ID3(io.BytesIO(data)).getall("USLT")[0].text for data in files] == ["la Rain", "la Tram"]
+    sounds = [soundfile.read(io.BytesIO(data))[0] for data in files]
+    assert np.array_equal(*sounds)
+    stem = OrderedClip("stem", Recipe("compose", brief), stem="drums", stem_names=("drums",))
+    assert not np.array_equal(soundfile.read(io.BytesIO(make_file(stem, "mp3")))[0], sounds[0])
 
 
 def test_an_mp3_plays_as_long_as_the_song_and_is_not_silent(audio: Audio):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import io
 import json
@@ -9,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
+from aiohttp import web
 
 from musicapi_async.sandbox import Sandbox
 
@@ -79,3 +82,33 @@ async def test_stores_are_bounded():
         store.put(str(number), float(number))
     assert [key for key, value in store.changes() if value is None] == [str(number) for number in range(7)]
     assert json.dumps(list(store)) == "[7.0, 8.0, 9.0]"
+
+
+async def test_uploads_take_bounded_time_and_memory(start):
+    """A host that sends drop by drop is left after two minutes; four files at most are fetched at a time."""
+    api = await start(speed=1.0)
+    begun: list[float] = []
+
+    async def drip(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 1000
+        await response.prepare(request)
+        if request.method == "GET":
+            begun.append(api.sandbox.now())
+            with contextlib.suppress(ConnectionError):
+                for _ in range(1000):
+                    await response.write(b"x")
+                    await asyncio.sleep(5)
+        return response
+
+    runner = web.ServerRunner(web.Server(drip))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    link = f"http://127.0.0.1:{runner.addresses[0][1]}/a.mp3"
+    upload = {"url": link}
+    statuses = await asyncio.gather(*(api.post("/sonic/upload", upload) for _ in range(6)))
+    assert {status for status, _ in statuses} == {400}
+    assert [at > 119 for at in begun] == [False] * 4 + [True] * 2
+    assert api.sandbox.now() < 300
+    await runner.cleanup()

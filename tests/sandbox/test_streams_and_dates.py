@@ -89,6 +89,46 @@ async def test_stream_ends_with_the_sandbox(start):
             await reply.read()
 
 
+async def test_listener_who_leaves_is_no_failure(start, caplog):
+    """The journal has the status that was sent, and nothing is logged as an error."""
+    api = await start(speed=1.0, durations=EXACT)
+    async with api.session.get(await stream_of(api)) as reply:
+        await reply.content.readany()
+        reply.close()
+    await asyncio.sleep(60)
+    assert (api.sandbox.journal[-1].path, api.sandbox.journal[-1].status) == ("/audiopipe/", 200)
+    assert caplog.records == []
+
+
+async def test_stream_for_a_player_of_http_1_0(start):
+    """It has no chunks there: the end of the connection is the end of the stream."""
+    api = await start(speed=1.0, durations=EXACT)
+    url = await stream_of(api)
+    api.sandbox.forward(60)
+    async with aiohttp.ClientSession(version=aiohttp.HttpVersion10) as session, session.get(url) as reply:
+        assert (reply.status, "Transfer-Encoding" in reply.headers) == (200, False)
+        assert (await reply.read()).startswith(b"\xff\xfb")
+
+
+async def test_faults_of_a_stream(start):
+    """A broken media host breaks streams, too: another body, half of it, a reset, a slow one."""
+    api = await start(speed=1.0, durations=EXACT)
+    url = await stream_of(api)
+    for fault in (Fault.html, Fault.status(503, taken=True), Fault.trickle(4000), Fault.truncate):
+        api.sandbox.faults.on("GET", "/audiopipe/*", fault)
+    async with api.session.get(url) as reply:
+        assert b"502 Bad Gateway" in await reply.read()
+    async with api.session.get(url) as reply:
+        assert reply.status == 503
+    begun = api.sandbox.now()
+    async with api.session.get(url) as reply:
+        assert len(await reply.read()) / 4000 <= api.sandbox.now() - begun + 1
+    async with api.session.get(url) as reply:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await reply.read()
+    assert api.sandbox.faults.scripts == ()
+
+
 async def test_dates_are_real_and_agree(start):
     """On a clock that is a thousand times as fast, a song of two minutes is not made in the future."""
     api = await start(speed=1000.0)

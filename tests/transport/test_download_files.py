@@ -289,7 +289,7 @@ async def test_a_slow_download_is_not_given_up(host: Host, client: MusicAPI, tmp
 
 async def test_whole_files_of_all_formats_are_kept(host: Host, client: MusicAPI, tmp_path: Path) -> None:
     """The sandbox's own encoders write them; the content decides the extension."""
-    mp3 = media_files.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
+    mp3 = media_files.to_mp3(media_files.encode(SOUND), title="Rain", artist="A", tags="pop", lyrics="la")
     files = {
         "mp3": mp3,
         "wav": media_files.to_wav(SOUND),

@@ -21,7 +21,7 @@ from musicapi_async.testing.virtual import VirtualTimeLoop
 
 GIB = 1024**3
 SOUND = (np.sin(np.arange(5 * 48_000) / 20)[:, None] * [0.5, 0.3]).astype(np.float32)
-MP3 = media_files.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
+MP3 = media_files.to_mp3(media_files.encode(SOUND), title="Rain", artist="A", tags="pop", lyrics="la")
 SECONDS = len(SOUND) / 48_000
 MONDAY, TUESDAY = "Mon, 02 Nov 2026 10:00:00 GMT", "Tue, 03 Nov 2026 10:00:00 GMT"
 
@@ -381,7 +381,9 @@ async def test_a_cut_file_of_any_format_without_a_length_is_not_saved(
 
 # --- what is continued -------------------------------------------------------------------------------------
 
-OTHER = media_files.to_mp3(SOUND[::-1], title="Rain", artist="A", tags="pop", lyrics="la")[: len(MP3)]
+OTHER = media_files.to_mp3(
+    media_files.encode(SOUND[::-1]), title="Rain", artist="A", tags="pop", lyrics="la"
+)[: len(MP3)]
 OTHER += bytes(len(MP3) - len(OTHER))
 
 

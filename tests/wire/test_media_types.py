@@ -56,7 +56,7 @@ def written(
 
 def mp3() -> bytes:
     """A tagged one, as the sandbox serves them."""
-    return media_files.to_mp3(SOUND, title="Rain", artist="A", tags="pop", lyrics="la")
+    return media_files.to_mp3(media_files.encode(SOUND), title="Rain", artist="A", tags="pop", lyrics="la")
 
 
 ENCODED: dict[str, tuple[str, Callable[[], bytes]]] = {

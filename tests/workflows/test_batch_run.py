@@ -275,12 +275,12 @@ async def test_without_credits_it_stops_submitting(
 ) -> None:
     """The first refusal for want of credits ends submitting; what runs is finished."""
     sandbox.account.credits = 50
-    result = await make(client, rows(20), tmp_path, max_in_flight=1)
+    result = await make(client, rows(8), tmp_path, max_in_flight=1)
     assert result.done
     assert "credits" in result.halted.lower()
-    assert result.done + len(result.unfinished) == 20
+    assert result.done + len(result.unfinished) == 8
     sandbox.account.credits = 1000
-    assert (await make(client, rows(20), tmp_path)).done == 20
+    assert (await make(client, rows(8), tmp_path)).done == 8
     assert sandbox.journal.charged_twice() == []
 
 
@@ -587,8 +587,8 @@ async def test_report_tells_what_failed_and_names_what_has_no_title(
     by_state = {song["state"]: song for song in songs_on(result.report)}
     assert by_state.keys() == {"done", "failed", "unknown"}
     for song in by_state.values():  # those that failed are named by their rows
-        assert f"row {song['line']}, {song['title']}" in text or song["state"] == "done"
-        assert song["title"] == (song["id"] if song["id"] == "s2" else "ab"[song["line"] - 1])
+        assert f"row {song['row']}, {song['title']}" in text or song["state"] == "done"
+        assert song["title"] == (song["id"] if song["id"] == "s2" else "ab"[song["row"] - 1])
     assert by_state["failed"]["note"] in text
 
 

@@ -119,6 +119,20 @@ async def test_what_never_moves_the_balance_is_not_paid_for_without_end(
     assert len(sandbox.journal.creates) == 3
 
 
+@pytest.mark.parametrize("measures", [True, False])
+async def test_balance_is_read_without_a_budget_only_where_it_says_what_the_run_costs(
+    sandbox: Sandbox, client: MusicAPI, measures: bool
+) -> None:
+    """Not by workers, whose balance others move, too: a row costs no request more than its song."""
+    budget = Budget(None, client, {}, lambda _prices: None, measures=measures)
+    for number in range(2):
+        async with budget.pay("create_music", f"{number}"):
+            await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="rain")
+    spent = await budget.spent_now()
+    assert spent == (2 * sandbox.account.prices["create"] if measures else None)
+    assert len(sandbox.journal) == (4 if measures else 2)
+
+
 NOT_REFUNDED = '{"type":"failed","error":"moderated","already_refunded":false}'
 
 

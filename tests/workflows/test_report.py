@@ -83,6 +83,35 @@ async def test_page_is_renewed_while_a_run_is_on(sandbox: Sandbox, client: Music
     assert block(result.report, "batch")["running"] is False
 
 
+async def test_rows_of_the_page_are_those_of_the_file_names(client: MusicAPI, tmp_path: Path) -> None:
+    """The first row of a table is in its second line. Ids are displayed where the manifest gives them."""
+    table = tmp_path / "songs.csv"
+    table.write_text("mv,prompt,title,id\nsonic-v6,[Verse],,\nsonic-v6,[Verse],Rain,north\n")
+    result = await run_batch(client, Manifest.read(table), out=tmp_path / "out", waveforms=False)
+    found = songs(result.report)
+    assert [(song["row"], song.get("named", False)) for song in found] == [(1, False), (2, True)]
+    for song in found:
+        assert {take["path"].split()[0] for take in song["takes"]} == {f"{song['row']:02}"}
+
+
+async def test_page_of_a_silent_run_is_written_again(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """An open page takes a run without news for stopped, so a run whose songs take long gives a sign of life."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(400))
+    page, written = tmp_path / "report.html", set[float]()
+
+    def signs() -> bool:
+        if page.exists() and [song["state"] for song in songs(page)] == ["submitting"]:
+            written.add(block(page, "batch")["written"])
+        return len(written) >= 3
+
+    running = asyncio.ensure_future(make(client, rows(1), tmp_path))
+    await until(signs)
+    assert not running.done()
+    await running
+
+
 async def test_page_of_an_ended_run_is_written_again(client: MusicAPI, tmp_path: Path) -> None:
     """From the folder alone, and with the same id, by which a browser stores the picks."""
     first = await make(client, rows(2), tmp_path / "out")

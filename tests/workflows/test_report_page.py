@@ -135,10 +135,11 @@ class Page:
 
     def until(self, true: Callable[[], Any], what: str = "") -> Any:
         """Wait until it is true; return it."""
-        end = time.monotonic() + PATIENCE
+        end, pause = time.monotonic() + PATIENCE, 0.05
         while not (found := true()):
             assert time.monotonic() < end, what or f"not within {PATIENCE} s"
-            time.sleep(0.05)
+            time.sleep(pause)  # the browser needs a hundredth of a second of work for each answer
+            pause = min(pause * 1.5, 0.4)
         return found
 
     def playing(self) -> list[dict[str, Any]]:
@@ -278,6 +279,8 @@ def test_lyrics_follow_and_seek(page: Page) -> None:
 def test_search_filters_order_and_keys(page: Page) -> None:
     """Words of title, tags, model and prompt; models, picks, lengths; and j, k, space, digits and `?`."""
     assert len(page.titles()) == 12
+    assert "Rain on the window" in page.one(".song .from").text
+    assert not page.one("#clear").is_displayed()
     page.press("/")
     page.press("northern")
     assert page.titles() == ["Northern line"]
@@ -306,6 +309,16 @@ def test_search_filters_order_and_keys(page: Page) -> None:
     page.until(lambda: page.sounds()["at"] > before + 4)
     page.press(" ")
     page.until(lambda: not page.playing())
+    page.all(".take .drop")[2].click()
+    page.press(" ")  # the player again, not the button that was clicked
+    page.sounds()
+    page.press(" ")
+    assert page.one("#picked").text == "1 to keep, 1 to drop, 1 rated"
+    stars = page.all(".take .stars")[3]
+    page.run("arguments[0].focus()", stars)
+    page.press("4")  # of the take whose stars have the focus
+    assert stars.get_attribute("aria-valuetext") == "4 stars"
+    page.run("document.activeElement.blur()")
     page.press("?")
     assert page.one("#help").is_displayed()
     page.press(Keys.ESCAPE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,35 @@ def test_names_are_different_safe_and_the_same_again(
     assert [
         Layout(out, pattern, numbers, len(numbers), tagged=False).claim(*clip, {}) for clip in clips
     ] == names
+
+
+def test_names_that_workers_want_in_the_same_moment_are_those_of_one(tmp_path: Path) -> None:
+    """Ids that become the same safe name, in workers that share nothing but the folder: each clip has a name, and
+    each name one clip."""
+    together = threading.Barrier(6)
+
+    def claim(worker: int) -> list[tuple[str, str]]:
+        song = Manifest.of(rows(1, id="a/b" if worker % 2 else "a:b")).songs[0]
+        layout = Layout(tmp_path, "{id} {take}", {}, 1, tagged=False)
+        claimed: list[tuple[str, str]] = []
+        for number in range(12):
+            clip = Clip(clip_id=f"{worker} {number}", title="Song", state="succeeded")
+            together.wait(60)
+            claimed.append((layout.claim(song, clip, number, {}), clip.clip_id))
+        return claimed
+
+    with ThreadPoolExecutor(6) as workers:
+        claimed = [pair for pairs in workers.map(claim, range(6)) for pair in pairs]
+    owners = dict(claimed)
+    assert len(owners) == len(claimed) == 72
+    for name, clip_id in claimed:
+        assert json.loads((tmp_path / "details" / f"{name}.json").read_bytes())["clip_id"] == clip_id
+
+
+def test_name_whose_claim_was_cut_off_is_passed_over(tmp_path: Path) -> None:
+    """A worker was killed while it made the file: no one knows whose it is."""
+    (tmp_path / "details").mkdir()
+    (tmp_path / "details" / "s0 1.json").touch()
+    layout = Layout(tmp_path, "{id} {take}", {}, 1, tagged=False)
+    clip = Clip(clip_id="c", title="Song", state="succeeded")
+    assert layout.claim(Manifest.of(rows(1)).songs[0], clip, 1, {}) == "s0 1 2"

@@ -19,7 +19,7 @@ const SORTS = {
   rating: (one, two) => starsOf(two) - starsOf(one),
   state: (one, two) => Object.keys(STATES).indexOf(one.state) - Object.keys(STATES).indexOf(two.state),
 };
-const seconds = (text) => { const [minutes, rest] = text.includes(":") ? text.split(":") : [0, text]; return text.trim() ? Number(minutes) * 60 + Number(rest) : NaN; };
+const seconds = (text) => (/^\s*(\d+:)?\d+(\.\d*)?\s*$/.test(text) ? text.split(":").reduce((sum, part) => 60 * sum + Number(part), 0) : NaN);  // NaN is no limit
 const between = (value, from, to) => (Number.isNaN(from) || value >= from) && (Number.isNaN(to) || (value > 0 && value <= to));
 const CHOICES = {
   "": () => true, keep: (take) => pickOf(take).choice === "keep", drop: (take) => pickOf(take).choice === "drop",
@@ -34,18 +34,21 @@ function filter() {
   const [bpmLow, bpmHigh] = [bpmFrom, bpmTo].map((box) => (box?.value ? Number(box.value) : NaN));
   const [short, long] = [lengthFrom, lengthTo].map((box) => seconds(box.value));
   const chosen = CHOICES[choiceBox.value] ?? CHOICES[""];
+  for (const [box, value] of [[lengthFrom, short], [lengthTo, long]]) box.setAttribute("aria-invalid", Boolean(box.value.trim()) && Number.isNaN(value));
+  const ofTakes = choiceBox.value || [bpmLow, bpmHigh, short, long].some((limit) => !Number.isNaN(limit));  // else songs without takes fit, too
   let count = 0;
   for (const song of songs) {
     song.words ??= words(song);
     const fits = (!stateBox.value || song.state === stateBox.value) && (!modelBox.value || song.model === modelBox.value)
-      && texts.every((text) => song.words.includes(text)) && between(bpmOf(song), bpmLow, bpmHigh) && between(lengthOf(song), short, long)
-      && (!choiceBox.value || song.takes.some(chosen));
+      && texts.every((text) => song.words.includes(text)) && (!ofTakes || song.takes.some((take) => chosen(take)
+        && between(take.bpm ?? 0, bpmLow, bpmHigh) && between(take.length ?? 0, short, long)));
     count += fits;
     const card = cards[song.index];
     if (card.hidden === fits) card.hidden = !fits;
   }
   $("count").textContent = count === songs.length ? `${count} ${count === 1 ? "song" : "songs"}` : `${count} of ${songs.length} songs`;
   $("none").hidden = count > 0;
+  $("clear").hidden = !controls.some((box) => box && box !== sortBox && box.value);
   clearTimeout(saving);
   saving = setTimeout(saveView, 300);
 }
@@ -61,7 +64,7 @@ $("clear").addEventListener("click", () => { for (const box of controls) if (box
 // --- export and import ---
 
 const listed = () => takes.filter((take) => picks.has(take.id)).map((take) => ({
-  clip_id: take.id, song: take.song.id, row: take.song.line, title: take.song.title, take: take.number,
+  clip_id: take.id, song: take.song.id, row: take.song.row, title: take.song.title, take: take.number,
   stars: pickOf(take).stars, choice: pickOf(take).choice, file: take.path ?? "",
 }));
 function offer(name, type, text) {
@@ -76,10 +79,10 @@ $("json").addEventListener("click", () => {
 });
 $("csv").addEventListener("click", () => {
   const columns = ["row", "title", "take", "stars", "choice", "file", "song", "clip_id"];
-  offer("picks.csv", "text/csv", [columns, ...listed().map((one) => columns.map((column) => one[column]))].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n");
+  offer("picks.csv", "text/csv", "\ufeff" + [columns, ...listed().map((one) => columns.map((column) => one[column]))].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n");
 });
 $("m3u").addEventListener("click", () => {
-  const place = (take) => (take.file.startsWith("data:") ? take.path : location.protocol === "file:" ? new URL(take.file, location.href).href : take.file);
+  const place = (take) => (take.file.startsWith("data:") ? take.path : new URL(take.file, location.href).href);  // the list is saved elsewhere
   const lines = takes.filter((take) => pickOf(take).choice === "keep" && take.file)
     .map((take) => `#EXTINF:${Math.round(take.length ?? -1)},${take.song.title.replace(/\s+/g, " ")} (${take.name})\n${place(take)}`);
   offer("picks.m3u8", "audio/x-mpegurl", ["#EXTM3U", ...lines, ""].join("\n"));
@@ -89,10 +92,11 @@ $("import").addEventListener("change", async () => {
   try {
     const read = JSON.parse(await file.text());
     const known = cleaned(Object.fromEntries(read.picks.filter((one) => byId.has(one.clip_id)).map((one) => [one.clip_id, one])));
+    const others = read.picks.filter((one) => !byId.has(one.clip_id)).length;
     picks = new Map([...picks, ...known]);
     storePicks();
     for (const id of known.keys()) redrawPick(byId.get(id));
-    say(`${known.size} picks read.`);
+    say(`${known.size} picks read.${others ? ` ${others} are of takes that are not on this page.` : ""}`);
   } catch { say("This file has no picks that this page has exported."); }
   $("import").value = "";
 });
@@ -143,6 +147,9 @@ document.addEventListener("keydown", (event) => {
   else if (KEYS[key]) KEYS[key]();
   else return;
   event.preventDefault();
+});
+document.addEventListener("click", (event) => {  // by the mouse: then space is for the player, not for the button once more
+  if (event.detail && !$("help").open) document.activeElement?.closest("button, summary")?.blur();
 });
 $("show-help").addEventListener("click", () => $("help").showModal());
 

@@ -8,6 +8,7 @@ const STATES = { queued: "waiting", submitting: "waiting for the rate", running:
 const STATE_CLASSES = { done: "good", failed: "bad", unknown: "bad", unfinished: "bad", running: "busy", fetching: "busy", submitting: "busy" };
 const QUIET_RELOADS = 12;
 const AHEAD = "600px";
+const PROMPT_LENGTH = 200;  // of a line on the card; the details have all
 
 // --- what is stored in this browser: picks for good, the view until the tab is closed ---
 
@@ -101,11 +102,16 @@ function compare() {
   deck.load(stems ? stemTrackOf(next) : trackOf(next), { at, play: plays || !deck.track });
   deck.prepare(usable.filter((take) => take !== next).slice(0, 3).map(trackOf));
 }
+/** Return the take before or after the current one, which the filters hide. */
+function beside(listed, by) {
+  const place = (take) => order.indexOf(take.song), here = place(current);
+  return by > 0 ? listed.find((take) => place(take) > here) : listed.findLast((take) => place(take) < here);
+}
 function step(by, { play = deck.playing } = {}) {
   const listed = visible().flatMap((song) => song.takes.filter((take) => take.file));
   if (!listed.length) return;
   const at = listed.indexOf(current);
-  const next = listed[at < 0 ? 0 : at + by];
+  const next = at >= 0 || !current ? listed[at < 0 ? 0 : at + by] : beside(listed, by);
   if (!next) return;
   choose(next);
   if (play) playTake(next, 0); else if (deck.track) deck.load(trackOf(next), { play: false });
@@ -143,6 +149,6 @@ function visit(song) {
   for (const at of [0, 100, 300]) setTimeout(() => cards[song.index].scrollIntoView({ block: "start" }), at);
 }
 for (const link of document.querySelectorAll(".problems a")) link.addEventListener("click", (event) => {
-  const song = songs.find((one) => `#song-${one.line}` === link.hash);
+  const song = songs.find((one) => `#song-${one.row}` === link.hash);
   if (song) { event.preventDefault(); visit(song); }
 });

@@ -1,6 +1,8 @@
 /* What the page displays of songs and takes, drawn when they come into view. */
 // --- stems ---
 
+/** A browser opens no page at a file that is in this one: it is saved instead. */
+const linkTo = (file, name) => (file.startsWith("data:") ? { href: file, download: name } : { href: file });
 const mixOf = (take) => { if (!soundOf.has(take.id)) soundOf.set(take.id, { muted: new Set(), solo: new Set() }); return soundOf.get(take.id); };
 function isMuted(take, stem) {
   const { muted, solo } = mixOf(take);
@@ -25,7 +27,7 @@ function stemsOf(take) {
     const { muted, solo } = mixOf(take);
     const mute = el("button", { type: "button", class: "act", "aria-label": `Mute ${stem.name}`, click: flip(muted, solo, stem) }, "Mute");
     const alone = el("button", { type: "button", class: "act", "aria-label": `Solo ${stem.name}`, click: flip(solo, muted, stem) }, "Solo");
-    list.append(el("li", {}, el("span", {}, stem.name), mute, alone, el("a", { class: "act", href: stem.file, "aria-label": `File of ${stem.name}` }, "File")));
+    list.append(el("li", {}, el("span", {}, stem.name), mute, alone, el("a", { class: "act", ...linkTo(stem.file, `${take.name} ${stem.name}`), "aria-label": `File of ${stem.name}` }, "File")));
     return { stem, mute, alone };
   });
   function draw() {
@@ -71,10 +73,11 @@ function starControl(take) {
   const control = el("div", { class: "stars", role: "slider", tabindex: "0", "aria-label": `Rating of ${take.song.title}, ${take.name}`, "aria-valuemin": "0", "aria-valuemax": "5" });
   for (let number = 1; number <= 5; number++) control.append(el("span", { "aria-hidden": "true", click: () => pick(take, { stars: pickOf(take).stars === number ? 0 : number }) }));
   control.addEventListener("keydown", (event) => {
-    const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
-    if (!by || event.ctrlKey || event.metaKey || event.altKey) return;
+    const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, Home: -5, End: 5 }[event.key];
+    const stars = by ? Math.min(5, Math.max(0, pickOf(take).stars + by)) : /^[0-5]$/.test(event.key) ? Number(event.key) : null;
+    if (stars === null || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault(); event.stopPropagation();
-    pick(take, { stars: Math.min(5, Math.max(0, pickOf(take).stars + by)) });
+    pick(take, { stars });
   });
   return control;
 }
@@ -173,7 +176,7 @@ function filesOf(take) {
   return el("section", {}, el("h4", {}, "Files"), el("ul", { class: "files" }, ...labels.map((label) => el("li", {}, el("span", {}, label),
     ...take.files.filter((file) => file.label === label).flatMap((file) => [
       file.audio ? el("button", { type: "button", class: "act", "aria-label": `Play ${label}`, click: () => { choose(take); deck.load(fileTrackOf(take, file)); } }, "Play") : null,
-      el("a", { class: "act", href: file.file, "aria-label": `${label}, ${file.ending}` }, file.ending)])))));
+      el("a", { class: "act", ...linkTo(file.file, `${take.name} ${label}`), "aria-label": `${label}, ${file.ending}` }, file.ending)])))));
 }
 function songBody(song) {
   const persona = song.persona && (personas.get(song.persona)?.name ? `${personas.get(song.persona).name} (${song.persona})` : song.persona);
@@ -185,9 +188,13 @@ function songBody(song) {
       song.prompt ? el("p", { class: "prompt" }, song.prompt) : null, factList(facts)),
   ].filter(Boolean);
 }
+/** Return what tells a song from others with titles of the service's own: its id in the manifest, its prompt. */
+const about = (song) => [song.named ? song.id : "", (song.prompt ?? "").slice(0, PROMPT_LENGTH).replace(/\[[^\]]*\]/g, " ").replace(/\s+/g, " ").trim()].filter(Boolean).join(" · ");
 function makeCard(song) {
-  const card = el("article", { class: "card song", id: `song-${song.line}`, "aria-labelledby": `title-${song.line}` },
-    el("div", { class: "top" }, el("span", { class: "number" }, song.line), el("h2", { id: `title-${song.line}` }, song.title),
+  const from = about(song);
+  const card = el("article", { class: "card song", id: `song-${song.row}`, "aria-labelledby": `title-${song.row}` },
+    el("div", { class: "top" }, el("span", { class: "number" }, song.row), el("h2", { id: `title-${song.row}` }, song.title),
+      from ? el("span", { class: "from soft", title: from }, from) : null,
       song.state === "done" ? null : el("span", { class: `state ${STATE_CLASSES[song.state] ?? ""}` }, STATES[song.state] ?? song.state)),
     el("div", { class: "body" }));
   card.song = song;

@@ -47,10 +47,10 @@ const Timeline = (() => {
     const apart = Math.max(1, Math.ceil(14 / HIGH));
     for (const [row, song] of shown.entries()) {
       const y = 24 + row * HIGH;
-      if (row % apart === 0) mark("text", { x: LEFT - 8, y: y + HIGH / 2 + 4, class: "soft", "text-anchor": "end" }, String(song.line));
+      if (row % apart === 0) mark("text", { x: LEFT - 8, y: y + HIGH / 2 + 4, class: "soft", "text-anchor": "end" }, String(song.row));
       for (const [phase, begin, end] of spansOf(song)) {
         const bar = mark("rect", { x: x(place(begin)), y: y + 0.1 * HIGH, width: Math.max(0.8, x(place(end)) - x(place(begin))), height: 0.8 * HIGH, class: `phase ${PHASES[phase][0]}` });
-        bar.append(Object.assign(drawing("title", {}), { textContent: `${song.line} ${song.title}: ${PHASES[phase][1]}, ${duration(end - begin)}` }));
+        bar.append(Object.assign(drawing("title", {}), { textContent: `${song.row} ${song.title}: ${PHASES[phase][1]}, ${duration(end - begin)}` }));
       }
     }
     box.append(el("div", { class: "chart" }, chart));
