@@ -98,7 +98,7 @@ async def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
     "task_id", ["..", ".", "../../get-credits", "a/../b", "%2e%2e", "..%2fa", "..\\a", "..;"]
 )
 async def test_an_id_that_leads_elsewhere_is_refused(task_id: str) -> None:
-    """An id is percent-encoded, but a server in front may decode it before it looks at the path."""
+    """An id is percent-encoded, which a server in front may undo before it routes."""
     async with Sandbox(speed=300) as sandbox, sandbox.client(rate_limit=None) as client:
         with pytest.raises(RequestValidationError, match="task_id"):
             client.task("sonic", task_id)
