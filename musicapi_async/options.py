@@ -280,7 +280,7 @@ def leaves_folder(path: str) -> bool:
 
 
 def check_id(name: str, value: str) -> str:
-    """Return an id that becomes a part of a path: percent-encoded, which servers may undo before they route."""
+    """Return an id for a path. It is percent-encoded there, which servers may undo before they route."""
     if leaves_folder(value):
         raise refused(name, "an id without '..' and '%2e', which could lead out of the API", repr(value[:80]))
     return value
