@@ -279,6 +279,13 @@ def leaves_folder(path: str) -> bool:
     return bool({".", ".."} & names) or ENCODED_DOT.search(path) is not None
 
 
+def check_id(name: str, value: str) -> str:
+    """Return an id for a path. It is percent-encoded there, which servers may undo before they route."""
+    if leaves_folder(value):
+        raise refused(name, "an id without '..' and '%2e', which could lead out of the API", repr(value[:80]))
+    return value
+
+
 def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 

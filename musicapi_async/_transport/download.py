@@ -235,8 +235,8 @@ class Downloader:
             if there is not None:
                 return there
             try:
-                written = await self._attempt(link, part)
-                whole = await anyio.to_thread.run_sync(finish, written, part, link.url, tagger)
+                written, source = await self._attempt(link, part)
+                whole = await anyio.to_thread.run_sync(finish, written, part, link.url, source, tagger)
                 async with self._naming:  # two files must not find the same name free
                     made = await anyio.to_thread.run_sync(name_file, whole, part, path, owned)
                 work.size = written.st_size
@@ -259,8 +259,11 @@ class Downloader:
                     parts.drop_useless(part, link.url, SIZE_LIMIT)
             await self._clock.sleep(max(retry.spread(next(pauses), 0.1, self._draw), floor))
 
-    async def _attempt(self, link: Link, part: Path) -> os.stat_result:
-        """Fetch the missing bytes of a link into `part`, check that it is whole, and return its identity."""
+    async def _attempt(self, link: Link, part: Path) -> tuple[os.stat_result, str]:
+        """Fetch the missing bytes of a link into `part`, and check that it is whole.
+
+        Returns the identity of `part`, and the link that its bytes came from.
+        """
         url = link.url
         have, source = await anyio.to_thread.run_sync(parts.started, part, url, SIZE_LIMIT)
         headers = {"Accept-Encoding": "identity"}
@@ -285,7 +288,7 @@ class Downloader:
                     await self._copy(response, file, body, url)
                     if body.total is None:
                         await anyio.to_thread.run_sync(check_end, file, link.duration)
-                    return await anyio.to_thread.run_sync(sync, file)
+                    return await anyio.to_thread.run_sync(sync, file), str(response.url)
                 finally:
                     file.close()  # at once: a cancelled task may not be able to wait
         except DownloadError:  # no later call will continue the partial file
@@ -352,7 +355,7 @@ async def _accept(response: aiohttp.ClientResponse, have: int, url: str, now: fl
     """
     status = response.status
     if status not in (200, 206):
-        line = await first_line(response)
+        line = await first_line(response, url)
         text = f"HTTP {status}" + (f": {line}" if line else "")
         if status >= 500 or status in PASSING:
             wait = retry.parse_retry_after(response.headers.get("Retry-After"), now)

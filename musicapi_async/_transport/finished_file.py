@@ -88,8 +88,8 @@ class Whole(NamedTuple):
     ending: str
 
 
-def finish(written: os.stat_result, part: Path, url: str, tagger: Tagger | None) -> Whole:
-    """Check the whole `.part`, and write its tags into a copy."""
+def finish(written: os.stat_result, part: Path, url: str, source: str, tagger: Tagger | None) -> Whole:
+    """Check the whole `.part` of a link, which came from `source`, and write its tags into a copy."""
     file = open_old(part)
     if file is None:
         raise Retry(BUSY)
@@ -99,7 +99,7 @@ def finish(written: os.stat_result, part: Path, url: str, tagger: Tagger | None)
         read, size = _reader(file), file.seek(0, 2)
         kind = media_types.kind_of(read, size)
         fault = media_types.fault_of(kind or "", read, size)
-        line = line_of(read(0, media_types.HEAD)) if kind is None else ""
+        line = line_of(read(0, media_types.HEAD), (url, source)) if kind is None else ""
     if kind is None:
         raise Retry(f"no audio came, but text: {line}" if line else "an empty file came", drop=True)
     if fault:

@@ -11,15 +11,16 @@ import contextlib
 import re
 import string
 import zlib
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from typing import Final, Protocol
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
 
+from .._wire.redaction import Redactor
 from ..errors import DownloadError
-from .links import printable
+from .links import parts_of, printable
 from .private_addresses import PrivateAddressError
 
 MOST_REDIRECTS: Final = 5
@@ -173,8 +174,9 @@ class Unpacker:
         return zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS
 
 
-async def first_line(response: aiohttp.ClientResponse) -> str:
+async def first_line(response: aiohttp.ClientResponse, link: str) -> str:
     """Return the first line of text in an error's body, fit for display; '' if there is none."""
+    links = (link, str(response.url))
     text = bytearray()
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError, zlib.error):
         unpacker = Unpacker(response.headers.get("Content-Encoding", ""))
@@ -183,13 +185,18 @@ async def first_line(response: aiohttp.ClientResponse) -> str:
                 for piece in unpacker.feed(chunk):
                     text += piece[:ERROR_BYTES]
                     if len(text) >= ERROR_BYTES:
-                        return line_of(text)
-    return line_of(text)
+                        return line_of(text, links)
+    return line_of(text, links)
 
 
-def line_of(data: bytes | bytearray) -> str:
-    """Return the first line of `data` that holds words, without markup and control characters."""
-    page = MARKUP.sub("\n", data[:ERROR_BYTES].decode("utf-8", "replace"))
+def line_of(data: bytes | bytearray, links: Iterable[str]) -> str:
+    """Return the first line of `data` that holds words, without markup and control characters.
+
+    Hosts repeat what was requested, so the values in the queries of `links`, signatures for one, are hidden.
+    """
+    queries = re.split("[&;]", "&".join(parts_of(link).query for link in links))
+    hidden = Redactor(unquote(query.partition("=")[2] or query) for query in queries)
+    page = MARKUP.sub("\n", hidden.text(data[:ERROR_BYTES].decode("utf-8", "replace")))
     for line in page.splitlines():
         text = " ".join("".join(c if c.isprintable() else " " for c in line).split())
         if any(c.isalnum() for c in text):  # "{}" says nothing

@@ -31,8 +31,10 @@ MOST_DIGITS: Final = 4300
 """Digits of the longest whole number that is read: the limit of Python (`sys.int_info`) and of msgspec."""
 
 _LONE: Final = re.compile("[\ud800-\udfff]")
-_NOT_FINITE: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?\b(?:nan|inf)\b', re.DOTALL)
-"""Not a number and infinity as `print` writes them, and strings, in which they are words."""
+_NOT_FINITE: Final = re.compile(
+    r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[-+]?\b(?:nan|inf(?:inity)?)\b', re.DOTALL | re.IGNORECASE
+)
+"""Not a number and infinity as Python, C, PHP and Go print them, and strings, in which they are words."""
 
 _decoder: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
@@ -64,7 +66,7 @@ def decode(raw: bytes, repaired: Callable[[Repair], object] | None = None) -> JS
     """Decode the JSON value in `raw`; raises `MalformedBody` and nothing else.
 
     Bytes that are no UTF-8 and lone surrogates become U+FFFD, control characters inside strings are taken as
-    they are, `NaN`, `Infinity`, their spellings in Python and C (`nan`, `inf`), and numbers that overflow
+    they are, `NaN`, `Infinity`, their other spellings (`nan`, `-INF`, `+Inf`), and numbers that overflow
     become None. `repaired` is called with each kind of repair, once per body. Time and memory are linear in
     the size of the body; what is nested too deep is malformed.
     """

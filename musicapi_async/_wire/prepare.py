@@ -27,7 +27,7 @@ from ..api.producer import RETIRED_TASK_TYPES
 from ..api.request import SECRET, GetMusic, Request, body, check_secrets, refuse, secrets_of, violations
 from ..api.task import TaskRef
 from ..errors import RequestValidationError
-from ..options import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options, leaves_folder
+from ..options import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options, check_id, leaves_folder
 from . import codec
 from .retry import MethodKind
 
@@ -258,12 +258,14 @@ BALANCE: Final = _prepare_query(Account.operations()["credits"], "/get-credits",
 
 
 def fill_path(path: str, values: Mapping[str, Any]) -> str:
-    """Return `/sonic/task/{task_id}` with the id percent-encoded, be its characters what they may."""
+    """Return `/sonic/task/{task_id}` with the id percent-encoded.
+
+    Raises `RequestValidationError` for an id that servers could take for a way to another path.
+    """
     for name, value in values.items():
         mark = "{" + name + "}"
         if mark in path:
-            text = quote(str(value), safe="")
-            path = path.replace(mark, text if text.strip(".") else text.replace(".", "%2E"))
+            path = path.replace(mark, quote(check_id(name, str(value)), safe=""))
     return path
 
 

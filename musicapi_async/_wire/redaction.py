@@ -34,6 +34,7 @@ LONGEST_FORM: Final = 24
 """Characters that a spelling may take for one, such as an emoji in a URL inside of another."""
 
 _MARKS: Final = re.compile(r"[\\%&+]")
+_MARKS_OR_SPACE: Final = re.compile(r"[\\%&+ ]")
 _SPELLED: Final = re.compile(
     r"(?P<octets>(?:%(?:25)*[0-9a-f]{2}|\\++x[0-9a-f]{2})++)"
     r"|(?P<units>(?:\\++u[0-9a-f]{4})++)"
@@ -66,6 +67,8 @@ class Redactor:
             bare for secret, (_, bare) in secrets.items() if bare and len(secret) < SHORTEST_HIDDEN
         }
         self._margin = LONGEST_FORM * max(map(len, secrets), default=0)
+        # In a form that was decoded a space may mean `+`. Few secrets have one, most texts have spaces.
+        self._marks = _MARKS_OR_SPACE if any("+" in secret for secret in secrets) else _MARKS
         # A spelling is never shorter than its meaning, so shorter texts hold no secret.
         self._least = min((len(bare) for _, bare in self._long), default=0)
 
@@ -90,7 +93,7 @@ class Redactor:
             return text[:limit]
         window = text[: limit + self._margin]
         lowered = _lower(window)
-        undone = _undone(window) if _MARKS.search(window) else None
+        undone = _undone(window) if self._marks.search(window) else None
         spans: list[tuple[int, int]] = []
         for plain, bare in self._long:
             spans += _places(lowered, plain)

@@ -12,6 +12,7 @@ import msgspec
 
 from ..arguments import check_text
 from ..errors import RequestValidationError
+from ..options import check_id
 from ..plain_data import PlainData
 from .json_values import clip_id_in, mapping_or_empty, text_or_none
 from .response_info import Received, ResponseInfo
@@ -90,6 +91,7 @@ def check_task(ref: TaskRef) -> TaskRef:
         if not _is_text(value) or not (value or field == "kind"):
             raise _no_task(field, "text" if field == "kind" else "text, not empty", value)
         check_text(field, value)
+    check_id("task_id", ref.task_id)
     if not _is_time(ref.submitted_at) or TaskRef.parse(ref.token) is None:
         raise _no_task("submitted_at", "a Unix time in seconds, or 0 if it is not known", ref.submitted_at)
     return ref

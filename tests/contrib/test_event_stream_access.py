@@ -142,6 +142,8 @@ async def test_families_and_lengths_that_no_task_has_cost_no_poll(framework: str
                 invented(1, "nosuch"),
                 f"/tasks/musicapi:sonic:x:0:{'i' * 2000}/events",
                 "/tasks/x/events",
+                "/tasks/musicapi:sonic:x:0:%252E%252E/events",
+                "/tasks/musicapi:sonic:x:0:a%252F..%252Fb/events",
             ):
                 assert (await server.get(path))[0] == 404
         assert sandbox.journal.polls == []

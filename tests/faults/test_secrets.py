@@ -352,6 +352,10 @@ async def test_the_password_of_a_proxy_shows_nowhere(caplog: pytest.LogCaptureFi
         whole("302 Found", b"", "Location: /a.mp3?Signature=abcdef0123456789"),
         whole("302 Found", b"", "Location: http://a:port/b?Signature=abcdef0123456789"),
         whole("302 Found", b"", "Location: ftp://a/b?Signature=abcdef0123456789"),
+        whole("403 Forbidden", b"no such thing: /a.mp3?Signature=0123456789abcdef"),
+        whole("404 Not Found", b"signature 0123456789abcdef has expired"),
+        whole("400 Bad Request", b"%30123456789abcdef"),
+        whole("200 OK", b"<p>/a.mp3?Signature=0123456789abcdef"),
     ],
 )
 async def test_a_download_error_shows_no_signature(reply: bytes, tmp_path: Path) -> None:
@@ -366,6 +370,22 @@ async def test_a_download_error_shows_no_signature(reply: bytes, tmp_path: Path)
             "\n".join((str(caught.value), repr(vars(caught.value)))), "0123456789abcdef", "abcdef0123456789"
         )
         everything(caught.value)  # checks what hangs on it
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "500 Oops", "200 OK"])
+async def test_a_host_that_repeats_the_target_of_a_redirect_shows_no_signature(
+    status: str, tmp_path: Path
+) -> None:
+    """Its signature is as secret as that of the link."""
+
+    def reply(head: bytes) -> bytes:
+        if b"/a.mp3" in head:
+            return whole("302 Found", b"", "Location: /b.mp3?Signature=abc%2Fdef012345%2B&Expires=1")
+        return whole(status, b"the signature abc/def012345+ is over")
+
+    async with server(reply) as url, Sandbox(speed=1000) as sandbox, sandbox.client() as client:
+        with pytest.raises(DownloadError, match=r"the signature \[hidden\] is over"):
+            await client.download(f"{url}/a.mp3", tmp_path)
 
 
 def test_requests_and_options_show_no_secret() -> None:

@@ -6,11 +6,12 @@ import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from test_secrets import server, whole
 
-from musicapi_async import MusicAPI, RequestValidationError
+from musicapi_async import MusicAPI, NotFoundError, RequestValidationError
 from musicapi_async.sandbox import Sandbox
 
 
@@ -91,6 +92,26 @@ async def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
         assert len(sandbox.journal) == 0
     with pytest.raises(RequestValidationError, match="sonic_poll"):
         MusicAPI("k", sonic_poll="/a/../b/{task_id}")
+
+
+@pytest.mark.parametrize(
+    "task_id", ["..", ".", "../../get-credits", "a/../b", "%2e%2e", "..%2fa", "..\\a", "..;"]
+)
+async def test_an_id_that_leads_elsewhere_is_refused(task_id: str) -> None:
+    """An id is percent-encoded, which a server in front may undo before it routes."""
+    async with Sandbox(speed=300) as sandbox, sandbox.client(rate_limit=None) as client:
+        with pytest.raises(RequestValidationError, match="task_id"):
+            client.task("sonic", task_id)
+        with pytest.raises(RequestValidationError, match="task_id"):
+            client.task(f"musicapi:sonic:create_music:0:{quote(task_id, safe='')}")
+        for family in (client.sonic, client.suno, client.producer):
+            with pytest.raises(RequestValidationError, match="task_id"):
+                await family.get_music(task_id)
+        assert len(sandbox.journal) == 0
+        for odd in ("a/b", "v1..2", "a.b", "a?b#c", "é"):
+            with pytest.raises(NotFoundError):
+                await client.sonic.get_music(odd)
+        assert len(sandbox.journal) == 5
 
 
 async def test_dots_that_lead_nowhere_are_taken() -> None:

@@ -52,6 +52,14 @@ def test_every_spelling_is_hidden(spelling: str) -> None:
     assert redactor.copy({"a": [{told: told}]}) == {"a": [{HIDDEN: HIDDEN}]}
 
 
+def test_a_space_in_the_place_of_a_plus_is_hidden() -> None:
+    """A server that decoded a form repeats the secret so, in a text without any other mark."""
+    told = "the key secret one/two123 is wrong"
+    assert Redactor(["secret+one/two123"]).text(told) == f"the key {HIDDEN} is wrong"
+    assert Redactor(["secret one/two123"]).text(told) == f"the key {HIDDEN} is wrong"
+    assert Redactor(["secret/one+two123"]).text(told) == told
+
+
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("before", range(TEXT_LIMIT - 90, TEXT_LIMIT + 10, 7))
 def test_a_text_is_cut_after_hiding(spelling: str, before: int) -> None:

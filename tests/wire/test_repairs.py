@@ -36,6 +36,7 @@ LEAVES: list[tuple[bytes, Any]] = [
     (b"nan", None),
     (b"inf", None),
     (b"-inf", None),
+    *((word, None) for word in (b"NAN", b"-NaN", b"INF", b"+Inf", b"-INFINITY", b"infinity")),
     (b'"nan, inf and \\"-inf"', 'nan, inf and "-inf'),
     (b"1e999", None),
     (b"-1.5E+400", None),
