@@ -9,6 +9,7 @@ moment, on whichever machines, the one has it that makes this file.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ TITLE_BYTES: Final = 90
 ID_BYTES: Final = 60
 DETAILS: Final = "details"
 """The folder of what belongs to a song and is not to be played: metadata, covers, replies of steps."""
+CLAIM_PAUSE: Final = 0.01
+CLAIM_READS: Final = 50
+"""Seconds between two reads of a file that is empty yet, and most reads: then its writer was killed."""
 DIFFERENT: Final = "{clip_id}, or {take} with {number} or {id}, so that each file has a name of its own"
 
 
@@ -164,10 +168,14 @@ class Layout:
                 return False
             if make_first(path, msgspec.json.encode(_Owner(clip.clip_id))):
                 return True
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=_Owner).clip_id == clip.clip_id
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeError):  # of one that has just begun
-            return False
+        for _ in range(CLAIM_READS):
+            try:
+                if data := path.read_bytes():
+                    return msgspec.json.decode(data, type=_Owner).clip_id == clip.clip_id
+            except (FileNotFoundError, msgspec.MsgspecError, UnicodeError):
+                break
+            time.sleep(CLAIM_PAUSE)  # another worker makes the name its own in this moment
+        return False
 
     # --- places --------------------------------------------------------------------------------------------
 
