@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import anyio.to_thread
 import click
 
 from .exit_codes import ExitCode
@@ -79,14 +81,14 @@ async def play_command(invocation: Invocation, files: tuple[Path, ...]) -> ExitC
         assert command is not None, "checked before"
         fields = {"path": path, "player": Path(command[0]).name}
         invocation.reporter.event("playing", fields, [f"{visible(str(path))}  ({fields['player']})"])
-        process = await asyncio.create_subprocess_exec(*command, path, stdout=STANDARD_ERROR)
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:  # Ctrl-C, which a terminal sends to the player, too
-            if process.returncode is None:
+        # Not one of asyncio: its watcher and its `terminate` both collect a player that ends by the same
+        # Ctrl-C, and the one that comes second complains on the terminal.
+        with subprocess.Popen([*command, path], stdout=STANDARD_ERROR) as process:  # noqa: ASYNC220, S603
+            try:
+                code = await anyio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+            except asyncio.CancelledError:  # Ctrl-C, which a terminal sends to the player, too
                 process.terminate()
-            await process.wait()
-            raise
+                raise
         if code:
             raise click.ClickException(
                 f"{fields['player']} could not play {visible(str(path))} (exit {code})."

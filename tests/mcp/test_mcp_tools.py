@@ -289,9 +289,14 @@ async def test_mistaken_argument_is_named(
 
 @pytest.mark.parametrize("tool", ["wait_for_song", "check_song", "download_song"])
 async def test_token_that_is_unknown(tmp_path: Path, tool: str) -> None:
-    """A token of another account, or of none: not found, and the text says where tokens are."""
+    """A token of another account, or of none: not found, and the text says where tokens are. One that would lead
+    to another path is refused, and nothing is sent."""
     async with Sandbox() as sandbox, an_agent(sandbox, tmp_path) as agent:
-        missing = await agent(tool, token="musicapi:sonic:create_music:0:..%2F..%2Fget-credits")
+        hostile = await agent(tool, token="musicapi:sonic:create_music:0:..%2F..%2Fget-credits")
+        assert hostile["error"] == "RequestValidationError"
+        assert "could lead out of the API" in hostile["happened"]
+        assert len(sandbox.journal) == 0
+        missing = await agent(tool, token="musicapi:sonic:create_music:0:no-such-task")
         assert missing["error"] == "NotFoundError"
         assert "list_jobs" in missing["next"]
 
