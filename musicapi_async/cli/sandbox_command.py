@@ -160,7 +160,8 @@ async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
 
 def _why_not(host: str, port: int, error: OSError) -> str:
     """Return why it cannot listen, in the option that is to be changed."""
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    # From Python 3.13 on asyncio raises an error without a number if no address of a host can be had.
+    if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, None):
         return f"--host {host}: this machine has no such address. Try 127.0.0.1, or 0.0.0.0 for all."
     reason = os.strerror(error.errno) if error.errno else str(error)
     return f"--port {port}: cannot listen: {reason}. Try --port 0."
