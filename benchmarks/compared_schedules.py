@@ -6,7 +6,7 @@ import math
 from typing import Final, Literal
 
 from musicapi_async._wire.redaction import NOTHING_KNOWN, Redactor
-from musicapi_async._wire.retry import Draw, equal_jitter, full_jitter, spread
+from musicapi_async._wire.retry import Draw, equal_jitter, spread
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.task import TaskRef
 from musicapi_async.polling.kind_model import PolledStage, Stage
@@ -91,7 +91,9 @@ class ExponentialSchedule(_Unlearning):
 
     def _gap(self, gap: float) -> float:
         if self._draw is not None and self._jitter != "none":
-            gap = (full_jitter if self._jitter == "full" else equal_jitter)(gap, self._draw)
+            # Never 0, as a wait of backoff's own may be.
+            full = self._jitter == "full"
+            gap = gap * 0.001 + self._draw(gap * 0.999) if full else equal_jitter(gap, self._draw)
         return max(gap, self.SHORTEST)
 
 

@@ -171,8 +171,7 @@ def _of_success(
     reply: Reply, rules: Rules, fields: Mapping[str, Any], task: str | None
 ) -> frozenset[Verdict]:
     """A 2xx without a refusing code."""
-    not_ready = reply.status == 202 or fields.get("type") == "not_ready" or code_of(fields) == 202
-    if rules.repeats_202 and not_ready:
+    if rules.repeats_202 and reply.status == 202:
         return frozenset({Verdict.PREPARING})
     if reply.good:
         # A 202 is no promise of a result for a call that is not repeated, even if it looks like one.

@@ -41,7 +41,7 @@ from musicapi_async.api.operation import LONGEST_INTERVAL
 from musicapi_async.api.sonic import SONIC_POLLED
 from musicapi_async.clock import Clock
 from musicapi_async.jobs import MemoryStore
-from musicapi_async.polling.kind_model import PolledStage, Stage, joins_sample, with_poll
+from musicapi_async.polling.kind_model import PolledStage, Sample, Stage, with_poll
 from musicapi_async.polling.saved_durations import SavedDurations
 from musicapi_async.polling.schedule import POLL_COST, LearnedSchedule, PollSchedule
 
@@ -116,7 +116,7 @@ def outcome(looks: list[tuple[int, float]]) -> Outcome:
 def simulate(policy: PollSchedule, lives: Sequence[Life], warm_up: int = WARM_UP) -> Outcome:
     """All looks of all tasks in the order of time."""
     results: list[tuple[int, float]] = [(0, 0.0)] * len(lives)
-    draw, sampled = drawing(Random(0)), 0
+    sample = Sample(drawing(Random(0)))
     due: list[tuple[float, int, float, float | None, int, PolledStage | None]] = []
     for task, _ in enumerate(lives):
         heapq.heappush(due, (task * BETWEEN_SUBMITS, task, -1.0, None, 0, None))
@@ -140,8 +140,7 @@ def simulate(policy: PollSchedule, lives: Sequence[Life], warm_up: int = WARM_UP
                 if age < first
                 else "first"
             )
-            if last is None and joins_sample(sampled, draw):
-                sampled += 1
+            if last is None and sample.takes(KIND):
                 latest = with_poll(None, age, stage)
             elif latest is not None:
                 latest = with_poll(latest, age, stage)

@@ -17,7 +17,8 @@ from report import Report, arguments
 
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async._transport.rate_window import Rate
-from musicapi_async._wire.retry import AttemptFailure, RetryPolicy, decide, drawing
+from musicapi_async._wire.retry import AttemptFailure, decide, drawing
+from musicapi_async.options import Options
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 CREATES = 2000
@@ -71,18 +72,18 @@ async def creates(rate: Rate, share: float, seed: int) -> Outcome:
     loop = asyncio.get_running_loop()
     limiter = MemoryLimiter({"submit": LaneLimits(64, rate)})
     server = Server(rate, share, rng)
-    policy = RetryPolicy(max_retries=20)
+    options = Options(max_retries=20)
     starts: list[float] = []
 
     async def create() -> None:
-        for attempt in range(1, policy.max_retries + 2):
+        for attempt in range(1, options.max_retries + 2):
             async with limiter.slot("submit"):
                 starts.append(loop.time())
                 done = await server.create()
             if done:
                 limiter.succeeded("submit")
                 return
-            wait = decide("create", AttemptFailure.RATE_LIMITED, attempt, None, policy, drawing(rng)) or 0.0
+            wait = decide("create", AttemptFailure.RATE_LIMITED, attempt, None, options, drawing(rng)) or 0.0
             limiter.pause("submit", min(wait, 1.0))
             await asyncio.sleep(wait)
         raise RuntimeError("a create was refused more often than a policy repeats it")
@@ -115,7 +116,7 @@ async def unknown_limit(per_second: float, seed: int) -> Unknown:
     rng = Random(seed)
     loop = asyncio.get_running_loop()
     limiter = MemoryLimiter({"poll": LaneLimits(64)})
-    policy = RetryPolicy()
+    options = Options()
     tokens, filled, begun = per_second, loop.time(), loop.time()
     allowed = 0.0
     accepted = refused = first = 0
@@ -148,7 +149,7 @@ async def unknown_limit(per_second: float, seed: int) -> Unknown:
                 # Nobody said how long to wait: stop the lane for a moment, the cut does the rest.
                 limiter.pause(
                     "poll",
-                    0.5 * (decide("get", AttemptFailure.RATE_LIMITED, 1, None, policy, drawing(rng)) or 0.0),
+                    0.5 * (decide("get", AttemptFailure.RATE_LIMITED, 1, None, options, drawing(rng)) or 0.0),
                 )
 
     callers = [asyncio.create_task(caller()) for _ in range(WAITERS)]

@@ -68,7 +68,7 @@ async def notes(store: JobStore) -> None:
     await store.change(key, reserve, account=ACCOUNT)
     sent = await store.change(key, transitions.sending(owner, now), account=ACCOUNT, durable=True)
     assert sent is not None
-    accepted = transitions.accepted(owner, sent, (JobTask(ref=ref),), REPLY, now)
+    accepted = transitions.accepted(sent, (JobTask(ref=ref),), REPLY, now)
     await store.change(key, accepted, account=ACCOUNT, durable=True)
     await store.change(key, transitions.ended(ref, "succeeded", None, "", now), account=ACCOUNT)
 

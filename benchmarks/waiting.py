@@ -225,6 +225,9 @@ class Answers:
     async def close(self) -> None:
         pass
 
+    def ws_connect(self) -> None:
+        """By this method the client tells a session from one of httpx."""
+
 
 async def face(failing: bool, use: Callable[[MusicAPI, Answers], Awaitable[Any]]) -> Any:
     logging.getLogger("musicapi_async").setLevel(logging.ERROR)

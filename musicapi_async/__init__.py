@@ -25,17 +25,17 @@ async def main() -> None:
 asyncio.run(main())
 ```
 
-Guides are on the pages of the packages: `musicapi_async.polling` (waiting), `musicapi_async.jobs` (never
-lost, never paid twice; many machines), `musicapi_async.workflows` (batches, by one process or by workers, and
-calls that belong together), `musicapi_async.webhooks` and `musicapi_async.contrib` (back ends),
+Each package has a guide: `musicapi_async.polling` (waiting), `musicapi_async.jobs` (job stores and job keys:
+no task is lost or paid twice; many machines), `musicapi_async.workflows` (batches, with or without workers,
+and calls that belong together), `musicapi_async.webhooks` and `musicapi_async.contrib` (back ends),
 `musicapi_async.mcp` (songs from Claude, Cursor and other MCP clients), `musicapi_async.cli` (the command),
-`musicapi_async.sandbox` and `musicapi_async.testing` (without an account, and in tests). Every operation
+`musicapi_async.sandbox` and `musicapi_async.testing` (work without an account, and tests). Every operation
 with its arguments is in `musicapi_async.api`.
 
 # What to call
 
-Creates charge credits and give a `Task` at once; direct calls give their reply.
-`help(client.sonic.create_music)` names the arguments, limits, cost and errors of each.
+Creates charge credits and return a `Task` at once; direct calls return their reply.
+`help(client.sonic.create_music)` lists the arguments, limits, cost and errors of an operation.
 
 | you want | call | you get |
 | --- | --- | --- |
@@ -43,28 +43,28 @@ Creates charge credits and give a `Task` at once; direct calls give their reply.
 | a song with your lyrics | `sonic.create_music(mv=..., prompt=lyrics, title=..., tags=...)` | `Task[Clips]` |
 | music without vocals | `sonic.create_music(..., make_instrumental=True)` | `Task[Clips]` |
 | a longer song | `sonic.extend_music(...)`, then `sonic.concat_music(...)`; `workflows.extend_full` does both | `Task[Clips]` |
-| another style, another part | `sonic.cover_music`, `remaster`, `replace_section`, `add_vocals`, `add_instrumental` | `Task[Clips]` |
+| another style, or a changed part | `sonic.cover_music`, `remaster`, `replace_section`, `add_vocals`, `add_instrumental` | `Task[Clips]` |
 | the voice of a clip, and songs with it | `sonic.create_persona(name, clip_id)`, then `sonic.persona_music(...)` | `Persona`, `Task[Clips]` |
 | a voice from a recording | `sonic.create_voice(audio_url)` | `Task[Voice]` |
-| to work on audio of your own (a public link, or a local file with an `uploader`) | `sonic.upload(url)`; `upload_extend`, `upload_cover`, `sample`, `mashup` | `Upload`; `Task[Clips]` |
+| a song from your own audio (a public link, or a local file with an `uploader`) | `sonic.upload(url)`; `upload_extend`, `upload_cover`, `sample`, `mashup` | `Upload`; `Task[Clips]` |
 | stems | `sonic.stems_basic(clip_id)`, `sonic.stems_full(clip_id)`: `stems["vocals"]` | `Task[Stems]` |
 | files | `client.download(clips, folder, tags=True)`; `sonic.wav`, `sonic.midi`, `sonic.download(clip_id, ["mp3", "m4a"])` | paths; links |
-| facts of a clip | `sonic.bpm`, `sonic.vox`, `sonic.aligned_lyrics` | a reply |
-| words | `sonic.lyrics(description)`, `sonic.upsample_tags(tags)` | a reply |
-| short tracks | `producer.create_music(...)` and the same verbs | `Task[Clips]` |
-| the balance, and the cost of a piece of work | `client.credits()`; `async with client.spending() as spent:` | `Credits`; `spent.total` |
+| tempo, a vocal segment, or timed lyrics of a clip | `sonic.bpm`, `sonic.vox`, `sonic.aligned_lyrics` | a reply |
+| new lyrics, or a description of a style | `sonic.lyrics(description)`, `sonic.upsample_tags(tags)` | a reply |
+| short tracks | `producer.create_music(...)`, `producer.extend_music(...)`, ... | `Task[Clips]` |
+| the balance, or the cost of a block of code | `client.credits()`; `async with client.spending() as spent:` | `Credits`; `spent.total` |
 | a task of an earlier process | `client.task(token)`, `client.task("sonic", task_id)` | `Task[Clips]` |
 
-All are on the client: `client.sonic.create_music(...)`. `client.nuro`, `client.riffusion` and
-`client.studio` are deprecated by the service. `client.suno` has the ten creates under the service's other
-word, legacy lyrics and share links. On a sister host that has that word in all its paths,
-`MusicAPI(base_url=..., sonic_word="suno")` puts it into those of `client.sonic`.
+Call them on the client: `client.sonic.create_music(...)`. `client.nuro`, `client.riffusion` and
+`client.studio` are deprecated by the service. `client.suno` has the ten creates under the word "suno", legacy
+lyrics and share links. On a sister host that has this word in all its paths,
+`MusicAPI(base_url=..., sonic_word="suno")` puts it into the paths of `client.sonic`.
 
 # Many at once
 
-One client keeps every call under the account's limits, however many tasks you start: creates are sent one
-per 3 s, the documented limit (`rate_limit="20/10s"` for a higher one), polls and direct calls do not queue
-behind them, and a 429 slows all of them, once.
+One client keeps all its calls within the account's limits, however many tasks you start. Creates are sent one
+per 3 s, the documented limit; set a higher one with `rate_limit="20/10s"`. Polls and direct calls do not wait
+behind creates. A 429 pauses all requests of its kind, and lowers their rate.
 
 ```python
 from musicapi_async import MusicAPI, MusicAPIError, Task
@@ -77,20 +77,20 @@ async def album(client: MusicAPI, titles: list[str]) -> None:
     ]
     made = await client.create_many(client.sonic.create_music, rows)
     tasks = [task for task in made if isinstance(task, Task)]
-    for error in made:  # create_many raises none
+    for error in made:  # create_many returns errors instead of raising them
         if not isinstance(error, Task):
             print(error)
     async for task in client.as_completed(tasks):  # in the order in which they end
         try:
             await client.download(await task.wait(), "out/")
-        except MusicAPIError as error:  # one failed task loses none of the others
+        except MusicAPIError as error:  # continue with the other tasks
             print(error)
 ```
 
-`client.wait_all(tasks)` gives all results in order.
+`client.wait_all(tasks)` returns all results in the order of the tasks.
 
 `client.sonic.create_batch(rows)` sends up to ten songs in one call, which counts once for the rate. Each song
-costs what a single create costs, and the service refuses each by itself:
+costs as much as a single create, and the service accepts or refuses each song separately:
 
 ```python
 from musicapi_async import Batch, Clips, MusicAPI
@@ -99,20 +99,19 @@ from musicapi_async import Batch, Clips, MusicAPI
 async def ten(client: MusicAPI, descriptions: list[str]) -> list[Clips]:
     rows = [{"mv": "sonic-v6", "gpt_description_prompt": text} for text in descriptions]
     batch: Batch = await client.sonic.create_batch(rows)
-    for error in batch.errors:  # of the songs that were refused
+    for error in batch.errors:  # one for each refused song
         print(error)
     return await client.wait_all(batch.tasks)
 ```
 
-The vendor documents little of the reply. If it does not say which task belongs to which row, `is_assigned` is
-False, and with a job key the job stays ambiguous; the tasks are there all the same.
+The vendor documents little of the reply. If the reply does not say which task belongs to which row,
+`batch.is_assigned` is False, and a job with a job key stays ambiguous; `batch.tasks` has all tasks even then.
 
 # Money
 
-A paid call is sent at most once. There is no idempotency key in this API, so a create is repeated only when
-it provably was not sent or provably was refused. All errors derive from `MusicAPIError`, carry `task_id`
-where there is one, and pickle. Their text says what happened, whether money moved, and what to do next. In
-short:
+A paid call is sent at most once. The API has no idempotency key, so the client repeats a create only if it
+provably was not sent or provably was refused. All errors derive from `MusicAPIError`, have the `task_id` if
+there is one, and can be pickled. Their text says what happened, whether money moved, and what to do next:
 
 ```python
 from musicapi_async import Clips, MusicAPI, MusicAPIError, OutcomeUnknownError, TaskTimeoutError
@@ -126,12 +125,13 @@ async def song(client: MusicAPI, description: str) -> Clips | None:
         print("check the dashboard:", error)
     except TaskTimeoutError as error:  # paid, and still being made: store the id, wait again later
         print("later:", error.family, error.task_id)
-    except MusicAPIError as error:  # refused, failed, or no network: the text says what it cost
+    except MusicAPIError as error:  # refused, failed, or no network: the text says if it was charged
         print(error)
     return None
 ```
 
-A task outlives every process: store `task.token` (or family and id), and wait for it anywhere:
+The service continues a task when your process ends. Store `task.token` (or family and id), and wait for the
+task in any process:
 
 ```python
 from musicapi_async import Clips, MusicAPI
@@ -147,8 +147,8 @@ async def later(token: str) -> Clips:
 Clips, results, updates, tasks, replies, responses, `Spending`, jobs and events have `to_dict()` and
 `to_json()`: their fields as dicts, lists, texts and numbers. `json.dumps(clip.to_dict())`, `msgspec.json.encode(clip)`,
 `fastapi.encoders.jsonable_encoder(clip)`, pickle and `copy.deepcopy` work on all of them. They can be fields
-of pydantic models, and what a route of FastAPI takes or returns, with their schema in `/docs`; pydantic also
-reads them back, `Clip` from a dict.
+of pydantic models, and arguments and results of FastAPI routes, with their schema in `/docs`. Pydantic also
+makes them from plain data, such as a `Clip` from a dict.
 
 ```python
 from musicapi_async import Clip, Clips
@@ -169,30 +169,32 @@ def loaded(text: str) -> list[str | None]:
     return [song.final_url for song in Album.model_validate_json(text).songs]
 ```
 
-The keys are the names of the fields. `raw` is not among them (but in `Event`): a back end that returns a clip
-must not publish what the service adds to its replies. What is computed from the fields, such as `final_url`,
-is not either; add it where a browser needs it: `{**clip.to_dict(), "final_url": clip.final_url}`. An update
-of a failed task has `failure` in the place of its `error`. Results are compared by their fields.
+The keys are the names of the fields. `raw` is not included (except that of an `Event`), so that a back end
+that returns a clip does not publish what the service adds to its replies. Properties that are computed from
+fields, such as `final_url`, are not included either; add them where a browser needs them:
+`{**clip.to_dict(), "final_url": clip.final_url}`. An update of a failed task has `failure` in the place of
+`error`. Results are compared by their fields.
 
 A `Task` that was pickled, or read back from plain data, has its ids, its token and its last update, but no
-client: `client.task(task.token)` waits for it again. A copied one shares the client.
+client: `client.task(task.token)` waits for it again. A copy of a `Task` shares the client.
 
 # Options
 
-`help(MusicAPI)` lists all. The key comes from the argument, `MUSICAPI_KEY` or `MUSICAPI_API_KEY`; the host
-from `base_url` or `MUSICAPI_BASE_URL`.
+`help(MusicAPI)` lists all options. The key is the argument, or that in `MUSICAPI_KEY` or `MUSICAPI_API_KEY`;
+the host is `base_url`, or that in `MUSICAPI_BASE_URL`.
 
-`client.with_options(...)` is a cheap view with other options, for instance `validate="warn"`, `deadline=20`
-(seconds for the whole call), or `extra_body={"new_field": 1}` for fields that this version does not know. An
-endpoint that is not typed at all is reached with `await client.request("POST", "/new/path", json=...)`,
-under the same key, limits and errors.
+`client.with_options(...)` returns a view with other options, for instance `validate="warn"`, `deadline=20`
+(seconds for the whole call), or `extra_body={"new_field": 1}` for fields that this version does not know. Call
+an endpoint that has no typed method with `await client.request("POST", "/new/path", json=...)`; the key,
+limits and errors are the same.
 
-`attempt_timeout` is for one attempt, `deadline` for a whole call; there is no `timeout`. Headers for a gateway
-of your own are `MusicAPI(default_headers={"X-Team": "sound"})`, or `with_options(headers={...})` for a view; the
-hosts of files never get them. `app_info="my-app/1.2"` names your program in the user agent.
+`attempt_timeout` limits one attempt, `deadline` a whole call; there is no `timeout`. Set headers, for instance
+for a gateway of your own, with `MusicAPI(default_headers={"X-Team": "sound"})`, or for a view with
+`with_options(headers={...})`. They are never sent to the hosts of files. `app_info="my-app/1.2"` names your
+program in the user agent.
 
-A company's own certificate authority is trusted with the variable `SSL_CERT_FILE`, set before Python starts, or
-with a context, which API calls and downloads use:
+To trust your company's certificate authority, set the variable `SSL_CERT_FILE` before Python starts, or pass
+a context, which API calls and downloads use:
 
 ```python
 import ssl
@@ -204,8 +206,9 @@ def behind_company_proxy(certificates: str) -> MusicAPI:
     return MusicAPI(ssl=ssl.create_default_context(cafile=certificates))
 ```
 
-Replies of direct calls, and the `Task` of a submit, say in `.response` which HTTP response they came in: its
-status, headers and request id, the attempts, and the seconds that it took.
+Replies of direct calls, and the `Task` of a create, have the HTTP response in `.response`: its status, headers
+and request id, the number of attempts, and the seconds that the call waited here (`waited`) and that the last
+attempt took (`elapsed`).
 
 ```python
 from musicapi_async import MusicAPI
@@ -217,8 +220,8 @@ async def check(client: MusicAPI) -> None:
         print(response.status, response.request_id, response.attempts, response.waited, response.elapsed)
 ```
 
-The service fetches audio from public links and takes no files. With an `uploader` every argument that wants a
-link takes a local file, too: a path, or an open file that has a name.
+The service fetches audio from public links; it accepts no files. With an `uploader`, every argument that takes
+a link also takes a local file: a path, or an open file that has a name.
 
 ```python
 from pathlib import Path
@@ -236,25 +239,26 @@ async with MusicAPI(uploader=publish) as client:
     voice = await client.sonic.create_voice(Path("speaker.wav"))
 ```
 
-The request is checked before the file is published, and the file is published before anything is paid for;
-`UploaderError` says that the function failed and that nothing was charged. With a job key the job remembers
-the file (by its SHA-256) and its link: the same call with the same file publishes and pays nothing again,
-even if the function would give it another address; another file under the key is refused.
+The request is checked before the file is published, and the file is published before anything is paid for. If
+the function fails, `UploaderError` is raised and nothing was charged. With a job key, the job records the
+SHA-256 of the file and its link: the same call with the same file is neither published nor paid for again,
+even if the function would return another link. Another file with the same key is refused.
 
-Type checkers see the exact signature of every operation. Proxies of the environment are used with
-`trust_env=True` only.
+Type checkers see the exact signature of every operation. Proxies of the environment are used only with
+`trust_env=True`.
 
-# Watching
+# Logs, hooks and metrics
 
-`MUSICAPI_LOG=debug` (or `info`, `warning`) prints the log, in which no key ever is. `MusicAPI(hooks=[watch])`
-calls `watch(event)` for each request, response, retry, poll, webhook, end of a task and download:
-`musicapi_async.hooks`. Spans and metrics for OpenTelemetry: `musicapi_async.contrib.opentelemetry`.
+`MUSICAPI_LOG=debug` (or `info`, `warning`) prints the log, which never contains the API key.
+`MusicAPI(hooks=[watch])` calls `watch(event)` for each request, response, retry, poll, webhook, end of a task
+and download; see `musicapi_async.hooks`. For spans and metrics of OpenTelemetry see
+`musicapi_async.contrib.opentelemetry`.
 
 # In a notebook
 
-IPython and Jupyter run an event loop of their own, so `await` works at the top of a cell. A clip, clips,
-stems and a task as the last line of a cell are displayed with cover, state and player; the token of a task is
-there to copy.
+IPython and Jupyter run an event loop, so `await` works at the top of a cell. If the last line of a cell is a
+clip, clips, stems or a task, it is displayed with cover, state and player; a task also with its token, to
+copy.
 
 ```python
 from musicapi_async import MusicAPI
@@ -264,43 +268,41 @@ task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="wa
 await task  # the last line of a cell: two players
 ```
 
-That loop lasts as long as the kernel, so nothing closes a client that you leave open: run
-`await client.aclose()` in the last cell, or make it with `MusicAPI(close_with_loop=True)`. A client that was
-forgotten is closed when the kernel ends, or when a cell that is run again has replaced it, and one line says
-so.
+This loop runs as long as the kernel. Close the client with `await client.aclose()` in the last cell, or make
+it with `MusicAPI(close_with_loop=True)`. A client that was not closed is closed when the kernel ends, or when
+a cell that runs again replaces it; then one line says so.
 
 # Troubleshooting
 
 | symptom | reason, and what to do |
 | --- | --- |
 | "no API key" | set `MUSICAPI_KEY` or pass `api_key`; without an account use `musicapi demo` or the sandbox |
-| `AuthenticationError` | a mistyped key, or one of another host: hosts have accounts and keys of their own |
+| `AuthenticationError` | the key is mistyped, or belongs to another host: each host has its own accounts and keys |
 | `NotFoundError` for everything, "a page of HTML" | `base_url` is wrong; it ends with `/api/v1`, as in `https://api.musicapi.ai/api/v1` |
-| `ConnectFailedError` behind a proxy | `MusicAPI(trust_env=True)` or `proxy="http://..."` |
-| "the certificate of ... is not valid here" | behind a company proxy: `SSL_CERT_FILE`, or `MusicAPI(ssl=...)`, see Options |
-| creates are sent one per 3 s only | that is the standard limit; if your account has a higher one, say so: `rate_limit="20/10s"` |
-| `TaskTimeoutError` | the song is still being made and is paid for: wait again; do not create it again |
+| `ConnectFailedError` behind a proxy | use `MusicAPI(trust_env=True)` or `proxy="http://..."` |
+| "the certificate of ... is not valid here" | behind a company proxy, set `SSL_CERT_FILE`, or use `MusicAPI(ssl=...)`; see Options |
+| creates are sent only one per 3 s | that is the standard limit; if your account has a higher one, set it: `rate_limit="20/10s"` |
+| `TaskTimeoutError` | the song is paid for and still being made: wait again; do not create it again |
 | `clip.final_url` is None | the clip has not ended: `await task.wait()`; `clip.stream_url` is for listening only |
-| "Links expire" | `clips = await client.task(token).wait()` has fresh ones, free of charge |
-| "has no argument", "needs ..." (a TypeError) | a misspelt or missing argument; the text names the right one |
-| a model or field that this version does not know | unknown models are sent as they are; fields go through `with_options(extra_body={...})` |
-| "was never closed" (ResourceWarning) | `async with MusicAPI() as client:`, or `await client.aclose()` |
-| a process that died after a create | with a store: `await client.jobs("accepted")` has its task; `await client.jobs("ambiguous")` those of unknown outcome |
-| from code that is not async | `asyncio.run(main())`; in a notebook simply `await` |
+| "Links expire" (a `DownloadError`) | `clips = await client.task(token).wait()` returns new links, free of charge |
+| "has no argument", "needs ..." (a TypeError) | an argument is misspelt or missing; the text names the right one |
+| a model or field that this version does not know | unknown models are sent as they are; pass fields with `with_options(extra_body={...})` |
+| "was never closed" (ResourceWarning) | use `async with MusicAPI() as client:`, or `await client.aclose()` |
+| a process died after a create | with a store, `await client.jobs("accepted")` has its task, and `await client.jobs("ambiguous")` has the calls of unknown outcome |
+| your code is not async | use `asyncio.run(main())`; in a notebook simply `await` |
 | "was not closed" in a notebook | `await client.aclose()` in the last cell, or `MusicAPI(close_with_loop=True)` |
-| a local file is refused | `MusicAPI(uploader=...)`, see Options |
+| a local file is refused | use `MusicAPI(uploader=...)`; see Options |
 
 # Limits
 
-There is no account to test against: everything is tested against the vendor's published contract through the
-sandbox, and the vendor's own Python client is run against that sandbox. Prices are not in the SDK; they
-change. It is asyncio on aiohttp: no trio, no synchronous client. The API takes public links only, so a
-local file needs an `uploader` of yours.
+This SDK was not tested with a live account. It is tested with the sandbox, which follows the vendor's
+published documentation, and the vendor's own Python client is tested with the same sandbox. Prices are not in
+the SDK, because they change. It needs asyncio and aiohttp; there is no trio support and no synchronous client.
 """  # noqa: E501
 
-from importlib import import_module
 from importlib.machinery import PathFinder
 
+from ._lazy_names import lazy_names
 from ._version import __version__
 
 TYPE_CHECKING = False  # as `typing` has it for type checkers, without its import: 10 ms
@@ -539,18 +541,5 @@ _PACKAGES = (
 )
 """The public modules, which resolve without an import of their own."""
 
-
-def __getattr__(name: str) -> object:
-    """Return an exported name, or a public module of the package."""
-    for module, names in _MODULES.items():
-        if name in names:
-            value = getattr(import_module(module, __name__), name)
-            globals()[name] = value
-            return value
-    if name in _PACKAGES:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PACKAGES})
+if not TYPE_CHECKING:  # type checkers would believe in any name
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES, _PACKAGES)

@@ -9,19 +9,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
-from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
 from ._resources import LoopResources, Resources
 from ._wire.prepare import check, is_task_id, warn
 from .api.batches import Batch, BatchItem, batch_came_in
-from .api.families import FAMILIES, family_in, polled_as
+from .api.families import FAMILIES, family_in
 from .api.json_values import list_or_empty, mapping_or_empty
-from .api.operation import Create, Direct, Family, Operation, Poll, ReplyT, SubmitsBatch, T
-from .api.request import SECRET, GetMusic, Request, check_secrets
+from .api.operation import Create, Direct, Operation, Poll, ReplyT, SubmitsBatch, T
+from .api.request import GetMusic, Request, check_secrets
 from .api.results import Result, TaskUpdate, Until
 from .api.task import TASKS_AT_ONCE, Task, TaskRef, check_task, handle_of, settle
+from .arguments import check_text, refused
 from .errors import JobStoreError, RequestValidationError
 from .jobs.job import STATES, Job, JobState, is_made_up, item_of
 from .jobs.recorder import JobRecorder, Resubmission
@@ -59,23 +59,37 @@ class ClientView:
         """Return the parts of the running loop."""
         return self.resources.here(self.recorder)
 
-    async def check_job_key(self, key: str) -> None:
-        """Refuse a job key that was made up for a call of which the store holds nothing (any more).
+    def _here_for(self, operation: Operation[..., Any]) -> LoopResources:
+        """Return the parts of the running loop; warn once if the service has deprecated the family."""
+        family, warned = operation.family, self.resources.warned_families
+        if family.replacement is not None and family.word not in warned:
+            warned.add(family.word)
+            text = f"{family.word} is deprecated by the service; use {family.replacement} instead"
+            warn(text, DeprecationWarning)
+        return self.here()
+
+    def _here_of(self, ref: TaskRef) -> LoopResources:
+        """Return the parts of the running loop. The error of a closed client names the task."""
+        if self.resources.closed:
+            from .polling.subscribers import closed
+
+            raise closed(ref, "the client is closed")
+        return self.here()
+
+    async def check_job_key(self) -> None:
+        """Refuse the job key of a call that was made up for one of which the store holds nothing (any more).
 
         Raises `JobKeyConflictError`: the call that it was made for may have been paid for.
         """
-        if is_made_up(key) and await self.job(key) is None:
+        key = self.options.job_key
+        if key is not None and is_made_up(key) and await self.job(key) is None:
             raise made_up(key)
 
     async def submit(self, operation: Create[..., T], request: Request) -> Task[T]:
         """Send a create and return the handle of its task."""
-        if operation.family.replacement is not None:
-            self._warn(operation.family)
-        here = self.resources.here(self.recorder)
-        if self.options.job_key is not None:
-            await self.check_job_key(self.options.job_key)
-        webhooks = None if self.resources.webhooks is None else self.resources
-        accepted = await here.calls.submit(operation, request, self.options, self._calls_recorder, webhooks)
+        here = self._here_for(operation)
+        await self.check_job_key()
+        accepted = await here.calls.submit(operation, request, self.options, self._calls_recorder)
         task = accepted.task
         self.resources.remember(task)
         if accepted.webhook:
@@ -84,13 +98,9 @@ class ClientView:
 
     async def submit_batch(self, operation: SubmitsBatch[...], request: Request) -> Batch:
         """Send a create of several tasks and return their handles."""
-        here = self.resources.here(self.recorder)
-        if self.options.job_key is not None:
-            await self.check_job_key(self.options.job_key)
-        webhooks = None if self.resources.webhooks is None else self.resources
-        accepted = await here.calls.submit_batch(
-            operation, request, self.options, self._calls_recorder, webhooks
-        )
+        here = self.here()
+        await self.check_job_key()
+        accepted = await here.calls.submit_batch(operation, request, self.options, self._calls_recorder)
         for task in accepted.tasks:
             self.resources.remember(task)
         for task in accepted.announced:
@@ -121,18 +131,14 @@ class ClientView:
 
     async def call(self, operation: Direct[..., ReplyT], request: Request) -> ReplyT:
         """Send a direct call and return its reply."""
-        if operation.family.replacement is not None:
-            self._warn(operation.family)
-        here = self.resources.here(self.recorder)
-        if operation.charges and self.options.job_key is not None:
-            await self.check_job_key(self.options.job_key)
+        here = self._here_for(operation)
+        if operation.charges:
+            await self.check_job_key()
         return await here.calls.direct(operation, request, self.options, self._calls_recorder)
 
     def poll(self, operation: Poll[...], request: Request) -> Coroutine[Any, Any, TaskUpdate]:
         """Poll a task once."""
-        if operation.family.replacement is not None:
-            self._warn(operation.family)
-        here = self.resources.here(self.recorder)
+        here = self._here_for(operation)
         task_id = request.task_id if isinstance(request, GetMusic) else ""
         if not (type(task_id) is str and is_task_id(task_id)):
             check(request, operation.call_name, self.options)
@@ -142,18 +148,15 @@ class ClientView:
         self, ref: TaskRef, until: Until, timeout: float | None, show: Callable[[TaskUpdate], None]
     ) -> Coroutine[Any, Any, TaskUpdate]:
         """Wait until the task has ended as `until` says."""
-        return self.resources.here(self.recorder).waiter.wait(ref, until, timeout, show)
+        return self._here_of(ref).waiter.wait(ref, until, timeout, show)
 
-    async def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
-        """Each change of the task until its end."""
-        here = self.resources.here(self.recorder)
-        async with aclosing(here.waiter.updates(ref, timeout)) as updates:
-            async for update in updates:
-                yield update
+    def updates(self, ref: TaskRef, timeout: float | None) -> AsyncGenerator[TaskUpdate, None]:
+        """Yield each change of the task until its end."""
+        return self._here_of(ref).waiter.updates(ref, timeout)
 
     def refresh(self, ref: TaskRef) -> Coroutine[Any, Any, TaskUpdate]:
         """Poll the task once, now."""
-        return self.resources.here(self.recorder).refresh(ref, self.options)
+        return self._here_of(ref).refresh(ref, self.options)
 
     # --- several tasks -------------------------------------------------------------------------------------
 
@@ -193,22 +196,21 @@ class ClientView:
         wanted = tuple(states)
         for state in wanted:
             if state not in STATES:
-                raise RequestValidationError(
-                    f"state: one of {', '.join(STATES)}, got {state!r}", field="state"
-                )
+                raise refused("state", f"one of {', '.join(STATES)}", repr(state))
         return await self._in_time(self.recorder.jobs(*wanted))
 
     async def job(self, key: str) -> Job | None:
         """Return the job with this key, once writes under way are done."""
+        check_text("key", key)
         return await self._in_time(self.recorder.job(key))
 
     async def _in_time(self, query: Coroutine[Any, Any, S]) -> S:
         """Return what the job store says, once writes under way are done; within the deadline, if any."""
-        notes, seconds = self.here().calls.notes, self.options.deadline
+        calls, seconds = self.here().calls, self.options.deadline
         deadline = asyncio.timeout(None if seconds is None else self.resources.clock.real(seconds))
         try:
             async with deadline:
-                await notes.finish()
+                await calls.finish_notes()
                 return await query
         except TimeoutError:
             if seconds is None or not deadline.expired():
@@ -222,6 +224,7 @@ class ClientView:
 
     async def _job_to_decide_on(self, key: str) -> tuple[Job, Operation[..., Any] | None]:
         """Return a job and its operation, which an untyped call has none of."""
+        check_text("key", key)
         job = await self._in_time(self.recorder.own_job(key))
         family = FAMILIES.get(job.request.family)
         operation = family.operations().get(job.request.kind) if family is not None else None
@@ -231,16 +234,14 @@ class ClientView:
 
     async def resolve(self, key: str, task_id: str, item: int = 0) -> Task[Any]:
         """Give an ambiguous job its task; see `MusicAPI.resolve`."""
-        job, operation = await self._job_to_decide_on(key)
+        job, _ = await self._job_to_decide_on(key)
         if not task_id:
             raise RequestValidationError("task_id: text, not empty", field="task_id")
         family = job.request.family or family_in(job.request.call)
-        makes_task = polled_as(family) is not None if operation is None else operation.creates
-        if not makes_task:
+        if not job.request.makes_tasks:
             raise RequestValidationError(f"job {key!r} makes no task ({job.request.call})", field="key")
         if type(item) is not int or not 0 <= item < job.request.items:
-            limit = f"the number of an item, from 0 to {job.request.items - 1}"
-            raise RequestValidationError(f"item: {limit}, got {item!r}", field="item", limit=limit)
+            raise refused("item", f"the number of an item, from 0 to {job.request.items - 1}", repr(item))
         fields = item_of(job.request, item)
         ref = TaskRef(
             family,
@@ -259,17 +260,12 @@ class ClientView:
         """Send a job once more as it was recorded; see `MusicAPI.resubmit`."""
         job, operation = await self._job_to_decide_on(key)
         method, _, path = job.request.call.partition(" ")
-        if any(name in SECRET for name, _ in parse_qsl(urlsplit(path).query, keep_blank_values=True)):
-            raise RequestValidationError(
-                f"webhook_secret: job {key!r} had one in its query, which was not stored",
-                field="webhook_secret",
-            )
         fields = dict(job.request.fields)
         if job.request.hidden:
             if webhook_secret:
                 check_secrets([webhook_secret], job.request.call)
             fields = self._with_secrets(job, fields, webhook_secret)
-        resubmission = self.recorder.resubmission(job)
+        resubmission = Resubmission(self.recorder, job)
         options = msgspec.structs.replace(self.options, job_key=key)
         if operation is None:
             json = fields if job.request.hidden else msgspec.json.decode(job.request.body)
@@ -306,7 +302,7 @@ class ClientView:
             )
         return {**fields, "webhook_secret": webhook_secret}
 
-    # --- own tasks, warnings -------------------------------------------------------------------------------
+    # --- own tasks -----------------------------------------------------------------------------------------
 
     async def is_known(self, ref: TaskRef) -> bool:
         """Return True if the client made the task, or its job store holds it."""
@@ -316,13 +312,6 @@ class ClientView:
             if await self._in_time(self.recorder.store.find(word, ref.task_id)):
                 return True
         return False
-
-    def _warn(self, family: type[Family]) -> None:
-        """Warn once that the service has deprecated a family."""
-        if family.word not in self.resources.warned_families:
-            self.resources.warned_families.add(family.word)
-            text = f"{family.word} is deprecated by the service; use {family.replacement} instead"
-            warn(text, DeprecationWarning)
 
 
 def _recorded(kind: type[Request], fields: Mapping[str, Any]) -> Request:

@@ -7,7 +7,10 @@ what pickles.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Self, TypedDict, cast
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final, Self, TypedDict, TypeVar, cast
+
+T = TypeVar("T")
 
 
 class ErrorFields(TypedDict, total=False):
@@ -22,14 +25,20 @@ class ErrorFields(TypedDict, total=False):
 
 
 class MusicAPIError(Exception):
-    """The root of every error that this package raises on purpose.
+    """The base class of all errors of this package.
 
-    `message` says what happened, `hint` what to do next, `call` is the call that it happened to (such as
-    `POST /sonic/create`), `task_id` the task concerned where there is one.
-    `may_have_been_charged` is True when credits may have been spent and it is not known, `not_charged` when
-    it is proven that the call was not carried out; an error without either says nothing about money.
-    `checkpoint` is set when one step of several failed (`musicapi_async.workflows`): pass it back to continue
-    from that step.
+    `checkpoint` is set if a step of a workflow failed (`musicapi_async.workflows`): pass it to the workflow
+    to continue from that step. An error with neither `may_have_been_charged` nor `not_charged` says nothing
+    about money.
+
+    Args:
+        message: what happened.
+        hint: what to do next.
+        call: the call that failed, such as `POST /sonic/create`; '' if there was none.
+        task_id: the id of the task that the error is about; None if there is none.
+        family: the family of that task.
+        may_have_been_charged: True if the call may have spent credits and no response proves it.
+        not_charged: True if it is proven that the call was not carried out.
     """
 
     default_hint: ClassVar[str] = ""
@@ -59,7 +68,7 @@ class MusicAPIError(Exception):
 
     @property
     def money(self) -> str:
-        """One sentence about money: that credits were spent, may have been, or were not; else ''."""
+        """A sentence that says if credits were spent, may have been spent, or were not; '' if unknown."""
         if self.may_have_been_charged:
             return "The account may have been charged."
         if self.task_id:
@@ -82,7 +91,7 @@ class MusicAPIError(Exception):
         return cast("Self", _rebuild(type(self), self.args, self.__dict__.copy(), self.__cause__))
 
     def about(self, *, task_id: str | None, family: str | None) -> Self:
-        """Set the task that this error happened to, unless one is set; returns the error."""
+        """Set the task that this error is about, unless one is set; return the error."""
         self.task_id = self.task_id or task_id
         self.family = self.family or family
         if self.task_hint and self.hint == self.default_hint:
@@ -151,3 +160,20 @@ def _portable_cause(cause: BaseException | None) -> BaseException | None:
         return Exception(f"{name}: {cause}")
     except Exception:  # its text cannot be made either
         return Exception(name)
+
+
+def first_in(error: BaseException) -> BaseException:
+    """Return the first error of a group, or `error` itself if it is none."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
+
+
+def results_of(ended: Iterable[T | BaseException]) -> list[T]:
+    """Return the results of work that was done at once; raise the first error, if there is one."""
+    results: list[T] = []
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one
+        results.append(one)
+    return results

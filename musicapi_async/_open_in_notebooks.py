@@ -11,7 +11,7 @@ import asyncio
 import atexit
 import logging
 import sys
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 from weakref import WeakSet
@@ -70,36 +70,25 @@ def watch(client: OpenClient) -> None:
 
 
 def _close_watched() -> None:
-    mistakes = [close(*client.leave()) for client in list(_watched)]
-    _report(any(mistakes))
+    for client in list(_watched):
+        close(*client.leave())
 
 
-def close(opened: Iterable[Closable], is_mistake: bool = True) -> bool:
-    """Close what is open: now, or soon where its loop runs. Returns True if there was anything by mistake."""
-    found = False
+def close(opened: Sequence[Closable], is_mistake: bool) -> None:
+    """Close what is open: now, or soon where its loop runs; if that is a mistake, log how to do it better."""
     for one in opened:
-        found = True
         loop = one.loop
         with suppress(Exception):  # the process ends; a store may have no threads any more
             if loop.is_running():
                 loop.call_soon_threadsafe(_close_soon, one)
             elif not loop.is_closed():
                 loop.run_until_complete(asyncio.wait_for(one.aclose(), CLOSING_LIMIT))
-    return found and is_mistake
+    if opened and is_mistake and not _reported:
+        _reported.append(NOT_CLOSED)
+        log.warning(NOT_CLOSED)
 
 
 def _close_soon(one: Closable) -> None:
     closing = one.loop.create_task(one.aclose())
     _closing.add(closing)  # a loop holds its tasks weakly
     closing.add_done_callback(_closing.discard)
-
-
-def _report(is_mistake: bool) -> None:
-    if is_mistake and not _reported:
-        _reported.append(NOT_CLOSED)
-        log.warning(NOT_CLOSED)
-
-
-def close_collected(opened: list[Closable], is_mistake: bool) -> None:
-    """Close what a client that is collected has open in a notebook."""
-    _report(close(opened, is_mistake))

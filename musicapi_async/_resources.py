@@ -14,36 +14,33 @@ import os
 import random
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 from weakref import WeakValueDictionary
 
 import anyio
-import msgspec
 from msgspec import UnsetType
 
-from ._open_in_notebooks import Closable, close_collected, in_notebook, watch
+from ._open_in_notebooks import Closable, close, in_notebook, watch
 from ._transport.permits import HeldPermits
 from ._transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter, RateLimiter
 from ._transport.rate_window import Rate
 from ._wire.prepare import outside
 from ._wire.redaction import Redactor
 from ._wire.retry import Draw, drawing
-from .api.batches import CreateBatch
-from .api.families import FAMILIES, polled_as, polled_of
+from .api.families import polled_of
 from .api.operation import Polled
-from .api.request import Request
 from .api.results import TaskUpdate
 from .api.task import TaskKey, TaskRef
+from .arguments import refused
 from .clock import Clock
-from .errors import JobStoreError, MusicAPIError, RequestValidationError, WebhookVerificationError
+from .errors import MusicAPIError, RequestValidationError
 from .hooks import Hook
-from .jobs.job import new_key
 from .jobs.memory import MemoryStore
-from .jobs.recorder import Adoption, JobRecorder
-from .jobs.store import SharedStore
+from .jobs.recorder import JobRecorder
+from .jobs.store import SharedStore, weakly
 from .options import Options, SonicPaths, Uploader, proxy_secrets
 from .request_headers import secrets_in
 
@@ -59,14 +56,32 @@ if TYPE_CHECKING:
     from .jobs.store import JobStore, Notice
     from .polling.saved_durations import SavedDurations
     from .polling.schedule import LearnedSchedule, PollSchedule
-    from .polling.waiter import TaskWaiter
-    from .webhooks import Event, Inbox, Webhooks
-
-DURATIONS_PATIENCE: Final = 2.0
-"""Real seconds that closing waits for learned durations to be saved."""
+    from .webhooks import Webhooks
+    from .webhooks.handover import Handover
 
 REMEMBERED: Final = 10_000
 """Tasks of the client's own that are remembered, 250 bytes each; 8 hours of creates at one per 3 s."""
+
+
+this_process: Final = cache(os.getpid)  # as it is a system call, and each call of a client needs it
+if hasattr(os, "register_at_fork"):  # Windows has none
+    os.register_at_fork(after_in_child=this_process.cache_clear)
+
+
+class Connecting(TypedDict):
+    """How a client connects, of which only its sessions know more; see `MusicAPI`.
+
+    `given` is a session of the caller's own.
+    """
+
+    api_key: str
+    given: aiohttp.ClientSession | None
+    proxy: str | None
+    trust_env: bool
+    ssl_context: ssl.SSLContext | None
+    headers: Mapping[str, str]
+    user_agent: str
+    forbid_private_addresses: bool
 
 
 class Recorders:
@@ -111,28 +126,56 @@ class LoopResources:
         from .polling.waiter import TaskWaiter
 
         self.loop: Final = asyncio.get_running_loop()
-        self.process: Final = os.getpid()
+        self.process: Final = this_process()
         self._recorder: Final = shared.recorder
         self._recorders: Final = shared.recorders
+        self._opened: Final = shared.opened
         self._stores: Final[WeakValueDictionary[int, JobStore]] = WeakValueDictionary()
         self.closed = False
         self._session: Final = session
         self._held_permits: Final = shared.held_permits
+        self._leases_permits: Final = shared.leases_permits
         self._attempts: Final = attempts
         self._once: Final = shared.once
         self._durations: Final = shared.durations
         self.waiter: Final = TaskWaiter(self, schedule, shared.clock, draw)
-        publisher = Publisher(shared.uploader, shared.clock, session.redactor)
-        self.calls: Final = Calls(attempts, session.redactor, self._held_permits, self.waiter, publisher)
+        self.calls: Final = Calls(
+            attempts,
+            session.redactor,
+            self._held_permits,
+            self.waiter,
+            publisher=Publisher(shared.uploader, shared.clock, session.redactor),
+            webhooks=None if shared.webhooks is None else shared.handover,
+        )
         self._observer: Final = shared.observer
         self.downloader: Final = Downloader(session, attempts.limiter, shared.clock, draw, shared.observer)
         self._gone: Final = asyncio.Event()
         self._keeper: AsyncGenerator[None, None] | None = None
+        _of_all_clients[id(self)] = self
+        self._handover: Handover | None = None
         self.unsubscribe: Callable[[], None] = lambda: None
+
+    @property
+    def is_open(self) -> bool:
+        """True until it is closed, or its loop is, or in a process that was forked from its own."""
+        return self.process == this_process() and not self.closed and not self.loop.is_closed()
 
     def use(self, recorder: JobRecorder) -> None:
         """Note ends of tasks in its store, too, and close it at the end, while it is in use elsewhere."""
         self._stores[id(recorder.store)] = recorder.store
+
+    def subscribe(self, store: SharedStore, handover: Handover) -> None:
+        """Take the webhooks that other processes receive, for as long as the client has this."""
+        self._handover = handover
+        self.unsubscribe = store.subscribe(weakly(self._notified), weakly(self.waiter.knows_id))
+
+    def _notified(self, notice: Notice, body: bytes) -> None:
+        if self._handover is not None:
+            self._handover.notified(self.waiter, notice, body)
+
+    def uses(self, store: JobStore) -> bool:
+        """Return True for the store of the client, and for others that were used in this loop."""
+        return store is self._recorder.store or id(store) in self._stores
 
     def recorders(self) -> list[JobRecorder]:
         """Return the recorder of the client, and those of other stores that were used in this loop."""
@@ -158,14 +201,14 @@ class LoopResources:
         """Free the permit of a task, and write its end down; None if it cannot be polled any more."""
         self._held_permits.ended(ref)
         if update is not None:
-            for recorder in self.recorders() if self._stores else (self._recorder,):
+            for recorder in self.recorders():
                 # Another poll of a task whose end was recorded is no news.
                 if not (recorder.is_empty or recorder.has_recorded_end(ref)):
                     self.calls.notes.begin(recorder.record_end(ref, update))
             if self._observer.is_active:
                 self._observer.task_ended(ref, update)
         if self._durations is not None and self._durations.is_due:
-            self.calls.notes.begin(self._durations.save())
+            self._durations.begin_save()
 
     async def refresh(self, ref: TaskRef, options: Options) -> TaskUpdate:
         """Poll a task once, with the repeats of any free call."""
@@ -174,6 +217,7 @@ class LoopResources:
             raise result.error or AssertionError("a poll without an update has an error")
         if result.update.is_terminal:
             self.polling_ended(ref, result.update)
+            self.waiter.poll_now(ref)
         return result.update
 
     def close_with_loop(self) -> None:
@@ -206,37 +250,38 @@ class LoopResources:
                 if self._keeper is not None:
                     closing.push_async_callback(self._keeper.aclose)
                 closing.push_async_callback(self._session.aclose)
+                opened = [known() for known in _of_all_clients.valuerefs()]  # a copy: other threads change it
+                others = [known for known in opened if known is not None and known.is_open]
                 for recorder in self.recorders():
-                    closing.push_async_callback(recorder.aclose)
+                    is_used = any(known.uses(recorder.store) for known in others)
+                    closing.push_async_callback(recorder.notes.aclose if is_used else recorder.aclose)
+                if self._leases_permits and not any(known._opened is self._opened for known in others):
+                    closing.callback(self._held_permits.give_back)
                 if self._durations is not None:
-                    saving = self._durations.save
-                    closing.push_async_callback(lambda: self.calls.notes.write(saving(), DURATIONS_PATIENCE))
+                    closing.push_async_callback(self._durations.finish)
                 closing.push_async_callback(self.calls.aclose)
                 closing.push_async_callback(self.waiter.aclose)
         finally:
             self._gone.set()
 
 
+_of_all_clients: Final[WeakValueDictionary[int, LoopResources]] = WeakValueDictionary()
+"""The parts of all clients and loops: the last one of this process that has a store closes it."""
+
+
 class Resources:
-    """The parts that all views of a client share, and those of each event loop. A `WebhookAddress`."""
+    """The parts that all views of a client share, and those of each event loop."""
 
     def __init__(
         self,
+        connecting: Connecting,
         *,
-        api_key: str,
         base_url: str,
         rate_limit: str | Rate | UnsetType | None,
         max_in_flight: int | None,
         polling: PollSchedule | None,
         store: JobStore | None,
         limiter: RateLimiter | None,
-        session: aiohttp.ClientSession | None,
-        proxy: str | None,
-        trust_env: bool,
-        ssl_context: ssl.SSLContext | None,
-        default_headers: Mapping[str, str],
-        user_agent: str,
-        forbid_private_addresses: bool,
         webhooks: Webhooks | None,
         sonic_paths: SonicPaths,
         close_with_loop: bool,
@@ -257,28 +302,23 @@ class Resources:
         self.closed = False
         self._close_with_loop: Final = close_with_loop
         self._made_at: Final = _outside_line()
-        self._api_key: Final = api_key
-        self._session: Final = session
-        self._proxy: Final = proxy
-        self._trust_env: Final = trust_env
-        self._ssl: Final = ssl_context
-        self._default_headers: Final = default_headers
-        self._user_agent: Final = user_agent
-        self._forbid_private_addresses: Final = forbid_private_addresses
+        self._connecting: Final = connecting
         self._sonic_paths: Final = sonic_paths
         self._draw: Final = drawing(rng)
         self._shared: Final = store if isinstance(store, SharedStore) else None
-        self._limiter: Final = limiter or _limiter(rate_limit, max_in_flight, clock, self._shared, account)
+        self._limiter: Final = _limiter(limiter, rate_limit, max_in_flight, clock, self._shared, account)
+        self.leases_permits: Final = limiter is None and self._shared is not None
+        """True if other clients share the permits, so that they end with this client."""
         self._polling = polling
         self.durations: SavedDurations | None = None
-        self._opened: Final[list[LoopResources]] = []
+        self.opened: Final[dict[asyncio.AbstractEventLoop, LoopResources]] = {}
         self._made: Final[OrderedDict[TaskKey, None]] = OrderedDict()
         self._responding: Final[set[str]] = set()  # base URLs that have answered, in any loop
         self._redactor: Final = Redactor(
             [
-                api_key,
-                *proxy_secrets(proxy, trust_env=trust_env),
-                *secrets_in(default_headers),
+                connecting["api_key"],
+                *proxy_secrets(connecting["proxy"], trust_env=connecting["trust_env"]),
+                *secrets_in(connecting["headers"]),
                 *(webhooks.secrets if webhooks else ()),
             ]
         )
@@ -299,26 +339,25 @@ class Resources:
                 "the client is closed", hint="Open it again with `async with client:`, or make a new one."
             )
         loop = asyncio.get_running_loop()
-        process = os.getpid()
-        for opened in self._opened:
-            if opened.loop is loop and opened.process == process and not opened.closed:
-                break
-        else:
-            self._opened[:] = [
-                known
-                for known in self._opened
-                if known.process == process and not known.closed and not known.loop.is_closed()
-            ]
+        process = this_process()
+        opened = self.opened.get(loop)
+        if opened is None or opened.process != process or opened.closed:
+            for known in self._all_opened():  # those of running loops are for their own threads to replace
+                if known.process != process or known.loop.is_closed():
+                    self.opened.pop(known.loop, None)
             opened = self._open()
             if self._shared is not None:
-                waiter = opened.waiter
-                opened.unsubscribe = self._shared.subscribe(partial(self._heard, waiter), waiter.knows_id)
-            self._opened.append(opened)
+                opened.subscribe(self._shared, self.handover)
+            self.opened[loop] = opened
             opened.close_with_loop()
             watch(self)
         if recorder is not self.recorder:
             opened.use(recorder)
         return opened
+
+    def _all_opened(self) -> list[LoopResources]:
+        """Return the parts of all loops at this moment: threads may open and close theirs meanwhile."""
+        return list(self.opened.values())
 
     def _open(self) -> LoopResources:
         from ._transport.attempts import Attempts
@@ -332,16 +371,9 @@ class Resources:
 
                 self.durations = SavedDurations(learned, self.recorder.store, self.clock)
         session = Session(
-            api_key=self._api_key,
+            **self._connecting,
             base_url=self.base_url,
             clock=self.clock,
-            given=self._session,
-            proxy=self._proxy,
-            trust_env=self._trust_env,
-            ssl_context=self._ssl,
-            headers=self._default_headers,
-            user_agent=self._user_agent,
-            forbid_private_addresses=self._forbid_private_addresses,
             responding=self._responding,
             redactor=self._redactor,
         )
@@ -364,27 +396,12 @@ class Resources:
         return Observer(self._hooks, self._redactor, self.clock, self.base_url)
 
     @cached_property
-    def inbox(self) -> Inbox:
+    def handover(self) -> Handover:
         """Takes webhooks and hands them to the waits of the running loop."""
-        from .webhooks import Inbox
+        from .webhooks.handover import Handover
 
-        claims = self if self.recorder.always else None
-        return Inbox(self.webhooks, self._deliver, adopt=self._adopt, claims=claims)
-
-    def order(self, request: Request, options: Options) -> tuple[Request, Options]:
-        """Return the request with a webhook, if one is wanted, and the options with its job key."""
-        if self.webhooks is None:
-            return request, options
-        key = options.job_key or new_key()
-        ordered: Request
-        if isinstance(request, CreateBatch):
-            ordered = self.webhooks.order_items(request, key)
-        else:
-            ordered = self.webhooks.order(request, key)
-        if ordered is request:
-            return request, options
-        self.inbox.expect(key)
-        return ordered, msgspec.structs.replace(options, job_key=key)
+        here = partial(self.here, self.recorder)
+        return Handover(self.webhooks, self.recorder, here, self._redactor, self.observer)
 
     def remember(self, task: TaskRef) -> None:
         """Note that a call of this client made this task."""
@@ -395,85 +412,6 @@ class Resources:
     def made(self, task: TaskRef) -> bool:
         """Return True if a call of this client made this task, as far as it remembers."""
         return task.key in self._made
-
-    async def _adopt(self, key: str, event: Event) -> TaskRef | None:
-        """Settle the job of a key with the task of an event, in the store that has it, and return the task.
-
-        A store that fails is of no consequence if another one has the job. Raises `JobStoreError` if the job
-        may be in that store, so that the service repeats the webhook.
-        """
-        here = self.here(self.recorder)
-        task = TaskRef(_family(event), event.task_id or "")
-        adoptions: list[Adoption] = []
-        failures: list[JobStoreError] = []
-        for recorder in here.recorders():
-            try:
-                adoptions.append(await recorder.adopt(key, task, event.job_item or 0))
-            except JobStoreError as error:
-                failures.append(error)
-        found = [one for one in adoptions if one.outcome != "no job"]
-        if failures and not found:
-            raise failures[0]
-        if any(one.outcome == "refused" for one in found):
-            return None
-        if not found:
-            return task if task.family else None
-        adopted = found[0].task
-        if not self._family_of(event):  # else it was handed over at once
-            self._hand_over(event, adopted)
-        if event.is_terminal:  # the wait ended before the job had the task
-            here.polling_ended(adopted, event.update)
-        return adopted
-
-    async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
-        """Claim the marks of a delivery in the job store; see `JobStore.claim`."""
-        self.here(self.recorder)  # so that closing the client closes the store
-        return await self.recorder.store.claim(marks, now=now, seconds=seconds)
-
-    async def unclaim(self, marks: Collection[str]) -> None:
-        """Let the marks of a delivery be claimed again."""
-        await self.recorder.store.unclaim(marks)
-
-    async def _deliver(self, event: Event) -> None:
-        """Hand a webhook to the waits in this loop; a body may leave out its platform, or name a new one."""
-        if event.task_id:
-            self._hand_over(event, TaskRef(self._family_of(event), event.task_id))
-            if self._shared is not None:
-                body = msgspec.json.encode(self._redactor.copy(event.raw))
-                await self._shared.publish(body, event.task_id)
-
-    def _family_of(self, event: Event) -> str:
-        """Return the family of an event, as it says or as its task is known here; '' if it is unknown."""
-        return _family(event) or self.here(self.recorder).waiter.family_of(event.task_id or "")
-
-    def _hand_over(self, event: Event, task: TaskRef) -> None:
-        """Judge a webhook with all that is known of its task, and hand it to the waits in this loop."""
-        from .webhooks.delivery import judge
-
-        waiter = self.here(self.recorder).waiter
-        if polled_as(task.family) is not None:
-            ref = waiter.known(task)
-            result = judge(event, ref, self._redactor)
-            if self.observer.is_active:
-                self.observer.webhook_came(ref, event.event, result.update)
-            # With a store that workers share, it reaches the one that waits from any of them.
-            own = self._shared is not None or self.inbox.expects(event)
-            waiter.deliver(ref, result, own=own)
-
-    def _heard(self, waiter: TaskWaiter, notice: Notice, body: bytes) -> None:
-        """Hand a webhook that another worker has received to the waits in this loop."""
-        if notice.kind != "webhook":
-            return
-        from .webhooks.delivery import judge, parse
-
-        try:
-            event = parse(body)
-        except WebhookVerificationError:  # written by a version that says it in another way
-            return
-        task = TaskRef(_family(event) or waiter.family_of(event.task_id or ""), event.task_id or "")
-        if waiter.knows(task) and polled_as(task.family) is not None:
-            ref = waiter.known(task)
-            waiter.deliver(ref, judge(event, ref, self._redactor), own=True)
 
     async def enter(self) -> None:
         """Open the client again if it was closed, and begin with what others have learned of durations."""
@@ -487,34 +425,32 @@ class Resources:
     async def aclose(self) -> None:
         """Close what this loop has open, and with the last loop the client."""
         loop = asyncio.get_running_loop()
-        mine = [known for known in self._opened if known.loop is loop]
+        mine = self.opened.get(loop)
         # Another thread may have a loop in which the client is in use.
-        self.closed = not any(
-            known.process == os.getpid() and not known.closed and not known.loop.is_closed()
-            for known in self._opened
-            if known not in mine
-        )
-        for opened in mine:
-            await opened.aclose()
-        self._opened[:] = [
-            known for known in self._opened if known not in mine and not known.loop.is_closed()
-        ]
+        self.closed = not any(known.is_open for known in self._all_opened() if known is not mine)
+        if mine is not None:
+            await mine.aclose()
+        for known in self._all_opened():
+            if known is mine or known.loop.is_closed():
+                self.opened.pop(known.loop, None)
 
     def leave(self) -> tuple[list[Closable], bool]:
         """Return what is open, which counts as closed from now on, and True if that is a mistake."""
         opened: list[Closable] = [
-            known for known in self._opened if known.process == os.getpid() and not known.closed
+            known for known in self._all_opened() if known.process == this_process() and not known.closed
         ]
         is_mistake = not (self.closed or self._close_with_loop)
         self.closed = True
         return opened, is_mistake
 
     def __del__(self) -> None:
-        opened = getattr(self, "_opened", ())  # missing if construction was refused
-        if not opened or self.closed or opened[0].process != os.getpid():
+        opened: dict[object, LoopResources] = getattr(self, "opened", {})  # missing if it was refused
+        for known in opened.values():
+            known.unsubscribe()
+        if not opened or self.closed or next(iter(opened.values())).process != this_process():
             return
         if in_notebook():
-            close_collected(*self.leave())
+            close(*self.leave())
             return
         if self._close_with_loop:
             return
@@ -526,28 +462,34 @@ class Resources:
         )
 
 
-def _family(event: Event) -> str:
-    """Return the family that the platform of an event names; '' for none, and for a new word."""
-    return event.family if event.family in FAMILIES else ""
-
-
-def _limiter(
-    rate_limit: str | Rate | UnsetType | None,
+def _limiter(  # noqa: PLR0917 - the settings of the rate
+    limiter: RateLimiter | None,
+    rate_limit: object,
     max_in_flight: int | None,
     clock: Clock,
     shared: SharedStore | None,
     account: str,
 ) -> RateLimiter:
+    if limiter is not None:
+        for name, value in (("rate_limit", rate_limit), ("max_in_flight", max_in_flight)):
+            if not (value is None or isinstance(value, UnsetType)):
+                raise refused(
+                    name, "left out beside limiter=, which has limits of its own", repr(value)[:100]
+                )
+        return limiter
     try:
         allowed = Rate.parse(rate_limit) if isinstance(rate_limit, str) else rate_limit
-        if shared is not None:
-            return shared.limiter(account, allowed, clock, max_in_flight)
-        if isinstance(allowed, UnsetType):
-            return MemoryLimiter(DEFAULT_LANES, clock, max_in_flight=max_in_flight)
-        submit = LaneLimits(DEFAULT_LANES["submit"].concurrency, allowed)
-        return MemoryLimiter({"submit": submit}, clock, max_in_flight=max_in_flight)
-    except (ValueError, TypeError) as error:
-        raise RequestValidationError(f"rate_limit: {error}", field="rate_limit") from error
+    except ValueError as error:
+        text = str(error).removeprefix("rate: ")
+        raise RequestValidationError(f"rate_limit: {text}", field="rate_limit") from error
+    if not (allowed is None or isinstance(allowed, Rate | UnsetType)):
+        raise refused("rate_limit", 'a rate such as "20/10s", or None for no limit', repr(allowed)[:100])
+    if shared is not None:
+        return shared.limiter(account, allowed, clock, max_in_flight)
+    if isinstance(allowed, UnsetType):
+        return MemoryLimiter(DEFAULT_LANES, clock, max_in_flight=max_in_flight)
+    submit = LaneLimits(DEFAULT_LANES["submit"].concurrency, allowed)
+    return MemoryLimiter({"submit": submit}, clock, max_in_flight=max_in_flight)
 
 
 def _learned(limiter: RateLimiter, clock: Clock, draw: Draw) -> LearnedSchedule:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Final
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeGuard
 
 from .errors import RequestValidationError
 
+LARGEST: Final = sys.float_info.max
 
-def refused(field: str, limit: str, value: str) -> RequestValidationError:
-    """Return the error of an argument: what it can be, and what was given ('' to leave that out)."""
+
+def refused(field: str, limit: str, value: str = "") -> RequestValidationError:
+    """Return the error of an argument: what it can be, and what was given (by default that is left out)."""
     text = f"{field}: {limit}" + (f", got {value}" if value else "")
     return RequestValidationError(text, field=field, limit=limit, value=value)
 
@@ -22,9 +24,11 @@ PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "session": ("ws_connect", "an aiohttp.ClientSession"),  # httpx has `request`, too
     "webhooks": ("order", 'Webhooks(url="https://...", secret="...")'),
     "clock": ("sleep", "a Clock"),
+    "rng": ("uniform", "a random.Random"),
+    "params": ("items", "a mapping of names and values"),
     "uploader": ("__call__", "an async function that takes a path and returns a public link"),
 }
-"""Parts that a client can be given: a method by which they are known, and what to give."""
+"""Parts that a client or a call can be given: a method by which they are known, and what to give."""
 
 
 def check_parts(**given: object) -> None:
@@ -36,8 +40,25 @@ def check_parts(**given: object) -> None:
             raise refused(name, limit, given_as)
 
 
-def check_text(name: str, value: str) -> None:
-    """Refuse text that cannot be sent or written, such as a lone surrogate from a broken file."""
+def is_text(value: object) -> bool:
+    """Return True for text, where a type checker believes what a caller may not observe."""
+    return isinstance(value, str)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
+    """Return True for a mapping, of which no type is known yet."""
+    return isinstance(value, Mapping)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    """Return True for a list or a tuple, of which no type is known yet."""
+    return isinstance(value, list | tuple)
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse what is no text, and text that cannot be sent, such as a lone surrogate from a broken file."""
+    if not isinstance(value, str):
+        raise refused(name, "text", type(value).__name__)
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -59,15 +80,13 @@ def check_seconds(name: str, value: float) -> float:
 
 
 def is_positive(value: object) -> bool:
-    """Return True for a positive finite number."""
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-    )
+    """Return True for a positive number that a float can hold, which `10**400` is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LARGEST
 
 
 def check_credits(field: str, value: object, name: str = "") -> None:
     """Refuse what is no number of credits, finite and 0 or more; `name` is that of one price of several."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST:
         raise refused(field, "credits, 0 or more", f"{name}={value!r}" if name else repr(value))
 
 

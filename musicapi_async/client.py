@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from ._client_view import ClientView
-from ._resources import Resources
+from ._resources import Connecting, Resources
+from ._wire.codec import report
 from .api.account import Account, Credits, Spending
 from .api.nuro import Nuro
 from .api.producer import Producer
@@ -26,7 +28,7 @@ from .api.sonic import Sonic, Suno
 from .api.studio import Studio
 from .api.suggestions import check_options
 from .api.task import Task, TaskRef, check_task, handle_of, ref_in, settle, tasks_of
-from .arguments import check_bools, check_parts
+from .arguments import check_bools, check_count, check_parts
 from .clock import Clock
 from .errors import MusicAPIError
 from .files import expand
@@ -36,6 +38,7 @@ from .options import (
     Options,
     SonicPaths,
     Uploader,
+    Validation,
     check_private_addresses,
     check_proxy,
     check_ssl,
@@ -65,6 +68,21 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Result)
 
 
+class OptionChanges(TypedDict, total=False):
+    """The options of a view; see `MusicAPI.with_options`."""
+
+    attempt_timeout: float | None
+    deadline: float | None
+    max_retries: int
+    validate: Validation
+    job_key: str | None
+    extra_body: Mapping[str, object] | None
+    headers: Mapping[str, str] | None
+    resend_creates_on_5xx: bool
+    check_balance: bool
+    store: JobStore | None
+
+
 class MusicAPI:
     """A client of one host and one account.
 
@@ -75,55 +93,57 @@ class MusicAPI:
         await client.download(clips, "out/")
     ```
 
-    The operations are those of its families: `client.sonic`, `client.producer`, `client.suno`, and the
+    Its operations are methods of the families `client.sonic`, `client.producer` and `client.suno`, and of the
     deprecated `client.nuro`, `client.riffusion` and `client.studio`. `help(client.sonic)` lists them.
 
-    It may be made outside a loop and used in one loop after the other. Without `async with`, end with
-    `await client.aclose()`.
+    A client may be made outside of an event loop, and used in several loops one after the other. Without
+    `async with`, close it with `await client.aclose()`.
 
     Args:
-        api_key: the key; else MUSICAPI_KEY or MUSICAPI_API_KEY.
-        base_url: the host; else MUSICAPI_BASE_URL, else the service.
+        api_key: the API key; by default that in MUSICAPI_KEY or MUSICAPI_API_KEY.
+        base_url: the base URL of the API; by default that in MUSICAPI_BASE_URL, else the vendor's.
         rate_limit: creates per time, such as '20/10s'; None: no limit. By default the documented '1/3s', or
-            that of a store that machines share.
-        max_in_flight: most tasks submitted and not yet ended; None: no cap.
+            the rate of a `store` that machines share.
+        max_in_flight: the largest number of tasks that are submitted and have not ended; None: no cap.
         attempt_timeout: seconds for one attempt; None: the time of each endpoint.
-        deadline: seconds for a whole call; None: no limit.
-        max_retries: repeats of a call after its first attempt; downloads have tries of their own.
+        deadline: seconds for a whole call, including repeats and waits for the rate; None: no limit.
+        max_retries: repeats of a call after its first attempt, 0 to 100. Downloads are tried six times.
         validate: 'error', 'warn' or 'off', for requests that the service would refuse.
-        polling: a schedule of polls, such as `musicapi_async.polling.LearnedSchedule`.
-        store: where paid calls are recorded before they leave, such as `SQLiteStore("jobs.sqlite")`, or
-            `PostgresStore("postgresql://...")` for many machines; else MUSICAPI_STORE, the path or the
-            address of one. Without one, job keys hold within this client only. Learned durations are stored
-            there, too, unless `polling` is given.
-        account: the account that job keys belong to; else MUSICAPI_ACCOUNT, else a fingerprint of the API
-            key. Name it where an API key may be replaced, or where accounts share a store; the error of a job
-            key says when it matters.
-        limiter: a `RateLimiter` instead of one of its own, such as a `MemoryLimiter` that clients share.
-        session: an aiohttp session for API calls, used and not closed.
+        polling: a schedule of polls; by default a `musicapi_async.polling.LearnedSchedule`.
+        store: a job store, in which paid calls are recorded before they are sent, such as
+            `SQLiteStore("jobs.sqlite")`, or `PostgresStore("postgresql://...")` for many machines; by default
+            the one whose path or address is in MUSICAPI_STORE. Without a store, a job key is valid within
+            this client only. Learned durations are stored there, too, unless `polling` is given.
+        account: the account that job keys belong to; by default that in MUSICAPI_ACCOUNT, else a fingerprint
+            of the API key. Name it if the API key may be replaced, or if accounts share a store.
+        limiter: a `RateLimiter` to use instead of the client's own, such as a `MemoryLimiter` that clients
+            share; `rate_limit` and `max_in_flight` are refused beside it.
+        session: an aiohttp session for API calls; it is not closed by the client.
         default_headers: headers for each API call, such as `{"X-Team": "sound"}`; `with_options(headers=...)`
-            adds some for a view. Those that are set here, such as Authorization, Host and Content-Type, are
-            refused. The hosts of files never get them. Values of names like X-Token are hidden in texts.
-        app_info: the program, for the user agent of API calls: 'my-app/1.2' or ('my-app', '1.2').
+            adds headers for a view. Headers that the client sets, such as Authorization, Host and
+            Content-Type, are refused. They are never sent to the hosts of files. Values of names like
+            X-Token are hidden in texts.
+        app_info: the name of your program, for the user agent of API calls: 'my-app/1.2' or
+            ('my-app', '1.2').
         ssl: an `ssl.SSLContext` for API calls and downloads, such as
-            `ssl.create_default_context(cafile="company.pem")` for a certificate authority of your own (the
-            variable SSL_CERT_FILE does the same). One that verifies nothing is refused, as is False. API
-            calls of a `session` use that of the session.
+            `ssl.create_default_context(cafile="company.pem")` for your own certificate authority (the
+            variable SSL_CERT_FILE has the same effect). False, and a context that does not verify
+            certificates, are refused. With `session`, API calls use the context of the session.
         proxy: the URL of a proxy.
         trust_env: True to take proxies from the environment.
-        forbid_private_addresses: for back ends that download links of their users: True to fetch no file from
-            a private or loopback address, under any name of its host, redirects included. Not with a proxy,
-            which connects in place of this process.
-        uploader: an async function that takes the `Path` of a local file, puts it where the service can fetch
-            it, and returns its public link. With it every argument that takes a link takes a local file: a
-            path, or an open file that has a name. Without it local files are refused.
-        webhooks: `Webhooks(url=..., secret=...)` to have results delivered instead of polled, see
+        forbid_private_addresses: True to fetch no file from a private or loopback address, by whichever name,
+            also after a redirect; for back ends that download links of their users. Not possible with a
+            proxy, because the proxy makes the connections.
+        uploader: an async function that receives the `Path` of a local file, stores it where the service can
+            fetch it, and returns its public link. Every argument that takes a link then also takes a local
+            file: a path, or an open file that has a name. Without an uploader, local files are refused.
+        webhooks: `Webhooks(url=..., secret=...)`, so that results are delivered as well as polled; see
             `client.webhooks`.
-        sonic_word: 'suno' on sister hosts that want it in the paths.
-        sonic_poll: the path where songs are polled there; else '/suno/clip/{task_id}'.
+        sonic_word: 'suno' for sister hosts that have this word in their paths.
+        sonic_poll: the path of polls for songs on such a host; by default '/suno/clip/{task_id}'.
         hooks: a function, or several, called with each event of the client; see `musicapi_async.hooks`.
-        close_with_loop: True to end connections with their event loop; a client that is not closed by hand is
-            then no mistake.
+        close_with_loop: True to close connections together with their event loop, without a warning if the
+            client was not closed.
         clock: the clock of all waits, for tests.
         rng: the source of jitter, for tests.
 
@@ -135,7 +155,7 @@ class MusicAPI:
     sonic: Sonic
     """Songs, personas, voices, stems, files and tools."""
     suno: Suno
-    """The same service under its other word, legacy lyrics, share links."""
+    """The creates of Sonic under the word 'suno', legacy lyrics, share links."""
     producer: Producer
     """Short tracks."""
     nuro: Nuro
@@ -155,7 +175,7 @@ class MusicAPI:
         attempt_timeout: float | None = None,
         deadline: float | None = None,
         max_retries: int = 3,
-        validate: str = "error",
+        validate: Validation = "error",
         polling: PollSchedule | None = None,
         store: JobStore | None = None,
         account: str | None = None,
@@ -183,7 +203,7 @@ class MusicAPI:
             attempt_timeout=attempt_timeout,
             deadline=deadline,
             max_retries=max_retries,
-            validate=cast("Any", validate),
+            validate=validate,
         )
         check_parts(
             store=store,
@@ -193,7 +213,10 @@ class MusicAPI:
             webhooks=webhooks,
             clock=clock,
             uploader=uploader,
+            rng=rng,
         )
+        if max_in_flight is not None:
+            check_count("max_in_flight", max_in_flight)
         check_bools(trust_env=trust_env, close_with_loop=close_with_loop)
         check_proxy(proxy)
         check_ssl(ssl)
@@ -202,7 +225,16 @@ class MusicAPI:
         key = find_key(api_key)
         store = store if store is not None else find_store()
         resources = Resources(
-            api_key=key,
+            Connecting(
+                api_key=key,
+                given=session,
+                proxy=proxy,
+                trust_env=trust_env,
+                ssl_context=ssl,
+                headers=check_headers("default_headers", {} if default_headers is None else default_headers),
+                user_agent=user_agent(app_info),
+                forbid_private_addresses=forbid_private_addresses,
+            ),
             account=find_account(account, key),
             base_url=url,
             rate_limit=rate_limit,
@@ -210,15 +242,6 @@ class MusicAPI:
             polling=polling,
             store=store,
             limiter=limiter,
-            session=session,
-            proxy=proxy,
-            trust_env=trust_env,
-            ssl_context=ssl,
-            default_headers=check_headers(
-                "default_headers", {} if default_headers is None else default_headers
-            ),
-            user_agent=user_agent(app_info),
-            forbid_private_addresses=forbid_private_addresses,
             webhooks=webhooks,
             uploader=uploader,
             sonic_paths=SonicPaths(sonic_word, sonic_poll),
@@ -241,24 +264,36 @@ class MusicAPI:
         self.studio = Studio(view)
         self._account = Account(view)
 
+    if not TYPE_CHECKING:  # type checkers know the attributes
+
+        def __getattr__(self, name):
+            for family in (Sonic, Producer):
+                if name in family.operations():
+                    near = f" (did you mean client.{family.word}.{name}?)"
+                    raise AttributeError(f"'MusicAPI' object has no attribute {name!r}{near}")
+            raise AttributeError(f"'MusicAPI' object has no attribute {name!r}", name=name, obj=self)
+
     # --- calls ---------------------------------------------------------------------------------------------
 
     async def credits(self) -> Credits:
-        """Return the balance of the account. Free, may be called often. Raises `AuthenticationError`."""
+        """Return the balance of the account. Free, may be called often.
+
+        Raises `APIStatusError`, such as `AuthenticationError`, and `APIConnectionError`.
+        """
         return await self._account.credits()
 
     @asynccontextmanager
     async def spending(self) -> AsyncGenerator[Spending]:
-        """Measure what is spent inside: the balance before and after alone proves a charge or a refund. Free.
+        """Measure the credits that a block spends: query the balance before and after it. Free.
 
         ```python
         async with client.spending() as spent:
             await (await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="calm")).wait()
         print(spent.total)
         ```
-        Other calls of the account count, too. An error leaves with `spent` filled in, if the balance can be
-        had; a cancellation, such as by a time-out around it, does not wait for that. Raises what `credits`
-        raises.
+        Only the balance proves a charge or a refund, and other calls of the account change it, too. If the
+        block raises an error, the balance is still queried, and `spent.after` is None if that fails. If the
+        block is cancelled, the balance is not queried again. Raises what `credits` raises.
         """
         spent = Spending(await self.credits())
         try:
@@ -288,37 +323,65 @@ class MusicAPI:
     ) -> Any:
         """Call any path below the base URL, with the same key, limits and errors; return the decoded JSON.
 
-        For endpoints that are not typed. A GET is free and repeated after passing failures; anything else
-        is taken to cost credits, is sent at most once, and waits for the rate of creates unless it is known
-        to be a direct call.
+        For endpoints without a typed method. A GET is free, and is repeated after passing failures. Any other
+        method is assumed to charge credits: it is sent at most once, and waits for the rate of creates unless
+        the path is known to be a direct call.
 
-        `POST /producer/lyrics-create` and
-        `POST /producer/video-clip`, on a sister host only: bodies and results are unknown; the task is polled
-        with `client.task("producer", task_id)`.
+        `POST /producer/lyrics-create` and `POST /producer/video-clip` exist on a sister host only, and their
+        bodies and results are unknown; poll their tasks with `client.task("producer", task_id)`.
+
+        Args:
+            method: the HTTP method, such as 'POST'.
+            path: the path below the base URL, such as '/sonic/create'.
+            json: the body.
+            params: the query parameters.
+
+        Raises:
+            RequestValidationError: the method, path or body is malformed; nothing was sent.
+            OutcomeUnknownError: the call was sent, and may have been carried out and charged.
+            APIStatusError: the service refused; its subclasses say why.
+            APIConnectionError: the service cannot be reached.
         """
         here, options = self._view.here(), self._view.options
-        if options.job_key is not None:
-            await self._view.check_job_key(options.job_key)
+        await self._view.check_job_key()
         call = here.calls.request(method, path, json, params, options, self._view.recorder)
         del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
         return await call
 
     async def create_many(
-        self, create: Callable[..., Awaitable[Task[Any]]], requests: Iterable[Mapping[str, Any]]
-    ) -> list[Task[Any] | Exception]:
+        self, create: Callable[..., Awaitable[Task[R]]], requests: Iterable[Mapping[str, Any]]
+    ) -> list[Task[R] | Exception]:
         """Submit many creates under the rate: `await client.create_many(client.sonic.create_music, rows)`.
 
-        Each costs credits. Returns, in the order of `requests`, the task or the error of each (any
-        `Exception`, such as a `TypeError` for a misspelt field): an error of one loses none of the others.
-        """
+        Each create charges credits, and each is sent at most once. Raises no error of a create. When it is
+        cancelled, such as by a time-out around it, the log names each task that was accepted.
 
-        async def one(request: Mapping[str, Any]) -> Task[Any] | Exception:
+        Args:
+            create: the method of a create.
+            requests: the arguments of each call, by name.
+
+        Returns:
+            The task or the error of each create, in the order of `requests`. An error is any `Exception`,
+            such as a `TypeError` for a misspelt field.
+        """
+        made: list[object] = []
+
+        async def one(request: Mapping[str, Any]) -> Task[R] | Exception:
             try:
-                return await create(**request)
+                task = await create(**request)
             except Exception as error:
                 return error
+            made.append(task)
+            return task
 
-        return list(await asyncio.gather(*map(one, requests)))
+        try:
+            return list(await asyncio.gather(*map(one, requests)))
+        except asyncio.CancelledError:  # then no caller gets the handles
+            for task in made:
+                if isinstance(task, Task):
+                    text = "create_many was cancelled; a task was accepted and continues: %s"
+                    report(logging.WARNING, text, task.token)
+            raise
 
     # --- tasks ---------------------------------------------------------------------------------------------
 
@@ -332,13 +395,17 @@ class MusicAPI:
         self, family: str, task_id: str | None = None, *, kind: str = "", submitted_at: float = 0.0
     ) -> Task[Clips]:
         """Return the handle of a task that any process submitted: `client.task("sonic", task_id)`, or
-        `client.task(token)` with a `Task.token`. Sends nothing.
+        `client.task(token)` with a `Task.token`. Free, sends nothing.
 
         Args:
-            family: the family in the paths, such as 'sonic', or the token alone.
+            family: the family in the paths, such as 'sonic', or a token.
             task_id: the id of the task; left out with a token.
-            kind: the operation that made it; needed only to read stems by name.
-            submitted_at: the Unix time of the submit.
+            kind: the operation that made it, such as 'stems_full'; needed only to read stems by name. A token
+                includes it.
+            submitted_at: the Unix time of the submit, for the schedule of polls; 0 if it is unknown.
+
+        Raises:
+            RequestValidationError: the token or the id is malformed.
         """
         ref = ref_in(family) if task_id is None else TaskRef(family, task_id, kind, submitted_at)
         return handle_of(check_task(ref), self._view)
@@ -364,16 +431,22 @@ class MusicAPI:
         until: Until = "all",
         return_exceptions: bool = False,
     ) -> list[R] | list[R | Exception]:
-        """Wait for all tasks; return their results in order. Free.
+        """Wait for all tasks; return their results in the order of the tasks. Free, may be repeated.
 
-        All are waited for even if one fails; then the first error is raised, while every result stays on its
-        handle (`task.last`).
+        Waits for all of them even if one fails. Then the first error, in the order of the tasks, is raised;
+        the results of the others are in `task.last` of their handles.
 
         Args:
             tasks: the handles.
-            timeout: seconds for all of them; None: the time of each family.
-            until: 'all' clips, the 'first' one, or a 'stream'.
-            return_exceptions: True to have errors in the list instead.
+            timeout: seconds for all of them together; by default the time of each family, such as 900 for
+                songs.
+            until: 'all' clips, the 'first' one, or a 'stream'; see `Task.wait`.
+            return_exceptions: True to return errors in the list instead of raising the first.
+
+        Raises:
+            TaskFailedError: a task failed.
+            TaskTimeoutError: the time ran out; the task continues, and can be waited for again.
+            RequestValidationError: `tasks` is no list of tasks.
         """
         ended: list[R | Exception] = await self._view.outcomes(tasks_of(tasks), timeout, until)
         if not return_exceptions:
@@ -385,12 +458,22 @@ class MusicAPI:
     async def as_completed(
         self, tasks: Iterable[Task[R]], *, timeout: float | None = None, until: Until = "all"
     ) -> AsyncGenerator[Task[R], None]:
-        """Yield the tasks in the order in which they end; `await task.wait()` then answers at once. Free.
+        """Yield the tasks in the order in which they end; `await task.wait()` then returns at once. Free.
 
         ```python
         async for task in client.as_completed(tasks):
-            clips = await task.wait()  # the result, or the task's own error
+            clips = await task.wait()  # the result, or the error of this task
         ```
+
+        Args:
+            tasks: the handles.
+            timeout: seconds for all of them together; by default the time of each family, such as 900 for
+                songs. A task that is not finished then is yielded, too: its next `wait` raises
+                `TaskTimeoutError`.
+            until: 'all' clips, the 'first' one, or a 'stream'; see `Task.wait`.
+
+        Raises:
+            RequestValidationError: `tasks` is no list of tasks.
         """
         async with aclosing(self._view.each(tasks_of(tasks), timeout, until)) as each:
             async for task, outcome in each:
@@ -400,40 +483,59 @@ class MusicAPI:
     # --- jobs ----------------------------------------------------------------------------------------------
 
     async def jobs(self, *states: JobState, state: JobState | None = None) -> list[Job]:
-        """Return the recorded paid calls, oldest first; with states, only those in these states.
+        """Return the recorded paid calls, oldest first; if states are given, only the calls in these states.
 
-        Free, sends nothing. `await client.jobs("ambiguous")`, or `jobs(state="ambiguous")`, lists what
-        a person has to decide on; jobs whose process died while sending are among them. States: reserved,
-        sent, accepted, finished, failed, ambiguous. Raises `JobStoreError`.
+        Free, sends nothing. `await client.jobs("ambiguous")`, or `jobs(state="ambiguous")`, lists the calls
+        that a person has to decide on, including those whose process died while it sent them. States:
+        reserved, sent, accepted, finished, failed, ambiguous (see `Job`). Raises `JobStoreError`, and
+        `RequestValidationError` for another state.
         """
         return await self._view.jobs(states if state is None else (*states, state))
 
     async def job(self, key: str) -> Job | None:
         """Return the paid call with this job key exactly as it is recorded; None if there is none.
 
-        Free, sends nothing, settles nothing: of a process that died while sending it may still say `sent`.
-        Raises `JobStoreError`.
+        Free, sends nothing, and changes nothing: if the process died while it sent the call, the state may
+        still be `sent`. Raises `JobStoreError`.
         """
         return await self._view.job(key)
 
     async def resolve(self, key: str, *, task_id: str, item: int = 0) -> Task[Any]:
-        """Name the task that an ambiguous job made: from now on its key gives that task. Sends nothing.
+        """Name the task that an ambiguous job made; return its handle. Free, sends nothing, may be repeated.
 
-        Of a batch, `item` is the number of the item that the task belongs to, from 0; the job is settled with
-        the last of them. May be repeated. Of a `request`, the family of the task is that in its path. Raises
-        `RequestValidationError` if there is no such job, or it is not ambiguous, or makes no task.
+        From then on a call with this job key returns that task.
+
+        Args:
+            key: the job key.
+            task_id: the id of the task, for instance from the dashboard. The task of a `client.request` has
+                the family in the path of the request.
+            item: for a batch, the index of the item that the task belongs to, from 0; the job is settled when
+                each item has its task.
+
+        Raises:
+            RequestValidationError: there is no such job, or it is not ambiguous, or it makes no task.
+            JobStoreError: the job store cannot be read or written.
         """
         return await self._view.resolve(key, task_id, item)
 
     async def resubmit(self, key: str, *, webhook_secret: str | None = None) -> Any:
         """Send an ambiguous or failed job once more, as it was recorded. Charges credits.
 
-        An ambiguous job may have been carried out: then this pays for it twice, which is why nothing ever
-        does this for you. Its key gives the new task afterwards; `webhook_secret`, which is never
-        stored, has to be given again where there was one that is not of the client's own `webhooks`. Returns
-        what the call returns, such as a `Task`.
-        Raises `RequestValidationError` for a job in another state, `JobKeyConflictError` for one of another
-        host or account, and what the call raises.
+        An ambiguous job may have been carried out; then this pays for it twice, so the client never does it
+        by itself. From then on a call with this job key returns the new task.
+
+        Args:
+            key: the job key.
+            webhook_secret: the secret of the recorded request, which is never stored; not needed for the
+                client's own `webhooks`.
+
+        Returns:
+            What the call returns, such as a `Task`.
+
+        Raises:
+            RequestValidationError: there is no such job, or it is in another state.
+            JobKeyConflictError: the job is of another host or account.
+            MusicAPIError: what the call raises.
         """
         return await self._view.resubmit(key, webhook_secret)
 
@@ -447,30 +549,34 @@ class MusicAPI:
         name: str = "{title} {clip_id}",
         tags: bool | FileTags = False,
     ) -> list[Path]:
-        """Fetch finished files; return their paths. Free.
+        """Fetch finished files; return their paths. Free, may be repeated.
+
+        A file has its final name only when it is complete and was checked. Its extension follows from its
+        content, or is a known one from the link, or `.bin`. Failed clips are skipped.
+
+        If a complete file of the same clip exists under a name that contains its clip_id, it is not fetched
+        again. With other names, and for plain links, an existing file may have other content: it is not
+        overwritten, and the new file gets a number unless both are equal.
+
+        A link often exists before its file, so a file that cannot be fetched is tried six times in about a
+        minute, independent of `max_retries`. The option `deadline` limits the whole call. The API key is
+        never sent, and links are requested byte for byte.
 
         Args:
             files: a clip, clips, the result of a task (such as `Stems`), a task or an update that has ended,
                 a reply that holds links (`Wav`, `Midi`, `Files`), a link, or a list of any of these.
-            folder: the folder of the files, made if it is missing; a leading `~` is the home folder.
-            name: the pattern of the file names without extension; fields: title, clip_id, index, name (of a
-                stem).
+            folder: the folder of the files, created if it is missing; a leading `~` is the home folder.
+            name: the pattern of the file names without extension. Fields: title, clip_id, index, and name (of
+                a stem).
             tags: True to write tags into the MP3 and WAV files of clips: title, artist, album (the name of
-                the folder), track, style, lyrics, the cover, and the prompt in a comment; a `FileTags` says
-                some of them. Needs the extra `[tags]`. Tags that cannot be written cost no file: the log has
-                a warning. A file that is there already gets them too, unless it has an album.
-
-        Each file appears under its name only when it is whole and has been checked; its extension is that of
-        its content, or a known one of the link, else `.bin`. A clip that is there whole under a name with its
-        clip_id is not fetched again. With other names, and for links, a file
-        there may be another's: it stays, and the new one gets a number unless both are the same. Clips that
-        failed are passed over. The key is never sent, links are sent byte for byte. A file that does not come
-        is tried six times in about a minute, not `max_retries` times, because a link is often there before
-        its file; the option `deadline` limits all of it.
+                the folder), track, style, lyrics, the cover, and the prompt in a comment; a `FileTags` sets
+                some of them. Needs the extra `[tags]`. If tags cannot be written, the file is saved without
+                them and a warning is logged. An existing file of a clip is tagged, too, unless it has an
+                album.
 
         Raises:
-            DownloadError: a file could not be fetched; the next call continues a partial file if the host
-                proves that it is of the same one.
+            DownloadError: a file could not be fetched or written. The next call resumes a partial file if the
+                host proves that it belongs to the same content.
             RequestValidationError: `files` holds a value that is no file, or the extra for tags is missing.
             TaskFailedError: the task failed.
         """
@@ -484,29 +590,34 @@ class MusicAPI:
 
     # --- options and lifetime ------------------------------------------------------------------------------
 
-    def with_options(self, **changes: Any) -> MusicAPI:
-        """Return a view of this client with other options; it shares session, limiter and waiter.
+    def with_options(self, **changes: Unpack[OptionChanges]) -> MusicAPI:
+        """Return a view of this client with other options: `client.with_options(deadline=20)`.
 
-        Cheap: a view holds nothing of its own. Views of one store share what is open of it.
+        A view shares the session, limiter and scheduler of the client, so it is cheap and need not be closed.
 
         Args:
-            attempt_timeout: seconds for one attempt.
-            deadline: seconds for a whole call.
-            max_retries: repeats after the first attempt.
+            attempt_timeout: seconds for one attempt; None: the time of each endpoint.
+            deadline: seconds for a whole call, including repeats and waits for the rate; None: no limit.
+            max_retries: repeats after the first attempt, 0 to 100.
             validate: 'error', 'warn' or 'off', for requests that the service would refuse.
-            extra_body: fields to add to the JSON body.
+            extra_body: fields to add to the JSON body, as they are.
             headers: headers to add to those of this view, with their names in any case; None removes those of
-                views, not the client's `default_headers`. The polls of a wait, which views share, carry the
-                default ones only.
-            resend_creates_on_5xx: True to repeat paid calls after a 5xx (may pay twice).
-            job_key: a name for one paid call: the same key gives the same task (or reply) again, in this
-                process or another one with the same store, and pays nothing; with another request it raises
-                `JobKeyConflictError`.
-            check_balance: True to note the credits as evidence (see `Options`).
-            store: another `JobStore` for this view. It is used while anything has it, and closed with the
-                client. The rate limit remains that of the client.
+                views, not the client's `default_headers`. Views share the polls of a wait, which have the
+                default headers only.
+            resend_creates_on_5xx: True to repeat paid calls after a 5xx, which may pay twice.
+            job_key: a name for one paid call. A second call with the same key returns the same task (or
+                reply), in this process or another one with the same store, and pays nothing. With another
+                request it raises `JobKeyConflictError`.
+            check_balance: True to query the credits before a recorded call, and after one of unknown outcome,
+                as evidence on `OutcomeUnknownError`.
+            store: another `JobStore` for this view; it is closed with the client. The rate limit remains that
+                of the client.
+
+        Raises:
+            RequestValidationError: an option has a wrong value.
+            TypeError: an option is not known.
         """
-        check_options(changes, {*Options.__struct_fields__, "store"})
+        check_options(changes, OptionChanges.__optional_keys__)
         store = changes.pop("store", None)
         check_parts(store=store)
         if (headers := changes.get("headers")) is not None:
@@ -520,34 +631,34 @@ class MusicAPI:
 
     @property
     def base_url(self) -> str:
-        """The address that calls go to."""
+        """The base URL of all calls."""
         return self._view.resources.base_url
 
     @property
     def webhooks(self) -> Inbox:
-        """The inbox of webhooks: `await client.webhooks.handle(headers, raw, url=...)` in the view that gets
-        them finishes the waits. Tasks with a webhook are polled only as a safety net.
+        """The inbox of webhooks: `await client.webhooks.handle(headers, raw, url=...)` in the route that
+        receives them ends the waits. Tasks with a webhook are polled only as a safety net.
         """
-        return self._view.resources.inbox
+        return self._view.resources.handover.inbox
 
     @property
     def options(self) -> Options:
-        """The options of this view; `with_options` makes another."""
+        """The options of this view; `with_options` returns a view with others."""
         return self._view.options
 
     @property
     def records_calls(self) -> bool:
-        """True if every paid call is recorded, as with a store; else only those with a job key are."""
+        """True if every paid call is recorded, as with a store; False if only those with a job key are."""
         return self._view.recorder.always
 
     @property
     def store(self) -> JobStore:
-        """The store of its jobs; one in memory if none was given."""
+        """The job store of this view; one in memory if none was given."""
         return self._view.recorder.store
 
     @property
     def account(self) -> str:
-        """The account that its job keys belong to."""
+        """The account that the job keys belong to."""
         return self._view.recorder.account
 
     @property
@@ -575,9 +686,10 @@ class MusicAPI:
     def __exit__(self, *_: object) -> None: ...
 
     async def aclose(self) -> None:
-        """Close what the running event loop has open: the client, unless another thread's loop uses it, too.
+        """Close the client in the running event loop. May be repeated.
 
-        The service continues its tasks; waits end with how to resume them.
+        Connections that the loop of another thread uses stay open. The service continues the tasks; waits
+        that are under way raise an error that says how to resume them.
         """
         await self._view.resources.aclose()
 
@@ -585,4 +697,4 @@ class MusicAPI:
         return f"MusicAPI(base_url={self.base_url!r})"
 
 
-__all__ = ["MusicAPI"]
+__all__ = ["MusicAPI", "OptionChanges"]

@@ -34,15 +34,15 @@ class Clock:
         return asyncio.get_running_loop().time() * self.speed
 
     def time(self) -> float:
-        """Return seconds since 1970, for people and files, never for measuring."""
+        """Return the Unix time in seconds, to display and store; measure durations with `now`."""
         return time.time()
 
     def real(self, seconds: float) -> float:
-        """Return the real seconds that `seconds` of this clock take; infinity stays infinity."""
+        """Return the real seconds that `seconds` of this clock take; infinity for infinity."""
         return seconds / self.speed
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep for `seconds` of this clock; zero and less only yield to other tasks."""
+        """Sleep for `seconds` of this clock; zero and negative values only yield to other tasks."""
         await anyio.sleep(max(0.0, seconds) / self.speed)
 
     def __repr__(self) -> str:

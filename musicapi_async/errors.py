@@ -1,40 +1,41 @@
-"""The exception tree, on one screen. Fields first, text second; every error pickles.
+"""The exceptions: what happened, whether money moved, and what to do next, as fields and as text.
 
 ```
 MusicAPIError
-    RequestValidationError (also ValueError)     refused here, nothing was sent
-    OutcomeUnknownError                          a paid call whose outcome is unknown; its cause says why
-    JobKeyConflictError                          the same job key with another request or account
+    RequestValidationError (also ValueError)     the client refused the request; nothing was sent
+    OutcomeUnknownError                          a paid call was sent, its outcome is unknown; see its cause
+    JobKeyConflictError                          the job key was used with another request or account
     JobStoreError                                the job store cannot be used
-    FolderError                                  a workflow cannot use its folder, such as one in use
-    APIConnectionError
+    FolderError                                  a workflow cannot use its folder
+    APIConnectionError                           no usable response came
         ConnectFailedError                       DNS, refused, TLS: nothing was sent
-        RequestTimeoutError (also TimeoutError)  no response in time
-        ConnectionLostError                      dropped after sending began
-    InvalidResponseError                         a response that cannot be understood
-    APIStatusError                               the service refused, or failed
-        BadRequestError
-            StepFailedError                      one step of upload-extend, upload-cover or sample
-        AuthenticationError
-        PermissionDeniedError
+        RequestTimeoutError (also TimeoutError)  no response came in time
+        ConnectionLostError                      the connection was lost after sending began
+    InvalidResponseError                         the response cannot be understood
+    APIStatusError                               the service refused the call, or failed
+        BadRequestError                          400 and other 4xx
+            StepFailedError                      a step of upload-extend, upload-cover or sample failed
+        AuthenticationError                      401
+        PermissionDeniedError                    403
             InsufficientCreditsError
             SubscriptionRequiredError
             ContentModerationError
-        NotFoundError
-        EndpointRetiredError
-        RateLimitedError
-        ServerError
-            UpstreamError
-    TaskError
+        NotFoundError                            404
+        EndpointRetiredError                     410
+        RateLimitedError                         429
+        ServerError                              5xx
+            UpstreamError                        502, 503, 504
+    TaskError                                    an error of a task that is paid for
         TaskFailedError                          the generation failed; `refunded` is what the service reports
         TaskTimeoutError (also TimeoutError)     the wait ended; the task is running and is paid for
-    DownloadError
-    WebhookVerificationError
+    DownloadError                                a file could not be fetched or written
+    UploaderError                                the client's `uploader` failed; nothing was sent
+    WebhookVerificationError                     a webhook must not be trusted
 ```
 
-`str(error)` says three things: what happened, whether money moved, and what to do next. No text ever holds
-the API key or a webhook secret. Every error pickles: of a body that is nested deeper than pickle allows the
-deepest levels are left out, and a cause that does not pickle becomes an `Exception` with its text.
+`str(error)` says what happened, whether money moved, and what to do next. It never contains the API key or a
+webhook secret. Every error can be pickled: the deepest levels of a body that is nested too deeply for pickle
+are left out, and a cause that cannot be pickled becomes an `Exception` with its text.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from ._error_base import ErrorFields
 from ._error_base import MusicAPIError as MusicAPIError  # noqa: PLC0414 - the others import it from here
 
 TEXT_LIMIT: Final = 500
-"""Characters of a reply that an error text repeats; the whole body stays on the error."""
+"""Characters of a reply that an error text repeats; `error.body` has the whole body."""
 
 
 class StatusFields(ErrorFields, total=False):
@@ -62,10 +63,10 @@ class StatusFields(ErrorFields, total=False):
 
 
 class RequestValidationError(MusicAPIError, ValueError):
-    """A request that the API would refuse, refused here: nothing was sent, nothing was charged.
+    """The client refused an argument or a request before sending it: nothing was sent, nothing was charged.
 
-    `field` is the argument, `limit` the rule that it breaks, `value` a short picture of what was given;
-    `violations` lists all of them when there are several.
+    `field` is the name of the argument, `limit` the rule that it breaks, `value` a shortened repr of what was
+    given. `violations` has all broken rules of a request.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class RequestValidationError(MusicAPIError, ValueError):
 
 
 class Violation:
-    """One rule that a request breaks: `field`, `limit`, and `value`, a short picture of what was given."""
+    """A broken rule of a request: the `field`, its `limit`, and `value`, a shortened repr of the argument."""
 
     __slots__ = ("field", "limit", "value")
 
@@ -116,12 +117,15 @@ class Violation:
 class OutcomeUnknownError(MusicAPIError):
     """A paid call was sent and its outcome is unknown: it may have been carried out and charged.
 
-    It is never repeated for you. `__cause__` is the precise error. `job_key` is set when the call was
-    recorded: `client.resolve(job_key, task_id=...)` and `client.resubmit(job_key)` settle it.
-    `balance_before` and `balance_after` are credits, with `check_balance=True`: evidence, not proof, because
-    other calls and refunds move the balance, too. `task_id` is set when the service named a task in an error:
-    then the call was accepted, and the same job key gives the task; `task_ids` are all that it named, of a
-    batch several. `steps` and `clip_id` are those of a `StepFailedError`: an uploaded clip can still be used.
+    The client does not repeat it. `__cause__` is the error that ended the call. If the call was recorded,
+    `job_key` is set: `client.resolve(job_key, task_id=...)` or `client.resubmit(job_key)` settles it.
+
+    With `check_balance=True`, `balance_before` and `balance_after` are the credits before and after the call.
+    They are evidence, not proof, because other calls and refunds change the balance, too.
+
+    If the service named a task in its error, the call was accepted: `task_id` is that task, `task_ids` are
+    all tasks that it named (several for a batch), and a call with the same job key returns the task. `steps`
+    and `clip_id` are those of a `StepFailedError`: an uploaded clip can still be used.
     """
 
     default_hint = (
@@ -152,12 +156,14 @@ class OutcomeUnknownError(MusicAPIError):
 
 
 class JobKeyConflictError(MusicAPIError):
-    """A job key that was used before with another request, or perhaps by another account.
+    """The job key was used before, with another request or perhaps by another account. Nothing was sent.
 
-    `difference` names the fields that differ.
+    `difference` has the names of the fields that differ.
     """
 
-    default_hint = "Use another key, or send the request that the key was first used with."
+    default_hint = (
+        "A job key names one call: use another key, or send the request that the key was first used with."
+    )
 
     def __init__(
         self,
@@ -179,10 +185,10 @@ class JobKeyConflictError(MusicAPIError):
 class JobStoreError(MusicAPIError):
     """The job store cannot be read or written. `path` is its file, or its address without a password.
 
-    Raised before a call is sent, so that nothing is paid for that could not be recorded.
+    A paid call that cannot be recorded is not sent.
     """
 
-    default_hint = "Repair it, or use another store."
+    default_hint = "Repair the job store, or use another one."
 
     def __init__(self, message: str, *, path: str = "", **fields: Unpack[ErrorFields]) -> None:
         super().__init__(message, **fields)
@@ -190,14 +196,14 @@ class JobStoreError(MusicAPIError):
 
 
 class FolderError(MusicAPIError):
-    """A workflow cannot use its folder: it is held by another run, not writable, or without its job store."""
+    """A workflow cannot use its folder: another run uses it, it is not writable, or it has no job store."""
 
 
 class APIConnectionError(MusicAPIError):
     """No usable response came. `sent` is True if the request was sent, False if not, None if unknown."""
 
-    default_hint = "Check the network; free calls may simply be repeated."
-    task_hint = "The task is not affected; wait for it again once the network is back."
+    default_hint = "Check the network. Free calls may be repeated."
+    task_hint = "The task is not affected; wait for it again when the network works."
 
     def __init__(self, message: str, *, sent: bool | None = None, **fields: Unpack[ErrorFields]) -> None:
         super().__init__(message, **fields)
@@ -206,28 +212,28 @@ class APIConnectionError(MusicAPIError):
 
 
 class ConnectFailedError(APIConnectionError):
-    """No connection: DNS, refused, TLS, or no free slot in the pool in time. Nothing was sent."""
+    """No connection was made: DNS, refused, TLS, or no free connection in the pool. Nothing was sent."""
 
     default_hint = "Check base_url and the network. Nothing was sent, so the call may be repeated."
 
 
 class RequestTimeoutError(APIConnectionError, TimeoutError):
-    """No response within the time allowed."""
+    """No response came within `attempt_timeout` or `deadline`. `sent` says if the request was sent."""
 
     default_hint = "Raise attempt_timeout or deadline with client.with_options(...)."
 
 
 class ConnectionLostError(APIConnectionError):
-    """The connection dropped after sending began."""
+    """The connection was lost after sending began."""
 
 
 class InvalidResponseError(MusicAPIError):
-    """A response that cannot be understood: not JSON, too large, or without the one field that matters.
+    """The response cannot be understood: it is not JSON, too large, or has none of the expected fields.
 
     `status` is the HTTP status, `body` the decoded body or its first bytes.
     """
 
-    default_hint = "Keep `body` for the vendor's support."
+    default_hint = "Save `body` for the vendor's support."
 
     def __init__(
         self,
@@ -245,9 +251,10 @@ class InvalidResponseError(MusicAPIError):
 class APIStatusError(MusicAPIError):
     """The service responded with an error.
 
-    `status` is the HTTP status (or the `code` of a body that contradicts a 200), `type` and `code` the body's
-    own words, `body` the parsed or raw body, `headers` (lower-case names), `request_id` for support,
-    `retry_after` the seconds to wait, if the service named them.
+    `status` is the HTTP status, or the `code` in the body if it contradicts a status of 200. `type` and
+    `code` are those of the body, `body` is the decoded body or its text, and `headers` has lower-case names.
+    `request_id` is for the vendor's support. `retry_after` is the time to wait in seconds, None if the
+    service named none.
     """
 
     def __init__(
@@ -282,16 +289,16 @@ class APIStatusError(MusicAPIError):
 
 
 class BadRequestError(APIStatusError):
-    """400, 405, 415, 422 and other 4xx. Of a paid call it is raised only where that proves a refusal."""
+    """400, 405, 415, 422 and other 4xx. For a paid call it is raised only if the refusal is proven."""
 
-    default_hint = "Fix the request; the text names the field."
+    default_hint = "Fix the request as the message says."
 
 
 class StepFailedError(BadRequestError):
     """A step of upload-extend, upload-cover or sample failed.
 
-    `failed_step` is its name, `steps` the report of the service on all steps, `clip_id` the uploaded clip if
-    that step succeeded: it can still be used with extend_upload_music or cover_upload_music.
+    `failed_step` is the name of the step, `steps` the service's report on all steps. If the upload succeeded,
+    `clip_id` is the uploaded clip; use it with extend_upload_music or cover_upload_music.
     """
 
     default_hint = (
@@ -317,37 +324,40 @@ class AuthenticationError(APIStatusError):
     """401: the key is missing, malformed, wrong, expired, or bound to other IP addresses."""
 
     default_hint = (
-        "Check MUSICAPI_KEY (without 'Bearer '), that the key belongs to this host, and that it may be used "
+        "Check the API key (without 'Bearer '), that it belongs to this host, and that it may be used "
         "from this machine: keys may be bound to IP addresses."
     )
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: refused for the reason in the text."""
+    """403: the service refused for the reason in the message."""
 
 
 class InsufficientCreditsError(PermissionDeniedError):
-    """402 or 403: not enough credits."""
+    """402 or 403: the account has not enough credits."""
 
-    default_hint = "Buy credits or lower the number of calls; `await client.credits()` shows the balance."
+    default_hint = "Buy credits or make fewer calls; `await client.credits()` returns the balance."
 
 
 class SubscriptionRequiredError(PermissionDeniedError):
-    """403: no active subscription."""
+    """403: the account has no active subscription."""
 
     default_hint = "Renew the subscription in the dashboard."
 
 
 class ContentModerationError(PermissionDeniedError):
-    """403: the lyrics or the description were refused (format, copyright, artist names, ...)."""
+    """403: the service refused the lyrics or the description (format, copyright, artist names, ...)."""
 
-    default_hint = "Change the text that the message quotes."
+    default_hint = "Change the lyrics or the description as the message says."
 
 
 class NotFoundError(APIStatusError):
-    """404, or 400 'task not found': unknown task, clip or path; purged source."""
+    """404, or 400 'task not found': the task, clip or path is unknown, or the source clip was deleted."""
 
-    default_hint = "Check the id, the family, and that the key belongs to the account that made it."
+    default_hint = (
+        "Check the id (that of a task is no clip's), the family, and that the API key belongs to the account "
+        "that made the task or clip."
+    )
 
     @property
     def money(self) -> str:
@@ -356,7 +366,7 @@ class NotFoundError(APIStatusError):
 
 
 class EndpointRetiredError(APIStatusError):
-    """410: the endpoint or task type was retired. `replacement` names what to use instead, if known."""
+    """410: the service retired the endpoint or task type. `replacement` is what to use instead, if known."""
 
     def __init__(
         self,
@@ -372,7 +382,7 @@ class EndpointRetiredError(APIStatusError):
 
 
 class RateLimitedError(APIStatusError):
-    """429, or Nuro's 403 "QPS limit" and "Queue is full": too many requests; refused, not charged."""
+    """429, or Nuro's 403 "QPS limit" and "Queue is full": too many requests. Refused, not charged."""
 
     default_hint = "Lower the rate of the client (`rate_limit=`), or raise `max_retries`."
 
@@ -388,14 +398,15 @@ class UpstreamError(ServerError):
 
 
 class TaskError(MusicAPIError):
-    """Something about a task that was accepted and paid for. `task_id` and `family` are always set."""
+    """An error of a task that was accepted and paid for. `task_id` and `family` are always set."""
 
 
 class TaskFailedError(TaskError):
     """The generation failed.
 
-    `refunded` is the service's report on the credits (None: it says nothing; only the balance proves a
-    refund), `clips` the clips as far as they came, `type` the service's word, `body` the last reply.
+    `refunded` is True if the service reports that the credits were returned, False if it reports that they
+    were not, None if it reports neither; only the balance proves a refund. `clips` has the clips of the last
+    reply, `type` is the service's word for the failure, `body` the last reply, `http_status` its status.
     """
 
     default_hint = "A new create is a new charge."
@@ -431,10 +442,10 @@ class TaskFailedError(TaskError):
 
 
 class TaskTimeoutError(TaskError, TimeoutError):
-    """The wait ended before the task. It was paid for, may still finish, and can be waited for again.
+    """The wait ended before the task. The task is paid for, continues, and can be waited for again.
 
-    `elapsed` is the time waited in seconds, `clips` the clips as far as they came, `last_body` the last reply
-    (None if there was none).
+    `elapsed` is the time waited in seconds, `clips` has the clips of the last reply, `last_body` is the last
+    reply (None if there was none), `kind` the operation that made the task.
     """
 
     def __init__(
@@ -457,15 +468,19 @@ class TaskTimeoutError(TaskError, TimeoutError):
             ready = any(clip.is_succeeded for clip in self.clips)
             self.hint: str = (
                 f"Resume with client.task({self.family!r}, {self.task_id!r}{kind_argument}).wait()"
-                + (', or with .wait(until="first") for what is ready; ' if ready else "; ")
-                + "a new create would be paid for again."
+                + (', or with .wait(until="first") for the finished clips; ' if ready else "; ")
+                + "a new create would be charged again."
             )
 
 
 class DownloadError(MusicAPIError):
-    """A file could not be fetched or written; there is none under the final name. `url`, `path`, `status`."""
+    """A file could not be fetched or written; no incomplete file has its final name.
 
-    default_hint = "The clip is paid for and stays available for a while: download again."
+    `url` is the link, with its signature hidden, `path` the file, `status` the HTTP status, None if there was
+    no response.
+    """
+
+    default_hint = "The clip is paid for and stays available for a while: download it again."
 
     def __init__(
         self,
@@ -487,12 +502,12 @@ class DownloadError(MusicAPIError):
 
 
 class UploaderError(MusicAPIError):
-    """The client's `uploader` failed for a local file, or returned no link: no call was sent.
+    """The client's `uploader` failed for a local file, or returned no link. No call was sent.
 
-    `field` is the argument that held the file, `path` the file. The exception of the uploader is the cause.
+    `field` is the argument with the file, `path` the file. `__cause__` is the exception of the uploader.
     """
 
-    default_hint = "Repeat the call once the uploader works: it returns a link that anyone can fetch."
+    default_hint = "Repeat the call when the uploader works. It must return a link that anyone can fetch."
 
     def __init__(
         self, message: str, *, field: str = "", path: str = "", **fields: Unpack[ErrorFields]
@@ -504,6 +519,8 @@ class UploaderError(MusicAPIError):
 
 
 class WebhookVerificationError(MusicAPIError):
-    """A webhook that must not be trusted: header missing or malformed, bad signature, stale, not JSON."""
+    """A webhook must not be trusted: a header is missing or malformed, the signature is wrong, the time of
+    signing is too old, or the body is not JSON.
+    """
 
-    default_hint = "Respond with 400 and do not act on it."
+    default_hint = "Respond with 400 and ignore the webhook."

@@ -1,7 +1,7 @@
 """Extras of the package: the libraries that each installs, and the text that explains a missing one.
 
-Nobody publishes this package on an index, so a hint names a clone, or the libraries themselves, and never the
-name of the package: what an index has under that name belongs to others.
+This package is on no index, so a hint names a clone, or the libraries themselves, but never the name of the
+package: a package with this name on an index would belong to others.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from .errors import RequestValidationError
+from .arguments import check_text, refused
 
 NAME_BYTES: Final = 150
 """Bytes of a file name without its extension; file systems allow 255."""
@@ -43,12 +43,10 @@ def safe_name(text: str, limit: int = NAME_BYTES) -> str:
 
 def check_pattern(pattern: str, fields: Sequence[str] = FIELDS) -> None:
     """Refuse a name pattern that cannot be filled in, or one that would leave the folder."""
+    check_text("name", pattern)
     if not _can_be_filled(pattern, fields) or not pattern.strip() or re.search(r"[/\\]", pattern):
-        raise RequestValidationError(
-            f"name: a pattern with the fields {', '.join(fields)} and without '/', got {pattern!r}",
-            field="name",
-            value=repr(pattern),
-        )
+        limit = f"a pattern with the fields {', '.join(fields)} and without '/'"
+        raise refused("name", limit, repr(pattern))
 
 
 def _can_be_filled(pattern: str, fields: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from .errors import RequestValidationError
+from .arguments import refused
 
 if sys.platform == "win32":
     NO_FOLLOW: Final = os.O_BINARY
@@ -33,12 +33,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
     Raises `RequestValidationError` for what no system call takes: no text, or text with a null character.
     """
     if not _is_path(path):
-        raise RequestValidationError(
-            f"path: text without null characters, or a path, got {path!r:.100}",
-            field="path",
-            limit="text without null characters, or a path",
-            value=f"{path!r:.100}",
-        )
+        raise refused("path", "text without null characters, or a path", f"{path!r:.100}")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -49,6 +44,17 @@ def _is_path(path: object) -> bool:
     if isinstance(path, str):
         return "\0" not in path
     return isinstance(path, os.PathLike) and _is_path(cast("os.PathLike[str]", path).__fspath__())
+
+
+def fault_in_words(error: BaseException) -> str:
+    """Return the text of an error; of one of the system its words alone, without number and path.
+
+    Mutagen puts such an error into one of its own.
+    """
+    for one in (error, *error.args[:1]):
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
+    return str(error)
 
 
 def open_new(path: Path, *, private: bool = False) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""Hooks: functions that watch what a client does, for logs, metrics and traces of your own.
+"""Hooks: functions that are called with each event of a client, for your own logs, metrics and traces.
 
 ```python
 from musicapi_async import MusicAPI
@@ -16,42 +16,43 @@ def watch(event: HookEvent) -> None:
 client = MusicAPI("your-key", hooks=[watch])
 ```
 
-A hook is a plain function, or any object that can be called with one event. It is called in the event loop,
-in the middle of the work, so it should return within a millisecond: hand longer work to a queue or a thread.
+A hook is a plain function, or another callable, with one argument, the event. It is called in the event loop
+during the call, so it should return within a millisecond; pass longer work to a queue or a thread.
 
-- Hooks observe. What one returns is ignored; an exception in it is logged, once for each hook and class of
-  event, and changes nothing for the call or for the other hooks.
-- The `ResponseEvent` of a paid call comes after its outcome is written down, so no hook can cost a task.
-- No event holds the key, a webhook secret, a query of an address, or a body. Ids of tasks and job keys are in
-  the events; the key of the account is needed to use them.
-- A new version may add fields and classes of events: a hook should pass over those that it does not know.
+- Hooks only observe. The value that a hook returns is ignored. An exception in a hook is logged, once for
+  each hook and class of event, and does not affect the call or other hooks.
+- The `ResponseEvent` of a paid call follows after its outcome was recorded, so a hook cannot lose a task.
+- No event has the API key, a webhook secret, the query of a URL, or a body. Events have task ids and job
+  keys, which can be used only with the API key.
+- New versions may add fields and classes of events: a hook should ignore those that it does not know.
 
 | event | when |
 | --- | --- |
 | `RequestEvent` | an attempt is about to be sent |
 | `ResponseEvent` | an attempt has ended: with a response of any status, or with an error |
 | `RetryEvent` | another attempt follows, after a pause |
-| `PollEvent` | a poll has said something of a task, or failed; in addition to its request and its response |
-| `WebhookEvent` | a webhook has said something of a task |
-| `TaskEndedEvent` | a task has ended, by a poll or by a webhook; once for each task |
-| `SpendingEvent` | a block of `client.spending()` has ended, and the balance says what it has cost |
-| `DownloadEvent` | a file was fetched, or finally not |
+| `PollEvent` | a poll of a task has ended or failed; it follows the events of its request and response |
+| `WebhookEvent` | a verified webhook about a task was received |
+| `TaskEndedEvent` | a poll or a webhook has reported the end of a task; once for each task |
+| `SpendingEvent` | a block of `client.spending()` has ended, and the balance was queried |
+| `DownloadEvent` | a file was fetched, or its last try has failed |
 
-All events of one call have the same `call_id`. A call without a response within the client (such as a job key
-that is known already) has no events.
+All events of one call have the same `call_id`. A call that sends no request, for instance because its job key
+has a task already, has no events.
 
 # Traces and metrics
 
-`musicapi_async.contrib.opentelemetry` is such a hook: a span for each request and for each task, and metrics.
+`musicapi_async.contrib.opentelemetry` is a hook that makes a span for each request and each task, and
+metrics.
 
 # Logs
 
-All log lines are of the logger `musicapi_async`. INFO names each accepted task and each repeated call, DEBUG
-each attempt, poll, end of a task and download, with what is known: call, attempt, status, request id, task,
-job key, milliseconds. The key and webhook secrets are never in a line.
+The logger is `musicapi_async`. INFO names each accepted task and each repeated call; DEBUG names each
+attempt, poll, end of a task and download. Lines have the call, attempt, status, request id, task, job key and
+milliseconds, as far as they are known, but never the API key or a webhook secret.
 
-`MUSICAPI_LOG=debug` (or `info`, `warning`) in the environment turns them on without a change of the program,
-when its client is made: on standard error, or where the program's own handlers write, if it has any.
+`MUSICAPI_LOG=debug` (or `info`, `warning`) in the environment turns the log on when a client is made. It is
+written to standard error, or to the program's own handlers, if it has any.
 """
 
 from __future__ import annotations
@@ -78,22 +79,23 @@ __all__ = [
 
 
 class HookEvent(PlainData, msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that a client did. The base of all events."""
+    """The base class of all events."""
 
 
 class CallEvent(HookEvent, frozen=True, kw_only=True):
     """An event of one call to the API.
 
     Args:
-        call: the call, such as 'POST /sonic/create'; of a poll with the id of its task.
-        call_id: a number that all events of one call share, and no other call of the process has.
+        call: the call, such as 'POST /sonic/create'; for a poll with the id of the task.
+        call_id: a number that identifies the call in this process; all events of the call have it.
         method: the HTTP method.
-        url: the address without its query.
+        url: the URL without its query.
         attempt: the number of the attempt, from 1.
-        family: the family, such as 'sonic'; '' for a call that is not typed.
-        kind: the operation, such as 'create_music'; of a poll that which made the task; '' if unknown.
-        task_id: the task that is polled, or that this call made; None if there is none.
-        job_key: the job key of a paid call that is recorded, else None.
+        family: the family, such as 'sonic'; '' for `client.request`.
+        kind: the operation, such as 'create_music'; for a poll, the operation that made the task; '' if
+            unknown.
+        task_id: the id of the task that is polled, or that this call made; None if there is none.
+        job_key: the job key of a recorded paid call, else None.
     """
 
     call: str
@@ -108,11 +110,11 @@ class CallEvent(HookEvent, frozen=True, kw_only=True):
 
 
 class RequestEvent(CallEvent, frozen=True, kw_only=True):
-    """An attempt is about to be sent: it connects, and a create may wait for the rate once more.
+    """An attempt is about to be sent: it connects next, and a create may wait for the rate after that.
 
     Args:
-        waited: seconds of the client's clock that this attempt waited so far: for the rate, after a refusal,
-            for other requests, or for tasks in flight.
+        waited: seconds, on the client's clock, that this attempt has waited: for the rate, after a 429, for
+            other requests, or for tasks in flight.
     """
 
     waited: float = 0.0
@@ -125,14 +127,13 @@ class ResponseEvent(CallEvent, frozen=True, kw_only=True):
         status: the HTTP status; None if no response came.
         request_id: the id for the service's support, if a header had one.
         seconds: real seconds from the request to its response, without waits for the rate.
-        waited: seconds of the client's clock that this attempt waited before it was sent.
-        error: the words of a failure in one line, also of one in a 2xx; None if there was none.
-        error_type: the class of the error that came instead of a response, such as 'RequestTimeoutError', or
-            'CancelledError' if the caller or the deadline ended it.
-        carried_out: True if a call that may cost credits has its task or its result by this attempt. False
-            for each response that says only that the result is being prepared, and where the outcome is
-            unknown.
-        task_ids: all tasks that this call made: of a batch several, else that of `task_id`.
+        waited: seconds, on the client's clock, that this attempt waited before it was sent.
+        error: the failure in one line, also if the response is a 2xx; None if there was none.
+        error_type: the class of the error if there was no response, such as 'RequestTimeoutError', or
+            'CancelledError' if the caller or the deadline ended the attempt.
+        carried_out: True if this attempt brought the task or the result of a call that may charge credits.
+            False if the response says that the result is being prepared, or if the outcome is unknown.
+        task_ids: all tasks that this call made, several for a batch.
     """
 
     status: int | None = None
@@ -151,7 +152,7 @@ class RetryEvent(CallEvent, frozen=True, kw_only=True):
     Args:
         reason: the failure: 'not_sent', 'sent_unknown', 'rate_limited', 'server_error', 'invalid_reply' or
             'refused'.
-        after: seconds of the client's clock until it follows.
+        after: seconds, on the client's clock, until the next attempt.
         status: the HTTP status of the failure; None if no response came.
         request_id: the id for the service's support, if a header had one.
     """
@@ -163,19 +164,19 @@ class RetryEvent(CallEvent, frozen=True, kw_only=True):
 
 
 class PollEvent(HookEvent, frozen=True, kw_only=True):
-    """A poll of a task, judged.
+    """A poll of a task has ended.
 
     Args:
         family: the family of the task.
         kind: the operation that made it; '' if unknown.
         task_id: the task.
-        call_id: that of the request and the response of this poll.
+        call_id: the `call_id` of the request and the response of this poll.
         state: 'pending', 'running', 'succeeded', 'partial' or 'failed'; '' if the poll failed.
-        can_stream: True once a clip has a link that can be heard.
-        progress: the share done, from 0 to 1, where the service says it.
-        late: seconds of the client's clock between the time for which the poll was planned and its begin;
-            None for one that was not planned (`task.refresh()`).
-        error: why the poll failed, in one line; None if it did not.
+        can_stream: True if a clip has a link to audio.
+        progress: the part that is done, from 0 to 1; None if the service does not report it.
+        late: seconds, on the client's clock, between the planned time of the poll and its start; None for a
+            poll that was not planned (`task.refresh()`).
+        error: the reason for which the poll failed, in one line; None if it did not fail.
     """
 
     family: str
@@ -190,17 +191,17 @@ class PollEvent(HookEvent, frozen=True, kw_only=True):
 
 
 class WebhookEvent(HookEvent, frozen=True, kw_only=True):
-    """A webhook that may be believed has said something of a task.
+    """A verified webhook about a task was received.
 
-    Of one that comes twice the first counts, unless the view failed to handle it.
+    A webhook that comes twice is one event, unless your code failed to handle the first delivery.
 
     Args:
         family: the family of the task.
         kind: the operation that made it; '' if unknown.
         task_id: the task.
         event: the name of the webhook, such as 'song.streaming' or 'song.completed'.
-        state: that of the task, as in a `PollEvent`; '' if the body says none.
-        can_stream: True once a clip has a link that can be heard.
+        state: the state of the task, as in a `PollEvent`; '' if the body has none.
+        can_stream: True if a clip has a link to audio.
     """
 
     family: str
@@ -215,9 +216,9 @@ class SpendingEvent(HookEvent, frozen=True, kw_only=True):
     """A block of `client.spending()` has ended.
 
     Args:
-        before: credits of the account at its begin.
-        after: credits at its end.
-        total: credits that are gone, below zero if some came back; other calls of the account count, too.
+        before: the credits at the start of the block.
+        after: the credits at its end.
+        total: the credits spent; negative if the balance has grown. Other calls of the account count, too.
     """
 
     before: float
@@ -226,7 +227,7 @@ class SpendingEvent(HookEvent, frozen=True, kw_only=True):
 
 
 class TaskEndedEvent(HookEvent, frozen=True, kw_only=True):
-    """A task has ended, and a poll or a webhook has said so.
+    """A poll or a webhook has reported the end of a task.
 
     Args:
         family: the family of the task.
@@ -234,9 +235,9 @@ class TaskEndedEvent(HookEvent, frozen=True, kw_only=True):
         task_id: the task.
         state: 'succeeded', 'partial' or 'failed'.
         clips: the number of clips that succeeded.
-        seconds: seconds of the client's clock since the submit; None if its time is not known.
-        error: why it failed, in one line; None if it did not.
-        refunded: True or False if the service said so of a failed task, else None.
+        seconds: seconds, on the client's clock, since the create; None if its time is not known.
+        error: the reason for which it failed, in one line; None if it did not fail.
+        refunded: the service's report on the credits of a failed task, True or False; None if it has none.
     """
 
     family: str
@@ -250,16 +251,16 @@ class TaskEndedEvent(HookEvent, frozen=True, kw_only=True):
 
 
 class DownloadEvent(HookEvent, frozen=True, kw_only=True):
-    """A file was fetched, or the last try has failed. A file that was there already has no event.
+    """A file was fetched, or the last try has failed. A file that existed already has no event.
 
     Args:
         url: the link without its query.
-        path: the file; of a failure its name as far as it is known.
+        path: the file; after a failure its name as far as it is known.
         tries: the number of tries.
-        seconds: real seconds of all tries, pauses included.
-        size: bytes of the file; 0 of a failure.
-        status: the HTTP status of a failure, if there was one.
-        error: why it failed, in one line; None if it did not.
+        seconds: real seconds of all tries, including the pauses.
+        size: the size of the file in bytes; 0 after a failure.
+        status: the HTTP status of a failure; None if there was no response.
+        error: the reason for which it failed, in one line; None if it did not fail.
         error_type: the class of the error; None if there was none.
     """
 

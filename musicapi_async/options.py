@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from .arguments import check_bools, check_seconds, check_text, refused
+from .arguments import check_bools, check_seconds, check_text, is_mapping, is_text, refused
 from .errors import RequestValidationError
 from .hooks import Hook
 from .request_headers import check_headers
@@ -55,7 +55,7 @@ FINGERPRINT_LABEL: Final = b"musicapi_async account"
 Validation = Literal["error", "warn", "off"]
 
 Uploader = Callable[[Path], Awaitable[str]]
-"""Puts a local file where the service can fetch it, and returns its public link, which must answer HEAD."""
+"""An async function that stores a local file and returns its public link, which must answer HEAD requests."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,12 +104,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         check_bools(resend_creates_on_5xx=self.resend_creates_on_5xx, check_balance=self.check_balance)
         if self.validate not in ("error", "warn", "off"):
             raise refused("validate", "'error', 'warn' or 'off'", repr(self.validate))
-        if self.extra_body is not None and not _is_mapping(self.extra_body):
+        if self.extra_body is not None and not is_mapping(self.extra_body):
             raise refused("extra_body", "a mapping of fields", type(self.extra_body).__name__)
         if self.headers is not None:
             msgspec.structs.force_setattr(self, "headers", check_headers("headers", self.headers))
         if self.job_key is not None:
-            if not _is_text(self.job_key) or not self.job_key.strip():
+            if not is_text(self.job_key) or not self.job_key.strip():
                 raise refused("job_key", "text, not empty", repr(self.job_key))
             check_text("job_key", self.job_key)
 
@@ -126,10 +126,10 @@ class SonicPaths:
     """
 
     def __init__(self, word: str = "sonic", poll: str | None = None) -> None:
-        if not _is_text(word) or not re.fullmatch(r"[\w-]+", word, re.ASCII):
+        if not is_text(word) or not re.fullmatch(r"[\w-]+", word, re.ASCII):
             raise refused("sonic_word", "one word of a path, such as 'suno'", repr(word))
         if poll is not None and not (
-            _is_text(poll) and re.fullmatch(r"(/[\w.-]+)+/\{task_id\}", poll, re.ASCII)
+            is_text(poll) and re.fullmatch(r"(/[\w.-]+)+/\{task_id\}", poll, re.ASCII)
         ):
             raise refused("sonic_poll", "a path such as '/suno/task/{task_id}'", repr(poll))
         if poll is not None and leaves_folder(poll):
@@ -162,18 +162,18 @@ def find_hooks(given: Hook | Iterable[Hook]) -> tuple[Hook, ...]:
     return hooks
 
 
-def set_up_log(environment: Mapping[str, str] = os.environ) -> None:
+def set_up_log() -> None:
     """Lower the level of the log to that of MUSICAPI_LOG, if it is set, and print the log if nothing does.
 
     The lines go to the handlers of the program if it has any, else to standard error; a second call adds no
     second handler. Raises `RequestValidationError` for another word than those of `LOG_LEVELS`.
     """
-    word = environment.get(LOG_VARIABLE, "").strip()
+    word = os.environ.get(LOG_VARIABLE, "").strip()
     if not word:
         return
     level = LOG_LEVELS.get(word.lower())
     if level is None:
-        raise refused(LOG_VARIABLE, ", ".join(LOG_LEVELS), repr(word[:40]))
+        raise refused(LOG_VARIABLE, f"one of {', '.join(LOG_LEVELS)}", repr(word[:40]))
     log = logging.getLogger("musicapi_async")
     if not log.hasHandlers():
         handler = logging.StreamHandler()
@@ -190,7 +190,7 @@ def check_proxy(url: object) -> None:
     except ValueError:
         good = False
     if url is not None and not good:
-        raise refused("proxy", "an http or https address such as 'http://proxy.example:8080'", "")
+        raise refused("proxy", "an http or https address such as 'http://proxy.example:8080'")
 
 
 def check_ssl(context: object) -> None:
@@ -200,7 +200,7 @@ def check_ssl(context: object) -> None:
     limit = "an ssl.SSLContext that verifies certificates, such as ssl.create_default_context(cafile=...)"
     if context is False:
         why = "without verification any machine on the way could pass for the host and read the API key"
-        raise refused("ssl", f"{limit}; False is refused: {why}", "")
+        raise refused("ssl", f"{limit}; False is refused: {why}")
     if isinstance(context, type) or not callable(getattr(context, "wrap_bio", None)):
         raise refused("ssl", limit, type(context).__name__)
     if not getattr(context, "verify_mode", None):  # ssl.CERT_NONE
@@ -214,7 +214,6 @@ def check_private_addresses(forbid: object, *, by_proxy: bool) -> None:
         raise refused(
             "forbid_private_addresses",
             "False with proxy or trust_env, as the proxy decides which addresses it connects to",
-            "",
         )
 
 
@@ -286,10 +285,6 @@ def check_id(name: str, value: str) -> str:
     return value
 
 
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
-
-
 def _listed(values: Iterable[Any]) -> tuple[Any, ...] | None:
     try:
         return tuple(values)
@@ -297,11 +292,7 @@ def _listed(values: Iterable[Any]) -> tuple[Any, ...] | None:
         return None
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+def find_key(given: str | None) -> str:
     """Return the API key: the argument, else MUSICAPI_KEY, else MUSICAPI_API_KEY.
 
     Raises `RequestValidationError` if there is none, or if it is in quotes, begins with 'Bearer ', or holds
@@ -309,45 +300,49 @@ def find_key(given: str | None, environment: Mapping[str, str] = os.environ) -> 
     """
     key = given
     if key is None:
-        key = next((environment[name] for name in KEY_VARIABLES if environment.get(name)), None)
+        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
     if not key:
         raise RequestValidationError(
             "no API key: pass api_key=... or set MUSICAPI_KEY",
             field="api_key",
             hint="Without an account, try `musicapi demo`, or export what `musicapi sandbox` prints.",
         )
+    if not is_text(key):
+        raise refused("api_key", "text", type(key).__name__)
     if key[0] in QUOTES or key[-1] in QUOTES:
-        raise refused("api_key", "the key alone, without quotes around it", "")
+        raise refused("api_key", "the key alone, without quotes around it")
     if key.lower().startswith("bearer "):
-        raise refused("api_key", "the key alone, without the leading 'Bearer '", "")
+        raise refused("api_key", "the key alone, without the leading 'Bearer '")
     if any(character.isspace() for character in key) or not key.isascii() or not key.isprintable():
-        raise refused("api_key", "printable ASCII without white space", "")
+        raise refused("api_key", "printable ASCII without white space")
     return key
 
 
-def find_account(given: str | None, key: str, environment: Mapping[str, str] = os.environ) -> str:
+def find_account(given: str | None, key: str) -> str:
     """The account: the argument, else MUSICAPI_ACCOUNT, else a fingerprint of the API key, 'key-' and 16 hex
     digits, from which the key cannot be computed.
 
     Raises `RequestValidationError` for what is no short printable text.
     """
-    name = given if given is not None else environment.get(ACCOUNT_VARIABLE) or None
+    name = given if given is not None else os.environ.get(ACCOUNT_VARIABLE) or None
     if name is None:
         import hmac  # only here, and it takes 2 ms
 
         return f"key-{hmac.digest(FINGERPRINT_LABEL, key.encode(), 'sha256').hex()[:16]}"
-    if not _is_text(name) or not name.strip() or not name.isprintable() or len(name) > ACCOUNT_LIMIT:
+    if not is_text(name) or not name.strip() or not name.isprintable() or len(name) > ACCOUNT_LIMIT:
         raise refused("account", f"a name of at most {ACCOUNT_LIMIT} printable characters", repr(name)[:100])
     return name
 
 
-def find_base_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+def find_base_url(given: str | None) -> str:
     """Return the base URL: the argument, else MUSICAPI_BASE_URL, else the service's; without a final slash.
 
     Raises `RequestValidationError` for what is no address, for http beyond this machine, which would carry
     the key in the open, and for a path with `..` or `%2e`.
     """
-    whole = given or environment.get(URL_VARIABLE) or DEFAULT_BASE_URL
+    if given is not None:
+        check_text("base_url", given)
+    whole = given or os.environ.get(URL_VARIABLE) or DEFAULT_BASE_URL
     url = whole.rstrip("/")
     try:
         parts = urlsplit(url)
@@ -381,9 +376,9 @@ def _picture(url: str) -> str:
     return f"{text}; did you mean {bare}?" if bare != url.rstrip("/") else text
 
 
-def find_clock_speed(base_url: str, environment: Mapping[str, str] = os.environ) -> float:
+def find_clock_speed(base_url: str) -> float:
     """Return MUSICAPI_CLOCK_SPEED, which a sandbox on this machine prints; 1 for any other host."""
-    speed = environment.get(SPEED_VARIABLE)
+    speed = os.environ.get(SPEED_VARIABLE)
     if not speed or not is_loopback(urlsplit(base_url).hostname):
         return 1.0
     try:

@@ -1,12 +1,12 @@
 """Results as plain data, and back: dicts, lists, texts, numbers, True, False and None.
 
-`to_dict()` and `to_json()` give the fields of a class under their own names, and nothing else: no `raw`, no
-HTTP headers (but those of a `ResponseInfo`), no secrets, nothing that is computed from the fields
+`to_dict()` and `to_json()` return only the fields of a class, under their own names: no `raw`, no HTTP
+headers (except those of a `ResponseInfo`), no secrets, and no values that are computed from the fields
 (`clip.final_url`, `credits.total`). `raw` is left out because it repeats the fields, and because a back end
-that returns a clip would publish each field that the service adds. The one exception is the body of a
-webhook, `Event.raw`: it is what the event says.
+that returns a clip would publish each field that the service adds. The only exception is the body of a
+webhook, `Event.raw`, which is the content of the event.
 
-The fields are declared once, and found in the form that each library expects:
+The fields are declared once, in a form that each library recognizes:
 
 | reader | takes the class for |
 | --- | --- |
@@ -14,7 +14,7 @@ The fields are declared once, and found in the form that each library expects:
 | `fastapi.encoders.jsonable_encoder`, `dataclasses.asdict` | a dataclass |
 | pydantic and FastAPI, in a model, a body or a response | a type with a core schema, which is a plain dict |
 
-Of these libraries msgspec alone is imported here. pydantic also makes instances out of plain data.
+Only msgspec is imported here. pydantic also makes instances from plain data.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PlainData:
         What is computed from the fields is not among them, and fields of the service that this version does
         not know are in `raw` only.
         """
-        return cast("dict[str, Any]", msgspec.json.decode(self.to_json()))
+        return msgspec.json.decode(self.to_json(), type=dict[str, Any])
 
     def to_json(self) -> str:
         """Return `to_dict()` as one line of JSON. Free, sends nothing."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 from ._version import __version__
-from .errors import RequestValidationError
+from .arguments import is_list, is_mapping, refused
 
 USER_AGENT: Final = f"musicapi-async/{__version__}"
 """The user agent of this package, to which `app_info` adds the program."""
@@ -70,23 +70,23 @@ def check_headers(option: str, given: object) -> dict[str, str]:
         RequestValidationError: no mapping of text to text, a header that is set here, or characters that no
             header takes.
     """
-    if not isinstance(given, Mapping):
-        raise _bad(option, "a mapping such as {'X-Team': 'sound'}", type(given).__name__)
+    if not is_mapping(given):
+        raise refused(option, "a mapping such as {'X-Team': 'sound'}", type(given).__name__)
     checked: dict[str, str] = {}
-    for name, value in cast("Mapping[object, object]", given).items():
+    for name, value in given.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise _bad(option, "names of letters, digits and hyphens", ascii(name)[:80])
+            raise refused(option, "names of letters, digits and hyphens", ascii(name)[:80])
         lowered = name.lower()
         own = _OWN.get(lowered) or next(
             (why for start, why in _OWN_BEGINNINGS.items() if lowered.startswith(start)), None
         )
         if own is not None:
-            raise _bad(option, f"{name} cannot be set: {own}", "")
+            raise refused(option, f"{name} cannot be set: {own}")
         if not isinstance(value, str) or not value.isascii() or not value.isprintable():
             kind = "such characters" if isinstance(value, str) else type(value).__name__
-            raise _bad(option, f"{name}: printable ASCII in one line", kind)
+            raise refused(option, f"{name}: printable ASCII in one line", kind)
         if lowered in checked:
-            raise _bad(option, "each name once, in upper or lower case", repr(name))
+            raise refused(option, "each name once, in upper or lower case", repr(name))
         checked[lowered] = value
     return checked
 
@@ -109,16 +109,10 @@ def user_agent(app_info: object) -> str:
     if app_info is None:
         return USER_AGENT
     parts: object = app_info.split("/") if isinstance(app_info, str) else app_info
-    if isinstance(parts, tuple | list):
-        words = cast("tuple[object, ...] | list[object]", parts)
-        texts = [word for word in words if isinstance(word, str) and _TOKEN.fullmatch(word)]
-        if 0 < len(texts) == len(words) <= 2:
+    if is_list(parts):
+        texts = [word for word in parts if isinstance(word, str) and _TOKEN.fullmatch(word)]
+        if 0 < len(texts) == len(parts) <= 2:
             return f"{USER_AGENT} {'/'.join(texts)}"
-    raise _bad(
+    raise refused(
         "app_info", "a name and a version such as 'my-app/1.2' or ('my-app', '1.2')", ascii(app_info)[:80]
     )
-
-
-def _bad(field: str, limit: str, value: str) -> RequestValidationError:
-    text = f"{field}: {limit}" + (f", got {value}" if value else "")
-    return RequestValidationError(text, field=field, limit=limit, value=value)

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -106,6 +106,7 @@ class Piped(Forked):
     stderr: asyncio.StreamReader
     transports: list[asyncio.BaseTransport]
     """Of the three streams."""
+    _while_open: AsyncGenerator[None]
 
     @classmethod
     async def started(
@@ -125,7 +126,21 @@ class Piped(Forked):
         process.stdout, printed = await _reader(out)
         process.stderr, complained = await _reader(err)
         process.transports = [writing, printed, complained]
+        process._while_open = process._ended_with_its_loop()
+        await anext(process._while_open)
         return process
+
+    async def _ended_with_its_loop(self) -> AsyncGenerator[None]:
+        """A loop that ends closes its generators, and thereby what a test that failed has left behind.
+
+        Otherwise its pipes would be warned of later, in another test, which then failed, too.
+        """
+        try:
+            yield
+        finally:
+            self.kill()
+            for transport in self.transports:
+                transport.close()
 
     async def communicate(self, given: bytes = b"") -> tuple[bytes, bytes]:
         """Write, read to the end, and wait for the end."""

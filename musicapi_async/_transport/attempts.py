@@ -1,7 +1,7 @@
-"""The attempt loop: a request is sent under the rate, and again where the rules of `_wire.retry` allow it.
+"""The attempt loop: sends a request within the rate, and repeats it if the rules of `_wire.retry` allow it.
 
-`Transport` is the seam below: it makes one attempt. `Sending` is what the loop needs of a paid call, which
-has to know of each attempt; a free call needs none.
+`Transport` is the layer below: it makes one attempt. `Sending` is the part of a paid call that the loop
+notifies of each attempt; a free call has none.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from .observer import ObservedCall, Observer
 from .rate_limiter import RateLimiter, RequestSlot
 from .wait_reasons import Waits, during
 
+CLOSED_HINT: Final = "The call may be repeated."
 PROVEN: Final = (AttemptFailure.NOT_SENT, AttemptFailure.RATE_LIMITED)
 """Failures of an attempt that was certainly not carried out."""
 
 
 class Departure(Protocol):
-    """The moment in which a request leaves."""
+    """The departure of a request: the time at which its first byte is sent."""
 
     @property
     def sent(self) -> bool:
@@ -42,21 +43,21 @@ class Departure(Protocol):
         ...
 
     async def leaving(self) -> None:
-        """Wait until the request may leave, and note that it does.
+        """Wait until the request may be sent, and record that it is.
 
-        A transport calls it for a request of kind "create" when its connection is open, before the first byte
-        leaves. One that cannot tell calls it at once.
+        A transport calls it for a request of kind "create" when its connection is open, before it sends the
+        first byte. A transport that does not know this time calls it at once.
         """
         ...
 
 
 class Transport(Protocol):
-    """Makes one attempt to send a request."""
+    """A transport: makes one attempt to send a request."""
 
     async def attempt(self, prepared: PreparedRequest, departure: Departure) -> Response:
         """Send the request once and return the response, of any status.
 
-        Raises `APIConnectionError` without a response; its `sent` is False if nothing left.
+        Raises `APIConnectionError` if there is no response; its `sent` is False if nothing was sent.
         """
         ...
 
@@ -65,11 +66,11 @@ class Sending(Departure, Protocol):
     """A paid call, as the attempt loop sees it."""
 
     async def begin(self, slot: RequestSlot) -> None:
-        """Note that an attempt begins, which leaves through `slot`. If this raises, nothing is sent."""
+        """Record that an attempt begins, with its `slot`. If this raises, nothing is sent."""
         ...
 
     async def repeat(self, *, proven: bool) -> None:
-        """Note that another attempt follows; `proven` if the last one was certainly not carried out."""
+        """Record that another attempt follows; `proven`: the last one was certainly not carried out."""
         ...
 
 
@@ -80,7 +81,7 @@ class _Free:
         self.sent = False
 
     async def leaving(self) -> None:
-        """Leave at once."""
+        """Return at once: the request may be sent."""
 
 
 FREE_CALL: Final = _Free()
@@ -96,7 +97,7 @@ class Attempts:
         draw: draws the jitter of these pauses.
         path_of: gives the path at this host of a declared path.
         base_url: the address that calls go to, for errors.
-        observer: takes the events of calls; None for no events.
+        observer: takes the events of calls.
     """
 
     def __init__(  # noqa: PLR0917 - the parts that it connects
@@ -107,7 +108,7 @@ class Attempts:
         draw: retry.Draw,
         path_of: PathOf,
         base_url: str,
-        observer: Observer | None = None,
+        observer: Observer,
     ) -> None:
         self._transport: Final = transport
         self.limiter: Final = limiter
@@ -116,7 +117,7 @@ class Attempts:
         self.path_of: Final = path_of
         self.base_url: Final = base_url
         self._real_time: Final = asyncio.get_running_loop().time
-        self.observer: Final = observer
+        self._observer: Final = observer
 
     async def send(
         self,
@@ -126,14 +127,14 @@ class Attempts:
         waits: Waits | None = None,
         observed: ObservedCall | None = None,
     ) -> Response:
-        """Send a request, again where the rules allow it, and return the last response, of any status.
+        """Send a request, repeat it if the rules allow it, and return the last response, of any status.
 
         Args:
             prepared: the request.
             options: how often it may be sent again.
-            paid: the call if it may charge; each attempt is noted in it.
-            waits: takes note of the waits for the rate. With it, the response knows them, and its own time.
-            observed: takes the events of the call, if it is observed by its caller.
+            paid: the call if it may charge; it is notified of each attempt.
+            waits: collects the waits for the rate. With it, the response has these waits and its own time.
+            observed: receives the events of the call, if its caller observes it.
 
         Raises:
             APIConnectionError: there was no response; `sent` says if the request may have left.
@@ -152,11 +153,11 @@ class Attempts:
                     if observed is not None:
                         observed.begins()
                     if waits is not None:  # after the hooks, whose time is not that of the service
-                        began, held = self._real_time(), waits.seconds()
+                        began, held = self._real_time(), 0.0 if paid is None else waits.seconds()
                     try:
                         found = await self._transport.attempt(prepared, paid or FREE_CALL)
                     except APIConnectionError as error:
-                        # The traceback goes: by its frames the error would hold itself.
+                        # Without its traceback, whose frames would refer to the error.
                         found = error.with_traceback(None)
                     except BaseException as error:
                         if observed is not None:
@@ -185,14 +186,11 @@ class Attempts:
                         _report_limiter(error)
                     return found
                 failure, retry_after = failed, found.retry_after
-            policy = retry.RetryPolicy(
-                max_retries=options.max_retries, resend_creates_on_5xx=options.resend_creates_on_5xx
-            )
-            wait = retry.decide(prepared.kind, failure, attempt, retry_after, policy, self._draw)
+            wait = retry.decide(prepared.kind, failure, attempt, retry_after, options, self._draw)
             if paid is not None and isinstance(found, Response) and carried_out(found, prepared.call):
-                wait = None  # a refusal that names a task is none
+                wait = None  # a refusal that names a task is no refusal
             if failure is AttemptFailure.RATE_LIMITED:
-                # No header stops the lane for longer than a retry would obey it.
+                # The lane is paused for no longer than a retry would wait.
                 self.limiter.pause(prepared.lane, wait or retry.retry_after_floor(retry_after))
             if wait is None:
                 if isinstance(found, APIConnectionError):
@@ -231,10 +229,9 @@ class Attempts:
         task: TaskRef | None = None,
     ) -> ObservedCall | None:
         """Return the observation of a call, if anything takes its events."""
-        observer = self.observer
-        if observer is None or not observer.is_active:
+        if not self._observer.is_active:
             return None
-        return observer.call(prepared, task=task, job_key=job_key, waits=waits)
+        return self._observer.call(prepared, task=task, job_key=job_key, waits=waits)
 
     async def _get_within(
         self,
@@ -259,7 +256,7 @@ class Attempts:
     async def poll(
         self, ref: TaskRef, polled: Polled, options: Options, due: float | None = None
     ) -> PollResult:
-        """Poll a task once. Free. A failure to get a response is a value, too.
+        """Poll a task once. Free. If there is no response, returns that as a value, too.
 
         `due` is the time of the clock for which the poll was planned, if it was.
         """
@@ -280,5 +277,5 @@ class Attempts:
 
 
 def _report_limiter(error: Exception) -> None:
-    """Log that a limiter failed after a response had come: it may be one with a task, which is paid for."""
+    """Log that a limiter failed after a response. The error is not raised: the response may have a task."""
     report(logging.ERROR, "the rate limiter failed after a response: %s: %s", type(error).__name__, error)

@@ -11,19 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 
+from .._wire import media_types
 from ..api.results import Clip
 from ..api.stems import Stem
 from ..arguments import refused
 from ..errors import RequestValidationError
 from ..extras import require
-from ..files import give_name, open_new, open_old, sync
+from ..files import fault_in_words, give_name, open_new, open_old, sync
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -51,11 +52,14 @@ PROMPTS: Final = ("gpt_description_prompt", "description", "prompt", "sound", "l
 
 
 class FileTags(msgspec.Struct, frozen=True, kw_only=True):
-    """Tags that a clip does not say itself, for `client.download(..., tags=FileTags(artist="Rain Band"))`.
+    """Tags for downloaded files: `client.download(..., tags=FileTags(artist="Rain Band"))`.
 
-    `artist`: by default the one that the file has, else 'MusicAPI'. `album`: by default the name of the
-    folder. `track`: by default the place in the download, from 1. `comment`: by default the prompt. `cover`:
-    the bytes of a picture; by default that of the clip is fetched, and b"" is none.
+    Args:
+        artist: by default the artist in the file, else 'MusicAPI'.
+        album: by default the name of the folder.
+        track: the number of the track; by default the index in the download, from 1.
+        comment: by default the prompt.
+        cover: the bytes of a picture; by default the cover of the clip is fetched. b"" for no cover.
     """
 
     artist: str = ""
@@ -99,13 +103,12 @@ class Tagger(NamedTuple):
     clip: Clip
     tags: FileTags
 
-    def copy(self, file: Path, ending: str, check: Callable[[Path], object]) -> os.stat_result | None:
+    def copy(self, file: Path, ending: str) -> os.stat_result | None:
         """Write a copy of a file with the tags beside it, at `tagged_of(file)`, and force it to the disk.
 
         Args:
             file: The file, which is only read.
             ending: Its format.
-            check: Raises an exception for a copy that is no whole file of audio.
 
         Returns:
             The identity of the copy; None if there is none, because the format gets no tags, or with a
@@ -122,16 +125,16 @@ class Tagger(NamedTuple):
                 shutil.copyfileobj(source, copy)
                 self._write(copy, ending)
                 written = sync(copy)
-            check(target)
+            _check_audio(target)
         except Exception as error:  # of a library that reads what a host has sent
             target.unlink(missing_ok=True)
-            log.warning("no tags in the file of clip %s: %s", self.clip.clip_id, error)
+            log.warning("no tags in the file of clip %s: %s", self.clip.clip_id, fault_in_words(error))
             return None
         return written
 
-    def add(self, file: Path, check: Callable[[Path], object]) -> None:
+    def add(self, file: Path) -> None:
         """Write the tags into a finished file, which is replaced as a whole."""
-        written = self.copy(file, file.suffix.lower().lstrip("."), check)
+        written = self.copy(file, file.suffix.lower().lstrip("."))
         if written is not None:
             give_name(written, tagged_of(file), file)
 
@@ -180,6 +183,25 @@ class Tagger(NamedTuple):
         if len(cover) <= COVER_LIMIT and (mime := _picture_type(cover)):
             tags.setall("APIC", [id3.APIC(encoding=3, mime=mime, type=3, desc="Cover", data=cover)])
         tags.update_to_v23()
+
+
+def reader_of(file: BinaryIO) -> media_types.Read:
+    """Return a function that reads a part of a file."""
+
+    def read(at: int, count: int) -> bytes:
+        file.seek(at)
+        return file.read(count)
+
+    return read
+
+
+def _check_audio(file: Path) -> None:
+    """Raise `ValueError` for a file that is no whole file of audio."""
+    with file.open("rb") as opened:
+        read, size = reader_of(opened), opened.seek(0, 2)
+        kind = media_types.kind_of(read, size)
+        if fault := media_types.fault_of(kind, read, size) if kind else "no audio":
+            raise ValueError(fault)
 
 
 def _picture_type(data: bytes) -> str:

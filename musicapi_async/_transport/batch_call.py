@@ -1,4 +1,4 @@
-"""A batch while it is called: the tasks that its response names, and what is noted of each item. Pure."""
+"""The call of a batch: the tasks that its response names, and the record of each item. Pure functions."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def tasks_in_error(
     ids = ", ".join(task.task_id for task in tasks)
     return OutcomeUnknownError(
         f"the answer is an error that names the tasks {ids}: a part of it was accepted ({error.message})",
-        hint="Do not send it again: wait for the tasks of these ids; the same job key gives them, too.",
+        hint="Do not send it again: wait for the tasks of these ids. The same job key returns them, too.",
         call=prepared.call,
         task_id=tasks[0].task_id,
         task_ids=[task.task_id for task in tasks],

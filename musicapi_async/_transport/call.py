@@ -35,7 +35,7 @@ from ..api.response_info import Received, ResponseInfo
 from ..api.task import TaskRef
 from ..errors import APIConnectionError, MusicAPIError
 from ..options import Options
-from .attempts import Attempts
+from .attempts import CLOSED_HINT, Attempts
 from .batch_call import (
     AcceptedBatch,
     accepted_batch,
@@ -60,12 +60,12 @@ FOLLOW_EVERY: Final = 5.0
 
 
 class WebhookAddress(Protocol):
-    """Has the service announce results."""
+    """Orders webhooks for calls."""
 
     def order(self, request: Request, options: Options) -> tuple[Request, Options]:
         """Return the request with a webhook, and the options with the job key in its address.
 
-        Both come back as they are if no webhook is wanted.
+        Returns both unchanged if no webhook is wanted.
         """
         ...
 
@@ -91,6 +91,7 @@ class Calls:
         held_permits: the permits of the client's tasks, which outlive the loop that submitted them.
         poller: polls tasks in flight while a create waits for a permit.
         publisher: makes links of local files.
+        webhooks: orders webhooks; None if the client has none.
     """
 
     def __init__(
@@ -99,34 +100,33 @@ class Calls:
         redactor: Redactor,
         held_permits: HeldPermits,
         poller: Poller,
+        *,
         publisher: Publisher,
+        webhooks: WebhookAddress | None,
     ) -> None:
         self._attempts: Final = attempts
         self._redactor: Final = redactor
         self._held_permits: Final = held_permits
         self._poller: Final = poller
         self._publisher: Final = publisher
+        self._webhooks: Final = webhooks
         self._closed = False
         self.notes: Final = Notes()
         self._running: Final[set[asyncio.Task[Any]]] = set()
+        self._stopping: Final[set[asyncio.Task[Any]]] = set()  # cancelled before they were sent
         self._waiting = 0  # creates that wait for a permit
         self._following: asyncio.Task[None] | None = None
 
     async def submit(
-        self,
-        operation: Create[..., Any],
-        request: Request,
-        options: Options,
-        recorder: CallRecorder,
-        webhooks: WebhookAddress | None,
+        self, operation: Create[..., Any], request: Request, options: Options, recorder: CallRecorder
     ) -> Accepted:
         """Send a create and return its task, or the previous task of its job key."""
         files = NO_FILES
         if operation.links:
             request, options, files = await self._published(operation, request, options, recorder)
         ordered = request
-        if webhooks is not None:
-            ordered, options = webhooks.order(request, options)
+        if self._webhooks is not None:
+            ordered, options = self._webhooks.order(request, options)
         prepared = prepare(operation, ordered, options, self._attempts.path_of)
         paid = self._paid(prepared, options, recorder, files)
         return await self._shielded(paid, self._submit(paid, webhook=ordered is not request))
@@ -152,17 +152,12 @@ class Calls:
         return Accepted(task, response.body, paid.key, webhook, _facts(response, prepared, paid.options))
 
     async def submit_batch(
-        self,
-        operation: SubmitsBatch[...],
-        request: Request,
-        options: Options,
-        recorder: CallRecorder,
-        webhooks: WebhookAddress | None,
+        self, operation: SubmitsBatch[...], request: Request, options: Options, recorder: CallRecorder
     ) -> AcceptedBatch:
         """Send a create of several tasks and return them, or the previous tasks of its job key."""
         ordered = request
-        if webhooks is not None:
-            ordered, options = webhooks.order(request, options)
+        if self._webhooks is not None:
+            ordered, options = self._webhooks.order(request, options)
         prepared = prepare(operation, ordered, options, self._attempts.path_of)
         permit = batch_permit(
             self._attempts.limiter, len(prepared.models), prepared.call, self._attempts.clock
@@ -276,14 +271,20 @@ class Calls:
                 return previous.reply
             response = await paid.send()
             found = read_raw(response, call=prepared.call, replacement=prepared.instead)
-            if response.not_ready and prepared.call in PREPARING:
+            if response.status == 202 and prepared.call in PREPARING:
                 await paid.unfinished()
             else:
                 await paid.answered(found)
             return found
 
+    async def finish_notes(self) -> None:
+        """Return when the job stores say what is known: of calls that were just cancelled, too."""
+        if self._stopping:
+            await asyncio.wait(self._stopping)
+        await self.notes.finish()
+
     async def aclose(self) -> None:
-        """Wait a moment for the responses to paid calls under way, then give them up, loudly."""
+        """Wait a moment for the responses to paid calls under way, then cancel them and log each."""
         self._closed = True
         if self._running:
             await asyncio.wait(self._running, timeout=CLOSE_GRACE)
@@ -301,7 +302,9 @@ class Calls:
         call = operation.call_name
         published = await self._publisher.publish(request, operation.links, call, options, recorder)
         if self._closed:  # while the file was published
-            raise APIConnectionError("the client was closed before it was sent", sent=False, call=call)
+            raise APIConnectionError(
+                "the client was closed before it was sent", sent=False, call=call, hint=CLOSED_HINT
+            )
         return published
 
     def _paid(
@@ -330,12 +333,15 @@ class Calls:
             caller = asyncio.current_task()
             if running.cancelled() and not (caller and caller.cancelling()):
                 paid.client_closed()
-            if paid.sent and not running.done():
+            if paid.sent:
                 call = paid.prepared.call
-                report(logging.WARNING, "%s: cancelled after it was sent; its answer is still awaited", call)
+                if not running.done():  # else it ended in the moment of the cancellation
+                    text = "%s: cancelled after it was sent; its answer is still awaited"
+                    report(logging.WARNING, text, call)
                 running.add_done_callback(paid.report_end)
-            else:
-                running.cancel()
+            elif running.cancel():
+                self._stopping.add(running)
+                running.add_done_callback(self._stopping.discard)
             raise
 
     async def _wait_for_permit(self, permit: Permit, waits: Waits) -> None:
@@ -374,10 +380,10 @@ def _reply(read: ReplyT | Pending[ReplyT], operation: Direct[..., ReplyT]) -> Re
 
 
 def _facts(response: Response, prepared: PreparedRequest, options: Options) -> Received | ResponseInfo:
-    """Return the facts about a response, which are worked out when they are wanted.
+    """Return the facts about a response, or the response, from which they are computed when they are used.
 
-    That takes longer than all the reading; but it is done at once where a secret was sent that the redactor
-    may forget.
+    Computing them takes longer than reading the reply. It is done at once if the request had a secret, which
+    the redactor may have forgotten later.
     """
     return response.info() if prepared.secrets or options.headers is not None else response
 

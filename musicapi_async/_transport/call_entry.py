@@ -39,9 +39,9 @@ class ItemNote(msgspec.Struct, frozen=True):
 class CallEntry(Protocol):
     """One paid call in the job store.
 
-    `reserve`, `sending` and `returned` raise `JobStoreError` when the store cannot be written: then nothing
-    may be sent. The others come after the fact and never raise that. What an attempt proves is decided by
-    `PaidCall`; the entry writes it down.
+    `reserve`, `sending` and `returned` raise `JobStoreError` if the store cannot be written: then nothing
+    may be sent. The other methods record what has happened, and never raise it. `PaidCall` decides what an
+    attempt proves; the entry records it.
     """
 
     @property
@@ -58,38 +58,38 @@ class CallEntry(Protocol):
         ...
 
     async def sending(self) -> None:
-        """Note that an attempt is about to leave; on disk when this returns."""
+        """Record that an attempt is about to be sent; it is on disk when this returns."""
         ...
 
     async def returned(self) -> None:
-        """Note that the attempt was provably not carried out, and another one follows."""
+        """Record that the attempt was provably not carried out, and that another one follows."""
         ...
 
     async def released(self) -> None:
-        """Note that the call was provably not carried out, and no attempt follows: the key is free."""
+        """Record that the call was provably not carried out, and that no attempt follows: the key is free."""
         ...
 
     async def unknown(self, why: str, balance: float | None) -> None:
-        """Note that the outcome is unknown, with the credits after it."""
+        """Record that the outcome is unknown, with the credits after the call."""
         ...
 
     async def accepted(self, task: TaskRef, reply: Any) -> None:
-        """Note the task that the service gave; on disk when this returns."""
+        """Record the task that the service returned; it is on disk when this returns."""
         ...
 
     async def accepted_batch(self, items: Sequence[ItemNote], others: Sequence[TaskRef], reply: Any) -> None:
-        """Note what the service gave for each item; on disk when this returns.
+        """Record the task or error of each item; it is on disk when this returns.
 
         `others` are tasks that belong to an item of which it is not known.
         """
         ...
 
     async def answered(self, reply: Any) -> None:
-        """Note the response to a direct call."""
+        """Record the response to a direct call."""
         ...
 
     def balance(self, before: float | None) -> None:
-        """Take the credits before the first attempt, for the next note."""
+        """Set the credits before the first attempt; the next record includes them."""
         ...
 
 

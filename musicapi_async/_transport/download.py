@@ -1,13 +1,13 @@
-"""Fetch finished files: whole or not at all under their name, checked, resumed, and never with the key.
+"""Fetch finished files: only complete files get their name; downloads are checked, resumed, and without key.
 
-A clip that has succeeded may not be on the CDN yet, so first refusals are expected and waited out. HEAD is
-not dependable on these hosts, so the file is simply fetched. What arrives is written to `<name>.part`,
-checked, synced, and then renamed. The checks: the length, or where none was sent whether the end is there;
-the first bytes; whether the header can be decoded. A later try or call continues the `.part` if the note
-beside it is of the same link and the response proves that it is of the same file (`partial_file.py`).
+The file of a succeeded clip may not be on the CDN yet, so first refusals are expected and repeated. HEAD is
+not reliable on these hosts, so the file is fetched with GET. The bytes are written to `<name>.part`,
+checked, synced, and then renamed. The checks are: the length, or, if none was sent, the end of the file; the
+first bytes; and the header, which must be decodable. A later try or call continues the `.part` if the note
+beside it has the same link and the response proves that the file is the same (`partial_file.py`).
 
-A file that exists already is taken for a clip's only if its name holds the clip's id. Any other name may be
-another song's: the file is fetched, and one of the same content stays, else the next free name is used.
+An existing file is considered that of a clip only if its name contains the clip's id. A file with another
+name may be another song: the file is fetched, and if its content differs, the next free name is used.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from .._error_base import results_of
 from .._wire import retry
 from ..api.results import Clip
 from ..clock import Clock
@@ -38,7 +39,7 @@ from ..file_names import check_pattern, holds_id, name_of
 from ..files import sync
 from . import partial_file as parts
 from .audio_tags import COVER_LIMIT, COVER_TIME, FileTags, Tagger, has_album
-from .finished_file import Retry, check_audio, check_end, finish, name_file, open_part
+from .finished_file import Retry, check_end, finish, name_file, open_part
 from .links import Link, printable
 from .media_requests import Unpacker, first_line, malformed, url_of
 from .observer import Observer
@@ -48,7 +49,7 @@ from .session import CERTIFICATE_HINT, Session, reason_of
 log: Final = logging.getLogger("musicapi_async")
 
 TRIES: Final = 6
-"""The first and five more over about a minute: new files reach the CDN some seconds after their task ends."""
+"""Tries within about a minute: files reach the CDN some seconds after their task ends."""
 FIRST_RETRY_PAUSE: Final = 2.0
 LONGEST_RETRY_PAUSE: Final = 30.0
 CHUNK: Final = 256 * 1024
@@ -56,7 +57,7 @@ CHUNK: Final = 256 * 1024
 READ_TIMEOUT: Final = 60.0
 """Real seconds for the head of the response, and for the next byte."""
 LEAST: Final = 256 * 1024
-"""Bytes that must come in each minute, else the host is as good as silent: 35 kbit/s, the rate of GPRS."""
+"""Bytes that must come in each minute, else the try has failed: 35 kbit/s, the rate of GPRS."""
 SIZE_LIMIT: Final = 1024**3
 """Bytes; a song of eight minutes as WAV is 90 MB."""
 PASSING: Final = frozenset({408, 425, 429})
@@ -68,8 +69,8 @@ GONE: Final = frozenset({401, 403, 404, 410})
 
 
 class _Body(NamedTuple):
-    """The body of a response: where in the file it begins, how many bytes the file has if that is said,
-    and how it is packed. A packed length is that of the packed file.
+    """The body of a response: its offset in the file, the length of the file if it was sent, and the content
+    coding. The length of a compressed file is the compressed one.
     """
 
     start: int
@@ -133,14 +134,9 @@ class Downloader:
             raise DownloadError(
                 f"the deadline of {deadline:g} s passed",
                 path=str(folder),
-                hint="Raise deadline with client.with_options(...) and download again; that costs nothing.",
+                hint="Raise deadline with client.with_options(...) and download again, which is free.",
             ) from error
-        paths: list[Path] = []
-        for outcome in done:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            paths.append(outcome)
-        return paths
+        return results_of(done)
 
     async def _fetch_tagged(self, link: Link, path: Path, owned: bool, tagger: Tagger) -> Path:
         """Fetch a link with tags; a file that is there gets them, unless it has an album."""
@@ -151,7 +147,7 @@ class Downloader:
             tagger = tagger.with_cover(await self._cover(tagger.clip))
         if there is None:
             return await self.fetch(link, path, owned=owned, tagger=tagger)
-        await anyio.to_thread.run_sync(tagger.add, there, check_audio)
+        await anyio.to_thread.run_sync(tagger.add, there)
         return there
 
     async def _cover(self, clip: Clip) -> bytes:
@@ -160,14 +156,11 @@ class Downloader:
             return b""
         folder = anyio.Path(await anyio.to_thread.run_sync(tempfile.mkdtemp))
         try:
-            async with asyncio.timeout(COVER_TIME):
-                path = anyio.Path(await self.fetch(Link(clip.image_url), Path(folder / "cover")))
+            link = Link(clip.image_url)
+            path = anyio.Path(await self.fetch(link, Path(folder / "cover"), limit=COVER_TIME))
             return await path.read_bytes() if (await path.stat()).st_size <= COVER_LIMIT else b""
         except DownloadError as error:
             log.warning("no cover of clip %s: %s", clip.clip_id, error.message)
-            return b""
-        except TimeoutError:
-            log.warning("no cover of clip %s: it did not come in %g s", clip.clip_id, COVER_TIME)
             return b""
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # small, and a cancelled task may be unable to wait
@@ -177,31 +170,40 @@ class Downloader:
         return self._locks.setdefault(os.path.abspath(path), asyncio.Lock())
 
     async def fetch(
-        self, link: Link, path: Path, *, owned: bool = True, tagger: Tagger | None = None
+        self,
+        link: Link,
+        path: Path,
+        *,
+        owned: bool = True,
+        tagger: Tagger | None = None,
+        limit: float | None = None,
     ) -> Path:
         """Fetch a link to `path` plus the extension that its content speaks for; returns the whole path.
 
         With an extension of the link, files of other formats may exist beside it under the same name.
         `owned`: no other file can have this name, so one that is there is the one; else the name may get a
-        number. The file has the tags of `tagger` before it has its name.
+        number. The file has the tags of `tagger` before it has its name. `limit`: real seconds for all tries,
+        without the wait for the lane.
         """
         try:
             url_of(link.url)
         except ValueError as error:
             raise malformed(link.url, link.url) from error
         try:
-            async with self._lock(path), self._limiter.slot("media"):
+            async with self._lock(path), self._limiter.slot("media"), asyncio.timeout(limit):
                 return await self._observed(link, path, owned, tagger)
         except DownloadError as error:
             # The causes are errors of aiohttp, which hold signed addresses and do not pickle.
             error.__cause__ = error.__context__ = None
             raise
         except OSError as error:
+            if limit is not None and isinstance(error, TimeoutError):
+                raise DownloadError(f"it did not come in {limit:g} s", url=link.url) from None
             raise DownloadError(
                 f"could not write {error.filename or path}: {error.strerror or error}",
                 url=link.url,
                 path=str(path),
-                hint="Fix the folder or the disk and download again; that costs nothing.",
+                hint="Fix the folder or the disk and download again, which is free.",
             ) from error
 
     async def _observed(self, link: Link, path: Path, owned: bool, tagger: Tagger | None) -> Path:
@@ -360,7 +362,7 @@ async def _accept(response: aiohttp.ClientResponse, have: int, url: str, now: fl
         if status >= 500 or status in PASSING:
             wait = retry.parse_retry_after(response.headers.get("Retry-After"), now)
             raise Retry(text, status, retry_after=wait)
-        if have:  # some hosts answer a whole request where they refuse one for the rest
+        if have:  # some hosts refuse a request for a range, but not one for the whole file
             raise Retry(f"the server does not continue the partial file: {text}", status, drop=True)
         if status in LATE:
             raise Retry(text, status)

@@ -1,4 +1,4 @@
-"""The end of a download: what came is checked, gets its tags, and then its name."""
+"""The end of a download: the file is checked, tagged, and then renamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, NamedTuple
 from .._wire import media_types, truncated_media
 from ..files import give_name, lock, open_new, open_old, same_bytes
 from . import partial_file as parts
-from .audio_tags import Tagger, tagged_of
+from .audio_tags import Tagger, reader_of, tagged_of
 from .links import EXTENSIONS, UNKNOWN, extension_of
 from .media_requests import line_of
 
@@ -62,17 +62,9 @@ def open_part(part: Path, start: int) -> BinaryIO:
     return file
 
 
-def _reader(file: BinaryIO) -> media_types.Read:
-    def read(at: int, count: int) -> bytes:
-        file.seek(at)
-        return file.read(count)
-
-    return read
-
-
 def check_end(file: BinaryIO, duration: float | None) -> None:
     """Raise `Retry` if a file whose length was not sent has no end."""
-    read, size = _reader(file), file.seek(0, 2)
+    read, size = reader_of(file), file.seek(0, 2)
     kind = media_types.kind_of(read, size) or ""
     if not media_types.fault_of(kind, read, size):  # else `finish` raises that fault
         cut = truncated_media.cut_of(kind, read, size, duration)
@@ -96,7 +88,7 @@ def finish(written: os.stat_result, part: Path, url: str, source: str, tagger: T
     with file:
         if not os.path.samestat(written, os.fstat(file.fileno())):
             raise Retry(BUSY)
-        read, size = _reader(file), file.seek(0, 2)
+        read, size = reader_of(file), file.seek(0, 2)
         kind = media_types.kind_of(read, size)
         fault = media_types.fault_of(kind or "", read, size)
         line = line_of(read(0, media_types.HEAD), (url, source)) if kind is None else ""
@@ -107,7 +99,7 @@ def finish(written: os.stat_result, part: Path, url: str, source: str, tagger: T
     named = extension_of(url)
     if not kind and named in EXTENSIONS:
         raise Retry(f"what came does not begin like {named}", drop=True)
-    tagged = tagger.copy(part, kind, check_audio) if tagger is not None else None
+    tagged = tagger.copy(part, kind) if tagger is not None else None
     ending = kind or named or UNKNOWN
     return Whole(part, written, ending) if tagged is None else Whole(tagged_of(part), tagged, ending)
 
@@ -124,13 +116,3 @@ def name_file(whole: Whole, part: Path, path: Path, owned: bool) -> Path:
     tagged_of(part).unlink(missing_ok=True)  # it may be of a process that was killed
     parts.drop(part)
     return final
-
-
-def check_audio(file: Path) -> None:
-    """Raise `ValueError` for a file that is no whole file of audio."""
-    with file.open("rb") as opened:
-        read, size = _reader(opened), opened.seek(0, 2)
-        kind = media_types.kind_of(read, size)
-        fault = media_types.fault_of(kind, read, size) if kind else "no audio"
-        if fault:
-            raise ValueError(fault)

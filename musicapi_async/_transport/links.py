@@ -1,7 +1,7 @@
 """The links of downloadable values: clips, results, ended tasks, replies with links, plain links.
 
-Anything else is refused with a hint at what to give instead. The result of an unfinished task has no clips
-yet; it must not pass for one that has nothing to fetch.
+Anything else is refused with a hint. The result of an unfinished task has no clips yet; it is refused, too,
+because an empty list of files would pass for a success.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _links(value: object) -> Iterator[Link]:
             yield _named_by_link(value.wav_url, "wav")
         case Midi():
             if value.midi_url is None:
-                raise DownloadError("the MIDI file is not there yet", hint="Call midi() again.")
+                raise DownloadError("the MIDI file is not ready yet", hint="Call midi() again.")
             yield _named_by_link(value.midi_url, "mid")
         case Files():
             for file in value.files:
@@ -135,7 +135,7 @@ def _no_file(given: object) -> RequestValidationError:
     hint = ""
     if inspect.iscoroutine(given):
         given.close()  # else Python warns besides that it was never awaited
-        hint = f"Await it first: {given.__name__}(...) without await gives no result."
+        hint = f"Await it first: {given.__name__}(...) without await returns no result."
     return RequestValidationError(
         f"files: {limit}, got {kind}", field="files", limit=limit, value=kind, hint=hint
     )

@@ -23,6 +23,7 @@ from .._wire.prepare import PreparedRequest
 from .._wire.redaction import Redactor
 from .._wire.response import Response, failure_of
 from .._wire.retry import AttemptFailure
+from ..api.account import credits_text
 from ..api.results import TaskUpdate
 from ..api.task import TaskKey, TaskRef
 from ..clock import Clock
@@ -369,7 +370,10 @@ def line_of(event: HookEvent) -> str:
         case WebhookEvent():
             return f"task {event.task_id}: webhook {event.event}: {event.state or 'nothing of its state'}"
         case SpendingEvent():
-            return f"spent {event.total:g} credits ({event.before:g} before, {event.after:g} after)"
+            return (
+                f"spent {credits_text(event.total)} credits "
+                f"({credits_text(event.before)} before, {credits_text(event.after)} after)"
+            )
         case TaskEndedEvent():
             age = "" if event.seconds is None else f" after {event.seconds:.1f} s"
             error = "" if event.error is None else f": {event.error}"

@@ -1,11 +1,11 @@
 """One paid call while it is under way, and how it ends.
 
-`_wire.charge_verdict` says what one response or error proves about money. Here that verdict is applied, once
-per call: the permit is freed, the entry in the job store gets its note, and the error says whether anything
-was charged. How that note changes a stored job is up to `jobs.transitions`.
+`_wire.charge_verdict` decides what one response or error proves about money. This module applies that verdict
+once per call: it frees the permit, records the outcome in the job store, and raises an error that says if
+anything was charged. `jobs.transitions` decides how the record changes a stored job.
 
-`Calls` runs a paid call in a task of its own, shielded from its caller; `Attempts` sends its request; a
-`CallEntry` stores its progress. This module knows none of the three from inside.
+`Calls` runs a paid call in its own asyncio task, shielded from its caller; `Attempts` sends its request; a
+`CallEntry` stores its progress. This module depends on their interfaces only.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import msgspec
 
 from .._wire import base_url_hints
 from .._wire.charge_verdict import Outcome, verdict
-from .._wire.codec import report
+from .._wire.codec import escaped, report
 from .._wire.prepare import BALANCE, PreparedRequest
 from .._wire.redaction import Redactor
 from .._wire.response import Response
 from .._wire.result_reading import read_reply
 from ..api.account import Credits
+from ..api.direct_replies import Reply
+from ..api.json_values import JSON
 from ..api.response_info import Received, ResponseInfo
 from ..api.task import TaskRef
 from ..errors import (
@@ -40,7 +42,7 @@ from ..errors import (
     StepFailedError,
 )
 from ..options import Options
-from .attempts import Attempts
+from .attempts import CLOSED_HINT, Attempts
 from .batch_call import AcceptedBatch
 from .call_entry import CallEntry, ItemNote, Notes, Previous
 from .observer import ObservedCall
@@ -55,7 +57,8 @@ LATE_NOTE_PATIENCE: Final = 0.1
 BALANCE_LIMIT: Final = 10.0
 """Seconds of the client's clock for the balance after a call whose outcome is unknown."""
 BALANCE_FLOOR: Final = 2.0
-"""Real seconds that it has at least: a service does not answer faster because the clock is faster."""
+"""The least of these in real seconds: a service does not respond faster because the clock is faster."""
+PREPARING_HINT: Final = "Call again later: the service continues the work."
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -93,10 +96,10 @@ class PaidCall:
         previous: the result of a previous call with the same job key.
         permit: the permit for one more task in flight; the call's own from the moment it is granted.
         waits: the waits before it was sent.
-        sent: True while an attempt may have left and is not proven to be refused.
-        in_doubt: True once an attempt that is followed by another may have been carried out.
-        is_preparing: True once a response has said that the result is being prepared.
-        settled: True once its result is there.
+        sent: True while an attempt may have been sent and is not proven to be refused.
+        in_doubt: True if an attempt that was followed by another may have been carried out.
+        is_preparing: True if a response said that the result is being prepared.
+        settled: True if the call has its result.
     """
 
     def __init__(
@@ -193,7 +196,7 @@ class PaidCall:
 
     async def repeat(self, *, proven: bool) -> None:
         """Note that another attempt follows; nothing is under way until then."""
-        self.in_doubt = self.in_doubt or not proven  # no later attempt removes the doubt
+        self.in_doubt = self.in_doubt or not proven  # a later attempt proves nothing about this one
         self.sent = False
         if proven and not self.in_doubt and self.job is not None:
             await self.job.returned()
@@ -204,7 +207,7 @@ class PaidCall:
         await self.repeat(proven=True)
 
     async def accepted(self, task: TaskRef, reply: Any) -> None:
-        """Settle the call with the task that the service gave: its id cannot be lost from here on.
+        """Settle the call with the task that the service returned. From here on its id cannot be lost.
 
         Returns after the first try to store it. Never raises.
         """
@@ -283,9 +286,8 @@ class PaidCall:
         if isinstance(error, JobStoreError):
             error.call = self.prepared.call
         if isinstance(error, OutcomeUnknownError):  # of the call that the job key was used for before
-            error.job_key = self.key
             return error
-        free = self.prepared.kind != "create"  # it may be repeated at no cost, so nothing is to be settled
+        free = self.prepared.kind != "create"  # it may be repeated for free, so there is nothing to settle
         outcome = Outcome.NOT_SENT if free else verdict(error, sent=self.sent, in_doubt=self.in_doubt)
         self._explain_waits(error)
         if outcome is Outcome.ACCEPTED and isinstance(error, APIStatusError) and error.task_id:
@@ -312,18 +314,20 @@ class PaidCall:
         if job is not None:
             known = isinstance(error, MusicAPIError)
             balance = await self._last_balance() if self.options.check_balance and known else None
-            why = str(error) if known else "given up before its answer was read"
+            # The event alone: the advice is about a call that may be repeated, which this one may not.
+            why = error.message if isinstance(error, MusicAPIError) else "given up before its answer was read"
+            why = f"{why.rstrip('.')}. {usable}" if (usable := _usable(error)) else why
             await self._notes.write(job.unknown(why, balance), patience)
         return decided
 
     def too_late(self, what: str) -> RequestTimeoutError:
-        """Return the error of a call whose time is over, be it the caller's deadline or its own."""
+        """Return the error of a call whose deadline, or own time limit, has passed."""
         prepares = self.is_preparing and not self.sent
         return RequestTimeoutError(
             f"{what}; its result is still being prepared" if prepares else what,
             sent=self.sent or self.in_doubt if self.prepared.kind == "create" else None,
             call=self.prepared.call,
-            hint="Call again later: the service continues the work." if prepares else "",
+            hint=PREPARING_HINT if prepares else "",
         )
 
     def _explain_waits(self, error: BaseException) -> None:
@@ -338,19 +342,18 @@ class PaidCall:
             text = error.message
             error.may_have_been_charged = True
             hint = base_url_hints.suggestion(error, self._attempts.base_url)
-            # In doubt it must not say "it may be repeated".
+            # If an earlier attempt may have been carried out, the text must not say "it may be repeated".
             error.hint = hint or ("" if self.in_doubt else error.hint)
-        report(logging.WARNING, "%s: outcome unknown: %s", self.prepared.call, text)
+        # No warning: the error is raised, and what its caller reports would be said twice.
+        report(logging.INFO, "%s: outcome unknown: %s", self.prepared.call, text)
         step = error if isinstance(error, StepFailedError) else None
-        clip_id = step.clip_id if step else None
-        usable = f"The upload worked: clip {clip_id} can be used without another upload." if clip_id else ""
         return OutcomeUnknownError(
             f"the call was sent, and whether it was carried out is unknown ({text})",
-            hint=" ".join(filter(None, (OutcomeUnknownError.default_hint, usable, hint))),
+            hint=" ".join(filter(None, (OutcomeUnknownError.default_hint, _usable(error), hint))),
             call=self.prepared.call,
             job_key=self.key,
             steps=step.steps if step else None,
-            clip_id=clip_id,
+            clip_id=step.clip_id if step else None,
         )
 
     async def _last_balance(self) -> float | None:
@@ -379,26 +382,53 @@ class PaidCall:
     def client_closed(self) -> NoReturn:
         """Raise the error of a caller whose client is closed while the call is under way."""
         call, creates = self.prepared.call, self.prepared.kind == "create"
+        if creates and self.is_preparing and not (self.sent or self.in_doubt):
+            raise APIConnectionError(
+                "the client was closed while the result was being prepared",
+                call=call,
+                hint=PREPARING_HINT,
+                may_have_been_charged=True,
+            )
         if not creates or not (self.sent or self.in_doubt):
             sent = False if creates else None
-            raise APIConnectionError("the client was closed before it was sent", sent=sent, call=call)
+            raise APIConnectionError(
+                "the client was closed before it was sent", sent=sent, call=call, hint=CLOSED_HINT
+            )
         lost = ConnectionLostError("the client was closed before the answer came", sent=True, call=call)
         raise self._unknown(lost) from lost
 
     def report_end(self, done: asyncio.Task[Any]) -> None:
-        """Log the end of the call, whose caller has gone."""
+        """Log the end of the call, because its caller was cancelled."""
         call = self.prepared.call
         if done.cancelled():
             text = "%s: sent, and given up before the answer: the account may have been charged"
             report(logging.ERROR, text, call)
         elif (error := done.exception()) is not None:
-            report(logging.ERROR, "%s: its caller was cancelled; it ended with: %s", call, error)
+            ended = str(error) if str(error).startswith(call) else f"{call}: {error}"
+            report(logging.ERROR, "its caller was cancelled, and then: %s", ended)
         else:
             result = done.result()
-            tasks = result.tasks if isinstance(result, Accepted | AcceptedBatch) else ()
             text = "%s: its caller was cancelled; it was accepted and continues: %s"
-            for end in [task.token for task in tasks] or ["done"]:
-                report(logging.WARNING, text, call, end)
+            if not isinstance(result, Accepted | AcceptedBatch):
+                self._report_reply(result)
+                return
+            for task in result.tasks:
+                report(logging.WARNING, text, call, task.token)
+
+    def _report_reply(self, reply: Reply | JSON) -> None:
+        """Log a direct reply that its caller cannot get any more; one that is paid for is nowhere else."""
+        ending = ""
+        if self.prepared.kind == "create":
+            body = self._redactor.copy(reply.raw if isinstance(reply, Reply) else reply)
+            ending = f", and its reply is {escaped(msgspec.json.encode(body).decode())}"
+        text = "%s: its caller was cancelled; it was carried out%s"
+        report(logging.WARNING, text, self.prepared.call, ending)
+
+
+def _usable(error: BaseException) -> str:
+    """Return that the clip of an upload can be used, if the error is of a later step of its call."""
+    clip_id = error.clip_id if isinstance(error, StepFailedError) else None
+    return f"The upload worked: clip {clip_id} can be used without another upload." if clip_id else ""
 
 
 def task_in_error(
@@ -407,7 +437,7 @@ def task_in_error(
     """Return the error of a paid call whose response was an error that names a task."""
     return OutcomeUnknownError(
         f"the answer is an error that names task {task.task_id}: it was probably accepted{text}",
-        hint="Do not send it again: wait for the task of this id; the same job key gives it, too.",
+        hint="Do not send it again: wait for the task of this id. The same job key returns it, too.",
         call=prepared.call,
         task_id=task.task_id,
         family=task.family,

@@ -1,6 +1,6 @@
-"""A partial file and the note beside it: of which file its bytes are, so that no two files are ever mixed.
+"""A partial file and the note beside it, which identifies the file, so that bytes of two files never mix.
 
-`download` continues one; this module says whether it may.
+`download` continues a partial file; this module decides if it may.
 
 Only a validator proves that the rest of a file belongs to its beginning (RFC 9110, 8.8 and 13.1.5): a strong
 entity tag, or a time of last modification. A link or a length proves nothing, as a host may put another file

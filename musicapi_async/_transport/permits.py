@@ -1,8 +1,8 @@
-"""The cap on tasks in flight: a permit is held from the submit until the task has ended.
+"""The cap on tasks in flight: a task has a permit from its create until its end.
 
-A task outlives the request, and even the event loop, that submitted it. So permits are counted per process,
-and may be given back from another task, loop or thread. Waiters are served in their order. A permit that has
-an expiry is given back by itself, so that no forgotten task blocks the next create for ever.
+A task continues after the request, and even the event loop, that created it has ended. So permits are counted
+per process, and may be returned from another task, loop or thread. Waiters are served in their order. A
+permit with an expiry is returned automatically, so that a forgotten task never blocks creates for ever.
 """
 
 from __future__ import annotations
@@ -80,7 +80,6 @@ class Permits:
 
     async def wait(self) -> None:
         """Wait, first come first served, for a permit."""
-        self._release_expired()
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         with self._lock:  # for both: another thread may give one back in between, to no waiter
@@ -284,6 +283,11 @@ class HeldPermits:
         """Give back the permit of a task that has ended."""
         if self._held and (held := self._held.pop(task.key, None)) is not None:
             held.permit.release()
+
+    def give_back(self) -> None:
+        """Give back all: the client is closed, and will not learn when its tasks end."""
+        while self._held:
+            self._held.popitem()[1].permit.release()
 
     def tasks(self) -> list[TaskRef]:
         """Return the tasks that hold a permit."""

@@ -1,4 +1,4 @@
-"""Keeping under the account's limits: one limiter for everything that a client sends.
+"""The rate limiter: one for all requests of a client, which keeps it within the account's limits.
 
 What the limits are
 -------------------
@@ -43,11 +43,11 @@ from .rate_window import LaneState, Rate
 from .wait_reasons import Reason, Waits, Watch, during
 
 LONG_QUEUE: Final = 0.5
-"""Seconds of starts that wait before a queue counts as long: less is bunching (benchmarks/under_cap.py)."""
+"""Seconds of waiting starts above which a queue is long; below are bursts (benchmarks/under_cap.py)."""
 
 
 class LaneLimits(msgspec.Struct, frozen=True):
-    """The requests of a lane that may be under way at once, and that may start per time (None: any)."""
+    """The limits of a lane: the number of requests under way at once, and their `rate` (None: no limit)."""
 
     concurrency: int
     rate: Rate | None = None
@@ -76,32 +76,32 @@ class RequestSlot(Protocol):
     async def departing(self) -> None:
         """Wait until the bytes of the request may leave, and count them as sent then.
 
-        The session calls it when the connection is open: connecting takes its time, and the server counts
-        what arrives.
+        The session calls it when the connection is open, because connecting takes time, and the server counts
+        requests when they arrive.
         """
         ...
 
 
 class RateLimiter(Protocol):
-    """Decides when a request may be sent. `MemoryLimiter` serves one process."""
+    """A rate limiter: decides when a request may be sent. `MemoryLimiter` is one for a single process."""
 
     def slot(self, lane: str, waits: Waits | None = None) -> AbstractAsyncContextManager[RequestSlot]:
-        """Wait, first come first served, for a slot and for the rate; hold the slot until exit.
+        """Wait, first come first served, for a slot and for the rate; release the slot on exit.
 
-        One start is counted on entry, also if the block fails. The waits are noted in `waits`.
+        Entering counts as one start, also if the block fails. The waiting times are added to `waits`.
         """
         ...
 
     def pause(self, lane: str, seconds: float) -> None:
-        """Stop the lane for `seconds` and slow it down after that: a request was refused for its rate."""
+        """Pause the lane for `seconds` and lower its rate, because a request was refused for its rate."""
         ...
 
     def succeeded(self, lane: str) -> None:
-        """Let the rate of the lane recover a little: a request was not refused."""
+        """Raise the rate of the lane a little, because a request was not refused."""
         ...
 
     def permit(self) -> Permit | None:
-        """Return a permit, not yet granted, for one more task in flight; None if any number may be."""
+        """Return a permit, not yet granted, for one more task in flight; None if there is no cap."""
         ...
 
 
@@ -158,29 +158,26 @@ class _Queue:
         self.free += 1
 
 
-class _LaneSlot:
-    """The context manager of `MemoryLimiter.slot`; a class, because a generator costs each poll 2 µs more."""
+class _LaneSlot(msgspec.Struct, eq=False):
+    """The context manager of `MemoryLimiter.slot`; a generator costs each poll 2 µs more."""
 
-    __slots__ = ("_clock", "_queue", "_waits")
-
-    def __init__(self, queue: _Queue, clock: Clock, waits: Waits | None) -> None:
-        self._queue: Final = queue
-        self._clock: Final = clock
-        self._waits: Final = waits
+    queue: _Queue
+    clock: Clock
+    waits: Waits | None
 
     async def departing(self) -> None:
         """Wait until the bytes of the request may leave; see `RequestSlot.departing`."""
-        lane = self._queue.lane
-        while (wait := lane.depart(self._clock.now())) > 0:
+        lane = self.queue.lane
+        while (wait := lane.depart(self.clock.now())) > 0:
             await self._wait(wait)
 
     async def __aenter__(self) -> RequestSlot:
-        queue = self._queue
+        queue = self.queue
         if queue.free:
             queue.free -= 1
         else:
-            await queue.wait_for_slot(self._waits)
-        if not queue.starting and queue.lane.claim(self._clock.now()) <= 0:
+            await queue.wait_for_slot(self.waits)
+        if not queue.starting and queue.lane.claim(self.clock.now()) <= 0:
             return self
         queue.starting += 1
         try:
@@ -193,39 +190,40 @@ class _LaneSlot:
         return self
 
     async def _start(self) -> None:
-        queue = self._queue
-        with during(self._waits, *self._reason()):
+        queue = self.queue
+        with during(self.waits, *self._reason()):
             await queue.order.acquire()
         try:
-            while (wait := queue.lane.claim(self._clock.now())) > 0:
+            while (wait := queue.lane.claim(self.clock.now())) > 0:
                 await self._wait(wait)
         finally:
             queue.order.release()
 
     async def _wait(self, seconds: float) -> None:
-        with during(self._waits, *self._reason()):
-            await self._clock.sleep(seconds)
+        with during(self.waits, *self._reason()):
+            await self.clock.sleep(seconds)
 
     def _reason(self) -> tuple[Reason, str]:
-        if self._queue.lane.is_paused(self._clock.now()):
+        if self.queue.lane.is_paused(self.clock.now()):
             return "pause", ""
-        return "rate", "" if self._queue.rate is None else str(self._queue.rate)
+        return "rate", "" if self.queue.rate is None else str(self.queue.rate)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._queue.release()
+        self.queue.release()
 
 
 def _no_loop() -> None:
-    """Stand for a weak reference whose loop is gone."""
+    """Return None, as a weak reference does whose loop is gone."""
 
 
 class MemoryLimiter:
     """A `RateLimiter` for one process.
 
-    `lanes` are added to `DEFAULT_LANES` and replace those of the same name. `max_in_flight` caps the tasks
-    that are submitted and have not ended (None: no cap). Raises `ValueError` for a cap below 1.
+    `lanes` are the limits by lane ('submit', 'poll', 'call', 'media'); they replace those in `DEFAULT_LANES`.
+    `max_in_flight` is the largest number of unfinished tasks (None: no cap). Raises `ValueError` if it is
+    below 1.
 
         limiter = MemoryLimiter({"submit": LaneLimits(16, Rate.parse("20/10s"))})
         async with limiter.slot("submit") as slot:
@@ -252,18 +250,18 @@ class MemoryLimiter:
         self._permits: Final = None if max_in_flight is None else Permits(max_in_flight, self._clock)
 
     def slot(self, lane: str, waits: Waits | None = None) -> AbstractAsyncContextManager[RequestSlot]:
-        """Wait for a slot and for the rate of `lane`; see `RateLimiter.slot`. Needs a running loop."""
+        """Return a context that waits for a slot and for the rate of `lane`; see `RateLimiter.slot`."""
         return _LaneSlot(self._queue_of(lane), self._clock, waits)
 
     def pause(self, lane: str, seconds: float) -> None:
-        """Stop `lane` for `seconds`, at most `LONGEST_PAUSE`, and cut its rate.
+        """Pause `lane` for `seconds`, at most `LONGEST_PAUSE`, and lower its rate, after a 429.
 
-        Not a number and negative values count as 0. A running pause is never shortened.
+        NaN and negative values count as 0. A running pause is never shortened.
         """
         self._lanes[lane].pause(self._clock.now(), seconds)
 
     def succeeded(self, lane: str) -> None:
-        """Let the rate of `lane` recover; free when it was never cut."""
+        """Raise the rate of `lane` a little, if a 429 has lowered it."""
         state = self._lanes[lane]
         if state.taught is not None:
             state.succeeded(self._clock.now())
@@ -276,7 +274,7 @@ class MemoryLimiter:
         return None if self._permits is None else TaskPermit(self._permits)
 
     def has_rate(self, lane: str) -> bool:
-        """Return True if a rate was set for `lane`; one that refusals have taught it does not count."""
+        """Return True if a rate was set for `lane`. A rate that was learned from 429s does not count."""
         return self._limits[lane].rate is not None
 
     def has_long_queue(self, lane: str) -> bool:

@@ -1,4 +1,4 @@
-"""Requests per time: a rate that is observed exactly, and one that refusals teach.
+"""Requests per time: a rate that is observed exactly, and a rate that is learned from refusals.
 
 Why a sliding window
 --------------------
@@ -93,7 +93,7 @@ _UNITS: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0,
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """At most `count` starts in any window of `period` seconds."""
+    """A rate: at most `count` starts in any window of `period` seconds."""
 
     count: int
     period: float
@@ -108,9 +108,9 @@ class Rate(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Rate:
-        """Read `"20/10s"`, `"1/3s"`, `"5/s"`, `"100/min"`; units are ms, s, m or min, h.
+        """Return the rate in a text such as `"20/10s"`, `"1/3s"`, `"5/s"` or `"100/min"`.
 
-        Raises `ValueError` for anything else.
+        Units are ms, s, m or min, and h. Raises `ValueError` for any other text.
         """
         match = _RATE.fullmatch(text.strip()) if len(text) <= 40 else None
         if match is None:
@@ -120,7 +120,7 @@ class Rate(msgspec.Struct, frozen=True):
 
     @property
     def per_second(self) -> float:
-        """Starts per second in the long run."""
+        """The average number of starts per second."""
         return self.count / self.period
 
     def __str__(self) -> str:
@@ -211,7 +211,7 @@ class LaneState:
             if self._starts and self._starts[-1] > now + self._new_clock:
                 self._restart(now)
             if self.limit is None and self.taught is None and self._paused_until <= now:
-                self._count(now + late)  # nothing holds the lane back, as most polls find it
+                self._count(now + late)  # nothing holds the lane back, which is so for most polls
                 return 0.0
             wait = self._earliest(now) - now
             if wait > ROUNDING:

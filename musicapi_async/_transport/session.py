@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache, partial
+from http.cookies import BaseCookie, SimpleCookie
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -35,7 +38,7 @@ from aiohttp.http_exceptions import (
 )
 from yarl import URL
 
-from .._wire import codec
+from .._wire import base_url_hints, codec
 from .._wire.prepare import PreparedRequest
 from .._wire.redaction import Redactor
 from .._wire.response import Response, excerpt, read_response
@@ -51,7 +54,7 @@ from ..errors import (
 from ..options import BODY_LIMIT, CONNECT_TIMEOUT, find_proxy
 from ..request_headers import USER_AGENT, secrets_in
 from . import media_requests
-from .attempts import Departure
+from .attempts import CLOSED_HINT, Departure
 from .private_addresses import public_socket
 from .time_limits import TimeLimits
 
@@ -78,6 +81,22 @@ CERTIFICATE_HINT: Final = (
 )
 """The hint of the errors for a certificate that cannot be verified."""
 
+NETWORK_HINT: Final = "Check the network. Nothing was sent, so the call may be repeated."
+"""The hint where the base URL is one of the service, and so is right."""
+PROXY_HINT: Final = "Check the proxy. Nothing was sent, so the call may be repeated."
+
+
+class _NoCookies(aiohttp.DummyCookieJar):
+    """Keeps no cookies. That of aiohttp makes a new, empty collection of them for each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._none: Final = SimpleCookie()
+
+    def filter_cookies(self, request_url: URL) -> BaseCookie[str]:
+        """Return the same empty collection each time."""
+        return self._none
+
 
 class _PaidBody(aiohttp.BytesPayload):
     """The body of a paid call, which announces that it leaves.
@@ -96,7 +115,14 @@ class _PaidBody(aiohttp.BytesPayload):
         if self._departure.sent:
             raise RuntimeError("a paid call is sent once")
         await self._departure.leaving()
-        await super().write_with_length(writer, content_length)
+        transport = writer.transport
+        try:
+            await super().write_with_length(writer, content_length)
+        except asyncio.CancelledError:
+            # aiohttp closes the connection, which would wait for a server that does not read the rest.
+            if transport is not None:
+                transport.abort()
+            raise
 
 
 class Session:
@@ -143,13 +169,19 @@ class Session:
         self._responding: Final = set[str]() if responding is None else responding
         self._sessions: Final = {} if given is None else {"api": given, "create": given}
         self._opened: Final[list[aiohttp.ClientSession]] = []
+        self._is_closed = False
         self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
         self._repaired: Final = codec.RepairLog(f"an answer of {base_url}")
         # yarl keeps the last 128; with more tasks than that each poll would parse its own again, for 3 µs.
         self._url: Final = lru_cache(maxsize=MOST_URLS)(partial(_address, base_url))
 
     def _open(self, name: str) -> aiohttp.ClientSession:
-        """Open the session *api*, *create* or *media*."""
+        """Open the session *api*, *create* or *media*.
+
+        Raises `MusicAPIError` after `aclose`, when a free call repeats: no one would close the session.
+        """
+        if self._is_closed:
+            raise MusicAPIError("the client was closed while the call was under way", hint=CLOSED_HINT)
         public_only = name == "media" and self._forbid_private_addresses
         connector = aiohttp.TCPConnector(
             limit=POOL,
@@ -160,7 +192,7 @@ class Session:
         )
         session = self._sessions[name] = aiohttp.ClientSession(
             connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
+            cookie_jar=_NoCookies(),
             timeout=CONNECTING,
             request_class=ProxiedByEnvironment if self._trust_env else aiohttp.ClientRequest,
             max_line_size=HEADER_LIMIT,
@@ -248,7 +280,8 @@ class Session:
     def _failure_of(self, error: Exception, prepared: PreparedRequest, *, sent: bool) -> APIConnectionError:
         """Return the error of an attempt without a response; its class says if anything was sent."""
         reason = self.redactor.line(reason_of(error))
-        unsent, hint = prepared.kind == "create" and not sent, ""
+        unsent = prepared.kind == "create" and not sent
+        hint = NETWORK_HINT if base_url_hints.is_of_service(self._base) else ""
         match error:
             case aiohttp.ClientConnectorCertificateError():
                 text, unsent, hint = f"no connection to {self._base}: {reason}", True, CERTIFICATE_HINT
@@ -257,7 +290,7 @@ class Session:
             case aiohttp.InvalidURL() | UnicodeError():
                 text, unsent = f"{self._base} cannot be called: {reason}", True
             case aiohttp.ClientHttpProxyError():
-                text, unsent = f"the proxy refused: HTTP {error.status}", True
+                text, unsent, hint = f"the proxy refused: HTTP {error.status}", True, PROXY_HINT
             case TimeoutError():
                 text = f"no answer within {prepared.attempt_timeout:g} s"
                 if not unsent:
@@ -282,11 +315,6 @@ class Session:
         """Return True once the host has given any response below 500."""
         return self._base in self._responding
 
-    @property
-    def base_url(self) -> str:
-        """The address that calls go to, for errors."""
-        return self._base
-
     @contextlib.asynccontextmanager
     async def media(
         self, url: str, headers: Mapping[str, str], read_timeout: float
@@ -299,6 +327,8 @@ class Session:
 
     async def aclose(self) -> None:
         """Close what was opened here; a given session stays open."""
+        self._is_closed = True
+        self._sessions.clear()
         self._limits.close()
         for session in self._opened:
             await session.close()
@@ -306,7 +336,6 @@ class Session:
             # One turn of the loop lets the transports finish, so that nothing warns about them.
             await asyncio.sleep(0)
         self._opened.clear()
-        self._sessions.clear()
 
 
 def _address(base_url: str, path: str) -> URL:
@@ -374,8 +403,12 @@ def reason_of(error: BaseException) -> str:
         case aiohttp.ClientConnectorCertificateError():
             why = error.certificate_error
             return f"the certificate of {error.host} is not valid here: {getattr(why, 'verify_message', why)}"
-        case aiohttp.ClientConnectorError():
+        case aiohttp.ClientProxyConnectionError():
             return _SSL_OPTION.sub("", str(error))
+        case aiohttp.ClientConnectorError():  # its own text names the host, which the caller names, too
+            failed = error.os_error
+            number = 0 if isinstance(failed, ssl.SSLError) else failed.errno or 0
+            return os.strerror(number) if number > 0 else failed.strerror or str(failed)
         case aiohttp.ServerDisconnectedError():
             return "the server closed the connection"
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
@@ -386,7 +419,7 @@ def reason_of(error: BaseException) -> str:
                 (text for kind, text in BROKEN if isinstance(cause, kind)), "the body is not complete"
             )
         case OSError():
-            return str(error) or type(error).__name__
+            return error.strerror or str(error) or type(error).__name__
         case UnicodeError():
             return "the address has a host name that does not exist"
         case _:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 MOST_LINES: Final = 64
 """Different limits that are watched; beyond that, those that watch nothing are dropped."""
@@ -24,14 +26,24 @@ class TimeLimits:
         self._lines: Final[dict[float, _Line]] = {}
 
     def within(self, seconds: float) -> Limit:
-        """`with limits.within(seconds):` raises `TimeoutError` if the block takes longer."""
+        """`with limits.within(seconds):` raises `TimeoutError` if the block takes longer.
+
+        The time begins with the call.
+        """
         line = self._lines.get(seconds)
         if line is None:
             if len(self._lines) >= MOST_LINES:
                 for known in [key for key, line in self._lines.items() if not line.watched]:
                     self._lines.pop(known).close()
             line = self._lines[seconds] = _Line(self._real(seconds))
-        return Limit(line)
+        task = asyncio.current_task(line.loop)
+        if task is None:
+            raise RuntimeError("a time limit needs a task")
+        limit = Limit(line, task, task.cancelling(), line.loop.time() + line.seconds)
+        line.watched[limit] = None
+        if line.timer is None:
+            line.timer = line.loop.call_at(limit.due, line.check)
+        return limit
 
     def close(self) -> None:
         """Stop watching."""
@@ -40,34 +52,28 @@ class TimeLimits:
         self._lines.clear()
 
 
-class Limit:
-    """One block under a limit."""
+class Limit(msgspec.Struct, eq=False):  # a Struct is made in half of the time: one for each attempt
+    """One block under a limit.
 
-    __slots__ = ("_cancelling", "_line", "due", "passed", "task")
+    `cancelling` is how often its task was cancelled before it began, `due` when it must end, on the loop's
+    clock, `passed` is True once the limit has ended it.
+    """
 
-    def __init__(self, line: _Line) -> None:
-        self._line = line
-        self.due = 0.0
-        self.passed = False
+    line: _Line
+    task: asyncio.Task[Any]
+    cancelling: int
+    due: float
+    passed: bool = False
 
     def __enter__(self) -> None:
-        line = self._line
-        task = asyncio.current_task(line.loop)
-        if task is None:
-            raise RuntimeError("a time limit needs a task")
-        self.task = task
-        self._cancelling = task.cancelling()
-        self.due = line.loop.time() + line.seconds
-        line.watched[self] = None
-        if line.timer is None:
-            line.timer = line.loop.call_at(self.due, line.check)
+        """The block has begun with `TimeLimits.within`."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._line.watched.pop(self, None)
+        self.line.watched.pop(self, None)
         # Another task may have cancelled as well; then the block ends as cancelled.
-        if self.passed and self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.passed and self.task.uncancel() <= self.cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
 

@@ -1,9 +1,9 @@
 """Read the reply to a batch: the tasks that it made.
 
 The keys inside `tasks` of a reply are not documented. So an entry is read as a submit reply is: its id is
-`task_id`, else `id`, else the entry itself if it is text. An entry without an id keeps its words as the error
-of its item. Nothing is guessed: an entry that has neither leaves its item unknown, and if there are more or
-fewer entries than items, or one task comes twice, no entry belongs to an item for certain.
+`task_id`, else `id`, else the entry itself if it is text. The text of an entry without an id is the error of
+its item. Nothing is guessed: the outcome of an item whose entry has neither is unknown, and if there are more
+or fewer entries than items, or one task comes twice, no entry is assigned to an item.
 """
 
 from __future__ import annotations
@@ -47,11 +47,6 @@ class SubmittedBatch(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[SubmittedItem, ...]
     is_assigned: bool
     error: APIStatusError | None = None
-
-    @property
-    def task_ids(self) -> tuple[str, ...]:
-        """The ids of its tasks, each once."""
-        return tuple(dict.fromkeys(item.task_id for item in self.items if item.task_id is not None))
 
 
 def read_batch(response: Response, *, items: int, family: str | None = None) -> SubmittedBatch:

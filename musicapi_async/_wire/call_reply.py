@@ -1,7 +1,7 @@
 """Read the reply to a call: the task id of a create, the result of a direct call, an untyped body.
 
-A reply is read leniently and judged strictly: what it lacks is left empty, but success needs the one key that
-the caller came for.
+A reply is read leniently and judged strictly: missing fields are left empty, but a success needs the key that
+the call is for, such as the task id.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class Pending(msgspec.Struct, Generic[ReplyT], frozen=True):
     `reply` is the response as far as it can be read, for callers who do not wait; None if it cannot.
     """
 
-    raw: object
     retry_after: float | None = None
     reply: ReplyT | None = None
 
@@ -81,22 +80,22 @@ def read_direct(
         raise error_of(response, call=call, family=family, replacement=operation.replacement)
     reply = _read(operation, response) if response.is_object else None
     repeat = operation.repeat
-    if repeat is not None and response.not_ready:
-        return Pending(response.body, response.retry_after, reply)
+    if repeat is not None and (response.status == 202 or (repeat.on == "empty" and response.not_ready)):
+        return Pending(response.retry_after, reply)
     if reply is None or (reply.is_empty and _says_no(response)):
         needed = " or ".join(operation.reply.needs) or "a result"
         raise without_result(response, needed, call=call, family=family, charges=operation.charges)
     if repeat is not None and repeat.on == "empty" and reply.is_empty:
-        return Pending(response.body, response.retry_after, reply)
+        return Pending(response.retry_after, reply)
     return reply
 
 
 def _read(operation: Direct[..., ReplyT], response: Response) -> ReplyT | None:
     """Read a JSON object as the reply of an operation; None when it lacks what the caller came for."""
-    polled = operation.family.polled
-    if issubclass(operation.reply, BatchStates) and polled is not None:
-        return read_states(operation.reply, response, polled, operation.family.word)
-    return read_reply(operation.reply, response.fields)
+    kind, polled = operation.reply, operation.family.polled
+    if issubclass(kind, BatchStates) and polled is not None:
+        return read_states(kind, response, polled, operation.family.word)
+    return read_reply(kind, response.fields)
 
 
 def read_raw(response: Response, *, call: str, replacement: str | None = None) -> JSON:
@@ -118,9 +117,10 @@ def read_raw(response: Response, *, call: str, replacement: str | None = None) -
         raise error_of(response, call=call, replacement=replacement)
     if not response.json:
         raise without_result(response, "JSON", call=call, family=None, charges=is_paid(call))
-    if is_paid(call) and not (response.not_ready and call in PREPARING):
+    if is_paid(call) and not (response.status == 202 and call in PREPARING):
         given = {name for name, value in response.fields.items() if value not in (None, "", [], {})}
-        without = given <= WORDS_ABOUT and response.is_object and _says_no(response)
+        is_later = call in PREPARING and response.not_ready  # and not by the status that may be repeated
+        without = (given <= WORDS_ABOUT or is_later) and response.is_object and _says_no(response)
         if failed_step(response.fields) or without:
             raise without_result(response, "a result", call=call, family=None, charges=True)
     return response.body

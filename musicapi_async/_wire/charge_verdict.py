@@ -1,12 +1,12 @@
 """The meaning of the end of a paid call for money: one closed table, and pure functions over it.
 
-There is no idempotency key, so a call is sent again, its job key is freed, and "nothing was charged" is said
-only with proof that the call was not carried out. `PROOFS` is the whole list. A response that is not on it,
-or that names a task or a step that worked, leaves the outcome unknown, be its status what it may.
+The API has no idempotency key. So a call is repeated, its job key is freed, and a text says "nothing was
+charged", only if it is proven that the call was not carried out. `PROOFS` is the complete list. If a response
+is not on it, or names a task or a step that succeeded, the outcome is unknown, whichever status it has.
 
-`outcome_of` says what one response proves. `verdict` says it of the error that a call ended with, together
-with the doubts of the attempts before it. `_transport.paid_call` applies that once per call, and
-`jobs.transitions` says what becomes of a stored job.
+`outcome_of` decides what one response proves; `verdict` decides it for the error that ended a call, and takes
+into account if an earlier attempt may have been carried out. `_transport.paid_call` applies the verdict once
+per call, and `jobs.transitions` changes the stored job.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Outcome(StrEnum):
     """The outcome of a paid call that ended without a result, as far as it is proven."""
 
     NOT_SENT = "not sent"
-    """Nothing left: not charged, the job key is free, and the call may be sent again."""
+    """Nothing was sent: not charged, the job key is free, and the call may be sent again."""
 
     REFUSED = "refused"
     """The service refused it: not charged, and the job key is free."""
@@ -115,9 +115,9 @@ def verdict(error: BaseException, *, sent: bool, in_doubt: bool) -> Outcome:
     Args:
         error: the end of the call, a cancellation included. Errors of responses carry what `outcome_of` found
             (`not_charged`, `task_id`).
-        sent: True if bytes of the last attempt may have left.
-        in_doubt: True if a previous attempt may have been carried out. Then no refusal of a later one proves
-            anything.
+        sent: True if bytes of the last attempt may have been sent.
+        in_doubt: True if a previous attempt may have been carried out. Then the refusal of a later attempt
+            proves nothing about the call.
     """
     outcome = _outcome_of_error(error, sent)
     return Outcome.UNKNOWN if in_doubt and outcome is not Outcome.ACCEPTED else outcome

@@ -1,9 +1,9 @@
-"""JSON on the wire: one way in, one way out, one error for all that can be wrong with a body.
+"""JSON on the wire: one function to encode, one to decode, and one error for all malformed bodies.
 
-A body is read strictly first. Back ends cut a title in the middle of an emoji, print `NaN`, leave a raw tab
-in a string or one byte of Latin-1; none of that may cost a result that was paid for. So a body that fails is
-repaired where the meaning is beyond doubt, and read strictly once more. Ids and links that a repair touched
-are recognized by `api.json_values.is_intact` and are not used.
+A body is first decoded strictly. Back ends cut a title in the middle of an emoji, print `NaN`, or leave a raw
+tab or a byte of Latin-1 in a string; a result that was paid for must be readable in spite of that. So a
+malformed body is repaired where the meaning is certain, and decoded strictly again.
+`api.json_values.is_intact` recognizes ids and links that a repair changed; they are not used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Recognize the type of a music file by its first bytes, and check that its header can be decoded.
 
-A file that came is paid for, so what only odd encoders write is accepted as long as decoders take it: junk
-before the first frame, sizes that a stream could not know, unheard-of chunks. Refused is what no decoder
-could begin with. Nothing is decoded, and only some kilobytes are read, however long the file says it is.
+A downloaded file is paid for, so unusual files are accepted if decoders accept them: with junk before the
+first frame, with sizes that the encoder of a stream could not know, with unknown chunks. A file is refused if
+no decoder could start with it. Nothing is decoded, and only some kilobytes are read.
 """
 
 from __future__ import annotations

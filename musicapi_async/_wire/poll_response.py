@@ -1,12 +1,12 @@
 """Read and judge one poll response: pending, running, done, failed, or nothing about the task.
 
-The judgement rests on one response alone; `poll_rules` adds what follows from several. The rules are those of
-the service's documentation and of recorded responses; the first that matches decides. Here are those about
-statuses and words that all families have; `poll_shapes` has those about the body of each.
+Only one response is judged here; `poll_rules` has the rules about several. The rules follow from the
+service's documentation and from recorded responses; the first rule that matches decides. This module has the
+rules about statuses and words of all families; `poll_shapes` has those about the body of each family.
 
-Two errors would be dear. Success made up from a half-read body gives a song that is not there, so a task is
-done only if its clips or keys say so. A failure made up from an odd word loses a song that was paid for, so
-an unknown shape or word means that the task is unfinished: another poll is free.
+Two mistakes would be expensive. If a task were wrongly judged as done, its song would not exist; so it is
+done only if its clips or keys say so. If it were wrongly judged as failed, a paid song would be lost; so an
+unknown shape or word means that the task is unfinished, because another poll is free.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .redaction import NOTHING_KNOWN, Redactor
 from .response import TOO_FAST, Response, error_of, error_text
 
 TASK_WORDS: Final = frozenset({"failed", "timeout", "api_error", "bad_request", "forbidden"})
-"""Values of `type` that speak of the task, and not of the poll, if a refund flag comes with them."""
+"""Values of `type` that are about the task, not about the poll, if the body also has a refund flag."""
 FAILED_IN_2XX: Final = frozenset({"timeout", "api_error", "forbidden", "bad_request"})
 """Values of `type` that mean a failed task in a 2xx; as an HTTP error they may mean the poll."""
 LIMITS_NOT_FAILURES: Final = (*TOO_FAST, "usage limit")
@@ -62,7 +62,7 @@ def judge_webhook(
 
 
 def without_response(error: APIConnectionError | InvalidResponseError, *, ref: TaskRef) -> PollResult:
-    """Judge a poll that brought no response: a passing failure."""
+    """Judge a poll without a response: a passing failure."""
     return PollResult(phase="transient", error=error.about(task_id=ref.task_id, family=ref.family))
 
 
@@ -156,5 +156,5 @@ def _has_error_text(response: Response) -> bool:
 
 
 def _is_about_task(status: int, text: str) -> bool:
-    """Return True for a 504 that speaks of a failed task and not of the gateway."""
+    """Return True for a 504 that is about a failed task, not about the gateway."""
     return status == 504 and "task" in text and "fail" in text

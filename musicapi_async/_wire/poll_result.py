@@ -32,10 +32,10 @@ REFUND_FLAGS: Final = ("refund_processed", "already_refunded")
 class PollResult(msgspec.Struct, frozen=True, kw_only=True):
     """Judgement of one poll response.
 
-    `update` is for the caller (None for a response that says nothing of the task); `error` says why the task
-    failed, or why the poll brought nothing. With `confirm` set, the end is not believed yet: `update` has an
-    unfinished task, and `ending` is its last update once the end is confirmed. `failure_digest` distinguishes
-    failures to be confirmed; `note` describes a shape or word that no rule knows.
+    `update` is for the caller (None if the response says nothing about the task); `error` is the reason for
+    which the task failed, or for which the poll has no result. If `confirm` is set, a second poll must
+    confirm the end: `update` has an unfinished task, and `ending` is its last update after the confirmation.
+    `failure_digest` identifies a failure that must be confirmed; `note` describes an unknown shape or word.
     """
 
     phase: Phase
@@ -81,7 +81,7 @@ class PollReport:
         """Return that the task has failed.
 
         Args:
-            clips: the clips as far as they came.
+            clips: the clips of the reply.
             reason: the service's words about the failure; by default the text of the body.
             sure: False if a second poll has to confirm it.
         """
@@ -113,17 +113,15 @@ class PollReport:
         result: Result | None = None,
         error: MusicAPIError | None = None,
     ) -> TaskUpdate:
-        ref, body = self.ref, self.body
-        return TaskUpdate(
-            state,
-            task_id=ref.task_id,
-            family=ref.family,
-            clips=clips,
-            result=result,
-            error=error,
-            progress=read_progress(body) if "progress" in body or type(body.get("data")) is dict else None,
-            raw=self.response.body,
-        )
+        ref, body, raw = self.ref, self.body, self.response.body
+        # Not by its constructor: each poll makes one, and keywords make the call of a class twice as long.
+        update = TaskUpdate.__new__(TaskUpdate)
+        update.state, update.task_id, update.family = state, ref.task_id, ref.family
+        update.clips = Clips((), raw, task_id=ref.task_id, family=ref.family) if clips is None else clips
+        update.result, update.error, update.raw, update.age = result, error, raw, 0.0
+        has_progress = "progress" in body or type(body.get("data")) is dict
+        update.progress = read_progress(body) if has_progress else None
+        return update
 
     def _refunded(self, text: str) -> bool | None:
         """Return the report of the service: its flag, else the word in its text, else None."""
@@ -135,7 +133,7 @@ class PollReport:
 
 
 def unconfirmed(result: PollResult, confirm: Confirm) -> PollResult:
-    """Return the same judgement with its end held back."""
+    """Return the same judgement as one that must be confirmed."""
     ending = result.update if result.ending is None else result.ending
     assert ending is not None
     update = TaskUpdate(

@@ -47,9 +47,9 @@ EMPTY: Final = PollHistory()
 class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     """The step that follows from a poll.
 
-    `update` is for those who wait; it is the last one if it is terminal. `error` ends the polling, and is no
-    failure of the generation. With neither an end nor an error, poll again in `pause` seconds or later.
-    `failures` counts transient failures in a row; `history` goes into the next `conclude`.
+    `update` is for the callers who wait; a terminal one is the last. `error` ends the polling; it is not a
+    failure of the generation. If there is neither, poll again after `pause` seconds or later. `failures`
+    counts the transient failures in a row; `history` is an argument of the next `conclude`.
     """
 
     update: TaskUpdate | None = None

@@ -1,18 +1,18 @@
 """Judge the body of a poll response by the shape that its family has.
 
-Each family says in its own words what has become of a task. Success needs its clips or keys; an unknown shape
-or word means that the task is unfinished, and is noted.
+Each family has its own form of body. A success needs its clips or keys; an unknown shape or word means that
+the task is unfinished, and is logged.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from ..api.json_values import (
     JSON,
-    is_intact,
     list_or_empty,
     mapping_or_empty,
     reference_or_none,
@@ -20,7 +20,7 @@ from ..api.json_values import (
 )
 from ..api.lyrics import WrittenLyrics
 from ..api.operation import Shape
-from ..api.results import SUCCEEDED, UNFINISHED, Clip, Clips, clips_of, is_file
+from ..api.results import STREAM_HOST, SUCCEEDED, UNFINISHED, Clip, Clips, clips_of
 from .poll_result import PollReport, PollResult, unconfirmed
 from .response import error_text
 from .result_reading import (
@@ -37,6 +37,8 @@ from .result_reading import (
 STEMS_KINDS: Final = frozenset({"stems_basic", "stems_full"})
 NAMED_OTHERWISE: Final = STEMS_KINDS | {"download"}
 """Kinds whose clips have other names or links than songs have, which `clips_in` sees to."""
+PLAIN_FILE: Final = re.compile(rf"https://(?!{re.escape(STREAM_HOST)})[a-z0-9.-]+/[!-~]*", re.IGNORECASE)
+"""The usual form of a link to a file: not at the host of early audio, and without traces of a repair."""
 RIFFUSION_SONGS: Final = 2
 """Songs of a Riffusion call (vendor's Riffusion page); with fewer the rest is still to come."""
 
@@ -192,7 +194,7 @@ def failures_of(clips: Clips) -> str:
 def _unread(items: Sequence[JSON]) -> Unread | None:
     """Return items as clips to be read when they are used, if their states decide alone; else None.
 
-    They do if all are unfinished, or all are finished and have the link of their file.
+    They do if all are unfinished, or all are finished and have a plain link of their file.
     """
     copies: list[dict[str, JSON]] = []  # the reply is the caller's, who may change it before they are read
     finished, has_audio = 0, False
@@ -201,7 +203,7 @@ def _unread(items: Sequence[JSON]) -> Unread | None:
             return None
         state, url = item.get("state"), item.get("audio_url")
         if state == SUCCEEDED:
-            if not (isinstance(url, str) and is_file(url) and is_intact(url)):
+            if not (isinstance(url, str) and PLAIN_FILE.fullmatch(url)):
                 return None
             finished, has_audio = finished + 1, True
         elif state not in UNFINISHED:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
@@ -26,6 +26,7 @@ from ..api.operation import Operation
 from ..api.producer import RETIRED_TASK_TYPES
 from ..api.request import SECRET, GetMusic, Request, body, check_secrets, refuse, secrets_of, violations
 from ..api.task import TaskRef
+from ..arguments import check_parts, check_text, is_mapping, refused
 from ..errors import RequestValidationError
 from ..options import ATTEMPT_TIMEOUT, POLL_TIMEOUT, Options, check_id, leaves_folder
 from . import codec
@@ -197,11 +198,12 @@ def prepare_raw(  # noqa: PLR0917 - what the caller gave, and where
     Raises:
         RequestValidationError: a method, path, body or parameter that cannot be sent.
     """
+    check_text("method", method)
+    check_text("path", path)
+    check_parts(params=params)
     verb = method.upper()
     if verb not in METHODS:
-        raise RequestValidationError(
-            f"method: one of {', '.join(METHODS)}, got {method!r}", field="method", value=repr(method)
-        )
+        raise refused("method", f"one of {', '.join(METHODS)}", repr(method))
     parts = urlsplit(path)
     odd = any(not "!" <= character <= "~" for character in path)  # white space, control, not ASCII
     if parts.scheme or parts.netloc or parts.fragment or odd or not path.startswith("/") or "\\" in path:
@@ -284,9 +286,9 @@ def _models(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _instead(path: str, fields: object) -> str | None:
     """Return the advice for a task type that Producer has retired; no typed call has one."""
-    if not (path.startswith("/producer/") and isinstance(fields, Mapping)):
+    if not (path.startswith("/producer/") and is_mapping(fields)):
         return None
-    kind = cast("Mapping[object, object]", fields).get("task_type")
+    kind = fields.get("task_type")
     return RETIRED_TASK_TYPES.get(kind) if isinstance(kind, str) else None
 
 

@@ -1,8 +1,8 @@
 """Hide secrets in texts: error texts, log lines, and texts in our files. Data is never changed.
 
-A peer that repeats the API key may write it as JSON does (`\\/`, `\\u002b`), as a URL does (`%2B`), as HTML
-does (`&#43;`), or in lower case as the name of a header. So a text is searched twice: as it is, and with all
-such spellings undone. It is searched before it is cut, else a part of a secret would stay at the end.
+A peer that repeats the API key may encode it as in JSON (`\\/`, `\\u002b`), in a URL (`%2B`) or in HTML
+(`&#43;`), or write it in lower case as the name of a header. So a text is searched twice: as it is, and with
+all such spellings decoded. It is searched before it is cut, else a part of a secret could remain at the end.
 
 A secret of less than 8 characters (`test`, `0`) is an ordinary word: it is hidden only where it is a whole
 value, never as a part of a text.

@@ -42,8 +42,8 @@ BEGINNING: Final = 64 * 1024
 """Bytes of a body that are searched for the text of an error."""
 
 MOST_VALUES: Final = 20_000
-"""Values of a body that an error holds, see `Redactor.copy`; no real error has so many. In 16 MB there may be
-five millions, and to search these for secrets would hold up the event loop for a minute."""
+"""Values of a body that an error has at most, see `Redactor.copy`; no real error has so many. A body of 16 MB
+may have five million, and the search for secrets in them would block the event loop for a minute."""
 TEXT_KEYS: Final = ("error", "message", "detail")
 """Keys that may hold the text of an error, best first."""
 
@@ -97,31 +97,30 @@ class Response:
         "waits",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - by position: keywords make a call of a class twice as long
         self,
         status: int,
         headers: Mapping[str, str],
         body: JSON,
         json: bool,
-        *,
         redactor: Redactor = NOTHING_KNOWN,
         retry_after: float | None = None,
     ) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.json = json
-        self.retry_after = retry_after
-        self.attempts = 1
-        self.elapsed = 0.0
+        self.status: int = status
+        self.headers: Mapping[str, str] = headers
+        self.body: JSON = body
+        self.json: bool = json
+        self.retry_after: float | None = retry_after
+        self.attempts: int = 1
+        self.elapsed: float = 0.0
         self.waits: Waited | None = None
-        self.redactor = redactor
-        self.ok = 200 <= status < 300
-        self.fields = mapping_or_empty(body)
+        self.redactor: Redactor = redactor
+        self.ok: bool = 200 <= status < 300
+        self.fields: dict[str, JSON] = mapping_or_empty(body)
         code = self.fields.get("code")
-        self.code = code if code is None or type(code) is int else number(code)
+        self.code: int | None = code if code is None or type(code) is int else number(code)
         word = self.fields.get("type")
-        self.type = word.strip().lower() if isinstance(word, str) else ""
+        self.type: str = word.strip().lower() if isinstance(word, str) else ""
 
     @property
     def request_id(self) -> str | None:
@@ -204,9 +203,9 @@ def read_response(
     header = headers.get("retry-after")
     wait = None if header is None else parse_retry_after(header, math.inf if now is None else now())
     try:
-        return Response(status, headers, decode(raw, repaired), True, redactor=redactor, retry_after=wait)
+        return Response(status, headers, decode(raw, repaired), True, redactor, wait)
     except MalformedBody:
-        return Response(status, headers, excerpt(raw, redactor), False, redactor=redactor, retry_after=wait)
+        return Response(status, headers, excerpt(raw, redactor), False, redactor, wait)
 
 
 def request_id_in(headers: Mapping[str, str]) -> str | None:
@@ -257,9 +256,10 @@ def failed_step(fields: Mapping[str, JSON]) -> str | None:
 
 
 def task_id_in(fields: Mapping[str, JSON]) -> str | None:
-    """Return the task id of a submit reply: `task_id`, else `data.task_id`, else `data` if it is text."""
+    """Return the task id of a submit reply: `task_id`, else `data.task_id`, else `data` if it is one word."""
     data = fields.get("data")
-    candidates = (fields.get("task_id"), mapping_or_empty(data).get("task_id"), data)
+    word = data if isinstance(data, int) or (isinstance(data, str) and len(data.split()) == 1) else None
+    candidates = (fields.get("task_id"), mapping_or_empty(data).get("task_id"), word)
     return next(filter(None, map(id_in, candidates)), None)
 
 

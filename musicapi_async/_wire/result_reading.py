@@ -16,10 +16,10 @@ from ..api.direct_replies import Reply, Upload
 from ..api.json_values import (
     JSON,
     clip_id_in,
+    id_in,
     is_intact,
     list_or_empty,
     mapping_or_empty,
-    reference_or_none,
     text_or_none,
 )
 from ..api.results import SUCCEEDED, UNKNOWN_STATE, Clip, Clips, Item, Voice
@@ -176,7 +176,7 @@ def read_clips(items: Iterable[JSON], raw: JSON, *, task_id: str, family: str) -
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """JSON objects to be read as clips when a caller uses them: of most polls none does. An `UnreadItems`."""
+    """JSON objects that are read as clips when a caller uses them, which is rare. An `UnreadItems`."""
 
     items: Sequence[Mapping[str, JSON]]
     succeeded: bool
@@ -206,7 +206,7 @@ def read_studio_song(song: Mapping[str, JSON]) -> Clip:
 
 def read_voice(data: Mapping[str, JSON], raw: JSON, *, task_id: str, family: str) -> Voice | None:
     """Read a created voice; None while there is no persona id."""
-    persona_id = reference_or_none(data.get("persona_id"))
+    persona_id = id_in(data.get("persona_id"))
     if persona_id is None:
         return None
     return Voice(persona_id, text_or_none(data.get("name")), raw, task_id=task_id, family=family)

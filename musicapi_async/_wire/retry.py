@@ -1,11 +1,11 @@
 """The rules of retries: which failed request is sent again, and after how long. Pure decisions, and jitter.
 
-The rule about money comes first: a create is repeated only when it provably was not sent or provably
-was refused. There is no idempotency key, so a second send of a create that was taken is a second charge.
+The rule about money comes first: a create is repeated only if it provably was not sent or provably was
+refused. There is no idempotency key, so a second send of an accepted create is charged a second time.
 
-Waits come from backoff's exponential generator, and what is random in them from its `full_jitter`, which
-draws between 0 and a wait. Alone it may wait 0 s, so here it is a part of the wait: jitter is "equal", half
-of it certain and half random. A `Retry-After` is a floor below all of that, which no jitter undercuts.
+Waits come from backoff's exponential generator, and their jitter from its `full_jitter`, which draws a number
+between 0 and a wait. Alone it could be 0 s, so the jitter here is "equal": half of a wait is fixed and half
+is random. `Retry-After` is the minimum of each wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from random import Random
 from typing import Final, Literal
 
 import backoff
-import msgspec
+
+from ..options import Options
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 8.0
+"""Seconds between attempts, unless `Retry-After` is longer."""
 
 RETRY_AFTER_CAP: Final = 60.0
 """Seconds up to which `Retry-After` is obeyed, for a task is ready within minutes. A call whose response
@@ -57,7 +62,7 @@ class AttemptFailure(StrEnum):
     """A kind of failure. An open set: a word that is not here is never a reason to send again."""
 
     NOT_SENT = "not_sent"
-    """No connection, DNS, TLS, no pool slot: not one byte of the request left."""
+    """No connection, DNS, TLS, no pool slot: no byte of the request was sent."""
 
     SENT_UNKNOWN = "sent_unknown"
     """Time-out or loss after sending may have begun."""
@@ -75,41 +80,12 @@ class AttemptFailure(StrEnum):
     """Any other 4xx."""
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of repeats and the waits between them; times in seconds."""
-
-    max_retries: int = 3
-    """Repeats after the first attempt; 0 sends once."""
-
-    base: float = 1.0
-    """The first wait."""
-
-    cap: float = 8.0
-    """No wait grows beyond this, unless `Retry-After` is longer."""
-
-    retry_after_cap: float = RETRY_AFTER_CAP
-    """A longer `Retry-After` is not waited for: the error goes to the caller with its `retry_after`."""
-
-    resend_creates_on_5xx: bool = False
-    """Send a create again after a 5xx. It may then be charged twice."""
-
-    def __post_init__(self) -> None:
-        if self.max_retries < 0:
-            raise ValueError(f"max_retries must not be negative, got {self.max_retries!r}")
-        for name in ("base", "cap", "retry_after_cap"):
-            value: float = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be finite and not negative, got {value!r}")
-        if not 0 < self.base <= self.cap:
-            raise ValueError(f"base must be positive and at most cap, got {self.base!r} and {self.cap!r}")
-
-
 def decide(  # noqa: PLR0917 - these six decide
     method_kind: MethodKind,
     failure: AttemptFailure | str,
     attempt: int,
     retry_after: float | None,
-    policy: RetryPolicy,
+    options: Options,
     draw: Draw,
 ) -> float | None:
     """Decide if a request is sent again after a failure, and when.
@@ -119,18 +95,18 @@ def decide(  # noqa: PLR0917 - these six decide
         failure: how the attempt failed.
         attempt: the number of the attempt that failed, from 1.
         retry_after: seconds of the response's `Retry-After`, if it had one.
-        policy: how often and how patiently to send again.
+        options: how often to send again, and if a create is sent again after a 5xx.
         draw: draws the random part of the wait.
 
     Returns:
         The seconds to wait before the request is sent again, or None: do not send it again.
     """
-    if attempt > policy.max_retries or not may_repeat(method_kind, failure, policy):
+    if attempt > options.max_retries or not may_repeat(method_kind, failure, options):
         return None
-    wait = equal_jitter(_delay(attempt, policy), draw)
+    wait = equal_jitter(next(islice(delays(FIRST_PAUSE, LONGEST_PAUSE), attempt - 1, None)), draw)
     if retry_after is None or not retry_after > 0:
         return wait
-    return max(wait, retry_after) if retry_after <= policy.retry_after_cap else None
+    return max(wait, retry_after) if retry_after <= RETRY_AFTER_CAP else None
 
 
 def retry_after_floor(seconds: float | None) -> float:
@@ -138,7 +114,7 @@ def retry_after_floor(seconds: float | None) -> float:
     return min(seconds, RETRY_AFTER_CAP) if seconds else 0.0
 
 
-def may_repeat(method_kind: MethodKind, failure: AttemptFailure | str, policy: RetryPolicy) -> bool:
+def may_repeat(method_kind: MethodKind, failure: AttemptFailure | str, options: Options) -> bool:
     """Return True if a request of this kind may be sent again after this failure, if attempts remain."""
     match failure:
         case AttemptFailure.NOT_SENT | AttemptFailure.RATE_LIMITED:
@@ -146,14 +122,14 @@ def may_repeat(method_kind: MethodKind, failure: AttemptFailure | str, policy: R
         case AttemptFailure.SENT_UNKNOWN:
             return method_kind in ("get", "repeatable")
         case AttemptFailure.SERVER_ERROR:
-            return method_kind == "get" or (method_kind == "create" and policy.resend_creates_on_5xx)
+            return method_kind == "get" or (method_kind == "create" and options.resend_creates_on_5xx)
         case AttemptFailure.INVALID_REPLY:
             return method_kind == "get"
         case _:
             return False
 
 
-def delays(base: float = 1.0, cap: float = 8.0) -> Iterator[float]:
+def delays(base: float, cap: float) -> Iterator[float]:
     """Yield the waits between attempts in seconds without jitter: base, 2 base, 4 base, … cap, cap, …"""
     for value in backoff.expo(base=2, factor=base, max_value=cap):
         # The first value only starts the generator for backoff's own `send()`; one that yields its first
@@ -162,19 +138,9 @@ def delays(base: float = 1.0, cap: float = 8.0) -> Iterator[float]:
             yield value
 
 
-def _delay(attempt: int, policy: RetryPolicy) -> float:
-    # Doubling from the smallest float passes any cap in 2,100 steps.
-    return next(islice(delays(policy.base, policy.cap), min(max(attempt, 1), 2200) - 1, None))
-
-
 def equal_jitter(value: float, draw: Draw) -> float:
     """Draw a time between half of `value` and all of it: many clients spread, and none comes at once."""
     return value / 2 + draw(value / 2)
-
-
-def full_jitter(value: float, draw: Draw) -> float:
-    """Draw a time between a thousandth of `value`, so that it is never 0, and all of it."""
-    return value * 0.001 + draw(value * 0.999)
 
 
 def spread(value: float, fraction: float, draw: Draw) -> float:

@@ -1,8 +1,8 @@
 """The signature of a webhook, made and checked: HMAC-SHA256 over `"<timestamp>.<raw body>"`.
 
-Only these bytes are signed. The id and the event name in the other headers are not, and neither is the
-address that was called, so nothing that matters may be decided by them alone. So a job key in an address
-carries a proof of its own, made by the client that ordered the webhook.
+Only these bytes are signed. The id and the event name in other headers, and the URL that was called, are not
+signed, so no decision about money may depend on them alone. So a job key in a URL has its own proof, which
+the client that ordered the webhook made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Check that a music file has its end, where its length was not announced.
 
-A host that sends no length may have broken off. So the last frame, page or chunk has to be
-there whole, and the sound has to be about as long as the clip is said to be. Tags or padding after the sound
-are ignored. Files are walked from header to header, and only up to a number of them.
+If a host sent no length, the transfer may have been cut off. So the last frame, page or chunk must be
+complete, and the sound must be about as long as the duration of the clip. Tags or padding after the sound are
+ignored. Files are read from header to header, up to a limit.
 """
 
 from __future__ import annotations

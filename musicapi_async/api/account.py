@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 
@@ -10,31 +10,44 @@ from ..plain_data import PlainData
 from .direct_replies import Reply
 from .operation import Family, calls
 from .request import Request
-from .results import Amount
 
 BALANCE_DECIMALS: Final = 6
-"""Decimals of a difference between balances: what binary fractions leave beyond is no credit."""
+"""Decimals of a sum of credits: what binary fractions leave beyond is no credit."""
+
+
+def credits_in(*amounts: float) -> float:
+    """Return the sum of credits: 0.1 + 0.1 + 0.1 is 0.3, and within a budget of 0.3."""
+    return round(sum(amounts), BALANCE_DECIMALS) + 0.0  # and not -0.0
+
+
+def credits_text(amount: float) -> str:
+    """Return credits for people, to the last one, such as '1234567' or '0.3'."""
+    return f"{amount:.15g}"
+
+
+Balance = Annotated[float, msgspec.Meta(ge=-1.7e308, le=1.7e308)]
+"""A finite number, which is below zero where credits are owed; anything else in a reply counts as missing."""
 
 
 class Credits(Reply, kw_only=True):
-    """The account's balance: `credits` of the subscription period, `extra_credits` bought, `total`."""
+    """The balance: `credits` of the subscription period, bought `extra_credits`, and their sum `total`."""
 
     needs: ClassVar[tuple[str, ...]] = ("credits", "extra_credits")
     may_be_empty: ClassVar[bool] = True
 
-    credits: Amount = 0.0
-    extra_credits: Amount = 0.0
+    credits: Balance = 0.0
+    extra_credits: Balance = 0.0
 
     @property
     def total(self) -> float:
-        """All credits that can be spent."""
-        return self.credits + self.extra_credits
+        """The sum of `credits` and `extra_credits`."""
+        return credits_in(self.credits, self.extra_credits)
 
 
 class Spending(PlainData, msgspec.Struct):
     """The change of the balance between two queries; see `MusicAPI.spending`.
 
-    `before` is the balance at the begin, `after` the one at the end; None until then.
+    `before` is the balance at the start of the block, `after` the balance at its end, None until then.
     """
 
     before: Credits
@@ -42,8 +55,8 @@ class Spending(PlainData, msgspec.Struct):
 
     @property
     def total(self) -> float | None:
-        """Credits that are gone, below zero if some came back; None until the second query."""
-        return None if self.after is None else round(self.before.total - self.after.total, BALANCE_DECIMALS)
+        """The credits spent; negative if the balance has grown, None until the second query."""
+        return None if self.after is None else credits_in(self.before.total, -self.after.total)
 
 
 class GetCredits(Request):

@@ -18,7 +18,7 @@ from ..plain_data import PlainData, fields_of
 from . import sonic_songs
 from .direct_replies import Reply
 from .json_values import JSON, mapping_or_empty
-from .request import Request, body, fields, picture, violations
+from .request import Request, WebhookFields, body, fields, picture, violations
 from .response_info import Received, ResponseInfo
 from .results import Clip, Clips, Failure, Item
 from .suggestions import did_you_mean
@@ -55,9 +55,10 @@ else:
 class CreateBatch(Request):
     """Create several songs in one call: 1 to 10 items, each with the arguments of `create_music`.
 
-    Each item costs what a single create costs, and the call counts once for the rate of creates. An item with
-    another `task_type` takes the arguments of that one, such as `cover_music`. The service may accept some
-    items and refuse others, each with an error of its own. One job key covers the whole call.
+    Each item costs as much as a single create, and the call counts once for the rate of creates. An item with
+    another `task_type`, such as `cover_music`, takes the arguments of that operation; one that is not known
+    here is sent as it is. The service may accept some items and refuse others, each with its own error. One
+    job key covers the whole call.
     """
 
     example: ClassVar[str] = """\
@@ -100,7 +101,7 @@ results = await client.wait_all(batch.tasks)"""
 
 
 class GetBatch(Request):
-    """Get the present states of the tasks of a batch at once. Waiting is done on the tasks."""
+    """Get the states of all tasks of a batch in one call. To wait, use `client.wait_all(batch.tasks)`."""
 
     example: ClassVar[str] = """\
 batch = await client.{family}.create_batch([{"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}])
@@ -127,7 +128,7 @@ def _sent(item: object) -> object:
     sent = {name: value for name, value in cast("dict[str, Any]", item).items() if value not in (None, "")}
     kind = TASK_TYPES.get(_task_type(sent))
     if kind is not None and issubclass(kind, sonic_songs.SongFields) and "custom_mode" not in sent:
-        sent["custom_mode"] = bool(sent.get("prompt")) or not sent.get("gpt_description_prompt")
+        sent["custom_mode"] = sonic_songs.is_custom(sent.get("prompt"), sent.get("gpt_description_prompt"))
     return sent
 
 
@@ -136,11 +137,15 @@ def _task_type(item: Mapping[str, object]) -> str:
 
 
 def _broken(item: Mapping[str, object]) -> Iterator[Violation]:
-    """Find the rules of a single create that an item breaks."""
+    """Find the rules of a single create that an item breaks; with an unknown task type, those of webhooks."""
+    given = item.get("task_type")
+    if given is not None and not isinstance(given, str):
+        yield Violation("task_type", "text", picture(given))
+        return
     kind = TASK_TYPES.get(_task_type(item))
-    if kind is None:
-        near = did_you_mean(_task_type(item), TASK_TYPES)
-        yield Violation("task_type", f"one of {', '.join(TASK_TYPES)}{near}", picture(item.get("task_type")))
+    if kind is None:  # the service decides, as on an unknown model
+        shared = {name: item[name] for name in WebhookFields.__struct_fields__ if name in item}
+        yield from violations(WebhookFields(**cast("dict[str, Any]", shared)))
         return
     known = {field.name: field for field in fields(kind)}
     values = {name: value for name, value in item.items() if value is not None and name != "task_type"}
@@ -161,19 +166,18 @@ def _broken(item: Mapping[str, object]) -> Iterator[Violation]:
 class BatchItem(
     PlainData, fields={"index": int | None, "task": Task[Clips] | None, "failure": Failure | None}
 ):
-    """One entry of the reply to a batch: the task of an item, or why the service refused it.
+    """One entry of the reply to a batch: the task of an item, or the error with which it was refused.
 
-    `index` is the place of its item in the request, from 0; None if the reply does not say which item it
-    belongs to. With neither `task` nor `error` nothing is known of the item: it may have been charged.
-    `error.may_have_been_charged` is True unless the entry proves that the item cost nothing. `raw` is the
-    entry as it came.
+    If an entry has neither `task` nor `error`, the outcome of its item is unknown: it may have been charged.
 
     Args:
-        index: the place of the item.
-        task: its task.
-        error: why it was refused.
-        failure: the same as plain data.
-        raw: the entry.
+        index: the index of the item in the request, from 0; None if the reply does not say which item the
+            entry belongs to.
+        task: the task of the item.
+        error: the refusal. Its `may_have_been_charged` is True unless the entry proves that the item was not
+            charged.
+        failure: the refusal as plain data.
+        raw: the entry of the reply.
     """
 
     __slots__ = ("error", "index", "raw", "task")
@@ -224,12 +228,12 @@ class Batch(
         "job_key": str | None,
     },
 ):
-    """The songs of a batch that was accepted and paid for, as far as the reply says.
+    """The songs of a batch that the service accepted, as far as its reply names them. Each task is paid for.
 
-    `items` has one entry for each item of the request, in its order, if `is_assigned`. Otherwise the reply
-    has more or fewer entries than the request has items, or names a task twice: then it is not known which
-    task belongs to which item, and a recorded job stays ambiguous. `submitted` is the number that the service
-    names. `raw` is the reply; it pickles, without its client as its tasks do.
+    If `is_assigned` is True, `items` has one entry for each item of the request, in its order. If it is
+    False, the reply has more or fewer entries than the request has items, or names a task twice: it is not
+    known which task belongs to which item, and a recorded job stays ambiguous. A batch that was pickled has
+    no client, and neither have its tasks.
 
     Args:
         batch_id: the id for `get_batch`; None if the reply has none.
@@ -262,17 +266,17 @@ class Batch(
 
     @property
     def tasks(self) -> list[Task[Clips]]:
-        """The tasks that it made: `await client.wait_all(batch.tasks)`. Each was paid for."""
+        """The tasks of the accepted items, for `await client.wait_all(batch.tasks)`. Each is paid for."""
         return [item.task for item in self.items if item.task is not None]
 
     @property
     def errors(self) -> list[APIStatusError]:
-        """Why items were refused, in their order."""
+        """The errors of the refused items, in the order of the items."""
         return [item.error for item in self.items if item.error is not None]
 
     @property
     def response(self) -> ResponseInfo | None:
-        """The HTTP response that it came in; None for a job key that had its tasks."""
+        """The HTTP response to the call; None if the tasks came from a recorded job."""
         if self._received is not None and not isinstance(self._received, ResponseInfo):
             self._received = self._received.info()
         return self._received
@@ -305,10 +309,10 @@ def _load(
 
 
 class BatchState(Item, kw_only=True):
-    """The state of one task of a batch, as one poll of it would say.
+    """The state of one task of a batch.
 
-    `state` is 'pending', 'running', 'succeeded', 'partial' or 'failed'; `clips` are the clips as they are
-    now; `failure` says why a task failed. `raw` is the entry.
+    `state` is 'pending', 'running', 'succeeded', 'partial' or 'failed'; `clips` are the clips at this time;
+    `failure` is the reason of a failed task. `raw` is the entry of the reply.
     """
 
     task_id: str = ""
@@ -323,11 +327,7 @@ class BatchState(Item, kw_only=True):
 
 
 class BatchStates(Reply, kw_only=True):
-    """The states of the tasks of a batch, each of which names its task.
-
-    An entry that names none is in `raw` alone. Wait for a task with `task.wait()`: it follows what comes
-    after.
-    """
+    """The states of the tasks of a batch, in `tasks`. An entry that names no task is only in `raw`."""
 
     batch_id: str | None = None
     tasks: list[BatchState] = msgspec.field(default_factory=list[BatchState])

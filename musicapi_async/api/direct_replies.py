@@ -12,10 +12,10 @@ from .results import Amount, Item
 
 
 class Reply(Item, kw_only=True):
-    """The base of direct replies. `raw` is the whole body; of the fields in `needs` one must be there.
+    """The base of direct replies. `raw` is the whole body.
 
-    A field is read from the top level of the body, else from `data` in it. `may_be_empty` says that zero, or
-    an empty list, is a result.
+    A field is read from the top level of the body, else from its `data`. A body without any of the fields in
+    `needs` is refused. `may_be_empty` is True if zero, or an empty list, is a result.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -27,7 +27,7 @@ class Reply(Item, kw_only=True):
 
     @property
     def is_empty(self) -> bool:
-        """True if the reply holds nothing of what was requested."""
+        """True if all fields of the reply are missing or empty."""
         for name in self.__struct_fields__:  # noqa: SIM110 - a generator costs more than the first field, which decides
             if getattr(self, name) not in (None, "", [], {}):
                 return False
@@ -35,7 +35,7 @@ class Reply(Item, kw_only=True):
 
     @property
     def response(self) -> ResponseInfo | None:
-        """The HTTP response that it came in; None for the reply of a previous call with the same job key."""
+        """The HTTP response of the call; None for a stored reply of a previous call with the same job key."""
         try:
             received = self._received
         except AttributeError:  # never set
@@ -62,7 +62,7 @@ def came_in(reply: Reply, received: Received | ResponseInfo) -> None:
 
 
 class Persona(Reply, kw_only=True):
-    """A persona: `persona_id` is what `persona_music` takes."""
+    """A persona. `persona_music` takes its `persona_id`."""
 
     needs: ClassVar[tuple[str, ...]] = ("persona_id",)
     echoed: ClassVar[tuple[str, ...]] = ("name",)
@@ -72,10 +72,10 @@ class Persona(Reply, kw_only=True):
 
 
 class Upload(Reply, kw_only=True):
-    """Imported audio: `clip_id` is the clip.
+    """Imported audio, as a clip with the id `clip_id`.
 
-    The service may answer with a task instead: then `clip_id` is None, `task_id` is set, and
-    `client.task(family, upload.task_id, kind="upload").wait()` gives the clip.
+    The service may reply with a task instead: then `clip_id` is None, `task_id` is set, and
+    `await client.task(family, upload.task_id, kind="upload").wait()` returns the clip.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("clip_id", "task_id")
@@ -109,9 +109,9 @@ class Instrument(Item, kw_only=True):
 
 
 class Midi(Reply, kw_only=True):
-    """The notes of a clip: `midi_url` of the file, and the `instruments`.
+    """The notes of a clip: the link of the MIDI file in `midi_url`, and the `instruments` with their notes.
 
-    `midi_url` is None while the file is being made (`wait=False`), or if the service sent none.
+    `midi_url` is None while the service prepares the file (with `wait=False`), or if the reply has none.
     """
 
     midi_url: str | None = None
@@ -119,12 +119,12 @@ class Midi(Reply, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        """True if the file is there."""
+        """True if `midi_url` is set."""
         return self.midi_url is not None
 
 
 class Bpm(Reply, kw_only=True):
-    """The tempo in beats per minute: average, highest, lowest."""
+    """The average, highest and lowest tempo, in beats per minute."""
 
     avg_bpm: Amount | None = None
     max_bpm: Amount | None = None
@@ -132,7 +132,7 @@ class Bpm(Reply, kw_only=True):
 
 
 class Vox(Reply, kw_only=True):
-    """A vocal segment: `vox_audio_id` and the same bounds are what `create_persona` takes."""
+    """A vocal segment. `create_persona` takes its `vox_audio_id` and the same bounds, in seconds."""
 
     needs: ClassVar[tuple[str, ...]] = ("vox_audio_id",)
 
@@ -145,7 +145,7 @@ class Vox(Reply, kw_only=True):
 
 
 class UpsampledTags(Reply, kw_only=True):
-    """A richer description of a style, for `tags`, in `upsampled_tags`."""
+    """A detailed description of a style, in `upsampled_tags`; use it as `tags` of a create."""
 
     needs: ClassVar[tuple[str, ...]] = ("upsampled_tags",)
 

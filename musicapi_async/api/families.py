@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from ..errors import RequestValidationError
+from ..arguments import refused
 from .account import Account
 from .nuro import Nuro
 from .operation import Family, Polled
@@ -27,6 +27,12 @@ def family_in(call: str) -> str:
     return call.partition(" /")[2].partition("/")[0]
 
 
+def makes_tasks(family: str, kind: str, call: str) -> bool:
+    """Return True if the operation `kind` of a family makes tasks; for an untyped call its path decides."""
+    operation = FAMILIES[family].operations().get(kind) if family in FAMILIES else None
+    return polled_as(family_in(call)) is not None if operation is None else operation.creates
+
+
 @lru_cache(maxsize=256)
 def polled_as(family: str, kind: str = "") -> Polled | None:
     """Return how tasks of `family` that the operation `kind` made are polled; None if it has no tasks.
@@ -44,9 +50,5 @@ def polled_of(ref: TaskRef) -> Polled:
     """Return how a task is polled; `RequestValidationError` for a family that has no tasks."""
     polled = polled_as(ref.family, ref.kind)
     if polled is None:
-        raise RequestValidationError(
-            f"family: one whose tasks can be polled, such as 'sonic', got {ref.family!r}",
-            field="family",
-            value=repr(ref.family),
-        )
+        raise refused("family", "one whose tasks can be polled, such as 'sonic'", repr(ref.family))
     return polled

@@ -90,7 +90,7 @@ Prompt = Annotated[
     Meta(
         max_length=5000,
         description="Lyrics with [Verse], [Chorus], ... marks; with auto_lyrics a description of the song. "
-        "3000 characters with sonic-v4 and sonic-v3-5.",
+        "At most 3000 characters with sonic-v4 and sonic-v3-5.",
         extra={PLACE: PLACE_FIRST},
     ),
 ]
@@ -103,11 +103,13 @@ Tags = Annotated[
     Meta(
         max_length=1000,
         description="Style, mood, instruments, tempo, separated by commas. "
-        "200 characters with sonic-v4 and sonic-v3-5.",
+        "At most 200 characters with sonic-v4 and sonic-v3-5.",
     ),
 ]
 ShortTags = Annotated[str, Meta(max_length=200, description="Style words, separated by commas.")]
 NegativeTags = Annotated[str, Meta(max_length=200, description="Things to avoid, separated by commas.")]
+FreeNegativeTags = Annotated[str, Meta(description="Things to avoid, separated by commas.")]
+"""The same where the service names no limit."""
 StyleWeight = Annotated[
     float,
     Meta(ge=0, le=1, description="Closeness to `tags`, from free to strict.", extra={PLACE: PLACE_LATE}),
@@ -134,7 +136,7 @@ SourceUrl = Annotated[
     Link,
     Meta(
         min_length=1,
-        description="Public direct link to the audio (MP3, WAV, ...; at most 8 minutes); must answer HEAD.",
+        description="Public direct link to the audio (MP3, WAV, ...; at most 8 minutes) that answers HEAD.",
         extra={LINK: True, PLACE: PLACE_FIRST},
     ),
 ]
@@ -142,7 +144,7 @@ WebhookUrl = Annotated[
     str,
     Meta(
         max_length=1024,
-        description="https address that the service notifies of the result.",
+        description="https URL to which the service sends the result.",
         extra={PROTECTED: True, PLACE: PLACE_LAST},
     ),
 ]
@@ -168,5 +170,5 @@ WebhookSecret = Annotated[
     ),
 ]
 SunoCdn = Annotated[
-    bool, Meta(description="Ask for links on the provider's CDN; always sent.", extra={PLACE: PLACE_LATE})
+    bool, Meta(description="Request links on the provider's CDN; always sent.", extra={PLACE: PLACE_LATE})
 ]

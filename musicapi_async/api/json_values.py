@@ -39,7 +39,7 @@ def is_intact(value: object) -> bool:
     can be fetched under such an id or link; another task or file might be.
     """
     if not isinstance(value, str) or (value.isascii() and value.isprintable()):
-        return True  # as nearly all are
+        return True  # the usual case
     return _NOT_INTACT.search(value) is None
 
 

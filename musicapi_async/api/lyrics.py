@@ -42,7 +42,7 @@ class Lyrics(Item, kw_only=True):
 
 
 class LyricsDrafts(Reply, kw_only=True):
-    """The versions that the service wrote, a sequence of `Lyrics`; normally two, perhaps none."""
+    """The versions that the service wrote, as a sequence of `Lyrics`: usually two, sometimes none."""
 
     needs: ClassVar[tuple[str, ...]] = ("results",)
     may_be_empty: ClassVar[bool] = True
@@ -63,9 +63,9 @@ class LyricsDrafts(Reply, kw_only=True):
 
 
 class Word(Item, kw_only=True):
-    """A word and when it is sung: `start_s` and `end_s` in seconds, `p_align` the trust in it, 0 to 1.
+    """A word and its time: `start_s` and `end_s` in seconds, and `p_align`, the confidence from 0 to 1.
 
-    `word` may hold line breaks and section marks: they are the layout of the lyrics.
+    `word` includes the line breaks and section marks of the lyrics.
     """
 
     word: str = ""
@@ -84,22 +84,22 @@ class Line(PlainData, msgspec.Struct, frozen=True):
 
 
 class AlignedLyrics(Reply, kw_only=True):
-    """The lyrics word by word with times, in `words`; empty if there are none yet."""
+    """The lyrics with the time of each word, in `words`; empty if the service has none yet."""
 
     keys: ClassVar[Mapping[str, str]] = {"words": "alignment"}
 
     words: list[Word] = msgspec.field(default_factory=list[Word])
 
     def lines(self, *, sections: bool = False) -> list[Line]:
-        """Return the lines with their times; `sections=True` includes marks such as [Verse]."""
+        """Return the lines with their times in seconds; `sections=True` includes marks such as [Verse]."""
         return lines_of(self.words, sections=sections)
 
     def lrc(self) -> str:
-        """Return the lyrics as an LRC file: `[01:02.34]a line`."""
+        """Return the text of an LRC file, with lines such as `[01:02.34]a line`."""
         return lrc(self.lines())
 
     def srt(self) -> str:
-        """Return the lyrics as SubRip subtitles."""
+        """Return the text of a SubRip file (.srt)."""
         return srt(self.lines())
 
 

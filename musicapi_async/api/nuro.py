@@ -330,6 +330,8 @@ class CreateBgm(WebhookFields, kw_only=True, tag_field="type", tag="bgm"):
             yield Violation("duration", limit, f"{self.duration}")
         if version != "v2.0":
             return
+        if self.segments and self.duration is not None:
+            yield Violation("duration", "left out with segments, which have their own", f"{self.duration}")
         if len(self.description) > BGM_DESCRIPTION_LENGTH:
             limit = f"text of at most {BGM_DESCRIPTION_LENGTH} characters with {version}"
             yield Violation("description", limit, f"{len(self.description)} characters")

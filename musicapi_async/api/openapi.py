@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from .._version import __version__
+from ..arguments import is_list
 from ..options import DEFAULT_BASE_URL
 from .batches import TASK_TYPES, Batch, BatchStates
 from .direct_replies import Reply
@@ -297,8 +298,8 @@ def _enveloped(kind: type[Reply], schema: Schema) -> Schema:
 
 def _lenient(schema: object) -> Any:
     """Return a schema of replies as they are read: no field is needed, and any may be null."""
-    if isinstance(schema, list):
-        return [_lenient(one) for one in cast("list[object]", schema)]
+    if is_list(schema):
+        return [_lenient(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
     given = cast("Schema", schema)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from copy import copy
 from functools import cached_property, partial
 from typing import (
+    TYPE_CHECKING,
     Any,
     ClassVar,
     Final,
@@ -43,6 +44,7 @@ from .direct_replies import Reply
 from .operation_help import docstring_of, first_paragraph, misuse, signature_of
 from .request import FieldInfo, GetMusic, Request, fields, unknown_words
 from .results import Result, TaskUpdate
+from .suggestions import did_you_mean
 from .task import Task
 
 P = ParamSpec("P")
@@ -183,7 +185,7 @@ class Operation(ABC, Generic[P, R]):
 
     def _polled_in(self, family: type[Family]) -> Polled | None:
         """Return how tasks of this operation are polled where the declaration does not say it."""
-        return None
+        return family.polled
 
     @property
     @abstractmethod
@@ -223,6 +225,10 @@ class Operation(ABC, Generic[P, R]):
         method.__module__ = self.family.__module__
         method.__signature__ = self.signature  # type: ignore[attr-defined]
         return method
+
+    def public_method(self, caller: Caller) -> Callable[P, Coroutine[Any, Any, R]]:
+        """Return the public method; for code that chooses the operation while it runs."""
+        return self.__get__(self.family(caller), self.family)
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -293,9 +299,6 @@ class Create(Operation[P, Task[T]], Generic[P, T]):
     def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, Task[T]]]:
         return partial(caller.submit, self)
 
-    def _polled_in(self, family: type[Family]) -> Polled | None:
-        return family.polled
-
     def _returns(self) -> str:
         return f"Task[{self.reply.__name__}]: the handle; `await task` waits for the result, which is free."
 
@@ -311,9 +314,6 @@ class SubmitsBatch(Operation[P, Batch]):
 
     def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, Batch]]:
         return partial(caller.submit_batch, self)
-
-    def _polled_in(self, family: type[Family]) -> Polled | None:
-        return family.polled
 
 
 class Direct(Operation[P, ReplyT], Generic[P, ReplyT]):
@@ -343,6 +343,9 @@ class Direct(Operation[P, ReplyT], Generic[P, ReplyT]):
             replacement=replacement,
         )
         self._reply: Final = reply
+
+    def _polled_in(self, family: type[Family]) -> Polled | None:
+        return None
 
     @property
     def reply(self) -> type[ReplyT]:
@@ -382,9 +385,6 @@ class Poll(Operation[P, TaskUpdate]):
     def sender(self, caller: Caller) -> Callable[[Request], Coroutine[Any, Any, TaskUpdate]]:
         return partial(caller.poll, self)
 
-    def _polled_in(self, family: type[Family]) -> Polled | None:
-        return family.polled
-
 
 submits = Create
 calls = Direct
@@ -410,6 +410,12 @@ class Family:
         for name, operation in cls.operations().items():
             if name not in vars(cls) and operation.family.word != cls.word:
                 setattr(cls, name, operation.of(cls))
+
+    if not TYPE_CHECKING:  # type checkers know the operations
+
+        def __getattr__(self, name):
+            near = did_you_mean(name, self.operations())
+            raise AttributeError(f"client.{self.word} has no operation {name!r}{near}")
 
     @classmethod
     def operations(cls) -> dict[str, Operation[..., Any]]:

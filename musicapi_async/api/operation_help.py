@@ -12,17 +12,22 @@ from ..options import Options
 from .request import Request, fields
 from .suggestions import OPTIONS_MEANT, did_you_mean, is_folder, nearest
 
-_AT_MOST_ONCE: Final = "Sent at most once: never repeated after it may have left."
-_REPEATED: Final = "May be repeated freely; repeated for you after passing failures."
+_AT_MOST_ONCE: Final = "Sent at most once: not repeated unless it provably was not sent or was refused."
+_REPEATED: Final = "May be repeated freely; the client repeats it after passing failures."
 _PLAIN: Final = ("", "text", "True or False", "a number", "a whole number", "an object", "a JSON value")
 """Limits that say no more than the type."""
 OR_FILE: Final = ", or a local file with MusicAPI(uploader=...)"
 _ERRORS: Final = {
     "RequestValidationError": "a field breaks a limit; nothing was sent.",
     "OutcomeUnknownError": "the call was sent, and may have been carried out and charged.",
+    "JobKeyConflictError": "the job key was used with another request; nothing was sent.",
+    "JobStoreError": "the call could not be recorded; nothing was sent.",
     "APIStatusError": "the service refused; its subclasses say why.",
     "APIConnectionError": "the service cannot be reached.",
+    "InvalidResponseError": "the response cannot be understood.",
 }
+ONLY_PAID: Final = frozenset({"OutcomeUnknownError", "JobKeyConflictError", "JobStoreError"})
+ONLY_FREE: Final = frozenset({"InvalidResponseError"})  # of a paid call, its outcome is unknown
 
 
 def signature_of(request: type[Request], returns: object) -> inspect.Signature:
@@ -74,7 +79,7 @@ def docstring_of(
         limit = "" if field.limit in _PLAIN else f" ({field.limit}{OR_FILE if field.link else ''})"
         lines.append(f"    {field.name} ({kind}, {default}): {field.description}{limit}")
     lines += ["", "Returns:", f"    {returns}", "", "Raises:"]
-    errors = [name for name in _ERRORS if charges or name != "OutcomeUnknownError"]
+    errors = [name for name in _ERRORS if name not in (ONLY_FREE if charges else ONLY_PAID)]
     lines += [f"    {name}: {_ERRORS[name]}" for name in errors]
     if request.example:
         example = request.example.replace("{family}", family).splitlines()

@@ -7,14 +7,15 @@ A request is checked before it costs a round trip: `violations` names every fiel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Final, cast, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from ..arguments import is_list, is_mapping
 from ..errors import RequestValidationError, Violation
 from ..options import is_protected
 from .field_limits import (
@@ -219,8 +220,8 @@ def picture(value: object) -> str:
     """Return a short picture of a value for an error text: of a long text its length."""
     if isinstance(value, str):
         return repr(value) if len(value) <= 40 else f"{len(value)} characters"
-    if isinstance(value, list | tuple):
-        return f"{len(cast('list[object]', value))} items"
+    if is_list(value):
+        return f"{len(value)} items"
     if isinstance(value, bool | int | float) or value is None:
         return repr(value)
     return type(value).__name__
@@ -228,14 +229,14 @@ def picture(value: object) -> str:
 
 def secrets_in(value: object) -> Iterator[str]:
     """Find the secrets in a JSON value, however deep."""
-    if isinstance(value, Mapping):
-        for name, inner in cast("Mapping[object, object]", value).items():
+    if is_mapping(value):
+        for name, inner in value.items():
             if name in SECRET and isinstance(inner, str) and inner:
                 yield inner
             else:
                 yield from secrets_in(inner)
-    elif isinstance(value, list | tuple):
-        for inner in cast("Sequence[object]", value):
+    elif is_list(value):
+        for inner in value:
             yield from secrets_in(inner)
 
 
@@ -261,11 +262,10 @@ def check_secrets(secrets: Iterable[str], call: str) -> tuple[str, ...]:
 
 def without_secrets(value: object) -> object:
     """Return a copy of a JSON value without its secrets, however deep."""
-    if isinstance(value, Mapping):
-        fields = cast("Mapping[object, object]", value)
-        return {name: without_secrets(inner) for name, inner in fields.items() if name not in SECRET}
-    if isinstance(value, list | tuple):
-        return [without_secrets(inner) for inner in cast("Sequence[object]", value)]
+    if is_mapping(value):
+        return {name: without_secrets(inner) for name, inner in value.items() if name not in SECRET}
+    if is_list(value):
+        return [without_secrets(inner) for inner in value]
     return value
 
 
@@ -276,7 +276,45 @@ def violations(request: Request) -> list[Violation]:
     if _all_fit(request, values.values()):
         declared = _marked(type(request))
     found = [broken for field in declared if (broken := _violation(field, values[field.name]))]
-    return found or list(request.rules())
+    return found or list(_with_defaults(request, values).rules())
+
+
+def _with_defaults(request: Request, values: Mapping[str, Any]) -> Request:
+    """Return the request as its rules take it: None and empty text are as if the field were left out."""
+    with_default, others = _optional(type(request))
+    changes = {name: default() for name, default in with_default if values[name] in (None, "")}
+    if "" in values.values():
+        changes |= {name: None for name in others if values[name] == ""}
+    return msgspec.structs.replace(request, **changes) if changes else request
+
+
+@cache
+def _optional(cls: type[Request]) -> tuple[tuple[tuple[str, Callable[[], object]], ...], tuple[str, ...]]:
+    """Return the fields that have a default, with what makes it, and the others that take no text."""
+    with_default: list[tuple[str, Callable[[], object]]] = []
+    others: list[str] = []
+    for field in msgspec.structs.fields(cls):
+        if field.default_factory is not msgspec.NODEFAULT:
+            with_default.append((field.name, field.default_factory))
+        elif field.default is not None and field.default is not msgspec.NODEFAULT:
+            with_default.append((field.name, partial(_itself, field.default)))
+        elif field.default is None and not _takes_text(msgspec.inspect.type_info(field.type)):
+            others.append(field.name)
+    return tuple(with_default), tuple(others)
+
+
+def _itself(value: object) -> object:
+    return value
+
+
+def _takes_text(kind: msgspec.inspect.Type) -> bool:
+    match kind:
+        case msgspec.inspect.Metadata():
+            return _takes_text(kind.type)
+        case msgspec.inspect.UnionType():
+            return any(map(_takes_text, kind.types))
+        case _:
+            return isinstance(kind, msgspec.inspect.StrType)
 
 
 @cache
@@ -378,21 +416,15 @@ def body(request: Request) -> dict[str, Any]:
     local = _local(type(request))
     built: dict[str, Any] = msgspec.to_builtins(request)
     given = {name: value for name, value in built.items() if value not in (None, "") and name not in local}
+    for name, default in _optional(type(request))[0]:
+        if name not in given and name not in local:
+            given[name] = default()
     return request.as_sent(given)
 
 
 @cache
 def _local(cls: type[Request]) -> frozenset[str]:
     return frozenset(field.name for field in fields(cls) if field.local)
-
-
-def in_pair(start: float | None, end: float | None, first: str, last: str) -> Iterator[Violation]:
-    """Check two bounds in seconds, `first` and `last`: both or neither, the end after the start."""
-    if (start is None) != (end is None):
-        missing = first if start is None else last
-        yield Violation(missing, f"{first} and {last} belong together", "only one of them")
-    else:
-        yield from in_order(start, end, first, last)
 
 
 def in_order(start: float | None, end: float | None, first: str, last: str) -> Iterator[Violation]:

@@ -10,9 +10,7 @@ from ..plain_data import PlainData
 
 
 class ResponseInfo(PlainData, msgspec.Struct, frozen=True, kw_only=True):
-    """The HTTP response that a reply was read from, or a task's submit was accepted with.
-
-    It holds plain data and pickles. Secrets of the client are hidden in it.
+    """The HTTP response to a direct call, or to the create of a task, as plain data without secrets.
 
     ```python
     balance = await client.credits()
@@ -22,13 +20,13 @@ class ResponseInfo(PlainData, msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         status: the HTTP status, such as 200.
-        headers: the headers by their names in lower case, of a repeated one the last.
-        request_id: the id for the vendor's support, if a header has one.
-        attempts: requests that were sent until this response came, 1 if the first one succeeded.
-        waited: seconds, on the client's clock, that the call was held back here: by the rate, after a refusal
-            for the rate, by other requests and by tasks in flight.
-        elapsed: real seconds from the begin of the last attempt until its response was read; a new connection
-            counts, `waited` does not.
+        headers: the headers, by their names in lower case; the last value of a repeated header.
+        request_id: the id for the vendor's support; None if no header has one.
+        attempts: the number of requests that were sent, 1 if the first one succeeded.
+        waited: the seconds, on the client's clock, for which the client delayed the call: for the rate, after
+            a 429, for other requests, and for tasks in flight.
+        elapsed: the real seconds from the start of the last attempt until its response was read, including a
+            new connection, without `waited`.
     """
 
     status: int
@@ -47,7 +45,7 @@ class ResponseInfo(PlainData, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Received(Protocol):
-    """A response whose facts are worked out when a caller wants them: of most replies none does."""
+    """A response whose facts are computed when a caller uses them, which is rare."""
 
     def info(self) -> ResponseInfo:
         """Return the facts."""

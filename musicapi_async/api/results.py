@@ -131,7 +131,7 @@ class Clip(Item, kw_only=True):
 
     @property
     def is_succeeded(self) -> bool:
-        """True if the clip is finished. One without a state is, once it has the link of a file."""
+        """True if the clip is finished. A clip without a state is finished once it has the link of a file."""
         if self.state:
             return self.state.lower() == SUCCEEDED
         return is_file(self.audio_url) or is_file(self.wav_url) or is_file(self.video_url)
@@ -143,22 +143,25 @@ class Clip(Item, kw_only=True):
 
     @property
     def is_terminal(self) -> bool:
-        """True if the clip succeeded or failed; with every other word it is unfinished."""
+        """True if the clip succeeded or failed. Every other state, also an unknown one, is unfinished."""
         return self.is_succeeded or self.is_failed
 
     @property
     def failure(self) -> str | None:
-        """The service's text for a failed clip."""
+        """The reason that the service gives for a failed clip; None if it gives none."""
         return self.error_message or self.error
 
     @property
     def stream_url(self) -> str | None:
-        """Link of early audio to listen to (about 20 s after submit), no file; None once there is a file."""
+        """Link of early audio to listen to, from about 20 s after the create; None once there is a file.
+
+        It is no file: do not save it.
+        """
         return None if self.final_url else self.audio_url or None
 
     @property
     def final_url(self) -> str | None:
-        """Link of the finished file, or None: never a stream, never made up."""
+        """Link of the finished file, as the service sent it; None until there is one. Never a stream."""
         if not self.is_succeeded:
             return None
         if is_file(self.audio_url):
@@ -172,21 +175,24 @@ class Clip(Item, kw_only=True):
 
     @property
     def created(self) -> datetime | None:
-        """`created_at` as a time with zone, or None if it is missing or malformed."""
+        """`created_at` as a `datetime`, or None if it is missing or malformed."""
         try:
             return datetime.fromisoformat(self.created_at) if self.created_at else None
         except ValueError:
             return None
 
 
-_LINK: Final = re.compile(r"https?://(?:[^/?#@\s]*@)?([\w.-]+|\[[\da-f:.]+\])(?=[:/?#]|$)", re.IGNORECASE)
-"""A link with its host. Every finished clip of every poll is matched, and `urlsplit` takes 3 µs."""
+_FILE: Final = re.compile(
+    rf"https?://(?:[^/?#@\s]*+@)?+(?!{re.escape(STREAM_HOST)}(?:[:/?#]|$))(?:[\w.-]+|\[[\da-f:.]+\])(?=[:/?#]|$)",
+    re.IGNORECASE,
+)
+"""A link to a file: not to the host of early audio. Every finished clip of every poll is matched, and
+`urlsplit` takes 3 µs."""
 
 
 def is_file(url: str | None) -> bool:
     """Return True if a link leads to a file: http or https, and not the host of early audio."""
-    link = _LINK.match(url) if url else None
-    return link is not None and link[1].lower() != STREAM_HOST
+    return url is not None and _FILE.match(url) is not None
 
 
 IDS: Final[Mapping[str, object]] = {"task_id": str, "family": str}
@@ -247,7 +253,14 @@ class UnreadItems(Protocol):
 
 
 class Clips(Result, Sequence[Clip], fields={**IDS, "items": list[Clip]}):
-    """The clips of a task, a sequence; usually two, but never count on it."""
+    """The clips of a task, as a sequence. Usually there are two, but the service decides how many.
+
+    Args:
+        items: the clips.
+        raw: the whole reply.
+        task_id: the id of the task.
+        family: the family of the task.
+    """
 
     __slots__ = ("_items", "_unread")
 
@@ -290,7 +303,7 @@ class Clips(Result, Sequence[Clip], fields={**IDS, "items": list[Clip]}):
 
     @property
     def clips(self) -> Clips:
-        """The clips themselves."""
+        """These clips."""
         return self
 
     @property
@@ -325,7 +338,7 @@ class Clips(Result, Sequence[Clip], fields={**IDS, "items": list[Clip]}):
         return any(clip.audio_url for clip in self.items)
 
     def require_all(self) -> Self:
-        """Return the clips themselves, or raise `TaskFailedError` if any of them failed."""
+        """Return these clips, or raise `TaskFailedError` if any of them failed."""
         if self.failed:
             reason = self.failed[0].failure or "no reason given"
             raise TaskFailedError(
@@ -340,13 +353,15 @@ class Clips(Result, Sequence[Clip], fields={**IDS, "items": list[Clip]}):
 
 def clips_of(unread: UnreadItems, raw: Any, *, task_id: str, family: str) -> Clips:
     """Return clips that are read when a caller uses them."""
-    clips = Clips((), raw, task_id=task_id, family=family)
-    clips._unread = unread  # pyright: ignore[reportPrivateUsage]
+    # Not by the constructor: each poll makes clips, and keywords make a call of a class twice as long.
+    clips = Clips.__new__(Clips)
+    clips.raw, clips.task_id, clips.family = raw, task_id, family
+    clips._items, clips._unread = (), unread  # pyright: ignore[reportPrivateUsage]
     return clips
 
 
 class Voice(Result, fields={**IDS, "persona_id": str, "name": str | None}):
-    """A voice made from audio: `persona_id` for persona_music; `name` may be missing."""
+    """A voice made from audio. `persona_music` takes its `persona_id`; `name` may be None."""
 
     __slots__ = ("name", "persona_id")
 
@@ -368,10 +383,10 @@ class Voice(Result, fields={**IDS, "persona_id": str, "name": str | None}):
 
 
 class Failure(PlainData, msgspec.Struct, frozen=True):
-    """Why a task failed, in plain data: the fields of its `TaskFailedError` that are for everybody.
+    """The reason for which a task failed, as plain data: the public fields of its `TaskFailedError`.
 
-    `message` and `type` are the service's words, `refunded` its report on the credits (None: it says
-    nothing).
+    `message` and `type` are the service's words. `refunded` is its report on the credits: True if it says
+    that they were returned, False if not, None if it says nothing.
     """
 
     message: str
@@ -379,7 +394,7 @@ class Failure(PlainData, msgspec.Struct, frozen=True):
     refunded: bool | None = None
 
     def as_error(self, clips: Clips, task_id: str, family: str) -> TaskFailedError:
-        """Return the error of a task that failed so."""
+        """Return the error of a task that failed for this reason."""
         return TaskFailedError(
             self.message,
             type=self.type,
@@ -403,13 +418,22 @@ class TaskUpdate(
         "age": float,
     },
 ):
-    """A task as one poll found it.
+    """The state of a task in one poll.
 
-    `state` is 'pending' (no clips yet), 'running' (some clips are there), 'succeeded', 'partial' or 'failed';
-    `clips` the clips as they are now; `result` is set once the task succeeded, `error` once it failed;
-    `progress` the share done from 0 to 1 where the service says it (Nuro, Studio), else None; `raw` is the
-    reply; `age` the age of the task in seconds at the poll. Plain data has `failure` in the place of `error`.
-    Updates are compared by these fields, `raw` excepted.
+    Plain data has `failure` in the place of `error`. Updates are compared by their fields, except `raw`.
+
+    Args:
+        state: 'pending' (no clips yet), 'running' (the reply has clips), 'succeeded', 'partial' or 'failed'.
+        task_id: the id of the task.
+        family: the family of the task.
+        clips: the clips as they are in this poll.
+        result: the result; None until the task has succeeded.
+        error: the error; None unless the task failed.
+        failure: the error as plain data.
+        progress: the part that is done, from 0 to 1; None if the service does not report it (only Nuro and
+            Studio do).
+        raw: the whole reply.
+        age: the age of the task at the poll, in seconds.
     """
 
     __slots__ = ("age", "clips", "error", "family", "progress", "raw", "result", "state", "task_id")
@@ -442,7 +466,7 @@ class TaskUpdate(
 
     @property
     def is_terminal(self) -> bool:
-        """True if the task has ended, so that this is its last update."""
+        """True if the task has ended; then this is its last update."""
         return self.result is not None or self.error is not None
 
     @property
@@ -454,7 +478,7 @@ class TaskUpdate(
         return None if error is None else Failure(error.message)
 
     def outcome(self) -> Result:
-        """Return the result, or the clips so far; raises the error of a failed task."""
+        """Return the result, or the clips so far if there is none yet; raise the error of a failed task."""
         if self.error is not None:
             raise copy(self.error)  # a copy for each caller, whose traceback is its own
         return self.result if self.result is not None else self.clips
@@ -467,7 +491,7 @@ class TaskUpdate(
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # compared by value
 
     def satisfies(self, until: Until) -> bool:
-        """Return True if a wait that ends as `until` says has ended with this update."""
+        """Return True if this update ends a wait with this `until`."""
         if self.is_terminal:
             return True
         if until == "first":
@@ -475,7 +499,7 @@ class TaskUpdate(
         return until == "stream" and self.clips.has_audio
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Return the facts that a caller would notice, which are the same in equal updates."""
+        """Return the facts that make an update a change for a caller: states, links, and progress."""
         return (
             self.state,
             tuple((clip.clip_id, clip.state, clip.audio_url) for clip in self.clips),

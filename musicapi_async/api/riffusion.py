@@ -74,7 +74,7 @@ class RiffusionCreate(Request, kw_only=True):
     vocal_variation: Annotated[float, Meta(ge=0, le=1, description="Change of the voice.")] | None = None
 
     def __post_init__(self) -> None:
-        if self.custom_mode is None:
+        if self.custom_mode in (None, ""):  # type: ignore[comparison-overlap]  # as a form may have it
             self.custom_mode = bool(self.lyrics) or not self.prompt
 
     def rules(self) -> Iterator[Violation]:

@@ -9,10 +9,12 @@ from msgspec import Meta
 
 from ..errors import Violation
 from .field_limits import LINK, LOCAL, ClipId, Link, SourceUrl
-from .request import Request, WebhookFields, in_pair
+from .request import Request, WebhookFields, in_order
 
 VOX_WINDOW: Final = 30
 """Seconds that a vocal segment may last (vendor's documentation)."""
+MILLISECONDS: Final = 3
+"""Decimals of a length in seconds: binary fractions make 32.2 - 2.2 a little more than 30."""
 
 PersonaName = Annotated[str, Meta(min_length=1, max_length=79, description="Name of the persona.")]
 
@@ -39,7 +41,7 @@ persona = await client.{family}.create_persona(name="Rainy voice", clip_id=clip.
     ) = None
 
     def rules(self) -> Iterator[Violation]:
-        return in_pair(self.vocal_start_s, self.vocal_end_s, "vocal_start_s", "vocal_end_s")
+        return _vocals_in_order(self.vocal_start_s, self.vocal_end_s)
 
 
 class CreatePersonaOlder(Request):
@@ -68,8 +70,8 @@ task = await client.{family}.persona_music(persona_id=voice.persona_id, mv="soni
 
 
 class UploadAudio(Request):
-    """Import audio by its link, about 20 seconds. The clip can be extended, covered, split, mixed, and made
-    a persona. A local file is published by the client's `uploader` first.
+    """Import audio by its link, in about 20 seconds. The clip can then be extended, covered, split, mixed, or
+    made a persona. A local file is published by the client's `uploader` first.
     """
 
     example: ClassVar[str] = """\
@@ -80,7 +82,7 @@ print(upload.clip_id)"""
 
 
 class StemsBasic(Request):
-    """Split a clip into vocals and instrumental. Uploaded clips work too. Takes minutes."""
+    """Split a clip into vocals and instrumental, in some minutes. Uploaded clips can be split, too."""
 
     example: ClassVar[str] = """\
 stems = await (await client.{family}.stems_basic(clip.clip_id))
@@ -90,7 +92,7 @@ print(stems["vocals"].final_url)"""
 
 
 class StemsFull(Request):
-    """Split a clip into all its parts; 12 to 24 were reported. Takes many minutes, and often fails: four of
+    """Split a clip into all its parts, in many minutes; 12 to 24 parts were reported. It often fails: four of
     five attempts were reported to fail, each with its credits returned.
     """
 
@@ -98,7 +100,7 @@ class StemsFull(Request):
 
 
 class GetWav(Request):
-    """Get the WAV file of a clip, as a link. `download` is newer: several formats at one price."""
+    """Get a link to the WAV file of a clip. `download` is newer: several formats at one price."""
 
     example: ClassVar[str] = """\
 wav = await client.{family}.wav(clip.clip_id)
@@ -110,7 +112,8 @@ print(wav.wav_url)"""
 class GetMidi(Request):
     """Get the notes of a clip or of one stem, by instrument, with the link of a MIDI file.
 
-    The service may need a while: the call is repeated every 5 seconds, for 180 seconds at most.
+    While the service prepares the file (HTTP 202), the call is repeated every 5 seconds, for 180 seconds at
+    most.
     """
 
     example: ClassVar[str] = """\
@@ -139,17 +142,16 @@ class GetVox(Request):
     ) = None
 
     def rules(self) -> Iterator[Violation]:
-        yield from in_pair(self.vocal_start_s, self.vocal_end_s, "vocal_start_s", "vocal_end_s")
-        length = (self.vocal_end_s or 0) - (self.vocal_start_s or 0)
+        yield from _vocals_in_order(self.vocal_start_s, self.vocal_end_s)
+        length = round((self.vocal_end_s or 0) - (self.vocal_start_s or 0), MILLISECONDS)
         if length > VOX_WINDOW:
             yield Violation("vocal_end_s", f"at most {VOX_WINDOW} s after vocal_start_s", f"{length:g} s")
 
 
 class GetAlignedLyrics(Request):
-    """Get the lyrics of a clip, word by word with times; `lrc()` and `srt()` make subtitles of them.
+    """Get the lyrics of a clip with the time of each word; `lrc()` and `srt()` make subtitles of them.
 
-    The first call for a clip charges credits, repeats are free. For a fresh upload the list may be empty at
-    first.
+    The first call for a clip charges credits, repeats are free. Soon after an upload the list may be empty.
     """
 
     clip_id: Annotated[str, Meta(min_length=1, description="Clip that has lyrics.")]
@@ -177,7 +179,8 @@ class WriteLyrics(Request):
 class DownloadFiles(Request):
     """Get links to files of a clip in several formats, at one price for any number of them.
 
-    The service may need a while: the call is repeated every 3 seconds, for 120 seconds at most.
+    While the service prepares the files (HTTP 202), the call is repeated every 3 seconds, for 120 seconds at
+    most.
     """
 
     clip_id: ClipId
@@ -185,3 +188,12 @@ class DownloadFiles(Request):
         list[Annotated[str, Meta(min_length=1)]],
         Meta(min_length=1, description="Formats such as 'mp3', 'm4a', 'wav'."),
     ]
+
+
+def _vocals_in_order(start: float | None, end: float | None) -> Iterator[Violation]:
+    """Check the bounds of a vocal segment in seconds: both or neither, the end after the start."""
+    if (start is None) != (end is None):
+        missing = "vocal_start_s" if start is None else "vocal_end_s"
+        yield Violation(missing, "vocal_start_s and vocal_end_s belong together", "only one of them")
+    else:
+        yield from in_order(start, end, "vocal_start_s", "vocal_end_s")

@@ -22,6 +22,7 @@ from .field_limits import (
     ClipId,
     CustomMode,
     DescriptionPrompt,
+    FreeNegativeTags,
     Instrumental,
     Mv,
     NegativeTags,
@@ -80,8 +81,8 @@ class SongFields(TextFields, kw_only=True):
     custom_mode: CustomMode | None = None
 
     def __post_init__(self) -> None:
-        if self.custom_mode is None:
-            self.custom_mode = bool(self.prompt) or not self.gpt_description_prompt
+        if self.custom_mode in (None, ""):  # type: ignore[comparison-overlap]  # as a form may have it
+            self.custom_mode = is_custom(self.prompt, self.gpt_description_prompt)
 
     def rules(self) -> Iterator[Violation]:
         yield from fits_model(self.mv, self.prompt, self.tags)
@@ -132,6 +133,11 @@ def has_text(song: TextFields, *, custom: bool) -> Iterator[Violation]:
         yield Violation("prompt", needed, "none of them")
     elif not custom and not song.gpt_description_prompt:
         yield Violation("gpt_description_prompt", "needed when custom_mode is False", "none")
+
+
+def is_custom(prompt: object, description: object) -> bool:
+    """Return the mode that follows from the text of a song: custom unless there is a description alone."""
+    return bool(prompt) or not description
 
 
 def writes_lyrics(auto_lyrics: bool | None, custom_mode: bool | None) -> Iterator[Violation]:
@@ -305,13 +311,9 @@ class Sample(SongFields, kw_only=True):
     chop_sample_end_s: Annotated[float, Meta(ge=0, description="End of the segment in seconds.")]
     make_instrumental: Instrumental | None = False
     tags: ShortTags | None = None
+    negative_tags: FreeNegativeTags | None = None
     auto_lyrics: AutoLyrics | None = None
     audio_weight: AudioWeight | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.make_instrumental is None:
-            self.make_instrumental = False  # always sent
 
     def rules(self) -> Iterator[Violation]:
         yield from super().rules()
@@ -329,6 +331,7 @@ class Mashup(SongFields, kw_only=True):
 
     mashup_clip_ids: Annotated[list[ClipId], Meta(min_length=2, max_length=2, description="The two clips.")]
     tags: ShortTags | None = None
+    negative_tags: FreeNegativeTags | None = None
     auto_lyrics: AutoLyrics | None = None
     audio_weight: AudioWeight | None = None
 

@@ -40,7 +40,7 @@ class Stem(Clip, kw_only=True):
 class Stems(Clips, fields={**IDS, "stems": list[Stem]}):
     """The parts of a song by name. The service decides how many: 2 to 24 were reported.
 
-    `stems["vocals"]` or `stems[0]`; iterating gives `Stem`s in the service's order.
+    Use `stems["vocals"]` or `stems[0]`; a loop yields each `Stem`, in the service's order.
     """
 
     __slots__ = ()
@@ -65,7 +65,7 @@ class Stems(Clips, fields={**IDS, "stems": list[Stem]}):
 
     @property
     def by_name(self) -> dict[str, Stem]:
-        """The parts by lower-case name; a name that comes twice gets ' 2', ' 3', ..."""
+        """The parts by their lower-case name; a repeated name has ' 2', ' 3', ... appended."""
         named: dict[str, Stem] = {}
         for stem in self.stems:
             name, count = stem.name, 2
@@ -81,7 +81,7 @@ class Stems(Clips, fields={**IDS, "stems": list[Stem]}):
 
 
 class Pair(Item, kw_only=True):
-    """A part and the full song that it was joined into. `full` is None while joining, or when that failed.
+    """A new part, and the full song that it was joined into. `full` is None until the song is joined.
 
     `kind` is 'extended', 'replaced' or 'covered'; `raw` is the JSON object that the pair was read from.
     """
@@ -102,7 +102,7 @@ class Pair(Item, kw_only=True):
 
     @property
     def is_succeeded(self) -> bool:
-        """True if the full song is there."""
+        """True if the full song is finished."""
         return self.full is not None and self.full.is_succeeded
 
     @property
@@ -112,7 +112,10 @@ class Pair(Item, kw_only=True):
 
 
 class ConcatPairs(Clips, fields={**IDS, "pairs": list[Pair]}):
-    """Parts and the full songs joined from them (`auto_concat=True`); as a sequence, the deliverables."""
+    """The result with `auto_concat=True`: new parts, and the full songs that they were joined into.
+
+    As a sequence it has the deliverable of each pair: the full song if there is one, else the part.
+    """
 
     __slots__ = ("pairs",)
 
@@ -129,12 +132,12 @@ class ConcatPairs(Clips, fields={**IDS, "pairs": list[Pair]}):
 
     @property
     def succeeded(self) -> list[Clip]:
-        """The full songs that are there."""
+        """The full songs that are finished."""
         return [pair.deliverable for pair in self.pairs if pair.is_succeeded]
 
     @property
     def has_succeeded(self) -> bool:
-        """True if any full song is there; a part alone is no result."""
+        """True if any full song is finished; a part alone does not count."""
         return any(pair.is_succeeded for pair in self.pairs)
 
     @property

@@ -65,12 +65,15 @@ MEANT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "clip": ("clip_id", "continue_clip_id"),
         "song_id": ("clip_id", "continue_clip_id"),
         "audio_id": ("clip_id", "continue_clip_id"),
-        "persona": ("persona_id",),
+        "persona": ("persona_id", "create_persona"),
         "voice_id": ("persona_id",),
         "file": ("url", "audio_url"),
         "path": ("url", "audio_url"),
         "link": ("url", "audio_url"),
         "generate": ("create", "create_music"),
+        "create": ("create_music",),
+        "get_task": ("get_music",),
+        "stems": ("stems_basic",),
         "song": ("create", "create_music"),
     }
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import aclosing
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from ..arguments import check_text
+from ..arguments import check_text, is_text, refused
 from ..errors import RequestValidationError
 from ..options import check_id
 from ..plain_data import PlainData
@@ -52,18 +52,18 @@ class TaskRef(PlainData, msgspec.Struct, frozen=True):
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The words that name the family of this task."""
+        """The families under which the service knows this task: 'sonic' and 'suno' are the same."""
         return SAME_FAMILY.get(self.family, (self.family,))
 
     @property
     def key(self) -> TaskKey:
-        """One key for the task, by whichever word its family is named."""
+        """The identity of the task: equal for 'sonic' and 'suno'."""
         same = SAME_FAMILY.get(self.family)
         return self.family if same is None else same[0], self.task_id
 
     @property
     def token(self) -> str:
-        """The task in one line to store; `client.task(token)` makes a handle of it in any process."""
+        """One line of text to store; `client.task(token)` returns a handle of this task in any process."""
         parts = [self.family, self.kind, f"{self.submitted_at:.0f}", self.task_id]
         if self.format:
             parts.append(self.format)
@@ -71,7 +71,7 @@ class TaskRef(PlainData, msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, token: str) -> TaskRef | None:
-        """Read a token; None if it is none."""
+        """Return the identity in a token, or None if the text is no token."""
         parts = token.split(":")
         if len(parts) not in (5, 6) or parts[0] != TOKEN_MARK:
             return None
@@ -88,35 +88,27 @@ class TaskRef(PlainData, msgspec.Struct, frozen=True):
 def check_task(ref: TaskRef) -> TaskRef:
     """Return the task that a caller names; `RequestValidationError` if its token could not name it again."""
     for field, value in (("family", ref.family), ("task_id", ref.task_id), ("kind", ref.kind)):
-        if not _is_text(value) or not (value or field == "kind"):
-            raise _no_task(field, "text" if field == "kind" else "text, not empty", value)
+        if not is_text(value) or not (value or field == "kind"):
+            raise refused(field, "text" if field == "kind" else "text, not empty", repr(value)[:100])
         check_text(field, value)
     check_id("task_id", ref.task_id)
     if not _is_time(ref.submitted_at) or TaskRef.parse(ref.token) is None:
-        raise _no_task("submitted_at", "a Unix time in seconds, or 0 if it is not known", ref.submitted_at)
+        limit = "a Unix time in seconds, or 0 if it is not known"
+        raise refused("submitted_at", limit, repr(ref.submitted_at)[:100])
     return ref
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LATEST_SUBMIT
 
 
-def _no_task(field: str, limit: str, value: object) -> RequestValidationError:
-    picture = repr(value)[:100]
-    return RequestValidationError(f"{field}: {limit}, got {picture}", field=field, limit=limit, value=picture)
-
-
 def check_until(until: Until) -> None:
     """Raise `RequestValidationError` for a word that is no `Until`."""
     if until not in ("all", "first", "stream"):
-        limit = "'all', 'first' or 'stream'"
-        raise RequestValidationError(
-            f"until: {limit}, got {until!r}", field="until", limit=limit, value=repr(until)
-        )
+        raise refused("until", "'all', 'first' or 'stream'", repr(until))
+
+
+NOT_AWAITED: Final = "await the task for its result: clips = await task"
 
 
 class Waiter(Protocol):
@@ -188,11 +180,12 @@ class Task(
 ):
     """A generation that was accepted and paid for.
 
-    A create returns it; `client.task(family, task_id)` or `client.task(token)` makes it again later, from any
-    process: losing the handle loses nothing. Once the task has ended, waiting again returns at once from
-    `last`. A handle pickles with its ids, `raw`, `job_key` and `last`, and without its client: once it is
-    loaded, wait with `client.task(task.token)`. So it is with one that is read back from its plain data, or
-    made as `Task(token)`. A copy shares the client.
+    A create returns a `Task`; `client.task(token)` or `client.task(family, task_id)` returns one for the same
+    task later, in any process. Once the task has ended, waiting again returns at once from `last`.
+
+    A `Task` that was pickled, read back from plain data, or made as `Task(token)` has no client: wait with
+    `client.task(task.token)`. A pickle includes the ids, `raw`, `job_key` and `last`. A copy shares the
+    client.
 
     ```python
     task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="warm lo-fi, rainy evening")
@@ -202,8 +195,8 @@ class Task(
 
     Args:
         token: the token of the task.
-        job_key: the key of its job.
-        last: its last update.
+        job_key: the key of its job, if it has one.
+        last: the last update.
     """
 
     __slots__ = {
@@ -212,9 +205,9 @@ class Task(
         "_stopped": "",
         "_waiter": "",
         "job_key": "The key of its job, if it has one.",
-        "last": "The last update that this handle got, also after a wait that timed out, failed or was "
-        "cancelled. While a thousand tasks are waited for, only those with a finished clip have it.",
-        "raw": "The reply to the submit; None if the handle was made again.",
+        "last": "The last update of this handle, also after a wait that timed out, failed or was cancelled. "
+        "While more than a thousand tasks are waited for, only those with a finished clip have it.",
+        "raw": "The reply to the create; None if the handle was made from a token or an id.",
     }
 
     if not TYPE_CHECKING:
@@ -222,6 +215,16 @@ class Task(
         def __class_getitem__(cls, result):
             """Return the class: the result is for type checkers, and hides the schema from pydantic."""
             return cls
+
+        # The commonest mistake is to take a task for its result. Type checkers find it without these.
+
+        def __getattr__(self, name):
+            raise AttributeError(
+                f"'Task' object has no attribute {name!r}; {NOT_AWAITED}", name=name, obj=self
+            )
+
+        def __getitem__(self, key):
+            raise TypeError(f"'Task' object is not subscriptable and not iterable; {NOT_AWAITED}")
 
     def __init__(self, token: str, *, job_key: str | None = None, last: TaskUpdate | None = None) -> None:
         """Make a handle without a client; `client.task(token)` makes one that can wait."""
@@ -233,22 +236,6 @@ class Task(
         self._received: Received | ResponseInfo | None = None
         self.last: TaskUpdate | None = last
 
-    @classmethod
-    def _of(  # noqa: PLR0917 - as `handle_of`
-        cls,
-        ref: TaskRef,
-        waiter: Waiter,
-        raw: Any,
-        job_key: str | None,
-        response: Received | ResponseInfo | None,
-        last: TaskUpdate | None,
-    ) -> Self:
-        """Return a handle with these parts."""
-        task = cls.__new__(cls)
-        task._ref, task._waiter, task._stopped = ref, waiter, None
-        task.raw, task.job_key, task._received, task.last = raw, job_key, response, last
-        return task
-
     @property
     def task_id(self) -> str:
         """The service's id of the task, an opaque string."""
@@ -256,17 +243,17 @@ class Task(
 
     @property
     def family(self) -> str:
-        """The family that polls it, such as 'sonic'."""
+        """The family of the task, such as 'sonic'."""
         return self._ref.family
 
     @property
     def kind(self) -> str:
-        """The operation that made it, such as 'create_music'; '' if the handle was rebuilt without it."""
+        """The operation that made the task, such as 'create_music'; '' if that is not known."""
         return self._ref.kind
 
     @property
     def token(self) -> str:
-        """The task in one line to store; `client.task(token)` makes this handle again."""
+        """One line of text to store; `client.task(token)` returns a handle of this task in any process."""
         return self._ref.token
 
     @property
@@ -276,43 +263,44 @@ class Task(
 
     @property
     def response(self) -> ResponseInfo | None:
-        """The HTTP response that it came in; None for a token, or a job key that had its task."""
+        """The HTTP response to the create; None if the handle was made from a token or a recorded job."""
         if self._received is not None and not isinstance(self._received, ResponseInfo):
             self._received = self._received.info()
         return self._received
 
     @property
     def warning(self) -> str | None:
-        """Remark of the service on the submit, such as that of create_voice on durability."""
+        """The warning in the service's reply to the create, if it has one; `create_voice` sends some."""
         return text_or_none(mapping_or_empty(self.raw).get("warning"))
 
     @property
     def steps(self) -> dict[str, Any]:
-        """The steps of upload_extend, upload_cover and sample, from the reply to the submit."""
+        """The steps of upload_extend, upload_cover and sample, from the reply to the create."""
         return mapping_or_empty(mapping_or_empty(self.raw).get("steps"))
 
     @property
     def uploaded_clip_id(self) -> str | None:
-        """The clip that the upload step made, where there was one."""
+        """The id of the clip that the upload step made; None if there was no such step."""
         return clip_id_in(mapping_or_empty(self.steps.get("upload")))
 
     async def wait(self, *, timeout: float | None = None, until: Until = "all") -> R_co:
-        """Wait for the task. Free: polls cost nothing; may be called any number of times, also at once.
+        """Wait for the task and return its result. Free; may be repeated, also several times at once.
 
         Args:
-            timeout: seconds to wait at most; by default that of the family, 900 for songs.
-            until: 'all' clips terminal, the 'first' succeeded clip, or 'stream': the first clip with any
-                audio.
+            timeout: the longest time to wait, in seconds; by default 900 for songs, 1800 for stems, 600 for
+                Producer and Nuro, 180 for `make_lyrics`.
+            until: 'all' (every clip has ended), 'first' (one clip has succeeded), or 'stream' (one clip has
+                audio to listen to).
 
         Returns:
             The result. Some clips may have failed: `clips.failed`, `clips.require_all()`.
 
         Raises:
             TaskFailedError: all clips failed.
-            TaskTimeoutError: the time ran out; the task is still running and can be waited for again.
-            AuthenticationError: the key may not poll it. The same holds for `PermissionDeniedError`.
+            TaskTimeoutError: the time ran out; the task continues, and can be waited for again.
+            AuthenticationError: the key may not poll the task; likewise `PermissionDeniedError`.
             NotFoundError: the service does not know the task.
-            EndpointRetiredError: its family was retired.
+            EndpointRetiredError: the service retired the family of the task.
         """
         check_until(until)
         if self.last is None or not self.last.is_terminal:
@@ -323,15 +311,21 @@ class Task(
         return cast("R_co", self.last.outcome())
 
     def __await__(self) -> Generator[Any, None, R_co]:
-        """Wait for the task with the default time: `clips = await task`. See `wait`."""
+        """Wait for the task with the default `timeout`: `clips = await task`. See `wait`."""
         return self.wait().__await__()
 
     async def updates(self, *, timeout: float | None = None) -> AsyncGenerator[TaskUpdate, None]:
         """Yield each change of the task: pending, running (stream links), then the end. Free.
 
-        The last update has `result` or `error` set; a failed task is an update, not an exception. `timeout`
-        is in seconds, by default that of the family. Raises `TaskTimeoutError` when the time runs out, and
-        the errors that end a `wait`.
+        The last update has `result` or `error` set: a failed task is an update, not an exception.
+
+        Args:
+            timeout: the longest time to wait, in seconds; by default 900 for songs, 1800 for stems, 600 for
+                Producer and Nuro, 180 for `make_lyrics`.
+
+        Raises:
+            TaskTimeoutError: the time ran out; the task continues, and can be waited for again.
+            APIStatusError: the errors that end a `wait`, such as `NotFoundError`.
         """
         async with aclosing(self._waiter.updates(self._ref, timeout)) as updates:
             async for update in updates:
@@ -339,15 +333,18 @@ class Task(
                 yield update
 
     async def refresh(self) -> TaskUpdate:
-        """Poll the task once, now, and return its update. Free."""
+        """Poll the task once, now, and return its update. Free, may be repeated.
+
+        A failed task is an update with `error` set. Raises `APIStatusError` and `APIConnectionError`.
+        """
         self.last = await self._waiter.refresh(self._ref)
         return self.last
 
     async def is_known(self) -> bool:
-        """Return True if this client made the task, or its job store holds it. Free, sends nothing.
+        """Return True if this client made the task, or its job store has it. Free, sends nothing.
 
-        A token that a stranger sends may name any task, or none: check it before you spend polls on it. The
-        client remembers its last 10,000 tasks. Raises `JobStoreError`.
+        A back end can check a token from a visitor with it before it polls: the token may name another
+        account's task, or none. The client remembers its last 10,000 tasks. Raises `JobStoreError`.
         """
         return await self._waiter.is_known(self._ref)
 
@@ -365,7 +362,7 @@ class Task(
 
     def _with(self, raw: Any, last: TaskUpdate | None) -> Task[R_co]:
         """Return a handle of the same task and client."""
-        task = self._of(self._ref, self._waiter, raw, self.job_key, self._received, last)
+        task = handle_of(self._ref, self._waiter, raw, self.job_key, self._received, last=last)
         task._stopped = self._stopped
         return task
 
@@ -408,7 +405,10 @@ def handle_of(
         last: its last update.
     """
     kind: type[Task[Any]] = Task
-    return kind._of(ref, waiter, raw, job_key, response, last)  # pyright: ignore[reportPrivateUsage]
+    task = kind.__new__(kind)
+    task._ref, task._waiter, task._stopped = ref, waiter, None  # pyright: ignore[reportPrivateUsage]
+    task.raw, task.job_key, task._received, task.last = raw, job_key, response, last  # pyright: ignore[reportPrivateUsage]
+    return task
 
 
 def ref_in(token: object) -> TaskRef:

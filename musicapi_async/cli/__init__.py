@@ -8,11 +8,12 @@ musicapi sonic aligned-lyrics CLIP_ID --download out/     # LRC and SRT; the sam
 musicapi credits --json
 ```
 
-`musicapi sandbox` prints what to export for the command and for your own programs, the speed of its clock
-included. `musicapi --help` lists the commands and exit codes. On a terminal it shows progress; piped, it
-prints one JSON object per line: all events of a task have its `task_id` and `token`, and an `update` has what
-is new of each clip. `musicapi show TOKEN` prints all that is known of a task. Ctrl-C prints the tasks that
-are still being made, and the command that waits for them, or downloads them if that was requested.
+`musicapi sandbox` prints the variables to export, for the command and for your own programs, including the
+speed of its clock. `musicapi --help` lists the commands and exit codes. On a terminal the command displays
+progress. In a pipe it prints one JSON object per line: all events of a task have its `task_id` and `token`,
+and an `update` has the changes of each clip. `musicapi show TOKEN` prints the details of a task. After
+Ctrl-C, SIGTERM or SIGHUP the command prints the tasks that are still being made, and the command that waits
+for them or downloads them.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ def main() -> None:
     The entry point of the package. It imports the command only after it has checked that the extra is
     installed, so that without it there is a text instead of a traceback.
     """
-    from ..extras import require
-    from .output import guard_streams
-
-    guard_streams()
     try:
-        require("The musicapi command", "cli")
-    except ModuleNotFoundError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(2) from None
-    from .commands import musicapi
+        from ..extras import require
+        from .output import guard_streams
 
+        guard_streams()
+        try:
+            require("The musicapi command", "cli")
+        except ModuleNotFoundError as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(2) from None
+        from .commands import musicapi
+    except KeyboardInterrupt:  # nothing has begun
+        raise SystemExit(130) from None
     musicapi.main(prog_name="musicapi")

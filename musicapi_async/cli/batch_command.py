@@ -17,8 +17,9 @@ from click.core import ParameterSource
 from msgspec import UNSET, UnsetType
 
 from ..errors import RequestValidationError
+from ..workflows.command_texts import in_commands
 from .batch_texts import plan_lines, progress_line, result_in_commands, songs_text, summary_lines
-from .error_texts import in_commands, labelled, wrapped
+from .error_texts import labelled, wrapped
 from .exit_codes import ExitCode, exit_code_of_batch
 from .invocation import Invocation, two_interrupts
 from .output import json_line, print_err
@@ -104,17 +105,19 @@ def batch_group() -> None:
     type=Folder(),
     metavar="DIR",
     help="Folder for the songs, the report, and the records of the batch. Required, except with --dry-run, "
-    "which then plans for a new folder.",
+    "which without it plans for a new folder.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Check the file and say what would be done, and its cost; send nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Check the manifest, print what would be done and its cost, and send nothing.",
 )
 @click.option(
     "--budget",
     type=Positive(),
     metavar="CREDITS",
-    help="Stop before more than this is spent in the folder. The first call of each kind may pass it, unless "
-    "--price says what it costs.",
+    help="Most credits to spend in the folder. The first call of each kind may exceed it, unless --price "
+    "sets its price.",
 )
 @click.option(
     "--price",
@@ -122,8 +125,9 @@ def batch_group() -> None:
     multiple=True,
     callback=_prices,
     metavar="STEP=CREDITS",
-    help="The price of a step, such as lyrics=1, or of a song, such as create_music=20, for --budget and "
-    "--dry-run; repeatable. Else --budget learns it from the first call of each kind, which is made alone.",
+    help="Price of a step, such as lyrics=1, or of a song, such as create_music=20, for --budget and "
+    "--dry-run; repeatable. Without it, --budget learns the price from the first call of each kind, which "
+    "is made alone.",
 )
 @click.option(
     "--max-in-flight",
@@ -131,7 +135,7 @@ def batch_group() -> None:
     default=64,
     show_default=True,
     metavar="N",
-    help="Tasks at once.",
+    help="Largest number of unfinished tasks.",
 )
 @click.option(
     "--rate-limit",
@@ -139,35 +143,35 @@ def batch_group() -> None:
     default="1/3s",
     callback=_given,
     metavar="N/TIME",
-    help="Creates per time, such as 20/10s, as the plan of the account allows; none: no limit. "
+    help="Creates per time that the account allows, such as 20/10s; none: no limit. "
     "[default: 1/3s, or that of --store]",
 )
 @click.option(
     "--store",
     type=StorePlace(),
     metavar="STORE",
-    help="The address of a database, postgresql://user@host/name, by which machines share the rate. "
-    "The records of the batch stay in DIR; with --workers, its calls are recorded in the database.",
+    help="Address of the database, postgresql://user@host/name, with the rate that machines share. The "
+    "records of the batch are in DIR; with --workers, its calls are recorded in the database.",
 )
 @click.option(
     "--workers",
     is_flag=True,
-    help="Queue the songs in the database, for `musicapi worker` on any number of machines; DIR is a folder "
-    "that all of them have under this path.",
+    help="Queue the songs in the database, for `musicapi worker` on any number of machines. All of them need "
+    "DIR under the same path.",
 )
-@click.option("--retry-failed", is_flag=True, help="Send songs and steps that failed once more.")
+@click.option("--retry-failed", is_flag=True, help="Send failed songs and steps once more.")
 @click.option(
     "--name",
     metavar="PATTERN",
     callback=_name_pattern,
-    help="File names, chosen by the first run in DIR; fields: {number} (of the row), {title}, {take}, {id}, "
-    "{clip_id}. [default: {number} {title} (take {take})]",
+    help="Pattern of file names, set by the first run in DIR; fields: {number} (of the row), {title}, "
+    "{take}, {id}, {clip_id}. [default: {number} {title} (take {take})]",
 )
 @click.option(
     "--tags/--no-tags",
     default=None,
-    help="Title, artist, album, track, style, lyrics, cover and prompt in the MP3 and WAV files, or not. "
-    "[default: yes, where mutagen is installed]",
+    help="Write title, artist, album, track, style, lyrics, cover and prompt into the MP3 and WAV files. "
+    "[default: yes, if mutagen is installed]",
 )
 @click.pass_obj
 async def run_command(
@@ -184,17 +188,18 @@ async def run_command(
 ) -> ExitCode:
     """Make all songs of MANIFEST, a .jsonl, .csv or .tsv file, or - for standard input. Charges credits.
 
-    May be stopped at any time and run again: it continues, and pays for nothing twice. Ctrl-C once submits
-    nothing more and finishes the submitted songs; twice stops at once.
+    The run may be stopped at any time and started again: it continues, and pays for nothing twice. After
+    Ctrl-C it submits nothing more and finishes the submitted songs; after a second Ctrl-C, or
+    SIGTERM, it stops at once.
 
-    A row has the fields of create_music (`musicapi create --help`; or of another `operation`), and optionally
-    `id`, `steps` and `clips`. The steps follow for each clip of the song, usually two; with `clips` "first"
-    for the first only. A table (with commas, semicolons or tabs) has the same names in its header;
-    its steps are separated by commas or semicolons, in quotes where the columns are.
+    A row has the fields of create_music (see `musicapi create --help`), or of another `operation`, and
+    optionally `id`, `steps` and `clips`. The steps run for each clip of the song, usually two; with `clips`
+    "first" only for the first. A table (with commas, semicolons or tabs) has the same names in its header;
+    its steps are separated by commas or semicolons, in quotes if the columns have the same separator.
 
     Steps: stems (or stems_basic, stems_full), wav, midi, lyrics, bpm, vox, persona, extend, cover, everything
-    (stems, wav, midi and lyrics), and every other operation that works on a clip; with fields of its own a
-    step is an object, such as {"persona": {"name": "Voice"}}.
+    (stems, wav, midi and lyrics), and every other operation on a clip. A step with fields is an
+    object, such as {"persona": {"name": "Voice"}}.
     """
     from ..workflows import plan_batch, run_batch
 
@@ -227,7 +232,7 @@ async def run_command(
             result = await run_batch(client, manifest, out=out, stop=stop, on_progress=meter.show, **options)
     rows = {song.id: (song.line, song.is_named) for song in manifest.songs}
     result = result_in_commands(result, str(out))
-    lines = summary_lines(result, rows, options["budget"])
+    lines = summary_lines(result, rows, options["budget"], str(out))
     if sys.stdout.isatty():
         lines = [wrapped(line) for line in lines]
     invocation.reporter.event("batch", msgspec.structs.asdict(result), lines)
@@ -285,7 +290,8 @@ class _Meter:
         if not self._json and sys.stderr.isatty():
             from .progress import Bars
 
-            self._bar = self._display.enter_context(Bars()).batch(self._songs)
+            bars = self._display.enter_context(Bars())
+            self._bar = bars.batch(self._songs) if bars.are_live else None
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -321,8 +327,8 @@ def _interrupts(meter: _Meter) -> contextlib.AbstractContextManager[asyncio.Even
 
     def first() -> None:
         meter.say(
-            f"Stopping: nothing more is submitted; {songs_text(meter.under_way)} under way will be fetched. "
-            "Ctrl-C again stops at once. The same command continues later, and pays for nothing twice."
+            "Stopping: nothing more is submitted; songs under way will be fetched. "
+            "Ctrl-C again stops at once."
         )
 
     def second() -> None:

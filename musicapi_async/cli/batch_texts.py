@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from .error_texts import in_commands
+from ..api.account import credits_in, credits_text
+from ..workflows.command_texts import in_commands, same_reason
 from .output import visible
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 NAMED: Final = 10
 """Songs that a line of the summary names at most; the report names all."""
-SECONDS: Final = re.compile(r"\b[\d.]+ s\b")
-"""The part of a reason that differs from song to song."""
 
 
 def plan_lines(plan: Plan, rate_limit: Rate | None, out: Path | None) -> list[str]:
@@ -57,17 +55,17 @@ def _cost_lines(plan: Plan) -> list[str]:
     """Return the cost of a plan by the known prices, compared with the budget."""
     if plan.cost is None:
         return ["The budget can be compared when prices are given with --price."] if plan.budget else []
-    spent = f", and {plan.spent:g} are spent already" if plan.spent else ""
-    lines = [f"Cost: {plan.cost:g} credits{spent}"]
+    spent = f", and {credits_text(plan.spent)} are spent already" if plan.spent else ""
+    lines = [f"Cost: {credits_text(plan.cost)} credits{spent}"]
     if plan.unpriced:
         calls = ", ".join(f"{count} {name}" for name, count in plan.unpriced.items())
         lines.append(f"Without a price, so not in it: {calls}")
     if plan.budget is not None:
-        rest = plan.budget - plan.spent - plan.cost
+        rest = credits_in(plan.budget, -plan.spent, -plan.cost)
         lines.append(
-            f"More than the budget of {plan.budget:g}, by {-rest:g}"
+            f"More than the budget of {credits_text(plan.budget)}, by {credits_text(-rest)}"
             if plan.over_budget
-            else f"Within the budget of {plan.budget:g}: {rest:g} would remain"
+            else f"Within the budget of {credits_text(plan.budget)}: {credits_text(rest)} would remain"
         )
     return lines
 
@@ -79,7 +77,7 @@ def _duration(seconds: float) -> str:
 
 
 def summary_lines(
-    result: BatchResult, rows: Mapping[str, tuple[int, bool]], budget: float | None
+    result: BatchResult, rows: Mapping[str, tuple[int, bool]], budget: float | None, store: str
 ) -> list[str]:
     """Return the counts of a run, its cost, and every reason with its songs and steps.
 
@@ -88,6 +86,7 @@ def summary_lines(
         rows: The lines of the songs in the manifest, by their ids, and whether the manifest gives the id;
             another id is a hash, which says nothing to a person.
         budget: The credits that the folder may cost, or None.
+        store: The folder of the jobs.
     """
     steps = f", {_count(result.failed_steps, 'step')} failed" if result.failed_steps else ""
     calls = _count(result.submitted, "call")
@@ -95,22 +94,35 @@ def summary_lines(
     lines += _spent_lines(result, budget)
     if result.halted:
         lines.append(f"Stopped early: {visible(result.halted)}")
-    lines += _reason_lines(result, rows)
+    lines += _reason_lines(result, rows, store)
     if result.unfinished and not result.halted:
         lines.append("Run the same command again: it continues, and pays for nothing twice.")
+    elif result.unknown or (
+        result.unfinished and not result.disk_failed and "continues" not in result.halted
+    ):
+        lines.append("When that is settled, the same command continues, and pays for nothing twice.")
     lines.append(f"Report: {result.report}")
     return lines
 
 
-def report_lines(result: BatchResult, rows: Mapping[str, tuple[int, bool]]) -> list[str]:
-    """Return the counts of a batch that workers carry out, and every reason; see `summary_lines`."""
+def report_lines(
+    result: BatchResult, rows: Mapping[str, tuple[int, bool]], store: str, prefix: str
+) -> list[str]:
+    """Return the counts of a batch that workers carry out, and every reason; see `summary_lines`.
+
+    `store` is the address of the database of its jobs, and `prefix` begins their keys.
+    """
     steps = f", {_count(result.failed_steps, 'step')} failed" if result.failed_steps else ""
     lines = [f"{songs_text(result.done)} done, {result.failed} failed{steps}"]
-    return [*lines, *_reason_lines(result, rows), f"Report: {result.report}"]
+    return [*lines, *_reason_lines(result, rows, store, prefix), f"Report: {result.report}"]
 
 
-def queued_lines(queued: Queued, out: Path) -> list[str]:
-    """Return what was queued for workers, and how to continue."""
+def queued_lines(queued: Queued, out: Path, store: str) -> list[str]:
+    """Return what was queued for workers, and how to continue.
+
+    `store` is the address of the database, if the commands need it; else ''.
+    """
+    option = f" --store {shlex.quote(store)}" if store else ""
     counts = (
         (queued.queued, "queued"),
         (queued.known, "queued or under way already"),
@@ -119,12 +131,16 @@ def queued_lines(queued: Queued, out: Path) -> list[str]:
     listed = ", ".join(f"{count} {words}" for count, words in counts if count)
     return [
         f"{songs_text(queued.songs)}: {listed}",
-        "To see how far the workers are (`musicapi worker`, on each machine), and to write the report:",
-        f"  musicapi batch report {shlex.quote(str(out))}",
+        "To carry them out, on each machine:",
+        f"  musicapi worker{option}",
+        "To see how far the workers are, and to write the report:",
+        f"  musicapi batch report {shlex.quote(str(out))}{option}",
     ]
 
 
-def _reason_lines(result: BatchResult, rows: Mapping[str, tuple[int, bool]]) -> list[str]:
+def _reason_lines(
+    result: BatchResult, rows: Mapping[str, tuple[int, bool]], store: str, prefix: str = ""
+) -> list[str]:
     """Return the reasons of all that is not done; see `summary_lines`."""
     lines: list[str] = []
 
@@ -145,30 +161,78 @@ def _reason_lines(result: BatchResult, rows: Mapping[str, tuple[int, bool]]) -> 
         lines.append(f"{_count(len(places), 'step')} failed: {visible(why)} ({_named(places)})")
     if result.hint:
         lines.append(result.hint)
-    for why, names in _by_reason(result.unknown.items()).items():
-        lines.append(f"Outcome unknown: {named(names)}: {visible(why)}")
+    lines += _unknown_lines(result.unknown, rows, called, store, prefix)
     for why, names in _by_reason(result.unfinished.items()).items():
         reason = "" if why == result.halted else f": {visible(why)}"
         lines.append(f"{songs_text(len(names))} unfinished{reason} ({named(names)})")
     return lines
 
 
+def _unknown_lines(
+    unknown: Mapping[str, str],
+    rows: Mapping[str, object],
+    called: Callable[[str], str],
+    store: str,
+    prefix: str,
+) -> list[str]:
+    """Return the reasons of calls of unknown outcome, each once, with the places in the manifest.
+
+    A reason of several calls has KEY in the place of their job keys, and a command that lists these.
+
+    Args:
+        unknown: The reasons by job key, which they may name.
+        rows: The songs by their ids, in the order of the manifest.
+        called: Names a song.
+        store: The place of the jobs.
+        prefix: The beginning of all job keys.
+    """
+    from ..workflows.run_record import song_id_of
+
+    def place(key: str) -> str:
+        song = song_id_of(key, rows, prefix)
+        if song not in rows:
+            return key
+        step, *clip = key.removeprefix(f"{prefix}{song}/").split("/")
+        return f"{called(song)}, {step}, clip {clip[0]}" if clip else called(song)
+
+    order = {song: number for number, song in enumerate(rows)}
+    keys = sorted(unknown, key=lambda key: order.get(song_id_of(key, rows, prefix), -1))
+    lines: list[str] = []
+    listing = ""
+    for why, alike in _by_reason((key, _without_key(unknown[key], key)) for key in keys).items():
+        reason = visible(why if alike[1:] else unknown[alike[0]])
+        lines.append(f"Outcome unknown: {_named([place(key) for key in alike])}: {reason}")
+        if alike[1:]:
+            listing = f"Job keys (KEY): `musicapi jobs list {shlex.quote(store)} --state ambiguous`"
+    return [*lines, listing] if listing else lines
+
+
+def _without_key(text: str, key: str) -> str:
+    """Return a text with KEY in the place of a job key, however the text quotes it."""
+    for quoted in (repr(key), shlex.quote(key), key):
+        text = text.replace(quoted, "KEY")
+    return text
+
+
 def _spent_lines(result: BatchResult, budget: float | None) -> list[str]:
     """Return the cost of the run, and with a budget that of the folder."""
     if result.spent_now is None:
-        why = "the balance could not be read" if result.spent is None else "a price is unknown"
+        why = "the balance could not be read" if budget is None else "a price is unknown"
         return [f"The cost of this run is unknown: {why}"]
     lines = [f"{_credits(result.spent_now)} spent in this run"]
-    if result.spent is None and result.submitted:
-        lines[0] += ", by the balance, which other calls of the account change, too"
-    if result.spent is not None:
-        more = f", more than the budget of {budget:g}" if budget is not None and result.spent > budget else ""
+    if budget is None:
+        if result.submitted:
+            lines[0] += ", by the balance, which other calls of the account change, too"
+    elif result.spent is None:
+        lines.append("The cost of this folder is unknown: earlier calls have no price, which --price gives")
+    else:
+        more = f", more than the budget of {credits_text(budget)}" if result.spent > budget else ""
         lines.append(f"{_credits(result.spent)} spent in this folder{more}")
     return lines
 
 
 def _credits(amount: float) -> str:
-    return f"{amount:g} credit" if amount == 1 else f"{amount:g} credits"
+    return f"{credits_text(amount)} credit" if amount == 1 else f"{credits_text(amount)} credits"
 
 
 def result_in_commands(result: BatchResult, store: str) -> BatchResult:
@@ -217,7 +281,7 @@ def _by_reason(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     reasons: dict[str, str] = {}
     names: dict[str, list[str]] = {}
     for name, why in found:
-        first = reasons.setdefault(SECONDS.sub("", why), why)
+        first = reasons.setdefault(same_reason(why), why)
         names.setdefault(first, []).append(name)
     return names
 

@@ -12,19 +12,22 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from .._version import __version__
+from ..api.account import credits_text
 from ..api.families import FAMILIES
 from ..api.json_values import mapping_or_empty
+from ..api.sonic import Sonic
 from ..api.task import TaskRef
 from ..errors import MusicAPIError
 from ..options import LOG_LEVELS, LOG_VARIABLE, find_base_url
+from ..workflows.command_texts import in_commands
 from .batch_command import batch_group
 from .demo_command import demo_command
-from .error_texts import in_commands, wrapped
+from .error_texts import wrapped
 from .exit_codes import EXIT_CODES, ExitCode
 from .invocation import Invocation
 from .jobs_command import jobs_group
 from .mcp_command import mcp_command
-from .operation_commands import family_groups, shortcut
+from .operation_commands import FamilyGroup, OperationCommand
 from .output import OutputLost, json_line, lost_output, print_err, print_out
 from .page_commands import keep_command, report_command
 from .parameters import Json, OneOfWords
@@ -84,6 +87,8 @@ class MusicAPIGroup(Group):
         """Give every run settings of its own."""
         ctx.obj = Invocation()
         ctx.obj.args = tuple(args)
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            ctx.color = False  # bars follow both variables by themselves
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -127,7 +132,7 @@ class MusicAPIGroup(Group):
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code.value), text) for code, text in EXIT_CODES.items()])
         formatter.write_paragraph()
-        formatter.write_text("The options above are accepted behind a command, too.")
+        formatter.write_text("The options above may also follow the command.")
 
 
 def _report_usage_error(error: click.UsageError) -> ExitCode:
@@ -144,8 +149,8 @@ async def credits_command(invocation: Invocation) -> None:
     async with invocation.client() as client:
         balance = await client.credits()
     fields = {"credits": balance.credits, "extra_credits": balance.extra_credits, "total": balance.total}
-    extra = f" ({balance.extra_credits:g} of them extra)" if balance.extra_credits else ""
-    invocation.reporter.event("credits", fields, [f"{balance.total:g} credits{extra}"])
+    extra = f" ({credits_text(balance.extra_credits)} of them extra)" if balance.extra_credits else ""
+    invocation.reporter.event("credits", fields, [f"{credits_text(balance.total)} credits{extra}"])
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
@@ -161,14 +166,20 @@ def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 @click.command("request", cls=Command, form=False)
 @click.argument("method")
 @click.argument("path")
-@click.option("--json", "body", type=Json(), metavar="JSON", help="The body: JSON, @file, or @-.")
+@click.option(
+    "--json",
+    "body",
+    type=Json(),
+    metavar="JSON",
+    help="Body of the request: JSON, @file, or @- for standard input.",
+)
 @click.option(
     "--param",
     "params",
     multiple=True,
     callback=_pairs,
     metavar="NAME=VALUE",
-    help="A parameter of the query; repeatable.",
+    help="Query parameter; repeatable.",
 )
 @click.pass_obj
 async def request_command(
@@ -176,10 +187,10 @@ async def request_command(
 ) -> None:
     """Call any path and print the JSON of the response.
 
-    The path is below the base URL, such as /get-credits.
+    PATH is below the base URL, such as /get-credits.
 
-    A GET is free, and repeated after temporary failures; any other method is taken to charge credits, and is
-    sent at most once.
+    A GET is free, and is repeated after passing failures. Any other method is assumed to charge credits, and
+    is sent at most once.
     """
     async with invocation.client() as client:
         with invocation.reporter.busy(f"{method.upper()} {path}"):
@@ -212,7 +223,7 @@ async def completion_command(shell: str) -> None:
 async def openapi_command(invocation: Invocation) -> None:
     """Print an OpenAPI 3.1 document of the service, as this SDK knows it. Free, sends nothing.
 
-    For clients in other languages: musicapi openapi > musicapi.json. It is no document of the vendor's.
+    Use it to generate clients in other languages: musicapi openapi > musicapi.json. It is not the vendor's.
     """
     from ..api.openapi import document
 
@@ -223,8 +234,8 @@ def _group_of_all() -> MusicAPIGroup:
     commands: list[click.Command] = [
         demo_command,
         sandbox_command,
-        shortcut("sonic", "create_music", "create"),
-        shortcut("sonic", "create_persona", "persona"),
+        OperationCommand(Sonic.create_music, "create"),
+        OperationCommand(Sonic.create_persona, "persona"),
         wait_command,
         show_command,
         task_command,
@@ -238,7 +249,7 @@ def _group_of_all() -> MusicAPIGroup:
         request_command,
         openapi_command,
         completion_command,
-        *family_groups().values(),
+        *map(FamilyGroup, FAMILIES.values()),
     ]
     for of_batch in (report_command, keep_command, withdraw_command):
         batch_group.add_command(of_batch)

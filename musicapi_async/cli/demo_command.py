@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from ..api.account import credits_text
 from ..api.direct_replies import Persona
 from ..api.results import Clip, Clips
 from ..api.task import Task
@@ -91,18 +92,28 @@ class DemoSong:
     default=Path("musicapi-demo"),
     show_default=True,
     metavar="DIR",
-    help="Folder for the songs.",
+    help="Folder to save the songs in.",
 )
 @click.option(
-    "--speed", type=Positive(), default=DEMO_SPEED, show_default=True, help="Times as fast as the service."
+    "--speed",
+    type=Positive(),
+    default=DEMO_SPEED,
+    show_default=True,
+    help="Speed of the sandbox; 1 is that of the service.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another number, another demo.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of the songs; each number makes another demo.",
+)
 @click.pass_obj
 async def demo_command(invocation: Invocation, out: Path, speed: float, seed: int) -> None:
-    """Make three songs right now, without account, network or cost.
+    """Make three songs in a sandbox, without account, network or cost.
 
-    Two songs at once, a persona from the first of them, and a song with that persona. A sandbox in this
-    process speaks the same API as the service, only faster, and makes real audio.
+    Makes two songs at once, a persona from the first one, and a song with this persona. The sandbox is a
+    server in this process with the API of the service; it is faster, and makes real audio.
     """
     from ..sandbox import Sandbox
 
@@ -135,7 +146,7 @@ async def demo_command(invocation: Invocation, out: Path, speed: float, seed: in
         "seconds": round(seconds, 2),
         "program": PROGRAM,
     }
-    cost = f"{before - after:g} of the sandbox's {before:g} credits, nothing real"
+    cost = f"{credits_text(before - after)} of the sandbox's {credits_text(before)} credits, nothing real"
     lines = [
         *_song_lines(songs),
         "",

@@ -18,7 +18,6 @@ from typing import Final
 
 import click
 
-from ..api.families import FAMILIES
 from ..errors import (
     APIStatusError,
     DownloadError,
@@ -35,6 +34,7 @@ from ..errors import (
     TaskTimeoutError,
     Violation,
 )
+from ..workflows.command_texts import in_commands
 from .exit_codes import ExitCode
 from .output import json_line, print_err, visible
 
@@ -45,69 +45,16 @@ NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
         OutcomeUnknownError: "Do not simply repeat it: compare `musicapi credits` with the balance before, "
         "and search the dashboard for the result.",
         InsufficientCreditsError: "Buy credits; `musicapi credits` shows the balance.",
-        RateLimitedError: "Wait a little and repeat it; it was refused, not charged.",
-        RequestTimeoutError: "Repeat it later; a free call may be repeated as often as you like.",
-        TaskTimeoutError: "Wait for it again, which is free; a new create would be paid for again.",
+        RateLimitedError: "Wait a little and repeat it.",
+        RequestTimeoutError: "Repeat it later; free calls may be repeated.",
+        TaskTimeoutError: "Wait for it again, which is free; a new create would be charged again.",
     }
 )
 """The next step, where the library's own hint is about Python."""
 
-IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
-    (re.compile(python), command)
-    for python, command in (
-        (r"`?(?:await )?client\.credits\(\)`?", "`musicapi credits`"),
-        (
-            r"client\.resolve\((\"[^\"]+\"|'[^']+'), task_id=\.\.\.\)",
-            r"`musicapi jobs resolve FILE \1 --task-id ID`",
-        ),
-        (r"client\.resubmit\((\"[^\"]+\"|'[^']+')\)", r"`musicapi jobs resubmit FILE \1`"),
-        (
-            r"client\.task\('(\w+)', '([^']+)'(?:, kind='\w+')?\)\.wait\(\)(?: on an open client)?",
-            r"`musicapi wait \2 --family \1`",
-        ),
-        (r"client\.task\('([^']+)'\)\.wait\(\)(?: on an open client)?", r"`musicapi wait \1`"),
-        (r"clips = await task\.wait\(\)", "`musicapi wait`"),
-        (r"Raise attempt_timeout or deadline with client\.with_options\(\.\.\.\)", "Repeat it later"),
-        (r"Raise deadline with client\.with_options\(\.\.\.\) and download", "Download"),
-        (
-            r"Lower the rate of the client \(`rate_limit=`\), or raise `max_retries`",
-            "Wait a little, or lower --rate-limit",
-        ),
-        (r"Call midi\(\) again", "Repeat the command"),
-        (r"Keep `body` for the vendor's support", "Report it to the vendor's support"),
-        (r'MusicAPI\(sonic_word="suno"\)', "--sonic-word suno"),
-        (r" ?MusicAPI\(uploader=\.\.\.\)[^.]*\.", ""),
-        (r"If `clip_id` is set, the upload worked.*", ""),
-        (r"MusicAPI\(account=[^)]*\), or ", ""),
-        (r" A new SQLiteStore\(path\).*", ""),
-        (r" \(out=\)", ""),
-        (r"run_batch\(\.\.\., retry_failed=True\)", "the same command with --retry-failed"),
-        (r"\bbase_url\b", "--base-url"),
-    )
-)
-"""Advice of the library in Python, and the same for users of the command."""
-
-_OPERATION: Final = re.compile(rf"\b({'|'.join(FAMILIES)})\.([a-z]+(?:_[a-z]+)*)\b")
-
-
-def in_commands(text: str, store: str = "FILE") -> str:
-    """Return a text of the library with each call in Python replaced by the command that does the same.
-
-    `store` is the file or folder of the jobs, as a word of a command line.
-    """
-    for python, command in IN_COMMANDS:
-        text = python.sub(command.replace("FILE", store.replace("\\", r"\\")), text)
-    return _OPERATION.sub(_as_command, text)
-
-
-def _as_command(found: re.Match[str]) -> str:
-    is_one = found[2] in FAMILIES[found[1]].operations()
-    return f"`musicapi {found[1]} {found[2].replace('_', '-')}`" if is_one else found[0]
-
-
 ID_HINT: Final = (
     "A token is such as musicapi:sonic:create_music:1760000000:TASK_ID and is printed by `musicapi create "
-    "--no-wait`, by Ctrl-C, and as `token` in JSON; with a bare task id, --family names its kind."
+    "--no-wait`, by Ctrl-C, and as token in JSON; with a bare task id, --family names its kind."
 )
 """The form of a token, and where to find one."""
 
@@ -118,18 +65,25 @@ CLIP_HINT: Final = (
 """The likeliest mistake, since the ids of clips and tasks have the same form."""
 
 
+def _to_take(error: MusicAPIError) -> str:
+    """Return how to get the finished clips of a task that is still running; '' if there are none."""
+    if isinstance(error, TaskTimeoutError) and any(clip.is_succeeded for clip in error.clips):
+        return "`musicapi wait TOKEN --until first` returns the finished clips."
+    return ""
+
+
 def next_step(error: MusicAPIError) -> str:
     """Return what the user can do now, in terms of the command; '' if there is nothing."""
-    if isinstance(error, TaskTimeoutError) and any(clip.is_succeeded for clip in error.clips):
-        return f"{NEXT[TaskTimeoutError]} `musicapi wait TOKEN --until first` takes what is ready."
+    if ready := _to_take(error):
+        return f"{NEXT[TaskTimeoutError]} {ready}"
     if isinstance(error, OutcomeUnknownError) and error.task_id:
-        return f"Do not repeat it: `musicapi wait {error.task_id} --family {error.family}` gives its result."
+        return f"Do not repeat it: `musicapi wait {error.task_id} --family {error.family}` gets its result."
     for kind, text in NEXT.items():
         if isinstance(error, kind):
             cause = error.__cause__
             address = cause.hint if isinstance(cause, MusicAPIError) and "base_url" in cause.hint else ""
             return in_commands(f"{text} {address}".strip())
-    if isinstance(error, NotFoundError) and error.task_id and "base_url" not in error.hint:
+    if isinstance(error, NotFoundError) and error.task_id and error.hint == error.default_hint:
         return (
             f"Check the id, the family, and that the key belongs to the account that made it. {CLIP_HINT} "
             f"{ID_HINT}"
@@ -154,8 +108,6 @@ def what_happened(error: MusicAPIError) -> str:
     """Return the event itself; fields of a request are named by their option."""
     if isinstance(error, RequestValidationError) and error.violations and error.call:
         return "; ".join(map(_in_options, error.violations))
-    if isinstance(error, RequestValidationError) and error.field == "api_key":
-        return error.message.replace("pass api_key=... or set MUSICAPI_KEY", "MUSICAPI_KEY is not set")
     message = in_commands(error.message)
     if isinstance(error, TaskFailedError):
         return f"task {error.task_id} failed: {message}"
@@ -189,8 +141,15 @@ def error_fields(error: MusicAPIError, code: ExitCode) -> dict[str, object]:
     }
 
 
-def print_error(error: MusicAPIError, code: ExitCode, *, as_json: bool) -> None:
-    """Write an error to standard error."""
+def print_error(error: MusicAPIError, code: ExitCode, *, as_json: bool, is_resumed: bool = False) -> None:
+    """Write an error to standard error.
+
+    Args:
+        error: The error.
+        code: The exit code for it.
+        as_json: Write one JSON object instead of text.
+        is_resumed: True if the command that resumes its task follows: it says that the task is paid for.
+    """
     if as_json:
         print_err(json_line(error_fields(error, code)))
         return
@@ -200,7 +159,8 @@ def print_error(error: MusicAPIError, code: ExitCode, *, as_json: bool) -> None:
     about += [f"request id {request_id}"] if request_id else []
     if about:
         facts = f"{facts.rstrip('.')} ({', '.join(about)})"
-    texts = (text for text in (money(error), next_step(error)) if text)
+    advice = (_to_take(error),) if is_resumed else (money(error), next_step(error))
+    texts = (text for text in advice if text)
     print_err("\n".join([labelled(facts), *map(wrapped, texts)]))
 
 
@@ -220,16 +180,26 @@ def labelled(text: str) -> str:
     return f"{click.style('Error:', fg='red', bold=True)} {wrapped(text, first=7)}"
 
 
+_COMMAND: Final = re.compile(r"`[^`]*`")
+_BLANK: Final = "\ue000"
+"""Stands for the blanks of a command while its text is broken into lines; `visible` leaves none in a text."""
+
+
 def wrapped(text: str, first: int = 0) -> str:
-    """Return `text` in lines of the terminal's width, with whole ids and links.
+    """Return `text` in lines of the terminal's width, with whole ids, links and commands, so that all of them
+    can be copied.
 
     `first` is the column at which the first line begins.
     """
     width = min(shutil.get_terminal_size().columns, 100)
     filled = textwrap.fill(
-        visible(text), width, initial_indent=" " * first, break_long_words=False, break_on_hyphens=False
+        _COMMAND.sub(lambda command: command[0].replace(" ", _BLANK), visible(text)),
+        width,
+        initial_indent=" " * first,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
-    return filled.lstrip()
+    return filled.replace(_BLANK, " ").lstrip()
 
 
 FILE_NAME: Final = "{title} {clip_id}"
@@ -252,11 +222,12 @@ class Saving:
         return [*words, "--tags"] if self.tags else words
 
 
-def resume_command(tokens: Sequence[str], saving: Saving | None = None) -> str:
+def resume_command(tokens: Sequence[str], saving: Saving | None = None, options: Sequence[str] = ()) -> str:
     """Return a command line to copy that waits for tasks, or downloads them if their files are to be saved.
 
-    It has one word per line, because tokens are long.
+    `options` are those of `musicapi` itself. The command has one word per line, because tokens are long:
+    behind an indentation of 2 columns most of them leave place for the backslash on a terminal of 80 columns.
     """
-    words = list(tokens) if saving is None else [*saving.options(), *tokens]
+    words = [*options, *(saving.options() if saving is not None else ()), *tokens]
     command = "wait" if saving is None else "download"
-    return " \\\n".join([f"  musicapi {command}", *(f"    {word}" for word in words)])
+    return " \\\n".join([f"  musicapi {command}", *(f"  {word}" for word in words)])

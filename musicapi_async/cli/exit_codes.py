@@ -42,13 +42,15 @@ EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
         ExitCode.OK: "done",
         ExitCode.OTHER: "the service, the network, a file or the disk failed, or something unexpected",
         ExitCode.REFUSED: "wrong usage, or refused before sending; nothing was charged",
-        ExitCode.NOT_ALLOWED: "key, permission or credits",
+        ExitCode.NOT_ALLOWED: "the key, a permission or the credits do not suffice",
         ExitCode.TASK_FAILED: "a task failed",
-        ExitCode.STILL_RUNNING: "the time is over; the task is still running, and its token is printed",
+        ExitCode.STILL_RUNNING: "not finished: the task is still running, and its token is printed; "
+        "the same command continues a batch",
         ExitCode.OUTCOME_UNKNOWN: "outcome unknown: the account may have been charged",
-        ExitCode.INTERRUPTED: "interrupted with Ctrl-C; tasks that are still running are printed",
-        ExitCode.OUTPUT_LOST: "standard output is full or closed, or its reader has ended; paid tasks are "
-        "printed on standard error",
+        ExitCode.INTERRUPTED: "interrupted with Ctrl-C, SIGTERM or SIGHUP; the tokens of running tasks are "
+        "printed",
+        ExitCode.OUTPUT_LOST: "standard output is full or closed, or its reader has ended; the tokens of "
+        "paid tasks are printed to standard error",
     }
 )
 """The meaning of each code, for the help text."""

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import select
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,9 +24,9 @@ import click
 
 from ..api.results import Result
 from ..api.task import Task, TaskRef, ref_of
-from ..errors import MusicAPIError
+from ..errors import MusicAPIError, TaskTimeoutError
 from ..options import LOOPBACK, find_account, find_key
-from .error_texts import Saving, labelled, print_error, resume_command
+from .error_texts import Saving, labelled, print_error, resume_command, wrapped
 from .exit_codes import ExitCode, exit_code_of, gravest
 from .output import OutputLost, json_line, print_err
 from .reporters import JsonReporter, TextReporter
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CLOCK_SPEED_VARIABLE: Final = "MUSICAPI_CLOCK_SPEED"
 KEY_FILE_LIMIT: Final = 4096
 """Bytes; a longer file is no key."""
 
@@ -86,8 +91,18 @@ class Invocation:
     def reporter(self) -> Reporter:
         """The writer of the results."""
         if self._reporter is None:
-            self._reporter = JsonReporter() if self.is_json else TextReporter()
+            self._reporter = JsonReporter() if self.is_json else TextReporter(self.options)
         return self._reporter
+
+    @property
+    def options(self) -> list[str]:
+        """The options of this run that a command for its tasks needs, too: the host, the key, the clock."""
+        given: dict[str, object] = {"--base-url": self.base_url, "--key-file": self.key_file}
+        if self.sonic_word != "sonic":
+            given["--sonic-word"] = self.sonic_word
+        if self.clock_speed != 1 and not os.environ.get(CLOCK_SPEED_VARIABLE):
+            given["--clock-speed"] = f"{self.clock_speed:g}"
+        return [f"{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None]
 
     # --- the client ----------------------------------------------------------------------------------------
 
@@ -109,9 +124,9 @@ class Invocation:
             )
         return client
 
-    def account(self, given: str | None = None) -> str:
-        """Return the account of this run: `given`, MUSICAPI_ACCOUNT, or a fingerprint of the API key."""
-        return find_account(given, find_key(self._key()))
+    def account(self) -> str:
+        """Return the account of this run: MUSICAPI_ACCOUNT, or a fingerprint of the API key."""
+        return find_account(None, find_key(self._key()))
 
     def _key(self) -> str | None:
         if self.key_file is None:
@@ -178,6 +193,10 @@ class Invocation:
         """The tokens of the tasks, ended or not, whose files were requested and not all fetched."""
         return self._tokens(task for task in self._tasks.values() if task.unfetched)
 
+    def _is_unfinished(self, task_id: str | None) -> bool:
+        tracked = self._tasks.get(task_id or "")
+        return tracked is not None and bool(tracked.running) and not self.is_demo
+
     def _tokens(self, tasks: Iterable[_Tracked]) -> list[str]:
         return [] if self.is_demo else [task.ref.token for task in tasks]
 
@@ -187,11 +206,15 @@ class Invocation:
 
     # --- the end -------------------------------------------------------------------------------------------
 
-    def end(self, errors: Iterable[MusicAPIError]) -> ExitCode:
-        """Report errors and unfinished tasks; returns the exit code."""
+    def end(self, errors: Iterable[MusicAPIError], *, waited: bool = True) -> ExitCode:
+        """Report errors and unfinished tasks; returns the exit code.
+
+        `waited` is False if no task was to be waited for: the result then has the command that does.
+        """
         self._unreported = list(errors)
         code = self._report_errors()
-        self._report_unfinished()
+        if waited:
+            self._report_unfinished()
         return code
 
     def _report_errors(self, *codes: ExitCode) -> ExitCode:
@@ -199,12 +222,13 @@ class Invocation:
         found = list(codes)
         for error in self._unreported:
             found.append(exit_code_of(error))
-            print_error(error, found[-1], as_json=self.errors_as_json)
+            is_resumed = isinstance(error, TaskTimeoutError) and self._is_unfinished(error.task_id)
+            print_error(error, found[-1], as_json=self.errors_as_json, is_resumed=is_resumed)
         self._unreported.clear()
         return gravest(found)
 
     def interrupted(self) -> ExitCode:
-        """Report the unfinished tasks after Ctrl-C; returns the exit code."""
+        """Report the unfinished tasks after a signal; returns the exit code."""
         code = ExitCode.INTERRUPTED
         if self.errors_as_json:
             tasks = {"tasks": self.unfinished, "not_downloaded": self.not_downloaded}
@@ -213,7 +237,8 @@ class Invocation:
             over = "\r" if sys.stderr.isatty() else ""  # over the "^C" that the terminal has written
             ended = " The sandbox and its tasks have ended; nothing real was charged." if self.is_demo else ""
             print_err(f"{over}Interrupted.{ended}")
-            self._report_unfinished()
+            if not self.is_rerunnable:  # else the same command continues, and has said so
+                self._report_unfinished()
         return code
 
     def _report_unfinished(self) -> None:
@@ -226,17 +251,22 @@ class Invocation:
             print_err(json_line(event), fallback=True)
             return
         lines: list[str] = []
+        to_wait_for = [token for token in running if token not in unfetched]
+        saving = self.saving or Saving(Path())
+        to_fetch = resume_command(unfetched, saving, self.options) if unfetched else ""
         if running:
             subject = "1 task is" if len(running) == 1 else f"{len(running)} tasks are"
-            lines.append(f"{subject} still running and paid for. Resume, free of charge, with:")
-        to_wait_for = [token for token in running if token not in unfetched]
-        if to_wait_for:
-            lines.append(resume_command(to_wait_for))
-        if unfetched:
-            if to_wait_for or not running:
-                lines.append("Not all files were fetched. Fetch the rest, free of charge, with:")
-            lines.append(resume_command(unfetched, self.saving or Saving(Path())))
+            command = resume_command(to_wait_for, options=self.options) if to_wait_for else to_fetch
+            lines += self._advice(f"{subject} still running and paid for. Resume", command)
+        if to_fetch and (to_wait_for or not running):
+            lines += self._advice("Not all files were fetched. Fetch the rest", to_fetch)
         print_err("\n".join(lines), fallback=True)
+
+    def _advice(self, text: str, command: str) -> list[str]:
+        """Return what a command does, and the command, unless it is on the screen already."""
+        if self.reporter.has_printed(command):
+            return [wrapped(f"{text}, free of charge, with the command above.")]
+        return [f"{text}, free of charge, with:", command]
 
     def output_lost(self, lost: OutputLost) -> ExitCode:
         """Report on standard error what standard output could not take; returns the exit code.
@@ -259,61 +289,120 @@ class Invocation:
         lines = [labelled(f"Cannot write to standard output: {lost.reason}.")]
         if reply:
             lines += ["The output that could not be written, and was paid for:", reply]
-        if self.is_rerunnable:
+        if self.is_demo:
+            lines.append("The sandbox and its tasks have ended; nothing real was charged. To start again:")
+        elif self.is_rerunnable:
             lines += [f"Task {token}" for token in tokens]
-        if tokens or self.is_rerunnable:
-            lines += [self._what_is_paid(len(tokens)), self._resume(tokens)]
+            lines.append("The same command continues, and pays for nothing twice:")
+        if self.is_rerunnable:
+            lines.append(self._resume(tokens))
+        elif tokens:
+            subject = "1 task is" if len(tokens) == 1 else f"{len(tokens)} tasks are"
+            lines += self._advice(f"{subject} paid for. The results again", self._resume(tokens))
         print_err("\n".join(lines))
         return code
-
-    def _what_is_paid(self, tasks: int) -> str:
-        if self.is_demo:
-            return "The sandbox and its tasks have ended; nothing real was charged. To start again:"
-        if self.is_rerunnable:
-            return "The same command continues, and pays for nothing twice:"
-        subject = "1 task is" if tasks == 1 else f"{tasks} tasks are"
-        return f"{subject} paid for. The results again, free of charge:"
 
     def _resume(self, tokens: Sequence[str]) -> str:
         """Return the command that gives the results of all tasks of this run; '' if there were none."""
         if self.is_rerunnable:
             return f"  {shlex.join(['musicapi', *self.args])}"
-        return resume_command(tokens, self.saving) if tokens else ""
+        return resume_command(tokens, self.saving, self.options) if tokens else ""
 
 
-# --- Ctrl-C ------------------------------------------------------------------------------------------------
+# --- signals -----------------------------------------------------------------------------------------------
+
+
+ENDING: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Ctrl-C, `timeout` or a service manager, and a terminal that is closed; Windows lacks the last."""
 
 
 async def interruptible(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`; Ctrl-C cancels it between two callbacks of the loop, and a second one ends it at once.
+    """Await `work`; a signal of `ENDING` cancels it between two callbacks of the loop.
+
+    So a paid call that was sent is still answered, and its task is reported. A second Ctrl-C ends `work` at
+    once, also between two callbacks, and a third one wherever it is; other signals may well come twice
+    (`timeout` and terminals send them so), and mean one end.
 
     `asyncio.Runner` cancels inside the signal handler, which may run in the middle of a callback. The end of
     a player that the same Ctrl-C had ended then met a future that was cancelled after asyncio had checked it,
     and an InvalidStateError was printed.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background
-        return await work
-    loop, main, interrupts = asyncio.get_running_loop(), asyncio.current_task(), 0
+    loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    is_interrupted = is_given_up = False
 
-    def interrupted(_number: int, _frame: object) -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if interrupts > 1 or main is None:
+    def give_up() -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(number: int, _frame: object) -> None:
+        nonlocal is_interrupted, is_given_up
+        if main is None or (is_given_up and number == signal.SIGINT):
             raise KeyboardInterrupt
-        loop.call_soon_threadsafe(main.cancel)
+        if not is_interrupted:
+            is_interrupted = True
+            loop.call_soon_threadsafe(main.cancel)
+        elif number == signal.SIGINT:
+            is_given_up = True
+            loop.call_soon_threadsafe(give_up)
 
     try:
-        before = signal.signal(signal.SIGINT, interrupted)
-    except ValueError:  # only the main thread hears signals
-        return await work
-    try:
-        return await work
+        with _handled_by(interrupted):
+            return await work
     except asyncio.CancelledError:
-        if interrupts:
+        if is_interrupted and not is_given_up:  # else the runner raises one, and would report this as lost
             raise KeyboardInterrupt from None
         raise
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Generator[None]:
+    """Within this context `handler` is called for the signals of `ENDING`, but for those that are ignored."""
+    before: dict[signal.Signals, Any] = {}
+    try:
+        with contextlib.suppress(ValueError):  # only the main thread hears signals
+            for number in (signal.Signals[name] for name in ENDING if name in signal.Signals.__members__):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as by `nohup`, or a shell's background
+                    before[number] = signal.signal(number, handler)
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def confirm(question: str) -> None:
+    """Ask on standard error, within `interruptible`; any answer but yes raises `click.Abort`.
+
+    Ctrl-C and the end of the input raise `KeyboardInterrupt`.
+
+    `interruptible` ends work between two callbacks, and no callback runs while an answer is awaited.
+    """
+    heard, signalled = socket.socketpair()  # before Ctrl-C may end this anywhere
+    try:
+        with heard, signalled, _handled_by(signal.default_int_handler):
+            click.echo(f"{question} [y/N]:", nl=False, err=True)
+            if sys.stdin.isatty() and sys.platform != "win32":
+                _await_input(heard, signalled)
+            is_confirmed = click.confirm("", show_default=False, prompt_suffix="", err=True)
+    except (click.Abort, KeyboardInterrupt):
+        if not sys.stdin.isatty():
+            raise click.UsageError("No one confirmed it; --yes does.") from None
+        print_err("")  # behind the question
+        raise KeyboardInterrupt from None
+    if not is_confirmed:
+        raise click.Abort
+
+
+def _await_input(heard: socket.socket, signalled: socket.socket) -> None:
+    """Return when a line was typed.
+
+    A signal that comes just before `input` begins to read would be handled only after a line. Here it is also
+    written to `signalled`, and so ends the wait.
+    """
+    signalled.setblocking(False)
+    before = signal.set_wakeup_fd(signalled.fileno())
+    try:
+        select.select([sys.stdin, heard], [], [])
+    finally:
+        signal.set_wakeup_fd(before)
 
 
 @contextlib.contextmanager
@@ -324,7 +413,7 @@ def two_interrupts(
 
     Args:
         first: Called with the first signal.
-        second: Called when the task has been cancelled.
+        second: Called when the task has been cancelled, be it by a signal that `interruptible` hears.
         signals: The signals; SIGINT is Ctrl-C.
     """
     stop = asyncio.Event()
@@ -346,8 +435,8 @@ def two_interrupts(
     try:
         yield stop
     except asyncio.CancelledError:
+        second()
         if stop.is_set():
-            second()
             raise KeyboardInterrupt from None
         raise
     finally:

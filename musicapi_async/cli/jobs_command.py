@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from ..api.account import credits_text
 from ..api.batches import Batch
 from ..api.task import Task, ref_of
 from ..jobs import STORE_VARIABLE
 from ..jobs.job import STATES
-from .invocation import Invocation
-from .output import print_out, visible
+from ..jobs.store import SETTLED
+from .invocation import Invocation, confirm
+from .output import print_err, print_out, visible
 from .parameters import Age, OneOfWords, RateLimit, StorePlace
+from .reporters import reply_fields
+from .result_texts import value_lines
 from .usage import Command, Group
 
 STATE_COLUMNS: Final = max(map(len, STATES))
@@ -22,6 +27,7 @@ STATE_COLUMNS: Final = max(map(len, STATES))
 if TYPE_CHECKING:
     from ..jobs import Job, JobState, JobStore
 
+_yes = click.option("--yes", is_flag=True, help="Confirm the action without prompting.")
 _store = click.argument("store", type=StorePlace(), metavar="STORE", envvar=STORE_VARIABLE)
 
 
@@ -33,7 +39,11 @@ def jobs_group() -> None:
 @jobs_group.command("list", cls=Command)
 @_store
 @click.option(
-    "--state", "states", type=OneOfWords(STATES), multiple=True, help="Only jobs in it; repeatable."
+    "--state",
+    "states",
+    type=OneOfWords(STATES),
+    multiple=True,
+    help="List only jobs in this state; repeatable.",
 )
 @click.pass_obj
 async def list_command(invocation: Invocation, store: JobStore, states: tuple[JobState, ...]) -> None:
@@ -66,30 +76,38 @@ async def list_command(invocation: Invocation, store: JobStore, states: tuple[Jo
     "age",
     type=Age(),
     required=True,
-    help="Only jobs that were last changed before this time, such as 30d, 12h or 90m.",
+    help="Age of the last change, such as 30d, 12h or 90m; younger jobs stay.",
 )
-@click.confirmation_option(
-    "--yes", prompt="The keys of these jobs are forgotten: a call with one is paid for again. Remove them?"
-)
+@_yes
 @click.pass_obj
-async def purge_command(invocation: Invocation, store: JobStore, age: float) -> None:
+async def purge_command(invocation: Invocation, store: JobStore, age: float, *, yes: bool) -> None:
     """Remove old jobs that have finished or failed. Free, sends nothing.
 
     All others stay, however old they are. What is removed counts no longer for the budget of a batch.
     """
+    before = time.time() - age
     try:
-        count = await store.purge(time.time() - age)
+        old = 0 if yes else sum(job.updated_at < before for job in await store.jobs(*SETTLED))
+        if old:
+            print_err(f"{_counted(old)} to remove, keys included: a call with such a key is paid for again.")
+            confirm("Remove?")
+        count = await store.purge(before) if old or yes else 0
     finally:
         await store.aclose()
-    text = f"{count} job{'s' if count != 1 else ''} removed."
-    invocation.reporter.event("purged", {"jobs": count}, [text])
+    invocation.reporter.event("purged", {"jobs": count}, [f"{_counted(count)} removed."])
 
 
 @jobs_group.command("resolve", cls=Command)
 @_store
 @click.argument("key")
-@click.option("--task-id", required=True, metavar="ID", help="The task, as the dashboard displays it.")
-@click.option("--item", type=int, default=0, metavar="N", help="Of a batch: the item that it made, from 0.")
+@click.option("--task-id", required=True, metavar="ID", help="Id of the task, from the dashboard.")
+@click.option(
+    "--item",
+    type=int,
+    default=0,
+    metavar="N",
+    help="For a batch: index of the item that made the task, from 0.",
+)
 @click.pass_obj
 async def resolve_command(invocation: Invocation, store: JobStore, key: str, task_id: str, item: int) -> None:
     """Name the task that the ambiguous job KEY made. Free, sends nothing."""
@@ -103,16 +121,24 @@ async def resolve_command(invocation: Invocation, store: JobStore, key: str, tas
 @jobs_group.command("resubmit", cls=Command)
 @_store
 @click.argument("key")
-@click.option("--webhook-secret", metavar="TEXT", help="Required if the job had one; it is never stored.")
-@click.confirmation_option(
-    "--yes", prompt="This charges credits, and an ambiguous job may be paid for twice. Send it again?"
+@click.option(
+    "--webhook-secret", metavar="TEXT", help="Secret of the webhook, if the call had one; it is never stored."
 )
+@_yes
 @click.pass_obj
 async def resubmit_command(
-    invocation: Invocation, store: JobStore, key: str, webhook_secret: str | None
+    invocation: Invocation, store: JobStore, key: str, webhook_secret: str | None, *, yes: bool
 ) -> None:
-    """Send the ambiguous or failed job KEY once more. Charges credits; an ambiguous one perhaps twice."""
+    """Send the ambiguous or failed job KEY once more. Charges credits; an ambiguous job may be paid twice."""
+    from ..jobs.recorder import JobRecorder
+
     async with invocation.client(store=store) as client:
+        recorder = JobRecorder(store, client.clock, client.base_url, client.account)
+        job = await recorder.job_to_resubmit(key)
+        if not yes and (webhook_secret or not job.request.hidden):  # without its secret it is refused
+            print_err("\n".join(_lines(job, names_account=False, names_call=True)))
+            about = "It may have been charged already. " if job.state == "ambiguous" else ""
+            confirm(f"{about}Send it again, which charges credits?")
         invocation.charges = True
         result = await client.resubmit(key, webhook_secret=webhook_secret)
         if isinstance(result, Batch):
@@ -122,7 +148,9 @@ async def resubmit_command(
             invocation.reporter.event("resubmitted", {"key": key, **result.to_dict()}, tokens)
             return
         if not isinstance(result, Task):
-            invocation.reporter.event("resubmitted", {"key": key}, ["done"])
+            reply = reply_fields(result)
+            fields = {"key": key, "reply": reply}
+            invocation.reporter.event("resubmitted", fields, value_lines(reply) or ["done"])
             return
         invocation.track(ref_of(client.task(result.token)))
         fields = {"key": key, "task_id": result.task_id, "token": result.token}
@@ -132,7 +160,7 @@ async def resubmit_command(
 @jobs_group.command("rate", cls=Command)
 @_store
 @click.argument("rate", required=False, metavar="[N/TIME]")
-@click.option("--account", metavar="NAME", help="The account. Default: that of the API key.")
+@click.option("--account", metavar="NAME", help="Account whose rate it is. Default: that of the API key.")
 @click.pass_obj
 async def rate_command(
     invocation: Invocation, store: JobStore, rate: str | None, account: str | None
@@ -178,14 +206,28 @@ def _fields(job: Job) -> dict[str, object]:
     }
 
 
-def _lines(job: Job, *, names_account: bool) -> list[str]:
-    """Return state and key, and below them account, task and reason, which have lines of their own."""
-    below = [f"account {job.account or 'unknown'}"] if names_account else []
+def _counted(jobs: int) -> str:
+    return f"{jobs} job{'s' if jobs != 1 else ''}"
+
+
+def _lines(job: Job, *, names_account: bool, names_call: bool = False) -> list[str]:
+    """Return state and key, and below them call, account, task and reason, which have lines of their own."""
+    below: list[str] = []
+    if names_call:
+        call = " ".join(filter(None, (job.request.family, job.request.kind))) or job.request.call
+        items = f" of {job.request.items} songs" if job.request.is_batch else ""
+        sends = f", sent {job.attempts} times" if job.attempts > 1 else ""
+        at = datetime.fromtimestamp(job.created_at, UTC).astimezone()
+        below.append(f"{call.replace('_', '-')}{items}, recorded {at:%Y-%m-%d %H:%M}{sends}")
+    below += [f"account {job.account or 'unknown'}"] if names_account else []
     below += [f"task {ref.task_id}" for ref in job.refs]
     below += [f"task {ref.task_id} (not assigned to an item)" for ref in job.others if job.request.is_batch]
     below += [job.why if job.is_readable else f"unreadable: {job.why}"] if job.why else []
     if job.balance_before is not None and job.balance_after is not None:
-        below.append(f"balance {job.balance_before:g} to {job.balance_after:g}, other calls included")
+        below.append(
+            f"balance {credits_text(job.balance_before)} to {credits_text(job.balance_after)}, "
+            "other calls included"
+        )
     return [
         visible(f"{job.state:{STATE_COLUMNS}}  {job.key}"),
         *(f"{'':{STATE_COLUMNS}}  {visible(text)}" for text in below),

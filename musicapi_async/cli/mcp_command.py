@@ -52,22 +52,22 @@ def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
     default=FOLDER,
     show_default=True,
     metavar="DIR",
-    help="Where songs are saved, and the records of paid calls.",
+    help="Folder for songs and for the records of paid calls.",
 )
 @click.option(
     "--store",
     type=StorePlace(may_be_new=True),
     envvar=STORE_VARIABLE,
     metavar="STORE",
-    help="Another job store: a file, the folder of a batch, or the address of a database (else "
-    "MUSICAPI_STORE). Default: in DIR.",
+    help="Job store: a file, the folder of a batch, or the address of a database (else MUSICAPI_STORE). "
+    "Default: in DIR.",
 )
 @click.option(
     "--budget",
     type=Positive(),
     metavar="CREDITS",
-    help="Spend no more than this, all paid calls in STORE together. The first call of each kind may pass "
-    "it, unless --price says what it costs.",
+    help="Most credits to spend, for all paid calls in STORE together. The first call of each kind may "
+    "exceed it, unless --price sets its price.",
 )
 @click.option(
     "--price",
@@ -75,8 +75,8 @@ def _prices(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
     multiple=True,
     callback=_prices,
     metavar="TOOL=CREDITS",
-    help="The price of a tool, such as create_song=20, for --budget; repeatable. Else it is learned from the "
-    "first call.",
+    help="Price of a tool, such as create_song=20, for --budget; repeatable. Without it, the price is "
+    "learned from the first call.",
 )
 @click.pass_obj
 async def mcp_command(
@@ -90,12 +90,12 @@ async def mcp_command(
 ) -> None:
     """Serve tools to Claude, Cursor and other MCP clients.
 
-    A client starts this command itself, and speaks to it over standard input and output: see
-    `help(musicapi_async.mcp)` for its configuration. What is paid for is recorded, so the server may be
-    stopped or killed at any time.
+    An MCP client starts this command itself, and uses its standard input and output; for the configuration
+    see `help(musicapi_async.mcp)`. Paid calls are recorded before they are sent, so the server may be stopped
+    or killed at any time.
 
-    There is no option for HTTP, because the command knows no users: who reaches a server spends your credits.
-    In a program, `music_server(...).streamable_http_app()` is an app to which you add authorization.
+    There is no option for HTTP, because the command has no authorization: anyone who can call the server
+    spends your credits. In a program, add authorization to `music_server(...).streamable_http_app()`.
     """
     from ..workflows.batch_folder import BatchFolder
 

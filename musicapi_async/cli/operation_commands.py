@@ -6,6 +6,7 @@ import errno
 import inspect
 import os
 import re
+import sys
 from collections.abc import Coroutine, Mapping
 from copy import copy
 from pathlib import Path
@@ -16,12 +17,12 @@ import msgspec
 
 from ..api.batches import Batch, BatchItem
 from ..api.direct_replies import Files, Midi, Wav
-from ..api.families import FAMILIES
 from ..api.lyrics import AlignedLyrics
 from ..api.operation import Family, Operation, SubmitsBatch
 from ..api.request import refuse, violations
 from ..api.results import Clips, TaskUpdate
 from ..api.task import Task, TaskRef
+from ..arguments import is_list
 from ..errors import DownloadError, MusicAPIError
 from .error_texts import Saving, resume_command
 from .exit_codes import ExitCode
@@ -60,7 +61,7 @@ musicapi itself, such as --json, are accepted here, too."""
 class OperationCommand(Command):
     """One operation. Its parameters are read off the request when they are needed first."""
 
-    def __init__(self, operation: Operation[..., object], name: str | None = None) -> None:
+    def __init__(self, operation: Operation[..., Any], name: str | None = None) -> None:
         self.operation: Final = operation
         about = inspect.cleandoc(operation.request.__doc__ or "")
         super().__init__(
@@ -141,11 +142,11 @@ class OperationCommand(Command):
             )
 
 
-def _listed(example: Any) -> str:
+def _listed(example: object) -> str:
     """Return an example as JSON, a list with one line for each of its items."""
-    if not isinstance(example, list):
+    if not is_list(example):
         return msgspec.json.encode(example).decode()
-    lines = [msgspec.json.encode(item).decode() for item in cast("list[object]", example)]
+    lines = [msgspec.json.encode(item).decode() for item in example]
     return ",\n   ".join(lines).join("[]")
 
 
@@ -190,22 +191,17 @@ def _replacement(operation: Operation[..., object]) -> str | None:
     return operation.replacement or operation.family.replacement
 
 
-def _method_of(client: MusicAPI, operation: Operation[..., object]) -> Any:
-    """Return the public method of an operation, of any family."""
-    return operation.__get__(operation.family(client.sonic.caller), operation.family)
-
-
 async def _call(
     invocation: Invocation,
     client: MusicAPI,
-    operation: Operation[..., object],
+    operation: Operation[..., Any],
     values: Mapping[str, object],
     folder: Path | None,
 ) -> None:
     """Make a direct call, report its reply, and save its files if there is a folder for them."""
     invocation.charges = operation.charges
     with invocation.reporter.busy(operation.call_name):
-        reply = await _method_of(client, operation)(**values)
+        reply = await operation.public_method(client.sonic.caller)(**values)
     if isinstance(reply, TaskUpdate):
         ref = TaskRef(operation.family.word, reply.task_id or str(values.get("task_id")))
         invocation.track(ref)
@@ -264,11 +260,11 @@ def _write_subtitles(aligned: AlignedLyrics, folder: Path, clip_id: str) -> list
 
 
 async def _submit(
-    invocation: Invocation, client: MusicAPI, operation: Operation[..., object], values: Mapping[str, object]
+    invocation: Invocation, client: MusicAPI, operation: Operation[..., Any], values: Mapping[str, object]
 ) -> None:
     """Make a create and report its task, without waiting for it."""
     with invocation.reporter.busy(operation.call_name):
-        task = await _method_of(client, operation)(**values)
+        task = await operation.public_method(client.sonic.caller)(**values)
     invocation.accepted(task)
     invocation.reporter.accepted(task)
 
@@ -276,7 +272,7 @@ async def _submit(
 async def _submit_and_wait(
     invocation: Invocation,
     client: MusicAPI,
-    operation: Operation[..., object],
+    operation: Operation[..., Any],
     values: Mapping[str, object],
     *,
     folder: Path | None,
@@ -288,7 +284,7 @@ async def _submit_and_wait(
     invocation.saving = saving  # for a task, too, that only the log names, after Ctrl-C during the create
     with invocation.reporter.following(client.clock.speed, saving=saving):
         report = invocation.reporter.task(_label(operation, values))
-        task = await _method_of(client, operation)(**values)
+        task = await operation.public_method(client.sonic.caller)(**values)
         invocation.accepted(task)
         report.submitted(task)
         error = await follow(
@@ -300,7 +296,7 @@ async def _submit_and_wait(
 async def _submit_batch(
     invocation: Invocation,
     client: MusicAPI,
-    operation: Operation[..., object],
+    operation: Operation[..., Any],
     values: Mapping[str, object],
     *,
     wait: bool,
@@ -314,7 +310,7 @@ async def _submit_batch(
     saving = Saving(folder, bool(tags)) if folder and wait else None
     invocation.saving = saving
     with invocation.reporter.busy(operation.call_name):
-        batch: Batch = await _method_of(client, operation)(**values)
+        batch: Batch = await operation.public_method(client.sonic.caller)(**values)
     for task in batch.tasks:
         invocation.accepted(task)
     errors = [_of_item(item) for item in batch.items if item.error is not None]
@@ -342,7 +338,7 @@ async def _submit_batch(
                         )
                     )
             errors += [error for error in await together(work) if error is not None]
-    return invocation.end(errors)
+    return invocation.end(errors, waited=wait)
 
 
 def _report_batch(invocation: Invocation, batch: Batch, saving: Saving | None, *, wait: bool) -> None:
@@ -350,10 +346,13 @@ def _report_batch(invocation: Invocation, batch: Batch, saving: Saving | None, *
     lines = [f"Accepted: {len(batch.tasks)} of {len(batch.items)} songs, batch {batch.batch_id or '(no id)'}"]
     if not batch.is_assigned:
         lines.append("The reply does not say which song is which.")
-    if batch.tasks:
-        lines.append("To resume:" if wait else "Wait for them, free of charge, with:")
-        lines.append(resume_command([task.token for task in batch.tasks], saving))
+    tokens = [task.token for task in batch.tasks]
+    command = resume_command(tokens, saving, invocation.options) if tokens else ""
+    if command:
+        lines += ["To resume:" if wait else "Wait for them, free of charge, with:", command]
     invocation.reporter.event("batch", {**batch.to_dict(), "job_key": batch.job_key}, lines)
+    if sys.stdout.isatty():  # else it may be in a file
+        invocation.reporter.note_printed(command)
 
 
 def _of_item(item: BatchItem) -> MusicAPIError:
@@ -368,7 +367,7 @@ def _of_item(item: BatchItem) -> MusicAPIError:
 def _item_fields(values: Mapping[str, object], number: int) -> dict[str, object]:
     """Return what was given for one item of a batch."""
     items = values.get("items")
-    item = cast("list[object]", items)[number] if isinstance(items, list) else None
+    item = items[number] if is_list(items) else None
     return cast("dict[str, object]", item) if isinstance(item, dict) else {}
 
 
@@ -400,13 +399,3 @@ class FamilyGroup(Group):
         """Return the command of an operation, made on demand."""
         operation = self._operations.get(cmd_name)
         return None if operation is None else OperationCommand(operation)
-
-
-def family_groups() -> dict[str, FamilyGroup]:
-    """Return a group for every family, in the order of their declaration."""
-    return {word: FamilyGroup(family) for word, family in FAMILIES.items()}
-
-
-def shortcut(family: str, operation: str, name: str) -> OperationCommand:
-    """Return an operation under a shorter name."""
-    return OperationCommand(FAMILIES[family].operations()[operation], name)

@@ -190,7 +190,7 @@ def above_bars(console: Console) -> Generator[None]:
     Text that is written past them would continue the line of a bar.
     """
     global _console  # noqa: PLW0603 - one process has one standard error
-    _console = console if console.is_terminal else None
+    _console = console if console.is_terminal and not console.is_dumb_terminal else None
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +27,16 @@ if TYPE_CHECKING:
     "page",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Another place for the page. [default: report.html in DIR]",
+    help="File for the page. [default: report.html in DIR]",
 )
-@click.option("--embed", is_flag=True, help="Put songs and covers into the page, to send it on its own.")
+@click.option(
+    "--embed", is_flag=True, help="Include songs and covers in the page, so that one file can be sent."
+)
 @click.option(
     "--store",
     type=StorePlace(),
     metavar="STORE",
-    help="Of a batch that workers carry out: the address of its database, which knows how far they are. "
+    help="Address of the database, for the progress of a batch that workers carry out. "
     "[default: MUSICAPI_STORE]",
 )
 @click.pass_obj
@@ -42,10 +45,11 @@ async def report_command(
 ) -> ExitCode:
     """Write the page of the batch in DIR: players, picks, failures. Free, sends nothing.
 
-    A run writes it itself and renews it every few seconds; open it in a browser. The page sends nothing, too:
-    listen, compare takes, give stars, mark what to keep, and export that for `musicapi batch keep`.
+    A run writes the page itself, and updates it every few seconds; open it in a browser. The page sends
+    nothing either: listen, compare takes, give stars, mark the takes to keep, and export them for
+    `musicapi batch keep`.
 
-    Of a batch that workers carry out it also says how far they are, on any machine; the exit code is then
+    For a batch that workers carry out, it also prints their progress, on any machine. The exit code is then
     that of the batch: 0 if all songs are done, 5 if some are not settled yet.
     """
     from ..jobs import STORE_VARIABLE
@@ -63,7 +67,8 @@ async def report_command(
     written = await write_report(folder, to=page, embed=embed)
     lines = [f"Report: {written}"]
     if shared is not None:
-        lines.append(f"How far the workers are, {visible(shared.store)} knows: --store, or MUSICAPI_STORE.")
+        words = ("musicapi", "batch", "report", str(folder), "--store", shared.store)
+        lines += ["To see how far the workers are:", f"  {visible(shlex.join(words))}"]
     invocation.reporter.event("report", {"report": written}, lines)
     return ExitCode.OK
 
@@ -76,7 +81,7 @@ async def report_command(
 async def keep_command(invocation: Invocation, /, *, folder: Path, picks: Path, out: Path | None) -> None:
     """Copy the takes to keep into a folder, with their subtitles. Free, sends nothing.
 
-    DIR is the folder of the batch, PICKS the JSON that its page has exported. Nothing is overwritten.
+    DIR is the folder of the batch, PICKS the JSON file that its page exported. No file is overwritten.
     """
     from ..workflows import copy_picks
 

@@ -193,7 +193,7 @@ class RateLimit(ParamType):
         try:
             return None if value == "none" else Rate.parse(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(str(error).removeprefix("rate: "), param, ctx)
 
 
 class StorePlace(ParamType):

@@ -13,6 +13,7 @@ from typing import Final
 import anyio.to_thread
 import click
 
+from ..errors import MusicAPIError
 from .exit_codes import ExitCode
 from .invocation import Invocation
 from .output import visible
@@ -73,8 +74,8 @@ def _audio(_ctx: click.Context, _param: click.Parameter, value: tuple[Path, ...]
 async def play_command(invocation: Invocation, files: tuple[Path, ...]) -> ExitCode:
     """Play files, one after the other. Ctrl-C ends it.
 
-    The player is the first of mpv, ffplay, cvlc, mplayer, afplay, play (of sox), mpg123, paplay and aplay
-    that this machine has and that plays the format.
+    Uses the first player that is installed and plays the format: mpv, ffplay, cvlc, mplayer, afplay, play (of
+    sox), mpg123, paplay or aplay.
     """
     for path in files:
         command = player_of(_ending_of(path))
@@ -90,9 +91,8 @@ async def play_command(invocation: Invocation, files: tuple[Path, ...]) -> ExitC
                 process.terminate()
                 raise
         if code:
-            raise click.ClickException(
-                f"{fields['player']} could not play {visible(str(path))} (exit {code})."
-            )
+            text = f"{fields['player']} could not play {visible(str(path))} (exit {code})"
+            return invocation.end([MusicAPIError(text)])
     return ExitCode.OK
 
 

@@ -107,6 +107,11 @@ class _Rows(Progress):
             yield Text(visible(self.below)[:WIDTH], style="dim", no_wrap=True, overflow="ellipsis")
 
 
+def can_redraw(console: Console) -> bool:
+    """Return True for a terminal that can move its cursor, which one with TERM=dumb cannot."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 class Bars:
     """A context in which live rows are displayed, and other texts appear above them.
 
@@ -123,7 +128,7 @@ class Bars:
             _WordColumn(2, NOTE),
             _WordColumn(3, AGE, "right"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not can_redraw(self._console),
             transient=True,
         )
         self._displayed: Final = ExitStack()
@@ -135,6 +140,11 @@ class Bars:
 
     def __exit__(self, *exception: object) -> None:
         self._displayed.close()
+
+    @property
+    def are_live(self) -> bool:
+        """True if the rows are displayed."""
+        return not self._rows.disable
 
     def bar(self, label: str) -> Bar:
         """Add the row of a task below the others."""
@@ -289,7 +299,7 @@ class BatchBar:
 def spinner(label: str) -> AbstractContextManager[object]:
     """Return a spinner on standard error for the time of a call, or nothing without a terminal."""
     console = Console(stderr=True)
-    return _spinner(console, label) if console.is_terminal else nullcontext()
+    return _spinner(console, label) if can_redraw(console) else nullcontext()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,13 @@ class JsonReporter:
     def busy(self, label: str) -> AbstractContextManager[object]:
         """Return a context for a call that takes a while; in JSON it does nothing."""
         return nullcontext()
+
+    def note_printed(self, command: str) -> None:
+        """Do nothing: events have tokens instead of commands."""
+
+    def has_printed(self, command: str) -> bool:
+        """Return False, as no command is printed."""
+        return False
 
     def submitted(self, task: Task[Result]) -> None:
         """Write the event 'submitted'."""
@@ -180,16 +187,14 @@ def reply_fields(reply: Any) -> dict[str, JSON]:
 class TextReport:
     """The report on one task: a bar while it runs, and lines that are printed at the end."""
 
-    def __init__(self, bar: Bar, last_lines: list[str], *, resumable: bool, saving: Saving | None) -> None:
+    def __init__(self, bar: Bar, last_lines: list[str], resumable: Callable[[str], None]) -> None:
         self._bar: Final = bar
         self._last_lines: Final = last_lines
         self._resumable: Final = resumable
-        self._saving: Final = saving
 
     def submitted(self, task: Task[Result]) -> None:
         """Print the token before anything can fail, and start the bar's clock."""
-        if self._resumable:
-            print_err(f"Accepted. To resume:\n{resume_command([task.token], self._saving)}", fallback=True)
+        self._resumable(task.token)
         self._bar.start()
 
     def resumed(self, task: Task[Result]) -> None:
@@ -221,11 +226,14 @@ class TextReporter:
 
     is_json = False
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        self._options: Final = options
+        """Those of this run that its commands for tasks need, too."""
         self._bars: Bars | None = None
         self._last_lines: list[str] = []
         self._resumable = True
         self._saving: Saving | None = None
+        self._commands: Final[set[str]] = set()
 
     @contextmanager
     def following(
@@ -249,13 +257,28 @@ class TextReporter:
         if self._bars is None:
             raise RuntimeError("bars are displayed only inside `following`")
         bar = self._bars.bar(label)
-        return TextReport(bar, self._last_lines, resumable=self._resumable, saving=self._saving)
+        return TextReport(bar, self._last_lines, self._print_command)
+
+    def _print_command(self, token: str) -> None:
+        """Print the command that resumes a task, if one does."""
+        if self._resumable:
+            command = resume_command([token], self._saving, self._options)
+            print_err(f"Accepted. To resume:\n{command}", fallback=True)
+            self.note_printed(command)
 
     def busy(self, label: str) -> AbstractContextManager[object]:
         """Return a spinner."""
         from .progress import spinner
 
         return spinner(label)
+
+    def note_printed(self, command: str) -> None:
+        """Note that a command is on the screen, where its user finds it."""
+        self._commands.add(command)
+
+    def has_printed(self, command: str) -> bool:
+        """Return True if a command is on the screen, so that it need not be printed again."""
+        return command in self._commands
 
     def accepted(self, task: Task[Result]) -> None:
         """Print the id, and the command that waits."""
@@ -264,7 +287,7 @@ class TextReporter:
             f"Accepted: {task.family} {task.kind}, task {task.task_id}",
             *warning,
             "Wait for it, free of charge, with:",
-            resume_command([task.token]),
+            resume_command([task.token], options=self._options),
         ]
         _print_lines(lines, repeatable=True)
 
@@ -274,8 +297,8 @@ class TextReporter:
         when = f", submitted {datetime.fromtimestamp(at, UTC).astimezone():%Y-%m-%d %H:%M}" if at else ""
         made = f" {task.kind}" if task.kind else ""
         lines = [f"{task.family}{made}, {update.state}{when}", f"  task   {task.task_id}"]
-        for clip in update.clips:
-            lines += ["", *result_lines(Clips([clip])), *detail_lines(clip)]
+        for above, clip in zip([None, *update.clips], update.clips, strict=False):
+            lines += ["", *result_lines(Clips([clip])), *detail_lines(clip, above)]
         lines += result_lines(update.result, clips=False) if update.result is not None else []
         _print_lines(lines, repeatable=True)
 

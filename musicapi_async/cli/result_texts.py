@@ -28,6 +28,10 @@ DETAILS: Final[Mapping[str, str]] = MappingProxyType(
 """Fields of a clip beside those of every event, and what they are called in text."""
 
 
+MOST_ROWS: Final = 20
+"""Objects of a list that text prints; of more, such as the notes of a song, it prints the number."""
+
+
 def details_of(clip: Clip) -> dict[str, object]:
     """Return what is known of a clip beside its state and its links."""
     return {name: getattr(clip, name) for name in DETAILS}
@@ -46,7 +50,9 @@ def value_lines(fields: Mapping[str, JSON]) -> list[str]:
             continue
         label = click.style(name, bold=True)
         rows = [one for one in list_or_empty(value) if isinstance(one, dict)]
-        if rows:
+        if len(rows) > MOST_ROWS:
+            lines.append(f"{label}  {len(rows)} (--json prints them)")
+        elif rows:
             lines.append(label)
             for row in rows:
                 block = _row_lines(row)
@@ -71,11 +77,14 @@ def _scalar(value: JSON) -> str:
         return ", ".join(_scalar(one) for one in value)
     if isinstance(value, str):
         return visible(value, lines=True)
-    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+    return f"{value:.15g}" if isinstance(value, float) else json.dumps(value)
 
 
-def detail_lines(clip: Clip) -> list[str]:
-    """Return what is known of a clip beside its state and its links, as lines; lyrics are indented."""
+def detail_lines(clip: Clip, above: Clip | None = None) -> list[str]:
+    """Return what is known of a clip beside its state and its links, as lines; lyrics are indented.
+
+    A text of several lines that the clip `above` has, too, is not repeated.
+    """
     lines: list[str] = []
     for name, label in DETAILS.items():
         value = getattr(clip, name)
@@ -83,6 +92,8 @@ def detail_lines(clip: Clip) -> list[str]:
             text = visible(str(value), lines=True).strip()
             parts = text.splitlines()
             block = [f"    {part}".rstrip() for part in parts]
+            if len(parts) > 1 and above is not None and value == getattr(above, name):
+                block, parts, text = [], [], "as above"
             lines += [f"  {label}", *block] if len(parts) > 1 else [f"  {label:6} {text}"]
     return lines
 

@@ -9,10 +9,12 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ..api.account import credits_text
+from ..arguments import is_list
 from ..files import expand
 from .invocation import Invocation, until_terminated
 from .output import print_err
@@ -31,11 +33,19 @@ TRUSTED: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 @click.command("sandbox", cls=Command)
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="Port to listen on; 0 is any free port.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--speed", type=Positive(), default=1.0, show_default=True, help="Times as fast as the service."
+    "--speed",
+    type=Positive(),
+    default=1.0,
+    show_default=True,
+    help="Speed of its clock; 1 is that of the service.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the ids, durations and music.")
 @click.option(
@@ -44,26 +54,26 @@ TRUSTED: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
     type=click.FloatRange(min=0),
     default=1000,
     show_default=True,
-    help="The balance; of a state, that of its first run.",
+    help="Balance at the start; with --state, at the start of the first run.",
 )
 @click.option(
     "--create-limit",
     "create_rate",
     type=RateLimit(),
     metavar="COUNT/TIME",
-    help="Most creates per time, such as the service's 1/3s. Default: no limit.",
+    help="Largest number of creates per time, such as the service's 1/3s. Default: no limit.",
 )
 @click.option(
     "--like",
     metavar="PRESET",
-    help="Choices for known clients: vendor-samples or vendor-sdk; --like help says more.",
+    help="Choices that known clients expect: vendor-samples or vendor-sdk; --like help describes them.",
 )
 @click.option(
     "--choice",
     "choices",
     multiple=True,
     metavar="NAME=WORD",
-    help="A reply where several forms are known, such as running=hidden. Repeatable; "
+    help="Behaviour that the service's documentation leaves open, such as running=hidden. Repeatable; "
     "--choice help lists all.",
 )
 @click.option(
@@ -71,32 +81,32 @@ TRUSTED: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
     "durations",
     multiple=True,
     metavar="NAME=SECONDS",
-    help="How long something takes, such as song=30. Repeatable; --duration help lists all.",
+    help="Seconds that something takes, such as song=30. Repeatable; --duration help lists all.",
 )
 @click.option(
     "--fail",
     "faults",
     multiple=True,
     metavar="FAULT",
-    help="A fault, such as 'POST /sonic/create 429*2'. Repeatable; --fail help lists all.",
+    help="Fault to inject, such as 'POST /sonic/create 429*2'. Repeatable; --fail help lists all.",
 )
 @click.option(
     "--state",
     metavar="FILE",
-    help="File in which tasks, balance and journal survive the end of the sandbox.",
+    help="File to store tasks, clips, personas, balance and journal in; they survive a restart.",
 )
 @click.option(
     "--public-url",
     metavar="URL",
-    help="Address in links, if others reach the sandbox by that: a tunnel, or this machine's name with "
-    "--host 0.0.0.0.",
+    help="Address in links, if clients use another one than this machine's: a tunnel, or with --host 0.0.0.0 "
+    "the name of this machine.",
 )
-@click.option("--tls", is_flag=True, help="HTTPS, with a certificate that is made now.")
+@click.option("--tls", is_flag=True, help="Serve HTTPS with a new certificate of its own.")
 @click.option(
     "--tls-cert",
     nargs=2,
     metavar="CERT KEY",
-    help="HTTPS, with the PEM files of a certificate and its key.",
+    help="Serve HTTPS with the PEM files of a certificate and its key.",
 )
 @click.option(
     "--local-ports",
@@ -105,10 +115,11 @@ TRUSTED: Final = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 )
 @click.pass_obj
 async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
-    """Run the API on this machine, with real audio and no cost. Ctrl-C ends it.
+    """Run a server with the API of the service on this machine, with real audio and no cost. Ctrl-C ends it.
 
-    Its page shows tasks, balance and every request, live; -v prints the requests. Choices, durations, faults
-    and balance can be set while it runs, too, over HTTP below /_sandbox/, with the token that is printed.
+    Its page displays tasks, balance and every request live; -v prints the requests. Choices, durations,
+    faults and balance can also be set while it runs, over HTTP below /_sandbox/, with the token that it
+    prints.
     """
     lists = _requested_lists(given)
     if lists:  # help is read with `less` and `grep`: as JSON only on request
@@ -141,7 +152,7 @@ async def sandbox_command(invocation: Invocation, /, **given: Any) -> None:
     }
     lines = [
         f"The sandbox listens on {sandbox.base_url}",
-        f"Key: {sandbox.api_key}   Credits: {sandbox.balance:g}   Ctrl-C ends it.",
+        f"Key: {sandbox.api_key}   Credits: {credits_text(sandbox.balance)}   Ctrl-C ends it.",
         f"Page: {sandbox.page_url}",
         f"Control: {sandbox.control_url}   (/openapi.json describes it)",
         f"Token: {sandbox.control_token}",
@@ -269,8 +280,8 @@ def _requested_lists(given: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def _as_typed(value: object) -> str:
     """Return a default as an option takes it, such as `40,0.3`."""
-    if isinstance(value, tuple):
-        return ",".join(map(_as_typed, cast("tuple[object, ...]", value)))
+    if is_list(value):
+        return ",".join(map(_as_typed, value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.10g}" if isinstance(value, float) else str(value)
@@ -281,7 +292,8 @@ _HEADINGS: Final = {
     "choices": "--choice NAME=WORD",
     "durations": "--duration NAME=SECONDS, in seconds of the service",
     "faults": "--fail 'METHOD PATH FAULT', such as 'POST /sonic/create 429*2 retry_after=2'; a number is "
-    "the status of an HTTP error, *2 means two requests, * all of them",
+    "the status of an HTTP error, *2 means two requests, * all of them; in a path * is any text, as in "
+    "/sonic/task/* and /media/*",
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import click
 
+from .._error_base import first_in
 from .._transport.audio_tags import FileTags, check_tagging
 from ..api.families import FAMILIES, polled_as
 from ..api.results import Result, Until
@@ -51,10 +52,13 @@ _family = click.option(
     type=OneOfWords(POLLED_FAMILIES),
     default="sonic",
     show_default=True,
-    help="Family of tasks that are given by their bare id.",
+    help="Family of the tasks that are given as ids, not as tokens.",
 )
 _timeout = click.option(
-    "--timeout", type=Positive(), metavar="SECONDS", help="Stop waiting then; the tasks continue."
+    "--timeout",
+    type=Positive(),
+    metavar="SECONDS",
+    help="Longest time to wait; the tasks continue. Default: 900 for songs, 1800 for stems.",
 )
 
 
@@ -67,13 +71,13 @@ _timeout = click.option(
     type=OneOfWords(["all", "first", "stream"]),
     default="all",
     show_default=True,
-    help="All clips ended, the first finished clip, or the first audio of any kind.",
+    help="Wait until all clips have ended, the first clip is finished, or the first audio can be heard.",
 )
 @click.pass_obj
 async def wait_command(
     invocation: Invocation, *, tasks: tuple[str, ...], family: str, timeout: float | None, until: str
 ) -> ExitCode:
-    """Wait for tasks that were submitted before. Free; may be repeated at any time."""
+    """Wait for tasks that were submitted before. Free, may be repeated."""
     return await _follow_all(invocation, refs_of(tasks, family), timeout=timeout, until=cast("Until", until))
 
 
@@ -86,7 +90,7 @@ async def wait_command(
     type=Folder(),
     default=Path(),
     metavar="DIR",
-    help="Folder for the files, made if missing. Default: this one.",
+    help="Folder for the files, created if missing. Default: the current one.",
 )
 @click.option(
     "--name",
@@ -94,7 +98,7 @@ async def wait_command(
     show_default=True,
     metavar="PATTERN",
     callback=_pattern,
-    help="File names; fields: {title}, {clip_id}, {index}, {name} (of a stem).",
+    help="Pattern of file names; fields: {title}, {clip_id}, {index}, {name} (of a stem).",
 )
 @click.option("--tags", is_flag=True, help=f"Write tags into the files: {IN_FILES}.")
 @click.pass_obj
@@ -108,9 +112,9 @@ async def download_command(
     name: str,
     tags: bool,
 ) -> ExitCode:
-    """Fetch the files of tasks. Free. Waits for tasks that have not ended.
+    """Download the files of tasks. Waits for tasks that have not ended. Free, may be repeated.
 
-    Whole files are not fetched again, and an interrupted download continues where it stopped.
+    Complete files are not fetched again, and interrupted downloads are resumed.
     """
     if tags:
         check_tagging()
@@ -124,9 +128,9 @@ async def download_command(
 @_family
 @click.pass_obj
 async def show_command(invocation: Invocation, tasks: tuple[str, ...], family: str) -> ExitCode:
-    """Show all that is known of tasks, without waiting. Free.
+    """Show the details of tasks, without waiting. Free.
 
-    That is the state, and of each song its links, style, lyrics, prompt and model.
+    Prints the state, and the links, style, lyrics, prompt and model of each song.
     """
     refs = refs_of(tasks, family)
     async with invocation.client() as client:
@@ -282,11 +286,5 @@ async def together(work: Sequence[Coroutine[None, None, T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(one) for one in work]
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise first_in(group) from None
     return [one.result() for one in running]
-
-
-def _first(error: BaseException) -> BaseException:
-    if isinstance(error, BaseExceptionGroup):
-        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
-    return error

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from ..api.suggestions import did_you_mean, is_folder, nearest
-from .invocation import Invocation, interruptible
+from .invocation import CLOCK_SPEED_VARIABLE, Invocation, interruptible
 from .parameters import NO_TEXT, Positive
 
 FILE_TAGS: Final = "file_tags"
@@ -53,19 +53,19 @@ def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
         "--json/--text",
         "json",
         default=None,
-        help="JSON lines, or text. Default: text on a terminal, JSON lines otherwise.",
+        help="Print JSON lines, or text. Default: text on a terminal, else JSON lines.",
     )
     return [
         *([form_option] if form else []),
-        option("--base-url", metavar="URL", help="Address of the service (else MUSICAPI_BASE_URL)."),
+        option("--base-url", metavar="URL", help="Base URL of the API (else MUSICAPI_BASE_URL)."),
         option("--sonic-word", metavar="WORD", help="Word for Sonic in paths: 'suno' at api.sunoapi.com."),
-        option("--key-file", metavar="FILE", help="File that holds the API key (else MUSICAPI_KEY)."),
+        option("--key-file", metavar="FILE", help="File with the API key (else MUSICAPI_KEY)."),
         option("-v", "--verbose", count=True, help="Show the log; -vv shows more."),
         option(
             "--clock-speed",
             type=Positive(),
-            envvar=None if hidden else "MUSICAPI_CLOCK_SPEED",
-            help="Run the client's clock faster, as fast as a sandbox (else MUSICAPI_CLOCK_SPEED).",
+            envvar=None if hidden else CLOCK_SPEED_VARIABLE,
+            help="Speed of the client's clock, for a faster sandbox (else MUSICAPI_CLOCK_SPEED).",
         ),
     ]
 
@@ -122,8 +122,10 @@ class _AdvisingCommand(click.Command):
         except click.UsageError as error:
             if not error.message.startswith("Got unexpected extra argument"):
                 raise
-            advice = "Text needs its option before it, such as --prompt, and quotes if it has blanks."
-            raise click.UsageError(f"{error.message}. {advice}", error.ctx) from None
+            advice = " Quote text that has blanks." if any(map(_takes_words, self.params)) else ""
+            if any("--prompt" in param.opts for param in params):
+                advice = " Text needs its option before it, such as --prompt, and quotes if it has blanks."
+            raise click.UsageError(f"{error.message}.{advice}", error.ctx) from None
 
     def advice(self, name: str, known: Mapping[str, str]) -> str:
         """Return what was probably meant by the option `name`, with a blank before it; '' if unknown.
@@ -136,6 +138,11 @@ class _AdvisingCommand(click.Command):
         if is_folder(name) and not (near and is_folder(near)):
             return " `musicapi download` fetches files."
         return f" Did you mean {known[near]!r}?" if near else ""
+
+
+def _takes_words(param: click.Parameter) -> bool:
+    """Return True for an argument or an option of the command's own that may be a text."""
+    return isinstance(param.type, click.types.StringParamType) and not getattr(param, "hidden", False)
 
 
 def _check_values(params: Iterable[click.Option], args: Sequence[str]) -> None:

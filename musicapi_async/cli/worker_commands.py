@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import sys
 from collections.abc import AsyncGenerator, Iterable
@@ -14,6 +15,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from ..workflows.command_texts import in_commands
 from .batch_texts import queued_lines, report_lines, result_in_commands, songs_text
 from .error_texts import wrapped
 from .exit_codes import ExitCode, exit_code_of_batch
@@ -35,7 +37,7 @@ _store = click.option(
     "--store",
     type=StorePlace(),
     metavar="STORE",
-    help="The address of the database, postgresql://user@host/name. Default: MUSICAPI_STORE.",
+    help="Address of the database, postgresql://user@host/name. Default: MUSICAPI_STORE.",
 )
 
 
@@ -45,31 +47,36 @@ _store = click.option(
     "--max-in-flight",
     type=click.IntRange(1, 100_000),
     metavar="N",
-    help="Tasks at once of all workers of the account that have this option. Default: no limit.",
+    help="Largest number of unfinished tasks, of all workers of the account with this option. "
+    "Default: no limit.",
 )
-@click.option("--status", is_flag=True, help="Show queue, workers, rate and permits, and end. Free.")
+@click.option("--status", is_flag=True, help="Show queue, workers, rate and permits, then exit. Free.")
 @click.pass_obj
 async def worker_command(
     invocation: Invocation, store: JobStore | None, max_in_flight: int | None, status: bool
 ) -> ExitCode:
     """Carry out the songs that `musicapi batch run --workers` has queued. Charges credits for each.
 
-    Any number of workers may run, on any number of machines with one database, one account, and the folders
-    of the batches under one path. Together they go by the rate that the database has.
+    Any number of workers may run, on any number of machines with the same database, the same account, and
+    the folders of the batches under the same paths. Together they keep within the rate in the database.
 
-    Ctrl-C or SIGTERM ends a worker: it gives its songs back, and others continue them. The songs of one that
-    was killed are taken over within 20 s. Nothing is paid for twice.
+    Ctrl-C or SIGTERM ends a worker: it returns its songs to the queue, and other workers continue them. The
+    songs of a killed worker are taken over within 20 s. Nothing is paid for twice.
     """
     if status:
         return await _status(invocation, store)
     invocation.charges = False
     async with shared_client(invocation, store, max_in_flight=max_in_flight) as client:
+        from ..workflows.row_queue import shared_store
         from ..workflows.workers import run_worker, worker_state
 
+        place = shlex.quote(shared_store(client.store).name)
+
         def on_row(end: RowEnd) -> None:
+            end = msgspec.structs.replace(end, why=in_commands(end.why, place))
             why = f": {end.why}" if end.why else ""
             line = visible(f"{end.state:{END_COLUMNS}}  {end.id} in line {end.line} of {end.out}{why}")
-            invocation.reporter.event("row", msgspec.structs.asdict(end), [line])
+            invocation.reporter.event("row", msgspec.structs.asdict(end), _on_terminal([line]))
 
         queued = (await worker_state(client)).queue.queued
         _say(
@@ -85,6 +92,7 @@ async def worker_command(
 
         with two_interrupts(first, second, signal.SIGINT, signal.SIGTERM) as stop:
             result = await run_worker(client, stop=stop, on_row=on_row)
+    result = msgspec.structs.replace(result, halted=in_commands(result.halted, place))
     lines = _on_terminal(_result_lines(result))
     invocation.reporter.event("worker", msgspec.structs.asdict(result), lines)
     if not result.halted:
@@ -131,7 +139,7 @@ def _status_lines(state: WorkerState) -> list[str]:
     counts = [f"{queue.queued} queued", f"{queue.running} under way"]
     counts += [f"{queue.later} tried again later"] if queue.later else []
     counts += [f"{queue.orphaned} of workers that are gone"] if queue.orphaned else []
-    waiting = f", {usage.waiting} creates wait for it" if usage.waiting else ""
+    waiting = f", creates that wait for it: {usage.waiting}" if usage.waiting else ""
     return [
         f"Account  {state.account}",
         f"Songs    {', '.join(counts)}",
@@ -163,11 +171,13 @@ async def queue_batch(
             flag = "--price" if option == "prices" else f"--{option.replace('_', '-')}"
             raise click.UsageError(f"{flag} is for a batch in one process, without --workers.")
     async with shared_client(invocation, store) as client:
+        from ..workflows.batch_folder import BatchFolder
         from ..workflows.workers import put_batch
 
         queued = await put_batch(client, manifest, out=out, retry_failed=retry_failed, name=name, tags=tags)
-    fields = msgspec.structs.asdict(queued)
-    invocation.reporter.event("queued", fields, _on_terminal(queued_lines(queued, out)))
+    shared = BatchFolder(out).shared() if store is not None else None  # else MUSICAPI_STORE names it
+    lines = queued_lines(queued, out, shared.store if shared is not None else "")
+    invocation.reporter.event("queued", msgspec.structs.asdict(queued), _on_terminal(lines))
     return ExitCode.OK
 
 
@@ -218,7 +228,12 @@ async def report_shared(
 
     run = await anyio.to_thread.run_sync(read_run, folder)
     rows = {row.id: (row.line, row.is_named) for row in run.rows} if run is not None else {}
-    lines = _on_terminal(report_lines(result, rows))
+    prefix = run.job_prefix if run is not None else ""
+    if run is not None:
+        retry = f"`{run.command(folder)} --retry-failed`"
+        hint = result.hint.replace("the same command with --retry-failed", retry)
+        result = msgspec.structs.replace(result, hint=hint)
+    lines = _on_terminal(report_lines(result, rows, address, prefix))
     invocation.reporter.event("batch", msgspec.structs.asdict(result), lines)
     return exit_code_of_batch(result, interrupted=False)
 
@@ -230,7 +245,7 @@ async def report_shared(
 async def withdraw_command(invocation: Invocation, folder: Path, store: JobStore | None) -> None:
     """Remove the songs of the folder DIR from the queue. Free.
 
-    Those that a worker has begun are finished. `musicapi batch run --workers` queues the others again.
+    Songs that a worker has begun are finished. `musicapi batch run --workers` queues the others again.
     """
     async with shared_client(invocation, store) as client:
         from ..workflows.workers import withdraw_batch

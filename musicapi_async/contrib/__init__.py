@@ -1,25 +1,25 @@
-"""Bridges to other libraries. Each module imports its library only when it is imported itself.
+"""Bridges to other libraries. Each module needs its library only when it is imported.
 
-A back end is a client that lives as long as the app, a route that streams the updates of a task as
-server-sent events, and errors as problem documents that leak nothing: `musicapi_async.contrib.fastapi` (the
-extra `[fastapi]`) and `musicapi_async.contrib.aiohttp_web`, which take the same arguments.
+`musicapi_async.contrib.fastapi` (extra `[fastapi]`) and `musicapi_async.contrib.aiohttp_web` have what a back
+end needs, with the same arguments: a client that lives as long as the app, a route that streams the updates
+of a task as server-sent events, and errors as problem documents without secrets.
 
-`public=True` means that to know a task's token is enough to watch it; with `authorize=check` the bridge
-calls `check(request, task)` instead, plain or async. Tokens of tasks that this process did not make are
-verified with one poll, at most two a second, and those that do not exist are remembered; with a store
-(`lifespan(store=SQLiteStore("jobs.sqlite"))`) tasks of earlier processes need no poll.
+With `public=True`, anyone who knows a task's token may watch the task. With `authorize=check`, the bridge
+calls `check(request, task)`, a plain or async function, which decides. If this process did not make the task
+of a token, it polls the task once before it streams, at most two such tasks per second after a burst of 20,
+and remembers those that do not exist. With a store (`lifespan(store=SQLiteStore("jobs.sqlite"))`), tasks of
+earlier processes need no such poll.
 
-Webhooks come second, once the server has a public https address: see `musicapi_async.webhooks`. The same
-routes receive them.
+The same routes receive webhooks, if the server has a public https address: see `musicapi_async.webhooks`.
 
-`musicapi_async.contrib.opentelemetry` (the extra `[opentelemetry]`) makes spans and metrics of what a client
-does.
+`musicapi_async.contrib.opentelemetry` (extra `[opentelemetry]`) makes spans and metrics of the calls and
+tasks of a client.
 
-`python -m musicapi_async.examples.service` is a back end with a page to try and to copy: describe a song,
-hear it while it is still being made, make a persona of its voice, sing the next song with it. It needs the
-extras `[fastapi,sandbox]`. Stop it in the middle and start it again: the page continues. It listens to this
-machine alone, and only its own page may order; `--public-url` gives it another name. Without a key it runs
-on a sandbox of its own, which ends ten minutes after its last request.
+`python -m musicapi_async.examples.service` is a back end with a page, to try and to copy (extras
+`[fastapi,sandbox]`): describe a song, listen while it is being made, make a persona of its voice, and create
+the next song with it. Stop the server in the middle and start it again: the page continues. It listens on
+this machine only, and accepts orders only from its own page; `--public-url` sets another address. Without a
+key it uses a sandbox of its own, which ends ten minutes after its last request.
 """
 
 __all__: list[str] = []

@@ -15,6 +15,9 @@ async def create(request: web.Request) -> web.Response:
 ```
 
 In sub-applications (`app.add_subapp`) the client is `request.config_dict[CLIENT]`.
+
+The routes have names: `app.router["musicapi_events"].url_for(token=task.token)` is the path of a stream, also
+below the prefix of a sub-application; `musicapi_webhook` is the other route.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ Authorize = Callable[[web.Request, Task[Any]], Allowed]
 
 
 class _Streams(set[asyncio.Task[None]]):
-    """The event streams that are open."""
+    """The event streams that are open; `ended` is True once the app stops, so that no other begins."""
+
+    ended: bool = False
 
 
 OPEN_STREAMS: Final[web.AppKey[_Streams]] = web.AppKey("musicapi_async.streams", _Streams)
@@ -72,29 +77,33 @@ def setup(
     heartbeat: float = HEARTBEAT,
     **options: Any,
 ) -> None:
-    """Give an app a client that lives as long as it does, the routes, and answers for this package's errors.
+    """Add to an app a client that lives as long as the app, the routes, and responses to this package's
+    errors.
 
     Args:
         app: the application. Its sub-applications find the client, too.
-        make: makes the client; without it `options` go to `MusicAPI`.
-        webhook: path that the service POSTs to; None leaves it out. 204 once the waits are finished, 400 for
-            an unverified delivery, 408, 413 and 415 for a body that is too slow, too large or compressed.
-        events: path, with `{token}` in it, that streams the updates of a task as server-sent events; None
-            leaves it out.
-        authorize: `authorize(request, task)`, plain or async, returns True for a visitor who may watch the
-            task; no other value admits. Others get 404, as for a task that does not exist; raise
-            `web.HTTPUnauthorized` to say more.
-        public: True if to know a task's token is enough to watch it.
-        on_event: called with each event once, by one of the workers that share a job store. If it raises, the
-            service gets an error and may repeat it; while it runs, copies of the event get 503. If its
-            process is killed, another worker is called with a repetition that comes a minute later.
-        limit: bytes of the largest webhook.
-        body_timeout: real seconds within which the whole body of a webhook must arrive.
+        make: a function that makes the client; without it the client is `MusicAPI(**options)`.
+        webhook: the path that the service POSTs to; None for no such route. It responds with 204 when the
+            waits are ended, 400 if the webhook is not verified, and 408, 413 or 415 if the body is too slow,
+            too large or compressed.
+        events: the path, with `{token}` in it, that streams the updates of a task as server-sent events; None
+            for no such route.
+        authorize: `authorize(request, task)`, plain or async, returns True (no other value) if the visitor
+            may watch the task. Other visitors get 404, as for a task that does not exist; to respond
+            otherwise, raise `web.HTTPUnauthorized` or another error.
+        public: True if anyone who knows a task's token may watch it.
+        on_event: a function, plain or async, that is called with each event once, in one of the processes
+            that share a job store. If it raises, the service gets a 500 and may repeat the webhook, so a paid
+            call in it needs a job key, such as `f"sequel of {event.task_id}"`. While it runs, copies of the
+            webhook get 503. If its process is killed, another process is called with a repetition that comes
+            at least a minute later.
+        limit: the size of the largest accepted webhook, in bytes.
+        body_timeout: the longest time for the body of a webhook to arrive, in real seconds.
         heartbeat: real seconds of silence after which a stream sends a comment.
         options: of `MusicAPI`.
 
     Raises:
-        RequestValidationError: for an event stream with neither `authorize` nor `public=True`.
+        RequestValidationError: an event stream has neither `authorize` nor `public=True`.
     """
     check_guarded(events, authorize, public, "setup()")
     visitors = Visitors(heartbeat=heartbeat)
@@ -133,16 +142,17 @@ def setup(
     app.on_shutdown.append(_end_streams)
     app.middlewares.append(problems)
     if webhook is not None:
-        app.router.add_post(webhook, receive)
+        app.router.add_post(webhook, receive, name="musicapi_webhook")
     if events is not None:
-        app.router.add_get(events, watch, allow_head=False)  # a HEAD would get the events as a body
+        # A HEAD would get the events as a body.
+        app.router.add_get(events, watch, name="musicapi_events", allow_head=False)
 
 
 @web.middleware
 async def problems(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Answer errors of this package with problem documents that leak nothing; the log has the whole text."""
+    """Respond to errors of this package with problem documents without secrets; the log has all."""
     try:
         return await handler(request)
     except MusicAPIError as error:
@@ -173,6 +183,8 @@ async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None])
     pumping = asyncio.get_running_loop().create_task(pump())
     streams = request.config_dict.get(OPEN_STREAMS)
     if streams is not None:
+        if streams.ended:
+            pumping.cancel()
         streams.add(pumping)
         pumping.add_done_callback(streams.discard)
     try:
@@ -187,6 +199,7 @@ async def send_events(request: web.Request, chunks: AsyncGenerator[bytes, None])
 async def _end_streams(app: web.Application) -> None:
     """End the streams before the app waits for its handlers: browsers reconnect to the next process."""
     streams = app[OPEN_STREAMS]
+    streams.ended = True
     for pumping in list(streams):
         pumping.cancel()
 

@@ -21,18 +21,31 @@ Results can be the types of a route: `-> Clip`, `-> Clips`, `-> list[Clip]`, `->
 Apps that this one mounts (`app.mount("/api", other)`) find its client, too; each needs `add_problem_handler`
 of its own. A lifespan of a mounted app never runs, so `lifespan` belongs to the outermost one.
 
-An event stream stays open for as long as its song takes, and uvicorn waits for open connections when it is
-stopped: run it with `--timeout-graceful-shutdown 2`, or have your own server call `end_streams(app)` as the
-example service does. The browsers reconnect to the next process.
+The routes have names: `request.url_for("musicapi_events", token=task.token)` is the URL of a stream below any
+prefix and `root_path`, and `musicapi_webhook` that of the other route.
+
+In a test with `with TestClient(app)`, `lifespan(musicapi_sandbox.client)` opens a client of a sandbox.
+`app.dependency_overrides[client_of] = lambda: musicapi_client` does without the lifespan, which must then not
+run, because it needs a key; see `musicapi_async.testing`.
+
+An event stream stays open for as long as its song takes, and a server that is stopped waits for its open
+connections. So `lifespan` ends the streams at SIGTERM and SIGINT, and the browsers reconnect to the next
+process. The server still waits for calls under way: give uvicorn a `--timeout-graceful-shutdown` of a minute
+or more, or none. A paid call that it cuts short is recorded, but its visitor gets a 500 and may pay again. A
+server that is stopped in another way than by a signal calls `end_streams(app)`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Annotated, Any, Final, cast
+from types import FrameType
+from typing import Annotated, Any, Final
 
 import anyio
 
@@ -81,22 +94,25 @@ def lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """Return a lifespan that opens a client with the app and closes it with the app.
 
-    A lifespan of your own calls it inside, and yields its state, so that mounted apps find the client:
-    `async with lifespan(...)(app) as state: yield state`.
+    Your own lifespan can use it, and must yield its state, so that mounted apps find the client:
+    `async with lifespan(...)(app) as state: yield state`. In the main thread it also ends the event streams
+    when SIGTERM or SIGINT stops the process, before it calls the handler of the server.
 
     Args:
-        make: makes the client; without it `options` go to `MusicAPI`.
-        options: of `MusicAPI`.
+        make: a function that makes the client; without it the client is `MusicAPI(**options)`.
+        options: the options of `MusicAPI`.
     """
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
         async with make() if make is not None else MusicAPI(**options) as client:
-            state = {CLIENT_STATE: client, STREAMS_STATE: set[anyio.CancelScope]()}
+            streams = _OpenStreams()
+            state = {CLIENT_STATE: client, STREAMS_STATE: streams}
             for name, value in state.items():
                 setattr(app.state, name, value)
             try:
-                yield state
+                with _ending_at_signals(streams):
+                    yield state
             finally:
                 for name in state:
                     delattr(app.state, name)
@@ -105,7 +121,7 @@ def lifespan(
 
 
 def client_of(connection: HTTPConnection) -> MusicAPI:
-    """Return the app's client, for `Depends`; also in web sockets and in mounted apps."""
+    """Return the client of the app, for `Depends`, also in web sockets and in mounted apps."""
     client = _shared(connection.scope, CLIENT_STATE)
     if not isinstance(client, MusicAPI):
         raise RuntimeError(
@@ -140,23 +156,26 @@ def router(
     """Return the routes that a back end needs.
 
     Args:
-        webhook: path that the service POSTs to; None leaves it out. 204 once the waits are finished, 400 for
-            an unverified delivery, 408, 413 and 415 for a body that is too slow, too large or compressed.
-        events: path, with `{token}` in it, that streams the updates of a task as server-sent events; None
-            leaves it out.
-        authorize: `authorize(request, task)`, plain or async, returns True for a visitor who may watch the
-            task; no other value admits. Others get 404, as for a task that does not exist; raise
-            `HTTPException(401)` to say more.
-        public: True if to know a task's token is enough to watch it.
-        on_event: called with each event once, by one of the workers that share a job store. If it raises, the
-            service gets an error and may repeat it; while it runs, copies of the event get 503. If its
-            process is killed, another worker is called with a repetition that comes a minute later.
-        limit: bytes of the largest webhook.
-        body_timeout: real seconds within which the whole body of a webhook must arrive.
+        webhook: the path that the service POSTs to; None for no such route. It responds with 204 when the
+            waits are ended, 400 if the webhook is not verified, and 408, 413 or 415 if the body is too slow,
+            too large or compressed.
+        events: the path, with `{token}` in it, that streams the updates of a task as server-sent events; None
+            for no such route.
+        authorize: `authorize(request, task)`, plain or async, returns True (no other value) if the visitor
+            may watch the task. Other visitors get 404, as for a task that does not exist; to respond
+            otherwise, raise `HTTPException(401)` or another error.
+        public: True if anyone who knows a task's token may watch it.
+        on_event: a function, plain or async, that is called with each event once, in one of the processes
+            that share a job store. If it raises, the service gets a 500 and may repeat the webhook, so a paid
+            call in it needs a job key, such as `f"sequel of {event.task_id}"`. While it runs, copies of the
+            webhook get 503. If its process is killed, another process is called with a repetition that comes
+            at least a minute later.
+        limit: the size of the largest accepted webhook, in bytes.
+        body_timeout: the longest time for the body of a webhook to arrive, in real seconds.
         heartbeat: real seconds of silence after which a stream sends a comment.
 
     Raises:
-        RequestValidationError: for an event stream with neither `authorize` nor `public=True`.
+        RequestValidationError: an event stream has neither `authorize` nor `public=True`.
     """
     check_guarded(events, authorize, public, "router()")
     visitors = Visitors(heartbeat=heartbeat)
@@ -204,7 +223,14 @@ def router(
             summary="Webhook of the music service",
             response_description="The event was taken, now or before.",
             responses=_problems(
-                {400: "Not verified.", 408: "Too slow.", 413: "Too large.", 415: "Content encoding."}
+                {
+                    400: "Not verified.",
+                    408: "Too slow.",
+                    413: "Too large.",
+                    415: "Content encoding.",
+                    500: "Could not be handled. The delivery may be repeated.",
+                    503: "A copy is being handled. The delivery may be repeated.",
+                }
             ),
             openapi_extra=_WEBHOOK_INPUT,
         )
@@ -220,7 +246,7 @@ def router(
             response_description="Server-sent events.",
             responses={
                 204: {"description": "This browser has the end of the task."},
-                **_problems({404: "No such task, or not this visitor's.", 502: "The service has a problem."}),
+                **_problems({404: "No such task, or not this visitor's."}),
             },
         )
     return routes
@@ -242,7 +268,7 @@ _WEBHOOK_INPUT: Final[dict[str, Any]] = {
 
 
 def add_problem_handler(app: FastAPI) -> None:
-    """Answer errors of this package with problem documents that leak nothing; the log has the whole text."""
+    """Respond to errors of this package with problem documents without secrets; the log has all."""
 
     async def handle(request: Request, error: Exception) -> Response:
         path = request.url.path
@@ -261,15 +287,68 @@ def problem_response(problem: Problem) -> Response:
 
 
 def end_streams(app: FastAPI) -> None:
-    """End every event stream of `app` and of its mounted apps, such as when its server begins to stop."""
-    for scope in list(_streams({"app": app})):
-        scope.cancel()
+    """End all event streams of `app` and of its mounted apps. Call it when the server begins to stop.
+
+    Streams that begin later end at once.
+    """
+    _streams({"app": app}).end()
 
 
-def _streams(scope: Scope) -> set[anyio.CancelScope]:
-    """Return the open streams; a set of its own where there is no lifespan."""
+class _OpenStreams:
+    """The event streams that are open."""
+
+    def __init__(self) -> None:
+        self._scopes: Final[set[anyio.CancelScope]] = set()
+        self._ended = False
+
+    @contextmanager
+    def opened(self) -> Generator[None]:
+        """Run the block as a stream, until it ends or all are ended."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            if self._ended:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+    def end(self) -> None:
+        """End all, and each that is opened later."""
+        self._ended = True
+        for scope in list(self._scopes):
+            scope.cancel()
+
+
+def _streams(scope: Scope) -> _OpenStreams:
+    """Return the open streams; some of its own where there is no lifespan."""
     found = _shared(scope, STREAMS_STATE)
-    return cast("set[anyio.CancelScope]", found) if isinstance(found, set) else set()
+    return found if isinstance(found, _OpenStreams) else _OpenStreams()
+
+
+@contextmanager
+def _ending_at_signals(streams: _OpenStreams) -> Generator[None]:
+    """End the streams at the signals by which a server is stopped; its own handlers are called as before."""
+    loop = asyncio.get_running_loop()
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(streams.end)
+        handlers[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        for stopping in (signal.SIGTERM, signal.SIGINT):
+            handler = signal.getsignal(stopping)
+            if callable(handler):
+                handlers[stopping] = handler
+                signal.signal(stopping, stop)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler)
 
 
 class EventStream(Response):
@@ -294,23 +373,19 @@ class EventStream(Response):
                 pass
             group.cancel_scope.cancel()
 
-        streams, sending = _streams(scope), anyio.CancelScope()
         try:
             async with aclosing(self._chunks) as chunks, anyio.create_task_group() as group:
                 group.start_soon(wait_until_gone)
                 await send(
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )
-                with sending:
-                    streams.add(sending)
+                with _streams(scope).opened():
                     async for chunk in chunks:
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 group.cancel_scope.cancel()
         except* OSError:
             pass  # raised by some servers once the browser has gone
-        finally:
-            streams.discard(sending)
 
 
 async def body_parts(request: Request) -> AsyncGenerator[bytes, None]:

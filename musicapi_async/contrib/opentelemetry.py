@@ -7,19 +7,20 @@ from musicapi_async.contrib.opentelemetry import OpenTelemetryHook
 client = MusicAPI("your-key", hooks=OpenTelemetryHook())
 ```
 
-Spans and metrics go to the global providers, or to those that are given. Without an SDK nothing is recorded.
+Spans and metrics go to the global providers, or to those that are passed. Without an OpenTelemetry SDK
+nothing is recorded.
 
 # Spans
 
-- One of kind CLIENT for each attempt to send a request, by the HTTP conventions: `http.request.method`,
-  `url.full` without a query, `server.address`, `server.port`, `http.response.status_code`, `error.type`,
-  `http.request.resend_count`. It is named such as `POST /sonic/create`, with `{task_id}` in the place of an
-  id; one of an untyped call is named by its method alone. One for each file that was fetched, too, with
-  `musicapi.tries`.
-- One of kind INTERNAL for each task that this client submitted, from the submit to the end:
+- Each attempt to send a request is a span of kind CLIENT with the attributes of the HTTP conventions:
+  `http.request.method`, `url.full` without a query, `server.address`, `server.port`,
+  `http.response.status_code`, `error.type`, `http.request.resend_count`. Its name is the call, such as
+  `POST /sonic/create`, with `{task_id}` in the place of an id; for `client.request` it is the method. Each
+  fetched file is a CLIENT span, too, with `musicapi.tries`.
+- Each task that this client submitted is a span of kind INTERNAL, from the create to the end:
   `musicapi create_music`, with the events `pending` (accepted), `running` and `streaming` (when a poll or a
-  webhook first said so), and `ended`. The requests of its polls are its children; it is a child of the span
-  in which it was submitted. `hook.close()` ends those that have no end yet.
+  webhook first reported it), and `ended`. It is a child of the span in which it was submitted; the requests
+  of its polls are its children. `hook.close()` ends the spans of unfinished tasks.
 
 Attributes of this package begin with `musicapi.`: `call`, `family`, `kind`, `task_id`, `job_key`,
 `request_id`, `state`, `refunded`.
@@ -28,22 +29,21 @@ Attributes of this package begin with `musicapi.`: `call`, `family`, `kind`, `ta
 
 | name | what |
 | --- | --- |
-| `http.client.request.duration` | seconds of each attempt, waits for the rate not included |
+| `http.client.request.duration` | seconds of each attempt, without waits for the rate |
 | `musicapi.rate_wait.duration` | seconds that an attempt waited before it was sent |
 | `musicapi.retries` | attempts that were followed by another, by `musicapi.reason` |
 | `musicapi.tasks.in_flight` | tasks that were submitted and have not ended |
-| `musicapi.task.duration` | seconds from the submit to the end, by `musicapi.state` |
-| `musicapi.poll.lateness` | seconds between the time for which a poll was planned and its begin |
-| `musicapi.download.size` | bytes of each file that was fetched |
-| `musicapi.charged_calls` | calls that cost credits and were carried out, by `musicapi.kind` |
-| `musicapi.credits.charged` | what they cost, by `musicapi.kind`; of the operations in `prices` |
-| `musicapi.credits.refunded` | what the service says it gave back of that, for tasks that failed |
-| `musicapi.credits.measured` | what blocks of `client.spending()` have cost, by the balance of the account |
+| `musicapi.task.duration` | seconds from the create to the end, by `musicapi.state` |
+| `musicapi.poll.lateness` | seconds between the planned time of a poll and its start |
+| `musicapi.download.size` | bytes of each fetched file |
+| `musicapi.charged_calls` | calls that charge credits and were carried out, by `musicapi.kind` |
+| `musicapi.credits.charged` | their cost by `musicapi.kind`, for the operations in `prices` |
+| `musicapi.credits.refunded` | the part of it that the service reports as returned, for failed tasks |
+| `musicapi.credits.measured` | the cost of blocks of `client.spending()`, by the balance of the account |
 
-The service says no price in its replies, and prices change:
-`OpenTelemetryHook(prices={"create_music": 20})` has those of your account. What cost nothing because its job
-key had its result is not counted; what the service gives for nothing, such as the words of one clip once
-more, is.
+Replies of the service have no prices, and prices change: pass those of your account, as in
+`OpenTelemetryHook(prices={"create_music": 20})`. A call that returned a recorded result of its job key is not
+counted. A call that the service repeats for free, such as a second one for the lyrics of a clip, is counted.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ SCHEMA: Final = "https://opentelemetry.io/schemas/1.23.0"
 """The version in which the HTTP conventions became stable."""
 MOST_TASKS: Final = 10_000
 """Tasks whose spans are open at most; the oldest is ended for one more, with the state that is known."""
+MOST_EARLY: Final = 1000
+"""Ends of tasks without a span that are remembered, as a create may still get its response."""
 CALL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Boundaries that the HTTP conventions name for durations of requests."""
 TASK_BUCKETS: Final = (10, 20, 30, 45, 60, 90, 120, 180, 240, 300, 450, 600, 900)
@@ -117,19 +119,19 @@ class _OpenTask:
 
 
 class OpenTelemetryHook:
-    """A hook that makes spans and metrics of the events of clients; see the module's text.
+    """A hook that makes spans and metrics of the events of clients; see the description of the module.
 
-    Several clients may share one, in several threads. It sends nothing by itself; use a batch processor of
-    the SDK, so that no export runs in the event loop.
+    Several clients may share one, in several threads. It exports nothing itself; use a batch processor of the
+    OpenTelemetry SDK, so that no export runs in the event loop.
 
     Args:
-        tracer_provider: takes the spans; by default the global one.
-        meter_provider: takes the metrics; by default the global one.
-        prices: credits by operation, such as `{"create_music": 20, "lyrics": 2}`; for `create_batch` those of
-            one item.
+        tracer_provider: the provider for the spans; by default the global one.
+        meter_provider: the provider for the metrics; by default the global one.
+        prices: the prices in credits by operation, such as `{"create_music": 20, "lyrics": 2}`; for
+            `create_batch` the price of one item.
 
     Raises:
-        RequestValidationError: a price is no number, or of no operation.
+        RequestValidationError: a price is no number, or names no operation.
     """
 
     def __init__(
@@ -189,6 +191,8 @@ class OpenTelemetryHook:
         )
         self._calls: Final[dict[int, tuple[Span, int, Context]]] = {}
         self._open: Final[OrderedDict[TaskKey, _OpenTask]] = OrderedDict()
+        self._early: Final[OrderedDict[TaskKey, TaskEndedEvent]] = OrderedDict()
+        """Ends of tasks without a span: a webhook may come before the response to the create."""
         self._lock: Final = threading.RLock()
 
     def __call__(self, event: HookEvent) -> None:
@@ -217,9 +221,10 @@ class OpenTelemetryHook:
                     pass
 
     def close(self) -> None:
-        """End the spans of all tasks that have not ended, with the state that is known. May be repeated.
+        """End the spans of all unfinished tasks, with their last known state. May be repeated.
 
-        Without it their spans are not exported: a task that no one waits for has no end here.
+        Otherwise these spans are not exported, because no poll reports the end of a task that no one waits
+        for.
         """
         with self._lock:
             while self._open:
@@ -305,6 +310,8 @@ class OpenTelemetryHook:
         )
         task.reach("pending")
         self._active.add(1, {"musicapi.family": key[0]})
+        if (end := self._early.pop(key, None)) is not None:
+            self._end(key, end)
         if len(self._open) > MOST_TASKS:
             self._give_up_oldest()
 
@@ -328,9 +335,15 @@ class OpenTelemetryHook:
         if event.refunded:
             self._count(self._refunds, event, self._prices.get(event.kind))
         key = _key(event.family, event.task_id)
-        task = self._open.pop(key, None)
-        if task is None:
+        if key in self._open:
+            self._end(key, event)
             return
+        self._early[key] = event
+        if len(self._early) > MOST_EARLY:
+            self._early.popitem(last=False)
+
+    def _end(self, key: TaskKey, event: TaskEndedEvent) -> None:
+        task = self._open.pop(key)
         self._active.add(-1, {"musicapi.family": key[0]})
         task.reach("ended")
         task.span.set_attribute("musicapi.state", event.state)

@@ -1,1 +1,1 @@
-"""Programs to start from: read them, copy them. `python -m musicapi_async.examples.service` is a back end."""
+"""Example programs to read and copy. `python -m musicapi_async.examples.service` is a back end."""

@@ -1,13 +1,13 @@
 """A back end with one small page: `python -m musicapi_async.examples.service`.
 
-Describe a song, hear it while it is still being made, download it, make a persona of its voice, sing the
-next song with it. With MUSICAPI_KEY set it makes real songs, which cost credits; without a key it starts a
-sandbox, which costs nothing. Stop it in the middle, restart it: the page continues. It needs
+Describe a song, listen while it is being made, download it, make a persona of its voice, and create the next
+song with it. With MUSICAPI_KEY it makes real songs, which cost credits; without a key it starts a sandbox,
+which is free. Stop it in the middle and restart it: the page continues. It needs
 `pip install -e '.[fastapi,sandbox]'` in the clone.
 
-Its work with songs is in `songs.py`; here is only HTTP. It knows no users: any visitor may order songs, so
-it listens to this machine alone. Only its own page may order, and no other site that is open in the browser.
-Put a login in front of it before you listen to more.
+`songs.py` makes the songs; this module has only HTTP. There are no users: any visitor may order songs, so the
+server listens on this machine only. It accepts orders only from its own page, not from other sites that are
+open in the browser. Add a login before you let it listen on other addresses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import ipaddress
 import logging
 import mimetypes
 import re
-import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -47,7 +46,6 @@ from ..contrib.fastapi import (
     EventStream,
     add_problem_handler,
     body_parts,
-    end_streams,
     lifespan,
     problem_response,
     router,
@@ -313,14 +311,6 @@ async def _keep(address: Address) -> None:
         await is_running(address)
 
 
-class _Server(uvicorn.Server):
-    """A server that does not wait for event streams when it is stopped: the browsers reconnect."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        end_streams(cast("FastAPI", self.config.app))
-        await super().shutdown(sockets)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the service."""
     parser = argparse.ArgumentParser(prog="musicapi_async.examples.service", description=__doc__)
@@ -331,8 +321,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--speed", type=float, default=EXAMPLE_SPEED, help="of the sandbox; 1 is real time")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    # At its stop a persona that is being made is answered; a browser that pauses a song holds its file.
     config = uvicorn.Config(
-        "", host=given.host, port=given.port, log_level="warning", timeout_graceful_shutdown=1
+        "", host=given.host, port=given.port, log_level="warning", timeout_graceful_shutdown=10
     )
     sock = config.bind_socket()
     sock.listen(128)  # visitors wait a moment until the sandbox has started, instead of being refused
@@ -341,7 +332,7 @@ def main(arguments: list[str] | None = None) -> None:
     config.app = make_app(settings)
     print(f"Song studio: {settings.here}", flush=True)
     with suppress(KeyboardInterrupt):
-        _Server(config).run(sockets=[sock])
+        uvicorn.Server(config).run(sockets=[sock])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Jobs: paid calls as they were sent, paid for and ended, in memory, in a file, or in a database.
+"""Jobs: records of paid calls and their tasks, in memory, in a file, or in a database.
 
-A create that is recorded before it is sent can be found again after a crash, and a create that has a job key
-is never paid for twice. `sqlite3` is imported when `SQLiteStore` is first named, `psycopg` with
+A create that is recorded before it is sent can be found after a crash, and a create that has a job key is
+never paid for twice. `sqlite3` is imported when `SQLiteStore` is first used, `psycopg` with
 `PostgresStore`.
 
 # Job keys
 
-With a store, every paid call is stored before it is sent, and its task before the first poll; a job key makes
-it idempotent across crashes and processes: the same key gives the same task and pays nothing, the same key
-with another request is an error.
+With a store, every paid call is stored before it is sent, and its task before the first poll. A job key makes
+a paid call idempotent across crashes and processes: a second call with the same key returns the same task and
+pays nothing; with another request it raises `JobKeyConflictError`.
 
 ```python
 from musicapi_async import Clips, MusicAPI, SQLiteStore
@@ -21,35 +21,36 @@ async def order(number: str, description: str) -> Clips:
         return await task.wait()
 ```
 
-A call of unknown outcome stays listed (`await client.jobs("ambiguous")`, `musicapi jobs list jobs.sqlite`,
-or with the folder of a batch) until a webhook, `client.resolve(key, task_id=...)` or your explicit
-`client.resubmit(key)` settles it.
+A call of unknown outcome is listed (by `await client.jobs("ambiguous")`, or `musicapi jobs list` with
+the file or the folder of a batch) until a webhook, `client.resolve(key, task_id=...)` or
+`client.resubmit(key)` settles it. `resubmit` may pay a second time, so the client never calls it by itself.
 
 One key covers a whole batch (`client.sonic.create_batch`): its job has a task or an error for each item, and
-is ambiguous until each has one. `client.resolve(key, task_id=..., item=1)` names the task of the second item;
-`Job.others` are tasks of which the reply did not say to which item they belong.
+is ambiguous until each item has one. `client.resolve(key, task_id=..., item=1)` names the task of the second
+item. `Job.others` has the tasks whose item the reply does not name.
 
 # Accounts
 
 A job key belongs to an account: `MusicAPI(account="studio")` or `MUSICAPI_ACCOUNT`, else a fingerprint of the
-API key. A key that exists only under another fingerprint raises `JobKeyConflictError` and sends nothing,
-since an API key that was replaced is still of the same account; the error names the `account=` that says so.
-Accounts that were both named may share a store, and have a job each.
+API key. If a job key exists only under another fingerprint, the API key may have been replaced, or belong to
+another account. So the call raises `JobKeyConflictError` and sends nothing; the error names the `account=` to
+pass if the account is the same. Named accounts may share a store: the same job key is then one job for each.
 
 # The file
 
-A file holds requests without their secrets, answers, task ids and outcomes, and is readable by its owner
-only. A store whose file was removed or replaced refuses until a new `SQLiteStore` is made, and one damaged
-row is listed with `Job.is_readable` False and hides no other. Nothing is removed by itself:
-`await store.purge(before)` removes the finished and failed jobs that were last changed before a Unix time,
-and with them their keys: a call with such a key is paid for again. The command for it is
-`musicapi jobs purge FILE --older-than 30d`.
+The file has requests without their secrets, responses, task ids and outcomes; only its owner can read it. If
+the file is removed or replaced, the store refuses all calls until a new `SQLiteStore` is made. A damaged row
+is listed with `Job.is_readable` False; the other rows can be used.
+
+Nothing is removed automatically. `await store.purge(before)`, or `musicapi jobs purge FILE --older-than 30d`,
+removes the finished and failed jobs that were last changed before a Unix time, together with their keys: a
+later call with such a key is paid for again.
 
 # Many machines
 
-The rate limit of an account is one number for all processes that call it. With one PostgreSQL database (15 or
-later, extra `[postgres]`) they keep it together, share their jobs and job keys, and a webhook that any of
-them receives ends the waits in all of them:
+The rate limit of an account applies to all processes that use it. With one PostgreSQL database (15 or later,
+extra `[postgres]`) they share this limit, their jobs and job keys, and a webhook that any of them receives
+ends the waits in all of them:
 
 ```python
 from musicapi_async import MusicAPI, PostgresStore
@@ -57,30 +58,30 @@ from musicapi_async import MusicAPI, PostgresStore
 client = MusicAPI("your-key", account="studio", store=PostgresStore("postgresql://music@db.example/music"))
 ```
 
-MUSICAPI_STORE, the address, does the same without a line of code. The password comes from PGPASSWORD or from
-the file of PGPASSFILE. The database user needs the right to make a schema once (`musicapi`); workers of
-different versions refuse each other.
+The same address in MUSICAPI_STORE makes this store the default. The password comes from PGPASSWORD or from
+the file of PGPASSFILE. The database user needs the right to create the schema `musicapi` once. All processes
+must have a version of this package with the same version of the tables; others are refused.
 
-- The rate is in the database: 1 per 3 s at first, another one by `musicapi jobs rate ADDRESS 20/10s --account
-  studio`. Creates are served in the order in which they came, on any machine. A client leaves `rate_limit`
-  out; one that was given another rate is refused. A refusal by the service (HTTP 429) stops and slows all of
-  them.
+- The rate is in the database: 1 per 3 s at first; `musicapi jobs rate ADDRESS 20/10s --account studio` sets
+  another one. Creates of all machines are sent in the order in which they were called. Leave out
+  `rate_limit`: a client with another rate than the database's is refused. A 429 of the service pauses all
+  clients and lowers their rate.
 - `max_in_flight` counts the tasks of all clients of the account. A permit ends with its task or its client,
-  or 20 s after its process was killed or has lost the database; not because the database was away for all.
-- The rate goes by the clock of the database server. A clock that is set back costs time; one that is set
-  forward lets creates out as much earlier, once, so have it follow a time server by small steps.
-- Without the database nothing is sent, as it could not be recorded. Waits continue by polls, and what was
-  paid meanwhile is written down when it is back. A process refuses a database that is not the one that it has
-  used before; a new process takes the one that is there.
-- A process has three connections, and a create makes about 50 exchanges with the server: one that is 2 ms
-  away makes it 0.1 to 0.2 s longer. Few processes with many tasks each are better than many. A webhook is
-  announced to all of them, and read by the one that waits for its song.
+  or 20 s after its process was killed or lost the database. If the database itself was away, no permit ends.
+- The rate follows the clock of the database server. If the clock is set back, creates are delayed; if it is
+  set forward, some creates are sent too early, once. So let a time server adjust it in small steps.
+- Without the database no create is sent, because it could not be recorded. Waits continue with polls, and
+  results of paid calls are recorded when the database is back. A process refuses a database that is not the
+  one that it used before; a new process accepts any.
+- A process has three connections. A create makes about 50 exchanges with the server: if the server is 2 ms
+  away, a create takes 0.1 to 0.2 s longer. Few processes with many tasks each are better than many processes.
+  A webhook is announced to all processes, and read by those that wait for its task.
 
-Whole batches are spread over machines by workers: see `musicapi_async.workflows`.
+Workers spread whole batches over machines: see `musicapi_async.workflows`.
 
 # The database
 
-From a package (Debian, Ubuntu), as a container, or as a service of a hosting company:
+Install it from a package (Debian, Ubuntu), run it as a container, or use a hosted one:
 
 ```sh
 sudo apt install postgresql
@@ -95,38 +96,37 @@ docker run -d --name music-db -p 5432:5432 -v music-db:/var/lib/postgresql/data 
     -e POSTGRES_USER=music -e POSTGRES_PASSWORD="$PGPASSWORD" -e POSTGRES_DB=music postgres:17
 ```
 
-Each machine that uses it has the password in a file that only its user can read:
+Store the password on each machine in a file that only its user can read:
 
 ```sh
 (umask 077; echo "db.example:5432:music:music:THE-PASSWORD" >> ~/.pgpass)
 ```
 
-Of a service take the direct address, or that of a pooler in session mode: in transaction mode a pooler has no
-LISTEN, by which processes are notified. A process has three connections; a worker of batches up to seven. A
-server takes 100 unless `max_connections` says more: that is 14 workers. All tables are in the schema
-`musicapi`, so an application may use the same database.
+For a hosted database use the direct address, or that of a pooler in session mode: in transaction mode a
+pooler does not support LISTEN, which notifies processes. A process has three connections, a worker of batches
+up to seven. A server accepts 100 by default (`max_connections`), which is enough for 14 workers. All tables
+are in the schema `musicapi`, so an application may use the same database.
 
-- Stored are jobs, as in a file; for an hour the bodies of webhooks, without secrets; learned durations; rates
-  and permits; and the rows of batches, lyrics included, until they are carried out.
-- `musicapi jobs list ADDRESS` lists jobs. `musicapi jobs purge ADDRESS --older-than 30d` removes those that
-  have finished or failed, and forgets their keys. Webhooks and rows are removed by themselves, and rows that
-  are no longer wanted by `musicapi batch withdraw DIR`.
-- A new process cannot know that the database was replaced, such as by an empty one, or by a back-up of
-  yesterday: for it, no job key that is missing there was ever used, and a call with one is paid for again.
-  So restore before the first process is started, and list what the service has made since. A folder of
-  workers remembers its database, and refuses another one.
+- The database has jobs, as a file does; the bodies of webhooks, without secrets, for an hour; learned
+  durations; rates and permits; and the rows of batches, including lyrics, until they are carried out.
+- `musicapi jobs list ADDRESS` lists jobs. `musicapi jobs purge ADDRESS --older-than 30d` removes finished and
+  failed jobs with their keys. Webhooks and rows are removed automatically; `musicapi batch withdraw DIR`
+  removes the rows of a batch that is no longer wanted.
+- A new process cannot know that the database was replaced, for instance by an empty one or by a backup of
+  yesterday. A call whose job key is missing there is paid for again. So restore a backup before the first
+  process is started, and check which songs the service has made since. A folder of workers records its
+  database, and refuses another one.
 
 # Task queues and workflow engines
 
-Celery, Temporal and DBOS repeat what may not have been done: after an error, a lost worker, a restart. None
-of them can know if a paid call has left. A job key can, so give each call one that follows from the order,
-and never from the attempt; with a store that all workers share, a repetition gives the same task, and pays
-nothing.
+Celery, Temporal and DBOS repeat a task after an error, a lost worker or a restart. They cannot know if a paid
+call was sent; a job key can. So derive the job key from the order, never from the attempt. With a store that
+all workers share, a repeated call then returns the same task and pays nothing.
 
-Make one task of one paid call: it returns `task.token`, a text, and not the handle, which an engine would
-await or could not store. Do not wait for songs in it: a slot of a worker would be taken for minutes. Wait in
-a process of your own, for thousands at once (`client.wait_all`), or by webhooks; or in a second task, which
-may be repeated freely, as `client.task(token).wait()` costs nothing.
+Make each paid call its own task, which returns `task.token`, a text, not the `Task`, which an engine would
+await or could not store. Do not wait for songs in this task: it would occupy a worker for minutes. Wait for
+thousands of songs in one process (`client.wait_all`), or use webhooks, or wait in a second task, which may
+be repeated freely, because `client.task(token).wait()` is free.
 
 ```python
 async def submit(number: str, description: str) -> str:
@@ -136,39 +136,43 @@ async def submit(number: str, description: str) -> str:
 ```
 
 - Celery: the paid call is a task that runs `asyncio.run(submit(...))` and returns the token, without
-  `autoretry_for`. By default a message is acknowledged before its task begins, so that a killed worker loses
-  it; with the job key `acks_late=True` and `task_reject_on_worker_lost=True` are safe.
-- Temporal: the paid call is an activity; a workflow calls no client, as it is replayed. By default activities
-  are retried without end, so give it `RetryPolicy(maximum_attempts=3, non_retryable_error_types=[...])` with
-  "OutcomeUnknownError", "JobKeyConflictError" and "RequestValidationError".
-- DBOS: the paid call is a step, with `DBOS.workflow_id` in its key and `retries_allowed=False`. A step that
-  was under way in a crash is carried out again by the recovery, even so: without a job key it is paid for
+  `autoretry_for`. By default Celery acknowledges a message before its task begins, so that a killed worker
+  loses it; with a job key, `acks_late=True` and `task_reject_on_worker_lost=True` are safe.
+- Temporal: the paid call is an activity. A workflow must not use the client, because workflows are replayed.
+  By default activities are retried without limit, so pass `RetryPolicy(maximum_attempts=3,
+  non_retryable_error_types=[...])` with "OutcomeUnknownError", "JobKeyConflictError" and
+  "RequestValidationError".
+- DBOS: the paid call is a step, with `DBOS.workflow_id` in its job key and `retries_allowed=False`. Even so,
+  the recovery after a crash carries out a step again that was under way: without a job key it is paid for
   twice.
 
-After `OutcomeUnknownError` a retry sends nothing and raises it again: a person, or a webhook, must settle the
-job first. The engine's own limits of rate (`rate_limit` of Celery, of a queue) are needless: the store has
-that of the account, also for what is not called by the engine.
+After `OutcomeUnknownError` a retry sends nothing and raises it again, until a person or a webhook settles the
+job. The rate limits of the engine (`rate_limit` of Celery or of a queue) are not necessary: the store has the
+rate limit of the account, which also counts calls from outside of the engine.
 
-`MemoryStore`, which a client without a store uses, forgets everything with its process. Of the calls that no
-caller named a key for, it remembers the last 5,000 whose task is known, and all whose outcome is not.
+# In memory
+
+A client without a store uses a `MemoryStore`, whose contents are lost when its process ends. It has all calls
+with a job key of the caller, and all of unknown outcome. Other calls are recorded only for their webhooks: it
+has the last 5,000.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Final
 
-from .job import Job, JobRequest, JobState, JobTask, Owner
-from .memory import MemoryStore
-from .store import JobStore, Transition
-
-STORE_VARIABLE: Final = "MUSICAPI_STORE"
+from .._lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from .job import Job, JobRequest, JobState, JobTask, Owner
+    from .memory import MemoryStore
     from .postgres import PostgresStore
     from .sqlite import SQLiteStore
+    from .store import JobStore, Transition
+
+STORE_VARIABLE: Final = "MUSICAPI_STORE"
 
 __all__ = [
     "Job",
@@ -202,19 +206,20 @@ def open_store(place: str) -> JobStore:
     return SQLiteStore(place)
 
 
-def find_store(environment: Mapping[str, str] = os.environ) -> JobStore | None:
+def find_store() -> JobStore | None:
     """Return the store that MUSICAPI_STORE names, None if it is not set."""
-    place = environment.get(STORE_VARIABLE, "").strip()
+    place = os.environ.get(STORE_VARIABLE, "").strip()
     return open_store(place) if place else None
 
 
-def __getattr__(name: str) -> object:
-    if name == "SQLiteStore":
-        from .sqlite import SQLiteStore
+_MODULES = {
+    ".job": ("Job", "JobRequest", "JobState", "JobTask", "Owner"),
+    ".memory": ("MemoryStore",),
+    ".postgres": ("PostgresStore",),
+    ".sqlite": ("SQLiteStore",),
+    ".store": ("JobStore", "Transition"),
+}
 
-        return SQLiteStore
-    if name == "PostgresStore":
-        from .postgres import PostgresStore
 
-        return PostgresStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers would believe in any name
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from ..api.json_values import list_or_empty, mapping_or_empty
+from ..api.families import makes_tasks
+from ..api.json_values import JSON, list_or_empty, mapping_or_empty
 from ..api.local_files import NO_FILES
 from ..api.request import SECRET, picture, without_secrets
 from ..api.task import TaskRef
@@ -18,16 +19,16 @@ from ..plain_data import PlainData
 JobState = Literal["reserved", "sent", "accepted", "finished", "failed", "ambiguous"]
 """The life of a paid call.
 
-- `reserved`: a process is about to send it; nothing has left.
-- `sent`: it may have left; the answer is awaited.
-- `accepted`: the service gave a task id; it is paid for.
-- `finished`: the task ended well, or a direct call was answered.
+- `reserved`: a process is about to send the call; nothing was sent.
+- `sent`: the call may have been sent; its response has not come yet.
+- `accepted`: the service returned a task id; the task is paid for.
+- `finished`: the task succeeded, at least in part, or a direct call has its reply.
 - `failed`: the task failed; `refunded` is what the service reports.
-- `ambiguous`: it was sent, and whether it was carried out is unknown.
+- `ambiguous`: the call was sent, and it is unknown if it was carried out.
 """
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 DELIVERY: Final = frozenset({"webhook_url"})
-"""Fields that say where results are sent and not what to make: they may differ under one key."""
+"""Fields that say where results are sent, not what to make: calls with one key may differ in them."""
 
 
 BATCH_KIND: Final = "create_batch"
@@ -40,26 +41,28 @@ MADE_UP_KEY: Final = re.compile(r"auto-[0-9a-f]{32}")
 
 
 def new_key() -> str:
-    """Return a job key for a call that was given none.
+    """Return a job key for a call without one.
 
-    It comes from the system: two processes that were forked from one, or have generators of the same seed,
-    would draw the same one, and the second call would be taken for the first.
+    It comes from the system's random source: forked processes, or generators with the same seed, would draw
+    equal keys, and the second call would be taken for a repetition of the first.
     """
     return f"auto-{os.urandom(16).hex()}"
 
 
 def is_made_up(key: str) -> bool:
-    """Return True for a job key that `new_key` made. A caller who names it, as a handle or an error gave it,
-    means that call and no new one."""
+    """Return True for a job key that `new_key` made.
+
+    A caller who uses such a key has it from a handle or an error, and means that call, not a new one.
+    """
     return MADE_UP_KEY.fullmatch(key) is not None
 
 
 class Owner(PlainData, msgspec.Struct, frozen=True):
-    """The process that has reserved a job key.
+    """The process that reserved a job key.
 
-    `namespace` is that of the process id, so that a `pid` is compared only where it means the same process;
-    '' if the system has none or it was not recorded. `started` and `boot` tell the process from a later one
-    with its `pid`; `nonce` tells its reservations apart.
+    `namespace` is the namespace of process ids, because a `pid` is unique only within one; '' if the system
+    has none or it was not recorded. `started` and `boot` distinguish the process from a later one with the
+    same `pid`; `nonce` distinguishes its reservations.
     """
 
     host: str
@@ -71,12 +74,12 @@ class Owner(PlainData, msgspec.Struct, frozen=True):
 
 
 class JobTask(PlainData, msgspec.Struct, frozen=True, kw_only=True):
-    """One item of a job: its task, or why it has none.
+    """One item of a job: its task, or the reason why it has none.
 
-    `ref` is None for an item that the service refused (then `outcome` is 'failed'), and for one of which
-    nothing is known yet. `outcome` is 'succeeded', 'partial' or 'failed' once the task has ended, `refunded`
-    what the service reports then, `error` why it failed. `by_webhook` is set while only a webhook has named
-    the task.
+    `ref` is None if the service refused the item (then `outcome` is 'failed'), or if nothing is known of it
+    yet. When the task has ended, `outcome` is 'succeeded', 'partial' or 'failed', `refunded` is what the
+    service reports, and `error` is the reason of a failure. `by_webhook` is True while only a webhook has
+    named the task.
     """
 
     ref: TaskRef | None = None
@@ -92,12 +95,12 @@ class JobTask(PlainData, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRequest(PlainData, msgspec.Struct, frozen=True):
-    """The request of a job, in the one form in which two requests are compared.
+    """The request of a job, in a form in which two requests can be compared.
 
-    `body` is the JSON body with its keys in order; `hidden` names the fields that were sent and are not
+    `body` is the JSON body with sorted keys. `hidden` has the names of the fields that were sent but are not
     stored, because they are secret. `items` is the number of tasks that the call makes: 1, or more for a
-    batch. `files` has the SHA-256 of each local file, by the field that holds its link in the body: the file
-    is compared, and not the link, which may be another one each time that it is published.
+    batch. `files` has the SHA-256 of each local file, by the field with its link: the files are compared, not
+    their links, because a file may have another link each time that it is published.
     """
 
     call: str
@@ -111,18 +114,23 @@ class JobRequest(PlainData, msgspec.Struct, frozen=True):
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """The body's fields; one field 'json' for a body that is no object."""
-        body: Any = msgspec.json.decode(self.body)
-        return cast("dict[str, Any]", body) if isinstance(body, dict) else {"json": body}
+        """The fields of the body; if the body is no object, it is the field 'json'."""
+        body: JSON = msgspec.json.decode(self.body)
+        return body if isinstance(body, dict) else {"json": body}
 
     @property
     def is_batch(self) -> bool:
-        """True for a batch, whose tasks are those of its items."""
+        """True for a batch, which has one task for each item."""
         return self.kind == BATCH_KIND
 
     @property
+    def makes_tasks(self) -> bool:
+        """True if the call makes tasks; False if it is answered directly, as that for a persona is."""
+        return makes_tasks(self.family, self.kind, self.call)
+
+    @property
     def leaves(self) -> Mapping[str, Any]:
-        """The body's fields, those of a batch by their item, such as 'items[0].title'."""
+        """The fields of the body; those of a batch have names such as 'items[0].title'."""
         fields = self.fields
         if not self.is_batch:
             return fields
@@ -132,20 +140,31 @@ class JobRequest(PlainData, msgspec.Struct, frozen=True):
 
 
 class Job(PlainData, msgspec.Struct, frozen=True, kw_only=True):
-    """One paid call as it is stored. It holds the request, never the API key or a webhook secret.
+    """The record of one paid call. It has the request, but never the API key or a webhook secret.
 
-    `key` is the caller's job key, or a generated one; with `account` it identifies the job. `account` is that
-    of the client (see `MusicAPI(account=...)`), '' in files of versions that did not store it. `tasks` has
-    one entry for each item of the request once anything is known of one; `reply` is the JSON of the service's
-    answer to the call. `outcome` is 'succeeded', 'partial' or 'failed' once all tasks have ended, `why` the
-    reason why a job is ambiguous or failed. `balance_before` and `balance_after` are credits, with
-    `check_balance=True`; they are evidence, not proof: other calls and refunds move the balance, too. Times
-    are Unix times of the machine that stored them. `attempts` counts the decisions to send: 1, and one more
-    for each `resubmit`; `previous` is the job as it was before the last one, with a `previous` of its own if
-    that was a resubmit, too. `others` are tasks that were named for this key and are not its result: those of
-    previous sends, and what a webhook named while a later one was under way. `disputed` are ids of tasks that
-    webhooks named for another job, too. `is_readable` is False for a job whose stored record is damaged: then
-    only key, account, state, tasks and `created_at` are known, and `why` says what is wrong.
+    Args:
+        key: the caller's job key, or a made-up one; together with `account` it identifies the job.
+        state: the state, see `JobState`.
+        request: the request.
+        created_at: the Unix time at which the job was recorded, by the clock of the machine that stored it.
+        updated_at: the Unix time of the last change.
+        account: the account (see `MusicAPI(account=...)`); '' in files of versions that did not store it.
+        owner: the process that reserved the key.
+        tasks: one entry for each item of the request, when something is known of one; else empty.
+        reply: the JSON of the service's reply.
+        outcome: 'succeeded', 'partial' or 'failed' when all tasks have ended, else ''.
+        refunded: the service's report on the credits of a failed task.
+        why: the reason for which the job is ambiguous or failed.
+        balance_before: the credits before the call, with `check_balance=True`: evidence, not proof, because
+            other calls and refunds change the balance, too.
+        balance_after: the credits after a call of unknown outcome, likewise.
+        attempts: 1, and one more for each `resubmit`.
+        previous: the job before the last `resubmit`.
+        others: tasks that were named for this key and are not its result: those of previous sends, and those
+            that a webhook named while a later send was under way.
+        disputed: ids of tasks that webhooks named for another job, too.
+        is_readable: False if the stored record is damaged. Then only key, account, state, tasks and
+            `created_at` are known, and `why` says what is wrong.
     """
 
     key: str
@@ -175,12 +194,12 @@ class Job(PlainData, msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def task(self) -> TaskRef | None:
-        """The task that the call made; of a batch the first. None before there is one."""
+        """The task that the call made, for a batch the first one; None if there is none yet."""
         return next(iter(self.refs), None)
 
     @property
     def task_id(self) -> str | None:
-        """The service's id of `task`."""
+        """The id of `task`; None if there is none yet."""
         return self.task.task_id if self.task is not None else None
 
 
@@ -208,12 +227,12 @@ def request_of(  # noqa: PLR0917 - as in a recorded request
         files: the SHA-256 of each local file, by the field of its link.
         items: the number of tasks that it makes.
     """
-    value: Any = msgspec.json.decode(body) if body else None
-    places = [cast("dict[str, Any]", value)] if isinstance(value, dict) else []
+    value: JSON = msgspec.json.decode(body) if body else None
+    places = [value] if isinstance(value, dict) else []
     if kind == BATCH_KIND and places:
         places += map(mapping_or_empty, list_or_empty(places[0].get("items")))
     hidden = tuple(sorted(name for name in SECRET if any(fields.get(name) for fields in places)))
-    stored = _encoder.encode(without_secrets(cast("object", value))).decode()
+    stored = _encoder.encode(without_secrets(value)).decode()
     return JobRequest(call, base_url, stored, family, kind, hidden, items, files)
 
 
@@ -226,7 +245,10 @@ def item_of(request: JobRequest, item: int) -> Mapping[str, Any]:
 
 
 def difference(before: JobRequest, now: JobRequest) -> list[str]:
-    """Return one line for each field in which two requests differ; empty if they ask for the same."""
+    """Return one line for each field in which two requests differ; empty if they ask for the same.
+
+    Two different calls have different fields, which say nothing more.
+    """
     lines = [
         f"{name}: {old!r} before, {new!r} now"
         for name, old, new in (
@@ -235,7 +257,7 @@ def difference(before: JobRequest, now: JobRequest) -> list[str]:
         )
         if old != new
     ]
-    if before.body != now.body or before.files != now.files:
+    if before.call == now.call and (before.body, before.files) != (now.body, now.files):
         old_fields, new_fields = before.leaves, now.leaves
         names = {*old_fields, *new_fields}
         for name in sorted(one for one in names if one.rpartition(".")[2] not in DELIVERY):

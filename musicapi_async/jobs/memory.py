@@ -1,8 +1,8 @@
-"""Jobs of this process only: the store of a client that was given none.
+"""Jobs in memory: the store of a client without another one.
 
-It must not grow for ever. A job whose key its caller named stays, since the key means "never pay for this
-again". A call without such a key gets one only so that its webhook can name it: once its task is known, the
-job is forgotten when enough others have come after it, and a caller who names its key is refused.
+It must not grow without limit. A job with a key of the caller stays, because the key means that the call is
+never paid for again. A call without such a key has a made-up one, so that its webhook can name it. When its
+task is known, such a job is removed after enough others, and a caller who uses its key is refused.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .reservation import apply, choose
 from .store import SETTLED, Merge, Transition
 
 KNOWN_TASKS: Final[frozenset[JobState]] = frozenset({"accepted", "finished", "failed"})
-"""States of a job about which nothing is open: its task is on its handle, and in the log."""
+"""States in which a job has nothing to settle: the handle and the log have its task."""
 REMEMBERED_JOBS: Final = 5000
 """Jobs with made-up keys that are remembered in these states, about 5 kB each. At 2 creates per second these
-are the last 40 minutes: more than any task takes, and than a replay of its webhook is accepted."""
+are the last 40 minutes, which is longer than a task takes, and than a replayed webhook is accepted."""
 
 
 class MemoryStore:
-    """A `JobStore` that forgets everything with its process. May be shared by clients, loops and threads.
+    """A `JobStore` whose contents are lost when its process ends. Clients, loops and threads may share it.
 
-    Of the calls that no caller named a key for, it remembers the last 5,000 whose task is known, and all
-    whose outcome is not.
+    It has all calls with a job key of the caller, and all of unknown outcome. Of other calls, which are
+    recorded for their webhooks, it has the last 5,000.
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,10 @@ class MemoryStore:
     async def change(
         self, key: str, transition: Transition, *, account: str = "", durable: bool = False
     ) -> Job | None:
-        """Apply `transition` to the row of a job, see `JobStore.change`; nothing here is durable."""
+        """Apply `transition` to the row of a job; see `JobStore.change`. `durable` has no effect."""
         with self._lock:
             rows = self._rows.get(key, ())
-            before, after = apply(rows, key, transition, account)
+            before, after = apply(rows, transition, account)
             if after is not before:
                 added = () if after is None else (after,)
                 self._replace(key, (*(row for row in rows if row is not before), *added))
@@ -70,7 +70,7 @@ class MemoryStore:
             self._replace(next(iter(self._forgettable)), ())
 
     async def get(self, key: str, *, account: str = "") -> Job | None:
-        """Return the job with this key."""
+        """Return the job with this key, or None."""
         with self._lock:
             return choose(self._rows.get(key, ()), account)
 
@@ -85,7 +85,7 @@ class MemoryStore:
         return sorted(holding, key=lambda job: (job.created_at, job.key))
 
     async def jobs(self, *states: JobState) -> list[Job]:
-        """Return the jobs in these states (none given: all), oldest first."""
+        """Return the jobs in these states, or all jobs if none is given, oldest first."""
         with self._lock:
             found = [row for rows in self._rows.values() for row in rows if not states or row.state in states]
         return sorted(found, key=lambda job: job.created_at)
@@ -104,7 +104,7 @@ class MemoryStore:
         return len(stale)
 
     async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
-        """Claim marks for a time, all or none; return False if one of them is claimed already."""
+        """Claim all marks for a time; return False, and claim none, if one of them is claimed already."""
         with self._lock:
             while self._claims and next(iter(self._claims.values())) <= now:
                 del self._claims[next(iter(self._claims))]
@@ -114,13 +114,13 @@ class MemoryStore:
             return True
 
     async def unclaim(self, marks: Collection[str]) -> None:
-        """Let marks be claimed again."""
+        """Release marks, so that they can be claimed again."""
         with self._lock:
             for mark in marks:
                 self._claims.pop(mark, None)
 
     async def durations(self) -> Mapping[str, bytes]:
-        """Return what was learned about durations: an opaque state for each kind of task."""
+        """Return the learned durations: an opaque state for each kind of task."""
         with self._lock:
             return dict(self._durations)
 

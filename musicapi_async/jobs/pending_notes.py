@@ -1,7 +1,7 @@
-"""Notes of what has happened to jobs already: each is tried once, and again later until it is stored.
+"""Records of what has already happened to jobs: each is tried once, and later again until it is stored.
 
-A request that such a note follows has left or was answered, so a note that cannot be written raises nothing
-and is not given up.
+The request of such a record was sent or has its response, so a record that cannot be written raises no error,
+and is never dropped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Collection
 from typing import Final
 
 import anyio
@@ -36,6 +37,11 @@ class PendingNotes:
         self._account: Final = account
         self._pending: Final[dict[str, deque[Transition]]] = {}
         self._retry: asyncio.Task[None] | None = None
+
+    @property
+    def keys(self) -> Collection[str]:
+        """The keys of the jobs with notes that are not in the store yet."""
+        return self._pending.keys()
 
     async def note(self, key: str, transition: Transition, what: str, needed: object = None) -> None:
         """Store what has happened already: tried once here, and later in the background until it is stored.

@@ -8,8 +8,9 @@ before a request leaves, and the one that stores a task id. All others may be lo
 machine fails within the same second, and then the call is refused, or its outcome is listed as unknown.
 
 A process uses three connections, each with a thread of its own: one for jobs, in the order of the calls; one
-for the rate; and one that listens for what other workers have received. A connection that is lost is opened
-again by itself, and the work done once more for `patience` seconds; then it is a `JobStoreError`.
+for the rate; and one that listens for what other workers have received. The queue of rows has a fourth. A
+connection that is lost is opened again by itself, and the work done once more for `patience` seconds; then it
+is a `JobStoreError`.
 
 A process remembers which database it has used, by an id inside. If it is replaced by another one, such as an
 empty one after a failed restore, it refuses, because every job key would be paid for again. A new process
@@ -23,6 +24,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Final, LiteralString, TypeVar
 
@@ -30,9 +32,10 @@ import msgspec
 from msgspec import UnsetType
 
 from .._transport.rate_limiter import DEFAULT_LANES
+from ..errors import JobStoreError
 from .job import Job, JobState
 from .reservation import apply, choose
-from .store import SETTLED, Knows, Merge, Notice, Subscriber, Transition, damaged_job
+from .store import SETTLED, Knows, Merge, Notice, Subscriber, Transition, close_with_owner, damaged_job
 
 try:
     import psycopg
@@ -57,7 +60,7 @@ PATIENCE: Final = 10.0
 """Seconds from a call to its error while the server does not answer; a restart takes about two."""
 
 LEASE: Final = 15.0
-"""Seconds after which a process without a sign of life is taken for dead."""
+"""Seconds without a heartbeat after which a process is considered dead."""
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Job)
@@ -70,17 +73,19 @@ class PostgresStore:
     async with MusicAPI(store=PostgresStore("postgresql://music@db.example/music")) as client: ...
     ```
 
-    The clients that share it keep one rate limit together, and a webhook that any of them receives ends waits
-    in all of them. Its tables are in the schema `musicapi`, made when it is first used. Opened on first use;
-    `aclose` (or the client that it is given to) closes it, and later use opens it again.
+    The clients that share it have one rate limit, and a webhook that any of them receives ends the waits in
+    all of them. Its tables are in the schema `musicapi`, which is created on first use. The last client of
+    this process that has the store closes its connections, and so does `aclose`; a client opens them again,
+    and other later use does so for as long as it is under way. Its methods raise `JobStoreError` if the
+    database cannot be used.
 
     Args:
-        address: where the database is, as libpq has it: 'postgresql://user@host:5432/database'. Give the
-            password by the variable PGPASSWORD or the file of PGPASSFILE; it is never displayed. The
+        address: the address of the database, as libpq reads it: 'postgresql://user@host:5432/database'. Put
+            the password into the variable PGPASSWORD or the file of PGPASSFILE; it is never displayed. The
             connection must be direct, or through a pooler in session mode.
 
     Raises:
-        RequestValidationError: it is no address.
+        RequestValidationError: `address` is no address of a database.
     """
 
     patience: ClassVar[float] = PATIENCE
@@ -97,7 +102,9 @@ class PostgresStore:
         self._database: Final = Database(parts, self.name, self.silence)
         self._lock: Final = threading.Lock()
         self._workers: Final[dict[str, Worker]] = {}
-        self._notices: NoticeReader | None = None
+        self._readers: Final[list[NoticeReader]] = []  # at most one
+        close_with_owner(self, self._readers)
+        self._was_closed = False
         self._subscribers: Final[Subscribers] = {}
         self._process = os.getpid()
         self.owner: str = uuid.uuid4().hex
@@ -111,7 +118,7 @@ class PostgresStore:
         def work(connection: Connection) -> Job | None:
             with self._database.transaction(connection, lock=_number(key), durable=durable):
                 rows = _select(connection, "WHERE key = %s", (key,))
-                before, after = apply(rows, key, transition, account)
+                before, after = apply(rows, transition, account)
                 if after is not before:
                     _write(connection, before, after)
             return after
@@ -119,7 +126,7 @@ class PostgresStore:
         return await self._run(work)
 
     async def get(self, key: str, *, account: str = "") -> Job | None:
-        """Return the job with this key. Raises `JobStoreError` if its row is damaged."""
+        """Return the job with this key, or None. Raises `JobStoreError` if its row is damaged."""
         return choose(await self._find("WHERE key = %s", (key,)), account)
 
     async def find(self, family: str, task_id: str) -> list[Job]:
@@ -128,7 +135,7 @@ class PostgresStore:
         return await self._find(where, (task_id, family))
 
     async def jobs(self, *states: JobState) -> list[Job]:
-        """Return the jobs in these states (none given: all), oldest first."""
+        """Return the jobs in these states, or all jobs if none is given, oldest first."""
         return await self._find("WHERE state = ANY(%s)" if states else "", (list(states),) if states else ())
 
     async def _find(self, where: LiteralString, values: Sequence[object]) -> list[Job]:
@@ -155,7 +162,7 @@ class PostgresStore:
         return await self._run(work)
 
     async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
-        """Claim marks for a time, all or none; return False if one of them is claimed already."""
+        """Claim all marks for a time; return False, and claim none, if one of them is claimed already."""
         wanted = sorted(set(marks))  # in one order, so that two claims never wait for each other
 
         def work(connection: Connection) -> bool:
@@ -174,7 +181,7 @@ class PostgresStore:
         return await self._run(work)
 
     async def unclaim(self, marks: Collection[str]) -> None:
-        """Let marks be claimed again."""
+        """Release marks, so that they can be claimed again."""
 
         def work(connection: Connection) -> None:
             with self._database.transaction(connection):
@@ -183,7 +190,7 @@ class PostgresStore:
         await self._run(work)
 
     async def durations(self) -> Mapping[str, bytes]:
-        """Return what was learned about durations: an opaque state for each kind of task."""
+        """Return the learned durations: an opaque state for each kind of task."""
 
         def work(connection: Connection) -> dict[str, bytes]:
             with self._database.transaction(connection):
@@ -213,25 +220,25 @@ class PostgresStore:
     def limiter(
         self, account: str, rate: Rate | UnsetType | None, clock: Clock, max_in_flight: int | None
     ) -> RateLimiter:
-        """Return a limiter that keeps one rate with all clients of the account that share the database.
+        """Return a limiter with one rate for all clients of the account that share the database.
 
         Args:
             account: the account.
-            rate: the rate; UNSET to take that of the database, which is 1 per 3 s if none was set. Another
-                one than that of the database is refused when a create is to be sent.
+            rate: the rate; UNSET to use that of the database, which is 1 per 3 s if none was set. A rate that
+                differs from the database's is refused when a create is about to be sent.
             clock: the clock of the client.
-            max_in_flight: tasks in flight of all clients together; None: no cap.
+            max_in_flight: the largest number of tasks in flight of all clients together; None: no cap.
         """
         return PostgresLimiter(self, account, rate, clock, max_in_flight)
 
     async def rate(self, account: str) -> Rate | None:
-        """Return the rate of an account; None for no limit. 1 per 3 s is written if there is none."""
+        """Return the rate of an account; None for no limit. If none is stored, store and return 1 per 3 s."""
         default = DEFAULT_LANES["submit"].rate
         work = self.begin(lambda connection: read_rate(connection, account, default), lock=f"rate {account}")
         return rate_of((await asyncio.shield(work))[0])
 
     async def set_rate(self, account: str, rate: Rate | None) -> None:
-        """Set the rate of an account for all clients, also those that are at work; None for no limit."""
+        """Set the rate of an account for all its clients, also running ones; None for no limit."""
 
         def work(connection: Connection) -> None:
             write_rate(connection, account, rate)
@@ -240,7 +247,7 @@ class PostgresStore:
         await asyncio.shield(self.begin(work, lock=f"rate {account}", durable=True))
 
     async def publish(self, body: bytes, task_id: str) -> None:
-        """Hand the body of a webhook to the clients that know its task, by its table and a notice to all."""
+        """Deliver the body of a webhook to the clients that know its task: store it, and notify all."""
         said = task_id if len(task_id) <= LONGEST_ID else ""
 
         def work(connection: Connection) -> None:
@@ -258,16 +265,26 @@ class PostgresStore:
 
         await self._run(work)
 
-    def subscribe(self, subscriber: Subscriber, knows: Knows) -> Callable[[], None]:
-        """Have notices handed to the running loop while the store is open; returns what ends that.
+    def subscribe(self, subscriber: Subscriber, knows: Knows | None) -> Callable[[], None]:
+        """Deliver notices to the running event loop while the store is open.
 
         Args:
-            subscriber: called with each, and with the body of a webhook about a task that it knows.
-            knows: says of which tasks webhooks are read; called in another thread.
+            subscriber: the function that is called with each notice, and with the body of a webhook.
+            knows: returns True for the tasks whose webhooks are wanted; called in another thread. A client
+                has one, and has the store; a limiter has None.
+
+        Returns:
+            A function that ends the subscription.
         """
-        mark = object()
-        self._subscribers[mark] = asyncio.get_running_loop(), subscriber, knows
-        self._read_notices()
+        mark, here = object(), asyncio.get_running_loop()
+        with self._lock:
+            if knows is not None:
+                self._was_closed = False
+            self._read_notices()
+            for other, (loop, _, _) in list(self._subscribers.items()):
+                if loop.is_closed():
+                    self._subscribers.pop(other, None)
+            self._subscribers[mark] = here, subscriber, knows
 
         def end() -> None:
             self._subscribers.pop(mark, None)
@@ -275,64 +292,88 @@ class PostgresStore:
         return end
 
     def _read_notices(self) -> None:
-        with self._lock:
-            if self._notices is None or self._process != os.getpid():
-                if self._process != os.getpid():
-                    self._process = os.getpid()
-                    self.owner = uuid.uuid4().hex
-                self._notices = NoticeReader(self._database, self.owner, self.lease, self._subscribers)
+        """Listen from now on, unless the store is closed. Called under the lock."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._readers.clear()
+            self.owner = uuid.uuid4().hex
+            self._subscribers.clear()
+        if not self._readers and not self._was_closed:
+            self._readers.append(NoticeReader(self._database, self.owner, self.lease, self._subscribers))
 
     def begin(
-        self, work: Callable[[Connection], R], *, lock: str, durable: bool = False
+        self, work: Callable[[Connection], R], *, lock: str, durable: bool = False, repeats: bool = False
     ) -> asyncio.Future[R]:
-        """Begin a transaction of the rate, under the lock of a name; see `Worker.begin`."""
+        """Begin a transaction of the rate limiter under a named lock; see `Worker.begin`.
+
+        With `repeats` it is begun again if the database was away for too long, until the store is closed.
+        """
 
         def locked(connection: Connection) -> R:
             with self._database.transaction(connection, lock=_number(lock), durable=durable):
                 return work(connection)
 
-        self._read_notices()  # the sign that this process lives, as long as it has tickets or permits
-        return self._begin(locked, "rate")
+        def repeat(done: asyncio.Future[R]) -> None:
+            if not self._was_closed and not done.cancelled() and isinstance(done.exception(), JobStoreError):
+                begin = partial(self.begin, work, lock=lock, durable=durable, repeats=True)
+                done.get_loop().call_later(self.lease / 3, begin)
+
+        with self._lock:
+            self._read_notices()  # which writes the heartbeat, as long as this process has tickets or permits
+        begun = self._begin(locked, "rate")
+        if repeats:
+            begun.add_done_callback(repeat)
+        return begun
 
     # --- an engine on the same database ----------------------------------------------------------------
 
     @property
     def parts(self) -> Mapping[str, Any]:
-        """The parts of the address for another connection, the password included if it was in it."""
+        """The parts of the address for another connection, with the password if it was in it."""
         return self._database.parts
 
     @property
     def identity(self) -> str:
-        """The id inside the database, which one that replaced it has not; '' before it was used."""
+        """The id that is stored in the database, which a replaced database does not have; '' before use."""
         return self._database.identity
 
     async def work(self, work: Callable[[Connection], R], *, lock: str | None = None) -> R:
-        """Carry out `work` in a transaction on the database that is known, under the lock of a name."""
+        """Carry out `work` in a transaction, under a named lock; refuse if the database was replaced.
+
+        It has a connection of its own: behind a thousand jobs, a heartbeat would be late.
+        """
 
         def locked(connection: Connection) -> R:
             number = None if lock is None else _number(lock)
             with self._database.transaction(connection, lock=number, durable=True):
                 return work(connection)
 
-        return await self._run(locked)
+        return await asyncio.shield(self._begin(locked, "rows"))
 
     # --- lifetime --------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """Finish what was begun, within seconds, and close; opens again when it is used again.
+        """Finish the changes that were begun, within seconds, and close. May be repeated.
 
-        Permits and places in queues end with it.
+        The permits and the places in queues of this process end. Later use, as by a paid call whose caller is
+        gone, opens a connection and closes it when nothing more is under way, unless a client has the store
+        again. While a client has it, this does nothing.
         """
         with self._lock:
+            subscribers = list(self._subscribers.values()) if self._process == os.getpid() else []
+            if any(knows is not None and not loop.is_closed() for loop, _, knows in subscribers):
+                return
             workers = [worker for worker in self._workers.values() if worker.process == os.getpid()]
-            notices = self._notices if self._process == os.getpid() else None
+            readers = list(self._readers) if self._process == os.getpid() else []
             rate = self._workers.get("rate")
             self._workers.clear()
-            self._notices = None
-        if notices is not None:
-            await notices.aclose()
+            self._readers.clear()
+            self._was_closed = True
+            # A client that has the store from now on keeps its permits: they are those of a new owner.
+            owner, self.owner = self.owner, uuid.uuid4().hex
+        for reader in readers:
+            await reader.aclose()
         if rate is not None and rate in workers:
-            owner = self.owner
             rate.begin(lambda connection: forget(connection, owner))
         for worker in workers:
             await worker.aclose()
@@ -342,7 +383,7 @@ class PostgresStore:
             worker = self._workers.get(what)
             if worker is None or worker.process != os.getpid():  # a connection does not outlive a fork
                 worker = self._workers[what] = Worker(self._database, self.patience, what)
-            return worker.begin(work)
+            return worker.begin(work, stays_open=not self._was_closed)
 
     async def _run(self, work: Callable[[Connection], R]) -> R:
         return await asyncio.shield(self._begin(work, "jobs"))  # carried out, even if its caller is cancelled

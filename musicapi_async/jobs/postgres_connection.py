@@ -34,6 +34,7 @@ from .postgres_schema import (
     replaced,
     row,
 )
+from .store import close_with_owner, take_error
 
 R = TypeVar("R")
 
@@ -144,22 +145,23 @@ class Worker:
         self._database: Final = database
         self._patience: Final = patience
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix=f"musicapi-{what}")
-        self._connection: Connection | None = None
+        self._opened: Final[list[Connection]] = []  # at most one
+        close_with_owner(self, self._opened)
+        self._begun = 0
         self._closing_at = float("inf")
 
-    def __del__(self) -> None:
-        """Close the connection of a store that was dropped without `aclose`, in its own thread."""
-        if self._connection is not None and self.process == os.getpid():
-            with contextlib.suppress(RuntimeError):  # the interpreter ends, which closes it
-                self._thread.submit(self._connection.close)
+    def begin(self, work: Callable[[Connection], R], *, stays_open: bool = True) -> asyncio.Future[R]:
+        """Have `work` done in the thread, after all that was begun before. It may raise `JobStoreError`.
 
-    def begin(self, work: Callable[[Connection], R]) -> asyncio.Future[R]:
-        """Have `work` done in the thread, after all that was begun before. It may raise `JobStoreError`."""
+        The connection then stays open, or is closed unless more work was begun.
+        """
+        self._begun += 1
+        number = None if stays_open else self._begun
         begun = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._guarded, work, time.monotonic()
+            self._thread, self._guarded, work, number, time.monotonic()
         )
         # Its error is for no one if the caller has gone, and with `shield` alone asyncio would report it.
-        begun.add_done_callback(_retrieve)
+        begun.add_done_callback(take_error)
         return begun
 
     async def aclose(self) -> None:
@@ -168,17 +170,25 @@ class Worker:
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
         self._thread.shutdown(wait=False)
         _, pending = await asyncio.wait({closing}, timeout=2 * CLOSING_PATIENCE)
-        if pending and self._connection is not None:
+        if pending and self._opened:
             log.warning("the job store %s does not answer, and is left", self._database.name)
-            cut(self._connection)
+            for connection in list(self._opened):
+                cut(connection)
 
-    def _guarded(self, work: Callable[[Connection], R], begun_at: float) -> R:
+    def _guarded(self, work: Callable[[Connection], R], number: int | None, begun_at: float) -> R:
+        try:
+            return self._tried(work, begun_at)
+        finally:
+            if number == self._begun:
+                self._drop()
+
+    def _tried(self, work: Callable[[Connection], R], begun_at: float) -> R:
         while True:
             was_known = self._database.is_known
             try:
-                if self._connection is None:
-                    self._connection = self._database.connect()
-                return work(self._connection)
+                if not self._opened:
+                    self._opened.append(self._database.connect())
+                return work(self._opened[0])
             except psycopg.Error as error:
                 self._drop()
                 now = time.monotonic()
@@ -188,15 +198,14 @@ class Worker:
                     continue
                 raise failed(self._database.name, error, now - begun_at) from None
             except JobStoreError:
-                if self._connection is not None and self._connection.broken:
+                if self._opened and self._opened[0].broken:
                     self._drop()
                 raise
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        while self._opened:
             with contextlib.suppress(psycopg.Error):
-                connection.close()
+                self._opened.pop().close()
 
 
 def cut(connection: Connection) -> None:
@@ -207,9 +216,3 @@ def cut(connection: Connection) -> None:
             copy.shutdown(socket.SHUT_RDWR)
         finally:
             copy.close()
-
-
-def _retrieve(done: asyncio.Future[Any]) -> None:
-    """Take the error of work, so that asyncio does not report it as unhandled."""
-    if not done.cancelled():
-        done.exception()

@@ -1,14 +1,14 @@
-"""Notices between the processes that share a PostgreSQL store, and the sign that a process lives.
+"""Notices between the processes that share a PostgreSQL store, and the heartbeat of each process.
 
-A notice (LISTEN and NOTIFY) says only that something has changed: the tables are the truth. One that is lost
-with a connection costs time and nothing else: a waiter reads the tables again after a while, and the webhooks
-of the meantime are read from their table when the connection is back. The notice of a webhook says which task
-it is about, so that of many processes only those read it that know the task.
+A notice (LISTEN and NOTIFY) only says that something has changed; the state is in the tables. A notice that
+is lost with a connection only costs time: a waiter reads the tables again after a while, and when the
+connection is back, the webhooks since then are read from their table. The notice of a webhook names its task,
+so that only the processes that know the task read the webhook.
 
-One thread listens, and marks meanwhile that its process lives: tickets and permits of a process that has not
-done so for `lease` seconds are removed by one of the others, for all accounts, and those who wait for them
-are notified. If no one has done that for a while, the database was away, or its clock was set: then no one
-could give a sign, and all have the time of a lease to do so.
+One thread listens, and also writes the heartbeat of its process. If a process has written none for `lease`
+seconds, another process removes its tickets and permits, for all accounts, and notifies those who wait for
+them. If no process has checked the heartbeats for a while, the database was away, or its clock was set: then
+no process could write one, and each gets another `lease` seconds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SWEEPER: Final = ""
 """The owner that no process is: when the dead were removed the last time."""
 
 
-Subscribers: TypeAlias = dict[object, tuple[asyncio.AbstractEventLoop, Subscriber, Knows]]
+Subscribers: TypeAlias = dict[object, tuple[asyncio.AbstractEventLoop, Subscriber, Knows | None]]
 
 _decoder: Final = msgspec.json.Decoder(Notice)
 
@@ -58,7 +58,7 @@ def notify(connection: Connection, notice: Notice) -> None:
 
 
 def mark_alive(connection: Connection, owner: str) -> None:
-    """Note that the process of an owner lives."""
+    """Write the heartbeat of an owner's process."""
     connection.execute(
         "INSERT INTO musicapi.owners VALUES (%s, clock_timestamp()) "
         "ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at",
@@ -78,7 +78,7 @@ def sweep(database: Database, connection: Connection, lease: float) -> None:
     Args:
         database: the database.
         connection: a connection to it.
-        lease: seconds without a sign of life after which a process is dead.
+        lease: seconds without a heartbeat after which a process is considered dead.
     """
     with database.transaction(connection):
         found = connection.execute(
@@ -110,7 +110,7 @@ class NoticeReader:
     Args:
         database: what it listens to.
         owner: the id of this process.
-        lease: seconds after which others take this process for dead, if it has not marked that it lives.
+        lease: seconds without a heartbeat after which others consider this process dead.
         subscribers: called with each notice, each in its own loop; the store adds and removes them.
     """
 
@@ -127,13 +127,17 @@ class NoticeReader:
         self._thread: Final = threading.Thread(target=self._run, name="musicapi-notices", daemon=True)
         self._thread.start()
 
-    async def aclose(self) -> None:
-        """Stop listening."""
+    def close(self) -> None:
+        """Have the thread stop listening."""
         self._ended.set()
+        with self._lock:
+            if self._connection is not None:
+                cut(self._connection)
+
+    async def aclose(self) -> None:
+        """Stop listening; return when the thread has ended."""
         while self._thread.is_alive():
-            with self._lock:
-                if self._connection is not None:
-                    cut(self._connection)
+            self.close()
             await asyncio.to_thread(self._thread.join, 0.2)
 
     # --- the thread -----------------------------------------------------------------------------------
@@ -182,7 +186,7 @@ class NoticeReader:
                             self._read_webhooks(connection, "number = %s", notice.number)
 
     def _mark(self, connection: Connection) -> None:
-        """Note that this process lives, and remove the dead if no one has just done so."""
+        """Write the heartbeat, and remove dead processes if no other process has just done so."""
         mark_alive(connection, self._owner)
         self._read_until, is_swept = row(
             connection.execute(
@@ -210,7 +214,8 @@ class NoticeReader:
 
     def _is_wanted(self, task_id: str) -> bool:
         """Return True for a webhook about this task that a subscriber may want; '' if it is not said."""
-        return not task_id or any(knows(task_id) for _, _, knows in list(self._subscribers.values()))
+        known = [knows for _, _, knows in list(self._subscribers.values()) if knows is not None]
+        return not task_id or any(knows(task_id) for knows in known)
 
     def _read_webhooks(self, connection: Connection, where: LiteralString, *values: object) -> int | None:
         """Hand over the first webhooks of a condition; return the last number if there may be more."""

@@ -1,32 +1,33 @@
-"""One rate limit for all processes of an account: it is in the database, by whose clock they go.
+"""One rate limit for all processes of an account: it is in the database, and follows the database's clock.
 
 The queue
 ---------
-A client that wants to send a create takes a ticket, a row; tickets are served in their order, on any machine.
-When the turn of a ticket comes follows from those ahead of it and from the last starts, so its owner sleeps
-until shortly before, records the job, connects, and then requests the departure in one transaction: it is
-given to the first ticket if the window of the rate allows it, and counted (`rate_window.LaneState`, as in one
-process). A waiter that is cancelled removes its ticket and notifies the others, so that none waits for it.
-One that does not come when it is its turn is overtaken after `GRACE`, and tickets of dead
-processes are removed: the queue never stops. That decides the order alone; how many leave is decided by the
-window, which lets out what one window holds after the longest pause, of all processes together. A ticket
-remains until its request has left, so one that was overtaken, or whose departure came too late or was lost
-with its answer, has its place when it comes again.
+A client that wants to send a create takes a ticket, which is a row; tickets of all machines are served in
+their order. The time of a ticket's turn follows from the tickets ahead of it and from the last starts. So its
+owner sleeps until shortly before, records the job, connects, and then requests the departure in one
+transaction. The departure is granted to the first ticket if the window of the rate allows it, and counted
+(`rate_window.LaneState`, as in one process).
+
+A cancelled waiter removes its ticket and notifies the others. A ticket whose owner does not come at its turn
+is overtaken after `GRACE`, and tickets of dead processes are removed, so the queue never stops. The queue
+only decides the order; the window decides how many requests of all processes together may leave. A ticket
+remains until its request was sent. So a ticket that was overtaken, or whose departure came too late or was
+lost with its response, still has its place.
 
 Never faster than the rate
 --------------------------
-A departure is counted for the latest moment at which it may be: the answer of the database takes its time,
-and if it took longer than was counted, the departure is counted once more instead. Without an answer there is
-no departure. A refusal of the service (HTTP 429) is recorded in the database, too: it stops all processes and
-slows them down together.
+A departure is counted for the latest time at which it may happen, because the response of the database takes
+time; if that takes longer than was counted, the departure is counted again instead. Without a response there
+is no departure. A refusal of the service (HTTP 429) is recorded in the database, too: it pauses all processes
+and lowers their common rate.
 
-Polls and other free calls have no rate until a refusal teaches one; they go by a limiter of their own
-process, which is notified of the refusals of others.
+Polls and other free calls have no rate until one is learned from a refusal. They use the limiter of their
+process, which is notified of the refusals of other processes.
 
 Permits
 -------
 With `max_in_flight`, a task in flight holds a permit: a row that its process leases. It ends with the task,
-with the client, or `lease` seconds after the last sign of life of its process.
+with the client, or `lease` seconds after the last heartbeat of its process.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ from .postgres_tickets import (
     text_of,
     withdraw,
 )
-from .store import Knows, Notice, Subscriber
+from .store import Knows, Notice, Subscriber, weakly
 
 R = TypeVar("R")
 
@@ -94,17 +95,20 @@ class Store(Protocol):
 
     @property
     def lease(self) -> float:
-        """Seconds after which a process without a sign of life is taken for dead."""
+        """Seconds without a heartbeat after which a process is considered dead."""
         ...
 
     def begin(
-        self, work: Callable[[Connection], R], *, lock: str, durable: bool = False
+        self, work: Callable[[Connection], R], *, lock: str, durable: bool = False, repeats: bool = False
     ) -> asyncio.Future[R]:
-        """Begin a transaction under the lock of a name; its work is done even if its caller is cancelled."""
+        """Begin a transaction under the lock of a name; its work is done even if its caller is cancelled.
+
+        With `repeats` it is begun again if the database was away for too long.
+        """
         ...
 
-    def subscribe(self, subscriber: Subscriber, knows: Knows) -> Callable[[], None]:
-        """Have notices handed to the running loop."""
+    def subscribe(self, subscriber: Subscriber, knows: Knows | None) -> Callable[[], None]:
+        """Deliver notices to the running loop."""
         ...
 
 
@@ -245,7 +249,7 @@ class PostgresLimiter:
         here = self._loops.get(loop)
         if here is None:
             here = self._loops[loop] = _Loop()
-            here.end = self._store.subscribe(self._heard, lambda _task_id: False)
+            here.end = self._store.subscribe(weakly(self._heard), None)
         return here
 
     def _heard(self, notice: Notice, _body: bytes) -> None:
@@ -270,9 +274,14 @@ class PostgresLimiter:
             async with asyncio.timeout(max(seconds, 0.0)):
                 await changed.wait()
 
-    def begin(self, work: Callable[[Connection], R], *, durable: bool = False) -> asyncio.Future[R]:
-        """Begin a transaction under the account's lock; one that no one waits for may fail at no cost."""
-        return self._store.begin(work, lock=f"rate {self._account}", durable=durable)
+    def begin(
+        self, work: Callable[[Connection], R], *, durable: bool = False, repeats: bool = False
+    ) -> asyncio.Future[R]:
+        """Begin a transaction under the account's lock; see `Store.begin`.
+
+        One that no one waits for may fail at no cost, but for those that give a permit back: it `repeats`.
+        """
+        return self._store.begin(work, lock=f"rate {self._account}", durable=durable, repeats=repeats)
 
 
 class _Loop:
@@ -362,7 +371,7 @@ class _LeasedPermit:
     def __init__(self, limiter: PostgresLimiter, cap: int) -> None:
         self._limiter: Final = limiter
         self._cap: Final = cap
-        self._id: Final = uuid.uuid4().hex
+        self._id = ""
         self._is_held = False
 
     @property
@@ -377,6 +386,7 @@ class _LeasedPermit:
     async def acquire(self, waits: Waits | None = None) -> None:
         """Wait, first come first served, until the permit is granted."""
         limiter = self._limiter
+        self._id = uuid.uuid4().hex  # not the one before, which may still be given back
         try:
             if not await self._take():
                 with during(waits, "permit", f"max_in_flight={self._cap}"):
@@ -396,14 +406,14 @@ class _LeasedPermit:
         return await asyncio.shield(self._limiter.begin(work))
 
     def _drop(self) -> None:
-        self._limiter.begin(partial(drop_permit, me=self._limiter.me, permit=self._id))
+        self._limiter.begin(partial(drop_permit, me=self._limiter.me, permit=self._id), repeats=True)
 
     def expire_at(self, when: float) -> None:
         """Give the permit back at this time of the limiter's clock, if no one has by then."""
         if self._is_held:
             clock = self._limiter.clock
             seconds = clock.real(max(when - clock.now(), 0.0))
-            self._limiter.begin(partial(expire_permit, permit=self._id, seconds=seconds))
+            self._limiter.begin(partial(expire_permit, permit=self._id, seconds=seconds), repeats=True)
 
     def release(self) -> None:
         """Give the permit back, or do nothing if it is not held."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -43,10 +43,6 @@ SETTINGS: Final[Mapping[str, str]] = {
 SILENCE: Final = 20.0
 """Seconds without an answer after which a connection is lost, as with `tcp_user_timeout`: what hangs may also
 be the server, or what is in front of it, and then nothing else ends the wait. A statement has 15."""
-
-PASSING: Final = frozenset({"", "08", "40", "53", "55", "57", "58"})
-"""Classes of errors that pass (appendix A of the manual): none, as while connecting; connection, transaction
-rollback, resources, object not in the right state, operator intervention, system."""
 
 R = TypeVar("R")
 
@@ -87,11 +83,11 @@ def parsed(address: str) -> dict[str, Any]:
     """
     limit = "an address such as 'postgresql://user@host:5432/database'"
     if not address.startswith(SCHEMES) and "=" not in address:
-        raise refused("store", limit, "")
+        raise refused("store", limit)
     try:
         return {**CONNECTION, **conninfo_to_dict(address)}
     except (psycopg.Error, ValueError):
-        raise refused("store", limit, "") from None
+        raise refused("store", limit) from None
 
 
 def display(parts: Mapping[str, Any]) -> str:
@@ -199,7 +195,7 @@ def version_of(connection: Connection) -> int:
     return int(version)
 
 
-def migrate(connection: Connection, name: str, migrations: Sequence[Migration] = MIGRATIONS) -> str:
+def migrate(connection: Connection, name: str) -> str:
     """Bring the tables up to date, all steps or none, and return the identity of the store.
 
     One process does so while others wait, and transactions that are under way end before.
@@ -219,12 +215,12 @@ def migrate(connection: Connection, name: str, migrations: Sequence[Migration] =
             path=name,
             hint="Use a database that was made with ENCODING 'UTF8'.",
         )
-    if version_of(connection) != len(migrations):
+    if version_of(connection) != len(MIGRATIONS):
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             version = version_of(connection)
-            if version > len(migrations):
-                raise other_version(name, version, len(migrations))
+            if version > len(MIGRATIONS):
+                raise other_version(name, version, len(MIGRATIONS))
             if version == 0:
                 connection.execute("CREATE SCHEMA IF NOT EXISTS musicapi")
                 connection.execute(
@@ -233,9 +229,9 @@ def migrate(connection: Connection, name: str, migrations: Sequence[Migration] =
                 connection.execute("INSERT INTO musicapi.store VALUES (0, %s)", (uuid.uuid4().hex,))
             # Each transaction of a store has read this table, so this waits for their ends.
             connection.execute("LOCK TABLE musicapi.store IN ACCESS EXCLUSIVE MODE")
-            for migration in migrations[version:]:
+            for migration in MIGRATIONS[version:]:
                 migration(connection)
-            connection.execute("UPDATE musicapi.store SET version = %s", (len(migrations),))
+            connection.execute("UPDATE musicapi.store SET version = %s", (len(MIGRATIONS),))
     (identity,) = row(connection.execute("SELECT identity FROM musicapi.store"))
     return str(identity)
 
@@ -265,7 +261,7 @@ def replaced(name: str) -> JobStoreError:
         f"the job store {name} was replaced by another database while it was in use",
         path=name,
         hint=(
-            "Bring the database back. A new PostgresStore(address) takes the one that is there, "
+            "Bring the database back. A new PostgresStore(address) uses the database that is there now, "
             "and pays again for job keys that the lost one held."
         ),
     )

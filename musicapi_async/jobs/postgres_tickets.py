@@ -61,7 +61,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """How an account uses its rate: the rate as text, creates that wait for it, and permits that are held."""
+    """The use of an account's rate: the rate as text, and the numbers of waiting creates and held permits."""
 
     rate: str
     waiting: int

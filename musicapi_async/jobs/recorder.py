@@ -1,7 +1,7 @@
-"""The recorder of paid calls: the side of a job store that faces the client.
+"""The recorder of paid calls: it records the calls of a client in a job store.
 
-A note that must precede a request (`reserve`, `sending`) raises when it cannot be written. A note of what has
-happened already never raises: see `pending_notes`.
+A record that must precede a request (`reserve`, `sending`) raises an error if it cannot be written. A record
+of what has already happened never raises: see `pending_notes`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ REMEMBERED_ENDS: Final = 1024
 """Tasks whose end is remembered as recorded, so that another poll of them reads nothing from the store."""
 
 _active: Final[WeakValueDictionary[str, JobEntry]] = WeakValueDictionary()
-"""The entries of this process by nonce. One whose call was torn down with its loop is gone from here, too."""
+"""The entries of this process by nonce. An entry is removed with its call, also if its loop was closed."""
 
 
 def is_active(owner: Owner) -> bool | None:
@@ -87,7 +87,7 @@ class JobRecorder:
         self.account: Final = account
         self.always: Final = always
         self.is_empty: bool = not always
-        """True while the store has no job for certain, so that no task needs to be looked up in it."""
+        """True while the store certainly has no job, so that tasks need not be looked up in it."""
         self.notes: Final = PendingNotes(store, clock, account)
         self._base_url: Final = base_url
         self._ends: Final[dict[TaskKey, None]] = {}
@@ -128,10 +128,6 @@ class JobRecorder:
             name: str(sent[name]) for name, digest in files.items() if job.request.files.get(name) == digest
         }
 
-    def resubmission(self, job: Job) -> Resubmission:
-        """Return a recorder for sending an ambiguous or failed job once more."""
-        return Resubmission(self, job)
-
     async def note(self, key: str, transition: Transition, what: str) -> None:
         """Store what has happened to a job; see `PendingNotes.note`."""
         await self.notes.note(key, transition, what, self)
@@ -143,7 +139,8 @@ class JobRecorder:
         with contextlib.suppress(JobStoreError):
             await self.notes.write()
         for job in await self.store.jobs("reserved", "sent"):
-            if job.owner is not None and is_active(job.owner) is False:
+            # The end of a call whose note is not stored yet is known.
+            if job.owner is not None and is_active(job.owner) is False and job.key not in self.notes.keys:
                 transition = transitions.recover(is_active, self.clock.time())
                 await self.store.change(job.key, transition, account=job.account)
         return await self.store.jobs(*states)
@@ -174,6 +171,19 @@ class JobRecorder:
         if job.request.base_url != self._base_url:
             raise reservation.elsewhere(job, self._base_url)
         return job
+
+    async def job_to_resubmit(self, key: str) -> Job:
+        """Return the job that `resubmit` would send once more; sends and changes nothing.
+
+        Raises what `resubmit` would raise before it sends: as `own_job`, and `RequestValidationError` if the
+        job is in another state.
+        """
+        job = await self.own_job(key)
+        transition = reservation.resubmitted(key, this_process(""), is_active, self.clock.time())
+        reserved = transition(job)
+        assert reserved is not None
+        assert reserved.previous is not None
+        return reserved.previous
 
     async def resolve(self, key: str, task: TaskRef, item: int = 0) -> Job:
         """Record which task an ambiguous job made, of a batch for which item."""
@@ -376,7 +386,7 @@ class JobEntry:
         self._recorder.forget_end(task)
         item = JobTask(ref=msgspec.structs.replace(task, own=False))
         now = self._recorder.clock.time()
-        transition = transitions.accepted(self._owner, self._job, (item,), _json(reply), now)
+        transition = transitions.accepted(self._job, (item,), _json(reply), now)
         await self._recorder.note(self.key, transition, f"it was accepted as {task.token}")
 
     async def accepted_batch(self, items: Sequence[ItemNote], others: Sequence[TaskRef], reply: Any) -> None:
@@ -392,7 +402,7 @@ class JobEntry:
             noted.append(JobTask(ref=ref, outcome="failed" if item.error else "", error=item.error))
         unassigned = tuple(msgspec.structs.replace(task, own=False) for task in others)
         transition = transitions.accepted(
-            self._owner, self._job, noted, _json(reply), self._recorder.clock.time(), unassigned
+            self._job, noted, _json(reply), self._recorder.clock.time(), unassigned
         )
         await self._recorder.note(self.key, transition, f"it was accepted with {len(items)} items")
 
@@ -403,7 +413,7 @@ class JobEntry:
 
 
 class Resubmission:
-    """Records a job that is sent once more, under its own key."""
+    """Records an ambiguous or failed job that is sent once more, under its own key."""
 
     def __init__(self, recorder: JobRecorder, job: Job) -> None:
         self._recorder: Final = recorder

@@ -1,9 +1,9 @@
 """The reservation of job keys: which job a key means, and who may send under it.
 
-A key is reserved once. `apply` finds the row that a key means for an account, and every store changes rows by
-it alone; `reserve` gives a free key to one process and refuses another request under it; `resubmitted` is the
-one way to send a job a second time. All are pure, the texts of their errors included. `recorder` carries them
-out, called by `_transport.paid_call` before anything is sent.
+A key is reserved once. `apply` finds the row of a key for an account; every store changes rows only with it.
+`reserve` gives a free key to one process, and refuses another request with this key. `resubmitted` is the
+only way to send a job a second time. All are pure functions, including the texts of their errors.
+`_transport.paid_call` has `recorder` apply them before anything is sent.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from ..errors import JobKeyConflictError, JobStoreError, OutcomeUnknownError
+from ..api.account import credits_text
+from ..api.request import SECRET
+from ..errors import JobKeyConflictError, JobStoreError, OutcomeUnknownError, RequestValidationError
 from .job import Job, JobRequest, Owner, difference
 from .store import Transition
 from .transitions import Liveness, allows, joined, no_job, recovered, refused
@@ -30,12 +33,11 @@ class Change(NamedTuple):
     after: Job | None
 
 
-def apply(rows: Sequence[Job], key: str, transition: Transition, account: str) -> Change:
+def apply(rows: Sequence[Job], transition: Transition, account: str) -> Change:
     """Apply a transition to the row that a key means for an account; every store changes rows by this alone.
 
     Args:
         rows: all rows with the key, oldest first.
-        key: the job key.
         transition: the change.
         account: the account of the caller; '' if it was not said.
 
@@ -139,6 +141,12 @@ def resubmitted(key: str, owner: Owner, is_alive: Liveness, now: float) -> Trans
                 "only an ambiguous or failed job is sent again",
                 hint="It is under way or paid for; for another song use another job key.",
             )
+        query = urlsplit(job.request.call).query
+        if any(name in SECRET for name, _ in parse_qsl(query, keep_blank_values=True)):
+            raise RequestValidationError(
+                f"webhook_secret: job {key!r} had one in its query, which was not stored",
+                field="webhook_secret",
+            )
         return Job(
             key=key,
             state="reserved",
@@ -178,7 +186,7 @@ def elsewhere(job: Job, base_url: str) -> JobKeyConflictError:
     """Return the error of a decision about a job that was sent to another host than `base_url`."""
     sent_to = job.request.base_url
     return JobKeyConflictError(
-        f"job {job.key!r} was sent to {sent_to}, and this client is of {base_url}: nothing was sent",
+        f"job {job.key!r} was sent to {sent_to}, and this client is of {base_url}",
         job_key=job.key,
         difference=(f"base_url: {sent_to!r} before, {base_url!r} now",),
         call=job.request.call,
@@ -192,7 +200,7 @@ def made_up(key: str) -> JobKeyConflictError:
         f"the job key {key!r} was made up for a call without one, and the store holds no such call: "
         "it may have been paid for, so nothing was sent",
         job_key=key,
-        hint="A key of your own, with_options(job_key='order-42'), is not forgotten. The log has its task.",
+        hint="The log has its task. A key of your own, with_options(job_key='order-42'), is not removed.",
     )
 
 
@@ -204,22 +212,32 @@ def outcome_unknown(job: Job) -> OutcomeUnknownError:
         job_key=job.key,
         balance_before=job.balance_before,
         balance_after=job.balance_after,
-        hint=resolving(job.key, job.balance_before, job.balance_after),
+        hint=resolving(job.key, job.balance_before, job.balance_after, by_task=job.request.makes_tasks),
     )
 
 
-def resolving(key: str, before: float | None = None, after: float | None = None) -> str:
-    """Return advice on an ambiguous job, with the credits before and after it where they are known."""
+def resolving(
+    key: str, before: float | None = None, after: float | None = None, *, by_task: bool = True
+) -> str:
+    """Return advice on an ambiguous job.
+
+    Args:
+        key: its job key.
+        before: the credits before it, where they are known.
+        after: the credits after it.
+        by_task: True if it makes a task, which a person can name.
+    """
     evidence = ""
     if before is not None and after is not None:
         evidence = (
-            f"The balance went from {before:g} to {after:g} credits, which other calls and refunds may have "
-            "moved as well. "
+            f"The balance went from {credits_text(before)} to {credits_text(after)} credits, which other "
+            "calls and refunds may have moved as well. "
         )
-    return (
-        f"{evidence}Search for the song in the dashboard; then client.resolve({key!r}, task_id=...) if it is "
-        f"there, or client.resubmit({key!r}) to send it again, which may be paid for twice"
-    )
+    resubmit = f"client.resubmit({key!r}) to send it again, which may be paid for twice"
+    if not by_task:
+        return f"{evidence}Search for its result in the dashboard; if it is not there, {resubmit}"
+    song = f"then client.resolve({key!r}, task_id=...) if it is there, or {resubmit}"
+    return f"{evidence}Search for the song in the dashboard; {song}"
 
 
 def reserved_elsewhere(job: Job, owner: Owner, here: Owner) -> JobStoreError:

@@ -4,17 +4,18 @@ How nothing is lost
 -------------------
 Write-ahead logging; one transaction per change, begun as a writer, so that two processes never decide on the
 same old row. A change that is `durable` is synced to the disk before it returns (`synchronous=FULL`): the one
-before a request leaves, and the one that stores a task id. All others only have to outlive the process, which
-they do once they are written (`NORMAL`).
+before a request is sent, and the one that stores a task id. All others only have to survive the end of the
+process, which they do once they are written (`NORMAL`).
 
-SQLite works in one thread of its own, in the order of the calls, so the event loop never waits for the disk,
-and any loop may ask. A caller may give up at any time; what it has begun is carried out all the same.
+SQLite runs in its own thread, in the order of the calls, so the event loop never waits for the disk, and any
+loop may use the store. A caller may be cancelled at any time; the change that it began is still carried out.
 
-A file is born whole: the schema is made under another name and linked into place. So an empty or malformed
-file is never taken for a new one: it is reported, and left as it is. A store remembers which file it has
-opened, by device, inode and an id inside; if that one is gone, it refuses, because an empty new file would
-pay again for every key. Keep the file on a local disk: the locks of network file systems are not dependable,
-and then no promise about money would hold.
+A file is created complete: the schema is made under another name, and linked to the final one. So an empty or
+malformed file is never mistaken for a new one: it is reported and not changed. A store remembers the file
+that it opened, by device, inode and an id inside. If this file is gone, the store refuses all calls, because
+with an empty file every key would be paid for again. The log beside it (`-wal`) has the latest changes: if it
+is removed, the store saves them into the file, and refuses only the call that noticed it. Keep the file on a
+local disk: the locks of network file systems are not reliable, and without them a call may be paid for twice.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
+from typing import ClassVar, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
@@ -38,8 +39,8 @@ from ..errors import JobStoreError
 from ..files import expand
 from .job import Job, JobState
 from .reservation import apply, choose
-from .sqlite_schema import check, damaged, failed, is_busy, make, migrate, replaced, schema_of
-from .store import SETTLED, Merge, Transition, damaged_job
+from .sqlite_schema import check, damaged, failed, is_busy, log_removed, make, migrate, replaced, schema_of
+from .store import SETTLED, Merge, Transition, close_with_owner, damaged_job, take_error
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,16 +61,22 @@ _decoder: Final = msgspec.json.Decoder(Job)
 
 
 class SQLiteStore:
-    """A `JobStore` in the file `path`, which is made when it is first used, readable by its owner only.
+    """A `JobStore` in the file `path`, which is created on first use and can be read by its owner only.
 
     ```python
     async with MusicAPI(store=SQLiteStore("jobs.sqlite")) as client: ...
     ```
 
-    Safe for many tasks, loops, threads and processes of one machine. Opened on first use; `aclose` (or the
-    client that it is given to) closes it, and later use opens it again. Raises `JobStoreError`, which names
-    the file, when it cannot be made, read or written, when it is damaged, or was made by a newer version. A
-    store whose file was removed or replaced refuses; a new `SQLiteStore` takes what is there.
+    Tasks, event loops, threads and processes of one machine may share it. It is opened on first use. `aclose`
+    closes it, and so does the last client of this process that has it; later use opens it for as long as it
+    is in use, and a client that is entered later until it is closed.
+
+    Its methods raise `JobStoreError`, which names the file, if the file cannot be created, read or written,
+    if it is damaged, or if a newer version made it. If the file is removed or replaced, all calls are refused
+    until a new `SQLiteStore` is made.
+
+    Args:
+        path: the file; a leading `~` is the home folder.
     """
 
     busy_timeout: ClassVar[float] = BUSY_TIMEOUT
@@ -80,6 +87,7 @@ class SQLiteStore:
         self._lock: Final = threading.Lock()
         self._identity: Final = _Identity()
         self._file: _OpenFile | None = None
+        self._was_closed = False
 
     async def change(
         self, key: str, transition: Transition, *, account: str = "", durable: bool = False
@@ -88,7 +96,7 @@ class SQLiteStore:
         return await self._run(_OpenFile.change, key, transition, account, durable)
 
     async def get(self, key: str, *, account: str = "") -> Job | None:
-        """Return the job with this key."""
+        """Return the job with this key, or None."""
         rows = await self._run(_OpenFile.select, "WHERE key = ?", (key,))
         return choose(rows, account)
 
@@ -98,7 +106,7 @@ class SQLiteStore:
         return await self._run(_OpenFile.select, where, (task_id, family))
 
     async def jobs(self, *states: JobState) -> list[Job]:
-        """Return the jobs in these states (none given: all), oldest first."""
+        """Return the jobs in these states, or all jobs if none is given, oldest first."""
         among = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
         return await self._run(_OpenFile.select, among, states)
 
@@ -107,15 +115,20 @@ class SQLiteStore:
         return await self._run(_OpenFile.purge, before)
 
     async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
-        """Claim marks for a time, all or none; return False if one of them is claimed already."""
+        """Claim all marks for a time; return False, and claim none, if one of them is claimed already."""
         return await self._run(_OpenFile.claim, marks, now, now + seconds)
 
     async def unclaim(self, marks: Collection[str]) -> None:
-        """Let marks be claimed again."""
+        """Release marks, so that they can be claimed again."""
         await self._run(_OpenFile.unclaim, marks)
 
     async def durations(self) -> Mapping[str, bytes]:
-        """Return what was learned about durations: an opaque state for each kind of task."""
+        """Return the learned durations: an opaque state for each kind of task.
+
+        A client reads them when it is entered, so the file stays open from now on, until `aclose`.
+        """
+        with self._lock:
+            self._was_closed = False
         return await self._run(_OpenFile.durations)
 
     async def merge_durations(self, kind: str, merge: Merge) -> bytes:
@@ -123,41 +136,50 @@ class SQLiteStore:
         return await self._run(_OpenFile.merge_durations, kind, merge)
 
     async def aclose(self) -> None:
-        """Finish what was begun, and close the file; opens again when it is used again.
+        """Finish the changes that were begun, and close the file. May be repeated.
 
-        If another program locks the file, that ends after 2 s, and what could not be written is an error of
-        the call that began it.
+        If another program locks the file, this takes 2 s at most; a change that could not be written then
+        raises an error in its own call. Later use, as by a paid call whose caller is gone, opens the file
+        and closes it when nothing more is under way, which takes some milliseconds each time.
         """
         with self._lock:
             file, self._file = self._file, None
+            self._was_closed = True
         if file is not None and file.process == os.getpid():
             await file.aclose()
+        elif file is not None:
+            file.forked()
 
     async def _run(
         self, work: Callable[Concatenate[_OpenFile, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         with self._lock:
-            # After a fork neither thread nor connection are ours (sqlite.org/howtocorrupt.html, 2.6).
             if self._file is None or self._file.process != os.getpid():
+                if self._file is not None:
+                    self._file.forked()
                 self._file = _OpenFile(self.path, self._identity, self.busy_timeout)
-            begun = self._file.begin(partial(work, self._file, *args, **kwargs))
+            work_on_it = partial(work, self._file, *args, **kwargs)
+            begun = self._file.begin(work_on_it, stays_open=not self._was_closed)
         # What was begun is carried out, even if its caller is cancelled: a row is never left half decided.
         # Its error is then for no one, and with `shield` alone asyncio would report it.
-        begun.add_done_callback(_retrieve)
+        begun.add_done_callback(take_error)
         return await asyncio.shield(begun)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self.path)!r})"
 
 
-def _retrieve(done: asyncio.Future[Any]) -> None:
-    """Take the error of work, so that asyncio does not report it as unhandled."""
-    if not done.cancelled():
-        done.exception()
+def _place(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a file, which no other has while one of the process has it open."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Identity:
-    """Which file a store has opened; remembered until the store is gone, also while it is closed."""
+    """The file that a store has opened; remembered as long as the store exists, also while it is closed."""
 
     def __init__(self) -> None:
         self._device = self._inode = 0
@@ -169,11 +191,11 @@ class _Identity:
 
     def is_at(self, path: Path) -> bool:
         """Return True if the file of this name is the one that was opened."""
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == (self._device, self._inode)
+        return _place(path) == (self._device, self._inode)
+
+    def lose(self) -> None:
+        """Accept no file any more: what the file holds is not all that was written."""
+        self._device = self._inode = -1
 
     def accepts(self, path: Path, connection: sqlite3.Connection) -> bool:
         """Return True for the file that was opened before, or for any if none was, which is remembered."""
@@ -186,7 +208,7 @@ class _Identity:
 
 
 class _OpenFile:
-    """The open file and the one thread that works on it."""
+    """The file, and the one thread that works on it."""
 
     def __init__(self, path: Path, identity: _Identity, busy_timeout: float) -> None:
         self.path: Final = path
@@ -194,21 +216,26 @@ class _OpenFile:
         self._identity: Final = identity
         self._busy_timeout: Final = busy_timeout
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="musicapi-store")
-        self._connection: sqlite3.Connection | None = None
+        self._opened: Final[list[sqlite3.Connection]] = []  # at most one
+        close_with_owner(self, self._opened)
+        self._working: Final = threading.Lock()
+        self._begun = 0
+        self._log_path = path
+        self._log: tuple[int, int] | None = None
         self._is_full = False
         self._closing_at = float("inf")
 
-    def __del__(self) -> None:
-        """Close the file of a store that was dropped without `aclose`, in the thread that worked on it."""
-        if self._connection is not None and self.process == os.getpid():
-            with contextlib.suppress(RuntimeError):  # the interpreter ends, which closes it
-                self._thread.submit(self._connection.close)
-
     # --- the thread -----------------------------------------------------------------------------------
 
-    def begin(self, work: Callable[[], R]) -> asyncio.Future[R]:
-        """Have `work` done in the thread, after all that was begun before."""
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work, time.monotonic())
+    def begin(self, work: Callable[[], R], *, stays_open: bool = True) -> asyncio.Future[R]:
+        """Have `work` done in the thread, after all that was begun before.
+
+        The file then stays open, or is closed unless more work was begun.
+        """
+        self._begun += 1
+        number = None if stays_open else self._begun
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._thread, self._guarded, work, number, time.monotonic())
 
     async def aclose(self) -> None:
         """Finish what was begun, then close; the thread ends."""
@@ -219,7 +246,25 @@ class _OpenFile:
         if pending:
             log.warning("the job store %s does not close: its disk does not answer", self.path)
 
-    def _guarded(self, work: Callable[[], R], begun_at: float) -> R:
+    def forked(self) -> None:
+        """Close the parent's connection in a child, in which neither thread nor connection can be used.
+
+        SQLite takes the locks of that connection, which belong to the parent, for those of the child, and
+        would take none for its new one. A connection that was at work during the fork is left as it is:
+        SQLite would wait for the thread that has it, which the child has not.
+        """
+        if self._working.acquire(blocking=False):
+            self.close()
+
+    def _guarded(self, work: Callable[[], R], number: int | None, begun_at: float) -> R:
+        with self._working:
+            try:
+                return self._tried(work, begun_at)
+            finally:
+                if number == self._begun:
+                    self.close()
+
+    def _tried(self, work: Callable[[], R], begun_at: float) -> R:
         while True:
             try:
                 return work()
@@ -247,7 +292,7 @@ class _OpenFile:
             self._is_full = durable
         with self._transaction(connection):
             rows = self._select(connection, "WHERE key = ?", (key,))
-            before, after = apply(rows, key, transition, account)
+            before, after = apply(rows, transition, account)
             if after is not before:
                 _write(connection, before, after)
         self._check_identity()  # written into a file that has lost its name, it would never be read
@@ -285,7 +330,7 @@ class _OpenFile:
             return True
 
     def unclaim(self, marks: Collection[str]) -> None:
-        """Let marks be claimed again."""
+        """Release marks, so that they can be claimed again."""
         with self._transaction(self._open()) as connection:
             connection.executemany("DELETE FROM claims WHERE mark = ?", ((mark,) for mark in marks))
 
@@ -293,22 +338,24 @@ class _OpenFile:
         """Return the learned states by kind."""
         connection = self._open()
         schema_of(connection, self.path)
-        return {kind: bytes(state) for kind, state in connection.execute("SELECT kind, state FROM durations")}
+        return dict(
+            connection.execute("SELECT kind, CAST(state AS BLOB) FROM durations")
+        )  # another may write text
 
     def merge_durations(self, kind: str, merge: Merge) -> bytes:
         """Apply `merge` in one transaction."""
         with self._transaction(self._open()) as connection:
-            row = connection.execute("SELECT state FROM durations WHERE kind = ?", (kind,)).fetchone()
-            state = merge(None if row is None else bytes(row[0]))
+            found = connection.execute("SELECT CAST(state AS BLOB) FROM durations WHERE kind = ?", (kind,))
+            row = found.fetchone()
+            state = merge(None if row is None else row[0])
             connection.execute("INSERT OR REPLACE INTO durations (kind, state) VALUES (?, ?)", (kind, state))
             return state
 
     def close(self) -> None:
         """Close the connection; the next work opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        while self._opened:
             with contextlib.suppress(sqlite3.Error):
-                connection.close()
+                self._opened.pop().close()
 
     # --- rows -----------------------------------------------------------------------------------------
 
@@ -335,9 +382,9 @@ class _OpenFile:
         return [_read(connection, record, columns) for record, *columns in rows]
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
+        if self._opened:
             self._check_identity()
-            return self._connection
+            return self._opened[0]
         if self._identity.is_known:
             self._check_identity()
         elif not self.path.exists():
@@ -358,15 +405,33 @@ class _OpenFile:
         except BaseException:
             connection.close()
             raise
+        self._log_path = Path(f"{os.path.realpath(self.path)}-wal")
+        self._log = _place(self._log_path)  # SQLite has made it for the first read
         self._is_full = False
-        self._connection = connection
+        self._opened.append(connection)
         return connection
 
     def _check_identity(self) -> None:
-        """A file that was moved, removed or replaced still takes writes, and they would never be read."""
+        """Raise `JobStoreError` if the file was moved, removed or replaced: writes to it would be lost."""
         if not self._identity.is_at(self.path):
             self.close()
             raise replaced(self.path)
+        if self._opened and self._log is not None:
+            now = _place(self._log_path)
+            if now != self._log:
+                self._give_up_log(self._opened[0], is_gone=now is None)
+
+    def _give_up_log(self, connection: sqlite3.Connection, *, is_gone: bool) -> NoReturn:
+        """Save what only this process can read any more. If another one has begun a new log, that is lost."""
+        busy = 1
+        if is_gone:
+            with contextlib.suppress(sqlite3.Error):
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        self.close()
+        if busy:
+            self._identity.lose()
+            raise replaced(self.path)
+        raise log_removed(self.path, self._log_path)
 
 
 def _write(connection: sqlite3.Connection, before: Job | None, after: Job | None) -> None:

@@ -125,7 +125,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (_make_first_tables, _add_accounts_an
 
 
 def make(path: Path) -> None:
-    """Make a whole empty store and give it its name at once; another process may do so at the same time.
+    """Create a complete, empty store under its final name; another process may do so at the same time.
 
     It has its write-ahead log before it has its name: turning that on needs the file for oneself, and SQLite
     refuses at once, without waiting, if two that have just opened the file try it.
@@ -232,9 +232,18 @@ def replaced(path: Path) -> JobStoreError:
         f"the job store {path} was removed or replaced while it was in use",
         path=str(path),
         hint=(
-            "Put the file back. A new SQLiteStore(path) takes the file that is there, or makes a new one, "
+            "Put the file back. A new SQLiteStore(path) uses the file that is there now, or makes a new one, "
             "and pays again for job keys that the lost one held."
         ),
+    )
+
+
+def log_removed(path: Path, log: Path) -> JobStoreError:
+    """The error of a store whose log was removed; what it held is in the file."""
+    return JobStoreError(
+        f"the log {log} of the job store was removed while it was in use; what it held was saved in {path}",
+        path=str(path),
+        hint="Call again, and leave the files beside the store where they are.",
     )
 
 

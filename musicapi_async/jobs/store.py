@@ -1,14 +1,19 @@
 """The protocol of a job store.
 
-A store is small: it changes one row in one transaction, finds rows and lists rows. Which row a key means and
-whether it may be reserved is decided by `reservation`, and every other change by `transitions`. Both are pure
-functions, so a store decides nothing about money.
+A store changes one row in one transaction, finds rows and lists rows. `reservation` decides which row a key
+means and if it may be reserved, and `transitions` decides every other change. Both are pure functions, so a
+store makes no decision about money.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import weakref
+from _thread import start_new_thread
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 from msgspec import UnsetType
@@ -22,25 +27,38 @@ if TYPE_CHECKING:
     from ..clock import Clock
 
 Transition = Callable[[Job | None], Job | None]
-"""A change of one row: from the row as it is (None: there is none) to the row as it shall be (None: none).
+"""A function from the present row of a job (None if there is none) to its next row (None to remove it).
 
-It is pure and quick, may be called again on newer data, and raises to leave the row as it is.
+It must be pure and quick; it may be called again with newer data. If it raises, the row is not changed.
 """
 
 Merge = Callable[[bytes | None], bytes]
-"""A change of a learned state: from the stored one (None: there is none) to the next. Pure and quick."""
+"""A pure, quick function from the stored learned state (None if there is none) to the next one."""
 
 SETTLED: Final[tuple[JobState, ...]] = ("finished", "failed")
-"""States in which nothing is under way, unknown or still to be fetched: what `purge` removes."""
+"""States in which nothing is under way, unknown, or still to be fetched; `purge` removes such jobs."""
+
+
+class Closable(Protocol):
+    """A connection to a database, or what uses one."""
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+C = TypeVar("C", bound=Closable)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A change of which other processes are notified.
+    """A message to the other processes that share a store.
 
     `kind` is 'webhook' (one about `task_id` was received, `number` is its row), 'freed' (a place in a queue
-    or a permit has become free) or 'pause' (requests of a `lane` were refused for their rate; stop for
-    `seconds`). `sender` is the owner that has sent it. A `task_id` of '' is not said: by an earlier version,
-    or as it is too long for a notice.
+    or a permit has become free) or 'pause' (requests of a `lane` were refused for their rate; pause for
+    `seconds`). `sender` is the owner that sent it. `task_id` is '' if it is unknown: an earlier version sent
+    the notice, or the id is too long for a notice.
     """
 
     kind: str
@@ -53,20 +71,31 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 Subscriber = Callable[[Notice, bytes], None]
-"""Called in its loop with a notice, and for one of a webhook with its body."""
+"""A function that is called in its event loop with a notice, and for a webhook with its body."""
 
-Knows = Callable[[str], bool]
-"""Returns True for the id of a task whose webhooks a subscriber wants. Quick; called in any thread."""
+Knows = Callable[[str], bool | None]
+"""A quick function for any thread: True for the id of a task whose webhooks a subscriber wants."""
+
+
+def weakly(method: Callable[P, R]) -> Callable[P, R | None]:
+    """Return a function that calls a method for as long as something else has its object; then it is None."""
+    known = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        found = known()
+        return None if found is None else found(*args, **kwargs)
+
+    return call
 
 
 @runtime_checkable
 class SharedStore(Protocol):
-    """A `JobStore` that many machines share: with the rate of each account, and webhooks of all."""
+    """A `JobStore` that many machines share: it also has the rate of each account, and delivers webhooks."""
 
     def limiter(
         self, account: str, rate: Rate | UnsetType | None, clock: Clock, max_in_flight: int | None
     ) -> RateLimiter:
-        """Return a limiter that keeps one rate with all clients of the account that share the store.
+        """Return a limiter with one rate for all clients of the account that share the store.
 
         Args:
             account: the account.
@@ -77,23 +106,26 @@ class SharedStore(Protocol):
         ...
 
     async def rate(self, account: str) -> Rate | None:
-        """Return the rate of an account; None for no limit. 1 per 3 s is written if there is none."""
+        """Return the rate of an account; None for no limit. If none is stored, store and return 1 per 3 s."""
         ...
 
     async def set_rate(self, account: str, rate: Rate | None) -> None:
-        """Set the rate of an account for all clients, also those that are at work; None for no limit."""
+        """Set the rate of an account for all its clients, also running ones; None for no limit."""
         ...
 
     async def publish(self, body: bytes, task_id: str) -> None:
-        """Hand the body of a webhook to the clients that share the store and know its task."""
+        """Deliver the body of a webhook to the clients that share the store and know its task."""
         ...
 
     def subscribe(self, subscriber: Subscriber, knows: Knows) -> Callable[[], None]:
-        """Have notices, and the bodies of webhooks, handed to the running loop; returns what ends that.
+        """Deliver notices, and the bodies of webhooks, to the running event loop.
 
         Args:
-            subscriber: called with each.
-            knows: says which webhooks are wanted; others are not read.
+            subscriber: the function that is called with each of them.
+            knows: returns True for the tasks whose webhooks are wanted; other bodies are not read.
+
+        Returns:
+            A function that ends the subscription.
         """
         ...
 
@@ -102,13 +134,14 @@ _STATES_BY_NAME: Final[Mapping[str, JobState]] = {state: state for state in STAT
 
 
 class JobStore(Protocol):
-    """A store of jobs. Safe for use by many tasks, loops and threads, and by all processes that share it.
+    """A store of jobs. Tasks, event loops, threads and processes may share it.
 
-    A job is identified by its key and its account. `account=""` means that the account was not said, on
-    either side: then the key alone identifies it, and of several the job of the same account comes first.
+    A job is identified by its key and its account. If the caller names no account (`account=""`), or a job
+    has none, the key alone identifies it; of several jobs with this key, the one of the same account comes
+    first.
 
-    Every method raises `JobStoreError` when the store cannot be read or written. A change that was begun is
-    carried out, in the order of the calls, even if its caller is cancelled.
+    Every method raises `JobStoreError` if the store cannot be read or written. Changes are carried out in the
+    order of the calls, even if a caller is cancelled.
     """
 
     async def change(
@@ -118,12 +151,12 @@ class JobStore(Protocol):
 
         Args:
             key: the job key.
-            transition: the change; what it raises is raised here, and the row stays as it is.
+            transition: the change. If it raises, the error is raised here, and the row is not changed.
             account: the account of the job.
-            durable: True: when this returns, the change outlives a loss of power.
+            durable: True to return only when the change would survive a loss of power.
 
         Returns:
-            The row after the change.
+            The row after the change; None if there is none.
 
         Raises:
             JobKeyConflictError: see `reservation.apply`.
@@ -132,44 +165,44 @@ class JobStore(Protocol):
         ...
 
     async def get(self, key: str, *, account: str = "") -> Job | None:
-        """Return the job with this key. Raises `JobStoreError` if its row is damaged."""
+        """Return the job with this key, or None. Raises `JobStoreError` if its row is damaged."""
         ...
 
     async def find(self, family: str, task_id: str) -> list[Job]:
-        """Return the jobs that made this task, oldest first, damaged rows included (`Job.is_readable`)."""
+        """Return the jobs that made this task, oldest first, including damaged rows (`Job.is_readable`)."""
         ...
 
     async def jobs(self, *states: JobState) -> list[Job]:
-        """Return the jobs in these states (none given: all), oldest first, damaged rows included."""
+        """Return the jobs in these states, or all if none is given, oldest first, including damaged rows."""
         ...
 
     async def purge(self, before: float) -> int:
         """Remove the finished and failed jobs that were last changed before a Unix time; return how many.
 
-        Their keys are forgotten: a call with such a key is sent and paid for again. Jobs in other states
-        stay, however old they are.
+        Their keys are removed, too: a call with such a key is sent and paid for again. Jobs in other states
+        are never removed.
         """
         ...
 
     async def claim(self, marks: Collection[str], *, now: float, seconds: float) -> bool:
-        """Claim marks, such as the ids of a webhook's delivery, for a time. All or none.
+        """Claim all marks, such as the ids of a webhook's delivery, for a time.
 
         Args:
             marks: texts of any length.
             now: the Unix time.
-            seconds: the time until they may be claimed again.
+            seconds: the time after which they can be claimed again.
 
         Returns:
-            False if one of them is claimed already.
+            True if all were claimed; False if one of them is claimed already, and then none is claimed.
         """
         ...
 
     async def unclaim(self, marks: Collection[str]) -> None:
-        """Let marks be claimed again, because what was done under the claim has failed."""
+        """Release marks, so that they can be claimed again, because the work under the claim failed."""
         ...
 
     async def durations(self) -> Mapping[str, bytes]:
-        """Return what was learned about durations: an opaque state for each kind of task."""
+        """Return the learned durations: an opaque state for each kind of task."""
         ...
 
     async def merge_durations(self, kind: str, merge: Merge) -> bytes:
@@ -177,7 +210,11 @@ class JobStore(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Finish what was begun, within seconds, and close. The store opens again when it is used again."""
+        """Finish what was begun, within seconds, and close. May be repeated.
+
+        A paid call whose caller is gone may use the store later than that: the store opens again, and must
+        close itself when nothing is under way, as no one else does.
+        """
         ...
 
 
@@ -202,3 +239,34 @@ def damaged_job(columns: Sequence[object], refs: Iterable[tuple[str, str]], erro
         why=f"its record cannot be read ({error})",
         is_readable=False,
     )
+
+
+def take_error(done: asyncio.Future[Any]) -> None:
+    """Take the error of work that a store has begun, so that asyncio does not report it as unhandled."""
+    if not done.cancelled():
+        done.exception()
+
+
+_of_parents: Final[list[object]] = []
+"""Connections of the process that this one was forked from, of stores that are dropped here; left open."""
+
+
+def close_with_owner(owner: object, opened: list[C]) -> None:
+    """Close the connections in `opened` when `owner` is dropped without being closed.
+
+    Its `__del__` would be too late: if `owner` is part of a reference cycle, a connection may be finalized
+    first, and warns that it was never closed. A thread closes them, as that may take a while, and a new one,
+    as that takes no lock: garbage collection may run in a thread that holds any lock, such as that which
+    thread pools share.
+    """
+    process = os.getpid()
+
+    def close() -> None:
+        if os.getpid() != process:
+            _of_parents.extend(opened)
+            return
+        with contextlib.suppress(RuntimeError):  # the interpreter ends, which closes it
+            for connection in opened:
+                start_new_thread(connection.close, ())
+
+    weakref.finalize(owner, close).atexit = False

@@ -1,10 +1,10 @@
 """The state machine of a job: one table, and pure functions over it.
 
-`TRANSITIONS` says which event leads from which state to which; an event that the table does not have for a
-state changes nothing. Each builder below returns a `Transition` for one event and adds what the table cannot
-say: who may cause it, and what is written into the row. These are the rules about money of one stored job:
-when its key may be used again, and what becomes of it if its process died; `reservation` says who may send.
-What a response proves is said by `_wire.charge_verdict`, and applied to a call by `_transport.paid_call`.
+`TRANSITIONS` has the next state for each event and state; an event that it does not have for a state changes
+nothing. Each function below returns a `Transition` for one event, with the conditions of the event and the
+changes of the row. They decide when the key of a stored job may be used again, and what happens to a job
+whose process died; `reservation` decides who may send it. `_wire.charge_verdict` decides what a response
+proves, and `_transport.paid_call` applies that to a call.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _may(job: Job | None, event: JobEvent, owner: Owner) -> TypeGuard[Job]:
 
 
 def recover(is_alive: Liveness, now: float) -> Transition:
-    """Settle a job whose process died: one that may have left is ambiguous, one that did not is undone."""
+    """Settle a job whose process died: ambiguous if it may have been sent, else without reservation."""
 
     def transition(job: Job | None) -> Job | None:
         return recovered(job, is_alive, now)
@@ -118,7 +118,7 @@ def _undone(job: Job) -> Job | None:
 
 
 def sending(owner: Owner, now: float, balance: float | None = None) -> Transition:
-    """The request is about to leave. The transition raises if the reservation is no longer the owner's."""
+    """The request is about to be sent. The transition raises if the reservation is no longer the owner's."""
 
     def transition(job: Job | None) -> Job | None:
         if not _may(job, "sending", owner):
@@ -132,7 +132,7 @@ def sending(owner: Owner, now: float, balance: float | None = None) -> Transitio
 
 
 def returned(owner: Owner, now: float) -> Transition:
-    """It provably did not leave or was refused, and will be sent again later."""
+    """The request provably was not sent or was refused, and will be sent again later."""
 
     def transition(job: Job | None) -> Job | None:
         if not _may(job, "returned", owner):
@@ -143,7 +143,7 @@ def returned(owner: Owner, now: float) -> Transition:
 
 
 def released(owner: Owner) -> Transition:
-    """It provably did not leave or was refused, and will not be sent again: the key is free."""
+    """The request provably was not sent or was refused, and will not be sent again: the key is free."""
 
     def transition(job: Job | None) -> Job | None:
         if not _may(job, "released", owner):
@@ -167,8 +167,7 @@ def unknown(owner: Owner, why: str, balance: float | None, now: float) -> Transi
 # --- the answer -------------------------------------------------------------------------------------------
 
 
-def accepted(  # noqa: PLR0917 - what the answer says, and to which send
-    owner: Owner,
+def accepted(
     job_if_lost: Job,
     tasks: Iterable[JobTask],
     reply: str,
@@ -179,7 +178,6 @@ def accepted(  # noqa: PLR0917 - what the answer says, and to which send
     rather than what a webhook or a person said meanwhile.
 
     Args:
-        owner: the process that sent the call.
         job_if_lost: the job as it was sent, in case its row went missing.
         tasks: one for each item of the request: its task, or why the service refused it; an empty `JobTask`
             for an item that the answer does not name.
@@ -194,7 +192,7 @@ def accepted(  # noqa: PLR0917 - what the answer says, and to which send
         merged = _merged(items, job.tasks)
         refs = tuple(item.ref for item in merged if item.ref is not None)
         named = _without(job.refs, refs)  # by a webhook or a person, and not by the answer
-        if named and job.owner != owner and job.attempts > job_if_lost.attempts:
+        if named and job.attempts > job_if_lost.attempts:
             # It was sent once more after this send, and that was accepted.
             return msgspec.structs.replace(job, others=joined(joined(job.others, refs), others))
         known = joined(_without(job.others, refs), (*named, *_without(others, refs)))

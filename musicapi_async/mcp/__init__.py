@@ -1,18 +1,17 @@
 """An MCP server: songs from Claude, Cursor, VS Code and other clients of the Model Context Protocol.
 
-An agent that makes songs retries, times out and forgets. Here none of that pays twice: each paid tool needs
-a `job_key`, and the same key gives the same task. A create returns a token at once, a wait ends before the
-client gives up and can be repeated, and all that is paid for is recorded before it is sent, so a server
-that is killed loses nothing. The extra is `[mcp]`: `pip install -e '.[mcp]'` in a clone of the package
-installs the command `musicapi mcp`, which a client starts itself.
+Agents repeat calls, exceed time limits and lose context; none of this pays twice. Each paid tool needs a
+`job_key`, and a second call with the same key returns the same task. A create returns a token at once. A wait
+ends before the client's time limit, and can be repeated. Every paid call is recorded before it is sent, so no
+task is lost if the server is killed. Install the extra `[mcp]` (`pip install -e '.[mcp]'` in a clone of the
+package); the MCP client starts the command `musicapi mcp` itself.
 
 # Configuration
 
-Clients start servers without your shell, so give the whole path of the command (`which musicapi` prints it)
-and the key. Claude Desktop (`claude_desktop_config.json`: Settings, Developer, Edit Config), Cursor
-(`~/.cursor/mcp.json`, or `.cursor/mcp.json` in a project), Windsurf
-(`~/.codeium/windsurf/mcp_config.json`), Gemini CLI (`~/.gemini/settings.json`) and most others take the
-same:
+MCP clients start servers without your shell, so configure the full path of the command (`which musicapi`
+prints it) and the key. The configuration is the same for Claude Desktop (`claude_desktop_config.json`:
+Settings, Developer, Edit Config), Cursor (`~/.cursor/mcp.json`, or `.cursor/mcp.json` in a project), Windsurf
+(`~/.codeium/windsurf/mcp_config.json`), Gemini CLI (`~/.gemini/settings.json`) and most others:
 
 ```json
 {
@@ -26,7 +25,7 @@ same:
 }
 ```
 
-VS Code has `servers` in the place of `mcpServers`, in `.vscode/mcp.json`, and requests the key once:
+In VS Code, the file is `.vscode/mcp.json`, `mcpServers` is called `servers`, and VS Code prompts for the key:
 
 ```json
 {
@@ -50,8 +49,8 @@ claude mcp add --env MUSICAPI_KEY=your-key --transport stdio musicapi \\
 codex mcp add musicapi --env MUSICAPI_KEY=your-key -- /path/to/.venv/bin/musicapi mcp --budget 200
 ```
 
-To try it without an account, run `musicapi sandbox --speed 20` in a terminal and give what it prints as
-`env`.
+To try it without an account, run `musicapi sandbox --speed 20` in a terminal, and use the variables that it
+prints as `env`.
 
 # The tools
 
@@ -63,30 +62,30 @@ To try it without an account, run `musicapi sandbox --speed 20` in a terminal an
 | `create_persona`, `song_with_persona` | the voice of a clip, and a song with it | credits |
 | `separate_stems` | vocals and instrumental, or all parts | credits |
 | `write_lyrics` | two versions of lyrics | credits |
-| `wait_for_song`, `check_song` | a token's state, with or without waiting; progress is reported | free |
-| `download_song` | local files, as links with title, length and cover | free |
-| `list_jobs` | all paid calls with their tokens, those of earlier conversations, too | free |
+| `wait_for_song`, `check_song` | the state of a task, with or without waiting; progress is reported | free |
+| `download_song` | saves files, and returns links to them with title, length and cover | free |
+| `list_jobs` | all paid calls with their tokens, also those of earlier conversations | free |
 | `get_credits`, `plan_batch` | balance and budget; the time and cost of many songs | free |
 
-Names and limits of arguments are those of `musicapi_async.api`. Paid tools are marked as destructive, so
-that clients let you confirm them; all are idempotent. A result is a JSON object, also as text, and so is an
-error: what happened, whether money moved, and what to do next.
+Arguments have the names and limits of `musicapi_async.api`. Paid tools are marked as destructive, so that
+clients can let you confirm them. All tools are idempotent. Results and errors are JSON objects, also as text;
+an error says what happened, whether money moved, and what to do next.
 
-`wait_for_song` works 45 seconds by default and 50 at most, because clients give up after 60; then it says
-that the song is paid for and still being made, and is called again. A client that declares the protocol's
-extension `io.modelcontextprotocol/tasks` gets a task instead, whose id is the token, and polls it itself.
+`wait_for_song` waits 45 seconds by default and 50 at most, because clients give up after 60. If the song is
+not finished then, the result says that it is paid for and that the tool is to be called again. A client with
+the protocol's extension `io.modelcontextprotocol/tasks` receives a task instead, whose id is the token, and
+polls it itself.
 
 # Money
 
-`--budget` counts all paid calls in the job store together, those of earlier conversations and servers
-included: once it is used up, nothing more is sent until the server is started with a larger one. With a
-budget, servers that run on one folder at once pay one after the other. A price
-that is not known is learned from the first call of its kind, which may pass the budget; `--price
-create_song=20` says it beforehand. A call of unknown outcome counts as charged, and a person settles it
-with `musicapi jobs`.
+`--budget` limits all paid calls in the job store together, including those of earlier conversations and other
+servers. When it is used up, no paid call is sent until the server is started with a larger one. With a
+budget, servers that use one folder at the same time make paid calls one after the other. An unknown price is
+learned from the first call of its kind, which may exceed the budget; `--price create_song=20` sets it. A call
+of unknown outcome counts as charged; a person settles it with `musicapi jobs`.
 
-Files and records are in `--folder` (`~/musicapi`), so `musicapi jobs list ~/musicapi` has what the agent
-did. `--store`, or MUSICAPI_STORE, is another job store, such as the database that machines share.
+Files and records are in `--folder` (default `~/musicapi`); `musicapi jobs list ~/musicapi` lists the agent's
+paid calls. `--store`, or MUSICAPI_STORE, is another job store, such as a database that machines share.
 
 # In a program
 
@@ -102,24 +101,23 @@ async def main() -> None:
         await serve(music_server(client, "songs", budget=200))
 ```
 
-The command serves standard input and output only. For HTTP, `music_server(...).streamable_http_app()` is a
-Starlette app, for which you provide authorization: who reaches it spends your credits.
+The command serves only standard input and output. For HTTP, `music_server(...).streamable_http_app()` returns
+a Starlette app. Add authorization to it: anyone who can call it spends your credits.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
+from .._lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .tool_server import music_server, serve
 
 __all__ = ["music_server", "serve"]
 
+_MODULES = {".tool_server": ("music_server", "serve")}
 
-def __getattr__(name: str) -> object:
-    """Import the server, and with it the `mcp` SDK, when it is first named."""
-    if name in __all__:
-        from . import tool_server
 
-        return {"music_server": tool_server.music_server, "serve": tool_server.serve}[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers would believe in any name
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

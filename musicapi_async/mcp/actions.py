@@ -13,6 +13,7 @@ import msgspec
 
 from .._client_view import ClientView
 from .._wire.codec import escaped, one_line
+from ..api.account import credits_in
 from ..api.families import polled_as
 from ..api.json_values import mapping_or_empty
 from ..api.request import Request, is_link
@@ -179,7 +180,7 @@ class Actions:
         ref = TaskRef.parse(token)
         if ref is None or polled_as(ref.family) is None:
             form = "a whole token, such as musicapi:sonic:create_music:1760000000:TASK_ID"
-            raise refused("token", form, "")
+            raise refused("token", form)
         return self._client.task(token)
 
     async def _check(self, token: str) -> Reply:
@@ -233,7 +234,11 @@ class Actions:
         limits: Fields = {}
         if budget is not None and budget.limit is not None:
             spent = await self._calls.spent()
-            limits = {"limit": budget.limit, "spent": spent, "remaining": max(0.0, budget.limit - spent)}
+            limits = {
+                "limit": budget.limit,
+                "spent": spent,
+                "remaining": max(0.0, credits_in(budget.limit, -spent)),
+            }
         return Reply(given(credits=balance.total, budget=limits or None))
 
     async def _plan(self, request: PlanBatch) -> Reply:
@@ -256,7 +261,10 @@ class Actions:
         found = {name: value for name, value in msgspec.structs.asdict(plan).items() if name in PLANNED}
         if limit is not None:  # of the job store, which need not be in the folder
             spent = await self._calls.spent()
-            found |= {"spent": spent, "over_budget": plan.cost is not None and spent + plan.cost > limit}
+            found |= {
+                "spent": spent,
+                "over_budget": plan.cost is not None and credits_in(spent, plan.cost) > limit,
+            }
         return Reply({**found, "money": "Nothing was sent.", "next": following})
 
 

@@ -126,8 +126,7 @@ class PaidCalls:
         self, operation: Operation[..., Any], request: Request, key: str, known: Job | None
     ) -> Made:
         view = self._client.with_options(job_key=key)
-        family = operation.family(view.sonic.caller)
-        method = operation.__get__(family, operation.family)
+        method = operation.public_method(view.sonic.caller)
         result: Task[Any] | Reply = await method(**_arguments(request, operation))
         if known is None and result.response is None:  # the same call was under way meanwhile
             known = await self._client.job(key)

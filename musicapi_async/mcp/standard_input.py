@@ -46,17 +46,15 @@ class _Line(NamedTuple):
 
 
 class StandardInput(anyio.AsyncFile[str]):
-    """The messages of a file descriptor, which a thread reads that ends with the process.
+    """The messages of standard input, which a thread reads that ends with the process.
 
     Args:
         refuse: Gets the answer to each line that is no message; it was not carried out.
-        number: The file descriptor.
     """
 
-    def __init__(self, refuse: Refuse, number: int = 0) -> None:
+    def __init__(self, refuse: Refuse) -> None:
         super().__init__(io.StringIO())
         self._refuse: Final = refuse
-        self._number: Final = number
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Yield the messages until the other end is closed; no more is read than is taken."""
@@ -65,7 +63,7 @@ class StandardInput(anyio.AsyncFile[str]):
 
         def read() -> None:
             try:
-                for line in chain(_lines_of(self._number), (None,)):
+                for line in chain(_lines_of(0), (None,)):
                     asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
             except RuntimeError:
                 return  # the loop has ended

@@ -237,7 +237,7 @@ NEXT: Final[tuple[tuple[type[MusicAPIError], str], ...]] = (
     ),
     (InsufficientCreditsError, "The user has to buy credits; get_credits shows the balance."),
     (SubscriptionRequiredError, "The user has to renew the subscription."),
-    (ContentModerationError, "Change the text that the message quotes, and call again."),
+    (ContentModerationError, "Change the lyrics or the description as the message says, and call again."),
     (AuthenticationError, "The user has to check MUSICAPI_KEY in the configuration of this server."),
     (RateLimitedError, f"Wait a minute, then {SAME_CALL}."),
     (

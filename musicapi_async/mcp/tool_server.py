@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from ..client import MusicAPI
 
-log: Final = logging.getLogger("musicapi_async")
 
 INSTRUCTIONS: Final = """\
 Makes songs with MusicAPI.ai. A song costs credits and takes one to four minutes.
@@ -63,12 +61,12 @@ def music_server(
     """Return an MCP server whose tools use a client. It may be run over any transport of the `mcp` SDK.
 
     Args:
-        client: An open client with a job store, which is what makes a job key hold across processes.
-        folder: Where songs and learned prices are saved.
-        store: The job store, as a word of a command line, for texts; by default the folder.
-        budget: Credits for all calls in the job store, those of earlier servers included. The first call of
-            each kind whose price is not known may pass it. None: no limit.
-        prices: Credits by operation, such as `{"create_music": 20}`.
+        client: An open client with a job store, so that job keys are valid across processes.
+        folder: The folder for songs and learned prices.
+        store: The job store as an argument of a command line, for texts; by default the folder.
+        budget: The credits for all calls in the job store, including those of earlier servers. The first call
+            of each kind whose price is not known may exceed it. None: no limit.
+        prices: The prices in credits by operation, such as `{"create_music": 20}`.
 
     Raises:
         RequestValidationError: The client has no job store.
@@ -175,9 +173,9 @@ def _file(file: FileLink) -> types.ResourceLink:
 
 
 async def serve(server: Server[Actions]) -> None:
-    """Serve one client over standard input and output until it closes its end.
+    """Serve one MCP client over standard input and output until the client closes them.
 
-    Nothing else can write to standard output meanwhile: what is printed goes to standard error.
+    Meanwhile, text that is printed to standard output goes to standard error.
     """
     from mcp.server.stdio import stdio_server
 

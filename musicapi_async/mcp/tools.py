@@ -219,58 +219,28 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         return self.operations[1 if is_full else 0]
 
 
+def _tool(name: str, title: str, operation: Operation[..., Any]) -> Tool:
+    """Return the tool that carries out one operation with the arguments that it has."""
+    return Tool(name=name, title=title, operations=(operation,), request=operation.request)
+
+
 TOOLS: Final[Mapping[str, Tool]] = MappingProxyType(
     {
         tool.name: tool
         for tool in (
-            Tool(
-                name="create_song",
-                title="Create a song",
-                operations=(Sonic.create_music,),
-                request=Sonic.create_music.request,
-            ),
-            Tool(
-                name="extend_song",
-                title="Extend a song",
-                operations=(Sonic.extend_music,),
-                request=Sonic.extend_music.request,
-            ),
-            Tool(
-                name="join_song",
-                title="Join an extension to its song",
-                operations=(Sonic.concat_music,),
-                request=Sonic.concat_music.request,
-            ),
-            Tool(
-                name="cover_song",
-                title="Cover a song",
-                operations=(Sonic.cover_music,),
-                request=Sonic.cover_music.request,
-            ),
-            Tool(
-                name="create_persona",
-                title="Make a persona of a voice",
-                operations=(Sonic.create_persona,),
-                request=Sonic.create_persona.request,
-            ),
-            Tool(
-                name="song_with_persona",
-                title="Create a song with a persona",
-                operations=(Sonic.persona_music,),
-                request=Sonic.persona_music.request,
-            ),
+            _tool("create_song", "Create a song", Sonic.create_music),
+            _tool("extend_song", "Extend a song", Sonic.extend_music),
+            _tool("join_song", "Join an extension to its song", Sonic.concat_music),
+            _tool("cover_song", "Cover a song", Sonic.cover_music),
+            _tool("create_persona", "Make a persona of a voice", Sonic.create_persona),
+            _tool("song_with_persona", "Create a song with a persona", Sonic.persona_music),
             Tool(
                 name="separate_stems",
                 title="Separate the stems of a song",
                 operations=(Sonic.stems_basic, Sonic.stems_full),
                 request=SeparateStems,
             ),
-            Tool(
-                name="write_lyrics",
-                title="Write lyrics",
-                operations=(Sonic.lyrics,),
-                request=Sonic.lyrics.request,
-            ),
+            _tool("write_lyrics", "Write lyrics", Sonic.lyrics),
             Tool(name="wait_for_song", title="Wait for a song", request=WaitForSong),
             Tool(name="check_song", title="Check a song", request=CheckSong),
             Tool(name="download_song", title="Save a song", request=DownloadSong, saves_files=True),

@@ -2,13 +2,12 @@
 
 A timer per task and an asyncio task per poll were most of what scheduling cost. Here the loop has one timer,
 set to the earliest entry, and everything that is due within `DUE_SLACK` of it is served by that one wake-up.
-Slots that are due together stay together: the heap holds buckets of `DUE_SLACK` seconds, each with a list of
-slots, since a heap of 100,000 slots has 17 levels, most of which miss the cache.
+Slots that are due at about the same time are in one bucket of `DUE_SLACK` seconds, and the heap has buckets,
+because a heap of 100,000 slots has 17 levels, most of which miss the cache.
 
-Workers outlive a poll: one that finds nothing due waits on a future and is woken again, for a third of what
-a new asyncio task costs. They are woken one after the other, each by the one before it and only while
-something is due, so that polls that end at once need no second worker and a burst of slow ones spreads over
-several turns of the loop.
+A worker serves many polls: if nothing is due, it waits on a future and is woken again, which costs a third of
+a new asyncio task. Each worker wakes the next one, and only while something is due, so that polls that end at
+once need no second worker, and a burst of slow polls spreads over several turns of the loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Duration model: how long one kind of task takes, learned from polls, and the next poll that pays.
+"""Duration model: how long one kind of task takes, learned from polls, and the next poll worth its cost.
 
 One model
 ---------
@@ -7,8 +7,9 @@ now. It is constant within each of a few geometric bins, because everything know
 "not finished at 60 s" or "finished between 60 and 75 s", never when. In a bin, the hazard is the number of
 tasks that finished there over the seconds that tasks spent there, and both can be counted from such polls.
 
-To wait is to be late, to poll has a cost. If the next poll is at u, the expected lateness at u, given that
-the task was unfinished at a, grows with u; beyond some u a poll is worth its cost. That u is where
+A late poll costs the caller time, and each poll has a cost. If the next poll is at u, the expected lateness
+at u, given that the task was unfinished at a, grows with u; beyond some u a poll is worth its cost. That u is
+where
 
     integral from a to u of (exp(H(x) - H(a)) - 1) dx >= cost        H: the hazard, summed up
 
@@ -59,6 +60,8 @@ from statistics import NormalDist
 from typing import Annotated, Final
 
 import msgspec
+
+from ..api.operation import LONGEST_INTERVAL
 
 FIRST_EDGE: Final = 8.0
 """Seconds; nothing of this API is ready sooner than a legacy lyric."""
@@ -185,7 +188,7 @@ class DurationModel:
 
     def __init__(self, prior: Prior) -> None:
         self._prior_events, self._prior_exposure = prior
-        self._first: tuple[float, float, float, float] | None = None
+        self._first: tuple[float, float, float] | None = None
         self.ended: int = 0
         """Events that were counted so far, saved and forgotten ones included."""
         self.replace(NOTHING_LEARNED)
@@ -225,14 +228,13 @@ class DurationModel:
             self.refresh()
         return self._rates[index]
 
-    def next_poll(self, age: float, cost: float, shortest: float, longest: float) -> float:
-        """Return the age of the next poll that pays.
+    def next_poll(self, age: float, cost: float, shortest: float) -> float:
+        """Return the age of the next poll that pays, at most `LONGEST_INTERVAL` later.
 
         Args:
             age: seconds at which the task was unfinished.
             cost: seconds of lateness that one poll is worth.
             shortest: least seconds between `age` and the next poll.
-            longest: most seconds between them.
 
         Returns:
             The age in seconds. Takes about 2 µs.
@@ -240,7 +242,7 @@ class DurationModel:
         rates = self._rates
         index = bisect_right(EDGES, age) - 1
         soonest = age + shortest
-        last = age + min(longest, 600 / HIGHEST_RATE)  # exp() of more would overflow
+        last = age + LONGEST_INTERVAL  # so exp() cannot overflow: no rate is above `HIGHEST_RATE`
         begin, growth, lost = age, 1.0, 0.0
         while True:
             rate = rates[index]
@@ -263,11 +265,11 @@ class DurationModel:
             begin = right
             index += 1
 
-    def first_poll(self, cost: float, shortest: float, longest: float) -> float:
+    def first_poll(self, cost: float, shortest: float) -> float:
         """Return the seconds from the moment until the first poll that pays; see `next_poll`."""
-        if self._first is None or self._first[:3] != (cost, shortest, longest):
-            self._first = (cost, shortest, longest, self.next_poll(0.0, cost, shortest, longest))
-        return self._first[3]
+        if self._first is None or self._first[:2] != (cost, shortest):
+            self._first = (cost, shortest, self.next_poll(0.0, cost, shortest))
+        return self._first[2]
 
     def summed(self, begin: float, end: float) -> float:
         """Return the hazard between two ages, summed up: a task survives it with chance exp(-hazard)."""

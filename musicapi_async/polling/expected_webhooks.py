@@ -1,15 +1,14 @@
 """Expected webhooks: the tasks of which one will come, the ends that came early, and how reliable they are.
 
-Webhooks make most polls needless, so a task of which one is expected is polled seldom. That begins with the
-first webhook that arrives here: with an address that the service cannot reach, every result would be minutes
-late. Webhooks get lost later, too, without a sign except tasks that seem to take long. The sign is a poll
-that finds a task ended of which no webhook has come. Then webhooks are taken to have stopped, and every task
-is polled on the usual schedule, until the next webhook comes.
+Webhooks replace most polls, so a task whose webhook is expected is polled seldom, but only after the first
+webhook has arrived: if the service could not reach the URL, every result would be minutes late. Webhooks may
+also stop later. The sign of that is a poll of a task that has ended without a webhook. Then every task is
+polled on the usual schedule until the next webhook comes.
 
-Where several processes share the address, such as the workers of one server, each webhook reaches one of
-them, and mostly not the one that waits. The sign is a webhook about a task that this process neither
-submitted nor waited for. Then, too, every task is polled on the usual schedule, until no such webhook has
-come for a while.
+If several processes share the URL, such as the workers of one server, each webhook reaches one of them, and
+usually not the one that waits. The sign of that is a webhook about a task that this process neither submitted
+nor waited for. Then, too, every task is polled on the usual schedule, until no such webhook has come for a
+while.
 """
 
 from __future__ import annotations
@@ -60,12 +59,12 @@ class ExpectedWebhooks:
 
     def expect(self, ref: TaskRef) -> None:
         """Expect a webhook about this task."""
-        _put(self._tasks, ref.key, (ref, True), MOST_EXPECTED)
+        put(self._tasks, ref.key, (ref, True), MOST_EXPECTED)
 
     def remember(self, ref: TaskRef) -> None:
         """Remember a task of another process whose last wait has gone; its webhook may still come."""
         if ref.key not in self._tasks:
-            _put(self._tasks, ref.key, (ref, False), MOST_EXPECTED)
+            put(self._tasks, ref.key, (ref, False), MOST_EXPECTED)
 
     def known(self, ref: TaskRef) -> TaskRef:
         """Return the task as it was submitted or waited for here, which says more of it; else `ref`."""
@@ -123,11 +122,20 @@ class ExpectedWebhooks:
 
     def store(self, ref: TaskRef, result: PollResult) -> bool:
         """Store the result of a webhook for a wait that starts later; return False if the end is stored."""
-        stored = self._early.get(ref.key)
-        if stored is not None and stored[1].update is not None and stored[1].update.is_terminal:
+        if self.end_of(ref.key) is not None:
             return False
-        _put(self._early, ref.key, (ref, result), EARLY_RESULTS)
+        put(self._early, ref.key, (ref, result), EARLY_RESULTS)
         return True
+
+    def end_of(self, key: TaskKey) -> TaskUpdate | None:
+        """Return the last update of a task that has ended, if it is stored for a wait that starts later."""
+        stored = self._early.get(key)
+        update = None if stored is None else stored[1].update
+        return update if update is not None and update.is_terminal else None
+
+    def has_early(self, key: TaskKey) -> bool:
+        """Return True if a result came before the wait for a task."""
+        return key in self._early
 
     def early(self, ref: TaskRef, polled: Polled, redactor: Redactor) -> PollResult | None:
         """Return the result that came before the wait for a task, or None.
@@ -161,7 +169,7 @@ class ExpectedWebhooks:
         self._unreliable("webhooks have stopped coming")
 
 
-def _put(items: OrderedDict[TaskKey, V], key: TaskKey, value: V, most: int) -> None:
+def put(items: OrderedDict[TaskKey, V], key: TaskKey, value: V, most: int) -> None:
     """Put an item last, and drop the oldest beyond `most`."""
     items[key] = value
     items.move_to_end(key)

@@ -1,6 +1,6 @@
-"""One kind of task: its duration model for each stage, and which of them to believe.
+"""One kind of task: its duration model for each stage, and the choice between them.
 
-Why there is one for each stage, and why it is not always believed, is explained in `duration_model`.
+`duration_model` explains why there is a model for each stage, and why it is not always used.
 """
 
 from __future__ import annotations
@@ -35,9 +35,14 @@ later, nothing beyond is needed."""
 SPACING: Final = WINDOW / 2
 """Seconds between polls of one task that showed the same stage and both teach it: they say much the same."""
 
+MOST_KINDS: Final = 256
+"""Kinds that are remembered; a kind takes 2 to 8 kB."""
+
 TAUGHT_BY_ALL: Final = 100
-"""Tasks that all teach the stages, the first ones that are polled, as many as a kind remembers; then a sample
-does. They are not counted as they end: of a burst, all would have been polled by then."""
+"""Tasks of a kind that all teach the stages, the first ones that are polled, as many as a kind remembers;
+then a sample does. They are not counted as they end: of a burst, all would have been polled by then. They are
+counted for each kind: of songs that are one in ten among other tasks, the first 200 would else cost up to 1.4
+times as much."""
 
 SAMPLE: Final = 1 / 10
 """Share of the tasks in that sample: the others remember no polls, which with 100,000 tasks would double the
@@ -58,8 +63,8 @@ INSTANT: Final = 1e-3
 
 class PolledStage(msgspec.Struct, frozen=True, gc=False):
     """A poll that found a task unfinished: its age then, the stage that it showed, and the poll remembered
-    before it. A waiting task that teaches the stages has one to three of 40 bytes, which the garbage
-    collector need not visit; another has none."""
+    before it. A waiting task that teaches the stages has one to three of 40 bytes, or a dozen if it goes
+    back and forth, which the garbage collector need not visit; another has none."""
 
     age: float
     stage: Stage
@@ -80,9 +85,27 @@ def stage_of(update: TaskUpdate) -> Stage:
     return "stream" if clips.has_audio else "running"
 
 
-def joins_sample(joined: int, draw: Draw) -> bool:
-    """Return True if a task is to teach the stages; `joined` is the number of those that do, or did."""
-    return joined < TAUGHT_BY_ALL or draw(1.0) < SAMPLE
+class Sample:
+    """The choice of the tasks that teach the stages: the first ones of each kind, and then a sample.
+
+    Args:
+        draw: source of chance.
+    """
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw: Final = draw
+        self._joined: Final[dict[str, int]] = {}
+        """Tasks that teach, or did, by kind."""
+
+    def takes(self, kind: str) -> bool:
+        """Return True if one more task of this kind is to teach the stages."""
+        joined = self._joined.get(kind, 0)
+        if joined >= TAUGHT_BY_ALL:
+            return self._draw(1.0) < SAMPLE
+        if not joined and len(self._joined) >= MOST_KINDS:
+            del self._joined[next(iter(self._joined))]
+        self._joined[kind] = joined + 1
+        return True
 
 
 def with_poll(latest: PolledStage | None, age: float, stage: Stage) -> PolledStage:
@@ -98,9 +121,12 @@ def with_poll(latest: PolledStage | None, age: float, stage: Stage) -> PolledSta
 
 def teaching(latest: PolledStage | None) -> PolledStage | None:
     """Return the polls that teach: all but the latest do, and it does if it brought something new."""
-    if latest is None or latest.before is None or latest.stage != latest.before.stage:
-        return latest
-    return latest if latest.age - latest.before.age >= SPACING else latest.before
+    before = None if latest is None else latest.before
+    while latest is not None and before is not None:
+        if before.stage == latest.stage:
+            return latest if latest.age - before.age >= SPACING else latest.before
+        before = before.before
+    return latest
 
 
 def _since(begin: float, latest: PolledStage | None) -> PolledStage | None:
@@ -127,7 +153,7 @@ class KindModel:
 
     def first(self, cost: float) -> float:
         """Return the age of the first poll that pays."""
-        return self.ages.first_poll(cost, self.times.first, LONGEST_INTERVAL)
+        return self.ages.first_poll(cost, self.times.first)
 
     def next(self, age: float, stage: Stage | None, cost: float) -> float:
         """Return the age of the next poll that pays.
@@ -139,8 +165,8 @@ class KindModel:
         """
         model = self.stages.get(stage) if stage is not None else None
         if model is None or model.advantage < LEAST_ADVANTAGE:
-            return self.ages.next_poll(age, cost, self.times.interval, LONGEST_INTERVAL)
-        return age + model.first_poll(cost, self.times.interval, LONGEST_INTERVAL)
+            return self.ages.next_poll(age, cost, self.times.interval)
+        return age + model.first_poll(cost, self.times.interval)
 
     def observed(self, finished: bool, begin: float, end: float, latest: PolledStage | None) -> None:
         """Learn that a task was unfinished at age `begin`, and at `end` finished or not.

@@ -1,11 +1,12 @@
-"""Learned durations in a job store: a process begins with what others have learned, and adds to it.
+"""Learned durations in a job store: a process starts with the durations that others learned, and adds its
+own.
 
-The store holds one state for each kind. A process adds only what it has learned itself since it last did so,
-in a transaction that reads the state of that moment: several processes add to one state, and no task counts
-twice. Older counts are forgotten as if all tasks were those of one process.
+The store has one state for each kind. A process adds only what it has learned since it last added, in a
+transaction that reads the present state. So several processes can add to one state, and no task counts twice.
+Older counts are forgotten as if all tasks were those of one process.
 
-Learned durations only save polls. Nothing here ever fails a call or a wait: a store that cannot be read or
-written, and a state that is damaged or of another version, cost a line in the log.
+Learned durations only save polls. No failure here ends a call or a wait: if the store cannot be read or
+written, or a state is damaged or of another version, a line is logged.
 """
 
 from __future__ import annotations
@@ -14,16 +15,24 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Final, Literal, Protocol
 
+import anyio
 import msgspec
 
 from ..clock import Clock
-from .kind_model import KindModel, SavedKind
+from .kind_model import MOST_KINDS, KindModel, SavedKind
 from .schedule import LONGEST_KIND, LearnedSchedule
 
 SAVE_INTERVAL: Final = 60.0
 """Seconds between saves while tasks end: what a killed process has learned since is lost, and no more."""
+
+STORE_PATIENCE: Final = 2.0
+"""Real seconds that opening and closing a client wait for a store that is slow."""
+
+LARGEST_STATE: Final = 16_384
+"""Bytes of a state that is read; what is learned takes 3 kB at most."""
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -67,6 +76,7 @@ class SavedDurations:
         self._saved_at = clock.now()
         self._process = os.getpid()
         self._busy = False
+        self._saves: Final[set[asyncio.Task[None]]] = set()
         self._complained: Final[set[str]] = set()
 
     @property
@@ -79,8 +89,12 @@ class SavedDurations:
         if not self._begin():
             return
         try:
-            states = await self._store.durations()
-            for kind, state in states.items():
+            states: Mapping[str, bytes] = {}
+            with anyio.move_on_after(STORE_PATIENCE) as scope:
+                states = await self._store.durations()
+            if scope.cancelled_caught:
+                self._complain("the job store takes too long to read learned durations")
+            for kind, state in islice(states.items(), MOST_KINDS):
                 counts = self._read(kind, state)
                 if counts:
                     self._schedule.model_of(kind).adopt(counts)
@@ -102,6 +116,23 @@ class SavedDurations:
                     self._complain(f"learned durations could not be saved in the job store: {error}")
         finally:
             self._busy = False
+
+    def begin_save(self) -> None:
+        """Save in a task of its own, which no cancellation of a caller stops."""
+        save = asyncio.get_running_loop().create_task(self.save())
+        self._saves.add(save)
+        save.add_done_callback(self._saves.discard)
+
+    async def finish(self) -> None:
+        """Save for the last time in this loop; what takes long is given up, though a store may yet do it."""
+        loop = asyncio.get_running_loop()
+        running = {save for save in self._saves if save.get_loop() is loop}
+        with anyio.move_on_after(STORE_PATIENCE):
+            if running:  # it may have begun before the last task ended
+                await asyncio.wait(running)
+            await self.save()
+        for save in running:
+            save.cancel()
 
     async def _merge(self, kind: str, model: KindModel) -> None:
         gain = model.gain()  # if this is cancelled, it counts as saved, since the store may well do it
@@ -132,7 +163,7 @@ class SavedDurations:
     def _read(self, kind: str, state: bytes) -> SavedKind:
         """Return the counts in a state; none if it cannot be used."""
         try:
-            if len(kind) <= LONGEST_KIND:
+            if len(kind) <= LONGEST_KIND and len(state) <= LARGEST_STATE:
                 return _decoder.decode(state).stages
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             pass
@@ -143,4 +174,4 @@ class SavedDurations:
         """Log a problem with learned durations once."""
         if text not in self._complained:
             self._complained.add(text)
-            log.warning("%s; polls begin at the declared times", text)
+            log.warning("polls begin at the declared times: %s", text)

@@ -1,10 +1,10 @@
-"""The schedule of polls: when to ask for a task's state, and what a poll costs.
+"""The schedule of polls: when to poll a task, and what a poll costs.
 
-A task takes one to four minutes, a poll takes a place in a rate limit that all tasks share, and a late poll
-takes the caller's time. `LearnedSchedule`, the default, learns how long each kind of task takes, from the
-submit and from each stage that a poll shows, and polls when a poll first pays. Exponential backoff, the
-obvious choice, is the worst of all that were measured (benchmarks/polling_policy.py): its intervals grow just
-when the task is likely to be done. It belongs to errors.
+A task takes one to four minutes, each poll uses a rate limit that all tasks share, and a late poll costs the
+caller time. `LearnedSchedule`, the default, learns how long each kind of task takes, from the create and from
+each stage that polls report, and polls when a poll is worth its cost. Exponential backoff has the highest
+cost of all measured schedules (benchmarks/polling_policy.py), because its intervals grow when the task is
+likely to be done; it is the right choice only after errors.
 
 All ages and intervals are in seconds since the submit. Nothing here knows a clock.
 """
@@ -23,26 +23,23 @@ from ..api.families import polled_as
 from ..api.operation import LONGEST_INTERVAL, Polled
 from ..api.results import TaskUpdate
 from ..api.sonic import SONIC_POLLED
-from .kind_model import KindModel, PolledStage, SavedKind, Stage
+from .kind_model import MOST_KINDS, KindModel, PolledStage, SavedKind, Stage
 from .subscribers import Slot
 
 POLL_JITTER: Final = 0.1
-"""Share by which a gap varies, so that tasks of one burst do not stay in step; costs nothing measurable."""
-
-MOST_KINDS: Final = 256
-"""Kinds that are remembered; a kind takes 2 to 8 kB."""
+"""Share by which a gap varies, so that the polls of tasks of one burst spread; it has no measurable cost."""
 
 LONGEST_KIND: Final = 200
-"""Characters that tell kinds apart; model names come from outside."""
+"""Characters of a kind that are compared; it includes the name of a model, which may be any text."""
 
 OLDEST_AGE: Final = 1e6
 """Age beyond which nothing is learned: such a task was resumed, or its clock is wrong."""
 
 LEAST_PROGRESS: Final = 0.2
-"""Share done from which a progress says when the task will be; earlier ones are mostly rounding."""
+"""Progress from which the end of a task can be estimated; smaller values are mostly rounding."""
 
 END_MARGIN: Final = 1.02
-"""A poll a little after the expected end finds it; one a little before costs another poll."""
+"""Factor for the expected end: a poll a little before it would have to be repeated."""
 
 POLL_COST: Final = 2.0
 """Seconds of lateness that one poll is worth without a limit: with it the learned times need as many polls as
@@ -71,35 +68,39 @@ even if all webhooks are lost."""
 
 
 class PollSchedule(Protocol):
-    """Decides when to poll. `kind` groups tasks that take about equally long: endpoint and model."""
+    """A schedule of polls. `kind` groups tasks with similar durations: endpoint and model."""
 
     def first(self, kind: str) -> float:
-        """Return the age of the first poll."""
+        """Return the age of a task at its first poll, in seconds since the create."""
         ...
 
     def next(self, kind: str, age: float, stage: Stage | None) -> float:
-        """Return the age of the poll after one that found the task unfinished; always above `age`.
+        """Return the age of a task at the next poll, after a poll of an unfinished task; always above `age`.
 
         Args:
-            kind: that of the task.
-            age: the age at that poll.
-            stage: how far it showed the task to be: `"pending"`, `"running"`, `"stream"`, or `"first"` once
-                the first clip is done; None if the poll showed nothing.
+            kind: the kind of the task.
+            age: the age at the last poll, in seconds.
+            stage: the stage in the last poll: `"pending"`, `"running"`, `"stream"`, or `"first"` if the first
+                clip is done; None if the poll failed.
         """
         ...
 
     def observed(
         self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
     ) -> None:
-        """Learn from a poll (or a webhook).
+        """Learn from a poll or a webhook.
+
+        Not called for what teaches nothing about durations: a poll of a task of unknown age, or one that is
+        the first for four minutes.
 
         Args:
-            kind: that of the task.
-            finished: True if the task was found finished.
-            last_age: the age at the poll before; None if this is the first.
-            age: the age at this poll.
-            latest: the latest poll before that showed the task, with those that are remembered before it.
-                None at the first one, and for a task that is not in the sample that remembers its polls.
+            kind: the kind of the task.
+            finished: True if the task has ended.
+            last_age: the age at the previous poll, in seconds, also one of an earlier wait; None if this is
+                the first.
+            age: the age at this poll, in seconds.
+            latest: the previous successful poll, with the remembered ones before it. None at the first poll
+                of a wait, and for tasks that are not in the sample from which stages are learned.
         """
         ...
 
@@ -178,23 +179,26 @@ class _Saved(msgspec.Struct, frozen=True):
 
 
 class LearnedSchedule:
-    """Polls when a poll first pays, by duration models of each kind of task and of the stages that it shows.
+    """The default schedule: polls when a poll is worth its cost, by learned durations.
 
-    Before anything was learned, songs are polled about 45, 63, 79, 95 and 111 s after the submit. A decision
-    takes about 2 µs, learning from a poll 3 µs, and a kind 2 to 8 kB.
+    It has a duration model for each kind of task and each stage. Before anything is learned, songs are polled
+    about 45, 63, 79, 95 and 111 s after the create. A decision takes about 2 µs, learning from a poll 3 µs,
+    and a kind 2 to 8 kB.
 
     Args:
-        times_of: gives the floors of a kind and its expected durations; by default the declared ones.
-        poll_cost: seconds of lateness that a poll is worth, or a function that gives them at each decision: a
-            `PollCost` where the polls per second are capped. A client whose limiter has a rate for polls
-            makes one by itself.
-        draw: source of jitter; with it gaps vary by 10 %, never below the floor.
+        times_of: a function that returns the shortest intervals and the expected durations of a kind; by
+            default those that are declared.
+        poll_cost: the cost of a poll, in seconds of lateness, or a function that returns it for each
+            decision, such as a `PollCost` if polls per second are capped. A client whose limiter has a rate
+            for polls uses one by default.
+        draw: the source of jitter. With it, gaps vary by 10 %, but are never shorter than the shortest
+            interval.
 
     Raises:
-        ValueError: for a cost that is not positive and finite.
+        ValueError: the cost is not positive and finite.
 
-    A client with a job store keeps what its own schedule learned there. One that is given to it is saved by
-    hand:
+    A client with a job store saves what its own schedule learns there. Save a schedule that you pass
+    yourself:
 
     ```python
     schedule = LearnedSchedule(draw=backoff.full_jitter)
@@ -221,7 +225,7 @@ class LearnedSchedule:
         self._kinds: dict[str, KindModel] = {}
 
     def first(self, kind: str) -> float:
-        """Return the age of the first poll: when it first pays, not before the floor of the kind."""
+        """Return the age of the first poll in seconds, not before the shortest age for the kind."""
         model = self._kinds.get(kind) or self.model_of(kind)
         cost = self._fixed_cost if self._cost_now is None else self._cost_now()
         return self._jittered(0.0, model.first(cost), model.times.first)
@@ -235,9 +239,10 @@ class LearnedSchedule:
     def observed(
         self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
     ) -> None:
-        """Learn from a poll, or from a webhook as from a poll; see `PollSchedule.observed`.
+        """Learn from a poll or a webhook; see `PollSchedule.observed`.
 
-        Ages that are negative, not finite or beyond `OLDEST_AGE` teach nothing.
+        Ages that are negative, not finite or above `OLDEST_AGE` are ignored. So is the end of a task at an
+        age at which none is polled yet: the time of its submit is wrong.
         """
         begin = 0.0 if last_age is None else last_age
         if not 0 <= begin <= age <= OLDEST_AGE:
@@ -247,19 +252,21 @@ class LearnedSchedule:
         if latest is not None and not 0 <= latest.age <= begin:
             latest = None
         model = self._kinds.get(kind) or self.model_of(kind)
+        if finished and age < model.times.first:
+            return
         model.observed(finished, begin, age, latest)
 
     def save(self) -> dict[str, Any]:
-        """Return everything learned as a dict that `json.dumps` takes."""
+        """Return everything that was learned, as a dict for `json.dumps`."""
         kinds = {kind: model.counts() for kind, model in self._kinds.items()}
         saved: dict[str, Any] = msgspec.to_builtins(_Saved(2, kinds))
         return saved
 
     def load(self, state: object) -> None:
-        """Replace everything learned by what `save` returned.
+        """Replace everything that was learned with a result of `save`.
 
         Raises:
-            ValueError: if `state` is anything else; the text says where, and nothing has changed.
+            ValueError: `state` is no result of `save`; the text says where, and nothing was changed.
         """
         try:
             saved = msgspec.convert(state, _Saved)
@@ -271,11 +278,11 @@ class LearnedSchedule:
 
     @property
     def models(self) -> Mapping[str, KindModel]:
-        """The models of the kinds that are known."""
+        """The duration models, by kind."""
         return self._kinds
 
     def model_of(self, kind: str) -> KindModel:
-        """Return the model of a kind; one that is not known yet may take the place of the oldest."""
+        """Return the model of a kind; a new one replaces the oldest if there are too many."""
         kind = kind[:LONGEST_KIND]
         known = self._kinds.get(kind)
         if known is None:
@@ -292,18 +299,20 @@ class LearnedSchedule:
 
 
 class PollCost:
-    """The present cost of a poll where polls are rationed, for `LearnedSchedule(poll_cost=…)`.
+    """The present cost of a poll if polls per second are capped, for `LearnedSchedule(poll_cost=…)`.
 
-    Without a limit a poll costs work, here and at the service, and `POLL_COST` is what that is worth. Where
-    the polls per second are capped, the first of them are free, since they would remain unused, and one too
-    many delays all others. A poll then costs what it keeps from others, its shadow price, and that shows in
-    the queue: the cost falls slowly while no poll waits, and rises while one does, until the polls that pay
-    are about as many as are allowed.
+    Without a cap, a poll costs work, here and at the service: `POLL_COST`. With a cap, polls below it are
+    free, because they would remain unused, and polls above it delay all others. The cost of a poll is then
+    the delay that it causes (its shadow price), which follows from the queue: the cost falls slowly while no
+    poll waits, and rises while one waits, until the number of polls that are worth it is about the allowed
+    one.
 
-    A burst finds the cost low, so that its first polls fill the time before the queue forms; polls wait first
-    come first served, so each is served at any cost.
+    In a burst the cost is low at first, so that its first polls use the time before the queue forms. Polls
+    are served first come first served, at any cost.
 
-    `queued` says whether polls wait now, `now` gives the time in seconds. A call takes about 1 µs.
+    Args:
+        queued: a function that returns True if polls wait now.
+        now: a function that returns the time in seconds.
     """
 
     __slots__ = ("_cost", "_now", "_queued", "_updated_at")

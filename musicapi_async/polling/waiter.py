@@ -7,11 +7,11 @@ a waiting task is a slot and an entry in a heap of due times. One timer of the l
 entry; when it fires, everything that is due is polled by a bounded number of workers, first due first
 served (`due_queue`). Any number of callers may wait for a task: they share its slot and each poll.
 
-Who decides what
+Responsibilities
 ----------------
-The schedule decides when to poll (`schedule`), `_wire.poll_response` and `_wire.poll_rules` what a response
-means, the client how it is fetched. What remains here: slots, due times, and notifying the subscribers.
-Nothing here knows HTTP, so the whole runs in virtual time in the tests.
+`schedule` decides when to poll, `_wire.poll_response` and `_wire.poll_rules` decide what a response means,
+and the client fetches it. This module has the slots and due times, and notifies the subscribers. It is
+independent of HTTP, so tests run it in virtual time.
 
 A wait never loses a task: every error that ends a wait carries the task id, a time-out says how to resume,
 and a slot without subscribers is dropped without touching the task at the service.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from copy import copy
 from itertools import islice
@@ -34,15 +35,16 @@ from .._wire.codec import report
 from .._wire.poll_result import PollResult
 from .._wire.redaction import Redactor
 from ..api.families import FAMILIES, polled_of
-from ..api.operation import Polled
+from ..api.operation import LONGEST_INTERVAL, Polled
 from ..api.results import Result, TaskUpdate, Until
 from ..api.task import TASKS_AT_ONCE, Task, TaskKey, TaskRef, check_until, ref_of
 from ..arguments import check_seconds
 from ..clock import Clock
 from ..errors import TaskTimeoutError
 from .due_queue import DueQueue
-from .expected_webhooks import ExpectedWebhooks
-from .kind_model import joins_sample, stage_of, with_poll
+from .expected_webhooks import ExpectedWebhooks, put
+from .kind_model import Sample, stage_of, with_poll
+from .poll_problems import PollProblems
 from .schedule import PollSchedule, next_poll, safety_poll
 from .subscribers import (
     FOLLOWER,
@@ -59,14 +61,20 @@ from .subscribers import (
 
 log: Final = logging.getLogger("musicapi_async")
 
-MOST_NOTES: Final = 100
-"""Different unknown shapes and words that are logged at most."""
 MOST_UPDATES: Final = 1000
 """Tasks waited for beyond which the last updates of those without a finished clip (5 kB each) are dropped."""
-OUTAGE: Final = 20.0
-"""Seconds of nothing but failed polls after which that is logged; a short failure is of no interest."""
 CONCURRENCY: Final = 64
 """Polls that run at once; as many as the connection pool keeps."""
+
+LONGEST_GAP: Final = 4 * LONGEST_INTERVAL
+"""Seconds without a poll after which the next one teaches nothing, finished or not: the task may have ended
+at any time between. Such is the first poll of a task that was submitted hours ago; in a process that has
+learned nothing else, 200 such ends would cost the next tasks up to 1.6 times as much. The task counts from
+this poll on, so nothing is distorted. Under a limit the polls of 1,000 tasks may be 200 s apart."""
+
+MOST_RECENT: Final = 1000
+"""Tasks without a wait that are remembered, 500 bytes each. With 3,000 or more, Python's garbage collector
+examines all objects when the time of 20,000 waits is over: the loop stops for 50 ms instead of 15."""
 
 R = TypeVar("R", bound=Result)
 
@@ -118,14 +126,13 @@ class TaskWaiter:
         self._clock: Final = clock
         self._draw: Final = draw
         self._slots: Final[dict[TaskKey, Slot]] = {}
-        self._followed: Final[list[TaskKey]] = []
+        self._recent: Final[OrderedDict[TaskKey, tuple[Slot, float] | None]] = OrderedDict()
+        """Tasks without a wait: the slot of the last one, and when its poll is due; None if it ended."""
+        self._followed: Final[set[TaskKey]] = set()
         self._queue: Final = DueQueue(clock, self._poll, concurrency)
         self._webhooks: Final = ExpectedWebhooks(clock, self._poll_as_usual)
-        self._logged: Final[set[str]] = set()
-        self._rate_limited = ""  # the refusal of a poll for its rate, until another poll succeeds
-        self._failing_since: float | None = None  # inf once it is logged
-        self._sampled = 0  # tasks that teach the stages
-        self._problem = ""  # the last failure of a poll, one text for all tasks that it hits
+        self._problems: Final = PollProblems(clock)
+        self._sample: Final = Sample(draw)
         self._closed = False
 
     # --- waiting ---------------------------------------------------------------------------------------
@@ -197,6 +204,8 @@ class TaskWaiter:
             A handle, and its last update or the error of its wait: `TaskTimeoutError` when its time is over.
         """
         check_until(until)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         started = self._clock.now()
         found: set[float] = set()
         waiting: WaitingHandles[R] = WaitingHandles()
@@ -276,14 +285,20 @@ class TaskWaiter:
         """Poll a task that no caller waits for, on its normal schedule, until its end or until `unfollow`."""
         if not self._closed and ref.key not in self._slots:
             self._subscribe(ref, FOLLOWER)
-            self._followed.append(ref.key)
+            self._followed.add(ref.key)
 
     def unfollow(self) -> None:
         """Poll only the tasks that a caller waits for."""
-        for key in self._followed:
-            if (slot := self._slots.get(key)) is not None:
-                self._unsubscribe(slot, FOLLOWER)
+        for key in list(self._followed):
+            self._unsubscribe(self._slots[key], FOLLOWER)
         self._followed.clear()
+
+    def poll_now(self, ref: TaskRef) -> None:
+        """Poll a task at once, or when it is waited for: a poll beside the schedule has found its end."""
+        self._recent.pop(ref.key, None)
+        slot = self._slots.get(ref.key)
+        if slot is not None and not slot.busy:
+            self._queue.schedule(slot, self._clock.now())
 
     @property
     def watched(self) -> int:
@@ -294,6 +309,7 @@ class TaskWaiter:
         """Stop polling. Waits that remain raise a `TaskError` that says how to resume; the tasks continue."""
         self._closed = True
         self._webhooks.close()
+        self._recent.clear()
         for slot in list(self._slots.values()):
             self._fail(slot, closed(slot.ref, "the client was closed while waiting"))
         await self._queue.aclose()
@@ -301,8 +317,13 @@ class TaskWaiter:
     # --- webhooks --------------------------------------------------------------------------------------
 
     def expect(self, ref: TaskRef) -> None:
-        """Expect a webhook about this task: poll it only as a safety net."""
+        """Expect a webhook about this task: poll it only as a safety net.
+
+        One about its end may have come before the response to its create.
+        """
         self._webhooks.expect(ref)
+        if (update := self._webhooks.end_of(ref.key)) is not None:
+            self._client.polling_ended(ref, update)
 
     def known(self, ref: TaskRef) -> TaskRef:
         """Return a task as it is waited for or was submitted here, which says more of it; else `ref`."""
@@ -326,7 +347,7 @@ class TaskWaiter:
         keys = {TaskRef(family, task_id).key for family in FAMILIES}
         return [key[0] for key in keys if key in self._slots or self._webhooks.is_known(key)]
 
-    def deliver(self, ref: TaskRef, result: PollResult, *, own: bool) -> None:
+    def deliver(self, ref: TaskRef, result: PollResult, *, own: bool, takes_end: bool = True) -> None:
         """Apply the result of a webhook about a task like that of a poll; the first end wins.
 
         Args:
@@ -334,6 +355,7 @@ class TaskWaiter:
             result: the judgement of the body. Without a wait it is stored for one that starts later.
             own: True if this process ordered the webhook. One that it neither ordered nor knows says that
                 webhooks are shared with other processes: poll on the usual schedule for some time.
+            takes_end: False if the caller has the client take the end of a task that is not known here.
         """
         key, update = ref.key, result.update
         slot = self._slots.get(key)
@@ -342,12 +364,15 @@ class TaskWaiter:
             self._webhooks.expect(slot.ref)  # after one about the beginning, one about the end will come
             if not slot.has_overtaken(update, with_webhooks=True):
                 self._apply(slot, result, from_webhook=True)
-        elif update is not None and self._webhooks.store(ref, result) and update.is_terminal:
-            self._client.polling_ended(ref, update)
+        elif update is not None:
+            is_new_end = self._webhooks.store(ref, result) and update.is_terminal
+            if is_new_end and (ref.own or takes_end):
+                self._client.polling_ended(ref, update)
 
     def _poll_as_usual(self, reason: str) -> None:
         """Poll the tasks that relied on webhooks like any others, each within its interval if it is due."""
         report(logging.WARNING, "%s: polling at the usual times", reason)
+        self._recent.clear()
         now = self._clock.now()
         for slot in self._slots.values():
             if self._webhooks.is_expected(slot.key) and not slot.busy:
@@ -368,10 +393,8 @@ class TaskWaiter:
         return polled_of(ref).deadline if timeout is None else check_seconds("timeout", timeout)
 
     def _timed_out(self, slot: Slot, limit: WaitLimit) -> TaskTimeoutError:
-        # A pause after a refusal holds back the polls of all tasks.
-        problem = slot.problem or (self._rate_limited if slot.busy else "")
         elapsed = self._clock.now() - limit.started
-        return timed_out(slot, limit.seconds, elapsed, problem, self._client.redactor)
+        return timed_out(slot, limit.seconds, elapsed, self._problems.of(slot), self._client.redactor)
 
     def _subscribe(self, ref: TaskRef, subscriber: Subscriber) -> Slot:
         """Return the slot of a task with one more subscriber, and schedule its next poll."""
@@ -396,6 +419,9 @@ class TaskWaiter:
     def _open(self, ref: TaskRef, key: TaskKey, subscriber: Subscriber) -> Slot:
         if self._closed:
             raise closed(ref, "the client is closed")
+        if (given_up := self._reopened(ref, key)) is not None:
+            self._join(given_up, subscriber)
+            return given_up
         polled = polled_of(ref)
         now, age = self._clock.now(), 0.0
         if ref.submitted_at:  # not below 0, as after the system's clock was set back
@@ -408,7 +434,7 @@ class TaskWaiter:
                     other.last = None
         try:
             if (early := self._webhooks.early(ref, polled, self._client.redactor)) is not None:
-                self._apply(slot, early, from_webhook=True)
+                self._apply(slot, early, from_webhook=True, learns=False)
             elif self._webhooks.is_relied_on(key):
                 self._queue.schedule(slot, max(now, slot.begin + safety_poll(slot, age)))
             elif ref.own:
@@ -421,15 +447,37 @@ class TaskWaiter:
             raise
         return slot
 
+    def _reopened(self, ref: TaskRef, key: TaskKey) -> Slot | None:
+        """Return the slot of a task whose last wait was given up, with the poll that was to come.
+
+        So many short waits poll, and teach the schedule, as a long one does.
+        """
+        recent = self._recent.get(key)
+        if recent is None or recent[0].ref != ref or self._webhooks.has_early(key):
+            return None
+        del self._recent[key]
+        slot, due = recent
+        self._slots[key] = slot
+        if not slot.busy:
+            self._queue.schedule(slot, max(due, self._clock.now()))
+        return slot
+
     def _unsubscribe(self, slot: Slot, subscriber: Subscriber) -> None:
-        if slot.subscribers is not None and slot.remove(subscriber):  # else it was dropped, or one remains
-            self._drop(slot)
+        if slot.subscribers is None or not slot.remove(subscriber):
+            return  # it was dropped, or one remains
+        if slot.busy or slot.polled_at is not None or slot.problem:
+            due = self._clock.now() + slot.polled.interval if slot.busy else slot.due
+            if len(self._recent) > MOST_UPDATES:
+                slot.last = None
+            put(self._recent, slot.key, (slot, due), MOST_RECENT)
+        self._drop(slot)
 
     def _drop(self, slot: Slot) -> None:
         """Forget a slot that has no subscribers any more, or none once they were notified."""
         self._slots.pop(slot.key, None)
+        self._followed.discard(slot.key)
         if not self._slots:
-            self._failing_since = None  # a time in which nothing is polled is no outage
+            self._problems.failing_since = None  # a time in which nothing is polled is no outage
         if not slot.ref.own:
             self._webhooks.remember(slot.ref)
         self._queue.remove(slot, len(self._slots))
@@ -448,8 +496,17 @@ class TaskWaiter:
                 self._fail(slot, error)
             log.exception("polling task %s failed unexpectedly", slot.ref.task_id)
 
-    def _apply(self, slot: Slot, result: PollResult, *, from_webhook: bool = False) -> None:
-        """Act on a poll result, or on that of a webhook: store, notify, and schedule the next poll."""
+    def _apply(
+        self, slot: Slot, result: PollResult, *, from_webhook: bool = False, learns: bool = True
+    ) -> None:
+        """Act on a poll result, or on that of a webhook: store, notify, and schedule the next poll.
+
+        Args:
+            slot: the task.
+            result: the judgement of the response or of the body.
+            from_webhook: True for one of a webhook.
+            learns: False for a webhook that came some time ago, before the wait.
+        """
         now = self._clock.now()
         age = now - slot.begin
         host_responds = result.phase != "transient" or self._client.host_responds
@@ -461,27 +518,31 @@ class TaskWaiter:
             self._fail(slot, conclusion.error)
             self._client.polling_ended(slot.ref, None)
             return
-        known_problem = slot.problem or self._rate_limited or self._failing_since is not None
+        problems = self._problems
+        known_problem = slot.problem or problems.rate_limited or problems.failing_since is not None
         if result.error is not None or result.note or known_problem:
-            self._store_problem(slot, result, from_webhook=from_webhook)
+            problems.store(slot, result, from_webhook=from_webhook)
         update = conclusion.update
         if update is not None:
             update.age = age
             if update.is_terminal:
-                self._end(slot, update, age, from_webhook=from_webhook)
+                if learns and update.result is not None:
+                    self._learn(slot, True, age, from_webhook=from_webhook)
+                self._end(slot, update, from_webhook=from_webhook)
                 return
-            self._schedule.observed(slot.kind, False, slot.polled_at, age, slot.latest)
+            if learns:
+                self._learn(slot, False, age, from_webhook=from_webhook)
             is_overtaken = slot.last is not None and slot.has_overtaken(
                 update, with_webhooks=self._webhooks.is_expected(slot.key)
             )
             if not is_overtaken:
                 slot.stage = stage_of(update)
-            if slot.polled_at is None and joins_sample(self._sampled, self._draw):
-                self._sampled += 1
-                slot.latest = with_poll(None, age, slot.stage)
-            elif slot.latest is not None:
-                slot.latest = with_poll(slot.latest, age, slot.stage)
-            slot.polled_at = age
+            if learns:
+                if slot.polled_at is None and self._sample.takes(slot.kind):
+                    slot.latest = with_poll(None, age, slot.stage)
+                elif slot.latest is not None:
+                    slot.latest = with_poll(slot.latest, age, slot.stage)
+                slot.polled_at = age
             if not is_overtaken:
                 slot.state = update.state
                 stored = len(self._slots) <= MOST_UPDATES or update.clips.has_succeeded
@@ -492,47 +553,26 @@ class TaskWaiter:
             poll = next_poll(slot, conclusion, age, self._schedule, self._draw, relied_on=relied_on)
             self._queue.schedule(slot, slot.begin + poll)
 
-    def _store_problem(self, slot: Slot, result: PollResult, *, from_webhook: bool) -> None:
-        """Store why a poll showed nothing, for the text of a time-out; log a shape that no rule knows."""
-        slot.problem = ""
-        if result.error is not None and result.phase == "rate_limited":
-            slot.problem = self._rate_limited = f"; polls are rate limited: {result.error.message}"
-        elif result.error is not None and result.phase == "transient":
-            problem = f"; the last poll failed: {result.error.message}"
-            if problem != self._problem:
-                self._problem = problem
-            slot.problem = self._problem
-            self._log_outage(result.error.message)
-        elif not from_webhook:
-            self._rate_limited, self._failing_since = "", None
-        note = result.note
-        if note and note not in self._logged and len(self._logged) < MOST_NOTES:
-            self._logged.add(note)
-            report(logging.WARNING, "task %s: %s; still waiting", slot.ref.token, note)
-
-    def _log_outage(self, message: str) -> None:
-        """Log once that all polls fail, after a while: a wait without news seems to hang."""
-        now = self._clock.now()
-        if self._failing_since is None:
-            self._failing_since = now
-        elif now - self._failing_since >= OUTAGE:
-            text = "every poll failed for %.0f s: %s; still waiting"
-            report(logging.WARNING, text, now - self._failing_since, message)
-            self._failing_since = math.inf
-
-    def _end(self, slot: Slot, update: TaskUpdate, age: float, *, from_webhook: bool) -> None:
-        if update.result is not None:
-            if from_webhook:  # it ended just now, not at some time since the last poll
-                self._schedule.observed(slot.kind, False, slot.polled_at, age, slot.latest)
-            begin = age if from_webhook else slot.polled_at
-            self._schedule.observed(slot.kind, True, begin, age, slot.latest)
+    def _end(self, slot: Slot, update: TaskUpdate, *, from_webhook: bool) -> None:
         slot.state, slot.last = update.state, update
+        put(self._recent, slot.key, None, MOST_RECENT)
         self._drop(slot)
         if from_webhook or self._webhooks.is_expected(slot.key):
             self._webhooks.ended(slot.ref, update, by_webhook=from_webhook)
         slot.notify(update)
         slot.subscribers = None
         self._client.polling_ended(slot.ref, update)
+
+    def _learn(self, slot: Slot, finished: bool, age: float, *, from_webhook: bool) -> None:
+        """Teach the schedule what a poll or a webhook says about the duration, if it says enough."""
+        if not (slot.ref.own or slot.ref.submitted_at) or self._recent.get(slot.key, slot) is None:
+            return  # of unknown age, or waited for again after its end
+        observed, begin = self._schedule.observed, slot.polled_at
+        if from_webhook and finished:  # it ended just now, not at some time since the last poll
+            observed(slot.kind, False, begin, age, slot.latest)
+            begin = age
+        if from_webhook or age - (begin or 0.0) <= LONGEST_GAP:
+            observed(slot.kind, finished, begin, age, slot.latest)
 
     def _fail(self, slot: Slot, error: Exception) -> None:
         self._drop(slot)

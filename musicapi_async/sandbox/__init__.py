@@ -1,9 +1,9 @@
-"""The API on this machine: `Sandbox`, and how it is set up.
+"""A server with the same API as the service, for work without an account and for tests: `Sandbox`.
 
-Importing this is cheap; the server and aiohttp are loaded when `Sandbox` is first named, and the libraries
-of the `sandbox` extra when a media file is first fetched.
+The server and aiohttp are imported when `Sandbox` is first used, and the libraries of the extra `[sandbox]`
+when a media file is first fetched.
 
-Without an account, a sandbox takes its place; it speaks the same API, and time runs 60 times as fast in it:
+In this example the clock of the sandbox, and of its client, runs 60 times as fast as real time:
 
 ```python
 import asyncio
@@ -23,18 +23,18 @@ asyncio.run(main())
 Replies, faults, and time
 -------------------------
 
-Where the documentation of the service leaves a choice, `Choices` has a row; `Durations` says how long things
-take; `Faults` make requests, tasks and webhooks fail. All are values of `Sandbox(...)`, can be changed while
-it runs, and `sandbox.forward(3600)` is an hour later. `Sandbox(like="vendor-samples")` and
-`like="vendor-sdk"` choose what the service's published samples and the vendor's SDK expect: samples that
-return on the first HTTP 200 then end with playable clips.
+`Choices` has a field for each behaviour that the documentation of the service leaves open; `Durations` sets
+how long things take; `Faults` make requests, tasks and webhooks fail. All are arguments of `Sandbox(...)`,
+and can be changed while it runs. `sandbox.forward(3600)` moves its clock forward by an hour.
+`Sandbox(like="vendor-samples")` and `like="vendor-sdk"` choose the behaviour that the service's published
+samples and the vendor's SDK expect: samples that return on the first HTTP 200 then end with playable clips.
 
 From any language
 -----------------
 
-`musicapi sandbox` is the same as a command: `--choice running=hidden`, `--duration song=30`,
-`--fail "POST /sonic/create 429*2"`, `--like vendor-samples`; each option says `help` of its own
-(`--fail help`). While it runs, everything is below `/_sandbox/`, with the token that it prints:
+The command `musicapi sandbox` starts the same server: `--choice running=hidden`, `--duration song=30`,
+`--fail "POST /sonic/create 429*2"`, `--like vendor-samples`; `--fail help` and likewise print the possible
+values. While it runs, it is controlled below `/_sandbox/`, with the token that it prints:
 
 ```text
 curl $CONTROL/openapi.json                                            # describes all of it, needs no token
@@ -45,27 +45,28 @@ curl -H "Authorization: Bearer $TOKEN" -X POST -d '{"seconds": 3600}' $CONTROL/c
 curl -H "Authorization: Bearer $TOKEN" -X POST $CONTROL/reset
 ```
 
-The page at `/` shows balance, tasks and journal live. With `--state FILE` (`Sandbox(state=)`) tasks, clips,
-personas, balance and journal survive a restart and `kill -9`, and ids are never repeated.
+The page at `/` displays balance, tasks and journal live. With `--state FILE` (`Sandbox(state=)`), tasks,
+clips, personas, balance and journal survive a restart and `kill -9`, and ids are never repeated.
 
 Addresses
 ---------
 
-A sandbox is a server with a well-known key, so it serves its own names only (numbers, localhost, the host of
-`public_url`), and no page of another origin. It speaks TLS with `tls=True`, whose certificate
-`sandbox.client()` trusts and `sandbox.ca_file` lets others trust, or with the files of a certificate. With
-`--host 0.0.0.0` everyone in the network can use the API with its well-known key; links have the address of
-`--public-url`.
+The key of a sandbox is well known, so it accepts only its own host names (IP addresses, localhost, the host
+of `public_url`), and no requests from pages of other origins. `tls=True` serves https with a certificate that
+`sandbox.client()` trusts; other clients trust it with the file `sandbox.ca_file`. `tls` may also be the files
+of a certificate. With `--host 0.0.0.0` everyone in the network can use the API; links then have the address
+in `--public-url`.
 
 The command sends webhooks to other ports of this machine, and fetches uploads from them, only with
-`--local-ports` (`Sandbox(local_ports=)`, True by default). What is skipped is in the journal, with the fault
-`not_allowed`, and the reply to an upload says so.
+`--local-ports` (`Sandbox(local_ports=)`, which is True by default). Skipped ones are in the journal with the
+fault `not_allowed`, and the reply to an upload says so.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .faults import Fault, Faults
@@ -75,19 +76,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Choices", "Durations", "Entry", "Fault", "Faults", "Journal", "Sandbox"]
 
-_HOMES = {
-    "Choices": "reply_choices",
-    "Durations": "reply_choices",
-    "Entry": "journal",
-    "Fault": "faults",
-    "Faults": "faults",
-    "Journal": "journal",
-    "Sandbox": "server",
+_MODULES = {
+    ".faults": ("Fault", "Faults"),
+    ".journal": ("Entry", "Journal"),
+    ".reply_choices": ("Choices", "Durations"),
+    ".server": ("Sandbox",),
 }
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{home}", __name__), name)
+if not TYPE_CHECKING:  # type checkers would believe in any name
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

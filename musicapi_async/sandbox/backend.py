@@ -98,12 +98,8 @@ class Service:
         self.account.reset()
         self.journal.clear()
 
-    def store_upload(self, data: bytes) -> UploadedFile:
+    def store_upload(self, file: UploadedFile) -> UploadedFile:
         """Store an uploaded file; the oldest are emptied beyond `UPLOADED_BYTES`."""
-        return self.adopt_upload(UploadedFile(data))
-
-    def adopt_upload(self, file: UploadedFile) -> UploadedFile:
-        """Store a file that is there already; the oldest are emptied beyond `UPLOADED_BYTES`."""
         self._uploads.append(file)
         while sum(len(file.data) for file in self._uploads) > UPLOADED_BYTES and len(self._uploads) > 1:
             oldest = self._uploads.popleft()

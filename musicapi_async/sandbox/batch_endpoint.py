@@ -6,8 +6,10 @@ of an entry, whether refused items have one, the form of a status, and how a bat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, cast
 
+from ..api.json_values import JSON, list_or_empty, mapping_or_empty
 from .backend import Call, Service
 from .poll_bodies import poll_reply
 from .replies import JsonReply, Refusal, in_form, invalid, not_found
@@ -40,11 +42,10 @@ def create_batch(call: Call) -> JsonReply:
 
 
 def _items(form: Form) -> list[Form]:
-    given = form.get("items")
-    items = cast("list[object]", given) if isinstance(given, list) else []
+    items = list_or_empty(form.get("items"))
     if not 1 <= len(items) <= MOST_ITEMS or not all(isinstance(item, dict) for item in items):
         raise invalid(f"The 'items' field should be an array of 1 to {MOST_ITEMS} objects.")
-    return [Form(cast("dict[str, object]", item)) for item in items]
+    return [Form(mapping_or_empty(item)) for item in items]
 
 
 def _entry(service: Service, task_id: str) -> object:
@@ -58,10 +59,9 @@ def _entry(service: Service, task_id: str) -> object:
             return {"task_id": task_id}
 
 
-def count_items(body: object) -> int:
+def count_items(body: Mapping[str, JSON]) -> int:
     """Return the number of items in the body of a batch."""
-    items = cast("dict[str, object]", body).get("items") if isinstance(body, dict) else None
-    return len(cast("list[object]", items)) if isinstance(items, list) else 0
+    return len(list_or_empty(body.get("items")))
 
 
 def batch_reply(service: Service, batch_id: str, now: float) -> JsonReply:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 from aiohttp import http_exceptions, web
 
+from ..api.json_values import JSON
 from . import control_rows as rows
 from .control_description import described_faults, settings_schema
 from .declared_settings import Setting, WrongSetting, changed
@@ -44,8 +45,6 @@ FARTHEST: Final = 366 * 86_400.0
 
 Kinds = Literal["create", "direct", "poll", "account", "media", "other", "webhook"]
 """The kinds of requests in the journal."""
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -292,7 +291,7 @@ class Control:
     service: Service
     token: str
     reset: Callable[[], None]
-    changed: Callable[[], None] = field(default=lambda: None)
+    changed: Callable[[], None]
     """Called after each request that may have changed something."""
 
     async def serve(self, request: web.BaseRequest) -> web.Response:
@@ -331,14 +330,14 @@ class Control:
 
 async def _body(request: web.BaseRequest) -> Mapping[str, object]:
     try:
-        body: object = msgspec.json.decode(await request.read())
+        body: JSON = msgspec.json.decode(await request.read())
     except web.HTTPRequestEntityTooLarge:
         raise WrongSetting("the body is too large") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError, http_exceptions.HttpProcessingError):
         raise WrongSetting("the body must be a JSON object") from None
     if not isinstance(body, dict):
         raise WrongSetting("the body must be a JSON object")
-    return cast("dict[str, object]", body)
+    return body
 
 
 def _unknown(path: str) -> web.Response:

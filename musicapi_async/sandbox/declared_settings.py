@@ -21,7 +21,6 @@ from typing import (
     Final,
     Literal,
     TypeVar,
-    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -30,6 +29,7 @@ from typing import (
 import msgspec
 
 from ..api.suggestions import did_you_mean
+from ..arguments import is_list
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -128,7 +128,7 @@ class Setting:
 
 def _in_range(value: object) -> bool:
     """Return True unless a number, or one of several, is negative or no number: nothing here may be."""
-    numbers = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+    numbers = value if is_list(value) else (value,)
     return all(0 <= number < math.inf for number in numbers if isinstance(number, float))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
+from ..api.json_values import JSON
 from ..api.riffusion import TASK_TYPES
 from .backend import Call, submitted
 from .lyric_writer import write_lyrics
@@ -65,7 +66,10 @@ def _nuro_vocal(call: Call) -> tuple[Brief, dict[str, object]]:
 
 def _nuro_bgm(call: Call) -> tuple[Brief, dict[str, object]]:
     form = call.form
-    newer = (form.text("version") or "v1.0") == "v2.0"
+    version = form.text("version") or "v1.0"
+    if version not in ("v1.0", "v2.0"):
+        raise invalid("The 'version' field should be one of 'v1.0', 'v2.0'.")
+    newer = version == "v2.0"
     description = form.needed("description", most=199 if newer else 2000)
     lists = {name: form.words(name, 5) or [] for name in ("genre", "mood", "instrument", "theme")}
     seconds = form.whole("duration", 30 if newer else 1, 120 if newer else 60)
@@ -84,16 +88,15 @@ def _nuro_bgm(call: Call) -> tuple[Brief, dict[str, object]]:
     return brief, extra
 
 
-def _segments(value: object) -> int:
+def _segments(value: JSON) -> int:
     """Return the whole duration of `segments`: 5-120 s each, 30-120 s together."""
     wrong = invalid("The 'segments' field is invalid.")
     if not isinstance(value, list) or not value:
         raise wrong
     total = 0
-    for item in cast("list[object]", value):
-        if not isinstance(item, dict):
+    for segment in value:
+        if not isinstance(segment, dict):
             raise wrong
-        segment = cast("dict[str, object]", item)
         seconds = segment.get("duration")
         if segment.get("name") not in SEGMENTS or isinstance(seconds, bool) or not isinstance(seconds, int):
             raise wrong
@@ -123,10 +126,15 @@ def riffusion(call: Call) -> JsonReply:
     form.text("continue_clip_id")
     for name in ("continue_at", "replace_start_time", "replace_end_time"):
         form.number(name)
-    if kind == "create_music" and custom is False and prompt is None:
-        raise invalid("The 'prompt' field is required when custom_mode = false.")
-    if kind == "create_music" and custom and lyrics is None and not quiet:
+    sings = kind.startswith(("extend_", "swap_"))
+    if lyrics is None and sings:
+        raise invalid(f"The 'lyrics' field is required when task_type = {kind}.")
+    if lyrics is None and custom and not quiet:
         raise invalid("The 'lyrics' field is required when custom_mode = true.")
+    if prompt is None and custom is False and not sings:
+        raise invalid("The 'prompt' field is required when custom_mode = false.")
+    if sound is None and (kind.startswith("extend_") or kind.endswith("_vocals")):
+        raise invalid(f"The 'sound' field is required when task_type = {kind}.")
     seed = service.new_seed()
     written = write_lyrics(prompt or sound or "music", seed)[0]
     text = lyrics or (None if quiet else written[1])
@@ -162,8 +170,7 @@ def _riffusion_recipe(call: Call, kind: str, brief: Brief) -> Recipe:
     why = f"task_type = {kind}"
     source = call.service.clip(form.clip_id("continue_clip_id", why), call.now).recipe
     if kind.startswith("extend_"):
-        at = form.number("continue_at")
-        at = min(source.duration if at is None else at, source.duration)
+        at = min(form.number("continue_at", needed=True) or 0.0, source.duration)
         return joined(source, at, continued(source, at, brief, longest=longest))
     if kind.startswith("replace_"):
         start = form.number("replace_start_time", needed=True) or 0.0
@@ -244,18 +251,17 @@ _SHARES: Final[Sequence[str]] = (
 
 def _studio_source(call: Call) -> tuple[OrderedClip | None, bool]:
     """Return the song to extend, if any, and True if the new part comes before it."""
-    config = call.form.get("config")
+    settings = call.form.get("config")
     wrong = invalid("The 'config' field is invalid.")
-    if not isinstance(config, dict):
+    if not isinstance(settings, dict):
         raise wrong
-    settings = cast("dict[str, object]", config)
     mode = settings.get("mode")
     if mode == "regular":
         return None, False
     source = settings.get("source")
     if mode not in ("precede", "continuation") or not isinstance(source, dict):
         raise wrong
-    song_id = cast("dict[str, object]", source).get("song_id")
+    song_id = source.get("song_id")
     if not isinstance(song_id, str):
         raise wrong
     return call.service.clip(song_id, call.now), mode == "precede"

@@ -89,7 +89,7 @@ def vox(call: Call) -> JsonReply:
     clip = service.clip(form.clip_id("clip_id"), call.now)
     first = 0.0 if start is None else start
     last = min(LONGEST_VOX, clip.recipe.duration) if end is None else end
-    if not first < last or last - first > LONGEST_VOX:
+    if not first < last or round(last - first, 3) > LONGEST_VOX:  # 32.2 - 2.2 is a little more than 30
         raise invalid("The vocal segment should be at most 30 seconds long, its end after its start.")
     call.pay("vox")
     segment = StoredVox(service.new_id(), clip.clip_id, first, last)

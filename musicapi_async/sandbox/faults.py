@@ -40,7 +40,7 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way in which a request, a task or a webhook fails; made by the names below."""
+    """A failure of a request, a task or a webhook. Make one with the functions and constants below."""
 
     name: str
     scope: Scope = "request"
@@ -151,7 +151,7 @@ class Fault:
         return Fault("late", "webhook", True, seconds=_wait(seconds))
 
     def once_taken(self) -> Fault:
-        """Return the same fault, acting after the request was taken."""
+        """Return the same fault, but after the request was carried out and charged."""
         return replace(self, taken=True)
 
 
@@ -213,7 +213,7 @@ class Faults:
         return dict(self._rates)
 
     def at_random(self, fault: Fault, rate: float) -> Faults:
-        """Inject a fault into a share of the requests that it can hit; 0 ends it. Returns these faults."""
+        """Inject a fault into a share (0 to 1) of the requests that it can hit; 0 ends it; return these."""
         _check_fault(fault)
         rates = {**self._rates, fault: rate}
         if rate == 0:
@@ -228,7 +228,7 @@ class Faults:
         return self
 
     def on(self, method: str, path: str, fault: Fault, *, times: int | None = 1, after: int = 0) -> Faults:
-        """Inject a fault into the next requests that match. Of several scripts the first that matches acts.
+        """Inject a fault into the next requests that match. If several scripts match, the first one acts.
 
         Args:
             method: The method, or "*" for all; for webhooks it is "WEBHOOK".
@@ -239,7 +239,7 @@ class Faults:
             after: The number of matching requests that pass before.
 
         Returns:
-            These faults, so that calls can follow each other.
+            These faults, so that calls can be chained.
 
         Raises:
             TypeError: if `fault` is no `Fault`.
@@ -252,13 +252,15 @@ class Faults:
             raise ValueError(f"{fault.name} is no fault of webhooks: method must not be 'WEBHOOK'")
         if fault.scope in ("task", "step") and method.upper() not in ("POST", "*"):
             raise ValueError(f"{fault.name} is a fault of tasks: method must be 'POST', got {method!r}")
+        if "{" in path:
+            raise ValueError(f"path must have * for any text, as in /sonic/task/*, got {path!r}")
         if after < 0 or (times is not None and times < 1):
             raise ValueError(f"times must be at least 1 and after at least 0, got {times} and {after}")
         self._scripts.append(FaultScript(method.upper(), path, fault, times, after))
         return self
 
     def clear(self) -> None:
-        """Forget all scripts and rates."""
+        """Remove all scripts and rates."""
         self._scripts.clear()
         self._rates.clear()
 

@@ -26,9 +26,9 @@ BODY_BYTES: Final = 64 * 1024 * 1024
 class Entry:
     """One request to the sandbox, or one delivery of a webhook by it.
 
-    `at` is in API seconds since the sandbox started. `status` 0 means that no response was sent. `charge` is
-    what the request cost when it was taken; `refunded` becomes True when that was given back. `key_sent`
-    is True if an API key came with it (for media it must not). `fault` names the fault that hit it.
+    `at` is the time in API seconds since the sandbox started. `status` is 0 if no response was sent. `charge`
+    has the credits that the request cost; `refunded` is True after they were returned. `key_sent` is True if
+    the request had an API key (requests for media must not). `fault` is the name of the injected fault.
     """
 
     at: float
@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def body(self) -> object:
-        """The request's JSON, or None when there was none that could be read."""
+        """The JSON of the request; None if there was none, or none that could be read."""
         try:
             return msgspec.json.decode(self.raw) if self.raw else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -70,7 +70,7 @@ def log_access(entry: Entry) -> None:
 
 
 class Journal(Sequence[Entry]):
-    """The entries, oldest first, at most `size` of them."""
+    """The journal of a sandbox: its last `size` entries, oldest first, as a sequence."""
 
     def __init__(self, size: int = 100_000) -> None:
         if size < 1:
@@ -104,7 +104,7 @@ class Journal(Sequence[Entry]):
         return f"<Journal: {len(self)} entries, {len(self.creates)} creates, {self.charges:g} credits>"
 
     def add(self, entry: Entry) -> Entry:
-        """Append an entry, forgetting the oldest when the journal is full."""
+        """Append an entry; remove the oldest one if the journal is full."""
         if len(self._entries) == self._entries.maxlen:
             self.dropped += 1
         self.last = entry.number = max(entry.number, self.last + 1)
@@ -175,7 +175,7 @@ class Journal(Sequence[Entry]):
         kind: str | None = None,
         task_id: str | None = None,
     ) -> list[Entry]:
-        """Return the requests that match all that is given.
+        """Return the requests that match all given arguments.
 
         Args:
             path: The path below `/api/v1`; it may end with `*`.
@@ -202,28 +202,29 @@ class Journal(Sequence[Entry]):
 
     @property
     def creates(self) -> list[Entry]:
-        """Every POST of a task that arrived, refused ones included."""
+        """The creates that arrived, including refused ones."""
         return [entry for entry in self if entry.kind == "create"]
 
     @property
     def polls(self) -> list[Entry]:
-        """Every poll of a task."""
+        """The polls of tasks."""
         return [entry for entry in self if entry.kind == "poll"]
 
     @property
     def webhooks(self) -> list[Entry]:
-        """Every delivery that was tried."""
+        """The deliveries of webhooks, including failed ones."""
         return [entry for entry in self if entry.kind == "webhook"]
 
     @property
     def charges(self) -> float:
-        """Credits taken, without what was given back since."""
+        """The credits that were charged and not refunded."""
         return sum(entry.charge for entry in self if not entry.refunded)
 
     def charged_twice(self) -> list[list[Entry]]:
-        """Return groups of charged requests to one path with one body; so give each song its own title.
+        """Return groups of charged requests with the same path and body: what was paid for more than once.
 
-        A charge that was given back does not count: paying again for it is right.
+        Give each song its own title, so that different songs have different bodies. Refunded charges do not
+        count.
         """
         groups: dict[tuple[str, bytes], list[Entry]] = {}
         for entry in self:
@@ -232,7 +233,7 @@ class Journal(Sequence[Entry]):
         return [group for group in groups.values() if len(group) > 1]
 
     def peak(self, period: float) -> int:
-        """Return the most creates that arrived within any `period` API seconds."""
+        """Return the largest number of creates that arrived within any `period` of API seconds."""
         times = sorted(entry.at for entry in self.creates)
         most = first = 0
         for last, at in enumerate(times):
@@ -242,7 +243,7 @@ class Journal(Sequence[Entry]):
         return most
 
     def intervals(self) -> list[float]:
-        """Return API seconds between each create and the next."""
+        """Return the API seconds between each create and the next one."""
         return [after - before for before, after in itertools.pairwise(e.at for e in self.creates)]
 
     def tally(self) -> Counter[str]:

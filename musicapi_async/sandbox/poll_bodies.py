@@ -204,7 +204,14 @@ def _producer_status(service: Service, task: OrderedTask, now: float) -> JsonRep
         return JsonReply({"code": 200, "message": word.lower(), "status": word, "data": []})
     data = producer_data(service, task, now)
     if task.shape == "clips":
-        data = [{key: value for key, value in item.items() if key != "state"} for item in data]
+        omitted = ("state", "created_at")
+        data = [
+            {
+                **{key: value for key, value in item.items() if key not in omitted},
+                "wav_url": service.media(f"{item['clip_id']}.wav"),
+            }
+            for item in data
+        ]
     return JsonReply({"code": 200, "message": "success", "status": "SUCCESS", "data": data})
 
 

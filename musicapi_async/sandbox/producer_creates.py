@@ -97,9 +97,8 @@ def _recipe(call: Call, kind: str, brief: Brief, length: float | None) -> Recipe
         return made("cover", brief, source)
     end = form.number("ends_at")
     end = form.number("ends") if end is None else end
-    if start is None:
-        raise invalid(f"The 'starts_at' field is required when {why}.")
-    end = source.duration if end is None else end
+    if start is None or end is None:
+        raise invalid(f"The 'starts_at' and 'ends_at' fields are required when {why}.")
     if end <= start:
         raise invalid("The 'ends_at' field should be greater than 'starts_at'.")
     return made("replace", brief, source, start=start, end=end)

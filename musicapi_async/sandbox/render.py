@@ -175,7 +175,7 @@ def _wave(part: Part, note: ScoreNote, seconds: float, *, male: bool) -> Audio:
         wave += layer * _f32(np.exp(-decay * t)) if decay else layer
     if timbre.drive:
         wave = np.tanh(wave * np.float32(timbre.drive)) * np.float32(0.8)
-    return _held(wave * np.float32(0.6), seconds, timbre.attack, timbre.release)
+    return _held(wave * np.float32(0.6), timbre.attack, timbre.release)
 
 
 @cache
@@ -188,7 +188,7 @@ def _drum(key: int) -> Audio:
         wave = (
             wave + np.sin(2 * np.pi * (hertz * t + sweep * (1 - np.exp(-32 * t)))) * np.exp(-decay * t) * loud
         )
-    return _held(wave, seconds - 0.01, 0.0005, 0.01)
+    return _held(wave, 0.0005, 0.01)
 
 
 def _sung(hertz: float, seconds: float, syllable: str, part: Part, *, male: bool) -> Audio:
@@ -204,10 +204,9 @@ def _sung(hertz: float, seconds: float, syllable: str, part: Part, *, male: bool
     cycle = _vowel_cycle(vowel if vowel in _FORMANTS else "a", size, tilt, round(hertz, 1), _partials(hertz))
     wave = _read(cycle, phase)
     if part.sound == "choir":
-        return _held((wave + _read(cycle, phase * 1.006 + 0.4)) * np.float32(0.6), seconds, 0.05, 0.04)
-    wave = _held(
-        wave + _hiss(len(t)) * np.float32(air), seconds, 0.008 if consonant in "mnlrwy" else 0.02, 0.04
-    )
+        return _held((wave + _read(cycle, phase * 1.006 + 0.4)) * np.float32(0.6), 0.05, 0.04)
+    attack = 0.008 if consonant in "mnlrwy" else 0.02
+    wave = _held(wave + _hiss(len(t)) * np.float32(air), attack, 0.04)
     if consonant and consonant in "szcxfhvjtkpbdgq":
         length, decay = (0.06, 40) if consonant in "szcxfhvj" else (0.02, 150)
         count = min(round(length * _SYNTHESIS_RATE), len(wave))
@@ -268,7 +267,7 @@ def _f32(array: npt.ArrayLike) -> Audio:
     return np.asarray(array, np.float32)
 
 
-def _held(wave: npt.ArrayLike, seconds: float, attack: float, release: float) -> Audio:
+def _held(wave: npt.ArrayLike, attack: float, release: float) -> Audio:
     """Return `wave` faded in over `attack` and out over `release` seconds at its end."""
     shaped = _f32(wave)
     rise, fall = (min(max(1, round(length * _SYNTHESIS_RATE)), len(shaped)) for length in (attack, release))

@@ -19,9 +19,9 @@ DAY: Final = 86_400.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
-    """The replies of the sandbox where several forms are known, or none.
+    """The behaviour of the sandbox where several forms are known, or where it is undocumented.
 
-    "Observed" is what a live run showed; the other forms are documented, here or on a sister host.
+    "Observed" is the behaviour in a live run; the other forms are documented, by the vendor or a sister host.
     """
 
     # --- submitting ---
@@ -154,9 +154,10 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Durations:
-    """How long things take: (median, sigma) of a log-normal spread in API seconds; sigma 0 is exact.
+    """The durations of tasks: median and sigma of a log-normal distribution, in API seconds; sigma 0 is
+    exact.
 
-    The defaults follow what users report for each family: songs 60 to 180 s in nine cases of ten.
+    The defaults follow the reports of users for each family: 60 to 180 s for nine of ten songs.
     """
 
     song: tuple[float, float] = (104.0, 0.33)

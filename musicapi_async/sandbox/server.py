@@ -56,35 +56,35 @@ _http_log.setLevel(logging.CRITICAL)  # malformed HTTP is the sender's fault and
 
 
 class Sandbox:
-    """The API on this machine: `async with Sandbox() as sandbox: ...`.
+    """A server with the API of the service on this machine: `async with Sandbox() as sandbox: ...`.
 
-    Costs nothing, needs no network: uploads are fetched from, and webhooks sent to, this machine only.
-    Files need the extra: `pip install -e '.[sandbox]'` in a clone.
+    Free, and without a network: it fetches uploads only from this machine, and sends webhooks only to it.
+    Media files need the extra `[sandbox]` (`pip install -e '.[sandbox]'` in a clone).
 
     Args:
-        port: The port to listen on; 0 takes a free one.
+        port: The port to listen on; 0 for a free one.
         host: The address to listen on.
         speed: API seconds per real second.
-        seed: Decides ids, durations and music.
+        seed: The seed of ids, durations and music.
         credits: The balance at the start.
         extra_credits: The balance of one-time packs, which is spent first.
-        api_key: The key that requests must carry.
-        create_limit: (creates, per API seconds), such as (1, 3.0); by default there is no limit.
+        api_key: The API key that requests must have.
+        create_limit: The rate limit of creates as (number, API seconds), such as (1, 3.0); by default none.
         jitter: Real milliseconds by which a create may arrive too early for the limit.
-        choices: The replies where the documentation of the service leaves a choice.
+        choices: The behaviour that the documentation of the service leaves open.
         faults: Faults to inject; more can be added to `sandbox.faults` at any time.
-        durations: How long tasks take.
-        prices: Credits by operation, where they differ from the table of prices.
+        durations: The durations of tasks.
+        prices: Prices in credits by operation, where they differ from the default ones.
         longest: Seconds of the longest song that is requested without a length.
-        like: A preset of choices and durations, such as "vendor-samples", in the place of those two.
-        public_url: The address in links, such as "https://tunnel.example", if others reach it by that.
-        tls: True for TLS with a certificate made now (needs the extra `tls`), or the paths of the PEM files
-            of a certificate and of its key.
-        local_ports: False to send no webhooks to other ports of this machine and to fetch no files from them;
-            what was skipped is in the journal.
-        state: A file in which tasks, clips, personas, balance and journal survive the end of the process.
-        control_token: The token of the control below `/_sandbox/`; by default one is made, or is that of
-            the state.
+        like: A preset of choices and durations, such as "vendor-samples", in the place of both.
+        public_url: The address in links, such as "https://tunnel.example", if clients use another one.
+        tls: True for https with a new certificate (needs the extra `[tls]`), or the paths of the PEM files of
+            a certificate and of its key.
+        local_ports: False to send no webhooks to other ports of this machine, and to fetch no files from
+            them; the journal has what was skipped.
+        state: A file to store tasks, clips, personas, balance and journal in; they survive a restart.
+        control_token: The token for the control below `/_sandbox/`; by default a new one, or that in the
+            state.
 
     ```python
     async with Sandbox(speed=60) as sandbox:
@@ -159,7 +159,7 @@ class Sandbox:
     # --- life ---
 
     async def start(self) -> Self:
-        """Listen. Repeatable after `stop`; the account, the journal and the tasks live on."""
+        """Start to listen. May be called again after `stop`: account, journal and tasks are not reset."""
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
         if self._state is not None:
@@ -185,7 +185,7 @@ class Sandbox:
         return self
 
     async def stop(self) -> None:
-        """Close every connection and free the port; repeatable."""
+        """Close all connections and the port. May be repeated."""
         runner, self._runner, self._site = self._runner, None, None
         self._stopping.set()
         if runner is not None:
@@ -209,7 +209,7 @@ class Sandbox:
         """Do nothing: without this method `with` would not reach the explanation in `__enter__`."""
 
     async def serve_forever(self) -> None:
-        """Start if needed and serve until cancelled."""
+        """Start, if necessary, and serve until cancelled."""
         if self._runner is None:
             await self.start()
         try:
@@ -218,9 +218,9 @@ class Sandbox:
             await self.stop()
 
     def reset(self) -> None:
-        """Forget tasks, journal and faults; balance, choices and durations are those of the start.
+        """Remove tasks, journal and faults, and set balance, choices and durations as at the start.
 
-        Ids are never repeated, and time goes its way.
+        Ids are not repeated after a reset, and the clock is not reset.
         """
         self._deliveries.forget()
         self._api.reset()
@@ -228,7 +228,7 @@ class Sandbox:
         self.service.reset()
 
     def forward(self, seconds: float) -> None:
-        """Move the time forward by some API seconds: tasks end, webhooks are sent, and things grow older."""
+        """Move the clock forward by some API seconds: tasks end, webhooks are sent, clips become older."""
         self._time.forward(seconds)
 
     def _save(self) -> None:
@@ -244,7 +244,7 @@ class Sandbox:
 
     @asynccontextmanager
     async def unreachable(self) -> AsyncGenerator[None]:
-        """While inside, the port is closed and every connection is cut: clients get "connection refused"."""
+        """Close the port and cut all connections for the block: clients get "connection refused"."""
         if self._site is None or self._runner is None:
             raise RuntimeError("the sandbox is not running")
         await self._site.stop()
@@ -273,29 +273,29 @@ class Sandbox:
 
     @property
     def base_url(self) -> str:
-        """The address to give to a client, such as `http://127.0.0.1:40123/api/v1`."""
+        """The base URL for clients, such as `http://127.0.0.1:40123/api/v1`."""
         if not self.service.origin:
             raise RuntimeError("the sandbox is not running: use `async with Sandbox() as sandbox`")
         return self.service.origin + ROOT
 
     @property
     def control_token(self) -> str:
-        """The token of the control; with a state it is that of the run before, from the start on."""
+        """The token for the control; with a state, after the start, that of the previous run."""
         return self._control.token
 
     @property
     def control_url(self) -> str:
-        """The address of the control, for users of other languages, such as `http://127.0.0.1:40123/_sandbox`."""
+        """The URL of the control over HTTP, such as `http://127.0.0.1:40123/_sandbox`."""
         return self.base_url.removesuffix(ROOT) + control.ROOT
 
     @property
     def page_url(self) -> str:
-        """The address of the page with journal, tasks and balance; it holds the control's token."""
+        """The URL of the page with journal, tasks and balance; it includes the token for the control."""
         return f"{self.base_url.removesuffix(ROOT)}/#token={self.control_token}"
 
     @property
     def ca_file(self) -> Path | None:
-        """The PEM file of the authority of a certificate that was made here; gone when the sandbox stops."""
+        """The PEM file of the authority of the sandbox's own certificate; removed when the sandbox stops."""
         return self._addresses.ca_file
 
     @property
@@ -305,12 +305,12 @@ class Sandbox:
 
     @property
     def port(self) -> int:
-        """The port that it listens on; 0 before it was started with a free one."""
+        """The port that it listens on; 0 before the first start if a free one was requested."""
         return self._port
 
     @property
     def choices(self) -> Choices:
-        """The replies where the documentation leaves a choice; may be replaced at any time."""
+        """The behaviour that the documentation leaves open; may be replaced at any time."""
         return self.service.choices
 
     @choices.setter
@@ -319,7 +319,7 @@ class Sandbox:
 
     @property
     def durations(self) -> Durations:
-        """How long things take; may be replaced at any time, for what is ordered from then on."""
+        """The durations of tasks; may be replaced at any time, for tasks that are created after that."""
         return self.service.durations
 
     @durations.setter
@@ -327,16 +327,16 @@ class Sandbox:
         self.service.durations = _checked(durations, Durations)
 
     def now(self) -> float:
-        """Return API seconds since the sandbox was started first; works from any thread."""
+        """Return the API seconds since the first start of the sandbox, in any thread."""
         return self._time.now()
 
     @property
     def balance(self) -> float:
-        """The credits of both kinds together, refunds that are due included."""
+        """The sum of both kinds of credits, including refunds that are due."""
         return self.account.balance(self.now())
 
     def client(self, **options: Any) -> MusicAPI:
-        """Return a client of this sandbox, on its clock and with its key; `options` go to `MusicAPI`."""
+        """Return a client of this sandbox, with its clock and API key; `options` are those of `MusicAPI`."""
         from ..client import MusicAPI
 
         context = self._addresses.client_context()

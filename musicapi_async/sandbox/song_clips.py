@@ -59,7 +59,8 @@ def read_song(
         call: The request.
         kind: The task type that an error text names.
         also: Models that only this endpoint takes.
-        tags: Most characters of the tags, where they do not follow from the model.
+        tags: Most characters of the tags, where they do not follow from the model; then those to avoid have
+            no limit.
         own: Limits of the texts, where they do not follow from the model.
         modes: True if there is a custom mode, which decides on the required text.
         lengthy: True if a duration may be requested.
@@ -74,7 +75,7 @@ def read_song(
     prompt, description = _texts(form, limits)
     title = form.text("title", TITLE)
     style = form.text("tags", limits.tags if tags is None else tags)
-    negative = form.text("negative_tags", NEGATIVE_TAGS)
+    negative = form.text("negative_tags", NEGATIVE_TAGS if tags is None else None)
     gender = vocal_gender(form)
     style_weight, weirdness = form.weight("style_weight"), form.weight("weirdness_constraint")
     form.weight("audio_weight")

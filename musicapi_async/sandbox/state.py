@@ -322,7 +322,7 @@ class State:
         files = {key: UploadedFile(data) for key, data in self._open.execute("SELECT id, data FROM uploads")}
         for key, file in files.items():
             self._uploads[file] = key
-            self._service.adopt_upload(file)
+            self._service.store_upload(file)
         recipes: dict[int, Recipe] = {}
         for key, data in self._open.execute("SELECT id, data FROM recipes ORDER BY id"):
             values = _decoded(data, _RECIPE)

@@ -10,7 +10,7 @@ from .backend import Call, submitted
 from .media_host import audio_of
 from .ordered_tasks import NEVER, OrderedClip, OrderedTask, StoredPersona
 from .outbound_requests import NOT_ALLOWED, NotAccessible
-from .recipes import continued, joined, made, uploaded
+from .recipes import UploadedFile, continued, joined, made, uploaded
 from .replies import NOT_ACCESSIBLE, JsonReply, Refusal, invalid, retired
 from .score import Brief
 from .song_clips import SongRequest, read_song, variants
@@ -50,7 +50,7 @@ async def imported(call: Call, url: str) -> OrderedClip:
     own = call.service.clip_at(url)  # of a song made here it is known what is heard
     clip = OrderedClip(
         call.service.new_id(),
-        own.recipe if own else uploaded(brief, duration, call.service.store_upload(data)),
+        own.recipe if own else uploaded(brief, duration, call.service.store_upload(UploadedFile(data))),
         mv="sonic-v6",
         title="Upload",
         uploaded=True,

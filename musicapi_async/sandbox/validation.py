@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
+from ..api.json_values import JSON, list_or_empty
 from ..options import LOOPBACK
 from .replies import Refusal, forbidden, invalid
 
@@ -77,25 +78,25 @@ _DENIED: Final = (
 _NUMBER: Final = re.compile(r"-?\d{1,12}(\.\d{1,6})?")
 
 
-def read_body(raw: bytes) -> dict[str, object]:
+def read_body(raw: bytes) -> dict[str, JSON]:
     """Return the JSON object of a request; anything else is a documented 400, whichever bytes came."""
     try:
-        body: object = msgspec.json.decode(raw)
+        body: JSON = msgspec.json.decode(raw)
         msgspec.json.encode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError, OverflowError):
         raise invalid("The request body should be valid JSON.") from None
     if not isinstance(body, dict):
         raise invalid("The request body should be a JSON object.")
-    return cast("dict[str, object]", body)
+    return body
 
 
 class Form:
     """The fields of one request. Null and empty text count as left out, as the service takes them."""
 
-    def __init__(self, body: Mapping[str, object]) -> None:
+    def __init__(self, body: Mapping[str, JSON]) -> None:
         self._body = body
 
-    def get(self, name: str) -> object:
+    def get(self, name: str) -> JSON:
         """Return the field as it came; None when it is missing, null or empty."""
         value = self._body.get(name)
         return None if value == "" else value
@@ -189,12 +190,12 @@ class Form:
         value = self.get(name)
         if value is None:
             return None
-        items = cast("list[object]", value) if isinstance(value, list) else None
-        if items is None or not all(isinstance(item, str) for item in items):
+        texts = [item for item in list_or_empty(value) if isinstance(item, str)]
+        if not isinstance(value, list) or len(texts) < len(value):
             raise invalid(f"The '{name}' field should be an array of string.")
-        if most is not None and len(items) > most:
+        if most is not None and len(texts) > most:
             raise invalid(f"The '{name}' field should have at most {most} items.")
-        return cast("list[str]", items)
+        return texts
 
     def source_url(self, name: str = "url") -> str:
         """Return an http(s) address of a file."""

@@ -1,12 +1,12 @@
-"""Tests of code that uses this package: a pytest plugin, and a loop on which waiting is instant.
+"""Tests of code that uses this package: a pytest plugin, and an event loop on which waiting takes no time.
 
-The extra `[sandbox]` brings the plugin: the fixtures `musicapi_sandbox` and `musicapi_client` give a running
-sandbox and a client on its faster clock. `sandbox.faults` cuts connections, truncates responses and fails
-tasks; `sandbox.journal` has every request and charge.
+The extra `[sandbox]` includes the plugin. Its fixtures are `musicapi_sandbox`, a running sandbox, and
+`musicapi_client`, a client with the faster clock of the sandbox. `sandbox.faults` cuts connections, truncates
+responses and fails tasks; `sandbox.journal` has every request and charge.
 
-With pytest-asyncio set `asyncio_mode = "auto"` in your pytest configuration. With anyio's plugin (4.11 or
-later) set `anyio_mode = "auto"`, and have a fixture `anyio_backend` return `"asyncio"`, since it would run
-each test on trio as well where that is installed. `@pytest.mark.musicapi(credits=5, longest=10)` gives
+With pytest-asyncio, set `asyncio_mode = "auto"` in your pytest configuration. With anyio's plugin (4.11 or
+later), set `anyio_mode = "auto"`, and let a fixture `anyio_backend` return `"asyncio"`, because otherwise
+each test also runs on trio if that is installed. `@pytest.mark.musicapi(credits=5, longest=10)` passes
 arguments to the sandbox of a test.
 
 ```python
@@ -20,7 +20,7 @@ async def test_my_service(musicapi_client: MusicAPI, musicapi_sandbox: Sandbox) 
     assert len(musicapi_sandbox.journal.creates) == 1
 ```
 
-Pages: `musicapi_async.testing.plugin`, `musicapi_async.testing.virtual`.
+See `musicapi_async.testing.plugin` (the fixtures) and `musicapi_async.testing.virtual` (the event loop).
 """
 
 __all__: list[str] = []

@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def musicapi_sandbox(request: pytest.FixtureRequest) -> Generator[Sandbox, None, None]:
-    """A running sandbox in a thread of its own, stopped after the test."""
+    """A running sandbox in its own thread, which is stopped after the test."""
     import asyncio  # not above: every run of pytest imports this module, most of them for nothing
 
     from musicapi_async.sandbox import Sandbox
@@ -55,5 +55,5 @@ def musicapi_sandbox(request: pytest.FixtureRequest) -> Generator[Sandbox, None,
 
 @pytest.fixture
 def musicapi_client(musicapi_sandbox: Sandbox) -> MusicAPI:
-    """A client of the test's sandbox. Its connections close with the event loop of the test."""
+    """A client of the sandbox of the test. Its connections are closed with the event loop of the test."""
     return musicapi_sandbox.client(close_with_loop=True)

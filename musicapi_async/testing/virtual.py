@@ -159,7 +159,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector.is_pooled = self._is_pooled
 
     def time(self) -> float:
-        """Virtual seconds; only waiting makes them pass."""
+        """Return the virtual time in seconds; it passes only while the loop waits."""
         return self._virtual_now
 
     def call_at(
@@ -169,7 +169,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Set a timer as in any loop, but none at infinity: the loop would jump towards it for ever."""
+        """Set a timer, as in any loop, but not for a time of infinity, to which the loop could not jump."""
         if when == math.inf:
             return asyncio.TimerHandle(when, callback, args, self, context)
         return super().call_at(when, callback, *args, context=context)
@@ -177,7 +177,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Run a job as in any loop; no virtual time passes until it is done."""
+        """Run a function in an executor, as in any loop; no virtual time passes until it returns."""
         if executor is None or isinstance(executor, ThreadPoolExecutor):
             future = super().run_in_executor(executor, self._run_in_thread, partial(func, *args))
         else:
@@ -187,10 +187,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Join the threads of the executor as any loop does; no virtual time passes until they have ended.
+        """Join the threads of the executor, as any loop does; no virtual time passes until they have ended.
 
         Args:
-            timeout: real seconds, from Python 3.12 on; no more than `THREAD_PATIENCE` of them are waited.
+            timeout: the longest time to wait, in real seconds, from Python 3.12 on; at most
+                `THREAD_PATIENCE`.
         """
         self._executor_jobs += 1
         try:

@@ -21,7 +21,7 @@ from .._wire.poll_result import PollResult
 from .._wire.redaction import NOTHING_KNOWN, Redactor
 from ..api.families import polled_as
 from ..api.field_limits import has_white_ends
-from ..api.json_values import reference_or_none, text_or_none
+from ..api.json_values import id_in, text_or_none
 from ..api.results import Result, TaskUpdate
 from ..api.task import TaskRef
 from ..errors import TaskFailedError, WebhookVerificationError
@@ -48,14 +48,19 @@ _repaired: Final = codec.RepairLog("the body of a webhook")
 
 
 class Event(PlainData, msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """A webhook that may be believed.
+    """A verified webhook.
 
-    `event` is its name, such as 'song.completed', 'song.streaming', 'song.failed', or a word that is not
-    known yet; `platform` the service's word, `family` ours ('sonic' for 'suno'); `task_id` None in payloads
-    that have none. `timestamp` are the Unix seconds of signing (0 where none is signed); `raw` is the body as
-    it came, and part of the plain data, since all else is read from it. `dedupe_key` is the same for every
-    delivery of one event. `is_duplicate` is set by `client.webhooks.handle` on a delivery that had come
-    before, `job_key` and, of a batch, `job_item` (from 0) from the URL that was called.
+    Args:
+        event: its name, such as 'song.completed', 'song.streaming', 'song.failed', or an unknown one.
+        platform: the service's word for the family.
+        family: the family as in this package ('sonic' for 'suno').
+        task_id: the id of the task; None if the body has none.
+        timestamp: the Unix time of signing in seconds; 0 if no time is signed.
+        dedupe_key: a text that is equal for all deliveries of one event.
+        raw: the body as it came; it is part of the plain data.
+        job_key: the job key in the URL that was called, if its proof is valid.
+        job_item: the index of the item of a batch in this URL, from 0.
+        is_duplicate: True if `client.webhooks.handle` has handled this event before.
     """
 
     event: str
@@ -71,7 +76,7 @@ class Event(PlainData, msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def signature(self) -> str:
-        """The digits of the signature; '' where none was checked. It is not part of the plain data."""
+        """The digits of the signature; '' if none was checked. It is not part of the plain data."""
         return str(vars(self).get("signature", ""))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -92,18 +97,18 @@ class Event(PlainData, msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def result(self) -> Result | None:
-        """The result, as a poll would give it; None unless the task ended well."""
+        """The result of the task, as a poll would return it; None unless the task succeeded."""
         return self.update.result
 
     @property
     def refunded(self) -> bool | None:
-        """The report of the service on the refund of a failed task; None without one."""
+        """The service's report on the credits of a failed task; None if the body has none."""
         error = self.update.error
         return error.refunded if isinstance(error, TaskFailedError) else None
 
     @property
     def is_terminal(self) -> bool:
-        """The task has ended."""
+        """True if the task has ended."""
         return self.update.is_terminal
 
 
@@ -118,9 +123,9 @@ def _signed(fields: Mapping[str, Any], signature: str) -> Event:
     return event
 
 
-OnEvent: TypeAlias = Callable[[Event], Awaitable[object]]
+OnEvent: TypeAlias = Callable[[Event], Awaitable[object] | None]
 """Called with each event once, by one of the workers that share a job store; again if it raised, or if its
-process was killed."""
+process was killed. A plain or an async function."""
 
 
 @overload
@@ -156,22 +161,22 @@ def verify(
     limit: int = WEBHOOK_BODY_LIMIT,
     scheme: Scheme = "X-Webhook-Signature",
 ) -> Event:
-    """Check the signature of a webhook and read it. Free, pure, and safe with any input.
+    """Verify the signature of a webhook and read it. Free; accepts any input and needs no client.
 
     Args:
-        raw: the bytes of the body exactly as they came. Body and headers may change places.
-        headers: a mapping (also of a web framework) or pairs; upper and lower case are the same.
-        secrets: the webhook secret, or several while one is being replaced; without white space at its ends.
+        raw: the bytes of the body exactly as they came. Body and headers may be passed in either order.
+        headers: a mapping (also of a web framework) or pairs, with names in any case.
+        secrets: the webhook secret, or several while one is being replaced.
         tolerance: seconds by which the time of signing may differ from `now`.
-        now: Unix seconds, or a function that gives them; default the system's clock.
-        limit: bytes of the largest body.
-        scheme: 'X-Signature' for the older header, which is not bound to a time.
+        now: Unix seconds, or a function that returns them; by default the system's clock.
+        limit: the size of the largest accepted body, in bytes.
+        scheme: 'X-Signature' for the older header, which does not sign the time.
 
     Returns:
         The event.
 
     Raises:
-        WebhookVerificationError: for every fault, and nothing else.
+        WebhookVerificationError: the webhook must not be trusted. No other error is raised.
 
     ```python
     event = verify(raw, request.headers, "my secret")
@@ -211,9 +216,9 @@ def judge(event: Event, ref: TaskRef, redactor: Redactor = NOTHING_KNOWN) -> Pol
 
 
 def parse(raw: Raw, headers: Headers = (), *, limit: int = WEBHOOK_BODY_LIMIT) -> Event:
-    """Read a webhook without checking who sent it. Free.
+    """Read a webhook without verifying it. Free.
 
-    Only for bodies that were verified elsewhere, such as by a gateway, or that come out of a store.
+    Use it only for bodies that were verified before, for instance by a gateway, or that come from a store.
 
     Args:
         raw: the bytes of the body.
@@ -309,14 +314,13 @@ def _text(value: object) -> str:
 
 def _event(body: bytes, headers: _Headers, signed: signature.Signed) -> Event:
     try:
-        read: Any = codec.decode(body, _repaired)
+        raw = codec.decode(body, _repaired)
     except codec.MalformedBody as error:
         raise _refuse(f"the body is {error}") from None
-    if not isinstance(read, dict):
+    if not isinstance(raw, dict):
         raise _refuse("the body is no JSON object")
-    raw = cast("dict[str, Any]", read)
     platform = text_or_none(raw.get("platform")) or ""
-    task_id = reference_or_none(raw.get("task_id"))
+    task_id = id_in(raw.get("task_id"))
     family, _ = TaskRef(platform.lower(), task_id or "").key  # 'suno' is another word for 'sonic'
     name = text_or_none(raw.get("event")) or headers.some("X-Webhook-Event")
     key = headers.some("X-Webhook-Id", "Idempotency-Key") or f"{platform}:{task_id}:{name}"

@@ -6,8 +6,9 @@ and each lookup is a poll that delays the polls of all songs. So lookups have a 
 are remembered, and nothing is sent about a task before the service has confirmed that it exists.
 
 Tasks that an earlier process made are unknown, too, unless a job store holds them. So a visitor who comes
-while no lookup is available is not refused: a browser does not reconnect after an error. The response is a
-stream that ends at once and says when to reconnect.
+while no lookup is available, or while the job store is away, is not refused: a browser does not reconnect
+after an error. The response is a stream that ends at once and says when to reconnect. So it is for a task
+that was made in the last minute and that the service does not know yet: a lookup comes sooner than any poll.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
+from .._wire.poll_rules import UNKNOWN_ID_GRACE
 from ..api.families import polled_as
 from ..api.results import TaskUpdate
-from ..api.task import Task
+from ..api.task import Task, ref_in
 from ..arguments import check_bools
-from ..errors import NotFoundError, RequestValidationError
-from .problems import NO_TASK, Problem
-from .server_sent_events import has_ended, stream
+from ..clock import Clock
+from ..errors import JobStoreError, NotFoundError, RequestValidationError
+from .problems import NO_TASK, Problem, loggable
+from .server_sent_events import has_ended, reconnect_later, stream
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -41,13 +44,10 @@ LOOKUPS_PER_SECOND: Final = 2.0
 """Lookups in the long run, by real time: little beside the polls of a back end with a hundred songs."""
 LOOKUP_TIME: Final = 10.0
 """Real seconds within which a lookup must be answered."""
-RECONNECT_LATER: Final = 5000
-"""Milliseconds after which a browser reconnects for which no lookup was available."""
 MOST_MISSING: Final = 10_000
 """Tasks that do not exist and are remembered, 150 bytes each."""
 MISSING_FOR: Final = 300.0
-"""Real seconds for which they are. Not for ever: a process may hand out a token before the service knows its
-task."""
+"""Real seconds for which they are."""
 LONGEST_TOKEN: Final = 1000
 """Characters; tokens of real tasks have about 80."""
 
@@ -72,7 +72,7 @@ def check_guarded(events: str | None, authorize: object, public: bool, where: st
             f"{where} includes the event stream {events}, and nothing says who may watch a task",
             field="authorize",
             hint="Give authorize=check, where check(request, task) returns True for a visitor who may watch "
-            "the task; or public=True, if to know its token is enough; or events=None for no stream.",
+            "the task; public=True if anyone who knows its token may watch it; or events=None for no stream.",
         )
 
 
@@ -83,8 +83,13 @@ class Tasks(Protocol):
         """Make the handle of a task; `RequestValidationError` for what is no token."""
         ...
 
-    def with_options(self, **changes: Any) -> Tasks:
+    def with_options(self, *, max_retries: int) -> Tasks:
         """The same client with other options."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of all waits."""
         ...
 
 
@@ -125,17 +130,22 @@ class Visitors:
         if polled_as(task.family, task.kind) is None or not await _may_watch(may, task):
             return NO_TASK
         updates: AsyncGenerator[TaskUpdate, None]
-        if await task.is_known():
+        try:
+            is_known = await task.is_known()
+        except JobStoreError as error:
+            log.warning("an event stream could not begin: %s", loggable(error))
+            return _not_now()
+        if is_known:
             updates = task.updates()
         else:
             lookup = self._lookup(client, task)
             if lookup is None:
                 return NO_TASK
             found = await _outcome(lookup)
-            if isinstance(found, NotFoundError):
+            if isinstance(found, NotFoundError) and not _is_young(client, task):
                 return NO_TASK
             if not isinstance(found, TaskUpdate):
-                return _reconnect_later()
+                return _not_now()
             updates = _continued(found, task)
         return stream(updates, last_event_id, heartbeat=self._heartbeat)
 
@@ -155,12 +165,12 @@ class Visitors:
         once = client.with_options(max_retries=0).task(task.token)
         lookup = asyncio.get_running_loop().create_task(once.refresh())
         self._looking[key] = lookup
-        lookup.add_done_callback(partial(self._lookup_ended, key))
+        lookup.add_done_callback(partial(self._lookup_ended, key, _is_young(client, task)))
         return lookup
 
-    def _lookup_ended(self, key: bytes, lookup: asyncio.Task[TaskUpdate]) -> None:
+    def _lookup_ended(self, key: bytes, is_young: bool, lookup: asyncio.Task[TaskUpdate]) -> None:
         del self._looking[key]
-        if not lookup.cancelled() and isinstance(lookup.exception(), NotFoundError):
+        if not lookup.cancelled() and isinstance(lookup.exception(), NotFoundError) and not is_young:
             self._missing.pop(key, None)
             self._missing[key] = lookup.get_loop().time()
             while len(self._missing) > MOST_MISSING:
@@ -175,6 +185,12 @@ async def _outcome(lookup: asyncio.Task[TaskUpdate] | Later) -> TaskUpdate | Bas
     if not done or lookup.cancelled():
         return None
     return lookup.exception() or lookup.result()
+
+
+def _is_young(client: Tasks, task: Task[Any]) -> bool:
+    """Return True if the service may not know the task yet, as its token says when it was made."""
+    age = (client.clock.time() - ref_in(task.token).submitted_at) * client.clock.speed
+    return abs(age) < UNKNOWN_ID_GRACE
 
 
 async def _may_watch(may: May | None, task: Task[Any]) -> bool:
@@ -202,6 +218,6 @@ async def _continued(first: TaskUpdate, task: Task[Any]) -> AsyncGenerator[TaskU
                 yield update
 
 
-async def _reconnect_later() -> AsyncGenerator[bytes, None]:
+async def _not_now() -> AsyncGenerator[bytes, None]:
     """Yield only the time after which the browser reconnects."""
-    yield f"retry: {RECONNECT_LATER}\n: this task could not be looked up yet\n\n".encode()
+    yield reconnect_later("this task could not be looked up yet")

@@ -5,6 +5,7 @@ It knows no web framework: a view passes on the headers, the raw body and the UR
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections import OrderedDict
@@ -63,10 +64,10 @@ class Inbox:
 
     Args:
         settings: URL and secrets; None to receive none.
-        deliver: called with each event once, before any store is used; again if the rest failed.
-        adopt: called with a job key and the event of the task that its call made, after `deliver`.
-        claims: remembers for all workers which deliveries were handled; None: each process by itself.
-        remembered: deliveries and job keys that are remembered in this process.
+        deliver: called with each event once, before any store is used; again if a later step failed.
+        adopt: called after `deliver` with a job key and the event of the task that its call made.
+        claims: remembers handled deliveries for all processes; None: each process remembers its own.
+        remembered: the number of deliveries and job keys that this process remembers.
     """
 
     def __init__(
@@ -90,21 +91,21 @@ class Inbox:
         self._ordered: Final[_Recent[bool]] = _Recent(remembered, now)
 
     async def handle(self, headers: Headers, raw: Raw, *, url: str = "") -> Event:
-        """Check a delivery, finish the waits for its task, and return it. Free, may be repeated.
+        """Verify a delivery, end the waits for its task, and return its event. Free, may be repeated.
 
         Args:
-            headers: as they came.
-            raw: the body as the bytes that came.
-            url: the URL that was called, or its query; with it the delivery also names its job, if it carries
-                the proof that `Webhooks` put there.
+            headers: the headers, as they came.
+            raw: the bytes of the body, as they came.
+            url: the URL that was called, or its query. It names the job of the delivery, with the proof that
+                `Webhooks` put there.
 
         Returns:
-            The event. One that came before has `is_duplicate` set and changes nothing. Workers that share a
-            job store handle a delivery once among them; one that another worker has, finishes the waits here,
-            too. Answer all with 2xx.
+            The event. If it came before, `is_duplicate` is True and it changes nothing. Processes that share
+            a job store handle each delivery once; one that another process handled ends the waits here, too.
+            Respond with 2xx in each case.
 
         Raises:
-            WebhookVerificationError: for a delivery that must not be believed: answer 400.
+            WebhookVerificationError: the delivery must not be trusted. Respond with 400.
 
         ```python
         event = await client.webhooks.handle(request.headers, await request.body(), url=str(request.url))
@@ -115,7 +116,7 @@ class Inbox:
         return event if taken == "first" else _duplicate(event)
 
     def verified(self, headers: Headers, raw: Raw, url: str) -> Event:
-        """Return the event of a delivery, if it may be believed; see `handle`."""
+        """Verify a delivery and return its event, without handling it; raises as `handle` does."""
         settings = self._settings
         if settings is None:
             limit = "MusicAPI(webhooks=Webhooks(url=..., secret=...)) to receive them"
@@ -133,11 +134,11 @@ class Inbox:
         return event if named is None else changed(event, job_key=named.job_key, job_item=named.item)
 
     async def work_on(self, event: Event, on_event: OnEvent | None) -> bool:
-        """Handle a verified event, and have the work of the view, if any, done with it under the same claim.
+        """Handle a verified event, and call `on_event` with it, if given, under the same claim.
 
         Returns:
-            False if it is being worked on elsewhere: refuse the delivery, so that the service repeats it in
-            case that this work is never finished.
+            False if another process is handling it. Refuse the delivery then: the service repeats it, in case
+            the other process does not finish.
         """
         return await self._take(event, on_event) != "busy"
 
@@ -157,7 +158,9 @@ class Inbox:
             taken = await self._taken(marks)
             await self._claim(event)
             if taken == "first" and on_event is not None:
-                await on_event(event)
+                working = on_event(event)
+                if inspect.isawaitable(working):
+                    await working
         except BaseException:
             await self._let_go(event, shared=taken == "first")  # the service tries again
             raise
@@ -224,11 +227,11 @@ class Inbox:
         self._ordered.put(job_key, True)
 
     def expects(self, event: Event) -> bool:
-        """Return True if this process ordered the event, even if the response with the task id was lost."""
+        """Return True if a call of this process ordered the webhook, even if its response was lost."""
         return event.job_key is not None and self._ordered.get(event.job_key) is not None
 
     async def forget(self, event: Event) -> None:
-        """Treat the next delivery of `event` as a new one, because your work with this one failed."""
+        """Treat the next delivery of `event` as new, because your code failed to handle this one."""
         await self._let_go(event, shared=not event.is_duplicate)  # else another worker has claimed it
 
     async def _let_go(self, event: Event, *, shared: bool) -> None:
@@ -242,10 +245,10 @@ class Inbox:
                 log.warning("the next delivery of a webhook may be taken for a duplicate: %s", error)
 
     def task_of(self, job_key: str, item: int | None = None) -> TaskRef | None:
-        """Return the task that a call with this job key made, if a webhook has named it.
+        """Return the task of a call with this job key, if a webhook has named it, else None.
 
-        Of a batch that of one item, from 0. After an `OutcomeUnknownError`:
-        `client.task(ref.family, ref.task_id)` for it.
+        For a batch, `item` is the index of the item, from 0. After an `OutcomeUnknownError`, wait for the
+        task with `client.task(ref.family, ref.task_id)`.
         """
         return self._jobs.get(job_key if item is None else f"{job_key}\n{item}")
 

@@ -54,7 +54,7 @@ class FieldProblem(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem document. `code` is a stable word for programs, `detail` a sentence for people."""
+    """A problem document (RFC 9457). `code` is a stable word for programs, `detail` a sentence for people."""
 
     status: int
     title: str
@@ -65,17 +65,17 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def closes(self) -> bool:
-        """True if the request's body was not read to its end, so that the connection must be closed."""
+        """True if the body of the request was not read completely: close the connection."""
         return self.status in (408, 413, 415)
 
     @property
     def body(self) -> bytes:
-        """The JSON document."""
+        """The bytes of the JSON document."""
         return msgspec.json.encode({"type": "about:blank", **msgspec.to_builtins(self)})
 
     @property
     def headers(self) -> dict[str, str]:
-        """Content type, Retry-After where waiting helps, and what a 415 accepts (RFC 9110, 15.5.16)."""
+        """The headers: Content-Type, Retry-After if waiting helps, Accept-Encoding for a 415 (RFC 9110)."""
         headers = {"Content-Type": PROBLEM_TYPE, "Cache-Control": "no-store"}
         if self.status == 415:
             headers["Accept-Encoding"] = "identity"
@@ -144,7 +144,7 @@ def problem_schema() -> dict[str, Any]:
 
 
 def loggable(text: object) -> str:
-    """Return a text as one line of printable characters, for a log that visitors must not forge.
+    """Return a text as one line of printable characters, so that visitors cannot forge lines of a log.
 
     Control and format characters become escapes such as `\\n`; a text of more than 1,000 characters is cut.
     """

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ..errors import WebhookVerificationError
+from ..errors import MusicAPIError, WebhookVerificationError
 from .delivery import Headers, OnEvent
-from .problems import BEING_HANDLED, ENCODED, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
+from .problems import BEING_HANDLED, ENCODED, INTERNAL, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
 
 if TYPE_CHECKING:
     from .inbox import Inbox
@@ -71,7 +71,8 @@ async def receive_webhook(
         timeout: real seconds within which the body must be complete.
 
     Returns:
-        The problem to answer instead of 204, or None.
+        The problem to answer instead of 204, or None. An error of this package in `on_event` is one of the
+        back end itself: a 404 or 422 would tell the service that its delivery was wrong.
     """
     if (encoding or "identity").strip().lower() != "identity":
         log.warning("a webhook was refused: Content-Encoding %s", loggable(encoding))
@@ -81,8 +82,12 @@ async def receive_webhook(
     if isinstance(body, Problem):
         return body
     try:
-        event = inbox.verified(headers, body, url)
-    except WebhookVerificationError as error:
-        log.warning("a webhook was refused: %s", loggable(error))
-        return problem_of(error)
-    return None if await inbox.work_on(event, on_event) else BEING_HANDLED
+        try:
+            event = inbox.verified(headers, body, url)
+        except WebhookVerificationError as error:
+            log.warning("a webhook was refused: %s", loggable(error))
+            return problem_of(error)
+        return None if await inbox.work_on(event, on_event) else BEING_HANDLED
+    except MusicAPIError as error:
+        log.error("a webhook could not be handled: %s", loggable(error))
+        return INTERNAL

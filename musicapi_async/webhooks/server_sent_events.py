@@ -18,19 +18,24 @@ import anyio
 import msgspec
 
 from ..api.results import Clip, TaskUpdate, Voice
-from ..errors import MusicAPIError, TaskTimeoutError
+from ..errors import APIStatusError, MusicAPIError, TaskTimeoutError
 from .problems import INTERNAL, Problem, loggable, problem_of
 
 log: Final = logging.getLogger("musicapi_async")
 
 STREAM_TYPE: Final = "text/event-stream"
-STREAM_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""No proxy may store or buffer the events."""
+STREAM_HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
+}
+"""No proxy may store, compress (RFC 9111, 5.2.2.6) or buffer the events."""
 
 HEARTBEAT: Final = 15.0
-"""Real seconds between signs of life: below the 30 to 60 s after which proxies drop idle connections."""
+"""Real seconds between heartbeats: below the 30 to 60 s after which proxies drop idle connections."""
 RECONNECT: Final = 2000
 """Milliseconds after which a browser reconnects."""
+RECONNECT_LATER: Final = 5000
+"""The same where this process has a trouble of its own, which another one may not have."""
 END: Final = "-end"
 """Last part of the id of the last event."""
 
@@ -38,10 +43,10 @@ END: Final = "-end"
 def event(
     fields: Mapping[str, Any], *, name: str = "", event_id: str = "", retry: int | None = None
 ) -> bytes:
-    """Return one event as it is sent.
+    """Return the bytes of one server-sent event.
 
     Args:
-        fields: becomes one line of JSON.
+        fields: the data, which is sent as one line of JSON.
         name: the name of the event; "" for the default, `message`.
         event_id: the id that a browser sends back as `Last-Event-ID`.
         retry: milliseconds after which a browser reconnects.
@@ -53,12 +58,12 @@ def event(
 
 
 def has_ended(last_event_id: str | None) -> bool:
-    """Return True if a browser with this `Last-Event-ID` has the end: answer 204 to end its reconnects."""
+    """Return True if a browser with this `Last-Event-ID` has the last event: respond with 204 to end it."""
     return bool(last_event_id and last_event_id.endswith(END))
 
 
 def update_fields(update: TaskUpdate) -> dict[str, Any]:
-    """Return the fields of an update for a browser: state, progress, clips with links, why it failed."""
+    """Return the fields of an update for a browser: state, progress, clips with links, and a failure."""
     fields: dict[str, Any] = {
         "state": update.state,
         "ended": update.is_terminal,
@@ -98,6 +103,11 @@ def mark_of(update: TaskUpdate) -> str:
     return digest + (END if update.is_terminal else "")
 
 
+def reconnect_later(comment: str = "not now") -> bytes:
+    """Return what tells a browser to reconnect a little later; it does not reconnect after a 500."""
+    return f"retry: {RECONNECT_LATER}\n: {comment}\n\n".encode()
+
+
 async def stream(
     updates: AsyncGenerator[TaskUpdate, None],
     last_event_id: str | None = None,
@@ -106,12 +116,13 @@ async def stream(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of `task.updates()` from the browser's last one to the end of the task. Free.
 
-    Events are named `update`; the last has `ended` true. A browser that reconnects gets no event before the
-    first poll, as it knows more than this process. An error that ends the stream and not the task is one
-    event named `problem`. Closing the generator ends the polling at once; the task continues.
+    Events are named `update`; the last one has `ended` true. A browser that reconnects receives no event
+    before the first poll, because it may know more than this process. An error that ends the stream, but not
+    the task, is one event named `problem`; after an error of this process alone, such as a client that was
+    closed, the browser only reconnects. Closing the generator ends the polling at once; the task continues.
 
     Args:
-        updates: of the task; closed at the end.
+        updates: the updates of the task; the generator is closed at the end.
         last_event_id: the `Last-Event-ID` of the browser, if it reconnects.
         heartbeat: real seconds of silence after which a comment keeps the connection open.
     """
@@ -139,7 +150,11 @@ async def stream(
         pass  # the browser reconnects
     except MusicAPIError as error:
         log.warning("an event stream ended: %s", loggable(error))
-        yield event(problem_fields(problem_of(error)), name="problem", event_id="problem" + END)
+        problem = problem_of(error)
+        if problem is INTERNAL and not isinstance(error, APIStatusError):
+            yield reconnect_later()
+        else:
+            yield event(problem_fields(problem), name="problem", event_id="problem" + END)
     except Exception:
         log.exception("an event stream failed")
         yield event(problem_fields(INTERNAL), name="problem", event_id="problem" + END)

@@ -19,7 +19,7 @@ from .._wire import signature
 from ..api.batches import CreateBatch
 from ..api.field_limits import SHORTEST_SECRET, has_white_ends
 from ..api.request import Request
-from ..errors import RequestValidationError
+from ..arguments import is_text, refused
 from ..options import is_protected
 from .delivery import TOLERANCE, WEBHOOK_BODY_LIMIT, Scheme
 
@@ -49,19 +49,18 @@ class Webhooks:
     """Settings of webhooks: `MusicAPI(webhooks=Webhooks(url=..., secret=...))`.
 
     Args:
-        url: the public https URL of the view that calls `client.webhooks.handle`; http only for this machine.
-            None: order no webhooks, only receive them.
-        secret: the key that signs them, or several while one is being replaced; without white space at its
-            ends. The first signs all webhooks ordered from now on, and must have at least 16 characters for
-            that; all are accepted.
-        tolerance: seconds by which the time of signing may differ from ours.
-        limit: bytes of the largest body.
+        url: the public https URL of the route that calls `client.webhooks.handle`; http is accepted only for
+            this machine. None: order no webhooks, only receive them.
+        secret: the secret that signs webhooks, or several while one is being replaced. The first one is sent
+            with new calls, and needs at least 16 characters if `url` is given; all are accepted.
+        tolerance: seconds by which the time of signing may differ from the time of this machine.
+        limit: the size of the largest accepted body, in bytes.
         scheme: the header with the signature.
-        now: gives Unix seconds, for tests.
+        now: a function that returns Unix seconds, for tests.
 
     Raises:
-        RequestValidationError: for a URL that the service would not call, and for a secret that is missing,
-            too short, blank or with white space at its ends.
+        RequestValidationError: the service would not call the URL, or a secret is missing, too short, or has
+            white space at its ends.
     """
 
     def __init__(
@@ -82,22 +81,22 @@ class Webhooks:
         self.now: Final = now
         if url is not None and len(self.secrets[0]) < SHORTEST_SECRET:
             least = f"a secret of at least {SHORTEST_SECRET} characters, such as secrets.token_urlsafe()"
-            raise _bad("webhooks", least)
+            raise refused("webhooks", least)
         if url is not None and not _callable(url):
             good = f"an https URL of at most {URL_LIMIT} characters, without white space and a fragment"
-            raise _bad("webhooks", good)
+            raise refused("webhooks", good)
         if url is not None and {JOB_KEY, JOB_ITEM, JOB_PROOF} & _names_in(url):
-            raise _bad(
+            raise refused(
                 "webhooks", f"a URL without {JOB_KEY}, {JOB_ITEM} and {JOB_PROOF}, which are added to it"
             )
 
     def order(self, request: R, job_key: str | None = None) -> R:
         """Return the request with `webhook_url` and `webhook_secret` filled in, where it has these fields.
 
-        A request with a URL of its own is unchanged, and `webhook_url=""` orders none. The job key goes into
-        the URL, with a proof that this client put it there, so that the delivery names the call that made the
-        task, even if its response was lost. Raises `RequestValidationError` if the URL becomes longer than
-        the service takes.
+        A request with its own `webhook_url` is unchanged; `webhook_url=""` orders no webhook. The URL
+        includes the job key, with a proof that this client put it there, so that the delivery names the call
+        that made the task, even if its response was lost. Raises `RequestValidationError` if the URL becomes
+        longer than the service accepts.
         """
         if self.url is None or getattr(request, "webhook_url", "") is not None:
             return request
@@ -107,7 +106,7 @@ class Webhooks:
     def order_items(self, batch: CreateBatch, job_key: str) -> CreateBatch:
         """Return a batch with a webhook for each item that has none of its own; see `order`.
 
-        The URL of an item carries its place, too, so that the delivery names the item.
+        The URL of an item also includes its index, so that the delivery names the item.
         """
         if self.url is None:
             return batch
@@ -127,12 +126,10 @@ class Webhooks:
         }
 
     def url_for(self, job_key: str | None, item: int | None = None) -> str:
-        """Return the URL with the job key and its proof in the query; without a key the plain URL.
+        """Return the URL with the job key and its proof in the query; without a job key, the plain URL.
 
-        Of a batch, `item` is the place of the item, from 0.
-
-        Raises `RequestValidationError` for a key that makes it longer than the service takes, or that no URL
-        can hold: without the key a lost response could not be recovered.
+        For a batch, `item` is the index of the item, from 0. Raises `RequestValidationError` if the job key
+        makes the URL longer than the service accepts, or cannot be part of a URL.
         """
         url = self.url or ""
         if not job_key:
@@ -141,9 +138,9 @@ class Webhooks:
             proof = signature.prove(self.secrets[0], job_key, item)
             whole = f"{self._with_key(job_key, item)}&{JOB_PROOF}={proof}"
         except UnicodeEncodeError:
-            raise _bad("job_key", "text without lone surrogates, as it becomes part of a URL") from None
+            raise refused("job_key", "text without lone surrogates, as it becomes part of a URL") from None
         if len(whole) > URL_LIMIT:
-            raise _bad(
+            raise refused(
                 "job_key",
                 f"short enough for the webhook's URL: with key and proof it has {len(whole)} characters, "
                 f"and the service takes {URL_LIMIT}",
@@ -157,10 +154,11 @@ class Webhooks:
         return f"{url}{joint}{JOB_KEY}={quote(job_key, safe='')}{place}"
 
     def renewed(self, url: object, job_key: str, item: int | None = None) -> tuple[str, str] | None:
-        """Return URL and secret for repeating a call whose webhook URL was `url`; None if that is not ours.
+        """Return URL and secret for repeating a call whose webhook URL was `url`; None if it is another's
+        URL.
 
-        Of a batch, `item` is the place of the item. The proof is a new one: that in `url` may be of a secret
-        that was replaced since.
+        For a batch, `item` is the index of the item. The proof is made again, because the one in `url` may be
+        of a secret that was replaced since.
         """
         if self.url is None or not isinstance(url, str):
             return None
@@ -168,13 +166,8 @@ class Webhooks:
         own = plain == self._with_key(job_key, item) or url == self.url
         return (self.url_for(job_key, item), self.secrets[0]) if own else None
 
-    def key_in(self, url: str) -> str | None:
-        """Return the job key in a called URL, if it carries the proof that one of the secrets made for it."""
-        named = self.call_in(url)
-        return None if named is None else named.job_key
-
     def call_in(self, url: str) -> NamedCall | None:
-        """Return the call that a called URL names, if it carries the proof that one of the secrets made."""
+        """Return the call that a called URL names, or None if the URL has no valid proof of it."""
         job_key = job_key_of(url)
         if job_key is None:
             return None
@@ -211,29 +204,21 @@ def _secrets(given: str | Iterable[str]) -> tuple[str, ...]:
         secrets = (given,) if isinstance(given, str) else tuple(given)
     except TypeError:
         secrets = None
-    if secrets is None or not all(map(_is_text, secrets)):
-        raise _bad("webhooks", "a secret that is text, or several of them")
+    if secrets is None or not all(map(is_text, secrets)):
+        raise refused("webhooks", "a secret that is text, or several of them")
     if not secrets or not all(secrets):
-        raise _bad("webhooks", "a secret that is not empty: without one any sender could sign")
+        raise refused("webhooks", "a secret that is not empty: without one any sender could sign")
     if any(map(has_white_ends, secrets)):
-        raise _bad("webhooks", "a secret that is not blank and has no white space at its ends")
+        raise refused("webhooks", "a secret that is not blank and has no white space at its ends")
     if any("\ud800" <= letter <= "\udfff" for letter in "".join(secrets)):
-        raise _bad("webhooks", "a secret that is valid Unicode")
+        raise refused("webhooks", "a secret that is valid Unicode")
     return secrets
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _callable(url: str) -> bool:
-    fits = len(url) <= URL_LIMIT and not any(map(str.isspace, url))
+    fits = is_text(url) and len(url) <= URL_LIMIT and not any(map(str.isspace, url))
     return fits and is_protected(url) and not urlsplit(url).fragment
 
 
 def _names_in(url: str) -> set[str]:
     return {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
-
-
-def _bad(field: str, limit: str) -> RequestValidationError:
-    return RequestValidationError(f"{field}: {limit}", field=field, limit=limit)

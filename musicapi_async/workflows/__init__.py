@@ -1,8 +1,7 @@
-"""Workflows: calls that belong together, and batches of songs.
+"""Workflows: several calls for one purpose, and batches of songs.
 
-`extend` and `cover` take audio wherever it comes from, `extend_full` makes the full song, `everything`
-fetches all files of a clip, and `run_batch` makes all songs of a manifest with the steps that follow for
-their clips.
+`extend` and `cover` accept audio from any source, `extend_full` makes the full song, `everything` fetches all
+files of a clip, and `run_batch` makes all songs of a manifest, with further steps for their clips.
 
 ```python
 from musicapi_async import MusicAPI, workflows
@@ -14,48 +13,49 @@ async with MusicAPI() as client:
     files = await workflows.everything(client, song[0], "out/demo")
 ```
 
-They use public calls only, so the rate limit, the checks and the promise of paying once are those of the
-client.
+Workflows use only public calls, so the rate limit, the checks and the rule that nothing is paid twice are
+those of the client.
 
 # Steps and checkpoints
 
-A workflow pays for several calls, its steps, and a later one may fail. What was paid for until then is never
-lost: every `MusicAPIError` that leaves a workflow has it as `error.checkpoint`, and `workflow(...,
-checkpoint=error.checkpoint)` continues from there without paying again. A `Checkpoint` that is passed in is
-filled in on the way, which helps where no error comes, as when a task is cancelled. It is stored as JSON
-(`Checkpoint.json`, `Checkpoint.parse`); `everything` does that in its folder.
+A workflow makes several paid calls, its steps, and a later step may fail. The results of the earlier steps
+are in `error.checkpoint` of each `MusicAPIError` that a workflow raises, and `workflow(...,
+checkpoint=error.checkpoint)` continues from there without paying again. You can also pass in an empty
+`Checkpoint`: the workflow fills it in, so that you have it when no error is raised, for instance after a
+cancellation. `Checkpoint.json` and `Checkpoint.parse` store it as JSON; `everything` does that in its folder.
 
-A step of unknown outcome (`OutcomeUnknownError`, or a task cancelled or a process killed while it was sent)
-may be paid for; it is in the checkpoint before it is sent. Continuing raises `OutcomeUnknownError` again and
-sends nothing until you have searched the dashboard and say `checkpoint.resolve("extend", task=token)` or,
-to pay for it once more, `checkpoint.resubmit("extend")`.
+A step of unknown outcome (`OutcomeUnknownError`, or a cancellation or a killed process while it was sent) may
+be paid for; it is recorded in the checkpoint before it is sent. Continuing raises `OutcomeUnknownError`
+again and sends nothing. Search the dashboard for its result, and call
+`checkpoint.resolve("extend", task=token)`, or `checkpoint.resubmit("extend")` to pay for the step once more.
 
-With a job key (`client.with_options(job_key="demo")`) each step has a key of its own ("demo.extend"), so
-running a workflow again finds what it has paid for in the job store of the client. A step that failed stays
-so under its key until `client.resubmit("demo.extend")`; without a job key, continuing submits it again. A
-client with a job store gives each step a new key, which the checkpoint keeps: a step that was under way when
-the process was killed is settled by its job, and sends nothing if it was accepted.
+With a job key (`client.with_options(job_key="demo")`) each step has its own key, such as "demo.extend". If
+the workflow runs again, it finds what was paid for in the job store of the client. A failed step is repeated
+only by `client.resubmit("demo.extend")`; without a job key, it is submitted again. Without a job key, but
+with a job store, each step has a new key, which is stored in the checkpoint: if the process is killed during
+a step, the job says if the step was accepted, and then it is not sent again.
 
 # Batches
 
-A manifest has one song on each line, JSON Lines or a table (CSV with commas, semicolons or tabs):
+A manifest has one song on each line. It is a file of JSON Lines, or a table (CSV with commas, semicolons or
+tabs):
 
 ```json
 {"id": "rain", "mv": "sonic-v6", "gpt_description_prompt": "calm rain", "steps": ["stems", "wav", "lyrics"]}
 ```
 
-A row has the fields of `create_music` (or of its `operation`) and, if wanted, `id`, `steps` and `clips`. The
-steps are `stems`, `stems_full`, `wav`, `midi`, `lyrics` (with times), `bpm`, `vox`, `persona`, `extend`
-(joined to the full song), `cover`, `everything`, and every other operation that works on a clip, with fields
-as in `{"persona": {"name": "V"}}`. Each runs for every clip of the song, usually two; with `"clips":
-"first"` for the first.
+A row has the fields of `create_music`, or of the operation in its `operation`, and optionally `id`, `steps`
+and `clips`. The steps are `stems`, `stems_full`, `wav`, `midi`, `lyrics` (with times), `bpm`, `vox`,
+`persona`, `extend` (joined to the full song), `cover`, `everything`, and every other operation on a clip,
+with fields as in `{"persona": {"name": "V"}}`. Each step runs for every clip of the song, usually two; with
+`"clips": "first"` only for the first.
 
-Where an operation wants a public link, a row may have a local file, if the client of `run_batch` has an
-`uploader`: `{"operation": "sonic.upload_cover", "url": "demos/one.mp3", ...}`. Paths begin at the folder of
-the manifest, and missing files are refused before anything is sent. A file is known by its content: once its
-row was sent it is not published again, may be gone, and is refused if it has changed. A row is known by its
-`id`; one without is known by what it says, so that another path in it makes another song. The command
-publishes no files.
+If the client of `run_batch` has an `uploader`, a row may have a local file in the place of a link:
+`{"operation": "sonic.upload_cover", "url": "demos/one.mp3", ...}`. Relative paths begin at the folder of the
+manifest, and missing files are refused before anything is sent. A file is identified by its content: after
+its row was sent, it is not published again and may be deleted, but is refused if it has changed. A row is
+identified by its `id`, or, without one, by its fields, so that another path makes another song. The command
+`musicapi batch run` has no uploader.
 
 ```sh
 musicapi batch run songs.jsonl --out album/ --dry-run
@@ -68,23 +68,23 @@ result = await workflows.run_batch(client, "songs.jsonl", out="album/", budget=5
 print(result.done, result.failed, result.failed_steps, result.spent_now, result.unfinished, result.hint)
 ```
 
-Everything is checked before the first credit is spent. With a budget the first call of each kind is made
-alone to learn its price, and may pass the budget by that; prices that are given are known beforehand, and a
-dry run adds them up. A run may be killed at any instant and started again:
-it continues, and pays for nothing twice, because every call is recorded in the job store of the folder under
-a key that follows from the manifest. One run at a time holds a folder. A song or step that failed stays
-failed until `retry_failed=True`, and is then sent with the fields that the manifest has now.
-Report, records and metadata can be read by their owner only.
+The whole manifest is checked before the first credit is spent. With a budget, the first call of each kind is
+made alone, so that its price is learned; it may exceed the budget by that price. Prices in `prices=` need not
+be learned, and a dry run adds them up. A run may be killed at any time and started again: it continues, and
+pays for nothing twice, because every call is recorded in the job store of the folder under a key that follows
+from the manifest. Only one run can use a folder at a time. A failed song or step is repeated only with
+`retry_failed=True`, with the fields that the manifest has then. Report, records and metadata can be read by
+their owner only.
 
-Songs are called `01 Title (take 1).mp3`, with the number of their row and subtitles (`.lrc`, `.srt`) beside
-them; WAV, MIDI and stems are in `wav/`, `midi/` and `stems/`, metadata, covers and replies in `details/`.
-`name="{id} {take}"` chooses another pattern in the first run. Where the extra `[tags]` is installed, MP3 and
-WAV files have title, artist, album (the folder), track (the row), style, lyrics, cover, and the prompt in a
-comment. A folder of an earlier version is continued with the names that it has.
+Songs are called `01 Title (take 1).mp3`, with the number of their row, and have subtitles (`.lrc`, `.srt`)
+beside them. WAV, MIDI and stems are in `wav/`, `midi/` and `stems/`; metadata, covers and replies are in
+`details/`. `name="{id} {take}"` chooses another pattern in the first run. If the extra `[tags]` is installed,
+MP3 and WAV files have title, artist, album (the folder), track (the row), style, lyrics, cover, and the
+prompt in a comment. A folder of an earlier version continues with its names.
 
-The page `album/report.html` needs a browser and nothing else. It is renewed while a run is on, and lists what
-failed with the command that helps. It plays takes, stems and lyrics, compares takes at the same position,
-and stores stars and choices in the browser. It exports them, and the takes to keep are then copied:
+The page `album/report.html` needs only a browser. It is updated during a run, and lists failures with the
+commands that help. It plays takes, stems and lyrics, compares takes at the same position, and stores stars
+and choices in the browser. Export the choices (`picks.json`) to copy the takes to keep:
 
 ```sh
 musicapi batch report album/ --embed --to page-to-send.html
@@ -95,15 +95,15 @@ musicapi batch keep album/ picks.json --out chosen/
 
 # Workers
 
-With one PostgreSQL database (`musicapi_async.jobs` says how to start it) a batch is carried out by any number
-of workers, on any number of machines, under the one rate of the account; extra `[workers]` (procrastinate):
+With one PostgreSQL database (see `musicapi_async.jobs`), any number of workers on any number of machines
+carry out a batch, within the one rate limit of the account; extra `[workers]` (procrastinate):
 
 ```sh
 export MUSICAPI_STORE=postgresql://music@db.example/music PGPASSFILE=~/.pgpass MUSICAPI_ACCOUNT=studio
 musicapi batch run songs.jsonl --out /shared/album --workers    # queues the songs, on one machine
 musicapi worker                                                 # carries them out, on each machine
-musicapi worker --status                                        # queue, workers, rate, permits
-musicapi batch report /shared/album                             # how far it is, and the page; anywhere
+musicapi worker --status                                        # prints queue, workers, rate, permits
+musicapi batch report /shared/album                             # prints the progress, writes the page
 ```
 
 ```python
@@ -116,36 +116,41 @@ async with MusicAPI(store=PostgresStore(address), account="studio") as client:
     result = await workers.report_batch(client, out="/shared/album")
 ```
 
-- The folder is one that all machines have under the same path, for the same user (NFS, or a volume). A
-  machine without it ends its worker, and says so.
-- Names and tags are those of any batch. The page is written by `musicapi batch report`, not by workers;
-  without the database it displays what is in the folder.
-- One worker has thousands of songs under way: it fetches a few that wait for the rate, and follows all others
-  in the one loop of its client.
-- Ctrl-C or SIGTERM gives the songs of a worker back, wherever they are; another one continues. Those of a
-  worker that was killed, or of a machine that is gone, are taken over within 20 s. What was paid for is
-  never paid for again, as each call has a job key in the database. A call that was being sent in that
-  instant is of unknown outcome, and reported as such.
-- A song that cannot be settled, such as while a host of files is down, is tried again five times within ten
-  minutes; queueing the batch again continues all that is not settled. Without credits, or with a full disk,
-  a worker ends and leaves the songs in the queue.
-- Rows have no local files and no secrets, and there is no budget: `musicapi batch run --dry-run` without
-  `--workers` says what a new batch costs.
+- All machines must have the folder under the same path, for the same user (NFS, or a volume). A worker on a
+  machine without the folder ends with an error.
+- File names and tags are those of any batch. `musicapi batch report` writes the page, not the workers; if the
+  database cannot be reached, the page has what is in the folder.
+- One worker waits for thousands of songs: it takes a few from the queue that wait for the rate, and polls all
+  others with the one scheduler of its client.
+- After Ctrl-C or SIGTERM a worker returns its songs to the queue, and another worker continues them. Songs of
+  a worker that was killed, or of a machine that is down, are taken over within 20 s. Nothing is paid for
+  twice, because each call has a job key in the database. A call that was being sent when a worker was killed
+  has an unknown outcome, and is reported as such.
+- A song that cannot be settled, for instance while a host of files is down, is tried again five times within
+  ten minutes; after that, queue the batch again to continue. A worker without credits, or with a full disk,
+  ends and leaves its songs in the queue.
+- Rows cannot have local files or secrets, and there is no budget; `musicapi batch run --dry-run` without
+  `--workers` prints the cost of a new batch.
 """
 
 from __future__ import annotations
 
-from .batch_folder import ClipRecord, SongRecord, StepRecord
-from .batch_plan import Plan, plan_batch
-from .batch_progress import Progress
-from .batch_report import write_report
-from .batch_result import BatchResult, StepFailure
-from .batch_run import run_batch
-from .checkpoint import Checkpoint
-from .everything import CHECKPOINT_FILE, Everything, everything
-from .extend_and_cover import Source, cover, extend, extend_full
-from .manifest import Manifest, Song, SongStep
-from .picks import copy_picks
+from typing import TYPE_CHECKING
+
+from .._lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from .batch_folder import ClipRecord, SongRecord, StepRecord
+    from .batch_plan import Plan, plan_batch
+    from .batch_progress import Progress
+    from .batch_report import write_report
+    from .batch_result import BatchResult, StepFailure
+    from .batch_run import run_batch
+    from .checkpoint import Checkpoint
+    from .clip_files import CHECKPOINT_FILE, Everything, everything
+    from .extend_and_cover import Source, cover, extend, extend_full
+    from .manifest import Manifest, Song, SongStep
+    from .picks import copy_picks
 
 __all__ = [
     "CHECKPOINT_FILE",
@@ -171,3 +176,21 @@ __all__ = [
     "run_batch",
     "write_report",
 ]
+
+_MODULES = {
+    ".batch_folder": ("ClipRecord", "SongRecord", "StepRecord"),
+    ".batch_plan": ("Plan", "plan_batch"),
+    ".batch_progress": ("Progress",),
+    ".batch_report": ("write_report",),
+    ".batch_result": ("BatchResult", "StepFailure"),
+    ".batch_run": ("run_batch",),
+    ".checkpoint": ("Checkpoint",),
+    ".clip_files": ("CHECKPOINT_FILE", "Everything", "everything"),
+    ".extend_and_cover": ("Source", "cover", "extend", "extend_full"),
+    ".manifest": ("Manifest", "Song", "SongStep"),
+    ".picks": ("copy_picks",),
+}
+
+
+if not TYPE_CHECKING:  # type checkers would believe in any name
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -117,21 +117,26 @@ class BatchCalls:
         return request_of(self.client.base_url, step.operation.call_name, encoded, files=files)
 
     async def key_for(self, step: Step[object], key: str) -> str:
-        """Return the job key of a step: `key`, or another one if its job failed with other fields.
+        """Return the job key of a step: `key`, or that of its last correction.
 
-        The fields of a failed job may be corrected. Then it is sent under a key that follows from its new
-        fields, if failed jobs are sent again, and was if there is a job under that key.
+        The fields of a failed job may be corrected. Then they are sent under `corrected_key`, if failed jobs
+        are sent again. A correction that did not fail is what the step is: it cannot be changed once more.
         """
         job = await self.client.job(key)
         if job is None or job.state != "failed":
             return key
-        now = await self.request_beside(step, job.request)
-        if job.request.base_url != now.base_url or not difference(job.request, now):
-            return key
-        digest = hashlib.sha256(wanted_fields(now)).hexdigest()
-        corrected = f"{key}~{digest[:12]}"
-        is_known = self.retry_failed or await self.client.job(corrected) is not None
-        return corrected if is_known else key
+        former = f"{key}~{_digest(wanted_fields(await self.request_beside(step, job.request)))}"
+        if await self.client.job(former) is not None:  # earlier versions named it by its own fields
+            return former
+        while job.state == "failed":
+            corrected = corrected_key(key, job)
+            following = await self.client.job(corrected)
+            if following is None:
+                now = await self.request_beside(step, job.request)
+                is_changed = job.request.base_url == now.base_url and difference(job.request, now)
+                return corrected if is_changed and self.retry_failed else job.key
+            job = following
+        return job.key
 
     async def make(self, step: Step[R], key: str) -> R:
         """Return what the job of a step has made; the step is sent now if it never was.
@@ -211,10 +216,24 @@ class BatchCalls:
             stopped.cancel()
 
 
+def corrected_key(key: str, failed: Job) -> str:
+    """Return the job key under which the fields of a failed job are sent when they are corrected.
+
+    Args:
+        key: The first job key of the step.
+        failed: Its job, or that of its last correction. One job has one correction, which others follow.
+    """
+    return f"{key}~{_digest(failed.key.encode() + wanted_fields(failed.request))}"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
 def _as_sent(step: Step[R], job: Job) -> Step[R]:
     """Return the step with the links that its job has sent in the place of local files, which may be gone."""
     links = {name: job.request.fields.get(name) for name in job.request.files}
-    return Step(step.name, step.operation, {**step.fields, **links}, step.family) if links else step
+    return Step(step.name, step.operation, {**step.fields, **links}) if links else step
 
 
 class SongWorkflow(Workflow):

@@ -27,12 +27,12 @@ import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from ..errors import FolderError
-from ..files import expand, lock, open_lock, write_whole
+from ..files import expand, fault_in_words, lock, open_lock, write_whole
 from .folder_lock import HOME, unwritable
 from .manifest import Song
 from .run_record import RowRecord
@@ -43,17 +43,17 @@ SONGS: Final = "songs"
 BUDGET_PAUSE: Final = 0.05
 """Seconds between tries to pay while another process does: a create takes about a second."""
 
+T = TypeVar("T")
 RecordState = Literal["done", "failed"]
 
 
 class StepRecord(msgspec.Struct, kw_only=True):
-    """A step of a clip, as it ended.
+    """The record of a finished or failed step of a clip.
 
-    `state` is 'done' or 'failed'; `error` is the whole text of what went wrong, `reason` the part of it that
-    is the same for all steps that failed alike; `refunded` is what the service reports of its credits.
-    `files` are paths below the folder, `labels` what they are called, such as the names of stems, `silent`
-    those in which nothing can be heard. `fields` are those of the manifest. Times are Unix times: submitted,
-    ended, and with its files fetched.
+    `state` is 'done' or 'failed'; `error` is the whole text of the error, `reason` the part of it that is
+    equal for all steps that failed for the same reason; `refunded` is the service's report on the credits.
+    `files` are paths below the folder, `labels` their names, such as those of stems, `silent` the files in
+    which nothing can be heard. `fields` are those of the manifest. Times are Unix times, in seconds.
     """
 
     name: str
@@ -75,8 +75,8 @@ class StepRecord(msgspec.Struct, kw_only=True):
 class ClipRecord(msgspec.Struct, kw_only=True):
     """A clip of a song, its files and steps.
 
-    `name` is that of its files, without extension; '' in records of earlier versions. `peaks` is its wave
-    form, 0 to 1, where it could be read.
+    `name` is the name of its files without extension; '' in records of earlier versions. `peaks` is its wave
+    form, from 0 to 1, if it could be read.
     """
 
     clip_id: str
@@ -94,10 +94,10 @@ class ClipRecord(msgspec.Struct, kw_only=True):
 
 
 class SongRecord(msgspec.Struct, kw_only=True):
-    """A song as it was settled.
+    """The record of a finished or failed song.
 
-    `state` is 'done' (perhaps with failed clips or steps) or 'failed'. `error` is the whole text of what went
-    wrong, `reason` the part of it that is the same for all songs that failed alike.
+    `state` is 'done' (perhaps with failed clips or steps) or 'failed'. `error` is the whole text of the
+    error, `reason` the part of it that is equal for all songs that failed for the same reason.
     """
 
     id: str
@@ -120,14 +120,14 @@ class SongRecord(msgspec.Struct, kw_only=True):
 
     @property
     def files(self) -> Iterator[str]:
-        """All its files, as paths below the folder."""
+        """All files of the song, as paths below the folder."""
         for clip in self.clips:
             yield from (name for name in (clip.file, clip.cover) if name)
             for step in clip.steps:
                 yield from step.files
 
     def settles(self, song: Song, *, retry_failed: bool) -> bool:
-        """Return True if nothing of the song is to be made: not even a step that was added to it since."""
+        """Return True if nothing remains to be made for `song`, including steps that were added since."""
         if self.open or (retry_failed and any(self.faults)):
             return False
         made = [clip for clip in self.clips if not clip.error]
@@ -137,13 +137,13 @@ class SongRecord(msgspec.Struct, kw_only=True):
 
     @property
     def failed_steps(self) -> Iterator[tuple[ClipRecord, StepRecord]]:
-        """The steps that failed, each with its clip."""
+        """The failed steps, each with its clip."""
         for clip in self.clips:
             yield from ((clip, step) for step in clip.steps if step.state == "failed")
 
     @property
     def faults(self) -> Iterator[str]:
-        """The texts of all that went wrong, a line each."""
+        """The texts of all errors, one line each."""
         if self.error:
             yield self.error
         for clip in self.clips:
@@ -164,10 +164,25 @@ class SharedBatch(msgspec.Struct, frozen=True):
     store: str
 
 
+class _Names(msgspec.Struct, frozen=True):
+    pattern: str
+
+
 _shared_decoder: Final = msgspec.json.Decoder(SharedBatch)
 _record_decoder: Final = msgspec.json.Decoder(SongRecord)
-_names_decoder: Final = msgspec.json.Decoder(dict[str, str])
+_names_decoder: Final = msgspec.json.Decoder(_Names)
 _price_decoder: Final = msgspec.json.Decoder(dict[str, Annotated[float, msgspec.Meta(ge=0)]])
+
+
+def _stored(file: Path, decoder: msgspec.json.Decoder[T], what: str, hint: str) -> T | None:
+    """Return what a file holds, None if there is none; `FolderError` with the hint if it cannot be read."""
+    try:
+        return decoder.decode(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
+        text = f"{what} cannot be read: {fault_in_words(error)}"
+        raise FolderError(text, hint=f"Nothing was sent. {hint}") from error
 
 
 class BatchFolder:
@@ -207,7 +222,7 @@ class BatchFolder:
         """Note that the store is there now, and the pattern of names if the folder has none yet."""
         if not self._begun.exists():
             if pattern is not None:
-                write_whole(self._names, msgspec.json.encode({"pattern": pattern}), private=True)
+                write_whole(self._names, msgspec.json.encode(_Names(pattern)), private=True)
             write_whole(self._begun, b"", private=True)
 
     def shared(self) -> SharedBatch | None:
@@ -215,15 +230,8 @@ class BatchFolder:
 
         Raises `FolderError` if that cannot be read.
         """
-        try:
-            return _shared_decoder.decode(self._shared.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, msgspec.MsgspecError, ValueError) as error:
-            raise FolderError(
-                f"{self._shared} cannot be read: {error}",
-                hint="Nothing was sent. Put it back from a copy: it says where the jobs of the batch are.",
-            ) from error
+        hint = "Put it back from a copy: it says where the jobs of the batch are."
+        return _stored(self._shared, _shared_decoder, str(self._shared), hint)
 
     def share(self, batch: SharedBatch) -> None:
         """Note that workers carry out the batch in the folder."""
@@ -245,17 +253,12 @@ class BatchFolder:
         None: the layout of earlier versions. Raises `FolderError` if the first run had another
         pattern than the one that is given: its files have their names already.
         """
-        first: str | None = None
-        try:
-            first = _names_decoder.decode(self._names.read_bytes())["pattern"]
-        except (FileNotFoundError, NotADirectoryError):
-            if not self._begun.exists():
-                return given or DEFAULT
-        except (OSError, msgspec.MsgspecError, ValueError, KeyError) as error:
-            raise FolderError(
-                f"the pattern of names in {self._names} cannot be read: {error}",
-                hint="Nothing was sent. Delete the file: names then end with the ids of clips.",
-            ) from error
+        what = f"the pattern of names in {self._names}"
+        hint = "Delete the file: names then end with the ids of clips."
+        names = _stored(self._names, _names_decoder, what, hint)
+        if names is None and not self._begun.exists():
+            return given or DEFAULT
+        first = None if names is None else names.pattern
         if given is not None and given != (first or FORMER):
             raise FolderError(
                 f"the files in {self.out} are named {first or FORMER!r}, which was chosen by the first run",
@@ -268,15 +271,8 @@ class BatchFolder:
 
         Raises `FolderError` if they cannot be read: without them, what was spent would count as nothing.
         """
-        try:
-            return _price_decoder.decode(self._prices.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (OSError, msgspec.MsgspecError, ValueError) as error:
-            raise FolderError(
-                f"the prices in {self._prices} cannot be read: {error}",
-                hint="Nothing was sent. Delete the file: a run with a budget learns the prices again.",
-            ) from error
+        hint = "Delete the file: a run with a budget learns the prices again."
+        return _stored(self._prices, _price_decoder, f"the prices in {self._prices}", hint) or {}
 
     def save_prices(self, prices: Mapping[str, float]) -> None:
         """Save all prices that are known."""

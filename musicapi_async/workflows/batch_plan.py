@@ -11,12 +11,14 @@ from typing import Final
 import msgspec
 
 from .._transport.rate_window import Rate
+from ..api.account import credits_in
 from ..api.local_files import local_files
 from ..api.request import PUBLIC_LINK, PUBLISH, body, picture
 from ..arguments import check_bools, check_count, check_credits
 from ..errors import RequestValidationError, Violation
 from ..jobs import Job, JobRequest, SQLiteStore
 from ..jobs.job import request_of
+from .batch_calls import corrected_key
 from .batch_folder import BatchFolder
 from .budget import charged_sends, cost_of, price_name, prices_by_operation
 from .former_ids import with_former_ids
@@ -34,14 +36,25 @@ TASK_SECONDS: Final = 120.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Songs of a manifest by what a run would do with them, how long it would take, and what it would cost.
+    """The work of a run: numbers of songs, and the expected calls, time and cost.
 
-    `songs` in all; `settled` need nothing; `going_on` were submitted and are waited for; `unknown` wait for
-    a decision (`musicapi jobs`); `new` are submitted. `creates` tasks and `calls` other paid calls are
-    expected, with two clips for each song; `rate_limit` is that of the creates ('none' without one),
-    `seconds` the expected time. `cost` is in credits, for the calls whose prices are known (None: no price
-    is); `unpriced` counts the others by the names of steps. `spent` is what the folder has cost so far, by
-    the same prices; `over_budget` says that both together pass the `budget`.
+    Args:
+        songs: the number of songs in the manifest.
+        settled: songs that need no more work.
+        going_on: songs that were submitted and would be waited for.
+        unknown: songs that need a decision, see `musicapi jobs`.
+        new: songs that would be submitted.
+        creates: the expected number of tasks, with two clips for each song.
+        calls: the expected number of other paid calls.
+        steps: the expected number of calls, by the name of the step.
+        rate_limit: the rate of creates, 'none' without one.
+        seconds: the expected time in seconds.
+        cost: the credits for the calls whose price is known; None if no price is known.
+        unpriced: the number of calls without a known price, by the name of the step; those of earlier runs,
+            too.
+        spent: the credits that the folder has cost so far, by the same prices.
+        budget: the budget.
+        over_budget: True if `cost` and `spent` together exceed the `budget`.
     """
 
     songs: int
@@ -71,24 +84,24 @@ async def plan_batch(
     budget: float | None = None,
     prices: Mapping[str, float] | None = None,
 ) -> Plan:
-    """Return what `run_batch` would do now with this manifest and folder. Free, sends and writes nothing.
+    """Return the work that `run_batch` would do with this manifest and folder. Free, sends and writes
+    nothing.
 
     Args:
         manifest: The songs.
-        out: The folder of the batch; it need not be there.
+        out: The folder of the batch; it need not exist.
         retry_failed: As for `run_batch`.
-        rate_limit: That of the client, such as '20/10s'; None: no limit.
+        rate_limit: The rate of the client, such as '20/10s'; None: no limit.
         max_in_flight: As for `run_batch`.
-        budget: Credits for the whole folder, to hold the cost against.
-        prices: Credits by the name of a step or an operation, beside those that the folder has.
+        budget: The credits for the whole folder, to compare the cost with.
+        prices: The prices in credits, by the name of a step or an operation. Those in the folder are known.
 
     Returns:
         The plan.
 
     Raises:
-        RequestValidationError: A price is of no step or song; or the budget, a price, `max_in_flight` or
-            `retry_failed` is not what it can be.
-        FolderError: The prices that the folder has are damaged, or workers carry out its batch.
+        RequestValidationError: A price names no step or operation, or an argument has a wrong value.
+        FolderError: The prices in the folder are damaged, or workers carry out its batch.
         ValueError: The rate is malformed.
     """
     check_settings(budget, max_in_flight, retry_failed)
@@ -103,7 +116,7 @@ async def plan_batch(
         jobs = await store.jobs()
         await store.aclose()
     manifest = with_former_ids(manifest, jobs, _request_of)
-    known = {job.key: job.state for job in jobs}
+    known = {job.key: job for job in jobs}
     sent = _sent_steps(jobs, retry_failed=retry_failed)
     settled = going_on = unknown = new = 0
     steps: Counter[str] = Counter()
@@ -115,7 +128,13 @@ async def plan_batch(
         if record is not None and record.settles(song, retry_failed=retry_failed):
             settled += 1
             continue
-        state = known.get(song.key, "reserved")
+        job = known.get(song.key)
+        while job is not None and job.state == "failed":
+            corrected = known.get(corrected_key(song.key, job))
+            if corrected is None:
+                break
+            job = corrected
+        state = job.state if job is not None else "reserved"
         if state in ("ambiguous", "sent"):
             unknown += 1
             continue
@@ -136,12 +155,13 @@ async def plan_batch(
                 creates["concat_music"] += max(0, joins - sent[key, "concat_music"])
             if submits:
                 depth = max(depth, 3 if step.name == "extend" else 2)
-    spent = cost_of(charged_sends(jobs), known_prices)
+    sends = charged_sends(jobs)
+    spent = cost_of(sends, known_prices)
     count = creates.total()
     apart = max(1 / rate_limit.per_second if rate_limit is not None else 0.0, TASK_SECONDS / max_in_flight)
     seconds = count * apart + depth * TASK_SECONDS if count or going_on else 0.0
     priced = {name: number for name, number in (creates + calls).items() if name in known_prices}
-    cost = sum(known_prices[name] * number for name, number in priced.items()) if known_prices else None
+    cost = cost_of(priced, known_prices) if known_prices else None
     return Plan(
         songs=len(manifest.songs),
         settled=settled,
@@ -156,12 +176,12 @@ async def plan_batch(
         cost=cost,
         unpriced={
             price_name(name): number
-            for name, number in (creates + calls).items()
+            for name, number in (creates + calls + sends).items()
             if cost is not None and name not in known_prices
         },
         spent=spent,
         budget=budget,
-        over_budget=budget is not None and cost is not None and spent + cost > budget,
+        over_budget=budget is not None and cost is not None and credits_in(spent, cost) > budget,
     )
 
 

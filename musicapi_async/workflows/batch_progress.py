@@ -16,14 +16,15 @@ PLACES: Final = ("queued", "submitting", "running", "fetching", "done", "failed"
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a batch is, in songs.
+    """The progress of a batch, as numbers of songs.
 
-    `total` are all: `queued` (not begun), `submitting` (wait to be submitted), `running` at the service,
-    `fetching`, `done`, `failed`, of `unknown` outcome, or `unfinished`, which the next run continues.
+    `total` is the sum of `queued` (not begun), `submitting` (waiting to be submitted), `running` (at the
+    service), `fetching`, `done`, `failed`, `unknown` (of unknown outcome) and `unfinished` (the next run
+    continues them).
 
-    `failed_steps` counts steps, of songs that are done. `submitted` counts the paid calls of this run, steps
-    included; `rate` is how many per minute; `remaining_seconds` is the expected time to the end, None before
-    it can be estimated. `spent` is in credits, with a budget.
+    `failed_steps` counts failed steps of finished songs. `submitted` counts the paid calls of this run,
+    including steps; `rate` is their number per minute. `remaining_seconds` is the expected time to the end;
+    None until it can be estimated. `spent` is in credits; None without a budget.
     """
 
     total: int
@@ -109,7 +110,7 @@ class Tally:
                 submitted=self.submitted,
                 rate=60 * self.submitted / elapsed if elapsed > 0 else 0.0,
                 remaining_seconds=self._remaining_seconds(elapsed) if under_way else None,
-                spent=self._budget.spent if self._budget.limit is not None else None,
+                spent=self._budget.displayed,
                 stopping=self._stop.is_set() or self.halted,
             )
         )

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import os
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -26,7 +25,8 @@ from ..extras import require
 from ..files import expand, is_held, replacing
 from ..jobs import Job, JobState, SQLiteStore
 from .batch_folder import BatchFolder
-from .budget import charged_sends, cost_of
+from .budget import charged_sends, cost_text
+from .command_texts import in_commands
 from .report_data import Links, PageSong, page_song
 from .report_overview import Overview, PageState, state_of
 from .run_record import RowRecord, RunRecord, date_text, read_run, song_id_of
@@ -54,22 +54,22 @@ def can_write_pages() -> bool:
 async def write_report(
     out: str | os.PathLike[str], *, to: str | os.PathLike[str] | None = None, embed: bool = False
 ) -> Path:
-    """Write the page of a batch from what is in its folder. Free, sends nothing; may be called at any time.
+    """Write the page of a batch from the records in its folder. Free, sends nothing, may be repeated.
 
-    A run writes `report.html` itself and renews it while it is on; this call does the same later, or
-    elsewhere.
+    A run writes and updates `report.html` itself; this function writes it after the run, or on another
+    machine.
 
     Args:
         out: The folder of the batch.
         to: The file of the page; by default `report.html` in the folder.
-        embed: Put the songs and covers into the page, so that it can be sent on its own; it is then a third
-            larger than they are.
+        embed: Include songs and covers in the page, so that one file can be sent; it is a third larger than
+            the songs and covers.
 
     Returns:
         The path of the page.
 
     Raises:
-        FolderError: The folder is that of no batch, a run is on and writes the page itself, or the page
+        FolderError: The folder has no batch, a run is under way and writes the page itself, or the page
             cannot be written.
         ModuleNotFoundError: Jinja2 is not installed (extra `[cli]`).
     """
@@ -96,7 +96,7 @@ async def write_report(
         states=_states(run, jobs, is_on=is_on),
         costs=song_costs(run, jobs, prices),
         unknown=[job for job in jobs if job.state == "ambiguous"],
-        spent=f"{cost_of(charged_sends(jobs), prices):g} credits spent" if prices else "",
+        spent=cost_text(charged_sends(jobs), prices) if prices else "",
     )
     try:
         write_page(page, folder, state, embed=embed)
@@ -140,9 +140,8 @@ def song_costs(run: RunRecord, jobs: Iterable[Job], prices: Mapping[str, float])
         of_songs.setdefault(song_id_of(job.key, ids, run.job_prefix), []).append(job)
     costs: dict[str, str] = {}
     for song_id, of_song in of_songs.items():
-        sends: Counter[str] = charged_sends(of_song)
-        more = "" if all(name in prices for name in sends) else "at least "
-        costs[song_id] = f"{more}{cost_of(sends, prices):g} credits"
+        if text := cost_text(charged_sends(of_song), prices):
+            costs[song_id] = text
     return costs
 
 
@@ -183,6 +182,7 @@ def _page(folder: BatchFolder, state: PageState, links: Links) -> Iterator[str]:
 
 def _songs(folder: BatchFolder, state: PageState, links: Links) -> Iterator[PageSong]:
     """Yield the songs in the order of the manifest, one at a time, however many there are."""
+    store = state.jobs_in(folder)
     for number, row in enumerate(state.run.rows, 1):
         record = folder.record_of(row.stored_id)
         song_state, note = state_of(row, record, state)
@@ -193,13 +193,13 @@ def _songs(folder: BatchFolder, state: PageState, links: Links) -> Iterator[Page
                 row.title,
                 song_state,
                 named=row.is_named,
-                note=note,
+                note=in_commands(note, store),
                 operation=row.operation,
                 model=row.model,
             )
         else:
             cost = state.costs.get(row.stored_id, "")
-            yield page_song(record, row, number, links, cost=cost, note=note, state=song_state)
+            yield page_song(record, row, number, links, cost=cost, note=note, state=song_state, store=store)
 
 
 # --- the files of the page ---------------------------------------------------------------------------------

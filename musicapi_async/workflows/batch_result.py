@@ -12,7 +12,7 @@ from .batch_folder import SongRecord
 from .manifest import Song
 from .run_record import RowRecord
 
-RETRY_HINT: Final = "To send what failed again, which is charged again: run_batch(..., retry_failed=True)."
+RETRY_HINT: Final = "To send what failed again, which charges credits: run_batch(..., retry_failed=True)."
 
 
 class StepFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,18 +26,26 @@ class StepFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended.
+    """The result of a run of a batch.
 
-    `done` and `failed` count songs, `failed_steps` the steps that failed for songs that are done; `failures`
-    maps the ids of failed songs to why, `step_failures` lists failed steps. `unknown` maps the job keys of
-    unknown outcome to why, `unfinished` the ids of songs that the next run continues to why. `halted` is why
-    submitting stopped early, or ''; `disk_failed` says that it was the disk and not the account. `submitted`
-    counts paid calls.
-    `spent_now` is what this run has cost in credits: with a budget by its prices, else by the balance, which
-    other calls of the account move, too (None: it could not be read, or a price is unknown). `spent` is what
-    the whole folder has cost, with a budget: all charged sends, by the prices known now; what has no price
-    adds nothing. `report` is the page, None where Jinja2 (extra `[cli]`) is not installed; `hint` is what to
-    do about failures, or ''.
+    Args:
+        done: the number of finished songs.
+        failed: the number of failed songs.
+        failed_steps: the number of failed steps of finished songs.
+        failures: the reason of each failed song, by its id.
+        step_failures: the failed steps.
+        unknown: the reason of each call of unknown outcome, by its job key.
+        unfinished: the reason of each song that the next run continues, by its id.
+        halted: the reason for which submitting stopped early, or ''.
+        disk_failed: True if that was the disk, False if it was the account.
+        submitted: the number of paid calls of this run.
+        spent_now: the credits that this run has cost. With a budget they are computed from prices, else from
+            the balance, which other calls of the account change, too. None if the balance could not be read,
+            or a price is unknown.
+        spent: the credits that the whole folder has cost, computed from the known prices; None without a
+            budget, or if a price is unknown.
+        hint: what to do about failures, or ''.
+        report: the page; None if Jinja2 (extra `[cli]`) is not installed.
     """
 
     done: int
@@ -57,7 +65,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def complete(self) -> bool:
-        """Every song is settled, which does not say that none failed."""
+        """True if every song is done or failed, so that the next run has nothing to continue."""
         return not self.unknown and not self.unfinished
 
 

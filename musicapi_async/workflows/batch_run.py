@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Final, cast
+from typing import Final
 
 import anyio
 import anyio.to_thread
 
+from .._error_base import first_in
 from ..client import MusicAPI
 from ..errors import FolderError, JobKeyConflictError
 from ..jobs import SQLiteStore, transitions
@@ -49,41 +50,42 @@ async def run_batch(
 ) -> BatchResult:
     """Make all songs of a manifest, with their steps, in the folder `out`. Charges credits for each.
 
-    May be repeated: with the same manifest and folder it continues where it ended, however it ended, and pays
-    for nothing twice. When the disk is full or the folder can no longer be written, it submits nothing more,
-    and leaves what it cannot write for the next run.
+    May be repeated: a run with the same manifest and folder continues where the last one ended, and pays for
+    nothing twice. If the disk is full or the folder cannot be written, the run submits nothing more, and the
+    next run fetches what could not be written.
 
     Args:
-        client: Who pays. Its rate limit decides how fast songs are submitted. With an `uploader` rows may
-            have local files in the place of links.
+        client: The client. Its rate limit determines how fast songs are submitted. If it has an `uploader`,
+            rows may have local files in the place of links.
         manifest: A `.jsonl`, `.csv` or `.tsv` file, or a `Manifest`.
-        out: The folder, which is made if it is missing. One run at a time holds it.
-        budget: Credits for the whole folder, all runs together: the run stops before they are passed, as far
-            as prices are known. What is not in `prices` is learned from the first call of its kind, which is
-            made alone and may pass the budget; if it cannot be learned, nothing more is submitted.
-        prices: Credits by the name of a step ('lyrics') or an operation ('create_music').
-        max_in_flight: Tasks that run at once.
-        retry_failed: Send failed songs and steps again, with their new fields if the manifest was corrected.
+        out: The folder, which is created if it is missing. Only one run at a time can use it.
+        budget: The credits for the whole folder, of all its runs. The run stops before a call would exceed
+            them. A price that is not in `prices` is learned from the first call of its kind, which is made
+            alone and may exceed the budget; if it cannot be learned, nothing more is submitted. None: no
+            limit.
+        prices: The prices in credits, by the name of a step ('lyrics') or an operation ('create_music').
+        max_in_flight: The largest number of unfinished tasks.
+        retry_failed: Send failed songs and steps again, with the fields that the manifest has now.
         name: The pattern of file names without extension, for the first run in a folder; later runs have the
             same. Fields: number (of the row), title, take (1 or 2 for the clips of a song), id, clip_id.
             Default: '{number} {title} (take {take})'.
         tags: Write title, artist, album, track, style, lyrics, cover and prompt into the MP3 and WAV files.
-            By default where the extra `[tags]` is installed.
+            By default True if the extra `[tags]` is installed.
         waveforms: Draw wave forms in the report, and find stems that are silent.
-        stop: Ends submitting when it is set: what was submitted is still waited for and fetched.
-        on_progress: Gets a `Progress` for every change.
+        stop: An event that ends submitting when it is set; submitted songs are still waited for and fetched.
+        on_progress: A function that is called with a `Progress` at every change.
 
     Returns:
-        How the run ended, failures and costs included.
+        The result of the run, with failures and costs.
 
     Raises:
-        RequestValidationError: The manifest is faulty, it has local files that are missing or that the client
-            has no `uploader` for, a price is of no step; or the budget, a price,
-            `max_in_flight` or `retry_failed` is not what it can be; nothing was sent.
-        OSError: The manifest cannot be read, such as one that is missing; nothing was sent.
+        RequestValidationError: The manifest is faulty, its local files are missing or the client has no
+            `uploader` for them, a price names no step or operation, or an argument has a wrong value; nothing
+            was sent.
+        OSError: The manifest cannot be read; nothing was sent.
         JobKeyConflictError: A song was changed under its id or is of another base URL; nothing was sent.
-        FolderError: Another run holds the folder, it cannot be written, its first run had another `name`, or
-            its job store is gone or its prices are damaged; nothing was sent.
+        FolderError: Another run uses the folder, it cannot be written, its first run had another `name`, its
+            job store is missing, or its prices are damaged; nothing was sent.
         JobStoreError: The job store cannot be read or written.
 
     ```python
@@ -159,7 +161,7 @@ class _Run:
                 for _ in range(workers):
                     group.start_soon(self._work, songs)
         except BaseExceptionGroup as errors:
-            error = _first(errors)
+            error = first_in(errors)
             if isinstance(error, Exception):
                 await self._page.finish(self._outcomes.unfinished)
             raise error from None
@@ -178,7 +180,7 @@ class _Run:
             disk_failed=calls.disk_failed,
             submitted=self._tally.submitted,
             spent_now=spent_now,
-            spent=calls.budget.spent if calls.budget.limit is not None else None,
+            spent=calls.budget.displayed,
             hint=outcomes.hint,
             report=self._page.path,
         )
@@ -276,9 +278,3 @@ async def check_unchanged(manifest: Manifest, calls: BatchCalls, sent: Collectio
         )
     if missing:
         raise no_such_files(manifest, missing)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error

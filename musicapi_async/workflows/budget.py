@@ -22,10 +22,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from .._wire.codec import report
+from ..api.account import credits_in, credits_text
 from ..api.suggestions import did_you_mean
 from ..arguments import check_credits
 from ..client import MusicAPI
 from ..errors import MusicAPIError, OutcomeUnknownError, RequestValidationError
+from ..files import fault_in_words
 from ..jobs import Job
 from ..jobs.job import JobTask, item_of
 from .manifest import STEP_NAMES, priced_operations
@@ -74,7 +76,22 @@ def charged_sends(jobs: Iterable[Job]) -> Counter[str]:
 
 def cost_of(sends: Mapping[str, int], prices: Mapping[str, float]) -> float:
     """Return the credits that sends cost by these prices; those without a price are left out."""
-    return sum((count * prices.get(operation, 0.0) for operation, count in sends.items()), 0.0)
+    return credits_in(*(count * prices.get(operation, 0.0) for operation, count in sends.items()))
+
+
+def known_cost(sends: Mapping[str, int], prices: Mapping[str, float]) -> float | None:
+    """Return the credits that sends cost by these prices; None if one of them has no price."""
+    known = all(operation in prices for operation, count in sends.items() if count)
+    return cost_of(sends, prices) if known else None
+
+
+def cost_text(sends: Mapping[str, int], prices: Mapping[str, float]) -> str:
+    """Return what sends cost, in words: 'at least' so much where a price is unknown; '' where all are."""
+    cost = cost_of(sends, prices)
+    known = known_cost(sends, prices) is not None
+    if not (known or cost):
+        return ""
+    return f"{'' if known else 'at least '}{credits_text(cost)} {'credit' if cost == 1 else 'credits'}"
 
 
 def _sends_of(job: Job) -> Iterator[Job]:
@@ -137,6 +154,7 @@ class Budget:
         self._save: Final = save
         self._sends: Counter[str] = Counter()
         self._sends_before: Counter[str] = Counter()
+        self._keys_before: Final[set[str]] = set()
         self._last_charged: Final[dict[str, str]] = {}
         self._halted_by = ""
         self._hidden: Final[Counter[str]] = Counter()
@@ -145,16 +163,28 @@ class Budget:
         self._learning = False
         self._changed: Final = asyncio.Condition()
         self._first_balance: asyncio.Task[float | None] | None = None
+        self._has_charged = False
 
     @property
     def spent(self) -> float:
         """The credits that the folder has cost, by the prices known now."""
         return cost_of(self._sends, self.prices)
 
+    @property
+    def displayed(self) -> float | None:
+        """The credits that the folder has cost; None without a limit, or if a price is unknown."""
+        return known_cost(self._sends, self.prices) if self.limit is not None else None
+
+    @property
+    def spent_text(self) -> str:
+        """The credits that the folder has cost, in words; '' without a limit, or if no price is known."""
+        return cost_text(self._sends, self.prices) if self.limit is not None else ""
+
     def restore(self, jobs: Sequence[Job]) -> None:
         """Count what earlier runs on the folder have sent."""
         self.recount(jobs)
         self._sends_before = Counter(self._sends)
+        self._keys_before.update(self._last_charged)
 
     def recount(self, jobs: Sequence[Job]) -> None:
         """Count what the job store has now, calls of other processes included, in the place of all before."""
@@ -165,20 +195,21 @@ class Budget:
     async def spent_now(self) -> float | None:
         """Return the credits that this run has cost.
 
-        With a limit by its prices; else by the balance, which other calls of the account move, too. None if
-        the balance cannot be read, or is not to be, or a price is unknown.
+        With a limit by its prices; else by the balance, which other calls of the account move, too; 0 if
+        none of its calls was charged. None if the balance cannot be read, or is not to be, or a price is
+        unknown.
         """
         if self.limit is not None:
-            sent_now = self._sends - self._sends_before
-            if any(operation not in self.prices for operation in sent_now):
+            if known_cost(self._sends - self._sends_before, self.prices) is None:
                 return None
-            return self.spent - cost_of(self._sends_before, self.prices)
+            return credits_in(self.spent, -cost_of(self._sends_before, self.prices))
         if not self._measures:
             return None
-        if self._first_balance is None:
+        if self._first_balance is None or not self._has_charged:
             return 0.0
-        before, after = await self._first_balance, await self._balance_if_known()
-        return before - after if before is not None and after is not None else None
+        before = await self._first_balance
+        after = await self._balance_if_known() if before is not None else None
+        return credits_in(before, -after) if before is not None and after is not None else None
 
     def close(self) -> None:
         """Stop reading the balance, if the run ended before it was there."""
@@ -197,7 +228,14 @@ class Budget:
                 if self._first_balance is None:
                     self._first_balance = asyncio.ensure_future(self._balance_if_known())
                 await asyncio.shield(self._first_balance)  # all calls wait for the one that reads it
-            yield
+            is_charged = True
+            try:
+                yield
+            except MusicAPIError as error:
+                is_charged = not error.not_charged
+                raise
+            finally:
+                self._has_charged |= is_charged
             return
         async with self._changed:
             await self._changed.wait_for(
@@ -236,8 +274,8 @@ class Budget:
         try:
             return await self._balance()
         except MusicAPIError as error:
-            text = "the balance cannot be read, so what the run costs is unknown: %s"
-            report(logging.WARNING, text, error)
+            text = "the balance cannot be read: %s"
+            report(logging.INFO, text, error)  # the result of the run says it, too, where it matters
             return None
 
     async def _learn(self, operation: str, before: float) -> None:
@@ -251,7 +289,7 @@ class Budget:
             return
         # A refund that arrives in this moment hides a part of the price. One that hides all of it would be a
         # price of nothing, and so no limit, for this run and for all that follow: the next call tells.
-        cost = before - after
+        cost = credits_in(before, -after)
         if cost <= 0:
             self._hidden[operation] += 1
             if self._hidden[operation] == MOST_HIDDEN:
@@ -264,10 +302,11 @@ class Budget:
             self._save(self.prices)
         except OSError as error:
             text = "the price of %s could not be saved: %s"
-            report(logging.WARNING, text, price_name(operation), error)
+            report(logging.WARNING, text, price_name(operation), fault_in_words(error))
         if self.limit is not None and cost > self.limit:
             name = price_name(operation)
-            self._halted_by = f"the first {name} cost {cost:g}, the budget was {self.limit:g}"
+            budget = credits_text(self.limit)
+            self._halted_by = f"the first {name} cost {credits_text(cost)}, the budget was {budget}"
 
     def _halt_unpriced(self, operation: str, unknown: str) -> None:
         """Let no further call through: each would be the first of its kind, which may pass the budget."""
@@ -278,20 +317,22 @@ class Budget:
 
     def _refusal(self, operation: str, price: float | None, limit: float) -> str:
         """Return why a call of this price is not made, or ''."""
-        spent = self.spent + self._held
-        if self._halted_by or (spent + (price or 0.0) <= limit and self.spent < limit):
+        spent = credits_in(self.spent, self._held)
+        if self._halted_by or (credits_in(spent, price or 0.0) <= limit and self.spent < limit):
             return self._halted_by
-        costs = f", and {price_name(operation)} costs {price:g}" if price else ""
-        used_up = f"the budget of {limit:g} credits is used up: {spent:g} are spent{costs}"
-        return f"{used_up}. A run with a larger one continues"
+        costs = f", and {price_name(operation)} costs {credits_text(price)}" if price else ""
+        used_up = f"the budget of {credits_text(limit)} credits is used up"
+        return f"{used_up}: {credits_text(spent)} are spent{costs}. A run with a larger one continues"
 
     def charge(self, operation: str, key: str) -> None:
         """Count a send of this operation under this job key as charged."""
         self._sends[operation] += 1
         self._last_charged[key] = operation
+        self._keys_before.discard(key)
 
     def refund(self, key: str) -> None:
         """No longer count the last send under this job key: the service gave back what it cost."""
         operation = self._last_charged.pop(key, None)
         if operation is not None:
             self._sends[operation] -= 1
+            self._sends_before[operation] -= key in self._keys_before  # no income of this run

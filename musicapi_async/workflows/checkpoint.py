@@ -25,10 +25,10 @@ def settled_by(step: str) -> tuple[str, ...]:
 
 
 class Checkpoint(msgspec.Struct, omit_defaults=True):
-    """The results of a workflow's steps, by step: clip ids, tokens of tasks, links, files.
+    """The results of a workflow's steps, by the name of the step: clip ids, tokens of tasks, links, files.
 
-    Pass it to the same workflow again, and nothing in it is paid for a second time. `json` and `parse` store
-    it.
+    Pass it to the same workflow to continue without paying for its steps again. `json` and `parse` store and
+    read it.
     """
 
     clip_ids: dict[str, str] = msgspec.field(default_factory=dict[str, str])
@@ -41,18 +41,19 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
     def resolve(
         self, step: str, *, task: str | None = None, clip_id: str | None = None, link: str | None = None
     ) -> None:
-        """Say what a step of unknown outcome made, as the dashboard shows it. Sends nothing.
+        """Set the result of a step of unknown outcome, as you found it in the dashboard. Sends nothing.
+
+        Pass exactly one of `task`, `clip_id` and `link`.
 
         Args:
             step: A step in `unknown`.
-            task: For every step but "wav" and "midi": the token of its task. With a task id it is
-                `client.task("sonic", task_id).token`. The clips that the task made do not replace it.
-            clip_id: For "upload", instead of a task: the clip.
+            task: For every step except "wav" and "midi": the token of its task, for a task id
+                `client.task("sonic", task_id).token`. A clip of the task cannot be passed instead.
+            clip_id: For "upload", instead of a task: the id of the clip.
             link: For "wav" and "midi": the link of the file.
 
         Raises:
-            RequestValidationError: The step is not in `unknown`, or not exactly one thing is given that
-                settles it.
+            RequestValidationError: The step is not in `unknown`, or the arguments do not fit it.
         """
         if step not in self.unknown:
             raise RequestValidationError(
@@ -82,7 +83,7 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
         del self.unknown[step]
 
     def resubmit(self, step: str) -> None:
-        """Forget a step and what it gave: the next run pays for it again. Sends nothing."""
+        """Remove a step and its result, so that the next run pays for it again. Sends nothing."""
         self.unknown.pop(step, None)
         self.tasks.pop(step, None)
         self.clip_ids.pop(step, None)
@@ -95,7 +96,7 @@ class Checkpoint(msgspec.Struct, omit_defaults=True):
 
     @classmethod
     def parse(cls, text: str | bytes) -> Checkpoint:
-        """Read what `json` wrote. Raises `RequestValidationError` for anything else."""
+        """Return the checkpoint in a text of `json`. Raises `RequestValidationError` for any other text."""
         try:
             return msgspec.json.decode(text, type=cls)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

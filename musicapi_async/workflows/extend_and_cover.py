@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..api.direct_replies import Upload
-from ..api.families import FAMILIES
 from ..api.operation import Operation
 from ..api.results import Clip, Clips
 from ..api.sonic import Sonic
@@ -40,24 +39,24 @@ async def extend(
     checkpoint: Checkpoint | None = None,
     **fields: Any,
 ) -> Task[Clips]:
-    """Extend audio wherever it comes from: an upload by `extend_upload_music`, else by `extend_music`.
+    """Extend audio from any source, with `extend_upload_music` for uploads, else `extend_music`.
 
     Charges credits: an upload if `source` is a link or a file, then an extension. The fields are checked
     before the upload is paid for.
 
     Args:
-        client: Who pays; with a job key, each step has one of its own, such as "demo.extend".
+        client: The client. If it has a job key, each step has its own one, such as "demo.extend".
         source: A link, a local file, a `Clip` or its id, or an `Upload`.
-        continue_at: Second where the new part starts (default: the end of a `Clip`).
-        checkpoint: That of an earlier call, which is continued; it is filled in.
-        **fields: Those of `sonic.extend_music`, such as `mv` and `prompt`; `custom_mode` follows from
+        continue_at: The second of the source where the new part starts; by default the end of a `Clip`.
+        checkpoint: The checkpoint of an earlier call, to continue it; it is filled in.
+        **fields: The arguments of `sonic.extend_music`, such as `mv` and `prompt`. `custom_mode` follows from
             `prompt` unless it is given.
 
     Returns:
-        The task of the extension, whose clips are the new part alone.
+        The task of the extension. Its clips are only the new part.
 
     Raises:
-        MusicAPIError: As the calls raise, with `checkpoint` on the error.
+        MusicAPIError: What the calls raise, with `checkpoint` on the error.
     """
     workflow = Workflow(client, checkpoint)
     with workflow.on_errors():
@@ -71,22 +70,22 @@ async def cover(
     checkpoint: Checkpoint | None = None,
     **fields: Any,
 ) -> Task[Clips]:
-    """Sing audio in another way: an upload by `cover_upload_music`, else by `cover_music`.
+    """Make a cover of audio from any source, with `cover_upload_music` for uploads, else `cover_music`.
 
     Charges credits: an upload if `source` is a link or a file, then a cover. The fields are checked before
     the upload is paid for.
 
     Args:
-        client: Who pays; with a job key, each step has one of its own, such as "demo.cover".
+        client: The client. If it has a job key, each step has its own one, such as "demo.cover".
         source: A link, a local file, a `Clip` or its id, or an `Upload`.
-        checkpoint: That of an earlier call, which is continued; it is filled in.
-        **fields: Those of `sonic.cover_music`, such as `mv`, `prompt` and `tags`.
+        checkpoint: The checkpoint of an earlier call, to continue it; it is filled in.
+        **fields: The arguments of `sonic.cover_music`, such as `mv`, `prompt` and `tags`.
 
     Returns:
         The task of the cover.
 
     Raises:
-        MusicAPIError: As the calls raise, with `checkpoint` on the error.
+        MusicAPIError: What the calls raise, with `checkpoint` on the error.
     """
     operation = Sonic.cover_upload_music if _is_upload(source) else Sonic.cover_music
     workflow = Workflow(client, checkpoint)
@@ -104,24 +103,25 @@ async def extend_full(
     checkpoint: Checkpoint | None = None,
     **fields: Any,
 ) -> Clips:
-    """Extend, wait, join: the full song. Takes minutes.
+    """Extend audio, wait, join the new part to it, and return the full song. Takes minutes.
 
-    Charges credits as `extend`, and for joining.
+    Charges credits for the steps of `extend`, and for joining.
 
     Args:
-        client: Who pays; with a job key, each step has one of its own, such as "demo.concat".
+        client: The client. If it has a job key, each step has its own one, such as "demo.concat".
         source: A link, a local file, a `Clip` or its id, or an `Upload`.
-        continue_at: Second where the new part starts (default: the end of a `Clip`).
-        choose: Takes one of the extensions that the service gives (default: the first that succeeded).
-        timeout: Seconds that each of the two waits may take (default: that of the family).
-        checkpoint: That of an earlier call, which is continued; it is filled in.
-        **fields: Those of `sonic.extend_music`.
+        continue_at: The second of the source where the new part starts; by default the end of a `Clip`.
+        choose: A function that chooses one of the extensions; by default the first that succeeded.
+        timeout: The longest time of each of the two waits, in seconds; by default 900.
+        checkpoint: The checkpoint of an earlier call, to continue it; it is filled in.
+        **fields: The arguments of `sonic.extend_music`.
 
     Returns:
         The clips of the full song.
 
     Raises:
-        MusicAPIError: As the calls raise, with `checkpoint` on the error: both tasks can be waited for again.
+        MusicAPIError: What the calls raise, with `checkpoint` on the error. The tasks in it can be waited for
+            again. When it is cancelled, such as by a time-out around it, the log has the checkpoint.
     """
 
     def one(parts: Clips) -> list[Clip]:
@@ -154,11 +154,11 @@ async def full_songs(
     parts = await workflow.result(step, timeout)
     if "part" not in chosen:
         chosen.update((_numbered("part", index), part.clip_id) for index, part in enumerate(choose(parts)))
-    join: Operation[..., Task[Clips]] = FAMILIES[step.family].operations()["concat_music"]
+    join: Operation[..., Task[Clips]] = step.operation.family.operations()["concat_music"]
     full: list[Clips] = []
     while (part := chosen.get(_numbered("part", len(full)))) is not None:
         name = _numbered("concat", len(full))
-        joining = Step(name, join, {"continue_clip_id": part}, step.family)
+        joining = Step(name, join, {"continue_clip_id": part})
         full.append(await workflow.result(joining, timeout))
     return full
 
@@ -224,7 +224,9 @@ async def _clip_id(workflow: Workflow, source: Source) -> str:
     if UPLOAD in known.clip_ids:
         return known.clip_ids[UPLOAD]
     if UPLOAD not in known.tasks:
-        upload = source if isinstance(source, Upload) else await _uploaded(workflow, source)
+        upload = source
+        if not isinstance(upload, Upload):  # the client publishes a local file
+            upload = await workflow.reply(Step(UPLOAD, Sonic.upload, {"url": source}))
         if upload.clip_id:
             known.clip_ids[UPLOAD] = upload.clip_id
             return upload.clip_id
@@ -236,8 +238,3 @@ async def _clip_id(workflow: Workflow, source: Source) -> str:
     clips = await workflow.wait(step, task)
     known.clip_ids[UPLOAD] = clips[0].clip_id
     return clips[0].clip_id
-
-
-async def _uploaded(workflow: Workflow, source: str | os.PathLike[str]) -> Upload:
-    """Upload a source; the client publishes a local file."""
-    return await workflow.reply(Step(UPLOAD, Sonic.upload, {"url": source}))

@@ -74,7 +74,7 @@ Which = Literal["all", "first"]
 
 
 class SongStep(msgspec.Struct, frozen=True):
-    """A step that follows for a clip: an operation of its family, with `fields` beside the clip id."""
+    """A step for each clip of a song: an operation of its family, with `fields` beside the clip id."""
 
     name: str
     operation: str
@@ -83,10 +83,10 @@ class SongStep(msgspec.Struct, frozen=True):
 
 
 class Song(msgspec.Struct, frozen=True):
-    """One line: an operation with its fields, and the steps that follow for its clips.
+    """A line of a manifest: an operation with its fields, and the steps for its clips.
 
-    `is_named` is True if the line gives the `id`; else it follows from the operation and the fields.
-    `former_id` is the id that an earlier version sent the song under, or ''. `batch` is the id of a batch
+    `is_named` is True if the line has an `id`; else the id follows from the operation and the fields.
+    `former_id` is the id under which an earlier version sent the song, or ''. `batch` is the id of a batch
     that workers carry out, or ''.
     """
 
@@ -103,12 +103,12 @@ class Song(msgspec.Struct, frozen=True):
 
     @property
     def stored_id(self) -> str:
-        """The id in the folder: in its job keys and its record."""
+        """The id of the song in the folder: in its job keys and its record."""
         return self.former_id or self.id
 
     @property
     def job_prefix(self) -> str:
-        """The beginning of all its job keys."""
+        """The prefix of all job keys of the song."""
         return f"{self.batch}/{self.stored_id}/" if self.batch else f"{self.stored_id}/"
 
     @property
@@ -117,12 +117,12 @@ class Song(msgspec.Struct, frozen=True):
         return f"{self.job_prefix}{self.operation}"
 
     def step_key(self, step: str, clip_id: str, operation: str) -> str:
-        """Return the job key of an operation that a step makes for a clip."""
+        """Return the job key of an operation of a step for a clip."""
         return f"{self.job_prefix}{step}/{clip_id}/{operation}"
 
     @property
     def title(self) -> str:
-        """The name of the song before it has a title."""
+        """The `title` in the fields, else the description, else the id; at most 80 characters."""
         return str(self.fields.get("title") or self.fields.get("gpt_description_prompt") or self.id)[:80]
 
 
@@ -134,10 +134,10 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read and check a `.jsonl`, `.csv` or `.tsv` file. Sends nothing, costs nothing.
+        """Read and check a `.jsonl`, `.csv` or `.tsv` file. Free, sends nothing.
 
-        Paths of local files begin at the folder of the manifest; `run_batch` checks that they are there.
-        Raises `RequestValidationError`, which names each faulty line and field, and `OSError`.
+        Relative paths of local files begin at the folder of the manifest; `run_batch` checks that the files
+        exist. Raises `RequestValidationError`, which names each faulty line and field, and `OSError`.
         """
         file = expand(path)
         with file.open("rb") as opened:
@@ -156,14 +156,15 @@ class Manifest(msgspec.Struct, frozen=True):
         separator: str = "",
         folder: str | os.PathLike[str] = "",
     ) -> Manifest:
-        """Check the bytes of a manifest, such as those of standard input. Sends nothing, costs nothing.
+        """Read and check the bytes of a manifest, such as those of standard input. Free, sends nothing.
 
         Args:
             data: The text in UTF-8.
             source: What errors call it.
             form: 'json' or 'table'; by default a text that begins with a brace is JSON.
-            separator: Of the columns of a table; by default the one that the header has most of.
-            folder: Where the paths of local files begin; by default the current folder.
+            separator: The separator of the columns of a table; by default the most frequent one in the
+            header.
+            folder: The folder where relative paths of local files begin; by default the current one.
 
         Raises:
             RequestValidationError: Names each faulty line and field.
@@ -185,9 +186,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, songs: Sequence[Mapping[str, Any]], source: str = "manifest") -> Manifest:
-        """Check songs given as mappings, with the keys of a line of a manifest.
+        """Return the manifest of songs that are mappings, with the keys of a line of a manifest.
 
-        A local file may also be a `Path`, or an open file that has a name.
+        A local file may also be a `Path`, or an open file that has a name. Raises `RequestValidationError`.
         """
         rows = ((number, dict(song)) for number, song in enumerate(songs, 1))
         return cls._checked(rows, source, loose=False)

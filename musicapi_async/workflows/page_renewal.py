@@ -66,6 +66,7 @@ class BatchPage:
         """Record that a run begins, and renew the page within this context."""
         now = self._calls.client.clock.time()
         self._run = await anyio.to_thread.run_sync(RunRecord.begin, manifest, self._folder.out, now)
+        self._run.budget = self._calls.budget.limit
         await anyio.to_thread.run_sync(self._run.save, self._folder.out)
         following = asyncio.ensure_future(self._follow())
         try:
@@ -109,7 +110,6 @@ class BatchPage:
         prices = calls.budget.prices
         jobs = await calls.store.jobs() if ended and prices else []
         unknown = await calls.store.jobs("ambiguous")
-        spent = calls.budget.spent if calls.budget.limit is not None else None
         state = PageState(
             run=msgspec.structs.replace(run),
             written_at=calls.client.clock.time(),
@@ -118,7 +118,7 @@ class BatchPage:
             | {song_id: song.place for song_id, song in self._active.items()},
             costs=song_costs(run, jobs, prices),
             unknown=unknown,
-            spent=f"{spent:g} credits spent" if spent is not None else "",
+            spent=calls.budget.spent_text,
         )
         with suppress(FileExistsError) if ended else suppress(OSError):  # another process writes it just now
             await anyio.to_thread.run_sync(write_page, self.path, self._folder, state)

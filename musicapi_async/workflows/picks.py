@@ -67,18 +67,18 @@ def copy_picks(
 
     Args:
         out: The folder of the batch.
-        picks: The JSON that its page has exported.
-        to: The folder for the copies, which is made if it is missing; by default `picks` in that of the
-            batch. A file there that has the same content stays, and one with another content is not
-            overwritten: the copy then gets a number.
+        picks: The JSON file that its page exported.
+        to: The folder for the copies, which is created if it is missing; by default `picks` in the folder of
+            the batch. No file there is overwritten: if a file of the same name has another content, the copy
+            gets a number.
 
     Returns:
         The copies of the audio files, in the order of the batch.
 
     Raises:
-        RequestValidationError: The file has no picks, none of them says 'keep', or one is of no take of
-            this batch; nothing was copied.
-        FolderError: A file of a take is gone, or the copies cannot be written.
+        RequestValidationError: The file has no picks, none of them says 'keep', or one names no take of this
+            batch; nothing was copied.
+        FolderError: A file of a take is missing, or the copies cannot be written.
         OSError: The file of picks cannot be read.
     """
     folder = BatchFolder(out)

@@ -3,14 +3,15 @@
 Traps of procrastinate 3.10, each read in its source, and what is done about them:
 
 - A lost connection ends its worker: an error while it fetches a job or writes its heartbeat stops it. Here a
-  fetch that fails finds nothing, a heartbeat that fails is repeated, and the end of a row is written when the
-  database is back.
+  fetch that fails finds nothing, and the end of a row is written when the database is back.
+- Its pool of connections waits longer after each try to connect, and hands out the lost ones first. So
+  heartbeats do not use it, but one of the job store, which is back as soon as the database is.
 - A worker whose heartbeat was late is removed by the next one that starts, and can then fetch nothing any
   more (its id is a foreign key). Here a heartbeat registers it again.
-- Each worker that starts removes those that have given no sign of life, also when the database was away for
-  all of them. Here none is removed before all had the time to give one.
-- The end of a job is written without a check of who has it: a worker that was taken for dead would end, or
-  requeue, what another one carries out. Here only the worker that has the row may.
+- Each worker that starts removes the workers without a heartbeat, also if the database was away for all of
+  them. Here no worker is removed before all had the time to write one.
+- The end of a job is written without a check of its worker: a worker that was considered dead would end, or
+  requeue, the row of another one. Here only the worker that has the row may do that.
 - The names of its channels are cut at 63 bytes, and NOTIFY refuses longer ones: names of queues are short.
 - `jsonb` refuses texts with a null character: a row is JSON within a text.
 - It does not know which version of its schema a database has: the last migration is noted on its table.
@@ -83,6 +84,8 @@ class Manager(JobManager):
     ) -> None:
         super().__init__(connector)
         self.is_stopping = False
+        self.worker: int | None = None
+        """The number of the worker, once it has started."""
         self._next_job: Final = next_job
         self._is_lost = False
 
@@ -96,23 +99,20 @@ class Manager(JobManager):
 
         return await self._next_job(fetch)
 
+    async def register_worker(self) -> int:
+        """Register the worker that starts; return its number."""
+        self.worker = await super().register_worker()
+        return self.worker
+
     async def update_heartbeat(self, worker_id: int) -> None:
-        """Note that the worker lives, and register it again if it was taken for dead."""
-        with self._patient():
-            await self.connector.execute_query_async(
-                "INSERT INTO procrastinate_workers (id, last_heartbeat) OVERRIDING SYSTEM VALUE "
-                "VALUES (%(id)s, now()) ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()",
-                id=worker_id,
-            )
+        """Write nothing: `RowQueue` does, with a connection that comes back at once."""
 
     async def prune_stalled_workers(self, seconds_since_heartbeat: float) -> list[int]:
-        """Remove no worker: `RowQueue` does, and knows when all of them had no database."""
+        """Remove no worker: `RowQueue` does, and knows when none of them could write a heartbeat."""
         return []
 
     async def unregister_worker(self, worker_id: int) -> None:
-        """Remove the worker; one that cannot be removed counts as gone after a while."""
-        with self._patient():
-            await super().unregister_worker(worker_id)
+        """Write nothing: `RowQueue` does, after the last heartbeat."""
 
     async def finish_job(self, job: Job, status: Any, delete_job: bool) -> None:
         """Note that a row has ended."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import mimetypes
 import os
-import re
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from ..api.json_values import mapping_or_empty
 from ..api.lyrics import AlignedLyrics
 from ..api.request import SECRET
 from .batch_folder import ClipRecord, SongRecord, StepRecord
+from .command_texts import in_commands
 from .manifest import STEP_NAMES
 from .run_record import RowRecord
 
@@ -150,7 +150,15 @@ class Links:
 
 
 def page_song(
-    record: SongRecord, row: RowRecord, number: int, links: Links, *, cost: str, note: str, state: str
+    record: SongRecord,
+    row: RowRecord,
+    number: int,
+    links: Links,
+    *,
+    cost: str,
+    note: str,
+    state: str,
+    store: str,
 ) -> PageSong:
     """Return a song that has a record.
 
@@ -162,6 +170,7 @@ def page_song(
         cost: Its cost in words, or ''.
         note: What is to be said of it, in the place of its error; or ''.
         state: Its state.
+        store: The place of the jobs, as a word of a command line.
     """
     fields = record.fields
     prompt = fields.get("prompt") or fields.get("gpt_description_prompt") or ""
@@ -172,7 +181,7 @@ def page_song(
         title=record.title.strip() or row.id,
         state=state,
         named=row.is_named,
-        note=note or record.reason or record.error,
+        note=in_commands(note or record.reason or record.error, store),
         operation=record.operation,
         model=str(fields.get("mv") or ""),
         prompt=str(prompt),
@@ -181,11 +190,11 @@ def page_song(
         task_id=record.task_id,
         times=[record.queued_at, record.submitted_at, record.ended_at, record.fetched_at],
         facts=[(name, value) for name, value in rest if value],
-        takes=[_take(clip, links) for clip in record.clips],
+        takes=[_take(clip, links, store) for clip in record.clips],
     )
 
 
-def _take(clip: ClipRecord, links: Links) -> Take:
+def _take(clip: ClipRecord, links: Links, store: str) -> Take:
     take = Take(
         id=clip.clip_id,
         title=clip.title.strip(),
@@ -196,24 +205,24 @@ def _take(clip: ClipRecord, links: Links) -> Take:
         cover=links.to(clip.cover, embed=True),
         peaks="".join(LEVELS[round(63 * min(max(peak, 0.0), 1.0))] for peak in clip.peaks),
         lyrics=clip.lyrics,
-        error=clip.error,
+        error=in_commands(clip.error, store),
         stems=[],
         files=[],
         failed=[],
         facts=[],
     )
     for step in clip.steps:
-        _add_step(take, step, links)
+        _add_step(take, step, links, store)
     if take.lines:
         take.lyrics = ""
     return take
 
 
-def _add_step(take: Take, step: StepRecord, links: Links) -> None:
+def _add_step(take: Take, step: StepRecord, links: Links, store: str) -> None:
     operation = STEP_NAMES.get(step.name, step.name)
     title = STEP_TITLES.get(step.name, step.name.replace("_", " ").capitalize())
     if step.state == "failed":
-        take.failed.append(FailedStep(title, step.reason or step.error))
+        take.failed.append(FailedStep(title, in_commands(step.reason or step.error, store)))
         return
     body = mapping_or_empty(step.reply)
     if operation in STEMS:
@@ -230,11 +239,12 @@ def _add_step(take: Take, step: StepRecord, links: Links) -> None:
         take.bpm = tempo.avg_bpm
         if tempo.min_bpm and tempo.max_bpm and tempo.min_bpm < tempo.max_bpm:
             take.facts.append((title, f"{tempo.min_bpm:g} to {tempo.max_bpm:g} bpm"))
-    for label, file in zip(step_labels(step), step.files, strict=True):
+    for number, (label, file) in enumerate(zip(step_labels(step), step.files, strict=True), 1):
         ending = Path(file).suffix.lower()
         if ending != ".json":  # a reply, which is displayed as facts
-            is_audio = ending in AUDIO
-            named = f"{title}: {label}" if len(step.files) > 1 and is_audio else title
+            is_audio, named = ending in AUDIO, title
+            if len(step.files) > 1 and is_audio:  # those of clips are labelled by their ids
+                named = f"{title}: {label}" if label == ending[1:] else f"{title} {number}"
             link = links.to(file, embed=is_audio)
             take.files.append(StepFile(named, link, ending[1:].upper() or "File", is_audio))
     if operation not in WITHOUT_FACTS:
@@ -272,12 +282,3 @@ def duration_text(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as '2 songs'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-SECONDS: Final = re.compile(r"\b[\d.]+ s\b")
-"""The part of a reason that differs from song to song."""
-
-
-def same_reason(text: str) -> str:
-    """Return a reason without the seconds of a wait: equal ones are displayed once."""
-    return SECONDS.sub("", text)

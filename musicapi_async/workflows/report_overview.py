@@ -12,7 +12,8 @@ import msgspec
 
 from ..jobs import Job
 from .batch_folder import BatchFolder, SongRecord
-from .report_data import counted, duration_text, same_reason
+from .command_texts import in_commands, same_reason
+from .report_data import counted, duration_text
 from .run_record import RowRecord, RunRecord, song_id_of
 
 NAMED: Final = 12
@@ -66,6 +67,10 @@ class PageState(msgspec.Struct, kw_only=True):
         """True while a run is on."""
         return self.run.ended_at == 0
 
+    def jobs_in(self, folder: BatchFolder) -> str:
+        """Return the place of the jobs as a word of a command line."""
+        return shlex.quote(self.store or str(folder.out))
+
 
 def state_of(row: RowRecord, record: SongRecord | None, state: PageState) -> tuple[str, str]:
     """Return the state of a row, and what is to be said of it."""
@@ -84,17 +89,12 @@ class Overview:
 
     def __init__(self, folder: BatchFolder, state: PageState) -> None:
         self._state: Final = state
-        self._out: Final = shlex.quote(str(folder.out))
         self._counts: Final[Counter[str]] = Counter()
         self._found: Final[dict[tuple[str, str, str], Problem]] = {}
         self._takes = self._failed_steps = 0
         self._seconds = 0.0
-        source = state.run.source
-        source = "-" if source == "standard input" else shlex.quote(source)
-        self._command: Final = f"musicapi batch run {source} --out {self._out}" + (
-            " --workers" if state.run.job_prefix else ""
-        )
-        self._store: Final = shlex.quote(state.store) if state.store else self._out
+        self._command: Final = state.run.command(folder.out)
+        self._store: Final = state.jobs_in(folder)
         for number, row in enumerate(state.run.rows, 1):
             self._add(number, row, folder.record_of(row.stored_id))
         places = {row.stored_id: _affected(number, row) for number, row in enumerate(state.run.rows, 1)}
@@ -127,13 +127,20 @@ class Overview:
 
     def _add_unknown(self, job: Job, places: Mapping[str, AffectedSong]) -> None:
         place = places.get(song_id_of(job.key, places, self._state.run.job_prefix))
-        command = f"musicapi jobs resolve {self._store} {shlex.quote(job.key)} --task-id ID"
-        money = "It may have been charged: search the dashboard for its task, and name it."
+        where = f"{self._store} {shlex.quote(job.key)}"
+        resubmit = f"musicapi jobs resubmit {where}"
+        if job.request.makes_tasks:
+            command = f"musicapi jobs resolve {where} --task-id ID"
+            todo = f"its task, and name it. If there is none, `{resubmit}` sends it again."
+        else:
+            command, todo = resubmit, "its result. If there is none, send it again."
+        money = f"It may have been charged: search the dashboard for {todo}"
         reason = job.why.partition(". ")[0] or "it was sent, and no answer came"
         if place is not None:
             self._problem("Outcome unknown", reason, money, command, place)
 
     def _problem(self, what: str, reason: str, money: str, command: str, place: AffectedSong) -> None:
+        reason = in_commands(reason, self._store)
         key = what, same_reason(reason), money + command
         problem = self._found.setdefault(key, Problem(what, reason, money, command, []))
         if len(problem.places) < NAMED:
@@ -186,9 +193,10 @@ class Overview:
             parts.append(f"{counted(self._takes, 'take')}, {duration_text(self._seconds)} of music")
         run = self._state.run
         if self._state.spent:
-            parts.append(self._state.spent)
-        if run.halted:
-            parts.append(f"stopped early: {run.halted}")
+            parts.append(f"{self._state.spent} spent")
+        if halted := in_commands(run.halted, self._store):
+            is_below = any(problem.reason == halted for problem in self._found.values())
+            parts.append("stopped early" if is_below else f"stopped early: {halted}")
         if run.ended_at > run.started_at > 0:
             parts.append(f"the last run took {duration_text(run.ended_at - run.started_at)}")
         return parts

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
@@ -30,7 +31,7 @@ from ..errors import JobStoreError
 from ..jobs import JobStore, PostgresStore
 from ..jobs.postgres_schema import SETTINGS, Connection, row
 from .manifest import Song
-from .queue_engine import Fetch, Manager, Requeued, make_tables
+from .queue_engine import DATABASE_PAUSE, Fetch, Manager, Requeued, make_tables
 
 log: Final = logging.getLogger("musicapi_async")
 
@@ -85,7 +86,7 @@ class TakenRow(msgspec.Struct, frozen=True):
 
 
 class WorkerSign(msgspec.Struct, frozen=True):
-    """A worker: its number, the rows that it has, and the seconds since its last sign of life."""
+    """A worker: its number, the number of its rows, and the seconds since its last heartbeat."""
 
     number: int
     rows: int
@@ -95,8 +96,8 @@ class WorkerSign(msgspec.Struct, frozen=True):
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of an account by where they are, and the workers of the database.
 
-    `queued` can be taken now, `later` are tried again after a pause, `running` are those of a worker, and
-    `orphaned` those whose worker is gone, which another one takes over within seconds.
+    `queued` rows can be taken now, `later` rows are tried again after a pause, `running` rows are with a
+    worker, and `orphaned` rows are those of a dead worker, which another one takes over within seconds.
     """
 
     queued: int
@@ -120,21 +121,23 @@ def shared_store(store: JobStore) -> PostgresStore:
 
 
 class Presence:
-    """Since when all workers could give a sign of life: the database was there, and its clock was not set.
+    """The time since which all workers could write heartbeats: the database was up, and its clock not set.
 
     Args:
         pause: seconds between two queries.
+        now: when the process began to query, in seconds.
     """
 
-    def __init__(self, pause: float) -> None:
+    def __init__(self, pause: float, now: float) -> None:
         self._pause: Final = pause
-        self._last = self._ahead = math.nan
+        self._last = now
+        self._ahead = math.nan
         self._since = -math.inf
 
     def answered(self, now: float, server: float) -> None:
         """Note that the database has answered: now, and with its own time, in seconds."""
         ahead = server - now
-        if now - self._last > 2 * self._pause or abs(ahead - self._ahead) > self._pause:
+        if now - self._last > 1.5 * self._pause or abs(ahead - self._ahead) > self._pause:
             self._since = now
         self._last, self._ahead = now, ahead
 
@@ -334,18 +337,19 @@ class RowQueue:
                     listen_notify=False,  # a lost connection would end the worker
                     delete_jobs="always",  # with an unexpected error: it is logged, and the row is reported
                     install_signal_handlers=False,
-                    update_heartbeat_interval=lease / 3,
-                    stalled_worker_timeout=lease,
+                    update_heartbeat_interval=3600.0,
                 )
             )
-            taking_over = asyncio.ensure_future(self._take_over())
+            living = asyncio.ensure_future(self._stay_alive())
             try:
                 await asyncio.wait({working})
                 if not working.cancelled():
                     working.result()
             finally:
-                taking_over.cancel()
+                living.cancel()
                 self.stop()
+                if working.done():
+                    await self._unregister()
 
     def stop(self) -> None:
         """Take no more rows; `carry_out` then ends with the rows that are under way."""
@@ -366,17 +370,33 @@ class RowQueue:
                 self._slots.release()
         return job
 
-    async def _take_over(self) -> None:
-        """Queue the rows again whose worker has given no sign of life.
+    async def _stay_alive(self) -> None:
+        """Write the heartbeats of this worker, and queue the rows again of workers that have written none.
 
         After the database or its tables were away, its clock was set, or this process has slept, all workers
-        have the time of a lease to give one: their rows would else be taken from them all at once.
+        have the time of a lease to write one; otherwise all their rows would be taken at once. The
+        transaction that takes rows over decides this, as it may have waited for the database.
         """
+        lease = self._store.lease
+        pause = lease / 3
+        presence = Presence(pause, time.monotonic())
 
-        def work(connection: Connection) -> int:
+        def heartbeat(connection: Connection) -> None:
+            connection.execute(
+                "INSERT INTO procrastinate_workers (id, last_heartbeat) OVERRIDING SYSTEM VALUE "
+                "VALUES (%s, now()) ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()",
+                (self._manager.worker,),
+            )
+
+        def take_over(connection: Connection) -> int:
+            connection.execute("SELECT FROM procrastinate_workers, procrastinate_jobs LIMIT 0")
+            (seconds,) = row(connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8"))
+            presence.answered(time.monotonic(), float(seconds))
+            if presence.seconds(time.monotonic()) < lease:
+                return 0
             connection.execute(
                 "DELETE FROM procrastinate_workers WHERE last_heartbeat < now() - make_interval(secs => %s)",
-                (self._store.lease,),
+                (lease,),
             )  # which makes its rows those of none
             return connection.execute(
                 "UPDATE procrastinate_jobs SET status = 'todo', attempts = attempts + 1, "
@@ -385,21 +405,27 @@ class RowQueue:
                 (TAKEN_OVER, self.name),
             ).rowcount
 
-        def probe(connection: Connection) -> float:
-            connection.execute("SELECT FROM procrastinate_workers, procrastinate_jobs LIMIT 0")
-            (seconds,) = row(connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8"))
-            return float(seconds)
-
-        loop, lease = asyncio.get_running_loop(), self._store.lease
-        presence = Presence(lease / 3)
         while True:
-            await asyncio.sleep(lease / 3)
-            try:
-                seconds = await self._work(probe)
-                presence.answered(loop.time(), seconds)
-                count = await self._work(work) if presence.seconds(loop.time()) >= lease else 0
-            except JobStoreError:
-                presence.was_away(loop.time())
+            await asyncio.sleep(pause)
+            if self._manager.worker is None:
                 continue
+            try:
+                await self._work(heartbeat)  # by itself: two workers that remove each other must not lock
+                count = await self._work(take_over)
+            except JobStoreError as error:
+                log.debug("a worker could not write its heartbeat, or take rows over: %s", error)
+                presence.was_away(time.monotonic())
+                pause = min(DATABASE_PAUSE, lease / 3)
+                continue
+            pause = lease / 3
             if count:
                 log.warning("%d rows of workers that are gone were queued again", count)
+
+    async def _unregister(self) -> None:
+        """Remove this worker; one that cannot be removed counts as gone after a lease."""
+
+        def work(connection: Connection) -> None:
+            connection.execute("DELETE FROM procrastinate_workers WHERE id = %s", (self._manager.worker,))
+
+        with contextlib.suppress(JobStoreError):
+            await self._work(work)

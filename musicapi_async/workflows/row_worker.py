@@ -46,7 +46,7 @@ _note_encoder: Final = msgspec.json.Encoder()
 
 
 class RowEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How a row ended in a worker: its song and folder, the token of its task, and why it is not done.
+    """The end of a row in a worker: its song and folder, the token of its task, and the reason of a failure.
 
     `state` is 'done' or 'failed'; 'unknown' if a call is of unknown outcome; 'later' if the row is tried
     again; or 'unfinished' if it was tried often enough.
@@ -61,10 +61,10 @@ class RowEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker ended: its rows by their ends, and why it ended by itself, or ''.
+    """The result of a worker: the numbers of its rows by their end.
 
-    `given_back` rows are queued again; `disk_failed` says that it was the disk or a folder, and not the
-    account.
+    `given_back` rows are queued again. `halted` is the reason for which the worker ended by itself, or '';
+    `disk_failed` is True if that was the disk or a folder, False if it was the account.
     """
 
     done: int = 0
@@ -156,17 +156,17 @@ async def run_worker(
 ) -> WorkerResult:
     """Carry out queued rows until `stop` is set. Charges credits for each; any number may run at once.
 
-    When it is stopped, or cancelled, it gives its rows back: calls that are being sent are finished first,
-    and songs that are being made are fetched by the next worker. It ends by itself when the account or the
-    disk refuses all further work, or when the folder of a row is not there.
+    A worker that is stopped or cancelled returns its rows to the queue: it finishes calls that are being
+    sent, and the next worker fetches the songs that are being made. A worker ends by itself if the account or
+    the disk refuses all further work, or if the folder of a row does not exist.
 
     Args:
         client: The account that pays, and its store. The rate is that of the store.
-        stop: Ends the worker when it is set.
-        on_row: Gets a `RowEnd` for each row that has ended.
+        stop: An event that ends the worker when it is set.
+        on_row: A function that is called with a `RowEnd` for each row that has ended.
 
     Returns:
-        What became of its rows.
+        The numbers of its rows by their end.
 
     Raises:
         RequestValidationError: The store is none that workers can share.
@@ -240,7 +240,7 @@ class _Worker:
     def _halt(self, reason: str, *, by_disk: bool = False) -> None:
         if not self._halted:
             self._halted, self._disk_failed = reason, by_disk
-            log.warning("the worker ends: %s", reason)
+            log.info("the worker ends: %s", reason)  # its result says it, too
         self._stop.set()
 
     # --- one row ---------------------------------------------------------------------------------------

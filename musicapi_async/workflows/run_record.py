@@ -7,6 +7,7 @@ any time without the manifest.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Container
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from ..api.account import credits_text
 from ..files import write_whole
 from .folder_lock import HOME
 from .manifest import Manifest
@@ -43,8 +45,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     `batch_id` distinguishes this folder from others, for the picks that a browser stores. `source` is the
     manifest as it was named. Times are Unix times; `ended_at` is 0 while a run is on, and after a kill.
     `unfinished` maps ids to why the next run continues them, `halted` is why submitting stopped, or ''.
-    `spent` is in credits, None where it is unknown. `job_prefix` begins the job keys of a batch that workers
-    carry out; '' for any other.
+    `budget` is in credits, None without one. `job_prefix` begins the job keys of a batch that workers carry
+    out; '' for any other.
     """
 
     batch_id: str
@@ -54,7 +56,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     ended_at: float = 0.0
     unfinished: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     halted: str = ""
-    spent: float | None = None
+    budget: float | None = None
     job_prefix: str = ""
 
     @classmethod
@@ -75,6 +77,13 @@ class RunRecord(msgspec.Struct, kw_only=True):
         ]
         batch_id = former.batch_id if former is not None else os.urandom(8).hex()
         return cls(batch_id=batch_id, source=manifest.source, rows=rows, started_at=now)
+
+    def command(self, out: Path) -> str:
+        """Return the command that continues the batch in a folder, within the budget of the run."""
+        source = "-" if self.source == "standard input" else shlex.quote(self.source)
+        budget = "" if self.budget is None else f" --budget {credits_text(self.budget)}"
+        workers = " --workers" if self.job_prefix else ""
+        return f"musicapi batch run {source} --out {shlex.quote(str(out))}{budget}{workers}"
 
     def save(self, out: Path) -> None:
         """Write the record, whole or not at all, for the owner only."""

@@ -22,8 +22,7 @@ import msgspec
 from .._transport.audio_tags import FileTags, check_tagging, prompt_of
 from .._transport.links import EXTENSIONS, OTHERS, UNKNOWN
 from ..api.results import Clip
-from ..arguments import check_bools
-from ..errors import RequestValidationError
+from ..arguments import check_bools, refused
 from ..file_names import NAME_BYTES, check_pattern, fields_of, safe_name
 from ..files import BeingWrittenError, make_first, write_whole
 from .manifest import Song
@@ -48,9 +47,7 @@ def check_name_pattern(pattern: str) -> None:
     check_pattern(pattern, FIELDS)
     fields = fields_of(pattern)
     if "clip_id" not in fields and not ("take" in fields and fields & {"number", "id"}):
-        raise RequestValidationError(
-            f"name: a pattern with {DIFFERENT}, got {pattern!r}", field="name", value=repr(pattern)
-        )
+        raise refused("name", f"a pattern with {DIFFERENT}", repr(pattern))
 
 
 def gets_tags(tags: bool | None) -> bool:

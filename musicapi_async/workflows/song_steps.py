@@ -15,6 +15,7 @@ import anyio.to_thread
 import msgspec
 
 from .._transport.audio_tags import COVER_TIME
+from ..api.families import makes_tasks
 from ..api.request import SECRET
 from ..api.results import Clip, Clips, Result
 from ..api.stems import Stems
@@ -33,6 +34,7 @@ from ..errors import (
     TaskFailedError,
 )
 from ..files import BeingWrittenError
+from ..jobs.reservation import resolving
 from . import step_files
 from .batch_calls import HALTING, BatchCalls, NotSubmitted, SongWorkflow
 from .batch_folder import BatchFolder, ClipRecord, SongRecord, StepRecord
@@ -92,7 +94,7 @@ def _unfinished_text(error: MusicAPIError) -> str:
 
 def song_step(song: Song) -> Step[Task[Result]]:
     """Return the step that makes a song."""
-    return Step("song", operation_of(song), song.fields, song.family)
+    return Step("song", operation_of(song), song.fields)
 
 
 class SongOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +188,7 @@ class BatchSong:
             case NotSubmitted():
                 return str(error)
             case OutcomeUnknownError():
-                self._unknown[error.job_key or self.song.key] = str(error)
+                self._add_unknown(error)
                 return ""
             case JobKeyConflictError():
                 error.hint = CONFLICT_HINT  # with another key it would be paid for again
@@ -194,20 +196,35 @@ class BatchSong:
             case MusicAPIError() if isinstance(error, HALTING):
                 self._calls.halt(str(error))
                 return str(error)
-            case MusicAPIError() if _is_of_the_disk(error):
-                self._calls.halt(str(error), by_disk=True)  # the next file could not be written either
-                return str(error)
+            case MusicAPIError(__cause__=OSError() as cause) if _is_of_the_disk(error):
+                return self._halted_by_disk(error.message, cause)
             case MusicAPIError():
                 return _unfinished_text(error)
             case BeingWrittenError():
                 return f"{disk_fault(error, self._folder.out)}; paid for and made"
             case OSError():
-                reason = f"{disk_fault(error, self._folder.out)}. {DISK_HINT}"
-                self._calls.halt(reason, by_disk=True)
-                return reason
+                return self._halted_by_disk(disk_fault(error, self._folder.out), error)
             case _:
                 log.error("song %r: unexpected error", self.song.id, exc_info=error)
                 return f"unexpected {type(error).__name__}: {error}; what was paid for is recorded"
+
+    def _add_unknown(self, error: OutcomeUnknownError) -> None:
+        """Note a call of unknown outcome, with what settles its job in the place of the general advice."""
+        key = error.job_key or self.song.key
+        operation = key.rpartition("/")[2].partition("~")[0]
+        advice = resolving(key, by_task=makes_tasks(self.song.family, operation, error.call))
+        error.hint = error.hint.replace(OutcomeUnknownError.default_hint, f"{advice}.")
+        self._unknown[key] = str(error)
+
+    def _halted_by_disk(self, text: str, error: OSError) -> str:
+        """Halt the batch, as the next file could not be written either; return the reason of the song.
+
+        It is that of the halt for all songs that meet the same fault, such as a full disk, so that the
+        summary and the page have it once.
+        """
+        self._calls.halt(f"{text}. {DISK_HINT}", by_disk=True)
+        fault = f"{error.strerror or error}. {DISK_HINT}"
+        return self._calls.halted if self._calls.halted.endswith(fault) else f"{text}. {DISK_HINT}"
 
     def _move(self, place: str) -> None:
         if place == "running" and self._began is None:
@@ -262,7 +279,7 @@ class BatchSong:
         errors = [error for error in ended if isinstance(error, BaseException)]
         for error in errors:
             if isinstance(error, OutcomeUnknownError):
-                self._unknown[error.job_key or self.song.key] = str(error)
+                self._add_unknown(error)
         for error in errors:
             raise error
         record.fetched_at = self._now()
@@ -344,7 +361,7 @@ class BatchSong:
         fields = {**wanted.fields, wanted.source: clip.clip_id}
         if wanted.operation == NEEDS_SINGING:
             fields.setdefault("wait", True)
-        step = Step[Any](wanted.name, operation_of(self.song, wanted), fields, self.song.family)
+        step = Step[Any](wanted.name, operation_of(self.song, wanted), fields)
         place = self._layout.place(wanted.name, name, self._layout.tags(self.song, b""))
         if wanted.name == "extend":
             full = await full_songs(workflow, step, self._chosen)

@@ -8,6 +8,7 @@ pay again. Subclasses decide where the checkpoint is saved and which job keys th
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 
-from ..api.operation import Family, Operation
+from .._wire.codec import report
+from ..api.operation import Operation
 from ..api.request import Request, refuse, violations
 from ..api.results import Result
 from ..api.task import Task
@@ -31,19 +33,17 @@ T = TypeVar("T", bound=Result)
 
 
 class Step(Generic[R_co]):
-    """One paid call of a workflow: `name` in the checkpoint, the operation of a family, its arguments."""
+    """One paid call of a workflow: `name` in the checkpoint, the operation, its arguments."""
 
     def __init__(
         self,
         name: str,
         operation: Operation[..., R_co],
         fields: Mapping[str, Any] | None = None,
-        family: str = "sonic",
     ) -> None:
         self.name: Final = name
         self.operation: Final = operation
         self.fields: Final[Mapping[str, Any]] = fields or {}
-        self.family: Final = family
 
     @property
     def request(self) -> Request:
@@ -61,8 +61,7 @@ class Step(Generic[R_co]):
 
     async def send(self, client: MusicAPI) -> R_co:
         """Make the call. Returns what the operation gives: a task, or the reply of a direct call."""
-        family: Family = getattr(client, self.family)
-        return await self.operation.__get__(family, type(family))(**self.fields)
+        return await self.operation.public_method(client.sonic.caller)(**self.fields)
 
 
 class Workflow:
@@ -71,14 +70,24 @@ class Workflow:
     def __init__(self, client: MusicAPI, checkpoint: Checkpoint | None = None) -> None:
         self.client = client
         self.checkpoint: Checkpoint = Checkpoint() if checkpoint is None else checkpoint
+        self._is_own: Final = checkpoint is None
 
     @contextmanager
     def on_errors(self) -> Generator[None]:
-        """Put the checkpoint on every `MusicAPIError` that leaves the block."""
+        """Put the checkpoint on every `MusicAPIError` that leaves the block.
+
+        A cancellation and errors of the caller's own functions cannot carry it: then the log has it, unless
+        the caller does.
+        """
         try:
             yield
         except MusicAPIError as error:
             error.checkpoint = self.checkpoint
+            raise
+        except BaseException:
+            if self._is_own and self.checkpoint != Checkpoint():
+                text = "a workflow ended early; continue it with checkpoint=Checkpoint.parse(%r)"
+                report(logging.WARNING, text, self.checkpoint.json())
             raise
 
     # --- what a subclass may decide ------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import anyio.to_thread
 
+from .._error_base import results_of
 from .._transport.audio_tags import FileTags
 from .._transport.links import extension_of
 from .._transport.partial_file import whole_file
@@ -137,7 +138,7 @@ async def fetch(client: MusicAPI, clip: Clip, result: Result | Reply, place: Pla
             takes = [(one, place.clip_name(one, take)) for take, one in enumerate(result, 1)]
             made = [(one, name) for one, name in takes if one.is_succeeded]
             work = (own_file(client, place.folder, one, name, place.tags) for one, name in made)
-            paths = _all_or_first_error(await asyncio.gather(*work, return_exceptions=True))
+            paths = results_of(await asyncio.gather(*work, return_exceptions=True))
             return {one.clip_id: path for (one, _), path in zip(made, paths, strict=True)}
         case AlignedLyrics():
             subtitles = {"lrc": result.lrc(), "srt": result.srt()} if result.words else {}
@@ -169,15 +170,6 @@ async def own_file(
         return there
     (path,) = await client.download(clip, folder, name=literal(name), tags=tags or False)
     return path
-
-
-def _all_or_first_error(ended: Iterable[Path | BaseException]) -> list[Path]:
-    paths: list[Path] = []
-    for one in ended:
-        if isinstance(one, BaseException):
-            raise one
-        paths.append(one)
-    return paths
 
 
 def _with_ending(path: Path, ending: str) -> Path:

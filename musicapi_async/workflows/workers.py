@@ -1,16 +1,16 @@
-"""Batches that are carried out by workers, on any number of machines: the extra `[workers]`.
+"""Batches that workers carry out, on any number of machines: the extra `[workers]`.
 
 The guide is in the docstring of `musicapi_async.workflows`.
 
-Why no song is paid for twice: each call of a row is made under a job key that follows from the batch and the
-row, in the job store that all workers share. The queue only says who works on which row. A row may be begun
-by one worker and ended by another, or by mistake be worked on by two: the second finds the call of the first
-in the store, and sends nothing.
+No song is paid for twice: each call of a row has a job key that follows from the batch and the row, in the
+job store that all workers share. The queue only assigns rows to workers. If two workers have the same row,
+one after the other or by mistake at once, the second one finds the call of the first in the store, and sends
+nothing.
 
-Why none is lost: a row stays in the queue until its files are in the folder and its record is written. A
-worker that ends gives its rows back; those of one that was killed are taken over `PostgresStore.lease`
-seconds after its last sign of life. A call that was under way in that instant is of unknown outcome, and
-listed.
+No song is lost: a row stays in the queue until its files are in the folder and its record is written. A
+worker that ends returns its rows to the queue; the rows of a killed worker are taken over
+`PostgresStore.lease` seconds after its last heartbeat. A call that was being sent then has an unknown
+outcome, and is listed.
 """
 
 from __future__ import annotations
@@ -103,15 +103,15 @@ async def put_batch(
     tags: bool | None = None,
     waveforms: bool = True,
 ) -> Queued:
-    """Queue the songs of a manifest for workers. Free: what workers then do charges credits.
+    """Queue the songs of a manifest for workers. Free, may be repeated; the workers' calls charge credits.
 
-    May be repeated: songs that are settled, queued or under way are not queued again.
+    Songs that are settled, queued or under way are not queued again.
 
     Args:
         client: The account that pays, and its store, a `PostgresStore`.
         manifest: A `.jsonl`, `.csv` or `.tsv` file, or a `Manifest`, without local files and secrets.
-        out: The folder, under the path that it has on all machines.
-        retry_failed: Send songs and steps again that have failed until now, each once.
+        out: The folder, which must have this path on all machines.
+        retry_failed: Send songs and steps that have failed until now again, each once.
         name: The pattern of file names, for the first time that songs of a folder are queued; as in
             `run_batch`.
         tags: Write tags into the MP3 and WAV files, as in `run_batch`. By default each worker does that has
@@ -186,7 +186,7 @@ async def report_batch(
     to: str | os.PathLike[str] | None = None,
     embed: bool = False,
 ) -> BatchResult:
-    """Write the page of a batch that workers carry out, as far as they are. Free, on any machine.
+    """Write the page of a batch that workers carry out, with their present progress. Free, on any machine.
 
     Args:
         client: The account, and its store.
@@ -195,8 +195,8 @@ async def report_batch(
         embed: Put songs and covers into the page, as in `write_report`.
 
     Returns:
-        What is done, what failed, and why the others are not settled. It has no costs, as other calls of
-        the account move the balance, too.
+        The finished songs, the failures, and the reasons for which other songs are not settled. It has no
+        costs, because other calls of the account change the balance, too.
 
     Raises:
         RequestValidationError: The store is none that workers can share.
@@ -251,16 +251,16 @@ async def report_batch(
 
 
 async def withdraw_batch(client: MusicAPI, *, out: str | os.PathLike[str]) -> int:
-    """Remove the rows of a folder from the queue; those that a worker has are finished. Free.
+    """Remove the rows of a folder from the queue; rows that a worker has begun are finished. Free.
 
-    The folder need not be there any more. Queueing the batch again continues it.
+    The folder need not exist any more. To continue the batch, queue it again.
 
     Args:
         client: The account, and its store.
         out: The folder, under the path that it had when the batch was queued.
 
     Returns:
-        How many rows were removed.
+        The number of removed rows.
 
     Raises:
         RequestValidationError: The store is none that workers can share.
@@ -359,7 +359,8 @@ class _Progress:
         for job in jobs:
             if job.state == "ambiguous":
                 song_id = song_id_of(job.key, ids, run.job_prefix)
-                unknown.setdefault(song_id, {})[job.key] = job.why
+                why = f"{job.why.rstrip('.')}. The account may have been charged."
+                unknown.setdefault(song_id, {})[job.key] = why
         for row in run.rows:
             record = folder.record(row)
             if record is not None and not record.open:

@@ -34,6 +34,7 @@ CASES: list[tuple[int, object, Rules, str]] = [
     (200, {"code": 409}, Rules(), "UNKNOWN"),
     (202, {"type": "not_ready"}, DIRECT, "UNKNOWN"),
     (202, {"type": "not_ready"}, Rules(submits=False, repeats_202=True), "PREPARING"),
+    (200, {"type": "not_ready"}, Rules(submits=False, repeats_202=True), "UNKNOWN"),
     (301, {}, Rules(), "REFUSED"),
     (302, {}, Rules(), "UNKNOWN"),
     (303, {}, Rules(), "UNKNOWN"),

@@ -13,7 +13,13 @@ from typing import Any
 from forked import Piped
 from patience import PATIENCE
 
-from musicapi_async.sandbox import Sandbox
+from musicapi_async.sandbox import Durations, Sandbox
+
+SPEED = 40.0
+"""For commands of few songs: the limits in API seconds, such as the 120 s for which a call is repeated, are
+seconds in real time, which a busy machine does not use up."""
+QUICK = Durations(song=(4.0, 0.0), midi=1.0, files=1.0)
+"""Songs that are there after a tenth of a second all the same."""
 
 
 def environment(sandbox: Sandbox | None = None) -> dict[str, str]:

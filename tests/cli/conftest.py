@@ -6,17 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from command_shell import Shell
+from command_shell import QUICK, SPEED, Shell
 
 from musicapi_async.sandbox import Sandbox
-
-SPEED = 200.0
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     """A fast sandbox with an account of 1000 credits."""
-    async with Sandbox(speed=SPEED, longest=1) as running:
+    async with Sandbox(speed=SPEED, durations=QUICK, longest=1) as running:
         yield running
 
 

@@ -6,15 +6,17 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyte
 from command_shell import environment
+from patience import PATIENCE
 
 from musicapi_async.sandbox import Sandbox
 
@@ -28,9 +30,15 @@ def on_terminal(
     columns: int = 80,
     box: Sandbox | None = None,
     interrupt_at: str = "",
+    again_at: str = "",
+    stopping: Callable[[], object] = lambda: None,
     variables: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Run the command on a terminal, with Ctrl-C as soon as a text is there; its exit code and what was written."""
+    """Run the command on a terminal, with Ctrl-C as soon as a text is there, and once more at another text; its
+    exit code and what was written.
+
+    `stopping` is called once the command says that it stops, and waits for songs.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
     settings = {**environment(box), "TERM": "xterm-256color", **(variables or {})}
@@ -47,15 +55,20 @@ def on_terminal(
     ) as process:
         os.close(theirs)
         written = b""
+        interrupts = [(at, lambda: os.write(ours, b"\x03")) for at in (interrupt_at, again_at) if at]
+        steps = [*interrupts, ("Stopping:", stopping)] if interrupts else []
         try:
-            while chunk := os.read(ours, 65536):
+            while select.select([ours], [], [], PATIENCE)[0] and (chunk := os.read(ours, 65536)):
                 written += chunk
-                if interrupt_at and interrupt_at in ESCAPES.sub("", written.decode(errors="replace")):
-                    os.write(ours, b"\x03")
-                    interrupt_at = ""
+                while steps and steps[0][0] in ESCAPES.sub("", written.decode(errors="replace")):
+                    steps.pop(0)[1]()
         except OSError:  # Linux says so when the last writer has gone
             pass
-        exit_code = process.wait(60)
+        try:
+            exit_code = process.wait(PATIENCE if written else 0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError(f"it neither writes nor ends: {written.decode(errors='replace')}") from None
     os.close(ours)
     return exit_code, written.decode()
 

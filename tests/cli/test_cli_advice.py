@@ -14,9 +14,10 @@ from command_shell import Shell
 from musicapi_async import MusicAPIError, errors
 from musicapi_async.api.field_limits import SONIC_MODELS
 from musicapi_async.cli.commands import musicapi
-from musicapi_async.cli.error_texts import error_fields, in_commands
+from musicapi_async.cli.error_texts import error_fields
 from musicapi_async.jobs.reservation import resolving
 from musicapi_async.sandbox import Sandbox
+from musicapi_async.workflows.command_texts import in_commands
 
 TOKEN = "A token is such as musicapi:sonic:create_music:1760000000:TASK_ID and is printed by"
 
@@ -30,6 +31,10 @@ TYPOS: list[tuple[list[str], str]] = [
     (["jobs", "list", ".", "--state", "ambigous"], "(did you mean 'ambiguous'?)"),
     (["completion", "bsh"], "(did you mean 'bash'?)"),
     (["batch", "run", __file__, "--out", "o", "--price", "create-musik=3"], "(did you mean 'create_music'?)"),
+    (
+        ["batch", "run", __file__, "--out", "o", "--rate-limit", "x"],
+        "Invalid value for '--rate-limit': expected something like",
+    ),
     (["batch", "songs.jsonl", "--out", "o"], "No such command 'songs.jsonl'. There are "),
     (["download", "t", "--name", "{titel}"], "'--name': a pattern with the fields title, clip_id, "),
     (["wait", "two words"], f"'two words' is neither a whole token nor a task id. {TOKEN}"),
@@ -85,6 +90,18 @@ def test_typo_names_right_word(args: list[str], text: str) -> None:
     done = CliRunner().invoke(musicapi, ["--text", *args], terminal_width=500, env={"MUSICAPI_KEY": "k"})
     assert done.exit_code == 2
     assert text in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "advice"),
+    [(["credits", "la"], ""), (["persona", "c", "--name", "My", "Voice"], " Quote text that")],
+)
+def test_advice_for_extra_words_fits_the_command(args: list[str], advice: str) -> None:
+    """No option is named that the command does not have."""
+    done = CliRunner().invoke(musicapi, ["--text", *args], terminal_width=500, env={"MUSICAPI_KEY": "k"})
+    words = " ".join(done.stderr.split())
+    assert f"Got unexpected extra argument ({args[-1]}).{advice}" in words
+    assert "--prompt" not in words
 
 
 def test_usage_errors_break_between_words() -> None:
@@ -166,9 +183,11 @@ async def test_local_file_is_refused(sandbox: Sandbox, shell: Shell, given: str)
 
 NOT_OF_COMMANDS = re.compile(r"without await|\bcheckpoint\b|\.token|uploader=")
 """Hints for callers of the library only: of a result that was not awaited, of the steps of a workflow."""
-PYTHON = re.compile(r"client\.|await |\w\(\)|=\.\.\.|\w+=\)|musicapi_async|\bbase_url\b|`|\bAwait\b")
+PYTHON = re.compile(
+    r"client\.|await |\w\(\)|=\.\.\.|\w+=\)|musicapi_async|\bbase_url\b|`|\bAwait\b|[A-Z]\w+\(\S"
+)
 """Signs of Python, which a text for users of the command must not hold."""
-COMMAND = re.compile(r"`musicapi [^`]*`")
+COMMAND = re.compile(r"`(?:musicapi |--)[^`]*`")
 OF_COMMANDS = ("workflows", "options.py", "errors.py", "jobs", "polling", "_transport", "_wire", "cli")
 """Sources of the texts that the command can print."""
 
@@ -189,17 +208,17 @@ def hints_of(node: ast.AST) -> Iterator[str]:
     match node:
         case ast.keyword(arg="hint", value=value):
             yield from texts_of(value)
+        case ast.Call(func=ast.Name(id=name), args=[value, *_]) if hasattr(errors, name):
+            yield from texts_of(value)
+        case ast.FunctionDef(name="money"):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Return) and inner.value is not None:
+                    yield from texts_of(inner.value)
         case ast.Assign(targets=[ast.Name(id=name) | ast.Attribute(attr=name)], value=value):
-            if name in ("hint", "told") or name.endswith("_hint"):
+            if name in ("hint", "told") or name.lower().endswith("_hint"):
                 yield from texts_of(value)
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-            if name.endswith("_hint") or name in (
-                "CONFLICT_HINT",
-                "DISK_HINT",
-                "RETRY_HINT",
-                "WAIT_FIRST",
-                "NO_LINK",
-            ):
+            if name.lower().endswith("_hint") or name in ("WAIT_FIRST", "NO_LINK", "REFUSED_ITEM"):
                 yield from texts_of(value)
         case _:
             pass
@@ -247,6 +266,18 @@ def test_no_advice_of_command_is_python() -> None:
         (
             errors.MusicAPIError("odd", hint=resolving("k 1")),
             "`musicapi jobs resolve FILE 'k 1' --task-id ID`",
+        ),
+        (
+            errors.MusicAPIError("odd", hint=resolving(r"C:\songs\1")),
+            r"`musicapi jobs resubmit FILE 'C:\songs\1'`",
+        ),
+        (
+            errors.MusicAPIError("odd", hint=resolving("it's $(id)")),
+            """`musicapi jobs resubmit FILE 'it'"'"'s $(id)'`""",
+        ),
+        (
+            errors.MusicAPIError("odd", hint="""it's "a\\b\""""),
+            """it's "a\\b\"""",
         ),
         (errors.TaskTimeoutError("late", task_id="t", family="sonic"), "Wait for it again"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import time
@@ -12,10 +13,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command_shell import Shell, lines_of
 from command_shell import ended as end
 from patience import until
 
+from musicapi_async.errors import OutcomeUnknownError
 from musicapi_async.jobs import Job, JobRequest, SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 
@@ -102,10 +105,11 @@ async def test_rate_limit_is_option(shell: Shell, sandbox: Sandbox, tmp_path: Pa
     assert wrong.code == 2
     assert "20/10s" in wrong.err
     write(tmp_path, 2)
-    assert (await shell.run("batch", "run", "songs.jsonl", "--out", "slow", "--rate-limit", "1/2m")).code == 0
-    assert (
-        sandbox.journal.intervals()[0] > 40
-    )  # of 120 s, which are 0.6 real ones: a busy machine may take some
+    process = await shell.start("batch", "run", "songs.jsonl", "--out", "slow", "--rate-limit", "1/24h")
+    await until(lambda: any((tmp_path / "slow/.musicapi/songs").glob("*.json")))  # the first song is done
+    process.send_signal(signal.SIGINT)
+    assert (await end(process)).code == 130
+    assert len(sandbox.journal.creates) == 1
 
 
 async def test_faulty_manifest_names_line(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ async def test_help_explains_rows(shell: Shell) -> None:
         "for each clip",
         "commas",
         "semicolons",
-        "may pass it",
+        "may exceed it",
     ):
         assert words in text
 
@@ -151,16 +155,20 @@ async def test_manifest_faults_have_line_each(shell: Shell, tmp_path: Path) -> N
 
 async def test_ctrl_c_once_finishes_submitted_songs(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """Nothing more is submitted, submitted songs are fetched, and the same command continues later."""
-    write(tmp_path, 30)
-    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
-    await until(lambda: len(sandbox.journal.creates) >= 3)
+    write(tmp_path, 5)
+    sandbox.faults.on("GET", "/sonic/task/*", Fault.status(503), times=None)  # until Ctrl-C was heard
+    process = await shell.start(
+        "batch", "run", "songs.jsonl", "--out", "out", "--max-in-flight", "3", "--text"
+    )
+    await until(lambda: len(sandbox.journal.creates) == 3)
     process.send_signal(signal.SIGINT)
+    said = await process.stderr.readuntil(b"Ctrl-C")
+    sandbox.faults.clear()
     ended = await end(process)
-    made = len(sandbox.journal.creates)
     assert ended.code == 130, ended.err
-    assert "nothing more is submitted" in ended.err
-    assert f"{made} song{'s' * (made != 1)} done" in ended.out
-    assert made < 30
+    assert b"nothing more is submitted" in said
+    assert "3 songs done" in ended.out
+    assert len(sandbox.journal.creates) == 3
     assert sandbox.journal.charged_twice() == []
 
 
@@ -178,13 +186,14 @@ async def test_ctrl_c_after_last_submit_is_success(shell: Shell, sandbox: Sandbo
 
 async def test_ctrl_c_twice_stops_at_once(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """The tasks continue at the service, and the next run pays for none of them again."""
-    for _ in range(6):
-        sandbox.faults.on("POST", "/sonic/create", Fault.stuck())
+    sandbox.faults.on("POST", "/sonic/create", Fault.stuck(), times=None)
     write(tmp_path, 4)
-    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
-    await until(lambda: len(sandbox.journal.creates) >= 2)
+    process = await shell.start(
+        "batch", "run", "songs.jsonl", "--out", "out", "--max-in-flight", "2", "--text"
+    )
+    await until(lambda: len({entry.path for entry in sandbox.journal.polls}) == 2)  # no create is under way
     process.send_signal(signal.SIGINT)
-    await process.stderr.readuntil(b"twice")
+    await process.stderr.readuntil(b"Ctrl-C")
     process.send_signal(signal.SIGINT)
     ended = await end(process)
     assert ended.code == 130, ended.err
@@ -194,6 +203,21 @@ async def test_ctrl_c_twice_stops_at_once(shell: Shell, sandbox: Sandbox, tmp_pa
     jobs = lines_of(listed.out)
     assert {job["task_id"] for job in jobs} == {entry.task_id for entry in sandbox.journal.creates}
     assert len(jobs) == made
+
+
+async def test_sigterm_during_create_keeps_its_task(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """A batch that is ended while a call is sent stores its task, and says that the same command continues."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(1.0 * sandbox.clock.speed))
+    write(tmp_path, 1)
+    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    await until(lambda: any(entry.path == "/sonic/create" for entry in sandbox.journal))
+    process.send_signal(signal.SIGTERM)
+    ended = await end(process)
+    assert ended.code == 130, ended.err
+    assert "Run the same command again" in ended.err
+    continued = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert continued.code == 0, continued.err
+    assert len(sandbox.journal.creates) == 1
 
 
 async def test_shared_reason_is_printed_once(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -223,13 +247,26 @@ async def test_failures_are_grouped_by_reason(shell: Shell, sandbox: Sandbox, tm
     assert sorted(event["failures"].values()) == ["Bad Request (HTTP 400)", *["generation failed"] * 2]
 
 
-async def test_lost_connection_is_one_reason(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_refusals_after_waits_are_one_reason(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Each later song has waited longer for the rate. None was charged, so none is charged "again"."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(400), times=None)
+    write(tmp_path, 4)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 4, ended.err
+    assert ended.out.count("failed: Bad Request") == 1
+    assert "4 failed: Bad Request" in ended.out
+    assert "charged again" not in ended.out
+    (problem,) = re.findall(r"<b>Failed</b>", (tmp_path / "out/report.html").read_text())
+    assert problem
+
+
+async def test_lost_connection_is_one_reason(tmp_path: Path) -> None:
     """One line that says that they are paid for, another what to do."""
     write(tmp_path, 3)
-    sandbox.faults.on("POST", "/sonic/create", Fault.stuck(), times=None)
-    process = await shell.start("batch", "run", "songs.jsonl", "--out", "out", "--text")
-    await until(lambda: len({entry.path for entry in sandbox.journal.polls}) == 3)
-    await sandbox.stop()
+    async with Sandbox(speed=200) as box:  # the whole time limit passes
+        box.faults.on("POST", "/sonic/create", Fault.stuck(), times=None)
+        process = await Shell(box, tmp_path).start("batch", "run", "songs.jsonl", "--out", "out", "--text")
+        await until(lambda: len({entry.path for entry in box.journal.polls}) == 3)
     ended = await end(process)
     assert ended.code == 5, ended.err
     (line,) = [line for line in ended.out.splitlines() if " unfinished" in line]
@@ -262,7 +299,7 @@ async def test_unknown_outcome_is_listed_and_resolved(shell: Shell, sandbox: San
     write(tmp_path, 1)
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
     assert ended.code == 6
-    assert "Outcome unknown: s0/create_music" in ended.out
+    assert "Outcome unknown: s0 in line 1: " in ended.out
     listed = await shell.run("jobs", "list", "out", "--state", "ambiguous", "--text")
     row, *details = listed.out.splitlines()
     assert row.split() == ["ambiguous", "s0/create_music"]
@@ -277,17 +314,131 @@ async def test_unknown_outcome_is_listed_and_resolved(shell: Shell, sandbox: San
     assert "Nothing is left to pay for" in plan.out
 
 
+async def test_unknown_outcomes_are_grouped_by_reason(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """One text for the lines of the songs, in later runs, too, though each then names its job and its wait."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after, times=3)
+    rows = [{"mv": "sonic-v6", "prompt": f"[Verse]\nRain {number}"} for number in range(3)]
+    rows[2]["id"] = "s 2"  # a shell needs quotes for its job key
+    (tmp_path / "songs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for _ in range(2):
+        ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+        assert ended.code == 6, ended.err
+        assert ended.out.count("The account may have been charged") == 1
+        assert "Outcome unknown: line 1, line 2, s 2 in line 3: " in ended.out
+        assert "`musicapi jobs list out --state ambiguous`" in ended.out
+        assert "`musicapi jobs resolve out KEY --task-id ID`" in ended.out
+        assert ended.out.count("the same command continues") == 1
+    assert len(sandbox.journal.requests("/sonic/create")) == 3
+
+
+async def test_unknown_step_is_named_by_song_and_clip(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Its job key says neither line nor step to a person."""
+    sandbox.faults.on("POST", "/sonic/wav*", Fault.reset_after, times=None)
+    write(tmp_path, 1, steps=["wav"])
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 6, ended.err
+    assert re.search(r"^Outcome unknown: s0 in line 1, wav, clip [-0-9a-f]{36}, ", ended.out, re.MULTILINE)
+
+
+async def test_call_that_makes_no_task_is_only_sent_again(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """`jobs resolve` refuses it, so no text names it, in both runs and on the page; the reply is printed."""
+    sandbox.faults.on("POST", "/sonic/persona", Fault.reset_after)
+    write(tmp_path, 1, steps=[{"persona": {"name": "Voice"}}], clips="first")
+    for _ in range(2):
+        ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+        assert ended.code == 6, ended.err
+        assert "jobs resolve" not in ended.out
+        assert ended.out.count("the same command continues") == 1
+    (command,) = re.findall("`musicapi (jobs resubmit [^`]*)`", ended.out)
+    page = (tmp_path / "out/report.html").read_text()
+    assert "jobs resolve" not in page
+    assert f"musicapi {command}" in page
+    sent = await shell.run(*shlex.split(command), "--yes", "--text")
+    assert sent.code == 0, sent.err
+    assert sent.out.startswith("persona_id  ")
+    assert (await shell.run("batch", "run", "songs.jsonl", "--out", "out")).code == 0
+
+
 async def test_resubmit_asks_first(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
     """Without --yes, and without a terminal for the question, nothing is sent."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_before)
     write(tmp_path, 1)
     await shell.run("batch", "run", "songs.jsonl", "--out", "out")
     refused = await shell.run("jobs", "resubmit", "out", "s0/create_music")
-    assert refused.code != 0
+    assert refused.code == 2
+    assert refused.out == ""
+    assert "Send it again, which charges credits? [y/N]" in refused.err
     assert len(sandbox.journal.creates) == 1
     sent = await shell.run("jobs", "resubmit", "out", "s0/create_music", "--yes", "--json")
     assert sent.code == 0, sent.err
     assert lines_of(sent.out)[0]["task_id"] == sandbox.journal.creates[1].task_id
+
+
+async def test_batch_without_credits_says_how_it_continues(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """With the same command, once there are credits; a full disk and a budget say it themselves."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(402))
+    write(tmp_path, 2)
+    ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out", "--text")
+    assert ended.code == 3
+    assert "Stopped early: " in ended.out
+    assert ended.out.count("the same command continues, and pays for nothing twice") == 1
+
+
+async def test_resubmit_looks_before_it_asks(shell: Shell, sandbox: Sandbox, tmp_path: Path) -> None:
+    """The question names call, state, time and reason; there is none for a job that cannot be sent again."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    write(tmp_path, 2)
+    await shell.run("batch", "run", "songs.jsonl", "--out", "out")
+    first = str(sandbox.journal.creates[0].body)  # of the row that was sent first, either of both
+    unknown, known = ("s0", "s1") if "rain 0" in first else ("s1", "s0")
+    for key, why in (
+        ("s9", "there is no job with the key"),
+        (f"{known}/create_music", "is accepted as task|is finished"),
+    ):
+        refused = await shell.run("jobs", "resubmit", "out", key, "--text", given=b"y\n")
+        assert refused.code == 2
+        assert re.search(why, refused.err)
+        assert "[y/N]" not in refused.err
+    host = await shell.run(
+        *("jobs", "resubmit", "out", f"{unknown}/create_music", "--base-url", "http://127.0.0.1:9/api/v1"),
+        given=b"y\n",
+    )
+    assert "was sent to" in host.err
+    assert f"`--base-url {sandbox.base_url}`" in host.err
+    assert "[y/N]" not in host.err
+    asked = await shell.run("jobs", "resubmit", "out", f"{unknown}/create_music", "--text", given=b"n\n")
+    assert asked.code == 1
+    assert re.search(
+        rf"^ambiguous +{unknown}/create_music\n +sonic create-music, recorded 20\d\d-", asked.err
+    )
+    assert "reset by peer" in asked.err
+    assert "It may have been charged already." in asked.err
+    assert len(sandbox.journal.creates) == 2
+    sent = await shell.run("jobs", "resubmit", "out", f"{unknown}/create_music", "--json", given=b"y\n")
+    assert (sent.code, len(sandbox.journal.creates)) == (0, 3)
+    assert lines_of(sent.out)[0]["task_id"] == sandbox.journal.creates[2].task_id
+
+
+async def test_secret_in_a_query_is_refused_before_the_question(
+    shell: Shell, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Such a call cannot be sent again, so there is nothing to confirm."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    store = SQLiteStore(tmp_path / "jobs.sqlite")
+    async with sandbox.client(store=store) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="k").request(
+                "POST", "/sonic/create", json={}, params={"webhook_secret": "sixteen or more of them"}
+            )
+    refused = await shell.run("jobs", "resubmit", "jobs.sqlite", "k", "--text", given=b"y\n")
+    assert refused.code == 2
+    assert "had one in its query, which was not stored" in refused.err
+    assert "[y/N]" not in refused.err
+    assert len(sandbox.journal.requests("/sonic/create")) == 1
 
 
 async def test_jobs_of_nothing_is_usage_error(shell: Shell, tmp_path: Path) -> None:
@@ -412,8 +563,11 @@ async def test_jobs_purge_removes_what_is_older(shell: Shell, tmp_path: Path) ->
     path = tmp_path / "jobs.sqlite"
     await some_jobs(path, "old", now=1.0)
     store = await some_jobs(path, "new", now=time.time())
+    nothing = await shell.run("jobs", "purge", "jobs.sqlite", "--older-than", "30000d", "--text")
+    assert (nothing.code, nothing.out.strip(), nothing.err) == (0, "0 jobs removed.", "")
     refused = await shell.run("jobs", "purge", "jobs.sqlite", "--older-than", "30d")
-    assert refused.code != 0
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("1 job to remove, keys included")
     assert len(await store.jobs()) == 2
     wrong = await shell.run("jobs", "purge", "jobs.sqlite", "--older-than", "30", "--yes")
     assert (wrong.code, "such as '30d'" in wrong.err) == (2, True)

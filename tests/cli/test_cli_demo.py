@@ -24,9 +24,9 @@ async def test_texts_appear_above_bars(sandbox: Sandbox, tmp_path: Path) -> None
     lines = re.split(r"[\r\n]+", ESCAPES.sub("", written))
     assert code == 0, written
     at = lines.index("Accepted. To resume:")
-    assert lines[at + 1 : at + 3] == ["  musicapi download \\", "    --out d \\"]
+    assert lines[at + 1 : at + 3] == ["  musicapi download \\", "  --out d \\"]
     assert any(line.startswith("info: POST /sonic/create accepted:") for line in lines)
-    assert any(line.startswith("    musicapi:sonic:create_music:") for line in lines)
+    assert any(line.startswith("  musicapi:sonic:create_music:") for line in lines)
     assert any(re.match("Lanterns .* succeeded", line) for line in lines)
 
 

@@ -55,6 +55,19 @@ def test_missing_extra_is_one_line(missing: str) -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
+def test_ctrl_c_while_the_command_is_imported_is_quiet() -> None:
+    """It takes a part of a second, and a traceback says nothing to a user."""
+    ran = python(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'musicapi_async.cli.commands': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "from musicapi_async.cli import main; main()"
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 async def test_completion_scripts_are_printed(name: str) -> None:
     """One for each common shell."""
@@ -220,11 +233,22 @@ async def test_timeout_is_code_five(sandbox: Sandbox, shell: Shell) -> None:
     assert lines_of(done.err)[-1] == {"event": "going_on", "tasks": [token], "not_downloaded": []}
 
 
+async def test_timeout_says_once_that_the_task_is_paid_for(sandbox: Sandbox, shell: Shell) -> None:
+    """The error, which refers to the command that resumes, printed when the task was accepted."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.stuck())
+    done = await shell.run(*SONG, "--wait", "--timeout", "60", "--text")
+    error = done.err.partition("Error: ")[2]
+    assert error.startswith(
+        "no end after 60 s of waiting (last state: running)\n1 task is still running and paid"
+    )
+    assert done.err.count("paid for") == done.err.count("musicapi wait") == 1
+
+
 async def test_unknown_outcome_is_code_six(sandbox: Sandbox, shell: Shell) -> None:
-    """Sent once, charged perhaps, and said so."""
+    """Sent once, charged perhaps, and said so, once."""
     sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
     done = await shell.run(*SONG)
-    error = lines_of(done.err)[-1]
+    (error,) = lines_of(done.err)
     assert (done.code, error["may_have_been_charged"]) == (6, True)
     assert [entry.path for entry in sandbox.journal].count("/sonic/create") == 1
 
@@ -247,19 +271,52 @@ async def test_ctrl_c_prints_unfinished_tasks(sandbox: Sandbox, shell: Shell) ->
     assert "Traceback" not in done.err
 
 
-async def test_ctrl_c_during_create_names_its_task(sandbox: Sandbox, shell: Shell) -> None:
-    """The answer to a paid call is awaited for a moment, because its id is worth money."""
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
+async def test_signal_during_create_names_its_task(sandbox: Sandbox, shell: Shell, how: str) -> None:
+    """Ctrl-C, `timeout` or a service manager, and a closed terminal, each perhaps twice: the answer to a paid
+    call is awaited for a moment, because its id is worth money."""
     sandbox.faults.on("POST", "/sonic/create", Fault.slow(1.0 * sandbox.clock.speed))
     process = await shell.start("--json", *SONG)
     while not any(entry.path == "/sonic/create" for entry in sandbox.journal):
         await sandbox.clock.sleep(1)  # in small steps, because another process sends the request
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[how])
+    if how != "SIGINT":  # of which a second one ends the process at once
+        process.send_signal(signal.Signals[how])
     done = await ended(process)
     interrupted = lines_of(done.err)[-1]
     assert (done.code, interrupted["event"]) == (130, "interrupted")
     (token,) = interrupted["tasks"]
     waited = await shell.run("wait", token)
     assert waited.code == 0
+
+
+async def test_second_ctrl_c_gives_up_a_call_that_is_sent(sandbox: Sandbox, shell: Shell) -> None:
+    """Its outcome is unknown, and the text says so, without a traceback."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.hang)
+    process = await shell.start("--text", *SONG)
+    await until(lambda: sandbox.journal.creates)
+    process.send_signal(signal.SIGINT)
+    said = await process.stderr.readuntil(b"its answer is still awaited")
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+    err = said.decode() + done.err
+    assert done.code == 130
+    assert "given up before the answer: the account may have been charged" in err
+    assert err.count("Interrupted.") == 1
+    assert "Traceback" not in err
+
+
+async def test_paid_reply_after_ctrl_c_is_printed(sandbox: Sandbox, shell: Shell) -> None:
+    """A link or a persona that is paid for is nowhere else."""
+    created = lines_of((await shell.run(*SONG, "--wait")).out)
+    clip_id = created[-1]["clips"][0]["clip_id"]
+    sandbox.faults.on("POST", "/sonic/persona", Fault.slow(1.0 * sandbox.clock.speed))
+    process = await shell.start("--text", "persona", "--name", "V%", clip_id)
+    await until(lambda: sandbox.journal.requests("/sonic/persona"))
+    process.send_signal(signal.SIGINT)
+    done = await ended(process)
+    assert done.code == 130
+    assert '"persona_id":"' in done.err
 
 
 async def test_files_that_are_missing_can_be_fetched_later(
@@ -328,7 +385,7 @@ async def test_environment_turns_the_log_on(sandbox: Sandbox) -> None:
     shell.environment["MUSICAPI_LOG"] = "loud"
     done = await shell.run("credits")
     assert done.code != 0
-    assert "MUSICAPI_LOG: debug, info, warning, got 'loud'" in done.err
+    assert "MUSICAPI_LOG: one of debug, info, warning, got 'loud'" in done.err
 
 
 # --- Ctrl-C --------------------------------------------------------------------------------------------------

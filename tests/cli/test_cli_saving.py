@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 from click.testing import CliRunner, Result
-from command_shell import environment, lines_of
+from command_shell import QUICK, SPEED, environment, lines_of
 
 from musicapi_async.cli.commands import musicapi
 from musicapi_async.sandbox import Sandbox
@@ -32,7 +32,7 @@ async def run(box: Sandbox, *args: str) -> Result:
 async def test_files_of_direct_calls_are_saved(tmp_path: Path) -> None:
     """The reply first, then where its files are; without the option nothing is written. As text, lyrics are
     shown line by line, or saved."""
-    async with Sandbox(speed=1000.0, longest=4.0) as box, box.client() as client:
+    async with Sandbox(speed=SPEED, durations=QUICK, longest=4.0) as box, box.client() as client:
         song = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         clip_id = (await song.wait())[0].clip_id
         for number, (words, endings) in enumerate(ENDINGS.items()):
@@ -50,6 +50,21 @@ async def test_files_of_direct_calls_are_saved(tmp_path: Path) -> None:
         assert shown.stdout == (tmp_path / "3" / f"{clip_id}.lrc").read_text(encoding="utf-8")
         saved_only = await run(box, "--text", "sonic", "aligned-lyrics", clip_id, "--download", str(tmp_path))
         assert [line.split()[0] for line in saved_only.stdout.splitlines()] == ["saved", "saved"]
+
+
+async def test_notes_of_a_song_do_not_flood_the_terminal() -> None:
+    """Text prints their number, instead of a line for each of hundreds; JSON has all."""
+    async with Sandbox(speed=SPEED, durations=QUICK, longest=20.0) as box, box.client() as client:
+        song = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+        clip_id = (await song.wait())[0].clip_id
+        shown = (await run(box, "--text", "sonic", "midi", clip_id)).stdout
+        (event,) = lines_of((await run(box, "--json", "sonic", "midi", clip_id)).stdout)
+    many = [one for one in event["instruments"] if len(one["notes"]) > 20]
+    assert many
+    for instrument in many:
+        assert (
+            f"  name  {instrument['name']}\n  notes  {len(instrument['notes'])} (--json prints them)" in shown
+        )
 
 
 async def test_impossible_folder_is_found_before_paying(tmp_path: Path) -> None:
@@ -76,7 +91,7 @@ async def test_tilde_is_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Shells leave it as it is behind `=`."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    async with Sandbox(speed=1000.0, longest=4.0) as box, box.client() as client:
+    async with Sandbox(speed=SPEED, durations=QUICK, longest=4.0) as box, box.client() as client:
         song = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         clip_id = (await song.wait())[0].clip_id
         lyrics = await run(box, "sonic", "aligned-lyrics", clip_id, "--download=~/lyrics")

@@ -10,7 +10,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 from click.testing import CliRunner, Result
-from command_shell import environment, lines_of
+from command_shell import QUICK, SPEED, environment, lines_of
 from mutagen.id3 import ID3
 
 from musicapi_async import SQLiteStore
@@ -36,7 +36,7 @@ async def test_songs_of_a_batch_are_waited_for_and_saved(tmp_path: Path) -> None
     """From a file; one line for the batch, then as for any tasks."""
     songs = tmp_path / "songs.json"
     songs.write_text(json.dumps(GOOD))
-    async with Sandbox(speed=1000.0, longest=4.0) as box:
+    async with Sandbox(speed=SPEED, durations=QUICK, longest=4.0) as box:
         out = tmp_path / "out"
         done = await run(box, "sonic", "create-batch", f"@{songs}", "--tags", "--download", str(out))
         assert done.exit_code == 0, done.output
@@ -53,12 +53,13 @@ async def test_songs_of_a_batch_are_waited_for_and_saved(tmp_path: Path) -> None
 
 async def test_a_refused_item_is_named_and_the_others_continue() -> None:
     """By its place; the exit code says that it may have been charged."""
-    async with Sandbox(speed=1000.0) as box:
+    async with Sandbox(speed=SPEED) as box:
         done = await run(box, "--text", "sonic", "create-batch", "@-", "--no-wait", given=json.dumps(ROWS))
         assert done.exit_code == ExitCode.OUTCOME_UNKNOWN
         assert "Accepted: 2 of 3 songs" in done.stdout
         assert done.stdout.count("musicapi:sonic:create_batch:") == 2
         assert "items[1]: The song description contains artist names" in " ".join(done.stderr.split())
+        assert "still running" not in done.stderr  # as after any --no-wait
         refused = await run(box, "sonic", "create-batch", '[{"mv": "sonic-v6"}]')
         assert (refused.exit_code, len(box.journal.creates)) == (ExitCode.REFUSED, 1)
         assert "items[0].prompt" in refused.stderr
@@ -93,7 +94,7 @@ async def test_help_has_items_that_can_be_sent() -> None:
 
 async def test_a_lost_batch_is_settled_item_by_item(tmp_path: Path) -> None:
     """`jobs list` names its tasks, and `jobs resolve --item` adds one."""
-    async with Sandbox(speed=1000.0) as box:
+    async with Sandbox(speed=SPEED) as box:
         path = tmp_path / "jobs.sqlite"
         box.faults.on("POST", "/sonic/batch", Fault.status(200, body='{"tasks":["t1",null]}', taken=True))
         async with box.client(store=SQLiteStore(path)) as client:

@@ -322,6 +322,43 @@ async def test_an_error_that_names_tasks_loses_none(
     assert len(box.journal.creates) == 1
 
 
+async def test_a_task_beside_the_list_is_not_lost(box: Sandbox, client: MusicAPI) -> None:
+    """It is paid for, too; then it is not known which item made which task."""
+    answer(box, {"message": "success", "task_id": "t0", "tasks": [{"task_id": "t1"}, {"task_id": "t2"}]})
+    keyed = client.with_options(job_key="k")
+    for _ in range(2):
+        batch = await keyed.sonic.create_batch(ROWS)
+        assert {task.task_id for task in batch.tasks} == {"t0", "t1", "t2"}
+        assert not batch.is_assigned
+    assert len(box.journal.creates) == 1
+
+
+@pytest.mark.parametrize("says_no", [{"success": False}, {"error": "out of credits"}])
+async def test_a_2xx_that_says_no_names_its_batch_or_its_items(
+    box: Sandbox, client: MusicAPI, says_no: dict[str, Any]
+) -> None:
+    """With a batch id alone it is no result; with a reason for each item it is a batch of refusals."""
+    answer(box, {**says_no, "batch_id": "bat-1"})
+    with pytest.raises(OutcomeUnknownError, match="names batch bat-1"):
+        await client.sonic.create_batch(ROWS)
+    answer(box, {**says_no, "tasks": [{"error": "no credits"}, {"error": "too long"}]})
+    batch = await client.sonic.create_batch(ROWS)
+    assert (batch.tasks, [error.message for error in batch.errors]) == ([], ["no credits", "too long"])
+
+
+async def test_a_refusal_for_the_rate_that_names_tasks_is_not_repeated(
+    box: Sandbox, client: MusicAPI
+) -> None:
+    """A part was carried out, whatever the status is; all that it names are on the error."""
+    answer(box, {"error": "Too many requests", "tasks": ["t1", "t2"]}, 429)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await client.with_options(job_key="k").sonic.create_batch(ROWS)
+    assert caught.value.task_ids == ("t1", "t2")
+    assert len(box.journal.creates) == 1
+    assert ids(await client.with_options(job_key="k").sonic.create_batch(ROWS)) == ["t1", "t2"]
+    assert len(box.journal.creates) == 1
+
+
 @pytest.mark.parametrize("status", [200, 400])
 async def test_a_batch_without_readable_tasks_has_its_id_in_the_log_or_the_error(
     box: Sandbox, status: int, caplog: pytest.LogCaptureFixture
@@ -539,7 +576,9 @@ async def test_the_same_song_in_two_batches_is_paid_twice_and_a_key_twice_once(
         ([{}], r"items\[0\]\.mv: text, not empty, needed, got nothing"),
         ([ROWS[0], {**ROWS[1], "title": "x" * 81}], r"items\[1\]\.title: .* 80 characters"),
         ([{**ROWS[0], "titel": "x"}], r"items\[0\]\.titel: .* \(did you mean 'title'\?\)"),
-        ([{**ROWS[0], "task_type": "create"}], r"items\[0\]\.task_type"),
+        ([{**ROWS[0], "task_type": 7}], r"items\[0\]\.task_type: text, got 7"),
+        ([{"task_type": "new", "webhook_url": "http://example.com"}], r"items\[0\]\.webhook_url: an https"),
+        ([{"task_type": "new", "webhook_secret": "short"}], r"items\[0\]\.webhook_secret: .*, got a secret"),
         ([{**ROWS[0], "task_type": "extend_music"}], r"items\[0\]\.continue_clip_id"),
         ([{**ROWS[0], "webhook_url": "http://example.com"}], r"items\[0\]\.webhook_url: an https address"),
         ([{**ROWS[0], "webhook_secret": "short"}], r"items\[0\]\.webhook_secret: .*, got a secret"),
@@ -556,6 +595,15 @@ async def test_wrong_items_are_refused_before_they_cost_anything(
     assert "short" not in str(caught.value)
     assert "Nothing was sent" in str(caught.value)
     assert len(box.journal) == 0
+
+
+async def test_an_unknown_task_type_is_sent_as_it_is(box: Sandbox, client: MusicAPI) -> None:
+    """Task types are open: the service decides on a new one and on its fields, as on a new model."""
+    item = {"task_type": "sing_backwards", "clip_id": "c", "depth": 2}
+    batch = await client.sonic.create_batch([ROWS[0], item])
+    assert box.journal.creates[0].body["items"][1] == item
+    assert [task is None for task in ids(batch)] == [False, True]
+    assert "task_type" in str(batch.errors[0])
 
 
 async def test_a_secret_of_an_item_is_in_no_text(client: MusicAPI) -> None:

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from musicapi_async import BadRequestError, Clip, MusicAPI, OutcomeUnknownError, RequestValidationError
+from musicapi_async import (
+    BadRequestError,
+    Clip,
+    MemoryLimiter,
+    MusicAPI,
+    NotFoundError,
+    OutcomeUnknownError,
+    RequestValidationError,
+)
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.field_limits import SONIC_MODELS
 from musicapi_async.api.request import FieldInfo
+from musicapi_async.client import OptionChanges
 from musicapi_async.jobs import SQLiteStore
+from musicapi_async.options import Options
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.workflows import everything, run_batch
@@ -135,8 +145,7 @@ class Bench:
     async def call(self, family: str, name: str, given: dict[str, Any], **options: Any) -> Any:
         client = self.client.with_options(max_retries=0, **options)
         operation = OPERATIONS[family][name]
-        caller = operation.family(client.sonic.caller)
-        return await operation.__get__(caller, operation.family)(**given)
+        return await operation.public_method(client.sonic.caller)(**given)
 
 
 @pytest.fixture
@@ -253,6 +262,27 @@ async def test_every_limit_of_every_call(bench: Bench, family: str) -> None:
     assert tried or family == "account"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("family", ["sonic", "suno", "producer", "riffusion", "studio"])
+async def test_nothing_stands_for_the_default(bench: Bench, family: str) -> None:
+    """None and empty text, as forms and language models send them, change no body: what is always sent is sent."""
+    tried = 0
+    for name, operation in FAMILIES[family].operations().items():
+        if operation.method == "GET":
+            continue
+        good = bench.good(family, name)
+        await bench.call(family, name, good)
+        sent = bench.box.journal.requests(method="POST")[-1].body
+        for field in operation.fields:
+            if field.required or field.name in good:
+                continue
+            for nothing in (None, ""):
+                await bench.call(family, name, {**good, field.name: nothing})
+                assert bench.box.journal.requests(method="POST")[-1].body == sent, (name, field.name)
+                tried += field.name in sent
+    assert tried
+
+
 Case = tuple[str, dict[str, Any], str, int]
 
 RULES: list[Case] = [
@@ -274,6 +304,7 @@ RULES: list[Case] = [
     ("sonic.vox", {"vocal_start_s": 1.0}, "vocal_end_s", 400),
     ("sonic.vox", {"vocal_start_s": 4.0, "vocal_end_s": 1.0}, "vocal_end_s", 400),
     ("sonic.vox", {"vocal_start_s": 0.0, "vocal_end_s": 30.5}, "vocal_end_s", 400),
+    ("sonic.vox", {"vocal_start_s": 0.2, "vocal_end_s": 30.201}, "vocal_end_s", 400),
     ("sonic.create_persona", {"vocal_end_s": 5.0}, "vocal_start_s", 200),
     ("producer.create_music", {"sound": None}, "sound", 400),
     ("producer.create_music", {"seed": "seven"}, "seed", 400),
@@ -283,6 +314,8 @@ RULES: list[Case] = [
     ("nuro.create_bgm", {"version": "v2.0", "duration": 29}, "duration", 400),
     ("nuro.create_bgm", {"version": "v2.0", "description": "x" * 200}, "description", 400),
     ("nuro.create_bgm", {"version": "v2.0", "segments": [{"name": "verse", "duration": 29}]}, "segments", 400),
+    ("nuro.create_bgm", {"version": "v2.0", "segments": [{"name": "verse", "duration": 40}], "duration": 40},
+     "duration", 200),
     ("riffusion.create", {"task_type": "replace_music", "continue_clip_id": "CLIP", "replace_start_time": 3.0,
                           "replace_end_time": 1.0}, "replace_end_time", 400),
     ("studio.create", {"lyrics": None}, "lyrics", 400),
@@ -315,6 +348,27 @@ async def test_rules_over_several_fields(bench: Bench) -> None:
             await bench.call(family, name, given, validate="off")
         assert refused.value.status == status, call
         assert bench.box.journal.charges == charges
+
+
+async def test_a_vocal_segment_may_last_30_seconds() -> None:
+    """Whatever binary fractions make of its bounds: 32.2 - 2.2 is a little more than 30."""
+    async with Sandbox(seed=4, longest=90.0) as box, box.client(rate_limit=None) as client:
+        clip = (await (await client.sonic.create_music(**SONG, duration=80)).wait())[0]
+        for tenths in range(0, 450, 9):
+            start, end = tenths / 10, tenths / 10 + 30
+            for last in (end, round(end, 1)):
+                vox = await client.sonic.vox(clip.clip_id, vocal_start_s=start, vocal_end_s=last)
+                assert (vox.vocal_start_s, vox.vocal_end_s) == (start, last)
+
+
+async def test_only_known_limits_are_checked(bench: Bench) -> None:
+    """Of things to avoid in a sample or a mashup none is known, so neither side refuses a long text."""
+    long = "x" * 201
+    for name in ("sample", "mashup"):
+        await bench.call("sonic", name, {**bench.good("sonic", name), "negative_tags": long})
+    for name in ("create_music", "replace_section"):
+        with pytest.raises(RequestValidationError, match="negative_tags"):
+            await bench.call("sonic", name, {**bench.good("sonic", name), "negative_tags": long})
 
 
 @pytest.mark.parametrize("mv", ["sonic-v4", "sonic-v6"])
@@ -385,6 +439,40 @@ async def test_misspelt_arguments_are_named_with_the_right_ones(
         with pytest.raises(TypeError, match=r"^sonic\.") as caught:
             await getattr(client.sonic, name)(*args, **given)
     assert told in str(caught.value)
+
+
+def test_type_checkers_know_each_option_of_a_view() -> None:
+    """`with_options` declares the fields of `Options`, and the store."""
+    assert OptionChanges.__optional_keys__ == {*Options.__struct_fields__, "store"}
+    assert not OptionChanges.__required_keys__
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "meant"),
+    [
+        ("sonic", "create", "'create_music'"),
+        ("sonic", "get_task", "'get_music'"),
+        ("sonic", "stems", "'stems_basic'"),
+        ("sonic", "persona", "'create_persona'"),
+        ("sonic", "creat_music", "'create_music'"),
+        ("producer", "create", "'create_music'"),
+    ],
+)
+def test_operations_of_other_names_are_named_with_the_right_ones(family: str, name: str, meant: str) -> None:
+    """Such as those of the vendor's SDK."""
+    with pytest.raises(AttributeError) as caught:
+        getattr(getattr(MusicAPI("key"), family), name)
+    assert str(caught.value) == f"client.{family} has no operation {name!r} (did you mean {meant}?)"
+
+
+def test_operation_without_its_family_is_answered_with_it() -> None:
+    """Python would suggest the nearest attribute, `create_many`; it still does for other words."""
+    client: Any = MusicAPI("key")
+    with pytest.raises(AttributeError, match=r"did you mean client\.sonic\.create_music\?"):
+        print(client.create_music)
+    with pytest.raises(AttributeError) as caught:
+        print(client.close)
+    assert (caught.value.name, caught.value.obj) == ("close", client)
 
 
 async def test_a_misspelt_option_is_named_with_the_right_one() -> None:
@@ -497,6 +585,16 @@ class _OtherSession:
         ({"session": _OtherSession()}, "session: an aiohttp.ClientSession, got _OtherSession"),
         ({"webhooks": "https://a.example"}, "webhooks: Webhooks(url="),
         ({"clock": 60}, "clock: a Clock"),
+        ({"limiter": MemoryLimiter(), "rate_limit": "20/10s"}, "rate_limit: left out beside limiter="),
+        ({"limiter": MemoryLimiter(), "max_in_flight": 3}, "max_in_flight: left out beside limiter="),
+        ({"rng": 7}, "rng: a random.Random, got int"),
+        ({"rate_limit": 20}, 'rate_limit: a rate such as "20/10s", or None for no limit, got 20'),
+        ({"rate_limit": 0}, "rate_limit: a rate such as"),
+        ({"rate_limit": "20 per 10s"}, "rate_limit: expected something like"),
+        ({"max_in_flight": "3"}, "max_in_flight: a whole number, 1 or more, got '3'"),
+        ({"max_in_flight": 0}, "max_in_flight: a whole number, 1 or more, got 0"),
+        ({"max_in_flight": 1.5}, "max_in_flight: a whole number"),
+        ({"base_url": Path("/api/v1")}, "base_url: text, got PosixPath"),
         ({"proxy": "proxy.example:8080"}, "proxy: an http or https address"),
         ({"max_retries": "2"}, "retries: a whole number from 0 to 100, got '2'"),
         ({"trust_env": "no"}, "trust_env: True or False, got 'no'"),
@@ -508,6 +606,15 @@ def test_parts_of_the_wrong_kind_are_refused_at_once(options: dict[str, Any], to
     with pytest.raises(RequestValidationError) as caught:
         MusicAPI("key", **options)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [b"secret-key", 12345, ["secret-key"]])
+def test_key_of_another_type_is_refused_and_not_repeated(key: Any) -> None:
+    """As read in binary mode, or from a table of numbers; the error holds nothing of it."""
+    with pytest.raises(RequestValidationError, match="api_key: text, got") as caught:
+        MusicAPI(key)
+    assert "secret" not in str(caught.value)
+    assert "12345" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -567,6 +674,46 @@ async def test_objects_in_the_place_of_ids_are_answered_with_what_to_pass(bench:
         with pytest.raises(RequestValidationError) as caught:
             await call()
         assert told in str(caught.value)
+
+
+async def test_arguments_that_are_no_text_are_refused() -> None:
+    """By their names, where Python would have complained of a missing method."""
+    odd: Any = 5
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        calls = {
+            "method": lambda: client.request(odd, "/get-credits"),
+            "path": lambda: client.request("GET", odd),
+            "params": lambda: client.request("GET", "/get-credits", params=odd),
+            "name": lambda: client.download("https://a.example/x.mp3", "out", name=odd),
+            "key": lambda: client.job(odd),
+        }
+        for field, call in calls.items():
+            with pytest.raises(RequestValidationError) as caught:
+                await call()
+            assert caught.value.field == field
+        for settle in (client.resubmit(odd), client.resolve(odd, task_id="T")):
+            with pytest.raises(RequestValidationError, match="key: text, got int"):
+                await settle
+        assert len(sandbox.journal) == 0
+
+
+async def test_task_in_the_place_of_its_result_is_answered_with_await(bench: Bench) -> None:
+    """By index, in a loop, and by a name; a task is still no list, and has no other attributes."""
+    task: Any = bench.client.task("sonic", bench.made["TASK"])
+    for use in (lambda: task[0], lambda: list(task), lambda: "vocals" in task):
+        with pytest.raises(TypeError, match=r"await the task for its result: clips = await task"):
+            use()
+    with pytest.raises(AttributeError, match=r"no attribute 'clips'; await the task") as caught:
+        print(task.clips)
+    assert (caught.value.name, caught.value.obj) == ("clips", task)
+    assert not isinstance(task, Iterable)
+    assert not hasattr(task, "result")
+
+
+async def test_id_of_a_task_is_no_clip(bench: Bench) -> None:
+    """They have the same form, so the error of the service is explained."""
+    with pytest.raises(NotFoundError, match="that of a task is no clip's"):
+        await bench.client.sonic.wav(bench.made["TASK"])
 
 
 NAMELESS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [

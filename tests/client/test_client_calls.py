@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from musicapi_async import (
     Task,
     TaskFailedError,
     TaskTimeoutError,
+    Webhooks,
 )
 from musicapi_async.sandbox import Choices, Fault, Sandbox
+from musicapi_async.webhooks import sign
 
 SPEED = 300.0
 LYRICS = "[Verse]\nRain on the window\n[Chorus]\nStay for the evening"
@@ -274,9 +277,31 @@ async def test_one_error_says_which_option_is_wrong() -> None:
         {"max_retries": -1},
         {"deadline": 0},
         {"attempt_timeout": float("nan")},
+        {"attempt_timeout": 10**400},
         {"validate": "maybe"},
         {"base_url": "ftp://x"},
     ):
         with pytest.raises(MusicAPIError) as caught:
             MusicAPI("key", **options)
         assert next(iter(options)) in str(caught.value)
+
+
+async def test_an_id_may_be_a_number() -> None:
+    """Of a task in the submit reply, in its webhook, and of a voice: the webhook ends the wait for the task."""
+    secret = "example-webhook-secret"
+    async with Sandbox(speed=SPEED) as sandbox:
+        webhooks = Webhooks(url="https://hooks.example/songs", secret=secret)
+        async with sandbox.client(webhooks=webhooks, rate_limit=None) as client:
+            sandbox.faults.on("POST", "/sonic/create-voice", Fault.status(200, body='{"task_id": 7}'))
+            task = await client.sonic.create_voice("https://files.example/voice.wav")
+            body = b'{"data":{"persona_id":17},"task_id":7,"platform":"suno","event":"song.completed"}'
+            stamp = str(int(time.time()))
+            headers = {
+                "X-Webhook-Timestamp": stamp,
+                "X-Webhook-Signature": sign(secret, stamp, body),
+                "X-Webhook-Id": "e-1",
+            }
+            event = await client.webhooks.handle(headers, body)
+            assert (task.task_id, event.task_id) == ("7", "7")
+            assert (await task.wait()).persona_id == "17"
+            assert sandbox.journal.requests(method="GET") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from musicapi_async import MusicAPI, SQLiteStore
 from musicapi_async.jobs import MemoryStore
+from musicapi_async.jobs.store import Merge
 from musicapi_async.polling.schedule import LearnedSchedule
 from musicapi_async.sandbox import Durations, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
@@ -77,11 +79,88 @@ async def test_damaged_durations_are_ignored(caplog: pytest.LogCaptureFixture) -
         with caplog.at_level(logging.WARNING, "musicapi_async"):
             async with sandbox.client(store=store, rate_limit=None) as client:
                 assert min(await first_polls(client, sandbox, 10)) > 38
-            assert [record.message.partition(":")[0] for record in caplog.records] == [
+            assert [record.message.split(": ")[1] for record in caplog.records] == [
                 "a state in the job store is damaged or of another version"
             ]
         async with sandbox.client(store=store, rate_limit=None) as client:
             assert min(await first_polls(client, sandbox, 1)) < 38
+
+
+async def test_foreign_rows_spoil_no_others(tmp_path: Path) -> None:
+    """A row that another program wrote as text or as a number leaves the other kinds as they are."""
+    path = tmp_path / "jobs.sqlite"
+    async with quick_songs() as sandbox:
+        async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+            await first_polls(client, sandbox, 20)
+        with sqlite3.connect(path) as database:
+            foreign = [("text", "état"), ("number", 5), ("", b"{}")]
+            database.executemany("INSERT INTO durations VALUES (?, ?)", foreign)
+        database.close()
+        async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+            assert min(await first_polls(client, sandbox, 1)) < 38
+        with sqlite3.connect(path) as database:
+            database.execute("UPDATE durations SET state = 'text' WHERE kind = ?", (KIND,))
+        database.close()
+        async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+            await first_polls(client, sandbox, 20)
+        async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+            assert min(await first_polls(client, sandbox, 1)) < 38, "what was foreign is replaced"
+
+
+class SlowStore(MemoryStore):
+    """A store that takes long over learned durations, and over nothing else."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    async def durations(self) -> Mapping[str, bytes]:
+        await asyncio.sleep(self.seconds)
+        return await super().durations()
+
+    async def merge_durations(self, kind: str, merge: Merge) -> bytes:
+        await asyncio.sleep(self.seconds)
+        return await super().merge_durations(kind, merge)
+
+
+@pytest.mark.parametrize(("seconds", "waited"), [(1.0, 1.0), (1000.0, 2.0)])
+async def test_slow_store_holds_up_a_client_for_seconds(
+    seconds: float, waited: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither entering nor closing waits for learned durations any longer, and no job is said to be lost."""
+    store, loop, tasks = SlowStore(seconds), asyncio.get_running_loop(), asyncio.all_tasks()
+    times = [loop.time()]
+    async with quick_songs() as sandbox:
+        async with sandbox.client(store=store, rate_limit=None) as client:
+            times.append(loop.time())
+            await first_polls(client, sandbox, 3)
+            await asyncio.sleep(60)
+            await first_polls(client, sandbox, 1)  # time to save, which takes longer than the last song
+            times.append(loop.time())
+        times.append(loop.time())
+    assert times[1] - times[0] == pytest.approx(waited, abs=0.1)
+    assert times[3] - times[2] == pytest.approx(waited, abs=0.1)
+    assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+    assert asyncio.all_tasks() == tasks, "and nothing remains to be done"
+
+
+async def test_states_without_end_are_not_all_read(caplog: pytest.LogCaptureFixture) -> None:
+    """A client begins with as many kinds as it remembers, and ignores a state larger than any that it writes."""
+    async with quick_songs() as sandbox:
+        store = MemoryStore()
+        async with sandbox.client(store=store, rate_limit=None) as client:
+            await first_polls(client, sandbox, 20)
+        learned = (await store.durations())[KIND]
+        large = learned.replace(b"{", b"{" + b" " * 20_000, 1)
+        await store.merge_durations(KIND, lambda _: large)
+        for number in range(300):
+            await store.merge_durations(f"{KIND}-{number}", lambda _: learned)
+        with caplog.at_level(logging.WARNING, "musicapi_async"):
+            async with sandbox.client(store=store, rate_limit=None) as client:
+                assert min(await first_polls(client, sandbox, 1)) > 38
+    assert [record.message.split(": ")[1] for record in caplog.records] == [
+        "a state in the job store is damaged or of another version"
+    ]
 
 
 async def test_clients_at_once_add_to_one_store(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -17,7 +18,6 @@ from hypothesis import strategies as st
 
 from musicapi_async import Clip, Clips, FileTags, MusicAPI, RequestValidationError
 from musicapi_async._transport.audio_tags import Tagger
-from musicapi_async._transport.finished_file import check_audio
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.workflows import Manifest, run_batch
@@ -153,6 +153,20 @@ async def test_late_cover_delays_no_song(
     assert "it did not come in 15 s" in caplog.text
 
 
+async def test_cover_that_waits_for_other_files_is_not_late(
+    box: Sandbox, client: MusicAPI, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its time begins when it is fetched: many downloads at once leave no cover out."""
+    clips = await song(client)
+    box.faults.on("GET", "/media/*.mp3", Fault.slow(20), times=None)
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):  # as many files as the lane fetches at once, and more
+            group.create_task(client.download(clips, tmp_path / f"{number}"))
+        group.create_task(client.download(clips, tmp_path / "tagged", tags=True))
+    assert "no cover of clip" not in caplog.text
+    assert sum(entry.path.startswith("/media/image_") for entry in box.journal) == len(clips)
+
+
 async def test_batch_saves_a_song_before_its_late_cover(
     box: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
@@ -168,7 +182,13 @@ async def test_batch_saves_a_song_before_its_late_cover(
 
 
 @pytest.mark.parametrize(
-    "error", [mutagen.MutagenError("odd"), OSError(28, "No space left"), LookupError("new")]
+    ("error", "words"),
+    [
+        (mutagen.MutagenError("odd"), "odd"),
+        (OSError(28, "No space left", "song.mp3.part"), "No space left"),
+        (mutagen.MutagenError(OSError(28, "No space left")), "No space left"),
+        (LookupError("new"), "new"),
+    ],
 )
 async def test_tags_that_fail_cost_no_song(
     client: MusicAPI,
@@ -176,8 +196,9 @@ async def test_tags_that_fail_cost_no_song(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
+    words: str,
 ) -> None:
-    """The file is as it came, nothing remains beside it, and the log says what failed."""
+    """The file is as it came, nothing remains beside it, and the log says in words what failed."""
     clips = await song(client)
     plain = await client.download(clips, tmp_path / "plain")
     monkeypatch.setattr(mutagen.id3.ID3, "save", lambda *_args, **_options: (_ for _ in ()).throw(error))
@@ -185,7 +206,7 @@ async def test_tags_that_fail_cost_no_song(
         paths = await client.download(clips, tmp_path / "out", tags=True)
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in plain]
     assert len(list((tmp_path / "out").iterdir())) == 2
-    assert f"no tags in the file of clip {clips[0].clip_id}: {error}" in caplog.text
+    assert f"no tags in the file of clip {clips[0].clip_id}: {words}" in caplog.messages
 
 
 @pytest.fixture(scope="session")
@@ -217,7 +238,7 @@ def test_damaged_files_are_never_made_worse(
         data[at] = value
     file = tmp_path / "song.mp3"
     file.write_bytes(data)
-    Tagger(Clip(clip_id="c", title=title, lyrics=lyrics), FileTags(album="x")).add(file, check_audio)
+    Tagger(Clip(clip_id="c", title=title, lyrics=lyrics), FileTags(album="x")).add(file)
     after = file.read_bytes()
     assert after == data or after.endswith(audio_of(bytes(data))[-len(mp3) // 2 :])
     assert [path.name for path in tmp_path.iterdir()] == ["song.mp3"]

@@ -142,6 +142,44 @@ async def test_refusal_names_the_pause_before_it(sandbox: Sandbox) -> None:
     assert "Nothing was charged" in str(caught.value)
 
 
+async def test_refusal_holds_back_the_other_creates(sandbox: Sandbox) -> None:
+    """What the service says to one of them holds for all: none is sent before its Retry-After is over."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(429, retry_after=20))
+    async with sandbox.client(rate_limit=None) as client:
+        refused = asyncio.ensure_future(client.sonic.create_music(**SONG))
+        while not sandbox.journal.creates:  # noqa: ASYNC110 - the sandbox has no event for it
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
+        began = client.clock.now()
+        await client.sonic.create_music(**SONG)
+        assert 18 <= client.clock.now() - began <= 25
+        await refused
+    assert [entry.status for entry in sandbox.journal.creates] == [429, 200, 200]
+
+
+async def test_rate_recovers_after_a_refusal() -> None:
+    """One refusal slows creates down, and later successes let them be as fast as before."""
+    async with Sandbox(longest=3, credits=2000) as sandbox, sandbox.client(rate_limit="1/3s") as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.status(429, retry_after=20), after=1)
+        await asyncio.gather(*(client.sonic.create_music(**SONG) for _ in range(80)))
+    pauses = sandbox.journal.intervals()
+    assert max(pauses[2:12]) > 3.5
+    assert max(pauses[-3:]) == pytest.approx(3, abs=0.2)
+
+
+async def test_tasks_that_an_error_names_are_in_flight(sandbox: Sandbox) -> None:
+    """They were accepted; the permits of the other songs are given back."""
+    body = '{"error": "out of credits", "tasks": [{"task_id": "t1"}, {"error": "no credits"}]}'
+    sandbox.faults.on("POST", "/sonic/batch", Fault.status(400, body=body, taken=True))
+    async with sandbox.client(rate_limit=None, max_in_flight=2) as client:
+        with pytest.raises(OutcomeUnknownError, match="t1"):
+            await client.sonic.create_batch([SONG, SONG])
+        view = client.with_options(deadline=8)
+        await view.sonic.create_music(**SONG)
+        with pytest.raises(RequestTimeoutError, match="max_in_flight=2"):
+            await view.sonic.create_music(**SONG)
+
+
 async def test_hint_advises_nothing_that_cannot_help(sandbox: Sandbox) -> None:
     """More retries do not help where the service asks to wait an hour."""
     sandbox.faults.on("POST", "/sonic/create", Fault.status(429, retry_after=3600))

@@ -14,9 +14,10 @@ import sys
 import textwrap
 
 import pytest
+from patience import until
 
-from musicapi_async import MusicAPI, MusicAPIError, RequestValidationError
-from musicapi_async.sandbox import Sandbox
+from musicapi_async import MusicAPI, MusicAPIError, RequestValidationError, TaskError
+from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.testing.plugin import SANDBOX_SPEED
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
@@ -102,6 +103,31 @@ def test_async_with_twice_on_one_client() -> None:
                 await client.credits()
 
     asyncio.run(twice())
+
+
+async def test_wait_after_the_close_names_its_task() -> None:
+    """A handle that outlives its `async with` says that its task is paid for, and how to resume it."""
+    async with Sandbox() as sandbox:
+        async with sandbox.client() as client:
+            task = await client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla")
+        for late in (task.wait(), anext(task.updates()), task.refresh()):
+            with pytest.raises(TaskError, match="already paid for") as caught:
+                await late
+            assert (caught.value.task_id, caught.value.family) == (task.task_id, "sonic")
+            assert f"client.task({task.token!r})" in str(caught.value)
+        assert len(sandbox.journal) == 1
+
+
+async def test_call_that_is_repeated_after_the_close_opens_nothing() -> None:
+    """A free call that waits for its next attempt when the client is closed ends with an error."""
+    async with Sandbox() as sandbox:
+        sandbox.faults.on("GET", "/get-credits", Fault.status(503))
+        async with sandbox.client() as client:
+            call = asyncio.ensure_future(client.credits())
+            await until(lambda: len(sandbox.journal))
+        with pytest.raises(MusicAPIError, match="the client was closed"):
+            await call
+        assert len(sandbox.journal) == 1
 
 
 def test_entering_imports_what_the_first_calls_need(musicapi_sandbox: Sandbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -17,6 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import until
 
 from musicapi_async import MusicAPI, MusicAPIError, OutcomeUnknownError
 from musicapi_async.hooks import HookEvent
@@ -193,14 +195,14 @@ def test_unknown_word_is_an_error_that_lists_the_words() -> None:
     """A misspelt level is seen at once."""
     ran = run("verbose")
     assert ran.returncode == 1
-    assert "MUSICAPI_LOG: debug, info, warning, got 'verbose'" in ran.stderr
+    assert "MUSICAPI_LOG: one of debug, info, warning, got 'verbose'" in ran.stderr
 
 
 # --- secrets -------------------------------------------------------------------------------------------------
 
 
 def secrets(shortest: int) -> st.SearchStrategy[str]:
-    """API keys and webhook secrets: printable ASCII, and no number that a duration could have."""
+    """API keys and webhook secrets: printable ASCII, but no duration and no name of a class, as lines have."""
     return st.text(
         st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=shortest, max_size=40
     ).filter(
@@ -209,6 +211,7 @@ def secrets(shortest: int) -> st.SearchStrategy[str]:
             and text[-1] not in "\"'`"
             and not text.lower().startswith("bearer")
             and sum(map(str.isalpha, text)) > 2
+            and not text.isidentifier()
         )
     )
 
@@ -311,3 +314,33 @@ def _raiser(secret: str) -> Any:
 
 def _whole(record: logging.LogRecord) -> str:
     return logging.Formatter("%(message)s").format(record)
+
+
+async def test_error_that_is_raised_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller has it, and reports it: a warning would say the same twice."""
+    caplog.set_level(logging.INFO, "musicapi_async")
+    async with Sandbox(speed=100) as sandbox, sandbox.client() as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(
+            OutcomeUnknownError, match=r"\(the connection dropped: Connection reset by peer\)"
+        ):
+            await client.sonic.create_music(**SONG)
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert any("outcome unknown" in one.getMessage() for one in caplog.records)
+
+
+async def test_error_without_a_caller_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller was cancelled after it was sent: the log has the end, with its money, in one line."""
+    async with Sandbox(speed=100) as sandbox:
+        sandbox.faults.on("POST", "/sonic/create", Fault.hang)
+        async with sandbox.client() as client:
+            create = asyncio.ensure_future(client.sonic.create_music(**SONG))
+            await until(lambda: bool(sandbox.journal.creates))
+            create.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await create
+    lines = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    waiting, ended = lines
+    assert waiting == "POST /sonic/create: cancelled after it was sent; its answer is still awaited"
+    assert ended.startswith("its caller was cancelled, and then: POST /sonic/create: the call was sent, and ")
+    assert ended.count("POST /sonic/create") == ended.count("The account may have been charged.") == 1

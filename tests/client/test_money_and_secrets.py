@@ -8,9 +8,11 @@ import json
 from collections.abc import AsyncGenerator
 
 import pytest
+from patience import until
 
 from musicapi_async import (
     AuthenticationError,
+    ConnectFailedError,
     OutcomeUnknownError,
     RequestValidationError,
     Task,
@@ -18,6 +20,7 @@ from musicapi_async import (
 )
 from musicapi_async._transport.rate_limiter import MemoryLimiter, RequestSlot
 from musicapi_async._transport.wait_reasons import Waits
+from musicapi_async.hooks import HookEvent, ResponseEvent
 from musicapi_async.jobs import MemoryStore
 from musicapi_async.sandbox import Fault, Sandbox
 
@@ -40,10 +43,28 @@ async def test_a_5xx_that_is_sent_again_on_demand_is_never_forgotten(second: str
         with pytest.raises(OutcomeUnknownError) as caught:
             await view.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         assert caught.value.may_have_been_charged
+        assert "othing was charged" not in f"{caught.value} {caught.value.__cause__}"
         assert [job.state for job in await client.jobs()] == ["ambiguous"]
         with pytest.raises(OutcomeUnknownError):
             await client.with_options(job_key="k").sonic.create_music(mv="sonic-v6", prompt=LYRICS)
         assert sandbox.journal.charges == 20
+
+
+async def test_no_error_after_a_doubt_advises_to_repeat_the_call(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even that of an attempt of which nothing was sent, which is its cause."""
+    caplog.set_level("INFO")
+    async with Sandbox() as sandbox, sandbox.client(rate_limit=None, max_retries=1) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.status(500).once_taken())
+        view = client.with_options(resend_creates_on_5xx=True)
+        creating = asyncio.ensure_future(view.sonic.create_music(mv="sonic-v6", prompt=LYRICS))
+        await until(lambda: "attempt 2 follows" in caplog.text)
+        async with sandbox.unreachable():
+            with pytest.raises(OutcomeUnknownError) as caught:
+                await creating
+        cause = caught.value.__cause__
+        assert isinstance(cause, ConnectFailedError)
+        assert "repeated" not in f"{caught.value} {cause}"
+        assert "othing was charged" not in f"{caught.value} {cause}"
 
 
 async def test_doubt_stays_written_down_while_a_later_attempt_waits() -> None:
@@ -72,10 +93,34 @@ async def test_result_that_is_prepared_does_not_end_a_doubt() -> None:
         assert job.state == "ambiguous"
 
 
+class LostPermit:
+    """A permit of such a limiter."""
+
+    def __init__(self, limiter: LostLimiter) -> None:
+        self.limiter = limiter
+
+    def try_acquire(self) -> bool:
+        return True
+
+    async def acquire(self, waits: Waits | None = None) -> None:
+        if self.limiter.fails_in == "acquire":
+            raise ConnectionError("the limiter is gone")
+
+    def expire_at(self, when: float) -> None:
+        if self.limiter.fails_in == "expire_at":
+            raise ConnectionError("the limiter is gone")
+
+    def release(self) -> None:
+        """Give it back."""
+
+
 class LostLimiter(MemoryLimiter):
     """A limiter that cannot be reached any more once a response has come."""
 
     fails_in = ""
+
+    def permit(self) -> LostPermit:
+        return LostPermit(self)
 
     @contextlib.asynccontextmanager
     async def slot(self, lane: str, waits: Waits | None = None) -> AsyncGenerator[RequestSlot]:
@@ -89,7 +134,7 @@ class LostLimiter(MemoryLimiter):
             raise ConnectionError("the limiter is gone")
 
 
-@pytest.mark.parametrize("fails_in", ["slot", "succeeded"])
+@pytest.mark.parametrize("fails_in", ["slot", "succeeded", "expire_at"])
 async def test_limiter_that_fails_after_the_response_loses_no_task(fails_in: str) -> None:
     """The task is paid for and read; what the limiter has to note of it costs a line in the log."""
     async with Sandbox() as sandbox:
@@ -98,6 +143,44 @@ async def test_limiter_that_fails_after_the_response_loses_no_task(fails_in: str
             limiter.fails_in = fails_in
             task = await client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
             assert [job.task_id for job in await client.jobs("accepted")] == [task.task_id]
+            batch = await client.sonic.create_batch([{"mv": "sonic-v6", "prompt": LYRICS}])
+            assert len(batch.tasks) == 1
+
+
+class CancellingLimiter(MemoryLimiter):
+    """A limiter whose last word to a request comes when its caller has just given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.create: asyncio.Future[object] | None = None
+        self.turns = 0
+
+    async def departing(self) -> None:
+        """Let the cancellation go so many turns of the loop."""
+        assert self.create is not None
+        self.create.cancel()
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+
+    @contextlib.asynccontextmanager
+    async def slot(self, lane: str, waits: Waits | None = None) -> AsyncGenerator[RequestSlot]:
+        async with super().slot(lane, waits):
+            yield self
+
+
+async def test_a_call_that_is_cancelled_as_it_departs_pays_nothing() -> None:
+    """A request whose connection is open is written by a task of its own, which is not cancelled at once."""
+    async with Sandbox() as sandbox:
+        limiter = CancellingLimiter()
+        async with sandbox.client(limiter=limiter) as client:
+            for turns in range(1, 8):
+                limiter.turns = turns
+                limiter.create = asyncio.ensure_future(
+                    client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+                )
+                with pytest.raises(asyncio.CancelledError):
+                    await limiter.create
+        assert sandbox.journal.creates == []
 
 
 async def test_a_misspelt_row_loses_none_of_the_paid_tasks() -> None:
@@ -111,6 +194,52 @@ async def test_a_misspelt_row_loses_none_of_the_paid_tasks() -> None:
         made = await client.create_many(client.sonic.create_music, rows)
         assert [type(one) for one in made] == [Task, TypeError, Task]
         assert sandbox.journal.charges == 40
+
+
+async def test_large_balance_is_named_to_the_last_credit() -> None:
+    """It is the evidence that money moved: '1.23457e+07 to 1.23457e+07 credits' would deny it."""
+    async with Sandbox(credits=12_345_678) as sandbox, sandbox.client(rate_limit=None) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        view = client.with_options(job_key="k", check_balance=True)
+        for text in ("is unknown", "from 12345678 to 12345658 credits"):
+            with pytest.raises(OutcomeUnknownError, match=text):
+                await view.sonic.create_music(mv="sonic-v6", prompt=LYRICS)
+
+
+async def test_create_many_that_is_cancelled_names_its_tasks(caplog: pytest.LogCaptureFixture) -> None:
+    """A time-out around it takes the handles, so the log, at the level that is always printed, has them."""
+    events: list[HookEvent] = []
+    async with Sandbox() as sandbox, sandbox.client(rate_limit="2/1000s", hooks=events.append) as client:
+        rows = [{"mv": "sonic-v6", "prompt": "a"}] * 3  # the third one waits for the rate
+        many = asyncio.ensure_future(client.create_many(client.sonic.create_music, rows))
+        await until(lambda: sum(isinstance(event, ResponseEvent) for event in events) == 2)
+        many.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await many
+        named = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        made = [str(entry.task_id) for entry in sandbox.journal.creates]
+        assert len(made) == 2
+        assert all(any(task_id in line for line in named) for task_id in made)
+
+
+async def test_a_create_that_ends_as_its_caller_is_cancelled_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The call has its task, and the caller does not: there is no instant in which the id is lost."""
+    callers: list[asyncio.Task[object]] = []
+
+    def cancel(event: HookEvent) -> None:
+        if isinstance(event, ResponseEvent) and event.carried_out:
+            callers[0].cancel()
+
+    async with Sandbox() as sandbox, sandbox.client(rate_limit=None, hooks=cancel) as client:
+        callers.append(asyncio.ensure_future(client.sonic.create_music(mv="sonic-v6", prompt=LYRICS)))
+        with pytest.raises(asyncio.CancelledError):
+            await callers[0]
+        await asyncio.sleep(0)
+        (entry,) = sandbox.journal.creates
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert [line for line in lines if str(entry.task_id) in line]
 
 
 async def test_a_place_in_flight_comes_back_when_a_task_cannot_be_looked_at() -> None:

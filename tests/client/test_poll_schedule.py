@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
+
+import pytest
 
 from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async._transport.rate_window import Rate
@@ -55,3 +58,72 @@ def test_client_uses_the_polls_that_its_limiter_allows() -> None:
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         limited = runner.run(age_of_first_poll(MemoryLimiter({"poll": LaneLimits(64, Rate.parse("5/s"))})))
     assert 14 < limited < usual
+
+
+@pytest.mark.parametrize("ahead", [None, 0.0, 3600.0])
+def test_resumed_task_of_unknown_age_teaches_nothing(ahead: float | None) -> None:
+    """A task that was done long ago did not take the no time for which this process has known it."""
+
+    async def resume() -> None:
+        schedule = LearnedSchedule()
+        async with Sandbox(create_limit=None) as sandbox:
+            async with sandbox.client(rate_limit=None) as client:
+                rows = [{"mv": "sonic-v6", "gpt_description_prompt": f"song {n}"} for n in range(20)]
+                made = await client.create_many(client.sonic.create_music, rows)
+                ids = [task.task_id for task in made if not isinstance(task, Exception)]
+                await client.wait_all([client.task("sonic", task_id) for task_id in ids])
+            async with sandbox.client(polling=schedule) as client:
+                submitted = 0.0 if ahead is None else time.time() + ahead
+                await client.wait_all(
+                    [
+                        client.task("sonic", task_id, kind="create_music", submitted_at=submitted)
+                        for task_id in ids
+                    ]
+                )
+        fresh = LearnedSchedule()
+        kind = "sonic/create_music"
+        assert schedule.first(kind) == fresh.first(kind)
+        assert schedule.next(kind, 0.1, None) == fresh.next(kind, 0.1, None)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(resume())
+
+
+async def polls_of_new_songs(old: int, *, passed: float, submitted: float) -> int:
+    """Return the polls of ten songs, one after another, after a wait for old ones of another process.
+
+    That begins when `passed` seconds have passed since their creates; the Unix time of those is `submitted`.
+    """
+    song = {"mv": "sonic-v6", "gpt_description_prompt": "a song"}
+    async with (
+        Sandbox(durations=Durations(song=(150.0, 0.0)), create_limit=None, credits=1e6) as sandbox,
+        sandbox.client(rate_limit=None) as other,
+        sandbox.client(polling=LearnedSchedule()) as client,
+    ):
+
+        async def submit() -> str:
+            return (await other.sonic.create_music(**song)).task_id
+
+        async def wait(ids: list[str], submitted_at: float) -> None:
+            await client.wait_all(
+                [client.task("sonic", one, kind="create_music", submitted_at=submitted_at) for one in ids]
+            )
+
+        ids = [await submit() for _ in range(old)]
+        await asyncio.sleep(passed)
+        await wait(ids, submitted)
+        before = len(sandbox.journal)
+        for _ in range(10):
+            await wait([await submit()], time.time())
+        return len(sandbox.journal) - before - 10
+
+
+@pytest.mark.parametrize(("passed", "ago"), [(200.0, 7200.0), (100.0, None)])
+def test_songs_of_unknown_durations_teach_nothing(passed: float, ago: float | None) -> None:
+    """Songs that ended hours ago, or whose submit is unknown, change nothing in the polls of new ones."""
+    polls: list[int] = []
+    for old in (0, 200):
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            submitted = 0.0 if ago is None else time.time() - ago
+            polls.append(runner.run(polls_of_new_songs(old, passed=passed, submitted=submitted)))
+    assert polls[1] == pytest.approx(polls[0], abs=2)

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
-from musicapi_async import Clips, MusicAPI, Task, TaskTimeoutError, TaskUpdate
-from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async import Clips, MusicAPI, RequestValidationError, Task, TaskTimeoutError, TaskUpdate
+from musicapi_async.polling import PolledStage, Stage
+from musicapi_async.sandbox import Durations, Fault, Sandbox
 
 SONGS_END, STEMS_END = 900, 1800
 """Seconds that a wait takes by default (vendor's guide: minutes for songs, longer for stems)."""
+
+
+class HalfHourly:
+    """A schedule whose first poll comes after half an hour."""
+
+    def first(self, kind: str) -> float:
+        """Return the age of the first poll."""
+        return 1800
+
+    def next(self, kind: str, age: float, stage: Stage | None) -> float:
+        """Return the age of the next poll."""
+        return age + 1800
+
+    def observed(
+        self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
+    ) -> None:
+        """Learn nothing."""
 
 
 @pytest.fixture
@@ -98,6 +117,29 @@ async def test_every_way_to_wait_has_the_same_limit(sandbox: Sandbox, by: str) -
             assert took == [pytest.approx(limit, abs=0.1) for _, limit in ordered]
 
 
+@pytest.mark.parametrize("by", ["refresh", "get_music"])
+async def test_poll_that_finds_the_end_ends_the_waits(by: str) -> None:
+    """A caller who polls a task by hand tells those who wait for it, long before their next poll."""
+    async with (
+        Sandbox(durations=Durations(song=(50.0, 0.0))) as sandbox,
+        sandbox.client(polling=HalfHourly()) as client,
+    ):
+        task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="calm")
+        stems = client.task("sonic", task.task_id, kind="stems_full")
+        waits = [asyncio.create_task(task.wait()), asyncio.create_task(stems.wait())]
+        await asyncio.sleep(49)
+        for seconds in (0.0, 9.0):
+            await asyncio.sleep(seconds)
+            if by == "refresh":
+                await client.task(task.token).refresh()
+            else:
+                await client.sonic.get_music(task.task_id)
+        done, _ = await asyncio.wait(waits, timeout=1)
+        assert len(done) == 2
+        polls = [entry for entry in sandbox.journal if entry.task_id == task.task_id]
+        assert len(polls) == 1 + 2 + 1, "the create, both polls by hand, and one for all who wait"
+
+
 async def test_others_run_while_many_tasks_are_taken_in() -> None:
     """Of 2,000 tasks that have ended, as of any others, some hundred are taken in at once."""
     async with MusicAPI("key") as client:
@@ -111,3 +153,21 @@ async def test_others_run_while_many_tasks_are_taken_in() -> None:
             turns += 1
         assert await waiting == [Clips()] * 2000
         assert turns >= 4
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 10**400, True, "5"])
+async def test_impossible_timeouts_are_refused_by_every_way_to_wait(sandbox: Sandbox, timeout: Any) -> None:
+    """An error of ours says it before anything is polled, also with no task to wait for."""
+    async with sandbox.client() as client:
+        task = client.task("sonic", "t")
+        none: list[Task[Clips]] = []
+        for wait in (
+            lambda: task.wait(timeout=timeout),
+            lambda: anext(task.updates(timeout=timeout)),
+            lambda: client.wait_all([task], timeout=timeout),
+            lambda: client.wait_all(none, timeout=timeout),
+            lambda: anext(client.as_completed([task], timeout=timeout)),
+        ):
+            with pytest.raises(RequestValidationError, match="timeout: a positive number of seconds"):
+                await wait()
+    assert not list(sandbox.journal)

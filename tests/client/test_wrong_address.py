@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -78,7 +79,7 @@ async def test_another_site_is_named_by_every_kind_of_call(elsewhere: str) -> No
             lambda: client.sonic.create_music(**SONG),
             client.credits,
             client.with_options(deadline=30.0).credits,
-            lambda: client.request("GET", "/x"),
+            lambda: client.request("GET", "/get-credits"),
             client.task("sonic", "t").refresh,
             client.task("sonic", "t").wait,
         ]
@@ -102,10 +103,55 @@ async def test_where_nothing_listens_the_address_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with MusicAPI("key", base_url=f"http://127.0.0.1:{port}/api/v1", max_retries=0) as client:
-        with pytest.raises(ConnectFailedError, match=f"no connection to http://127.0.0.1:{port}/api/v1"):
+        with pytest.raises(
+            ConnectFailedError, match=f"no connection to http://127.0.0.1:{port}/api/v1: Connection refused"
+        ):
             await client.credits()
         with pytest.raises(ConnectFailedError, match="Check base_url"):
             await client.sonic.create_music(**SONG)
+
+
+async def test_address_of_the_service_is_not_suspected_of_a_failed_connection() -> None:
+    """The network is; and a proxy that refuses is suspected itself."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        proxy = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    async with MusicAPI("key", proxy=proxy, max_retries=0) as client:
+        with pytest.raises(ConnectFailedError, match="Check the network") as caught:
+            await client.credits()
+    assert "base_url" not in str(caught.value)
+
+
+async def test_proxy_that_refuses_is_suspected() -> None:
+    """It answers with a status of its own, so the address was not even tried."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with MusicAPI("key", proxy=f"http://{host}:{port}", max_retries=0) as client:
+            with pytest.raises(ConnectFailedError, match="the proxy refused: HTTP 407") as caught:
+                await client.credits()
+    assert caught.value.hint.startswith("Check the proxy")
+    assert "base_url" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("no-such-host.invalid", "not known|resolution"), ("", "SSL: ")]
+)
+async def test_reason_of_a_failed_connection_repeats_no_address(host: str, reason: str) -> None:
+    """A host that does not exist, and one that does not speak TLS."""
+    async with Sandbox() as box:
+        base_url = f"https://{host}/api/v1" if host else box.base_url.replace("http://", "https://")
+        async with MusicAPI("key", base_url=base_url, max_retries=0) as client:
+            with pytest.raises(
+                ConnectFailedError, match=f"no connection to {base_url}: .*({reason})"
+            ) as caught:
+                await client.credits()
+    assert caught.value.message.count(host or "127.0.0.1") == 1
 
 
 async def test_a_key_of_another_host_names_the_host() -> None:

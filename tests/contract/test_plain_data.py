@@ -20,7 +20,6 @@ from fastapi.encoders import jsonable_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from test_contract_responses import OPERATIONS, polled_at
 
 from musicapi_async import (
     APIStatusError,
@@ -45,6 +44,8 @@ from musicapi_async import (
 )
 from musicapi_async._wire import call_reply, poll_response, response
 from musicapi_async._wire.result_reading import read_clip, read_item
+from musicapi_async.api.families import FAMILIES
+from musicapi_async.api.operation import Operation, Polled
 from musicapi_async.hooks import (
     CallEvent,
     DownloadEvent,
@@ -76,6 +77,20 @@ KINDS = {
     if inspect.isclass(kind := getattr(room, name))
 }
 PLAIN_KINDS = {kind for kind in KINDS if issubclass(kind, PlainData)}
+
+
+OPERATIONS: list[Operation[..., Any]] = [
+    operation for family in FAMILIES.values() for operation in family.operations().values()
+]
+
+
+def polled_at(path: str) -> tuple[str, Polled] | None:
+    """Family word and polling of a polled path."""
+    path = path.replace("{id}", "{task_id}")
+    for operation in OPERATIONS:
+        if operation.polled is not None and operation.polled.path == path:
+            return operation.family.word, operation.polled
+    return None
 
 
 def read(example: Example) -> Iterator[Any]:

@@ -58,7 +58,7 @@ def fastapi(sock: socket.socket, settings: dict[str, Any]) -> None:
         return {"token": task.token}
 
     app.get("/state")(state)
-    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, log_level="error")
     uvicorn.Server(config).run(sockets=[sock])
 
 
@@ -83,7 +83,7 @@ def aiohttp_web(sock: socket.socket, settings: dict[str, Any]) -> None:
 
     app.router.add_post("/songs", create)
     app.router.add_get("/state", show)
-    web.run_app(app, sock=sock, print=None, access_log=None, shutdown_timeout=1)
+    web.run_app(app, sock=sock, print=None, access_log=None)
 
 
 def main() -> None:

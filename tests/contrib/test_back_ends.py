@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from forked import Piped
-from patience import until
+from patience import PATIENCE, until
 
 from musicapi_async.sandbox import Durations, Fault, Sandbox
 from musicapi_async.webhooks import WEBHOOK_BODY_LIMIT, sign
@@ -65,7 +65,7 @@ class BackEnd:
         found: list[dict[str, Any]] = []
         async with self.browser.get(f"{self.url}/tasks/{token}/events", headers=headers) as response:
             assert response.content_type == "text/event-stream"
-            assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers["Cache-Control"] == "no-store, no-transform"
             event: dict[str, Any] = {}
             async for line in response.content:
                 name, _, value = line.decode().rstrip("\n").partition(": ")
@@ -181,15 +181,21 @@ async def test_single_browser_that_leaves_is_noticed(
     assert "Traceback" not in capfd.readouterr().err
 
 
-async def test_stopped_server_does_not_wait_for_its_streams(framework: str) -> None:
-    """SIGTERM in the middle of a song ends the process promptly."""
+async def test_stopped_server_waits_for_paid_calls_and_not_for_streams(framework: str) -> None:
+    """SIGTERM: the browser of a stream reconnects at once, that of a call under way has its song, made once."""
     async with Sandbox(speed=1) as sandbox, back_end(framework, sandbox) as server:
         token = await server.create(description="rain")
         watching = asyncio.create_task(server.events(token))
         await until(lambda: server.shows(streams=1), every=0.05)
+        sandbox.faults.on("POST", "/sonic/create", Fault.slow(1))
+        ordering = asyncio.create_task(server.create(description="snow"))
+        await until(lambda: len(sandbox.journal.creates) == 2)
         server.process.send_signal(signal.SIGTERM)
-        await server.process.ended()  # the song takes longer
-        await asyncio.gather(watching, return_exceptions=True)
+        async with asyncio.timeout(PATIENCE):  # the song takes longer
+            assert not (await watching)[-1]["data"]["ended"]
+        assert (await ordering).startswith("musicapi:sonic:")
+        await server.process.ended()
+        assert sandbox.journal.charges == 40
 
 
 async def test_unverified_deliveries_are_refused_without_a_reason(framework: str) -> None:

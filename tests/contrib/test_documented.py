@@ -23,12 +23,12 @@ def test_routes_are_documented_typed_and_tagged() -> None:
         assert route["summary"]
         assert route["description"]
     assert events["responses"]["200"]["content"] == {"text/event-stream": {"schema": {"type": "string"}}}
-    assert {"200", "204", "404"} <= events["responses"].keys()
+    assert events["responses"].keys() == {"200", "204", "404", "422"}
     problem = events["responses"]["404"]["content"]["application/problem+json"]["schema"]
     assert {"type", "status", "title", "code", "detail", "errors"} <= problem["properties"].keys()
     assert "$ref" not in str(problem)
     assert [one["name"] for one in events["parameters"]] == ["token", "last-event-id"]
-    assert {"204", "400", "408", "413", "415"} <= webhook["responses"].keys()
+    assert {"204", "400", "408", "413", "415", "500", "503"} <= webhook["responses"].keys()
     assert "application/json" in webhook["requestBody"]["content"]
     assert "X-Webhook-Signature" in [one["name"] for one in webhook["parameters"]]
 

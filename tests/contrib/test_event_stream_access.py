@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
 from fastapi import FastAPI, HTTPException
+from patience import PATIENCE
 from serving import FRAMEWORKS, app_of, serving
 
 from musicapi_async import MusicAPI, RequestValidationError
@@ -164,6 +167,49 @@ async def test_refused_lookup_gives_nothing_away(framework: str) -> None:
 
 
 @each_framework
+async def test_young_task_is_looked_up_again(framework: str) -> None:
+    """A browser goes to another worker than the one that made its song, before the service knows it."""
+    async with (
+        Sandbox(speed=1) as sandbox,
+        sandbox.client() as maker,
+        serving(app_of(framework, sandbox.client, public=True)) as server,
+    ):
+        events = f"/tasks/{(await maker.sonic.create_music(**SONG)).token}/events"
+        sandbox.faults.on("GET", "*", Fault.status(404))
+        status, text = await server.get(events)
+        assert (status, text) == (200, "retry: 5000\n: this task could not be looked up yet\n\n")
+        async with server.browser.get(f"{server.url}{events}") as response:
+            assert response.status == 200
+            while not (line := await response.content.readline()).startswith(b"data: "):
+                assert line
+        assert len(sandbox.journal.polls) == 2
+
+
+@each_framework
+async def test_trouble_of_the_server_ends_no_browser_for_ever(framework: str, tmp_path: Path) -> None:
+    """The job store is away, or the client was closed before its streams: the browser finds the next process."""
+    path = tmp_path / "jobs.sqlite"
+    async with Sandbox(speed=1) as sandbox:
+        client = sandbox.client(store=SQLiteStore(path))
+        async with serving(app_of(framework, lambda: client, public=True)) as server:
+            events = f"/tasks/{(await client.sonic.create_music(**SONG)).token}/events"
+            async with server.browser.get(f"{server.url}{events}") as response:
+                while not (await response.content.readline()).startswith(b"data: "):
+                    pass
+                path.unlink()
+                away = await server.get(invented(1))
+                await client.aclose()
+                rest = await response.text()
+            closed = await server.get(events)
+        assert away == (200, "retry: 5000\n: this task could not be looked up yet\n\n")
+        for status, text in ((200, rest), closed):
+            assert status == 200
+            assert "problem" not in text
+            assert text.endswith("retry: 5000\n: not now\n\n")
+        assert sandbox.journal.charges == 20
+
+
+@each_framework
 async def test_tasks_of_an_earlier_process_are_found(framework: str, tmp_path: Path) -> None:
     """With a job store they are known; without one they are looked up, with one poll to begin with."""
     slow = Durations(song=(600.0, 0.0))
@@ -241,7 +287,7 @@ async def test_mounted_app_finds_the_client() -> None:
 
 
 async def test_streams_of_a_mounted_app_end_with_the_others() -> None:
-    """`end_streams(main)` ends them, so that the server need not wait."""
+    """`end_streams(main)` ends them, so that the server need not wait; one that begins later ends at once."""
     async with Sandbox(speed=1) as sandbox:
         main, sub = FastAPI(lifespan=fastapi.lifespan(sandbox.client)), FastAPI()
         sub.include_router(fastapi.router(public=True))
@@ -252,6 +298,84 @@ async def test_streams_of_a_mounted_app_end_with_the_others() -> None:
                 await response.content.readline()
                 fastapi.end_streams(main)
                 await response.content.read()
+            async with asyncio.timeout(PATIENCE):
+                assert (await server.get(f"/api/tasks/{task.token}/events"))[0] == 200
+
+
+async def test_signals_reach_the_server_and_its_handlers_come_back() -> None:
+    """FastAPI: the stream ends, the handler that was there is called as well, and is alone again afterwards."""
+    heard: list[int] = []
+
+    def own(number: int, _frame: object) -> None:
+        heard.append(number)
+
+    async with Sandbox(speed=1) as sandbox:
+        app = FastAPI(lifespan=fastapi.lifespan(sandbox.client))
+        app.include_router(fastapi.router(public=True))
+        before = signal.signal(signal.SIGTERM, own)
+        try:
+            async with app.router.lifespan_context(app):
+                task = await app.state.musicapi.sonic.create_music(**SONG)
+                body = bytearray()
+
+                async def send(message: Any) -> None:
+                    body.extend(message.get("body", b""))
+                    if b"data: " in body and not heard:
+                        signal.raise_signal(signal.SIGTERM)
+
+                path = f"/tasks/{task.token}/events"
+                request = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+                async with asyncio.timeout(PATIENCE):
+                    await app(request, asyncio.Event().wait, send)
+                assert heard == [signal.SIGTERM]
+                assert b'"ended":false' in body
+            assert signal.getsignal(signal.SIGTERM) is own
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+async def test_no_stream_begins_while_the_app_stops() -> None:
+    """aiohttp: a browser that was looked up meanwhile would hold the server for as long as its song takes."""
+    async with Sandbox(speed=1) as sandbox:
+        app = app_of("aiohttp_web", sandbox.client, public=True)
+        assert isinstance(app, web.Application)
+        async with serving(app) as server:
+            task = await app[aiohttp_web.CLIENT].sonic.create_music(**SONG)
+            await app.shutdown()
+            async with asyncio.timeout(PATIENCE):
+                assert (await server.get(f"/tasks/{task.token}/events"))[0] == 200
+
+
+async def test_routes_are_found_by_their_names() -> None:
+    """Below any prefix, so that no page need know the path of a stream; each with its client."""
+    async with Sandbox(speed=300, durations=QUICK) as sandbox:
+        app, main = FastAPI(lifespan=fastapi.lifespan(sandbox.client)), web.Application()
+        app.include_router(fastapi.router(public=True), prefix="/v1")
+        async with serving(app) as server:
+            token = (await app.state.musicapi.sonic.create_music(**SONG)).token
+            path = app.url_path_for("musicapi_events", token=token)
+            assert path == f"/v1/tasks/{token}/events"
+            assert '"succeeded"' in (await server.get(path))[1]
+        sub = app_of("aiohttp_web", sandbox.client, public=True)
+        assert isinstance(sub, web.Application)
+        main.add_subapp("/v1", sub)
+        async with serving(main) as server:
+            token = (await sub[aiohttp_web.CLIENT].sonic.create_music(**SONG)).token
+            path = str(sub.router["musicapi_events"].url_for(token=token))
+            assert unquote(path) == f"/v1/tasks/{token}/events"
+            assert '"succeeded"' in (await server.get(path))[1]
+            assert str(sub.router["musicapi_webhook"].url_for()) == "/v1/webhooks/musicapi"
+
+
+async def test_a_test_gives_the_app_a_client() -> None:
+    """`app.dependency_overrides[client_of]`: neither the lifespan runs, nor is a key needed."""
+    async with Sandbox(speed=300, durations=QUICK) as sandbox, sandbox.client() as client:
+        app = FastAPI()
+        app.include_router(fastapi.router(public=True))
+        app.dependency_overrides[fastapi.client_of] = lambda: client
+        async with serving(app) as server:
+            token = (await client.sonic.create_music(**SONG)).token
+            assert '"succeeded"' in (await server.get(f"/tasks/{token}/events"))[1]
 
 
 async def test_own_lifespan_passes_the_client_on() -> None:

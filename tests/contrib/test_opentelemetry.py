@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from patience import until
 
 from musicapi_async import (
     ConnectionLostError,
@@ -26,6 +28,7 @@ from musicapi_async import (
     TaskFailedError,
     Webhooks,
 )
+from musicapi_async.api.json_values import mapping_or_empty
 from musicapi_async.contrib.opentelemetry import OpenTelemetryHook
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import sign
@@ -231,6 +234,40 @@ async def test_stages_that_webhooks_bring_are_those_of_the_span(telemetry: Telem
     assert (song.attributes or {})["musicapi.state"] == "succeeded"
 
 
+async def test_webhook_before_the_response_to_the_create_ends_its_span(telemetry: Telemetry) -> None:
+    """It is an end of the operation that was called, and its refund is counted, as after the response."""
+    telemetry.hook = OpenTelemetryHook(telemetry.tracers, telemetry.meters, prices={"create_music": 20})
+    settings = Webhooks(url="http://127.0.0.1:9/hooks", secret=SECRET)
+    async with (
+        Sandbox(speed=60) as sandbox,
+        sandbox.client(hooks=telemetry.hook, webhooks=settings, rate_limit=None) as client,
+    ):
+        sandbox.faults.on("POST", "/sonic/create", Fault.slow(30))
+        create = asyncio.ensure_future(client.sonic.create_music(**SONG))
+        await until(lambda: sandbox.journal.creates and sandbox.journal.creates[0].task_id)
+        (sent,) = sandbox.journal.creates
+        body = {
+            "event": "song.failed",
+            "platform": "sonic",
+            "task_id": sent.task_id,
+            "refund_processed": True,
+        }
+        raw, stamp = json.dumps(body).encode(), str(int(time.time()))
+        headers = {"X-Webhook-Timestamp": stamp, "X-Webhook-Signature": sign(SECRET, stamp, raw)}
+        url = str(mapping_or_empty(sent.body)["webhook_url"])
+        await client.webhooks.handle(headers, raw, url=url)
+        with pytest.raises(TaskFailedError):
+            await (await create)
+        assert not sandbox.journal.polls
+        metrics = telemetry.metrics()
+    for name, value in (("credits.charged", 20), ("credits.refunded", 20), ("tasks.in_flight", 0)):
+        assert [point.value for point in metrics[f"musicapi.{name}"]] == [value]
+    (song,) = telemetry.spans("musicapi create_music")
+    assert (song.attributes or {})["musicapi.state"] == "failed"
+    (duration,) = metrics["musicapi.task.duration"]
+    assert duration.attributes["musicapi.kind"] == "create_music"
+
+
 async def test_charges_are_counted_by_operation(telemetry: Telemetry) -> None:
     """What was refused or known already costs nothing; credits are those of the prices, or of the balance."""
     telemetry.hook = OpenTelemetryHook(
@@ -272,7 +309,7 @@ async def test_call_is_charged_once_it_is_carried_out(telemetry: Telemetry) -> N
         before = await client.credits()
         upload = await client.sonic.upload(str(clips[0].final_url))
         await client.sonic.aligned_lyrics(upload.clip_id, wait=True)  # empty at first
-        sandbox.faults.on("POST", "/sonic/midi", Fault.status(200, body=not_ready), times=2)
+        sandbox.faults.on("POST", "/sonic/midi", Fault.status(202, body=not_ready), times=2)
         await client.sonic.midi(clips[0].clip_id)
         sandbox.faults.on("POST", "/sonic/midi", Fault.status(202, body=not_ready))
         await client.sonic.midi(clips[1].clip_id, wait=False)

@@ -69,6 +69,7 @@ async def test_body_that_trickles_in_is_cut_off(framework: str) -> None:
                 await reader.read()
         trickling.cancel()
         writer.close()
+        writer.close()
 
 
 @pytest.mark.parametrize("signed", ["packed", "unpacked"])

@@ -12,7 +12,13 @@ import pytest
 from patience import until
 from serving import FRAMEWORKS, Server, app_of, serving
 
-from musicapi_async import Webhooks
+from musicapi_async import (
+    MusicAPI,
+    NotFoundError,
+    RequestValidationError,
+    Webhooks,
+    WebhookVerificationError,
+)
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Sandbox
 from musicapi_async.webhooks import Event, sign
@@ -82,3 +88,45 @@ async def test_event_of_a_killed_worker_is_worked_on_by_another(framework: str, 
             now[0] += hours * 1800
             assert await post(first, now[0]) == await post(second, now[0]) == 204
         assert (killed.events, other.events) == (["t"], ["t"])
+
+
+async def test_error_of_the_work_is_the_back_ends_own(framework: str) -> None:
+    """500, whatever its class says of other requests: the service cannot repair its delivery, and repeats it.
+
+    A paid call with a job key is made once, although the work is done twice.
+    """
+    found: list[Exception] = [
+        NotFoundError("no such clip", status=404),
+        RequestValidationError("title", field="title", limit="80 characters"),
+        WebhookVerificationError("another webhook"),
+    ]
+
+    async with Sandbox(speed=60) as sandbox:
+        client = sandbox.client(webhooks=Webhooks(secret=SECRET))
+
+        async def work(event: Event) -> None:
+            once = client.with_options(job_key=f"sequel of {event.task_id}")
+            await once.sonic.create_music(mv="sonic-v6", gpt_description_prompt="sequel")
+            if found:
+                raise found.pop()
+
+        async with serving(app_of(framework, lambda: client, events=None, on_event=work)) as server:
+            assert [await post(server, time.time()) for _ in range(4)] == [500, 500, 500, 204]
+        assert len(sandbox.journal.creates) == 1
+
+
+async def test_work_may_be_a_plain_function(framework: str) -> None:
+    """As `authorize` may: it is called once, and the delivery is taken."""
+    events: list[str] = []
+
+    def work(event: Event) -> None:
+        events.append(event.event)
+
+    async with Sandbox() as sandbox:
+
+        def make() -> MusicAPI:
+            return sandbox.client(webhooks=Webhooks(secret=SECRET))
+
+        async with serving(app_of(framework, make, events=None, on_event=work)) as server:
+            assert [await post(server, time.time()) for _ in range(2)] == [204, 204]
+    assert events == ["song.failed"]

@@ -130,7 +130,7 @@ async def test_job_key_pays_once(sandbox: Sandbox, tmp_path: Path) -> None:
 
 async def test_testing_recipe_passes(sandbox: Sandbox) -> None:
     """The test that a user would copy."""
-    names = await run(block("test_my_service"), MusicAPI=MusicAPI, Sandbox=Sandbox)
+    names = await run(block("test_my_service"))
     async with sandbox.client() as client:
         await names["test_my_service"](client, sandbox)
 

@@ -98,7 +98,8 @@ def found() -> dict[str, set[str]]:
         offenders[f"{name} names"] = {word for found in named for word in in_name(found)}
         offenders[f"{name} texts"] = {word for text in _texts(source, nodes) for word in in_text(text)}
         offenders[f"{name} texts"] |= set(_beginnings(nodes))
-    for path in [ROOT / "README.md", *sorted((ROOT / ".github").rglob("*.md"))]:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"]
+    for path in [*pages, *sorted((ROOT / ".github").rglob("*.md"))]:
         offenders[f"{path.relative_to(ROOT).as_posix()} texts"] = set(
             in_text(path.read_text(encoding="utf-8"))
         )

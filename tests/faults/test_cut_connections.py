@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from open_files import open_files
 
 from musicapi_async import (
     ConnectFailedError,
@@ -134,6 +136,20 @@ async def test_no_connection_is_tried_again_and_said_to_have_sent_nothing() -> N
         assert "Nothing was sent" in str(caught.value)
         assert port.startswith("http://127.0.0.1")
     assert len(sandbox.journal.creates) == 0
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_body_that_the_server_does_not_read_keeps_no_connection_open() -> None:
+    """The rest of it would wait for a server that may never read it, even after the time is over."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        base_url = f"http://127.0.0.1:{server.getsockname()[1]}/api/v1"
+        before = open_files()
+        async with MusicAPI("key-of-a-test", base_url=base_url, attempt_timeout=1) as client:
+            with pytest.raises(OutcomeUnknownError, match="no answer within 1 s"):
+                await client.request("POST", "/sonic/create", json={"prompt": "la" * 10_000_000})
+        assert open_files() <= before
 
 
 async def test_creates_never_travel_on_a_connection_that_was_used_before() -> None:

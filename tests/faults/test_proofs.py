@@ -112,7 +112,7 @@ async def test_without_proof_the_outcome_is_unknown_and_the_key_stays_taken(call
 REFUSED: dict[str, tuple[int, str]] = {
     **{
         str(status): (status, '{"error":"no"}')
-        for status in (400, 401, 402, 403, 404, 405, 410, 411, 413, 422)
+        for status in (400, 401, 402, 403, 404, 405, 410, 411, 413, 414, 415, 422)
     },
     "a page of a gateway": (404, "<html>not here</html>"),
     "a code in a 2xx": (200, '{"code":403,"message":"The remaining credits are not enough."}'),
@@ -231,6 +231,25 @@ async def test_the_id_of_studio_may_be_its_data() -> None:
         assert isinstance(await end_of(make(client)), BadRequestError)
 
 
+async def test_a_sentence_is_no_id_of_a_task() -> None:
+    """A 2xx whose `data` is a text of several words names no task: its outcome is unknown."""
+    async with opened() as (sandbox, client):
+        for call, data in [("studio", "not allowed"), ("submit", "done, thank you"), ("studio", " t-1 ")]:
+            path, make = CALLS[call]
+            body = json.dumps({"code": "error", "data": data})
+            sandbox.faults.on("POST", path, Fault.status(200, body=body))
+            if data == " t-1 ":
+                assert (await make(client)).task_id == "t-1"
+                continue
+            error = await end_of(make(client.with_options(job_key=data)))
+            assert isinstance(error, OutcomeUnknownError)
+            assert isinstance(error.__cause__, InvalidResponseError)
+            assert error.task_id is None
+            job = await client.job(data)
+            assert job is not None
+            assert job.state == "ambiguous"
+
+
 async def test_a_step_that_worked_stays_usable() -> None:
     """The error has the steps and the clip, on itself and on its cause."""
     body = (
@@ -305,6 +324,26 @@ async def test_midi_and_download_are_asked_again_on_202() -> None:
         assert len(sandbox.journal.requests("/sonic/midi", "POST")) == 5
 
 
+@pytest.mark.parametrize("path", ["/sonic/midi", "/sonic/download"])
+@pytest.mark.parametrize(
+    "body", ['{"type":"not_ready"}', '{"code":202,"message":"later"}', '{"type":"not_ready","progress":5}']
+)
+async def test_a_200_that_says_not_ready_is_never_sent_again(path: str, body: str) -> None:
+    """Free repeats are documented for HTTP 202 alone; a repeat of anything else might cost again."""
+    async with opened() as (sandbox, client):
+        sandbox.faults.on("POST", path, Fault.status(200, body=body), times=None)
+        sonic, raw = client.with_options(job_key="typed").sonic, client.with_options(job_key="raw")
+        fields: dict[str, Any] = {"clip_id": "c-1"} | ({"formats": ["mp3"]} if "download" in path else {})
+        typed = sonic.download(**fields) if "download" in path else sonic.midi(**fields)
+        for call in (typed, raw.request("POST", path, json=fields)):
+            error = await end_of(call)
+            assert isinstance(error, OutcomeUnknownError)
+            assert isinstance(error.__cause__, InvalidResponseError)
+        assert isinstance(await end_of(raw.request("POST", path, json=fields)), OutcomeUnknownError)
+        assert [job.state for job in await client.jobs()] == ["ambiguous", "ambiguous"]
+        assert len(sandbox.journal.requests(path, "POST")) == 2
+
+
 CELLS = st.tuples(
     st.sampled_from(list(CALLS)),
     st.sampled_from(
@@ -369,8 +408,9 @@ REJECTED = {
 async def answering(*answers: bytes) -> AsyncGenerator[tuple[str, list[bytes]]]:
     """A server that gives each request the next answer, the last one for ever; and the requests that came."""
     requests: list[bytes] = []
+    talks: set[asyncio.Task[None]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             requests.append(head)
@@ -382,11 +422,15 @@ async def answering(*answers: bytes) -> AsyncGenerator[tuple[str, list[bytes]]]:
         finally:
             writer.close()
 
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.add(asyncio.ensure_future(talk(reader, writer)))
+
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", requests
     finally:
         server.close()
+        await asyncio.gather(*talks)  # else a connection may be open when the loop ends
 
 
 def whole(body: bytes, *headers: bytes) -> bytes:

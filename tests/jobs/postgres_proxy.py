@@ -43,7 +43,12 @@ class Proxy:
         serving = asyncio.current_task()
         assert serving is not None
         self._open[serving] = writer
-        answers, to_server = await asyncio.open_connection("127.0.0.1", self._server)
+        try:
+            answers, to_server = await asyncio.open_connection("127.0.0.1", self._server)
+        except BaseException:
+            del self._open[serving]
+            writer.transport.abort()
+            raise
         answering = asyncio.create_task(self._pass_answers(answers, writer))
         try:
             while data := await reader.read(65536):

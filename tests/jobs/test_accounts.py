@@ -69,6 +69,7 @@ async def test_named_accounts_have_a_job_each(sandbox: Sandbox, store: JobStore)
     tasks: dict[str, Any] = {}
     for account in ("one", "two", "one", "two"):
         async with opened(sandbox, store, account=account) as client:
+            assert (await client.job("k") is None) == (account not in tasks)
             task = await client.with_options(job_key="k").sonic.create_music(**SONG)
             assert tasks.setdefault(account, task) == task
             await task.wait()

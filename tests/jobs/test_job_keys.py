@@ -91,8 +91,9 @@ async def test_other_request_under_the_same_key_is_refused(sandbox: Sandbox, sto
             await keyed.sonic.create_music(**SONG, title="Two")
         assert caught.value.difference == ("title: 'One' before, 'Two' now",)
         assert "Nothing was sent" in str(caught.value)
-        with pytest.raises(JobKeyConflictError):
+        with pytest.raises(JobKeyConflictError, match="A job key names one call") as other:
             await keyed.sonic.create_persona(name="x", clip_id="y")
+        assert other.value.difference == ("call: 'POST /sonic/create' before, 'POST /sonic/persona' now",)
     assert len(sandbox.journal.creates) == 1
 
 
@@ -166,7 +167,10 @@ async def test_unknown_outcome_is_stored_and_listed(sandbox: Sandbox, store: Job
         with pytest.raises(OutcomeUnknownError, match="resubmit") as repeated:
             await keyed.sonic.create_music(**SONG)
         (job,) = await client.jobs("ambiguous")
-        assert "dropped" in job.why
+        assert (
+            job.why == "the connection dropped: Connection reset by peer"
+        )  # no advice for a call like any other
+        assert str(repeated.value).count("may have been charged") == 1
         assert job.balance_before is not None
         assert job.balance_after is not None
         assert job.balance_before - job.balance_after == sandbox.journal.charges

@@ -36,6 +36,7 @@ class Sender:
 
     key: str
     owner: Owner
+    attempts: int
     sent: bool = False
     task: TaskRef | None = None
 
@@ -93,7 +94,7 @@ class Machine(RuleBasedStateMachine):
         job = self.change(key, reservation.reserve(key, request_for(key), owner, self.alive, self.count))
         assert job is not None
         if job.state == "reserved" and job.owner == owner:
-            return Sender(key, owner)
+            return Sender(key, owner, job.attempts)
         if job.state in ("accepted", "finished", "failed"):
             assert job.task in self.paid[key]
         return multiple()
@@ -141,11 +142,16 @@ class Machine(RuleBasedStateMachine):
             return
         if sender.task is not None:
             lost = Job(
-                key=sender.key, state="sent", request=request_for(sender.key), created_at=0, updated_at=0
+                key=sender.key,
+                state="sent",
+                request=request_for(sender.key),
+                created_at=0,
+                updated_at=0,
+                attempts=sender.attempts,
             )
             self.change(
                 sender.key,
-                transitions.accepted(sender.owner, lost, (JobTask(ref=sender.task),), "{}", self.count),
+                transitions.accepted(lost, (JobTask(ref=sender.task),), "{}", self.count),
             )
         else:
             self.change(sender.key, transitions.released(sender.owner))
@@ -206,11 +212,12 @@ class Machine(RuleBasedStateMachine):
         """A person decides to send an ambiguous or failed job once more."""
         owner = self.born()
         try:
-            self.change(key, reservation.resubmitted(key, owner, self.alive, self.count))
+            job = self.change(key, reservation.resubmitted(key, owner, self.alive, self.count))
         except RequestValidationError:
             return multiple()
+        assert job is not None
         self.decisions[key] += 1
-        return Sender(key, owner)
+        return Sender(key, owner, job.attempts)
 
     @invariant()
     def at_most_one_charge_for_each_decision(self) -> None:

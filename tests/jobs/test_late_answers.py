@@ -12,7 +12,7 @@ from musicapi_async._wire.prepare import PreparedRequest
 from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
 from musicapi_async.jobs import Job, JobStore, transitions
-from musicapi_async.jobs.recorder import JobEntry, JobRecorder
+from musicapi_async.jobs.recorder import JobEntry, JobRecorder, Resubmission
 
 CREATE = PreparedRequest(
     method="POST",
@@ -45,7 +45,7 @@ async def sent(recorder: JobRecorder) -> JobEntry:
 
 async def resubmitted(recorder: JobRecorder) -> JobEntry:
     """The job 'k', sent once more because a person decided so."""
-    entry = recorder.resubmission(await stored(recorder)).record("k", CREATE)
+    entry = Resubmission(recorder, await stored(recorder)).record("k", CREATE)
     await entry.reserve()
     await entry.sending()
     return entry
@@ -175,6 +175,31 @@ async def test_webhooks_that_name_one_task_for_two_jobs_settle_neither(
     assert (await recorder.adopt("l", FIRST)).outcome == "refused"
     assert (await recorder.adopt("l", SECOND)).outcome == "settled"
     assert await states_of(recorder) == {"k": ("accepted", "first"), "l": ("accepted", "second")}
+
+
+async def test_webhook_settles_the_job_of_its_own_account(store: JobStore) -> None:
+    """Two accounts that were both named have a job each under one key."""
+    one, two = (JobRecorder(store, Clock(), "http://host", account) for account in ("one", "two"))
+    for recorder in (one, two):
+        await lost_job(recorder, "k")
+    assert (await two.adopt("k", SECOND)).outcome == "settled"
+    jobs = [await recorder.job("k") for recorder in (one, two)]
+    assert [job and (job.state, job.task_id) for job in jobs] == [("ambiguous", None), ("accepted", "second")]
+
+
+async def test_webhook_settles_the_job_of_a_replaced_api_key(store: JobStore) -> None:
+    """Its address proves the job key, whatever the API key is now."""
+    former, now = (JobRecorder(store, Clock(), "http://host", f"key-{digit * 16}") for digit in "01")
+    await lost_job(former, "k")
+    assert (await now.adopt("k", FIRST)).outcome == "settled"
+    assert await states_of(now) == {"k": ("accepted", "first")}
+
+
+async def test_failed_task_has_its_refund_in_the_job(recorder: JobRecorder) -> None:
+    """As the service reports it."""
+    await failed(recorder)
+    job = await stored(recorder)
+    assert (job.state, job.outcome, job.refunded, job.why) == ("failed", "failed", True, "no")
 
 
 async def test_webhooks_in_two_processes_at_once_settle_neither(store: JobStore) -> None:

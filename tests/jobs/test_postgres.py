@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from forked import Piped
+from open_files import open_files
 from patience import PATIENCE, until
 from postgres_server import PASSWORD, PostgresServer
 
@@ -31,6 +33,7 @@ from musicapi_async import (
     webhooks,
 )
 from musicapi_async.jobs import find_store
+from musicapi_async.jobs.postgres_rate import PostgresLimiter
 from musicapi_async.sandbox import Fault, Sandbox
 
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
@@ -180,6 +183,14 @@ async def test_creates_stop_and_waits_continue_without_the_server(
 # --- webhooks ---------------------------------------------------------------------------------------------
 
 
+def completed(task_id: str) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a webhook about the end of a song."""
+    body = json.loads((EXAMPLES / "webhook-sonic-completed.json").read_text())
+    raw, stamp = json.dumps({**body, "task_id": task_id}).encode(), str(int(time.time()))
+    headers = {"X-Webhook-Id": task_id, "X-Webhook-Timestamp": stamp}
+    return {**headers, "X-Webhook-Signature": webhooks.sign(SECRET, stamp, raw)}, raw
+
+
 async def test_webhook_ends_the_waits_of_all_workers(server: PostgresServer, address: str) -> None:
     """Whichever worker receives it; one that has lost its connection reads it when that is back."""
     settings = Webhooks("https://example.org/hooks", SECRET)
@@ -195,15 +206,95 @@ async def test_webhook_ends_the_waits_of_all_workers(server: PostgresServer, add
             await until(lambda: len(polls_of(sandbox, task.task_id)) >= 1)  # noqa: B023
             if is_lost:
                 server.cut_connections()
-            body = json.loads((EXAMPLES / "webhook-sonic-completed.json").read_text())
-            raw, stamp = json.dumps({**body, "task_id": task.task_id}).encode(), str(int(time.time()))
-            headers = {"X-Webhook-Id": task.task_id, "X-Webhook-Timestamp": stamp}
-            headers["X-Webhook-Signature"] = webhooks.sign(SECRET, stamp, raw)
-            event = await receiving.webhooks.handle(headers, raw)
+            event = await receiving.webhooks.handle(*completed(task.task_id))
             assert event.is_terminal
             async with asyncio.timeout(PATIENCE / 2):  # a poll comes after 45 s
                 for clips in await asyncio.gather(*waits):
                     assert clips[0].title == "Example Title"
+
+
+async def test_client_that_closes_leaves_a_shared_store_open(server: PostgresServer, address: str) -> None:
+    """The other one keeps its permit, and learns of webhooks that other processes receive."""
+    settings = Webhooks("https://example.org/hooks", SECRET)
+    options: dict[str, Any] = {
+        "webhooks": settings,
+        "rate_limit": None,
+        "max_in_flight": 1,
+        "account": ACCOUNT,
+    }
+    store = PostgresStore(address)
+    async with (
+        Sandbox() as sandbox,
+        workers(sandbox, address, 1, webhooks=settings) as (receiving,),
+        sandbox.client(store=store, **options) as staying,
+    ):
+        async with sandbox.client(store=store, **options) as leaving:
+            await leaving.jobs()
+            task = await staying.sonic.create_music(**SONG)
+        assert server.execute("SELECT count(*) FROM musicapi.permits") == [(1,)]
+        waiting = asyncio.create_task(task.wait())
+        await receiving.webhooks.handle(*completed(task.task_id))
+        async with asyncio.timeout(PATIENCE / 2):  # a poll comes after 45 s
+            assert (await waiting)[0].title == "Example Title"
+
+
+async def test_store_that_is_used_after_its_clients_closes_itself(address: str, sandbox: Sandbox) -> None:
+    """Whatever they have used of it, and whichever part is used."""
+    store = PostgresStore(address)
+    before = open_files()
+    client = sandbox.client(store=store, account=ACCOUNT, max_in_flight=3)
+    async with client:
+        await client.sonic.create_music(**SONG)
+    await store.jobs()
+    await store.rate(ACCOUNT)
+    assert not [name for name in open_files() - before if "socket" in name]
+    async with client:  # which opens it again
+        await client.jobs()
+        assert [name for name in open_files() - before if "socket" in name]
+
+
+def connections(server: PostgresServer) -> int:
+    """How many connections of stores there are."""
+    text = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'musicapi_async'"
+    return server.execute(text)[0][0]
+
+
+def limiters() -> int:
+    """How many limiters of clients there are."""
+    gc.collect()
+    return sum(isinstance(one, PostgresLimiter) for one in gc.get_objects())
+
+
+async def test_store_does_not_keep_its_clients(address: str, sandbox: Sandbox) -> None:
+    """A server may make a client for each of its requests, in one event loop or in a loop for each."""
+    store = PostgresStore(address)
+
+    async def request() -> None:
+        async with Sandbox(speed=60) as sandbox, sandbox.client(store=store, account=ACCOUNT) as client:
+            await client.sonic.create_music(**SONG)
+
+    async with sandbox.client(store=store, account=ACCOUNT) as client:
+        await client.jobs()
+        before = limiters()
+        for _ in range(2):
+            await request()
+            await asyncio.to_thread(asyncio.run, request())
+        assert limiters() == before
+
+
+async def test_store_that_is_dropped_closes_its_connections(server: PostgresServer, address: str) -> None:
+    """Also with a client that was never closed, which says so."""
+    store = PostgresStore(address)
+    await store.rate(ACCOUNT)
+    del store
+    gc.collect()
+    await until(lambda: connections(server) == 0)
+    clients = [MusicAPI("key", base_url="http://127.0.0.1:9", store=PostgresStore(address), account=ACCOUNT)]
+    await clients[0].jobs()
+    clients.clear()
+    with pytest.warns(ResourceWarning, match="never closed"):
+        gc.collect()
+    await until(lambda: connections(server) == 0)
 
 
 def polls_of(sandbox: Sandbox, task_id: str) -> list[object]:
@@ -365,6 +456,7 @@ async def test_batches_of_two_workers_share_the_cap_and_their_jobs(address: str,
         again = await other.with_options(job_key="a").sonic.create_batch([SONG] * 2)
         assert [task.task_id for task in again.tasks] == ids[0]
         assert len(sandbox.journal.creates) == 4
+        await other.jobs()  # when it returns, all ends of its songs are stored
         assert {job.state for job in await one.jobs()} == {"finished"}
 
 

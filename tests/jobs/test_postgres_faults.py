@@ -207,6 +207,57 @@ async def test_permits_outlive_a_database_that_was_away_for_longer_than_a_lease(
         assert not waiting.done()
 
 
+class Quick(PostgresStore):
+    """A store that waits for its server for a moment only."""
+
+    patience = 0.3
+    lease = 1.2
+
+
+async def test_permit_whose_task_ends_while_the_database_is_away_is_given_back(
+    server: PostgresServer, address: str, sandbox: Sandbox
+) -> None:
+    """As soon as the database is back; other clients would wait for it for up to 45 minutes."""
+    options: dict[str, Any] = {"account": ACCOUNT, "max_in_flight": 1, "rate_limit": None}
+    async with sandbox.client(store=Quick(address), **options) as client:
+        task = await client.sonic.create_music(**SONG)
+        server.stop()
+        try:
+            sandbox.forward(2e6)
+            await task.wait()
+            with pytest.raises(JobStoreError):  # so the permit could not be given back either
+                await client.jobs()
+        finally:
+            server.start()
+        async with asyncio.timeout(20):
+            await client.sonic.create_music(**SONG)
+
+
+async def test_waiter_that_fails_while_the_database_is_away_leaves_the_queue(
+    server: PostgresServer, address: str, sandbox: Sandbox
+) -> None:
+    """As soon as the database is back; those behind it would wait for as long as its process lives."""
+    options: dict[str, Any] = {"account": ACCOUNT, "max_in_flight": 1, "rate_limit": None}
+    async with (
+        sandbox.client(store=Hasty(address), **options) as one,
+        sandbox.client(store=Quick(address), **options) as other,
+    ):
+        task = await one.sonic.create_music(**SONG)
+        waiting = asyncio.create_task(other.sonic.create_music(**SONG))
+        await until(lambda: rows(server, "queue") == 1)
+        server.stop()
+        try:
+            with pytest.raises(JobStoreError):
+                await waiting
+        finally:
+            server.start()
+        sandbox.forward(2e6)
+        await task.wait()
+        async with asyncio.timeout(20):
+            await one.sonic.create_music(**SONG)
+    assert len(sandbox.journal.creates) == 2
+
+
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_permits_outlive_a_clock_that_jumps(
     server: PostgresServer, address: str, sandbox: Sandbox, hours: int
@@ -235,6 +286,41 @@ async def test_permit_of_a_client_that_ends_is_taken_at_once(
         await one.aclose()
         async with asyncio.timeout(20):
             await waiting
+
+
+async def test_permits_of_a_client_end_with_it_alone(
+    server: PostgresServer, address: str, sandbox: Sandbox, make_store: MakeStore
+) -> None:
+    """Clients of one process share a store: one that closes gives its permits back, whoever has others."""
+    options: dict[str, Any] = {"account": ACCOUNT, "max_in_flight": 100, "rate_limit": None}
+    store = make_store(address)
+    async with sandbox.client(store=store, **options) as staying:
+        await staying.sonic.create_music(**SONG)
+        async with sandbox.client(store=store, **options) as leaving:
+            for _ in range(3):
+                await leaving.sonic.create_music(**SONG)
+            assert rows(server, "permits") == 4
+        await until(lambda: rows(server, "permits") == 1)
+        assert await staying.sonic.create_music(**SONG)
+        assert rows(server, "permits") == 2
+
+
+async def test_permit_of_a_client_that_comes_while_the_last_one_closes_stays(
+    server: PostgresServer, address: str, sandbox: Sandbox, make_store: MakeStore
+) -> None:
+    """What the one that closes removes is its own, though both are of one process."""
+    options: dict[str, Any] = {"account": ACCOUNT, "max_in_flight": 100, "rate_limit": None}
+    store = make_store(address)
+    leaving, coming = (sandbox.client(store=store, **options) for _ in range(2))
+    async with leaving:
+        await asyncio.gather(*(leaving.sonic.create_music(**SONG) for _ in range(60)))
+        closing = asyncio.create_task(leaving.aclose())
+        await until(lambda: rows(server, "permits") < 60)
+        async with coming:
+            await coming.sonic.create_music(**SONG)
+            await closing
+            await until(lambda: rows(server, "permits") <= 1)
+            assert rows(server, "permits") == 1
 
 
 async def test_of_many_waiters_of_a_process_one_asks_for_a_permit(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 from pathlib import Path
 
-import anyio
 import pytest
 from forked import Piped
 from patience import until
@@ -85,8 +85,11 @@ async def test_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -> 
         worker = await start(sandbox, path, "song")  # it gets 429 and waits
         await until(lambda: len(sandbox.journal.creates) == 2 and sandbox.journal.creates[1].status == 429)
         store = SQLiteStore(path)
-        await anyio.sleep(0.1)  # what the process does with the answer cannot be seen from here
-        assert [job.state for job in await store.jobs()] == ["reserved"]
+
+        async def is_reserved() -> bool:  # it was "sent" until the process had read the answer
+            return [job.state for job in await store.jobs()] == ["reserved"]
+
+        await until(is_reserved)
         worker.kill()
         await worker.ended()
         await store.aclose()
@@ -96,3 +99,19 @@ async def test_reservation_of_a_killed_process_is_taken_over(tmp_path: Path) -> 
                 mv="sonic-v6", gpt_description_prompt="rain", title="song"
             )
         assert len(reopened.journal.creates) == 1
+
+
+def test_process_of_a_test_that_failed_ends_with_its_pipes(tmp_path: Path) -> None:
+    """No other test is warned of them, and fails, too."""
+    left: list[Piped] = []
+
+    async def fail() -> None:
+        async with Sandbox() as sandbox:
+            sandbox.faults.on("POST", "/sonic/create", Fault.hang)
+            left.append(await start(sandbox, tmp_path / "jobs.sqlite", "song"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(fail())
+    assert left[0].wait() == -signal.SIGKILL
+    assert all(transport.is_closing() for transport in left[0].transports)

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobStoreError
@@ -36,7 +37,7 @@ async def test_job_outlives_its_store(tmp_path: Path) -> None:
     task = TaskRef("sonic", "task-1", "create_music", 3.0, "sonic-v6")
     lost = Job(key="a", state="sent", request=REQUEST, created_at=0, updated_at=0)
     written = await store.change(
-        "a", transitions.accepted(ME, lost, (JobTask(ref=task),), '{"task_id":"task-1"}', 3.0), durable=True
+        "a", transitions.accepted(lost, (JobTask(ref=task),), '{"task_id":"task-1"}', 3.0), durable=True
     )
     await store.aclose()
     reopened = SQLiteStore(path)
@@ -129,6 +130,47 @@ async def test_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(JobStoreError, match=r"jobs\.sqlite"):
         await store.get("a")
     await store.aclose()
+
+
+FORKED = """
+import asyncio, os, sys
+from musicapi_async.jobs import JobRequest, Owner, SQLiteStore, reservation
+store = SQLiteStore(sys.argv[1])
+request, me = JobRequest("POST /sonic/create", "http://host", "{}"), Owner("h", "b", 1, "1", "n")
+def reserve(key):
+    asyncio.run(store.change(key, reservation.reserve(key, request, me, lambda h: True, 1.0), durable=True))
+reserve("parent")
+(written, writing), (closed, closing) = os.pipe(), os.pipe()
+if os.fork() == 0:
+    try:
+        reserve("before")
+        os.write(writing, b"+")
+        os.read(closed, 1)
+        reserve("after")
+        asyncio.run(store.aclose())
+    finally:
+        os._exit(0)
+os.read(written, 1)
+asyncio.run(store.aclose())
+os.write(closing, b"+")
+os.wait()
+print(*sorted(job.key for job in asyncio.run(store.jobs())))
+asyncio.run(store.aclose())
+"""
+
+
+async def test_child_has_locks_of_its_own(tmp_path: Path) -> None:
+    """Its parent, which is the first to close the store, does not take the log away from it."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-W", "always::ResourceWarning", "-c", FORKED, str(tmp_path / "jobs.sqlite")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (0, "after before parent\n"), done.stderr
+    assert "unclosed database" not in done.stderr
 
 
 LIMITED = """

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import subprocess
+import sys
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import pytest
+from open_files import open_files
+from patience import PATIENCE, until
 
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobKeyConflictError
-from musicapi_async.jobs import Job, JobRequest, JobState, JobStore, JobTask, Owner, reservation, transitions
+from musicapi_async.jobs import (
+    Job,
+    JobRequest,
+    JobState,
+    JobStore,
+    JobTask,
+    Owner,
+    PostgresStore,
+    SQLiteStore,
+    reservation,
+    transitions,
+)
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
 ME = Owner("host", "boot", 1, "1", "nonce")
@@ -172,3 +190,129 @@ async def test_learned_durations_are_merged_and_none_is_lost(store: JobStore) ->
     states = await store.durations()
     assert set(states) == {"music", "stems"}
     assert sorted(msgspec.json.decode(states["music"])) == list(range(9))
+
+
+# --- the close --------------------------------------------------------------------------------------------
+
+
+async def test_use_after_the_close_leaves_nothing_open(store: JobStore) -> None:
+    """As by a paid call whose caller is gone: it is carried out, and what it has opened is closed after it."""
+    before = open_files()
+    await store.change("a", reserve("a"))
+    await store.aclose()
+    await asyncio.gather(*(store.change(key, reserve(key), durable=True) for key in "bcd"))
+    assert open_files() <= before
+    assert {key for key, _ in await keys(store)} >= {"b", "c", "d"}
+    assert open_files() <= before
+
+
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("postgres", marks=pytest.mark.thorough)])
+async def test_store_that_was_never_closed_is_closed_when_it_is_dropped(
+    place: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Also where garbage collection finds it within a cycle; and nothing warns of its connection."""
+    file = tmp_path / "jobs.sqlite"
+    store = SQLiteStore(file) if place == "sqlite" else PostgresStore(request.getfixturevalue("address"))
+    before = open_files()
+    await store.change("a", reserve("a"))
+    assert not open_files() <= before
+    cycle: list[object] = [store]
+    cycle.append(cycle)
+    del store, cycle
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gc.collect()
+        await until(lambda: open_files() <= before)
+    assert not caught
+
+
+COLLECTED = """
+import asyncio, gc, sys
+from concurrent.futures import ThreadPoolExecutor
+from musicapi_async.jobs import SQLiteStore
+
+class Name(str):
+    def __str__(self):
+        gc.collect()
+        return "name"
+
+async def main():
+    store = SQLiteStore(sys.argv[1])
+    await store.jobs()
+    cycle = [store]
+    cycle.append(cycle)
+
+gc.disable()
+asyncio.run(main())
+ThreadPoolExecutor(1, thread_name_prefix=Name("name")).submit(print, "done").result()
+"""
+
+
+def test_store_is_collected_while_a_lock_of_thread_pools_is_held(tmp_path: Path) -> None:
+    """A pool asks for its name under that lock; garbage collection comes there by chance."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", COLLECTED, tmp_path / "jobs.sqlite"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+FORKED = """
+import asyncio, gc, os, sys, threading
+from musicapi_async.jobs import SQLiteStore
+
+def opened():
+    names = ((number, f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd"))
+    return {number for number, name in names if os.path.exists(name) and "sqlite" in os.readlink(name)}
+
+store, is_at_work, is_forked = SQLiteStore(sys.argv[1]), threading.Event(), threading.Event()
+
+def transition(job):
+    is_at_work.set()
+    is_forked.wait()
+    return job
+
+dropped = SQLiteStore(sys.argv[1] + ".dropped")
+asyncio.run(dropped.jobs())
+changing = threading.Thread(target=lambda: asyncio.run(store.change("k", transition)))
+changing.start()
+is_at_work.wait()
+before = opened()
+if os.fork() == 0:
+    asyncio.run(store.jobs())
+    del dropped
+    gc.collect()
+    asyncio.run(store.aclose())
+    print(len(before) > 1, before <= opened(), flush=True)
+    os._exit(0)
+os.wait()
+is_forked.set()
+changing.join()
+asyncio.run(store.aclose())
+asyncio.run(dropped.aclose())
+"""
+
+
+def test_forked_process_leaves_connections_of_its_parent_open(tmp_path: Path) -> None:
+    """One that was at work, as SQLite would wait for a thread that the child does not have; and one of a store
+    that is dropped, without a warning."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            FORKED,
+            tmp_path / "jobs.sqlite",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True True\n", "")

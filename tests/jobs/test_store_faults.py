@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from patience import until
 
-from musicapi_async import Clock, TaskRef
+from musicapi_async import Clock, MusicAPI, Task, TaskRef
 from musicapi_async._wire.prepare import PreparedRequest
 from musicapi_async.errors import JobStoreError, RequestValidationError
 from musicapi_async.jobs import (
@@ -129,6 +129,40 @@ async def test_new_store_takes_what_is_there_on_purpose(sandbox: Sandbox, path: 
         await fresh.sonic.create_music(**SONG)
         assert [job.key for job in await fresh.jobs()] == ["a"]
     assert len(sandbox.journal.creates) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
+@pytest.mark.parametrize("endings", [["-wal"], ["-wal", "-shm"]])
+async def test_removed_log_is_saved_before_anything_is_sent(
+    sandbox: Sandbox, path: Path, endings: list[str]
+) -> None:
+    """What was written last is in the log alone. One call is refused, and every process knows the jobs."""
+    async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+        await client.with_options(job_key="a").sonic.create_music(**SONG)
+        for ending in endings:
+            path.with_name(path.name + ending).unlink()
+        with pytest.raises(JobStoreError, match="was removed while it was in use"):
+            await client.with_options(job_key="b").sonic.create_music(**SONG)
+        assert len(sandbox.journal.creates) == 1
+        for store in (client.store, SQLiteStore(path)):
+            view = client.with_options(store=store)
+            for key in "ab":
+                await view.with_options(job_key=key).sonic.create_music(**SONG)
+    assert len(sandbox.journal.creates) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
+async def test_log_that_another_process_has_begun_ends_the_store(sandbox: Sandbox, path: Path) -> None:
+    """What was in the old one cannot be saved any more, so nothing is sent until a new store is made."""
+    async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
+        await client.with_options(job_key="a").sonic.create_music(**SONG)
+        log = path.with_name(f"{path.name}-wal")
+        log.unlink()
+        log.touch()
+        for key in "abc":
+            with pytest.raises(JobStoreError, match=LOST):
+                await client.with_options(job_key=key).sonic.create_music(**SONG)
+    assert len(sandbox.journal.creates) == 1
 
 
 # --- one damaged row --------------------------------------------------------------------------------------
@@ -326,34 +360,139 @@ async def test_locked_file_holds_up_closing_for_seconds_only(path: Path) -> None
 
 
 class Failing(MemoryStore):
-    """A store that can be out of order."""
+    """A store that can be out of order, for all keys or for one."""
 
     is_broken = False
+    broken_key = ""
+    failures = 0
 
     async def change(
         self, key: str, step: Transition, *, account: str = "", durable: bool = False
     ) -> Job | None:
-        if self.is_broken:
+        if self.is_broken or key == self.broken_key:
+            self.failures += 1
             raise JobStoreError("the disk is full")
         return await super().change(key, step, account=account, durable=durable)
+
+
+async def unstored(sandbox: Sandbox, client: MusicAPI, store: Failing, key: str) -> Task[Any]:
+    """A task that could not be stored, as the store is out of order since the request was sent."""
+    before = len(sandbox.journal.creates)
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(5))
+    create = asyncio.ensure_future(client.with_options(job_key=key).sonic.create_music(**SONG))
+    await until(lambda: len(sandbox.journal.creates) > before)
+    store.is_broken = True
+    task = await create
+    job = await store.get(key)
+    assert job is not None
+    assert job.state == "sent"
+    return task
 
 
 async def test_note_that_failed_is_written_in_the_background(sandbox: Sandbox) -> None:
     """A task that could not be stored is stored as soon as the store works again, without another call."""
     store = Failing()
     async with sandbox.client(store=store, rate_limit=None) as client:
+        for key in "kl":
+            task = await unstored(sandbox, client, store, key)
+            failures = store.failures
+            await until(lambda failures=failures: store.failures >= failures + 2)  # tries that fail, too
+            store.is_broken = False
+
+            async def is_stored(key: str = key, task: Task[Any] = task) -> bool:
+                job = await store.get(key)
+                return job is not None and job.task_id == task.task_id
+
+            await until(is_stored)
+
+
+async def test_note_that_failed_is_written_before_another_call_with_its_key(sandbox: Sandbox) -> None:
+    """It gets the task."""
+    store = Failing()
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        task = await unstored(sandbox, client, store, "k")
+        store.is_broken = False
+        assert await client.with_options(job_key="k").sonic.create_music(**SONG) == task
+    assert len(sandbox.journal.creates) == 1
+
+
+async def test_note_that_failed_is_written_when_its_client_closes(sandbox: Sandbox) -> None:
+    """The next process finds the task."""
+    store = Failing()
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        task = await unstored(sandbox, client, store, "k")
+        store.is_broken = False
+    assert [job.task_id for job in await store.jobs()] == [task.task_id]
+
+
+async def test_note_that_failed_holds_up_no_other_key(sandbox: Sandbox) -> None:
+    """Only the row of one key cannot be written."""
+    store = Failing()
+    async with sandbox.client(store=store, rate_limit=None) as client:
         sandbox.faults.on("POST", "/sonic/create", Fault.slow(5))
         create = asyncio.ensure_future(client.with_options(job_key="k").sonic.create_music(**SONG))
         await until(lambda: sandbox.journal.creates)
+        store.broken_key = "k"
+        await create
+        other = await client.with_options(job_key="other").sonic.create_music(**SONG)
+        assert await client.with_options(job_key="other").sonic.create_music(**SONG) == other
+        with pytest.raises(JobStoreError):
+            await client.with_options(job_key="k").sonic.create_music(**SONG)
+        assert {job.key: job.state for job in await client.jobs()} == {"k": "sent", "other": "accepted"}
+    assert len(sandbox.journal.creates) == 2
+
+
+async def test_free_call_with_a_key_has_its_answer_stored(sandbox: Sandbox) -> None:
+    """Its attempts are not noted, as it may be repeated; the same key gives its answer."""
+    store = MemoryStore()
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        clips = await (await client.sonic.create_music(**SONG)).wait()
+        keyed = client.with_options(job_key="k")
+        first = await keyed.sonic.aligned_lyrics(clips[0].clip_id)
+        assert (await keyed.sonic.aligned_lyrics(clips[0].clip_id)).raw == first.raw
+        job = await client.job("k")
+        assert job is not None
+        assert job.state == "finished"
+    assert len(sandbox.journal.requests("/sonic/aligned-lyrics", "POST")) == 1
+
+
+class FailsOnce(MemoryStore):
+    """A store that fails to note the second attempt of a call."""
+
+    attempts = 0
+
+    async def change(
+        self, key: str, step: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
+        self.attempts += durable
+        if durable and self.attempts == 2:
+            raise JobStoreError("the disk is full")
+        return await super().change(key, step, account=account, durable=durable)
+
+
+async def test_attempt_that_cannot_be_noted_is_not_sent(sandbox: Sandbox) -> None:
+    """The first one was refused for the rate, so nothing was charged; the error is that of the store."""
+    store = FailsOnce()
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(429))
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        with pytest.raises(JobStoreError, match="Nothing was charged"):
+            await client.with_options(job_key="k").sonic.create_music(**SONG)
+        assert await client.jobs() == []
+    assert [entry.status for entry in sandbox.journal.creates] == [429]
+
+
+async def test_end_that_could_not_be_stored_is_stored_by_a_later_poll(sandbox: Sandbox) -> None:
+    """Until then the job counts as one whose task still runs."""
+    store = Failing()
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        task = await client.with_options(job_key="k").sonic.create_music(**SONG)
         store.is_broken = True
-        task = await create
-        assert [job.state for job in await store.jobs()] == ["sent"]
+        await task.wait()
+        await until(lambda: store.failures)
         store.is_broken = False
-
-        async def is_stored() -> bool:
-            return [job.task_id for job in await store.jobs()] == [task.task_id]
-
-        await until(is_stored)
+        assert [job.state for job in await client.jobs()] == ["accepted"]
+        await client.task(task.token).wait()
+        assert [job.state for job in await client.jobs()] == ["finished"]
 
 
 async def test_later_note_of_the_same_key_does_not_displace_an_earlier_one() -> None:

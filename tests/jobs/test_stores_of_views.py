@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from open_files import open_files
 from patience import until
 
 from musicapi_async import MusicAPI, OutcomeUnknownError, Webhooks
@@ -153,11 +155,71 @@ async def test_store_that_nothing_has_is_closed_and_forgotten(sandbox: Sandbox, 
         del task
         gc.collect()
         await until(lambda: not stores(before))
-        assert [file.name for file in path.parent.iterdir()] == ["jobs.sqlite"]
+        await until(lambda: [file.name for file in path.parent.iterdir()] == ["jobs.sqlite"])
         shutil.rmtree(path.parent)
         await (await client.sonic.create_music(**SONG)).wait()
         await client.jobs()
         assert not stores(before)
+
+
+async def test_client_that_is_entered_later_keeps_the_store_open(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Until that client is closed, be it another one or the same: its idle uses do not open the file again."""
+    path = tmp_path / "jobs.sqlite"
+    store = SQLiteStore(path)
+    one, other = opened(sandbox, store=store), opened(sandbox, store=store)
+    for client in (one, other, one):
+        async with client:
+            await client.jobs()
+            assert str(path) in open_files()
+        assert str(path) not in open_files()
+        await store.jobs()
+        assert str(path) not in open_files()
+
+
+async def test_last_client_that_has_a_store_closes_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whichever was entered first: the other one uses it on, and does not open the file for each use."""
+    path = tmp_path / "jobs.sqlite"
+    store = SQLiteStore(path)
+    one, other = opened(sandbox, store=store), opened(sandbox)
+    view = other.with_options(store=store)
+    for first, last in ((one, other), (other, one)):
+        async with one, other:
+            await view.sonic.create_music(**SONG)
+            await first.aclose()
+            assert str(path) in open_files()
+            await last.aclose()
+            assert str(path) not in open_files()
+
+
+async def test_last_loop_of_a_client_closes_its_store(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A loop of another thread that ends before leaves it open, as it is in use."""
+    path = tmp_path / "jobs.sqlite"
+
+    async def elsewhere() -> None:
+        await client.jobs()
+        await client.aclose()
+
+    async with opened(sandbox, store=SQLiteStore(path)) as client:
+        await client.jobs()
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert str(path) in open_files()
+    assert str(path) not in open_files()
+
+
+async def test_store_that_only_one_loop_has_used_is_closed_with_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    """No other loop knows it, so none closes it later."""
+    path = tmp_path / "jobs.sqlite"
+    store = SQLiteStore(path)
+
+    async def elsewhere() -> None:
+        await client.with_options(store=store).sonic.create_music(**SONG)
+        assert str(path) in open_files()
+        await client.aclose()
+
+    async with opened(sandbox) as client:
+        await client.credits()
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert str(path) not in open_files()
 
 
 async def test_webhooks_arrive_after_the_folder_of_a_batch_was_deleted(

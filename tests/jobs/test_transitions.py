@@ -53,7 +53,7 @@ LOST = after(unknown(ME, "the connection dropped", None, 3.0), job=SENT)
 
 
 def answer(*items: JobTask) -> Transition:
-    return accepted(ME, SENT, items, "{}", 4.0)
+    return accepted(SENT, items, "{}", 4.0)
 
 
 def ids(job: Job) -> list[str | None]:

@@ -11,8 +11,17 @@ from musicapi_async.api.families import polled_of
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.results import TaskUpdate
 from musicapi_async.api.task import TaskRef
+from musicapi_async.clock import Clock
 from musicapi_async.polling.kind_model import PolledStage, Stage
 from musicapi_async.polling.waiter import TaskWaiter
+
+
+class AgingClock(Clock):
+    """A clock whose Unix time passes with the loop's, so that a task is older when it is waited for again."""
+
+    def time(self) -> float:
+        """Return the time of the loop, after a begin that is not 0: that is no time of a submit."""
+        return 1e9 + self.now()
 
 
 class ScriptedClient:

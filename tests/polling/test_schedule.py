@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from musicapi_async._wire.retry import drawing
 from musicapi_async.api.operation import LONGEST_INTERVAL
 from musicapi_async.polling.duration_model import BINS, EDGES, Counts, DurationModel, log_normal_prior
-from musicapi_async.polling.kind_model import PolledStage, Stage, with_poll
-from musicapi_async.polling.schedule import MOST_KINDS, POLL_JITTER, LearnedSchedule, PollSchedule, documented
+from musicapi_async.polling.kind_model import MOST_KINDS, PolledStage, Stage, with_poll
+from musicapi_async.polling.schedule import POLL_JITTER, LearnedSchedule, PollSchedule, documented
 
 SONG = "sonic/create sonic-v6"
 STAGES: tuple[Stage, ...] = ("pending", "running", "stream", "first")
@@ -187,7 +187,7 @@ def test_next_poll_is_where_it_first_pays(lives: list[float], age: float, cost: 
     model = DurationModel(log_normal_prior(30, 240))
     if lives:
         model.replace(msgspec.convert(schedule.save()["kinds"][SONG]["submitted"], Counts))
-    poll = model.next_poll(age, cost, 0.0, 60.0)
+    poll = model.next_poll(age, cost, 0.0)
 
     step, summed, lost, at = 0.01, 0.0, 0.0, age
     while lost < cost and at < age + 60:
@@ -207,7 +207,7 @@ def test_declared_durations_are_forgotten() -> None:
         for model in models:
             model.unfinished(0.0, duration - 5)
             model.finished(duration - 5, duration + 5)
-    one, other = (model.next_poll(70.0, 2.0, 0.0, 60.0) for model in models)
+    one, other = (model.next_poll(70.0, 2.0, 0.0) for model in models)
     assert one == pytest.approx(other, abs=1.5)
     assert 0 < sum(models[0].counts.events) <= 100 + 1e-6, (
         "and of the tasks that were polled the oldest count least"

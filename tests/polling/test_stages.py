@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from scripted import Every, ScriptedClient, send_webhook
+from scripted import AgingClock, Every, ScriptedClient, send_webhook
 
 from musicapi_async._wire.poll_response import judge_poll
 from musicapi_async._wire.poll_result import PollResult
@@ -17,6 +17,7 @@ from musicapi_async._wire.retry import drawing
 from musicapi_async.api.operation import Polled
 from musicapi_async.api.task import TaskRef
 from musicapi_async.clock import Clock
+from musicapi_async.errors import TaskTimeoutError
 from musicapi_async.polling.kind_model import PolledStage, Stage
 from musicapi_async.polling.waiter import TaskWaiter
 from musicapi_async.testing.virtual import VirtualTimeLoop
@@ -45,11 +46,12 @@ DONE = songs(("succeeded", FILE), ("succeeded", FILE))
 
 
 class Recording(Every):
-    """A schedule that polls every 10 s and records what it is given."""
+    """A schedule that polls every `interval` seconds and records what it is given."""
 
-    def __init__(self) -> None:
-        super().__init__(10)
+    def __init__(self, interval: float) -> None:
+        super().__init__(interval)
         self.stages: list[Stage | None] = []
+        self.begins: list[int | None] = []
         self.observations: list[tuple[bool, int, tuple[tuple[int, Stage], ...]]] = []
 
     def next(self, kind: str, age: float, stage: Stage | None) -> float:
@@ -61,7 +63,8 @@ class Recording(Every):
         self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
     ) -> None:
         """Record it."""
-        assert last_age == (None if latest is None else latest.age) or (finished and last_age == age)
+        assert latest is None or last_age == latest.age or (finished and last_age == age)
+        self.begins.append(None if last_age is None else round(last_age))
         polls: list[tuple[int, Stage]] = []
         while latest is not None:
             polls.insert(0, (round(latest.age), latest.stage))
@@ -69,13 +72,15 @@ class Recording(Every):
         self.observations.append((finished, round(age), tuple(polls)))
 
 
-async def follow(*answers: tuple[int, Any], webhooks: tuple[tuple[float, Any], ...] = ()) -> Recording:
+async def follow(
+    *answers: tuple[int, Any], webhooks: tuple[tuple[float, Any], ...] = (), interval: float = 10
+) -> Recording:
     """Wait for a song whose polls give these answers, while these webhooks come at their times."""
-    schedule, remaining = Recording(), list(answers)
+    schedule, remaining = Recording(interval), list(reversed(answers))
 
     class Client(ScriptedClient):
         async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
-            status, body = remaining.pop(0)
+            status, body = remaining.pop()
             return judge_poll(read_response(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
 
     clock = Clock()
@@ -105,6 +110,12 @@ async def test_task_remembers_polls_for_a_minute() -> None:
     assert remembered == ((70, "pending"), (90, "running"), (100, "running"))
 
 
+async def test_task_that_goes_back_and_forth_remembers_few_polls() -> None:
+    """Of each stage those half a minute apart, also where every poll shows another one than the last."""
+    schedule = await follow(*[(200, RUNNING), (200, STREAMING)] * 1500, (200, DONE), interval=0.04)
+    assert max(len(remembered) for _, _, remembered in schedule.observations) < 10
+
+
 async def test_webhook_shows_a_stage() -> None:
     """One about the stream is as good as a poll; the end that a webhook brings is known to the second."""
     schedule = await follow(
@@ -120,29 +131,86 @@ async def test_webhook_shows_a_stage() -> None:
     ]
 
 
+async def test_webhook_before_the_wait_teaches_nothing() -> None:
+    """The task did not take until the wait that found it done, nor until a second wait."""
+    schedule, clock = Recording(10), Clock()
+    waiter = TaskWaiter(ScriptedClient(), schedule, clock, drawing(random.Random(1)))
+    ref = TaskRef("sonic", "t", "create_music", clock.time(), own=True)
+    waiter.expect(ref)
+    await asyncio.sleep(75)
+    send_webhook(waiter, "t", {**DONE, "task_id": "t"})
+    for _ in range(2):
+        await asyncio.sleep(3600)
+        await waiter.wait(ref, "all", 900)
+    await waiter.aclose()
+    assert schedule.observations == []
+
+
+async def test_each_time_of_a_task_teaches_once() -> None:
+    """A second wait goes on where the first one left, and a third one, after the end, teaches nothing."""
+    schedule, clock = Recording(10), AgingClock()
+    answers = [(202, NOT_READY), (200, DONE), (200, DONE)]
+
+    class Client(ScriptedClient):
+        async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
+            status, body = answers.pop(0)
+            return judge_poll(read_response(status, {}, msgspec.json.encode(body)), ref=ref, polled=polled)
+
+    waiter = TaskWaiter(Client(), schedule, clock, drawing(random.Random(1)))
+    ref = TaskRef("sonic", "t", "create_music", clock.time(), own=True)
+    with pytest.raises(TaskTimeoutError):
+        await waiter.wait(ref, "all", 15)
+    for _ in range(2):
+        await waiter.wait(ref, "all", 900)
+    await waiter.aclose()
+    assert not answers
+    assert schedule.begins == [None, 10]
+    assert [(finished, age) for finished, age, _ in schedule.observations] == [(False, 10), (True, 20)]
+
+
+async def test_early_webhook_is_no_poll() -> None:
+    """The task had not necessarily reached the age at which the wait began, only that of the webhook."""
+    schedule, clock = Recording(10), AgingClock()
+
+    class Client(ScriptedClient):
+        async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
+            return judge_poll(read_response(200, {}, msgspec.json.encode(DONE)), ref=ref, polled=polled)
+
+    waiter = TaskWaiter(Client(), schedule, clock, drawing(random.Random(1)))
+    ref = TaskRef("sonic", "t", "create_music", clock.time(), own=True)
+    await asyncio.sleep(5)
+    send_webhook(waiter, "t", {**RUNNING, "task_id": "t"}, own=False)
+    await asyncio.sleep(100)
+    await waiter.wait(ref, "all", 900)
+    await waiter.aclose()
+    ((finished, age, remembered),) = schedule.observations
+    assert (finished, remembered, schedule.begins) == (True, (), [None])
+    assert age >= 105
+
+
 async def test_overtaken_poll_shows_no_earlier_stage() -> None:
     """A poll that shows less than a webhook before it is an old answer."""
     schedule = await follow(
         (200, RUNNING),
         (202, NOT_READY),
-        (200, DONE),
-        webhooks=((15, songs(("running", STREAM))),),
+        webhooks=((15, songs(("running", STREAM))), (320, DONE)),
     )
     assert schedule.observations[-1][2][-1][1] == "stream"
 
 
-async def test_in_a_burst_a_sample_teaches_the_stages() -> None:
-    """Of 2,000 tasks that are polled before any has ended, the first hundred and about a tenth of the rest."""
-    remembering = 0
+async def test_in_a_burst_a_sample_of_each_kind_teaches_the_stages() -> None:
+    """Of 2,000 tasks that are polled before any has ended, the first hundred and about a tenth of the rest;
+    tasks of another kind that came before take no one's place."""
+    remembering: dict[str, int] = {}
 
     class Counting(Every):
         def observed(
             self, kind: str, finished: bool, last_age: float | None, age: float, latest: PolledStage | None
         ) -> None:
             """Count the tasks that remember a poll when they are done."""
-            nonlocal remembering
             assert latest is None or latest.age == last_age
-            remembering += finished and latest is not None
+            if finished and latest is not None:
+                remembering[kind] = remembering.get(kind, 0) + 1
 
     class Client(ScriptedClient):
         async def poll(self, ref: TaskRef, polled: Polled, due: float) -> PollResult:
@@ -152,7 +220,9 @@ async def test_in_a_burst_a_sample_teaches_the_stages() -> None:
 
     clock, polled_before = Clock(), set[str]()
     waiter = TaskWaiter(Client(), Counting(10), clock, drawing(random.Random(1)))
-    refs = [TaskRef("sonic", f"t{n}", "create_music", clock.time(), own=True) for n in range(2000)]
-    await asyncio.gather(*(waiter.wait(ref, "all", 900) for ref in refs))
-    assert 100 + 140 < remembering < 100 + 240
+    for kind in ("cover_music", "create_music"):
+        refs = [TaskRef("sonic", f"{kind} {n}", kind, clock.time(), own=True) for n in range(2000)]
+        await asyncio.gather(*(waiter.wait(ref, "all", 900) for ref in refs))
+    assert remembering.keys() == {"sonic/cover_music", "sonic/create_music"}
+    assert all(100 + 140 < count < 100 + 240 for count in remembering.values())
     await waiter.aclose()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
@@ -11,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from scripted import Every, ScriptedClient, send_webhook
+from scripted import AgingClock, Every, ScriptedClient, send_webhook
 
 from musicapi_async._wire import response
 from musicapi_async._wire.poll_response import judge_poll, without_response
@@ -164,6 +166,101 @@ async def test_until_stream_polls_at_the_documented_interval() -> None:
     assert service.at["t"][-1] <= 36
 
 
+async def test_wait_for_the_stream_is_prompt_beside_a_patient_one() -> None:
+    """It joins a wait whose next poll is far away, and has it polled at the documented interval, too."""
+    service = Service(Clock(), done_after=500)
+    waiter = make(service, Every(300))
+    ref = service.ref("t")
+    patient = asyncio.ensure_future(waiter.wait(ref, "all", None))
+    await asyncio.sleep(1)
+    update = await waiter.wait(ref, "stream", None)
+    assert update.clips[0].stream_url == STREAM
+    assert service.at["t"][-1] < 20 + 15 * 1.1 + 0.1
+    await patient
+
+
+async def test_wait_has_what_another_one_has_seen() -> None:
+    """A stream that is known needs no poll."""
+    service = Service(Clock(), done_after=500)
+    waiter = make(service, Every(60))
+    ref = service.ref("t")
+    patient = asyncio.ensure_future(waiter.wait(ref, "all", None))
+    await asyncio.sleep(70)
+    began = service.clock.now()
+    assert (await waiter.wait(ref, "stream", None)).clips[0].stream_url == STREAM
+    assert service.clock.now() == began
+    assert service.polls["t"] == 1
+    await patient
+
+
+class Id(str):
+    """The id of a task, which tells when nothing has it any more."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_followed_tasks_are_forgotten_once_they_have_ended() -> None:
+    """Creates may wait for permits for days, and all tasks of that time are followed."""
+    service = Service(Clock())
+    waiter = make(service)
+    first = Id("first")
+    waiter.follow(service.ref(first))
+    for number in range(100):
+        waiter.follow(service.ref(str(number)))
+    await asyncio.sleep(300)
+    assert waiter.watched == 0
+    waiter.poll_now(service.ref(first))  # which forgets what a wait that begins again would use
+    known = weakref.ref(first)
+    for counted in (service.started, service.polls, service.at):
+        del counted[first]
+    service.ended.clear()
+    del first
+    gc.collect()
+    assert known() is None
+    waiter.unfollow()
+
+
+@pytest.mark.parametrize("seconds", [0.02, 2, 40])
+async def test_many_short_waits_poll_as_a_long_one(seconds: float) -> None:
+    """Also those that end while a poll is under way; each has the last state, and the last one the result."""
+    service = Service(AgingClock())
+    waiter, schedule = make(service), 15
+    ref = service.ref("t")
+    while True:
+        try:
+            update = await waiter.wait(ref, "all", seconds)
+            break
+        except TaskTimeoutError as error:
+            age = service.clock.now() - service.started["t"]
+            if age > schedule + 1:
+                assert "not polled yet" not in error.message
+            assert age < 130
+    assert update.clips[0].final_url == FILE
+    assert service.polls["t"] == 7
+    assert all(later - before > 14.9 for before, later in pairwise(service.at["t"]))
+
+
+async def test_wait_after_a_pause_is_prompt() -> None:
+    """Once the next poll of a wait that was given up is due, and after a poll that has found the end."""
+    service = Service(AgingClock())
+    waiter = make(service)
+    ref = service.ref("t")
+    with pytest.raises(TaskTimeoutError):
+        await waiter.wait(ref, "all", 20)
+    await asyncio.sleep(90)
+    began = service.clock.now()
+    await waiter.wait(ref, "all", None)
+    assert service.clock.now() - began < 0.2
+    ref = service.ref("u")
+    with pytest.raises(TaskTimeoutError):
+        await waiter.wait(ref, "all", 91)
+    await asyncio.sleep(11)
+    waiter.poll_now(ref)
+    began = service.clock.now()
+    await waiter.wait(ref, "all", None)
+    assert service.clock.now() - began < 0.2
+
+
 async def test_until_first_ends_with_the_first_succeeded_clip() -> None:
     """One of two clips is enough."""
     service = Service(Clock())
@@ -266,8 +363,10 @@ async def test_authentication_error_ends_the_wait_at_once() -> None:
     """To wait longer does not help against a refused key."""
     service = Service(Clock())
     service.answers = lambda ref, age: (401, {"type": "unauthorized", "error": "Invalid API key"})
+    waiter = make(service)
     with pytest.raises(AuthenticationError) as caught:
-        await make(service).wait(service.ref("t"), "all", None)
+        await waiter.wait(service.ref("t"), "all", None)
+    await asyncio.sleep(600)
     assert service.polls["t"] == 1
     assert caught.value.task_id == "t"
 
@@ -473,6 +572,18 @@ async def test_timeout_names_the_failed_poll() -> None:
     service.answers = lambda ref, age: ConnectionLostError("the cable is cut", sent=None)
     with pytest.raises(TaskTimeoutError, match="the last poll failed: the cable is cut"):
         await make(service).wait(service.ref("t"), "all", 20)
+
+
+async def test_timeout_names_no_failure_that_is_over() -> None:
+    """A poll that failed before others were answered says nothing of the time-out."""
+    service = Service(Clock())
+    service.answers = lambda ref, age: (
+        ConnectionLostError("the cable is cut", sent=None) if age < 20 else None
+    )
+    with pytest.raises(TaskTimeoutError) as caught:
+        await make(service).wait(service.ref("t"), "all", 80)
+    assert service.polls["t"] > 2
+    assert "the cable is cut" not in str(caught.value)
 
 
 async def test_three_minutes_without_network_end_no_wait(caplog: pytest.LogCaptureFixture) -> None:

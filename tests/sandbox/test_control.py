@@ -229,6 +229,8 @@ async def test_faults_that_wait_are_bounded(remote):
     ("text", "said"),
     [
         ("POST /sonic/creat 429", "did you mean '/sonic/create'?"),
+        ("GET /sonic/task/{task_id} 503", "path must have * for any text, as in /sonic/task/*"),
+        ("GET /media/{file} 503", "path must have * for any text"),
         ("POST /sonic/create 42", "HTTP status of 200 to 599"),
         ("POST /sonic/create refuze", "did you mean 'refuse'?"),
         ("POST /sonic/create slow", "slow needs seconds"),

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from musicapi_async.sandbox import Choices, Durations, Fault
+from musicapi_async.sandbox.recipes import UploadedFile
 
 LYRICS = "[Verse]\nRain on the window\nLight in the hall\n[Chorus]\nStay for the evening"
 CUSTOM = {"custom_mode": True, "mv": "sonic-v6", "prompt": LYRICS}
@@ -329,7 +330,7 @@ async def test_too_long_uploads_are_refused(start):
     clip = await api.song()
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(481 * 8000, np.int16), 8000, format="WAV")
-    tape = api.sandbox.service.store_upload(buffer.getvalue())
+    tape = api.sandbox.service.store_upload(UploadedFile(buffer.getvalue()))
     api.sandbox._media._store((clip["clip_id"], "wav"), tape.data)
     url = clip["audio_url"].replace(".mp3", ".wav")
     status, reply = await api.post("/sonic/upload", {"url": url})

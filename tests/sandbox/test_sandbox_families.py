@@ -40,7 +40,7 @@ async def test_producer_clip(start):
 
 
 async def test_producer_status_form(start):
-    """The other form has a top-level status and clips without state."""
+    """The other form has a top-level status and clips without state and date, with the WAV beside the audio."""
     api = await start(choices=Choices(producer="status", producer_seed="number"))
     task_id = await api.submit("/producer/create", {"sound": "pop, instrumental, no vocals"})
     seen: list[str] = []
@@ -52,7 +52,8 @@ async def test_producer_status_form(start):
     _, body = await api.until(f"/producer/task/{task_id}", over)
     assert seen[0] == "PENDING"
     assert "RUNNING" in seen
-    assert "state" not in body["data"][0]
+    assert not {"state", "created_at"} & body["data"][0].keys()
+    assert (await api.call("HEAD", body["data"][0]["wav_url"], key=None))[0] == 200
     assert type(body["data"][0]["seed"]) is int
     assert body["data"][0]["lyrics"] == "[Instrumental]"
     api.sandbox.faults.on("POST", "/producer/create", Fault.fail())
@@ -82,6 +83,12 @@ async def test_producer_works(start):
     (same,) = await api.finished(await api.submit("/producer/create", anew), "/producer/task/")
     assert same["duration"] == pytest.approx(clip["duration"])
     assert (await api.post("/producer/create", {"task_type": "cover_music", **on}))[0] == 400
+    for missing in ("starts_at", "ends_at"):
+        window = {name: value for name, value in anew.items() if name != missing}
+        status, reply = await api.post("/producer/create", window)
+        assert (status, missing in reply["error"]) == (400, True)
+    older = {"task_type": "replace_music", **on, "starts": 1, "ends": 3}
+    assert (await api.post("/producer/create", older))[0] == 200
     task_id = await api.submit("/producer/upload", {"audio_url": clip["audio_url"]})
     (item,) = await api.finished(task_id, "/producer/task/")
     assert set(item) == {"clip_id"}
@@ -131,6 +138,7 @@ async def test_nuro_background_music(start):
     for wrong in ([{"name": "intro", "duration": 4}], [{"name": "x", "duration": 40}], "x", [7]):
         status, reply = await api.post("/nuro/create", {**segments, "segments": wrong})
         assert (status, reply["type"]) == (400, "bad_request")
+    assert (await api.post("/nuro/create", {"type": "bgm", "description": "x", "version": "2"}))[0] == 400
     too_many = {"type": "bgm", "description": "x", "mood": ["a"] * 6}
     assert (await api.post("/nuro/create", too_many))[0] == 400
 
@@ -166,6 +174,18 @@ async def test_riffusion(start):
     source = {"continue_clip_id": body["data"][0]["clip_id"], "lyrics": "la", "sound": "deep male voice"}
     for kind in ("extend_music", "cover_music", "swap_music_sound", "swap_music_vocals"):
         await api.submit("/riffusion/create", {"task_type": kind, **source, "continue_at": 3})
+    for kind, missing in [
+        ("extend_music", "lyrics"),
+        ("extend_upload_music", "sound"),
+        ("extend_music", "continue_at"),
+        ("swap_music_sound", "lyrics"),
+        ("swap_upload_music_vocals", "sound"),
+        ("cover_music", "lyrics"),
+    ]:
+        given = {"task_type": kind, "custom_mode": True, **source, "continue_at": 3}
+        del given[missing]
+        status, reply = await api.post("/riffusion/create", given)
+        assert (status, missing in reply["error"]) == (400, True)
     window = {"replace_start_time": 1, "replace_end_time": 3}
     await api.submit("/riffusion/create", {"task_type": "replace_music", **source, **window})
     audio = {"url": body["data"][0]["audio_url"]}

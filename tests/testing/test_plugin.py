@@ -39,6 +39,6 @@ def test_plugin_imports_nothing_before_a_fixture_is_used() -> None:
         "import musicapi_async.testing.plugin\n"
         "own = {name for name in sys.modules if name.startswith('musicapi_async')}\n"
         "assert set(sys.modules) - before == own, set(sys.modules) - before - own\n"
-        "assert len(own) == 4, own\n"
+        "assert len(own) == 5, own\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import socket
 import threading
 import time
 import warnings
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -96,6 +97,35 @@ def test_real_sockets_answer_before_time_jumps() -> None:
     reply, now = run(main())
     assert reply == b"HELLO\n"
     assert now == pytest.approx(600, abs=0.01)
+
+
+DELAYED_ACK: Final = 0.04
+"""Real seconds after which Linux says at the latest that a reader has room again."""
+
+
+def test_room_of_a_slow_reader_comes_before_time_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large body is sent in no virtual time, though the kernel says with a delay that its reader has room."""
+    here, there = socket.socketpair()
+
+    class DelayingSelector(selectors.DefaultSelector):
+        """The kernel as it is towards a full socket: the reader has room once the loop has waited long enough."""
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            if timeout is None or timeout >= DELAYED_ACK:
+                there.recv(1_000_000)
+            return super().select(timeout)
+
+    monkeypatch.setattr(selectors, "DefaultSelector", DelayingSelector)
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(3600):
+            await loop.sock_sendall(here, bytes(2_000_000))
+        return loop.time()
+
+    with here, there:
+        here.setblocking(False)
+        assert run(main()) == 0
 
 
 @pytest.mark.parametrize("pool", ["anyio", "asyncio"])

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from musicapi_async._transport.attempts import Attempts, Departure
+from musicapi_async._transport.attempts import Attempts, Departure, Transport
 from musicapi_async._transport.call_entry import Notes
+from musicapi_async._transport.observer import Observer
 from musicapi_async._transport.paid_call import PaidCall
 from musicapi_async._transport.rate_limiter import MemoryLimiter
 from musicapi_async._wire.prepare import PreparedRequest
@@ -40,9 +41,16 @@ class Script:
         return step
 
 
+def attempts_over(transport: Transport) -> Attempts:
+    """The attempts of a client without hooks."""
+    clock, url = Clock(1000), "https://x.example"
+    observer = Observer([], Redactor([]), clock, url)
+    return Attempts(transport, MemoryLimiter(), clock, drawing(None), str, url, observer)
+
+
 def paid_call(*steps: Response | Exception, **options: Any) -> PaidCall:
     """A create over a script."""
-    attempts = Attempts(Script(*steps), MemoryLimiter(), Clock(1000), drawing(None), str, "https://x.example")
+    attempts = attempts_over(Script(*steps))
     return PaidCall(CREATE, Options(**options), None, attempts=attempts, redactor=Redactor([]), notes=Notes())
 
 
@@ -135,7 +143,7 @@ class Writer:
 async def test_request_does_not_leave_once_its_call_is_given_up() -> None:
     """A connection that opens in the moment of the cancellation sends nothing, so nothing is unknown."""
     writer = Writer()
-    attempts = Attempts(writer, MemoryLimiter(), Clock(1000), drawing(None), str, "https://x.example")
+    attempts = attempts_over(writer)
     paid = PaidCall(CREATE, Options(), None, attempts=attempts, redactor=Redactor([]), notes=Notes())
 
     async def send() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from musicapi_async._transport.permits import LONGEST_COLLECTION, BatchPermit, Permits, TaskPermit
+from musicapi_async._transport.wait_reasons import Waits
 from musicapi_async.clock import Clock
 
 
@@ -74,3 +75,86 @@ async def test_a_batch_waits_until_all_of_its_permits_are_free() -> None:
     assert got == ["batch"]
     batch.permits[2].release()
     await asyncio.gather(*waits)
+
+
+async def test_a_batch_that_has_no_permit_yet_keeps_its_place() -> None:
+    """However long it waits: only permits that it holds itself may block another batch."""
+    permits = Permits(2, Clock())
+    held, batch, single = permits_of(permits, 2), permits_of(permits, 2), TaskPermit(permits)
+    assert held.try_acquire()
+    got: list[str] = []
+
+    async def wait(name: str, permit: BatchPermit | TaskPermit) -> None:
+        await permit.acquire()
+        got.append(name)
+        permit.release()
+
+    waits = [asyncio.ensure_future(wait("batch", batch))]
+    await asyncio.sleep(1)
+    waits.append(asyncio.ensure_future(wait("single", single)))
+    await asyncio.sleep(LONGEST_COLLECTION + 60)
+    held.release()
+    await asyncio.gather(*waits)
+    assert got == ["batch", "single"]
+
+
+async def test_a_batch_is_not_sent_without_a_permit_that_failed() -> None:
+    """The error reaches its caller, and the others are given back."""
+
+    class Lost(TaskPermit):
+        async def acquire(self, waits: Waits | None = None) -> None:
+            raise ConnectionError("the limiter is gone")
+
+    permits = Permits(2, Clock())
+    with pytest.raises(ConnectionError):
+        await BatchPermit([TaskPermit(permits), Lost(permits)], Clock()).acquire()
+    assert permits_of(permits, 2).try_acquire()
+
+
+def test_a_loop_that_was_closed_keeps_no_permit() -> None:
+    """A task waited in it for a permit, and was not cancelled; the next one that waits gets it."""
+    permits = Permits(1, Clock())
+    held = TaskPermit(permits)
+    assert held.try_acquire()
+    closed = asyncio.new_event_loop()
+    forgotten = TaskPermit(permits).acquire()
+    closed.call_soon(forgotten.send, None)
+    closed.run_until_complete(asyncio.sleep(0))
+    closed.close()
+
+    async def release() -> None:
+        waiting = asyncio.ensure_future(TaskPermit(permits).acquire())
+        await asyncio.sleep(0)
+        held.release()
+        await asyncio.wait_for(waiting, 60)
+
+    asyncio.run(release())
+    forgotten.close()
+    assert not TaskPermit(permits).try_acquire()
+
+
+async def test_a_permit_that_comes_in_the_moment_of_a_cancellation_is_free() -> None:
+    """It was on its way to a waiter that has given up."""
+    permits = Permits(1, Clock())
+    held = TaskPermit(permits)
+    assert held.try_acquire()
+    waiting = asyncio.ensure_future(TaskPermit(permits).acquire())
+    await asyncio.sleep(1)
+    held.release()
+    waiting.cancel()
+    await asyncio.sleep(1)
+    assert waiting.cancelled()
+    assert TaskPermit(permits).try_acquire()
+
+
+async def test_a_permit_that_has_expired_is_free() -> None:
+    """No one waits for it."""
+    clock = Clock()
+    permits = Permits(1, clock)
+    held = TaskPermit(permits)
+    assert held.try_acquire()
+    held.expire_at(clock.now() + 60)
+    await asyncio.sleep(59)
+    assert not TaskPermit(permits).try_acquire()
+    await asyncio.sleep(2)
+    assert TaskPermit(permits).try_acquire()

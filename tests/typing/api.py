@@ -15,10 +15,12 @@ from musicapi_async import (
     Clip,
     Clips,
     Credits,
+    MemoryStore,
     MusicAPI,
     Persona,
     Result,
     Stem,
+    Stems,
     Task,
     TaskUpdate,
     Voice,
@@ -27,6 +29,7 @@ from musicapi_async import (
     workflows,
 )
 from musicapi_async.api.sonic_songs import CreateMusic
+from musicapi_async.client import OptionChanges
 from musicapi_async.webhooks import Event, verify
 
 
@@ -58,12 +61,15 @@ async def right_calls(client: MusicAPI) -> None:
         continue_clip_id="clip", continue_at=30, custom_mode=True, mv="sonic-v6", prompt="la"
     )
     assert_type(await client.wait_all([task, extended]), list[Clips])
+    assert_type(await client.create_many(client.sonic.stems_basic, []), list[Task[Stems] | Exception])
     async for done in client.as_completed([task]):
         assert_type(done, Task[Clips])
     async for update in task.updates():
         assert_type(update, TaskUpdate)
     assert_type(client.task("sonic", "id"), Task[Clips])
     assert_type(client.with_options(deadline=5.0), MusicAPI)
+    changes: OptionChanges = {"job_key": "order-42", "store": MemoryStore()}
+    assert_type(client.with_options(**changes), MusicAPI)
     stems = await (await client.sonic.stems_basic("clip")).wait()
     assert_type(stems["vocals"], Stem)
     assert_type(stems[0], Stem)
@@ -99,10 +105,20 @@ async def webhooks(client: MusicAPI, raw: bytes, headers: dict[str, str]) -> Non
     MusicAPI(webhooks="https://a.example")  # type: ignore[arg-type]
 
 
+def wrong_names() -> None:
+    print(musicapi_async.MusicApi)  # type: ignore[attr-defined]
+    print(musicapi_async.jobs.SqliteStore)  # type: ignore[attr-defined]
+    print(musicapi_async.sandbox.Sandboxes)  # type: ignore[attr-defined]
+    print(musicapi_async.mcp.server)  # type: ignore[attr-defined]
+
+
 async def wrong_calls(client: MusicAPI) -> None:
     await client.sonic.create_music(mv="sonic-v6", promt="misspelt")  # type: ignore[call-arg]
     await client.sonic.create_music(prompt="mv is missing")  # type: ignore[call-arg]
     await client.sonic.create_music("sonic-v6")  # type: ignore[call-arg]
+    MusicAPI(validate="maybe")  # type: ignore[arg-type]
+    client.with_options(job_kye="order-42")  # type: ignore[call-arg]
+    client.with_options(deadline="20")  # type: ignore[arg-type]
     await client.suno.create_music(mv="sonic-v6", promt="misspelt")  # type: ignore[call-arg]
     await client.suno.create_persona(name="n", clip_id="c")  # type: ignore[attr-defined]
     await client.sonic.get_music(5)  # type: ignore[arg-type]

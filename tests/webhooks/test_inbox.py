@@ -566,9 +566,9 @@ def test_job_key_is_read_from_any_url(url: str, key: str | None) -> None:
 @pytest.mark.parametrize(
     "url",
     ["http://example.com/hooks", "ftp://example.com", "example.com", "", "https://", "https://a.example/#b",
-     "https://[bad", "https://a.example/" + "x" * 1024, "https://a.example/b c", "https://a.example/b\n"],
+     "https://[bad", "https://a.example/" + "x" * 1024, "https://a.example/b c", "https://a.example/b\n", b"https://a.example"],
 )  # fmt: skip
-def test_url_that_the_service_would_not_call_is_refused(url: str) -> None:
+def test_url_that_the_service_would_not_call_is_refused(url: Any) -> None:
     """Https, not too long, no fragment; http only to this machine."""
     with pytest.raises(RequestValidationError, match="https"):
         Webhooks(url, SECRET)

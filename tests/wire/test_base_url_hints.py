@@ -16,9 +16,25 @@ PAGE = b"<!DOCTYPE html><title>404</title>"
 
 ROWS: list[tuple[str, int, bytes, dict[str, str], str]] = [
     (GOOD, 401, b'{"error": "Unauthorized"}', {}, "a key of api.musicapi.ai, where base_url leads"),
-    (GOOD, 404, PAGE, {}, "which does not answer like the API"),
-    (GOOD, 404, b'{"error": "Not Found"}', {}, "which does not answer like the API"),
-    (GOOD, 405, PAGE, {}, "which does not answer like the API"),
+    (GOOD, 404, PAGE, {}, "a proxy may answer in its place"),
+    (GOOD, 404, b'{"error": "Not Found"}', {}, "a proxy may answer in its place"),
+    (GOOD, 405, PAGE, {}, "a proxy may answer in its place"),
+    ("https://api.musicapi.ai:443/api/v1", 404, PAGE, {}, "a proxy may answer in its place"),
+    (
+        "https://api.musicapi.ai:8443/api/v1",
+        404,
+        PAGE,
+        {},
+        "at this host it is https://api.musicapi.ai/api/v1.",
+    ),
+    (
+        "https://api.musicapi.ai/v1/api/v1",
+        404,
+        PAGE,
+        {},
+        "at this host it is https://api.musicapi.ai/api/v1.",
+    ),
+    ("https://proxy.example/api/v1", 404, PAGE, {}, "Is base_url right? Calls go to https://proxy.example"),
     (GOOD, 404, b'{"error": "task not found"}', {}, ""),
     (GOOD, 404, b'{"error": "clip not found"}', {}, ""),
     (GOOD, 400, b'{"error": "mv is required"}', {}, ""),
@@ -63,3 +79,32 @@ def test_the_address_is_named_where_it_may_be_the_cause(
     told = suggestion(error, base_url)
     assert advice in told
     assert bool(told) == bool(advice)
+
+
+@pytest.mark.parametrize(
+    ("call", "advice"),
+    [
+        ("GET /typo", "Check the path."),
+        ("GET /get-credit", "Check the path (did you mean '/get-credits'?)."),
+        ("POST /get-credits?x=1", "The API has GET /get-credits."),
+        ("GET /sonic/task/a/b", "Check the path (did you mean '/sonic/task/{task_id}'?)."),
+        ("DELETE /suno/persona", "The API has POST /sonic/persona."),
+    ],
+)
+@pytest.mark.parametrize("status", [404, 405])
+def test_path_that_the_api_does_not_have_is_suspected_first(call: str, advice: str, status: int) -> None:
+    """At an address of the service it alone is suspected, else the address, too."""
+    error = error_of(read_response(status, {}, PAGE), call=call)
+    assert suggestion(error, GOOD) == advice
+    elsewhere = "http://127.0.0.1:8765/api/v1"
+    assert suggestion(error, elsewhere) == f"{advice} Or is base_url wrong? Calls go to {elsewhere}."
+
+
+@pytest.mark.parametrize("call", ["GET /sonic/task/7", "GET /suno/clip/7", "POST /suno/persona"])
+def test_path_that_the_api_has_is_not_suspected(call: str) -> None:
+    """Nor is the address of the service, which is right."""
+    error = error_of(read_response(404, {}, PAGE), call=call)
+    assert (
+        suggestion(error, GOOD)
+        == f"{GOOD} does not answer like the API now: a proxy may answer in its place."
+    )

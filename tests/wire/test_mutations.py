@@ -258,8 +258,8 @@ def test_a_mangled_direct_reply_is_a_reply_or_one_of_our_errors(
         assert str(reply)
         return
     assert 200 <= status < 300
-    assert reply.raw == body
     if not isinstance(reply, call_reply.Pending):
+        assert reply.raw == body
         needs = operation.reply.needs  # a balance may be zero, and a list of lyrics empty
         assert (
             not needs

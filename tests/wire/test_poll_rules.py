@@ -350,10 +350,12 @@ def test_voice_with_an_odd_word_is_pending(data: dict[str, Any]) -> None:
     assert not after(poll({"data": data}, kind="create_voice")).is_final
 
 
-def test_persona_id_is_the_result() -> None:
-    """The persona id is the result, whatever word stands beside it."""
-    result = poll({"data": {"persona_id": "p", "status": "failed-over"}}, kind="create_voice")
+@pytest.mark.parametrize("persona_id", ["p", 17])
+def test_persona_id_is_the_result(persona_id: object) -> None:
+    """The persona id is the result, whatever word stands beside it; a number is an id, as everywhere."""
+    result = poll({"data": {"persona_id": persona_id, "status": "failed-over"}}, kind="create_voice")
     assert isinstance(result.result, Voice)
+    assert result.result.persona_id == str(persona_id)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def test_lyrics_are_a_sequence_of_versions() -> None:
         ({"credits": 0}, 0.0),
         ({"data": {"credits": "12.5", "extra_credits": 3}}, 15.5),
         ({"extra_credits": 7, "credits": "soon"}, 7.0),
+        ({"credits": -5, "extra_credits": 3}, -2.0),
+        ({"credits": "-0.5"}, -0.5),
         ({"credits": "soon"}, None),
         ({"credits": None}, None),
         ({"credits": {}}, None),

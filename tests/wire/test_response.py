@@ -226,15 +226,25 @@ def test_an_error_text_in_a_2xx_is_the_services_own(operation: str) -> None:
 
 
 def test_calls_that_are_prepared_are_pending() -> None:
-    """202, not_ready and code 202 ask for a repeat of midi and download; of others they are no result."""
-    for status, body in [(202, {"type": "not_ready"}), (200, {"type": "not_ready"}), (200, {"code": "202"})]:
-        pending = read("midi", body, status)
+    """HTTP 202 asks for a repeat of midi and download, whatever its body; of others it is no result."""
+    for body in [{"type": "not_ready"}, {"code": "202"}, {}]:
+        pending = read("midi", body, 202)
         assert isinstance(pending, call_reply.Pending)
         assert isinstance(pending.reply, Midi)
         assert not pending.reply.ready
-        assert isinstance(read("download", body, status), call_reply.Pending)
+        assert isinstance(read("download", body, 202), call_reply.Pending)
         with pytest.raises(InvalidResponseError):
-            read("wav", body, status)
+            read("wav", body, 202)
+
+
+def test_a_200_that_is_not_ready_is_repeated_where_that_is_free() -> None:
+    """Aligned lyrics alone; of midi and download, whose repeats are documented for 202, it is no result."""
+    for body in [{"type": "not_ready"}, {"code": "202"}]:
+        assert isinstance(read("aligned_lyrics", body), call_reply.Pending)
+        for operation in ("midi", "download", "bpm"):
+            with pytest.raises(InvalidResponseError) as caught:
+                read(operation, body)
+            assert caught.value.may_have_been_charged
 
 
 def test_a_midi_without_a_link_is_returned() -> None:

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 import mutagen.id3
 import pytest
+from open_files import open_files
 from patience import until
 from report_pages import overview, takes
 from report_pages import songs as songs_on
@@ -278,6 +279,7 @@ async def test_without_credits_it_stops_submitting(
     result = await make(client, rows(8), tmp_path, max_in_flight=1)
     assert result.done
     assert "credits" in result.halted.lower()
+    assert overview(result.report).count("The remaining credits are not enough") == 1
     assert result.done + len(result.unfinished) == 8
     sandbox.account.credits = 1000
     assert (await make(client, rows(8), tmp_path)).done == 8
@@ -483,6 +485,21 @@ async def test_run_after_a_cancelled_one_waits_for_its_call(
     result = await make(client, rows(1), tmp_path)
     assert (result.done, result.unknown, result.unfinished) == (1, {}, {})
     assert len(sandbox.journal.creates) == 1
+
+
+async def test_call_of_a_cancelled_run_leaves_nothing_open(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Its task reaches the job store, which the run has closed before, and which is closed again after that."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(60))
+    run = asyncio.ensure_future(make(client, rows(1), tmp_path))
+    await until(lambda: bool(sandbox.journal.creates))
+    run.cancel()
+    await asyncio.wait({run})
+    store = SQLiteStore(tmp_path / ".musicapi" / "jobs.sqlite")
+    await until(lambda: store.jobs("accepted"))
+    await store.aclose()
+    await until(lambda: not any(name.startswith(str(tmp_path)) for name in open_files()), "a file stays open")
 
 
 async def test_cancelling_leaves_everything_resumable(sandbox: Sandbox, tmp_path: Path) -> None:

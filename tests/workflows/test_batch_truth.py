@@ -17,11 +17,13 @@ import mutagen.id3
 import pytest
 import soundfile
 from batch_processes import BatchRun, Running
+from patience import until
 from report_pages import overview, songs, takes
 from small_batches import make, rows
 
 from musicapi_async import MusicAPI
-from musicapi_async.errors import FolderError, RequestValidationError
+from musicapi_async.errors import FolderError, JobKeyConflictError, RequestValidationError
+from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.workflows import Manifest, plan_batch, run_batch
 
@@ -103,6 +105,50 @@ async def test_failed_song_is_sent_with_its_new_fields(
     assert body["prompt"] == "[Verse]\nSun"
     again = await make(client, changed, tmp_path)
     assert (again.done, again.submitted) == (1, 0)
+
+
+@pytest.mark.parametrize("later", ["[Verse]\nWind", "[Verse]\nRain 0"], ids=["changed", "as at first"])
+async def test_correction_that_is_paid_for_cannot_be_changed(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path, later: str
+) -> None:
+    """The corrected song is being made when the run ends: another correction is refused, and not paid for."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    assert (await make(client, rows(1), tmp_path)).failed == 1
+    corrected = rows(1, prompt="[Verse]\nSun")
+    sandbox.faults.on("POST", "/sonic/create", Fault.stuck())
+    run = asyncio.ensure_future(make(client, corrected, tmp_path, retry_failed=True))
+    await until(lambda: len(sandbox.journal.creates) == 2)
+    await until(lambda: accepted(tmp_path, 1))
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    plan = await plan_batch(Manifest.of(corrected), tmp_path, retry_failed=True)
+    assert (plan.new, plan.going_on, plan.creates) == (0, 1, 0)
+    with pytest.raises(JobKeyConflictError, match="prompt"):
+        await make(client, rows(1, prompt=later), tmp_path, retry_failed=True)
+    assert len(sandbox.journal.creates) == 2
+
+
+async def accepted(out: Path, count: int) -> bool:
+    """True if the job store of a folder has as many accepted jobs."""
+    store = SQLiteStore(out / ".musicapi" / "jobs.sqlite")
+    try:
+        return len(await store.jobs("accepted")) == count
+    finally:
+        await store.aclose()
+
+
+async def test_corrections_that_fail_are_corrected_again(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Also back to the first fields, and to those before; each is sent once more, and only on request."""
+    words = ["one", "two", "one", "two", "three"]
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=4)
+    for number, prompt in enumerate(words, 1):
+        result = await make(client, rows(1, prompt=prompt), tmp_path, retry_failed=True)
+        assert (result.done, result.failed) == ((1, 0) if number == 5 else (0, 1))
+        again = await make(client, rows(1, prompt=prompt), tmp_path)
+        assert (again.submitted, len(sandbox.journal.creates)) == (0, number)
 
 
 # --- money -------------------------------------------------------------------------------------------------

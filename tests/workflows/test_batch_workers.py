@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ import mutagen
 import psycopg
 import pytest
 from forked import Piped
-from patience import until
+from patience import PATIENCE, until
 from postgres_server import PASSWORD, PostgresServer
 from report_pages import overview, songs
 from small_batches import rows
@@ -28,10 +29,12 @@ from musicapi_async import (
     JobKeyConflictError,
     JobStoreError,
     MusicAPI,
+    Rate,
     RequestValidationError,
     SQLiteStore,
 )
 from musicapi_async.files import BeingWrittenError, replacing, write_whole
+from musicapi_async.jobs import Job
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.workflows import Manifest, plan_batch, run_batch, workers, write_report
 from musicapi_async.workflows.row_queue import Presence
@@ -67,6 +70,18 @@ def songs_made(sandbox: Sandbox) -> Counter[str]:
     """How often each song was created, by title."""
     bodies = [entry.body for entry in sandbox.journal.creates if entry.raw and "/create" in entry.path]
     return Counter(str(body["title"]) for body in bodies if isinstance(body, dict))
+
+
+def hold_songs(sandbox: Sandbox) -> None:
+    """Let no song that was submitted end until `sandbox.faults.clear()`."""
+    sandbox.faults.on("GET", "/sonic/task/*", Fault.status(503), times=None)
+
+
+def is_polled(sandbox: Sandbox, title: str) -> bool:
+    """The song was created, and its worker has stored that."""
+    polled = {entry.path.rpartition("/")[2] for entry in sandbox.journal.polls}
+    creates = [entry for entry in sandbox.journal.creates if entry.task_id in polled]
+    return any(isinstance(entry.body, dict) and entry.body["title"] == title for entry in creates)
 
 
 async def is_empty(client: MusicAPI) -> bool:
@@ -111,6 +126,9 @@ async def test_twenty_songs_by_three_machines_one_of_which_vanishes(
     out = tmp_path / "out"
     queued = await workers.put_batch(client, manifest, out=out, waveforms=False)
     assert (queued.songs, queued.queued) == (20, 20)
+    assert isinstance(client.store, Hasty)
+    await client.store.set_rate(ACCOUNT, Rate.parse("1/24h"))  # until each worker has rows
+    hold_songs(sandbox)
     running = [
         RunningWorker(
             WorkerSettings(
@@ -119,11 +137,19 @@ async def test_twenty_songs_by_three_machines_one_of_which_vanishes(
         )
         for n in range(3)
     ]
+
+    async def all_have_rows() -> bool:
+        found = (await workers.worker_state(client)).queue.workers
+        return len([worker for worker in found if worker.rows]) == 3
+
+    await until(all_have_rows, every=0.1)
+    await client.store.set_rate(ACCOUNT, Rate.parse("1/3s"))
     await until(lambda: len(songs_made(sandbox)) >= 7)
     running[0].kill()
     assert await running[0].ended() == -signal.SIGKILL
     before = (await workers.worker_state(client)).queue
     assert sum(worker.rows for worker in before.workers) > 0
+    sandbox.faults.clear()
     await until(lambda: is_empty(client), every=0.1)
     results = [await worker.stopped() for worker in running[1:]]
     assert all(result["done"] > 0 for result in results), results
@@ -154,6 +180,33 @@ async def test_twenty_songs_by_three_machines_one_of_which_vanishes(
 
 def _is_of(body: object, key: str) -> bool:
     return isinstance(body, dict) and str(body["title"]) == f"Song {key.split('/')[1].removeprefix('s')}"
+
+
+async def test_heartbeat_does_not_wait_for_jobs(client: MusicAPI, server: PostgresServer) -> None:
+    """Else the rows of a worker with much to store, or with a distant database, would be taken over."""
+    is_stored = threading.Event()
+
+    def slow(job: Job | None) -> Job | None:
+        is_stored.wait(PATIENCE)
+        return job
+
+    heartbeats: set[object] = set()
+
+    def is_alive() -> bool:
+        heartbeats.update(server.execute("SELECT last_heartbeat FROM musicapi.procrastinate_workers"))
+        return len(heartbeats) > 2
+
+    await workers.worker_state(client)  # which makes the tables
+    async with working(client):
+        await until(lambda: is_alive() or heartbeats, every=0.1)
+        assert client.store is not None
+        storing = asyncio.ensure_future(client.store.change("k", slow))
+        try:
+            await until(is_alive, every=0.1)
+            assert not storing.done()
+        finally:
+            is_stored.set()
+            await storing
 
 
 async def test_call_of_a_machine_that_vanished_while_it_was_sent_is_listed(
@@ -215,17 +268,18 @@ async def test_database_that_restarts_ends_no_worker(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its connections are cut, it is away for longer than the lease, and its tables fail for a moment: the rows
-    come to their end, and no worker takes those of another one, which has lived all the time."""
+    """It is away for longer than the lease before the first heartbeat, its connections are cut, and its tables
+    fail for a moment: the rows come to their end, and no worker takes those of another one, which has lived all
+    the time."""
     manifest = Manifest.of(rows(12))
     await workers.put_batch(client, manifest, out=tmp_path / "out", waveforms=False)
     async with client_of(sandbox, address) as other, working(client) as ends, working(other) as ends_of_other:
-        await until(lambda: len(songs_made(sandbox)) >= 3)
-        await asyncio.to_thread(server.cut_connections)
-        await until(lambda: len(songs_made(sandbox)) >= 5)
+        await until(lambda: len(songs_made(sandbox)) >= 2)
         await asyncio.to_thread(server.stop)
         await asyncio.sleep(1.5 * Hasty.lease)
         server.start()  # in this thread: the server ends with the one that started it
+        await until(lambda: len(songs_made(sandbox)) >= 5)
+        await asyncio.to_thread(server.cut_connections)
         await until(lambda: len(songs_made(sandbox)) >= 7)
         for table in ("jobs", "workers"):
             server.execute(f"ALTER TABLE musicapi.procrastinate_{table} RENAME TO away")
@@ -242,7 +296,10 @@ async def test_database_that_restarts_ends_no_worker(
 
 def test_workers_are_taken_for_dead_only_after_a_time_without_a_gap() -> None:
     """A database that was away, a process that has slept and a clock that was set, each leave no one a sign."""
-    presence = Presence(5.0)
+    presence = Presence(5.0, 0.0)
+    presence.answered(100.0, 1000.0)
+    assert presence.seconds(100.0) == 0
+    presence = Presence(5.0, 95.0)
     presence.answered(100.0, 1000.0)
     presence.answered(105.0, 1005.5)
     assert presence.seconds(105.0) > 1000
@@ -263,6 +320,7 @@ async def test_worker_taken_for_dead_neither_ends_nor_takes_rows_of_others(
 ) -> None:
     """It is registered again by its next heartbeat; its row, which another one has by then, stays that one's."""
     await workers.put_batch(client, Manifest.of(rows(1)), out=tmp_path / "out", waveforms=False)
+    hold_songs(sandbox)
     async with working(client) as ends:
         await until(lambda: songs_made(sandbox))
         ((other,),) = server.execute(
@@ -270,6 +328,7 @@ async def test_worker_taken_for_dead_neither_ends_nor_takes_rows_of_others(
         )
         server.execute(f"UPDATE musicapi.procrastinate_jobs SET worker_id = {other}")
         server.execute(f"DELETE FROM musicapi.procrastinate_workers WHERE id <> {other}")
+        sandbox.faults.clear()
         await until(lambda: ends)
         rows_of_other = server.execute("SELECT status::text, worker_id FROM musicapi.procrastinate_jobs")
         assert rows_of_other == [("doing", other)]
@@ -286,7 +345,7 @@ async def test_row_that_is_taken_twice_by_mistake_is_paid_for_once(
     the same moment, one does; neither takes that for a broken disk and ends."""
     table = "musicapi.procrastinate_jobs"
     await workers.put_batch(client, Manifest.of(rows(1)), out=tmp_path / "out", waveforms=False)
-    sandbox.faults.on("GET", "/sonic/task/*", Fault.status(503), times=None)  # until it is taken twice
+    hold_songs(sandbox)
     async with client_of(sandbox, address) as other, working(client) as ends, working(other) as ends_of_other:
         await until(lambda: songs_made(sandbox))
         server.execute(f"SET search_path TO musicapi; UPDATE {table} SET status = 'todo'")
@@ -394,8 +453,9 @@ async def test_page_says_how_far_the_workers_are(sandbox: Sandbox, client: Music
     """With the database where each song is; without it, what is in the folder."""
     out = tmp_path / "out"
     await workers.put_batch(client, Manifest.of(rows(4)), out=out, waveforms=False)
+    hold_songs(sandbox)
     async with working(client):
-        await until(lambda: len(songs_made(sandbox)) >= 2)
+        await until(lambda: is_polled(sandbox, "Song 0"))
         result = await workers.report_batch(client, out=out, to=tmp_path / "page.html")
     states = [song["state"] for song in songs(result.report)]
     assert set(states) <= {"queued", "submitting", "running", "fetching", "done"}
@@ -451,11 +511,14 @@ async def test_song_that_cannot_be_fetched_is_tried_again_later(
     manifest = Manifest.of(rows(1))
     out = tmp_path / "out"
     await workers.put_batch(client, manifest, out=out, waveforms=False)
+
+    async def is_later() -> bool:
+        queue = (await workers.worker_state(client)).queue
+        return (queue.queued, queue.later) == (0, 1)
+
     async with working(client) as ends:
-        await until(lambda: ends)
+        await until(is_later)
     assert ends[0].state == "later"
-    queue = (await workers.worker_state(client)).queue
-    assert (queue.queued, queue.later) == (0, 1)
     result = await workers.report_batch(client, out=out)
     assert "404" in result.unfinished["s0"]
     assert await workers.withdraw_batch(client, out=out) == 1
@@ -639,10 +702,13 @@ async def test_batch_by_commands(
     assert "6 songs: 6 queued" in await run(*queue)
     assert "6 queued" in await run("worker", "--status")
     assert "6 songs unfinished: queued" in await run("batch", "report", "out", code=5)
-    first, second = await start("worker"), await start("worker")
+    hold_songs(sandbox)
+    first = await start("worker")
     await until(lambda: len(songs_made(sandbox)) >= 2)
+    second = await start("worker")
     first.send_signal(signal.SIGTERM)
     _, err = await first.communicate()
+    sandbox.faults.clear()
     assert first.returncode == 0
     assert b"given back" in err
     await until(lambda: len(list((tmp_path / "out").glob("*.mp3"))) == 12)
@@ -663,10 +729,28 @@ async def test_batch_by_commands(
     assert "--budget is for a batch in one process" in refused
     assert (tmp_path / "out/s5 2.mp3").is_file()
     store = settings.pop("MUSICAPI_STORE")
-    assert f"How far the workers are, {store} knows" in await run("batch", "report", "out")
+    assert f"  musicapi worker --store {store}\n" in await run(*queue, "--store", store)
+    assert f"  musicapi batch report out --store {store}" in await run("batch", "report", "out")
     assert "6 songs done" in await run("batch", "report", "out", "--store", store, "--to", "page.html")
     assert (tmp_path / "page.html").is_file()
     (tmp_path / "other").mkdir()
     assert "No workers carry out" in await run("batch", "report", "other", "--store", store, code=2)
     assert "MUSICAPI_STORE" in await run("worker", code=2)
     assert songs_made(sandbox) == {f"Song {n}": 1 for n in range(6)}
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail(), times=None)
+    await run("batch", "run", "songs.jsonl", "--out", "failing", "--workers", "--store", store)
+    worker = await start("worker", "--store", store)
+    await until(lambda: len(list((tmp_path / "failing/.musicapi/songs").glob("*.json"))) == 6)
+    worker.send_signal(signal.SIGTERM)
+    await worker.communicate()
+    report = await run("batch", "report", "failing", "--store", store, code=4)
+    assert "`musicapi batch run songs.jsonl --out failing --workers --retry-failed`" in report
+    sandbox.faults.clear()
+    sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(402), after=1)
+    await run("batch", "run", "songs.jsonl", "--out", "stopped", "--workers", "--store", store)
+    ended = await run("worker", "--store", store, code=3)
+    assert f"`musicapi jobs resubmit {store} batch-" in ended
+    assert "`musicapi credits` returns the balance" in ended
+    assert ended.count("Payment Required") == 1
+    assert "client." not in ended

@@ -33,6 +33,29 @@ async def test_price_learned_late_values_earlier_runs(
     assert (plan.spent, plan.over_budget) == (sandbox.journal.charges, True)
 
 
+async def test_cost_of_unpriced_calls_is_unknown(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """Songs were made without a budget, and a run with one sends nothing: it does not say that they were free."""
+    await make(client, rows(2), tmp_path)
+    result = await make(client, rows(2), tmp_path, budget=100)
+    assert (result.submitted, result.spent_now, result.spent) == (0, 0, None)
+    assert result.report is not None
+    assert "credits spent" not in result.report.read_text()
+    plan = await plan_batch(Manifest.of(rows(2)), tmp_path, prices={"wav": 1})
+    assert (plan.cost, plan.unpriced) == (0, {"create_music": 2})
+
+
+async def test_run_without_a_charge_cost_nothing(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every create was refused, and the balance cannot be read: it is asked for once, and the cost is known."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(400), times=None)
+    sandbox.faults.on("GET", "/get-credits", Fault.status(400), times=None)
+    result = await make(client, rows(2), tmp_path)
+    assert (result.failed, result.spent_now) == (2, 0)
+    assert [entry.path for entry in sandbox.journal].count("/get-credits") == 1
+    assert "balance" not in "".join(one.message for one in caplog.records if one.levelname == "WARNING")
+
+
 async def test_call_whose_price_cannot_be_learned_is_charged_and_waited_for(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
@@ -133,6 +156,20 @@ async def test_balance_is_read_without_a_budget_only_where_it_says_what_the_run_
     assert len(sandbox.journal) == (4 if measures else 2)
 
 
+async def test_budget_of_tenths_is_used_to_its_end(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """Three songs of 0.1 credits are within 0.3, are 0.3, and leave nothing."""
+    options: dict[str, Any] = {"budget": 0.3, "prices": {"create_music": 0.1}}
+    plan = await plan_batch(Manifest.of(rows(3)), tmp_path, **options)
+    assert (plan.cost, plan.over_budget) == (0.3, False)
+    result = await make(client, rows(3), tmp_path, **options)
+    assert (result.done, result.halted, result.spent, result.spent_now) == (3, "", 0.3, 0.3)
+    result = await make(client, rows(4), tmp_path, **options)
+    assert (result.submitted, result.spent) == (0, 0.3)
+    assert len(sandbox.journal.creates) == 3
+
+
 NOT_REFUNDED = '{"type":"failed","error":"moderated","already_refunded":false}'
 
 
@@ -168,6 +205,31 @@ async def test_refund_of_last_send_leaves_those_before_it(
     result = await make(client, rows(1), tmp_path, **options)
     assert (result.done, result.spent) == (1, 2 * price)
     assert sandbox.journal.charges == 2 * price
+
+
+async def test_refund_of_an_earlier_run_is_no_income_of_this_one(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """A task of the run before fails in this one, which makes another song: it has cost one song, not none."""
+    price = sandbox.account.prices["create"]
+    options: dict[str, Any] = {"budget": 9 * price, "prices": {"create_music": price}}
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    sandbox.faults.on("GET", "/sonic/task/*", Fault.status(503), times=None)
+    first = await make(client, rows(1), tmp_path, **options)
+    assert (len(first.unfinished), first.spent_now) == (1, price)
+    sandbox.faults.clear()
+    result = await make(client, rows(2), tmp_path, **options)
+    assert (result.failed, result.done) == (1, 1)
+    assert (result.spent_now, result.spent) == (price, price)
+    again = await make(client, rows(2), tmp_path, **options)
+    assert (again.spent_now, again.spent) == (0, price)
+
+
+async def test_prices_that_cannot_be_read_say_why_in_words(client: MusicAPI, tmp_path: Path) -> None:
+    """The number of an error of the system says nothing to its reader."""
+    (tmp_path / ".musicapi" / "prices.json").mkdir(parents=True)
+    with pytest.raises(FolderError, match=r"prices\.json cannot be read: [A-Za-z]"):
+        await plan_batch(Manifest.of(rows(1)), tmp_path, budget=10)
 
 
 @pytest.mark.parametrize("damaged", ["", "{x", "[1]", '{"create_music":-1e9}', '{"create_music":1e999}'])

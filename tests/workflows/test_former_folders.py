@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 from report_pages import songs as page_songs
+from small_batches import make, rows
 
 from musicapi_async import Clip, MusicAPI, RequestValidationError, workflows
-from musicapi_async.sandbox import Sandbox
+from musicapi_async.jobs import SQLiteStore
+from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.workflows import Manifest, plan_batch, run_batch
+from musicapi_async.workflows.former_ids import wanted_fields
 
 
 async def song(client: MusicAPI) -> Clip:
@@ -98,3 +101,26 @@ async def test_song_without_id_keeps_its_former_one(
     assert (result.done, result.submitted) == (2, 2)
     assert len(sandbox.journal.creates) == len(sandbox.journal.requests("/sonic/wav")) == 2
     assert [song["state"] for song in page_songs(result.report)] == ["done"] * 2
+
+
+async def test_correction_keeps_the_job_key_of_earlier_versions(
+    sandbox: Sandbox, client: MusicAPI, tmp_path: Path
+) -> None:
+    """It followed from the corrected fields: what is paid for under such a key is not paid for again."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.fail())
+    assert (await make(client, rows(1), tmp_path)).failed == 1
+    corrected = rows(1, prompt="[Verse]\nSun")
+    assert (await make(client, corrected, tmp_path, retry_failed=True)).done == 1
+    store = SQLiteStore(tmp_path / ".musicapi" / "jobs.sqlite")
+    (job,) = await store.jobs("finished")
+    digest = hashlib.sha256(wanted_fields(job.request)).hexdigest()
+    former = msgspec.structs.replace(job, key=f"s0/create_music~{digest[:12]}")
+    await store.change(job.key, lambda _job: None)
+    await store.change(former.key, lambda _job: former, account=job.account)
+    await store.aclose()
+    for record in (tmp_path / ".musicapi" / "songs").iterdir():
+        record.unlink()
+    for retry_failed in (False, True):
+        again = await make(client, corrected, tmp_path, retry_failed=retry_failed)
+        assert (again.done, again.submitted) == (1, 0)
+    assert len(sandbox.journal.creates) == 2

@@ -26,7 +26,15 @@ from small_batches import make, rows
 from musicapi_async import MusicAPI
 from musicapi_async.errors import FolderError, RequestValidationError
 from musicapi_async.sandbox import Fault, Sandbox
-from musicapi_async.workflows import ClipRecord, Manifest, SongRecord, copy_picks, run_batch, write_report
+from musicapi_async.workflows import (
+    ClipRecord,
+    Manifest,
+    SongRecord,
+    StepRecord,
+    copy_picks,
+    run_batch,
+    write_report,
+)
 from musicapi_async.workflows.batch_folder import BatchFolder
 from musicapi_async.workflows.batch_report import write_page
 from musicapi_async.workflows.folder_lock import locked
@@ -65,6 +73,14 @@ async def test_policy_allows_the_script_and_style_of_the_page(client: MusicAPI, 
         assert f"{element}-src 'sha256-{digest}'" in unescape(policy)
     body = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
     assert not re.search(r"""\s(on\w+|style)=|javascript:|https?://""", body)
+
+
+async def test_songs_of_a_step_have_numbers(client: MusicAPI, tmp_path: Path) -> None:
+    """Their ids say nothing to a person."""
+    covered = rows(1, steps=[{"cover": {"mv": "sonic-v6", "prompt": "la"}}])
+    result = await make(client, covered, tmp_path)
+    for take in takes(result.report):
+        assert [file["label"] for file in take["files"]] == ["Cover 1", "Cover 2"]
 
 
 async def test_page_is_renewed_while_a_run_is_on(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
@@ -212,6 +228,27 @@ async def test_refund_and_command_of_what_failed(sandbox: Sandbox, client: Music
     assert re.search(r"Failed : generation failed .*refunded\. row 1, Song 0 , row 2, Song 1 ", text)
     assert re.search(r"Step wav failed : .* row 3, Song 2, take 1", text)
     assert text.count(f"musicapi batch run manifest --out '{tmp_path}/my songs' --retry-failed") == 1
+
+
+async def test_page_speaks_in_commands(sandbox: Sandbox, client: MusicAPI, tmp_path: Path) -> None:
+    """Like the commands that it displays: for a run, a song, a take and a step."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.status(402), times=1, after=1)
+    out = tmp_path / "out"
+    result = await make(client, rows(2), out, max_in_flight=1)
+    assert "`await client.credits()`" in result.halted
+    python = "see client.credits(), or client.resubmit('k')"
+    (record,) = BatchFolder(out).all_records()  # of the row that was sent first, either of both
+    steps = [StepRecord(name="wav", state="failed", error=python)]
+    clips = [ClipRecord(clip_id="c", state="failed", error=python, steps=steps)]
+    BatchFolder(out).save(msgspec.structs.replace(record, state="failed", error=python, clips=clips))
+    page = await write_report(out)
+    text = overview(page)
+    assert "`musicapi credits` returns the balance" in text
+    command = f"see `musicapi credits`, or `musicapi jobs resubmit {out} k`"
+    assert text.count(command) == 3
+    (song,) = (song for song in songs(page) if song.get("takes"))
+    assert (song["note"], song["takes"][0]["error"], song["takes"][0]["failed"][0]["error"]) == (command,) * 3
+    assert "client." not in page.read_text("utf-8").partition("<script>")[0]
 
 
 @given(title=st.text(max_size=40), tags=st.text(max_size=20))

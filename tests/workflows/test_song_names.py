@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ import mutagen.wave
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE
 from small_batches import make, rows
 
 from musicapi_async import Clip, MusicAPI
@@ -242,3 +245,38 @@ def test_name_whose_claim_was_cut_off_is_passed_over(tmp_path: Path) -> None:
     layout = Layout(tmp_path, "{id} {take}", {}, 1, tagged=False)
     clip = Clip(clip_id="c", title="Song", state="succeeded")
     assert layout.claim(Manifest.of(rows(1)).songs[0], clip, 1, {}) == "s0 1 2"
+
+
+def test_name_that_another_worker_claims_in_this_moment_is_read_again(tmp_path: Path) -> None:
+    """Its file is there before its data is: two workers that have the same song give its clip one name."""
+    (tmp_path / "details").mkdir()
+    path = tmp_path / "details" / "s0 1.json"
+    os.mkfifo(path)  # each open of a reader waits for a writer, so the test decides what each read finds
+
+    was_read = threading.Event()
+
+    def is_being_read() -> bool:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            return False
+        return True
+
+    def other_worker() -> None:
+        os.close(os.open(path, os.O_WRONLY))  # the first read finds nothing
+        while is_being_read():
+            pass
+        was_read.set()
+        path.write_bytes(b'{"clip_id": "c"}')
+
+    with ThreadPoolExecutor(1) as workers:
+        written = workers.submit(other_worker)
+        layout = Layout(tmp_path, "{id} {take}", {}, 1, tagged=False)
+        clip = Clip(clip_id="c", title="Song", state="succeeded")
+        name = layout.claim(Manifest.of(rows(1)).songs[0], clip, 1, {})
+        if path.is_fifo():  # it was not read again, and the other worker still waits for a reader
+            was_read.wait(PATIENCE)
+            path.read_bytes()
+        written.result()
+    assert name == "s0 1"

@@ -15,6 +15,7 @@ import pytest
 
 from musicapi_async import (
     Clip,
+    Clips,
     ContentModerationError,
     DownloadError,
     FolderError,
@@ -451,6 +452,29 @@ async def test_step_whose_caller_was_cancelled_is_not_paid_again(box: Sandbox, c
     with pytest.raises(OutcomeUnknownError):
         await workflows.extend(client, clip, checkpoint=checkpoint, **SONG)
     assert paid(box) == {"create_music": 1, "extend_music": 1}
+
+
+@pytest.mark.parametrize("ends", ["time-out", "choose"])
+async def test_workflow_that_ends_without_its_error_leaves_its_checkpoint_in_the_log(
+    box: Sandbox, client: MusicAPI, caplog: pytest.LogCaptureFixture, ends: str
+) -> None:
+    """A time-out around it, or a mistake in the caller's own function, loses nothing that was paid for."""
+
+    def choose(parts: Clips) -> Clip:
+        return parts[99]
+
+    clip = await song(client)
+    if ends == "choose":
+        with pytest.raises(IndexError):
+            await workflows.extend_full(client, clip, choose=choose, **SONG)
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10):
+                await workflows.extend_full(client, clip, **SONG)
+    (text,) = (str(one.args[0]) for one in caplog.records if one.args and "checkpoint" in one.getMessage())
+    checkpoint = workflows.Checkpoint.parse(text)
+    assert len(await workflows.extend_full(client, clip, checkpoint=checkpoint, **SONG)) == 1
+    assert paid(box) == {"create_music": 1, "extend_music": 1, "concat_music": 1}
 
 
 async def test_open_step_that_was_written_down_is_settled_by_its_job(box: Sandbox, client: MusicAPI) -> None:

@@ -189,7 +189,7 @@ function songBody(song) {
   ].filter(Boolean);
 }
 /** Return what tells a song from others with titles of the service's own: its id in the manifest, its prompt. */
-const about = (song) => [song.named ? song.id : "", (song.prompt ?? "").slice(0, PROMPT_LENGTH).replace(/\[[^\]]*\]/g, " ").replace(/\s+/g, " ").trim()].filter(Boolean).join(" · ");
+const about = (song) => [song.named ? song.id : "", (song.prompt ?? "").slice(0, PROMPT_LENGTH).replace(/\[[^\]]*\]/g, " ").replace(/\s+/g, " ").trim()].filter((part) => part && part !== song.title).join(" · ");
 function makeCard(song) {
   const from = about(song);
   const card = el("article", { class: "card song", id: `song-${song.row}`, "aria-labelledby": `title-${song.row}` },

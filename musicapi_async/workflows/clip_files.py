@@ -40,7 +40,7 @@ FORMER_CHECKPOINT_FILE: Final = "reached.json"
 
 
 class Everything(msgspec.Struct, kw_only=True):
-    """The files of a clip. What the service does not have, such as the lyrics of an instrumental, is None."""
+    """The files of a clip. One that the service does not have, such as lyrics of an instrumental, is None."""
 
     audio: Path
     wav: Path | None = None
@@ -63,35 +63,36 @@ async def everything(
     timeout: float | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Everything:
-    """The audio, WAV, MIDI, timed lyrics (LRC, SRT) and stems of a finished Sonic clip, in one folder.
+    """Fetch audio, WAV, MIDI, timed lyrics (LRC, SRT) and stems of a finished Sonic clip into one folder.
 
-    Charges credits for each of them but the audio; the dearest are the stems. May be repeated: files that are
-    in the folder already are neither paid for nor fetched again, and tasks and links that were paid for are
-    saved in `checkpoint.json` there, so that calling again after any failure, even of the machine, costs
-    nothing twice. All parts are tried; then the first error is raised, with the files of the others in place.
-    A stems task that failed is submitted again by the next call: the service returns its credits. A link that
-    never worked is tried again by each call; `error.checkpoint.resubmit("wav")` gives it up.
+    Charges credits for each part except the audio; stems cost most. May be repeated: files that are in the
+    folder are neither paid for nor fetched again. Tasks and links that were paid for are saved in
+    `checkpoint.json` there, so that a call after a failure, even of the machine, pays for nothing twice.
+
+    All parts are tried; then the first error is raised, and the files of the other parts are in the folder. A
+    failed stems task is submitted again by the next call, because the service returns its credits. A link
+    that does not work is tried again by each call, until `error.checkpoint.resubmit("wav")` removes it.
 
     Args:
-        client: Who pays; with a job key, each step has one of its own, such as "demo.wav".
+        client: The client. If it has a job key, each step has its own one, such as "demo.wav".
         clip: A finished clip.
-        folder: A folder for this clip alone, which is made if it is missing. One run at a time holds it.
-        name: Name of the files without extension; stems go to `stems/`.
+        folder: A folder for this clip only, created if it is missing. Only one run at a time can use it.
+        name: Name of the files without extension; stems are in `stems/`.
         stems: 'basic' for two, 'full' for all, 'none'.
         wav: Include the WAV file.
         midi: Include the MIDI file.
         lyrics: Include the timed lyrics.
-        timeout: Seconds that the wait for the stems may take (default: that of the family).
-        checkpoint: Takes the place of the one in the folder.
+        timeout: The longest wait for the stems, in seconds; by default 1800.
+        checkpoint: A checkpoint to use instead of the one in the folder.
 
     Returns:
         The paths of the files.
 
     Raises:
-        RequestValidationError: The clip is not finished, the folder is that of another clip, or a part is
-            wanted in an unknown word; nothing was sent.
-        FolderError: Another run holds the folder, or it cannot be written; nothing was sent.
-        MusicAPIError: As the calls and downloads raise, with `checkpoint` on the error.
+        RequestValidationError: The clip is not finished, the folder is that of another clip, or an argument
+            has an unknown value; nothing was sent.
+        FolderError: Another run uses the folder, or it cannot be written; nothing was sent.
+        MusicAPIError: What the calls and downloads raise, with `checkpoint` on the error.
     """
     if stems not in ("basic", "full", "none"):  # None or 'Basic' is not to buy the dearest ones
         raise refused("stems", "'basic', 'full' or 'none'", repr(stems))
@@ -132,7 +133,7 @@ class _FolderWorkflow(Workflow):
     """The steps of one clip in its folder, where the checkpoint is saved."""
 
     def __init__(self, client: MusicAPI, clip: Clip, folder: Path, name: str) -> None:
-        super().__init__(client)
+        super().__init__(client, Checkpoint())
         safe = safe_name(name) or "song"
         self.clip: Final = clip
         self.place: Final = Place(
