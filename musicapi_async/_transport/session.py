@@ -65,8 +65,8 @@ POOL: Final = 64
 """Connections of a pool; the limiter's lanes queue in front of it: a queue in the pool gave tails of 1 s."""
 KEEP_ALIVE: Final = 75.0
 """Seconds that a free connection stays open: more than the longest interval between two polls (60 s)."""
-SOCKET_FLOOR: Final = 2.0
-"""Real seconds below which no time-out is scaled: a busy machine answers a sandbox late, too."""
+SOCKET_FLOOR: Final = 10.0
+"""Real seconds below which no time-out is scaled: a busy machine needed over 2 to answer 60 creates."""
 CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
 """The only time-out that aiohttp watches: its time-outs for reading set two timers per call."""
 HEADER_LIMIT: Final = 64 * 1024

@@ -331,9 +331,9 @@ async def test_error_that_is_raised_is_no_warning(caplog: pytest.LogCaptureFixtu
 
 async def test_error_without_a_caller_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """Its caller was cancelled after it was sent: the log has the end, with its money, in one line."""
-    async with Sandbox(speed=100) as sandbox:
+    async with Sandbox() as sandbox:
         sandbox.faults.on("POST", "/sonic/create", Fault.hang)
-        async with sandbox.client() as client:
+        async with sandbox.client(attempt_timeout=3) as client:
             create = asyncio.ensure_future(client.sonic.create_music(**SONG))
             await until(lambda: bool(sandbox.journal.creates))
             create.cancel()

@@ -171,7 +171,7 @@ async def test_log_says_how_a_call_ended_whose_caller_has_gone(
             await create
         assert end not in caplog.text
         if fault is not None:
-            await client.clock.sleep(200)
+            await client.clock.sleep(2000)
     (line,) = [record.getMessage() for record in caplog.records if end in record.getMessage()]
     assert "POST /sonic/create: " in line
     assert ("accepted" in end) == (sandbox.journal.creates[0].task_id in line)

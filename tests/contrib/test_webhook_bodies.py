@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from serving import FRAMEWORKS, app_of, serving
 
 from musicapi_async import Webhooks
@@ -44,7 +45,7 @@ def head(raw: bytes, length: int | None, *more: str) -> bytes:
 async def test_body_that_stalls_is_cut_off(framework: str) -> None:
     """A sender that stops in the middle gets 408, and the server closes the connection."""
     async with Sandbox() as sandbox, serving(app(framework, sandbox, body_timeout=0.2)) as server:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             answer = await server.raw(head(BODY, len(BODY)), BODY[:10])
         status, *lines = answer.lower().split(b"\r\n")
         assert b" 408 " in status
@@ -64,7 +65,7 @@ async def test_body_that_trickles_in_is_cut_off(framework: str) -> None:
                 await asyncio.sleep(0.02)
 
         trickling = asyncio.create_task(trickle())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             with suppress(ConnectionError):  # a byte that comes after the end resets the connection
                 await reader.read()
         trickling.cancel()
@@ -120,7 +121,7 @@ async def test_malformed_body_is_no_error_of_the_server(
             await writer.drain()
             await server.get("/")
             writer.write(b"zz\r\n")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 answer = await reader.read()
             writer.close()
             assert answer.split()[1] in (b"400", b"408")

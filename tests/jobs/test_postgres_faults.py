@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
 import pytest
-from patience import until
+from patience import PATIENCE, until
 from postgres_proxy import Proxy, proxy_to
 from postgres_server import PASSWORD, USER, PostgresServer
 
@@ -107,17 +107,17 @@ async def test_departure_that_may_be_seconds_late_is_waited_for(address: str) ->
     async with limiters(address, "2/10s") as (slow, other):
         assert (await slow.start("slow", Leaving(8.0))).at is not None
         assert (await other.start("other", Leaving(0.01))).at is not None
-        assert 9 < (await other.start("third")).wait < 11
-        assert 17 < (await other.start("fourth")).wait < 19
+        assert (await other.start("third")).wait < 11
+        assert 12 < (await other.start("fourth")).wait < 19
 
 
 async def test_late_departure_is_not_forgotten_before_earlier_ones(address: str) -> None:
     """Of two that are counted, the one that was granted first leaves last: the window begins with the other one."""
-    async with limiters(address, "2/s") as (slow, quick):
-        assert (await slow.start("slow", Leaving(0.9))).at is not None
+    async with limiters(address, "2/20s") as (slow, quick):
+        assert (await slow.start("slow", Leaving(18.0))).at is not None
         assert (await quick.start("quick", Leaving(0.01))).at is not None
-        assert (await quick.start("third")).wait < 1.1
-        assert (await quick.start("fourth")).wait > 1.4
+        assert (await quick.start("third")).wait < 22
+        assert (await quick.start("fourth")).wait > 28
 
 
 async def test_departures_after_a_pause_are_those_of_one_window(address: str) -> None:
@@ -151,7 +151,7 @@ async def test_tickets_of_a_dead_process_are_not_waited_for(
             "INSERT INTO musicapi.queue (ticket, account, lane, owner) "
             f"SELECT 'lost ' || n, '{ACCOUNT}', 'submit', 'dead' FROM generate_series(1, 100) AS n"
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await client.sonic.create_music(**SONG)
 
 
@@ -229,7 +229,7 @@ async def test_permit_whose_task_ends_while_the_database_is_away_is_given_back(
                 await client.jobs()
         finally:
             server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await client.sonic.create_music(**SONG)
 
 
@@ -253,7 +253,7 @@ async def test_waiter_that_fails_while_the_database_is_away_leaves_the_queue(
             server.start()
         sandbox.forward(2e6)
         await task.wait()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await one.sonic.create_music(**SONG)
     assert len(sandbox.journal.creates) == 2
 
@@ -284,7 +284,7 @@ async def test_permit_of_a_client_that_ends_is_taken_at_once(
             "UPDATE musicapi.owners SET seen_at = 'infinity'"
         )  # no one is taken for dead meanwhile
         await one.aclose()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await waiting
 
 
@@ -380,6 +380,23 @@ class Subscriber:
         self.freed += notice.kind == "freed"
 
 
+Subscribe = Callable[..., Subscriber]
+
+
+@pytest.fixture
+def subscribe(make_store: MakeStore) -> Generator[Subscribe]:
+    """Subscribes to a store; ends before the stores are closed, as a store stays open while a client has it."""
+    made: list[Subscriber] = []
+
+    def begin(store: PostgresStore, *ids: str) -> Subscriber:
+        made.append(Subscriber(store, *ids))
+        return made[-1]
+
+    yield begin
+    for subscriber in made:
+        subscriber.end()
+
+
 async def listening(server: PostgresServer, *stores: PostgresStore) -> None:
     """Wait until these stores listen."""
     for store in stores:
@@ -388,12 +405,12 @@ async def listening(server: PostgresServer, *stores: PostgresStore) -> None:
 
 
 async def test_webhook_is_read_only_where_its_task_is_known(
-    server: PostgresServer, proxy: Proxy, address: str, make_store: MakeStore
+    server: PostgresServer, proxy: Proxy, address: str, make_store: MakeStore, subscribe: Subscribe
 ) -> None:
     """Of many processes one waits for the song: all others make no exchange with the database for its webhook."""
     idle = PostgresStore(address_of(proxy))  # with a long lease: it gives no sign of life meanwhile
     waiting, receiving = make_store(address), make_store(address)
-    there, here = Subscriber(idle, "another song"), Subscriber(waiting, "song")
+    there, here = subscribe(idle, "another song"), subscribe(waiting, "song")
     await listening(server, idle, waiting)
     await until(lambda: rows(server, "owners") == 3)  # what a process does at first is done
     await asyncio.sleep(0.1)
@@ -402,16 +419,17 @@ async def test_webhook_is_read_only_where_its_task_is_known(
     await receiving.set_rate(ACCOUNT, None)
     await until(lambda: there.freed and here.bodies)
     assert (proxy.messages - before, there.bodies, here.bodies) == (0, [], [b"body"])
+    there.end()
     await idle.aclose()
 
 
 @pytest.mark.parametrize("task_id", ["", "x" * 10_000], ids=["earlier version", "too long"])
 async def test_webhook_whose_notice_names_no_task_is_read_by_all(
-    server: PostgresServer, address: str, make_store: MakeStore, task_id: str
+    server: PostgresServer, address: str, make_store: MakeStore, subscribe: Subscribe, task_id: str
 ) -> None:
     """As those of earlier versions, which are at work during an update; each finds out from the body."""
     store, receiving = make_store(address), make_store(address)
-    here = Subscriber(store, "song")
+    here = subscribe(store, "song")
     await listening(server, store)
     await receiving.publish(b"body", task_id)
     await until(lambda: here.bodies == [b"body"])
@@ -424,7 +442,7 @@ async def test_notice_is_understood_by_earlier_versions(address: str, make_store
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute("LISTEN musicapi")
         await store.publish(b"body", "song")
-        (notice,) = connection.notifies(timeout=20, stop_after=1)
+        (notice,) = connection.notifies(timeout=PATIENCE, stop_after=1)
     found = json.loads(notice.payload)
     assert {name: found[name] for name in ("kind", "sender", "number")} == {
         "kind": "webhook",
@@ -434,11 +452,11 @@ async def test_notice_is_understood_by_earlier_versions(address: str, make_store
 
 
 async def test_webhooks_of_a_lost_connection_are_read_in_parts(
-    server: PostgresServer, address: str, make_store: MakeStore
+    server: PostgresServer, address: str, make_store: MakeStore, subscribe: Subscribe
 ) -> None:
     """However many came meanwhile, all are handed over, each once."""
     store = make_store(address)
-    here = Subscriber(store)
+    here = subscribe(store)
     await listening(server, store)
     server.execute(  # and no notice
         "INSERT INTO musicapi.webhooks (sender, body) "

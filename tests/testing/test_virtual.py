@@ -17,6 +17,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 import pytest
+from patience import PATIENCE
 
 from musicapi_async.clock import Clock
 from musicapi_async.testing.virtual import THREAD_GRACE, DeadlockError, VirtualTimeLoop
@@ -184,6 +185,9 @@ def test_idle_thread_of_a_pool_delays_no_jump(
     thread: str, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop waits for a thread that it does not know before it jumps, and not for those of pools."""
+    for left in threading.enumerate():
+        if left.name.startswith("musicapi-"):
+            left.join(PATIENCE)  # a store of another test is closed, but its thread may not have ended yet
     waits: list[float | None] = []
 
     class Recording(selectors.DefaultSelector):

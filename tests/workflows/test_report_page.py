@@ -29,7 +29,7 @@ from selenium.webdriver.support.ui import Select
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.workflows import Manifest, copy_picks, run_batch
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 IN_SYNC = 0.03
 """Seconds that stems may be apart."""
 AXE = "axe-core@4.14.1"
