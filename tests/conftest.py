@@ -89,9 +89,16 @@ THOROUGH: Final = {
     "test_job_machine",
     # a database server
     "test_postgres",
+    "test_postgres_faults",
     "test_batch_workers",
     "test_postgres_workers",
     "test_waiter_machine",
+    # whole batches, whose parts have tests of their own, and many tasks
+    "test_batch_truth",
+    "test_budget",
+    "test_cli_batch",
+    "test_report",
+    "test_sandbox_memory",
     # a Jupyter kernel
     "test_notebook",
     # other clients, and audio
