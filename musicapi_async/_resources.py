@@ -420,7 +420,11 @@ class Resources:
         # closed with the client, as is the store.
         self.here(self.recorder)
         if self.durations is not None:
-            await self.durations.load()
+            try:
+                await self.durations.load()
+            except BaseException:  # cancelled: what is open would stay so, as no `__aexit__` follows
+                await self.aclose()
+                raise
 
     async def aclose(self) -> None:
         """Close what this loop has open, and with the last loop the client."""
