@@ -132,6 +132,7 @@ class LoopResources:
         self._opened: Final = shared.opened
         self._stores: Final[WeakValueDictionary[int, JobStore]] = WeakValueDictionary()
         self.closed = False
+        self._is_done_with_stores = False
         self._session: Final = session
         self._held_permits: Final = shared.held_permits
         self._leases_permits: Final = shared.leases_permits
@@ -174,8 +175,9 @@ class LoopResources:
             self._handover.notified(self.waiter, notice, body)
 
     def uses(self, store: JobStore) -> bool:
-        """Return True for the store of the client, and for others that were used in this loop."""
-        return store is self._recorder.store or id(store) in self._stores
+        """Return True for the store of the client, and for others that were used in this loop, until the end
+        of its closing."""
+        return not self._is_done_with_stores and (store is self._recorder.store or id(store) in self._stores)
 
     def recorders(self) -> list[JobRecorder]:
         """Return the recorder of the client, and those of other stores that were used in this loop."""
@@ -250,19 +252,34 @@ class LoopResources:
                 if self._keeper is not None:
                     closing.push_async_callback(self._keeper.aclose)
                 closing.push_async_callback(self._session.aclose)
-                opened = [known() for known in _of_all_clients.valuerefs()]  # a copy: other threads change it
-                others = [known for known in opened if known is not None and known.is_open]
                 for recorder in self.recorders():
-                    is_used = any(known.uses(recorder.store) for known in others)
-                    closing.push_async_callback(recorder.notes.aclose if is_used else recorder.aclose)
-                if self._leases_permits and not any(known._opened is self._opened for known in others):
-                    closing.callback(self._held_permits.give_back)
+                    closing.push_async_callback(self._close_store, recorder)
+                closing.callback(self._give_permits_back)
                 if self._durations is not None:
                     closing.push_async_callback(self._durations.finish)
                 closing.push_async_callback(self.calls.aclose)
                 closing.push_async_callback(self.waiter.aclose)
         finally:
             self._gone.set()
+
+    def _give_permits_back(self) -> None:
+        """Give the permits back that other clients share, unless this client is open in another loop."""
+        if self._leases_permits and not any(
+            known._opened is self._opened and known.is_open for known in _in_this_process()
+        ):
+            self._held_permits.give_back()
+
+    async def _close_store(self, recorder: JobRecorder) -> None:
+        """Store what is pending, and close the store unless another client has it by now."""
+        self._is_done_with_stores = True
+        is_used = any(known.uses(recorder.store) for known in _in_this_process())
+        await (recorder.notes.aclose() if is_used else recorder.aclose())
+
+
+def _in_this_process() -> list[LoopResources]:
+    """Return the parts of all clients in the loops of this process."""
+    known = [known() for known in _of_all_clients.valuerefs()]  # a copy: other threads change it
+    return [one for one in known if one and one.process == this_process() and not one.loop.is_closed()]
 
 
 _of_all_clients: Final[WeakValueDictionary[int, LoopResources]] = WeakValueDictionary()

@@ -338,7 +338,7 @@ class _OpenFile:
         """Return the learned states by kind."""
         connection = self._open()
         schema_of(connection, self.path)
-        # Both as bytes: another program may have written text that is not UTF-8, which no row could then be read for.
+        # As bytes: if another program wrote text that is not UTF-8, no row at all could be read.
         found = connection.execute("SELECT CAST(kind AS BLOB), CAST(state AS BLOB) FROM durations")
         return {kind.decode(errors="replace"): state for kind, state in found}
 

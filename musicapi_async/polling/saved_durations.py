@@ -99,7 +99,7 @@ class SavedDurations:
                 if counts:
                     self._schedule.model_of(kind).adopt(counts)
         except Exception as error:
-            self._complain(f"learned durations could not be read from the job store: {error}")
+            self._complain("learned durations could not be read from the job store", error)
         finally:
             self._busy = False
 
@@ -113,7 +113,7 @@ class SavedDurations:
             ends = await asyncio.gather(*(self._merge(*pair) for pair in models), return_exceptions=True)
             for error in ends:
                 if isinstance(error, Exception):
-                    self._complain(f"learned durations could not be saved in the job store: {error}")
+                    self._complain("learned durations could not be saved in the job store", error)
         finally:
             self._busy = False
 
@@ -170,8 +170,9 @@ class SavedDurations:
         self._complain("a state in the job store is damaged or of another version: it is ignored")
         return {}
 
-    def _complain(self, text: str) -> None:
-        """Log a problem with learned durations once."""
+    def _complain(self, text: str, error: Exception | None = None) -> None:
+        """Log a problem with learned durations once, with its first error: the next may say other seconds."""
         if text not in self._complained:
             self._complained.add(text)
-            log.warning("polls begin at the declared times: %s", text)
+            why = "" if error is None else f": {error}"
+            log.warning("polls begin at the declared times: %s%s", text, why)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from musicapi_async import MusicAPI, SQLiteStore
+from musicapi_async import JobStoreError, MusicAPI, SQLiteStore
 from musicapi_async.jobs import MemoryStore
 from musicapi_async.jobs.store import Merge
 from musicapi_async.polling.schedule import LearnedSchedule
@@ -144,6 +144,29 @@ async def test_slow_store_holds_up_a_client_for_seconds(
     assert times[3] - times[2] == pytest.approx(waited, abs=0.1)
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
     assert asyncio.all_tasks() == tasks, "and nothing remains to be done"
+
+
+class LockedStore(MemoryStore):
+    """A store that cannot save what was learned, and says each time since when."""
+
+    failures = 0
+
+    async def merge_durations(self, kind: str, merge: Merge) -> bytes:
+        self.failures += 1
+        raise JobStoreError(f"locked for {30 + self.failures} s")
+
+
+async def test_store_that_fails_each_time_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However often it is tried, and whatever the errors say."""
+    store = LockedStore()
+    async with quick_songs() as sandbox, sandbox.client(store=store, rate_limit=None) as client:
+        for _ in range(4):
+            await asyncio.sleep(60)
+            await first_polls(client, sandbox, 1)
+    assert store.failures >= 4
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == [
+        "locked for 31 s. Repair the job store, or use another one."
+    ]
 
 
 class CountingStore(SlowStore):
