@@ -63,6 +63,8 @@ _decoder: Final = msgspec.json.Decoder(_State)
 class SavedDurations:
     """The durations that one schedule has learned, in a job store.
 
+    The loops of other threads may learn, and begin to save, meanwhile; so all iterations are over copies.
+
     Args:
         schedule: the schedule; it is of one client only.
         store: the job store of that client.
@@ -108,7 +110,7 @@ class SavedDurations:
         if not self._begin():
             return
         try:
-            models = [pair for pair in self._schedule.models.items() if pair[1].has_news]
+            models = [pair for pair in list(self._schedule.models.items()) if pair[1].has_news]
             # All are begun at once, and a store carries out what was begun, even if the client is closing.
             ends = await asyncio.gather(*(self._merge(*pair) for pair in models), return_exceptions=True)
             for error in ends:
@@ -126,7 +128,7 @@ class SavedDurations:
     async def finish(self) -> None:
         """Save for the last time in this loop; what takes long is given up, though a store may yet do it."""
         loop = asyncio.get_running_loop()
-        running = {save for save in self._saves if save.get_loop() is loop}
+        running = {save for save in list(self._saves) if save.get_loop() is loop}
         with anyio.move_on_after(STORE_PATIENCE):
             if running:  # it may have begun before the last task ended
                 await asyncio.wait(running)
@@ -152,7 +154,7 @@ class SavedDurations:
         """Return True if nothing else is reading or writing; from now on something is."""
         if self._process != os.getpid():  # what was learned before a fork is for the parent to save
             self._process, self._busy = os.getpid(), False
-            for model in self._schedule.models.values():
+            for model in list(self._schedule.models.values()):
                 model.gain()
         if self._busy:
             return False
