@@ -150,7 +150,7 @@ class LoopResources:
         )
         self._observer: Final = shared.observer
         self.downloader: Final = Downloader(session, attempts.limiter, shared.clock, draw, shared.observer)
-        self._gone: Final = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
         self._keeper: AsyncGenerator[None, None] | None = None
         _of_all_clients[id(self)] = self
         self._handover: Handover | None = None
@@ -241,26 +241,33 @@ class LoopResources:
                 await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop waiting, let paid calls under way finish for a moment, close the connections."""
-        if self.closed:
-            await self._gone.wait()
-            return
-        self.closed = True
-        self.unsubscribe()
-        try:
-            async with AsyncExitStack() as closing:  # each step runs, from the last one, also if others fail
-                if self._keeper is not None:
-                    closing.push_async_callback(self._keeper.aclose)
-                closing.push_async_callback(self._session.aclose)
-                for recorder in self.recorders():
-                    closing.push_async_callback(self._close_store, recorder)
-                closing.callback(self._give_permits_back)
-                if self._durations is not None:
-                    closing.push_async_callback(self._durations.finish)
-                closing.push_async_callback(self.calls.aclose)
-                closing.push_async_callback(self.waiter.aclose)
-        finally:
-            self._gone.set()
+        """Stop waiting, let paid calls under way finish for a moment, close the connections.
+
+        A caller that is cancelled stops none of it, as the connection of a paid call would then be closed
+        before its response came. A cancelled scope of anyio would cancel each of its waits; after another
+        cancellation by asyncio it continues without its caller.
+        """
+        if self._closing is None:
+            self.closed = True
+            self.unsubscribe()
+            self._closing = self.loop.create_task(self._close())
+            _closing.add(self._closing)
+            self._closing.add_done_callback(_closing.discard)
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        async with AsyncExitStack() as closing:  # each step runs, from the last one, also if others fail
+            if self._keeper is not None:
+                closing.push_async_callback(self._keeper.aclose)
+            closing.push_async_callback(self._session.aclose)
+            for recorder in self.recorders():
+                closing.push_async_callback(self._close_store, recorder)
+            closing.callback(self._give_permits_back)
+            if self._durations is not None:
+                closing.push_async_callback(self._durations.finish)
+            closing.push_async_callback(self.calls.aclose)
+            closing.push_async_callback(self.waiter.aclose)
 
     def _give_permits_back(self) -> None:
         """Give the permits back that other clients share, unless this client is open in another loop."""
@@ -282,6 +289,7 @@ def _in_this_process() -> list[LoopResources]:
     return [one for one in known if one and one.process == this_process() and not one.loop.is_closed()]
 
 
+_closing: Final[set[asyncio.Task[None]]] = set()  # a loop holds its tasks weakly
 _of_all_clients: Final[WeakValueDictionary[int, LoopResources]] = WeakValueDictionary()
 """The parts of all clients and loops: the last one of this process that has a store closes it."""
 
@@ -449,11 +457,13 @@ class Resources:
         mine = self.opened.get(loop)
         # Another thread may have a loop in which the client is in use.
         self.closed = not any(known.is_open for known in self._all_opened() if known is not mine)
-        if mine is not None:
-            await mine.aclose()
-        for known in self._all_opened():
-            if known is mine or known.loop.is_closed():
-                self.opened.pop(known.loop, None)
+        try:
+            if mine is not None:
+                await mine.aclose()
+        finally:
+            for known in self._all_opened():
+                if known is mine or known.loop.is_closed():
+                    self.opened.pop(known.loop, None)
 
     def leave(self) -> tuple[list[Closable], bool]:
         """Return what is open, which counts as closed from now on, and True if that is a mistake."""
