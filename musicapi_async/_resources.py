@@ -132,6 +132,7 @@ class LoopResources:
         self._opened: Final = shared.opened
         self._stores: Final[WeakValueDictionary[int, JobStore]] = WeakValueDictionary()
         self.closed = False
+        self._is_done_with_stores = False
         self._session: Final = session
         self._held_permits: Final = shared.held_permits
         self._leases_permits: Final = shared.leases_permits
@@ -149,7 +150,7 @@ class LoopResources:
         )
         self._observer: Final = shared.observer
         self.downloader: Final = Downloader(session, attempts.limiter, shared.clock, draw, shared.observer)
-        self._gone: Final = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
         self._keeper: AsyncGenerator[None, None] | None = None
         _of_all_clients[id(self)] = self
         self._handover: Handover | None = None
@@ -174,8 +175,9 @@ class LoopResources:
             self._handover.notified(self.waiter, notice, body)
 
     def uses(self, store: JobStore) -> bool:
-        """Return True for the store of the client, and for others that were used in this loop."""
-        return store is self._recorder.store or id(store) in self._stores
+        """Return True for the store of the client, and for others that were used in this loop, until the end
+        of its closing."""
+        return not self._is_done_with_stores and (store is self._recorder.store or id(store) in self._stores)
 
     def recorders(self) -> list[JobRecorder]:
         """Return the recorder of the client, and those of other stores that were used in this loop."""
@@ -239,32 +241,55 @@ class LoopResources:
                 await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop waiting, let paid calls under way finish for a moment, close the connections."""
-        if self.closed:
-            await self._gone.wait()
-            return
-        self.closed = True
-        self.unsubscribe()
-        try:
-            async with AsyncExitStack() as closing:  # each step runs, from the last one, also if others fail
-                if self._keeper is not None:
-                    closing.push_async_callback(self._keeper.aclose)
-                closing.push_async_callback(self._session.aclose)
-                opened = [known() for known in _of_all_clients.valuerefs()]  # a copy: other threads change it
-                others = [known for known in opened if known is not None and known.is_open]
-                for recorder in self.recorders():
-                    is_used = any(known.uses(recorder.store) for known in others)
-                    closing.push_async_callback(recorder.notes.aclose if is_used else recorder.aclose)
-                if self._leases_permits and not any(known._opened is self._opened for known in others):
-                    closing.callback(self._held_permits.give_back)
-                if self._durations is not None:
-                    closing.push_async_callback(self._durations.finish)
-                closing.push_async_callback(self.calls.aclose)
-                closing.push_async_callback(self.waiter.aclose)
-        finally:
-            self._gone.set()
+        """Stop waiting, let paid calls under way finish for a moment, close the connections.
+
+        A caller that is cancelled stops none of it, as the connection of a paid call would then be closed
+        before its response came. A cancelled scope of anyio would cancel each of its waits; after another
+        cancellation by asyncio it continues without its caller.
+        """
+        if self._closing is None:
+            self.closed = True
+            self.unsubscribe()
+            self._closing = self.loop.create_task(self._close())
+            _closing.add(self._closing)
+            self._closing.add_done_callback(_closing.discard)
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        async with AsyncExitStack() as closing:  # each step runs, from the last one, also if others fail
+            if self._keeper is not None:
+                closing.push_async_callback(self._keeper.aclose)
+            closing.push_async_callback(self._session.aclose)
+            for recorder in self.recorders():
+                closing.push_async_callback(self._close_store, recorder)
+            closing.callback(self._give_permits_back)
+            if self._durations is not None:
+                closing.push_async_callback(self._durations.finish)
+            closing.push_async_callback(self.calls.aclose)
+            closing.push_async_callback(self.waiter.aclose)
+
+    def _give_permits_back(self) -> None:
+        """Give the permits back that other clients share, unless this client is open in another loop."""
+        if self._leases_permits and not any(
+            known._opened is self._opened and known.is_open for known in _in_this_process()
+        ):
+            self._held_permits.give_back()
+
+    async def _close_store(self, recorder: JobRecorder) -> None:
+        """Store what is pending, and close the store unless another client has it by now."""
+        self._is_done_with_stores = True
+        is_used = any(known.uses(recorder.store) for known in _in_this_process())
+        await (recorder.notes.aclose() if is_used else recorder.aclose())
 
 
+def _in_this_process() -> list[LoopResources]:
+    """Return the parts of all clients in the loops of this process."""
+    known = [known() for known in _of_all_clients.valuerefs()]  # a copy: other threads change it
+    return [one for one in known if one and one.process == this_process() and not one.loop.is_closed()]
+
+
+_closing: Final[set[asyncio.Task[None]]] = set()  # a loop holds its tasks weakly
 _of_all_clients: Final[WeakValueDictionary[int, LoopResources]] = WeakValueDictionary()
 """The parts of all clients and loops: the last one of this process that has a store closes it."""
 
@@ -420,7 +445,11 @@ class Resources:
         # closed with the client, as is the store.
         self.here(self.recorder)
         if self.durations is not None:
-            await self.durations.load()
+            try:
+                await self.durations.load()
+            except BaseException:  # cancelled: what is open would stay so, as no `__aexit__` follows
+                await self.aclose()
+                raise
 
     async def aclose(self) -> None:
         """Close what this loop has open, and with the last loop the client."""
@@ -428,11 +457,13 @@ class Resources:
         mine = self.opened.get(loop)
         # Another thread may have a loop in which the client is in use.
         self.closed = not any(known.is_open for known in self._all_opened() if known is not mine)
-        if mine is not None:
-            await mine.aclose()
-        for known in self._all_opened():
-            if known is mine or known.loop.is_closed():
-                self.opened.pop(known.loop, None)
+        try:
+            if mine is not None:
+                await mine.aclose()
+        finally:
+            for known in self._all_opened():
+                if known is mine or known.loop.is_closed():
+                    self.opened.pop(known.loop, None)
 
     def leave(self) -> tuple[list[Closable], bool]:
         """Return what is open, which counts as closed from now on, and True if that is a mistake."""

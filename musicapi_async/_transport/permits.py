@@ -68,6 +68,8 @@ class Permits:
         self._free = cap
         self._waiters: Final[deque[asyncio.Future[None]]] = deque()
         self._expiries: Final[dict[TaskPermit, float]] = {}
+        self._timers: Final[dict[asyncio.AbstractEventLoop, asyncio.TimerHandle]] = {}
+        """The next check of the expiries, in each loop in which anyone waits."""
 
     def take(self) -> bool:
         """Take a permit if one is free and no one waits."""
@@ -132,9 +134,11 @@ class Permits:
         with self._lock:
             waits = any(waiter.get_loop() is loop for waiter in self._waiters)
             first = min(self._expiries.values(), default=None)
-        if waits and first is not None:
-            seconds = self._clock.real(max(first - self._clock.now(), 0.0))
-            loop.call_later(seconds, self._expire, loop)
+            for known in [known for known in self._timers if known is loop or known.is_closed()]:
+                self._timers.pop(known).cancel()
+            if waits and first is not None:
+                seconds = self._clock.real(max(first - self._clock.now(), 0.0))
+                self._timers[loop] = loop.call_later(seconds, self._expire, loop)
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._release_expired()

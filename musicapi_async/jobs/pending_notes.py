@@ -78,7 +78,7 @@ class PendingNotes:
             await self._store.change(key, transition, account=self._account, durable=True)
             if pending and pending[0] is transition:  # else another call has stored it meanwhile
                 pending.popleft()
-        if not pending:
+        if not pending and self._pending.get(key) is pending:  # else another call has begun new ones
             self._pending.pop(key, None)
 
     def _retry_later(self, needed: object) -> None:

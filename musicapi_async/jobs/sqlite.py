@@ -338,9 +338,9 @@ class _OpenFile:
         """Return the learned states by kind."""
         connection = self._open()
         schema_of(connection, self.path)
-        return dict(
-            connection.execute("SELECT kind, CAST(state AS BLOB) FROM durations")
-        )  # another may write text
+        # As bytes: if another program wrote text that is not UTF-8, no row at all could be read.
+        found = connection.execute("SELECT CAST(kind AS BLOB), CAST(state AS BLOB) FROM durations")
+        return {kind.decode(errors="replace"): state for kind, state in found}
 
     def merge_durations(self, kind: str, merge: Merge) -> bytes:
         """Apply `merge` in one transaction."""

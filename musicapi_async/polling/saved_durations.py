@@ -63,6 +63,8 @@ _decoder: Final = msgspec.json.Decoder(_State)
 class SavedDurations:
     """The durations that one schedule has learned, in a job store.
 
+    The loops of other threads may learn, and begin to save, meanwhile; so all iterations are over copies.
+
     Args:
         schedule: the schedule; it is of one client only.
         store: the job store of that client.
@@ -99,7 +101,7 @@ class SavedDurations:
                 if counts:
                     self._schedule.model_of(kind).adopt(counts)
         except Exception as error:
-            self._complain(f"learned durations could not be read from the job store: {error}")
+            self._complain("learned durations could not be read from the job store", error)
         finally:
             self._busy = False
 
@@ -108,12 +110,12 @@ class SavedDurations:
         if not self._begin():
             return
         try:
-            models = [pair for pair in self._schedule.models.items() if pair[1].has_news]
+            models = [pair for pair in list(self._schedule.models.items()) if pair[1].has_news]
             # All are begun at once, and a store carries out what was begun, even if the client is closing.
             ends = await asyncio.gather(*(self._merge(*pair) for pair in models), return_exceptions=True)
             for error in ends:
                 if isinstance(error, Exception):
-                    self._complain(f"learned durations could not be saved in the job store: {error}")
+                    self._complain("learned durations could not be saved in the job store", error)
         finally:
             self._busy = False
 
@@ -126,7 +128,7 @@ class SavedDurations:
     async def finish(self) -> None:
         """Save for the last time in this loop; what takes long is given up, though a store may yet do it."""
         loop = asyncio.get_running_loop()
-        running = {save for save in self._saves if save.get_loop() is loop}
+        running = {save for save in list(self._saves) if save.get_loop() is loop}
         with anyio.move_on_after(STORE_PATIENCE):
             if running:  # it may have begun before the last task ended
                 await asyncio.wait(running)
@@ -152,7 +154,7 @@ class SavedDurations:
         """Return True if nothing else is reading or writing; from now on something is."""
         if self._process != os.getpid():  # what was learned before a fork is for the parent to save
             self._process, self._busy = os.getpid(), False
-            for model in self._schedule.models.values():
+            for model in list(self._schedule.models.values()):
                 model.gain()
         if self._busy:
             return False
@@ -170,8 +172,9 @@ class SavedDurations:
         self._complain("a state in the job store is damaged or of another version: it is ignored")
         return {}
 
-    def _complain(self, text: str) -> None:
-        """Log a problem with learned durations once."""
+    def _complain(self, text: str, error: Exception | None = None) -> None:
+        """Log a problem with learned durations once, with its first error: the next may say other seconds."""
         if text not in self._complained:
             self._complained.add(text)
-            log.warning("polls begin at the declared times: %s", text)
+            why = "" if error is None else f": {error}"
+            log.warning("polls begin at the declared times: %s%s", text, why)

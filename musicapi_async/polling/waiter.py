@@ -285,7 +285,8 @@ class TaskWaiter:
         """Poll a task that no caller waits for, on its normal schedule, until its end or until `unfollow`."""
         if not self._closed and ref.key not in self._slots:
             self._subscribe(ref, FOLLOWER)
-            self._followed.add(ref.key)
+            if ref.key in self._slots:  # else a webhook had brought its end before
+                self._followed.add(ref.key)
 
     def unfollow(self) -> None:
         """Poll only the tasks that a caller waits for."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from musicapi_async import MusicAPI, SQLiteStore
+from musicapi_async import JobStoreError, MusicAPI, SQLiteStore
 from musicapi_async.jobs import MemoryStore
 from musicapi_async.jobs.store import Merge
 from musicapi_async.polling.schedule import LearnedSchedule
@@ -87,7 +87,7 @@ async def test_damaged_durations_are_ignored(caplog: pytest.LogCaptureFixture) -
 
 
 async def test_foreign_rows_spoil_no_others(tmp_path: Path) -> None:
-    """A row that another program wrote as text or as a number leaves the other kinds as they are."""
+    """A row that another program wrote, as text, number or bytes, leaves the other kinds as they are."""
     path = tmp_path / "jobs.sqlite"
     async with quick_songs() as sandbox:
         async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
@@ -95,6 +95,8 @@ async def test_foreign_rows_spoil_no_others(tmp_path: Path) -> None:
         with sqlite3.connect(path) as database:
             foreign = [("text", "état"), ("number", 5), ("", b"{}")]
             database.executemany("INSERT INTO durations VALUES (?, ?)", foreign)
+            for kind in ("x'61FF'", "CAST(x'61FF' AS TEXT)"):
+                database.execute(f"INSERT INTO durations SELECT {kind}, state FROM durations LIMIT 1")
         database.close()
         async with sandbox.client(store=SQLiteStore(path), rate_limit=None) as client:
             assert min(await first_polls(client, sandbox, 1)) < 38
@@ -142,6 +144,54 @@ async def test_slow_store_holds_up_a_client_for_seconds(
     assert times[3] - times[2] == pytest.approx(waited, abs=0.1)
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
     assert asyncio.all_tasks() == tasks, "and nothing remains to be done"
+
+
+class LockedStore(MemoryStore):
+    """A store that cannot save what was learned, and says each time since when."""
+
+    failures = 0
+
+    async def merge_durations(self, kind: str, merge: Merge) -> bytes:
+        self.failures += 1
+        raise JobStoreError(f"locked for {30 + self.failures} s")
+
+
+async def test_store_that_fails_each_time_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However often it is tried, and whatever the errors say."""
+    store = LockedStore()
+    async with quick_songs() as sandbox, sandbox.client(store=store, rate_limit=None) as client:
+        for _ in range(4):
+            await asyncio.sleep(60)
+            await first_polls(client, sandbox, 1)
+    assert store.failures >= 4
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == [
+        "locked for 31 s. Repair the job store, or use another one."
+    ]
+
+
+class CountingStore(SlowStore):
+    """A slow store that counts how often it was closed."""
+
+    closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_cancelled_entry_closes_what_was_opened(recwarn: pytest.WarningsRecorder) -> None:
+    """A client whose entry was cancelled, so that it is never left, keeps no store open, and nothing warns."""
+    store = CountingStore(1.0)
+    async with quick_songs() as sandbox:
+        client = sandbox.client(store=store)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5), client:
+                raise AssertionError("it was entered")
+        assert store.closed == 1
+        async with client:
+            assert (await client.credits()).total > 0, "it can be entered later"
+        assert store.closed == 2
+        del client
+    assert not [str(warning.message) for warning in recwarn if "never closed" in str(warning.message)]
 
 
 async def test_states_without_end_are_not_all_read(caplog: pytest.LogCaptureFixture) -> None:

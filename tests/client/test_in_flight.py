@@ -7,6 +7,7 @@ hours may pass.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import time
@@ -23,11 +24,14 @@ from musicapi_async import (
     RateLimitedError,
     RequestTimeoutError,
     TaskTimeoutError,
+    Webhooks,
 )
 from musicapi_async.jobs import MemoryStore, SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
+from musicapi_async.webhooks import sign
 
+SECRET = "example-webhook-secret"
 SONG: dict[str, Any] = {"mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 
 
@@ -97,6 +101,21 @@ async def test_task_is_followed_only_while_a_create_waits(sandbox: Sandbox) -> N
         await client.clock.sleep(600)
         assert polls_of(sandbox, task.task_id) == 0
         assert (await task).status == "succeeded"
+
+
+async def test_task_whose_end_came_before_its_answer_frees_its_permit(sandbox: Sandbox) -> None:
+    """Also if its caller was cancelled meanwhile: the next create gets the permit, and no error."""
+    hooks = Webhooks(url="https://example.com/hooks", secret=SECRET)
+    async with sandbox.client(rate_limit=None, max_in_flight=1, webhooks=hooks) as client:
+        await cancelled_after_sending(client, sandbox)
+        (first,) = sandbox.journal.creates
+        body = {"event": "song.failed", "task_id": first.task_id, "platform": "suno", "type": "failed"}
+        raw, stamp = json.dumps(body).encode(), str(int(time.time()))
+        headers = {"X-Webhook-Timestamp": stamp, "X-Webhook-Signature": sign(SECRET, stamp, raw)}
+        await client.webhooks.handle(headers, raw)
+        await client.with_options(deadline=60).sonic.create_music(**SONG)
+        assert len(sandbox.journal.creates) == 2
+        assert polls_of(sandbox, first.task_id) == 0
 
 
 async def test_task_that_cannot_be_polled_frees_its_permit_at_last(sandbox: Sandbox) -> None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from patience import PATIENCE, until
@@ -146,6 +147,42 @@ async def test_closing_waits_a_moment_for_an_answer() -> None:
             else:
                 assert (await create).task_id == sandbox.journal.creates[-1].task_id
             await closing
+
+
+@pytest.mark.parametrize("how", ["cancelled scope", "failed group", "cancelled twice"])
+async def test_cancellation_of_a_client_never_takes_an_answer(how: str) -> None:
+    """A scope of anyio cancels each wait of what it holds, the waits of closing the client among them."""
+    store = MemoryStore()
+
+    async def create() -> None:
+        async with sandbox.client(rate_limit=None, store=store) as client:
+            await client.with_options(job_key="k").sonic.create_music(**SONG)
+
+    async def fail_beside() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(create)
+            await asyncio.sleep(1)
+            raise ValueError
+
+    async with Sandbox() as sandbox:
+        sandbox.faults.on("POST", "/sonic/create", Fault.slow(3))
+        if how == "cancelled scope":
+            with anyio.move_on_after(1):
+                await create()
+        elif how == "failed group":
+            with pytest.raises(ExceptionGroup):
+                await fail_beside()
+        else:
+            creating = asyncio.ensure_future(create())
+            for _ in range(2):
+                await asyncio.sleep(1)
+                creating.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await creating
+            await asyncio.sleep(3)
+        job = await store.get("k")
+        assert job is not None
+        assert (job.state, job.task_id) == ("accepted", sandbox.journal.creates[0].task_id)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from patience import until
 
 from musicapi_async import Clock, MusicAPI, Task, TaskRef
 from musicapi_async._wire.prepare import PreparedRequest
-from musicapi_async.errors import JobStoreError, RequestValidationError
+from musicapi_async.errors import JobStoreError, OutcomeUnknownError, RequestValidationError
 from musicapi_async.jobs import (
     Job,
     JobRequest,
@@ -440,6 +441,52 @@ async def test_note_that_failed_holds_up_no_other_key(sandbox: Sandbox) -> None:
             await client.with_options(job_key="k").sonic.create_music(**SONG)
         assert {job.key: job.state for job in await client.jobs()} == {"k": "sent", "other": "accepted"}
     assert len(sandbox.journal.creates) == 2
+
+
+class HeldNotes(MemoryStore):
+    """A store whose notes about calls that were sent wait until the test lets each of them go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[str, list[asyncio.Future[bool]]] = {"unknown": [], "accepted": []}
+        self.changes: Counter[str] = Counter()
+
+    async def change(
+        self, key: str, step: Transition, *, account: str = "", durable: bool = False
+    ) -> Job | None:
+        name = step.__qualname__.partition(".")[0]
+        self.changes[name] += 1
+        if (held := self.held.get(name)) is not None:
+            held.append(asyncio.get_running_loop().create_future())
+            if not await held[-1]:
+                raise JobStoreError("the disk is full")
+        return await super().change(key, step, account=account, durable=durable)
+
+
+async def test_note_that_two_calls_wrote_at_once_displaces_no_later_one(sandbox: Sandbox) -> None:
+    """A task that could not be stored is stored later, though an earlier note of its job ended only now."""
+    store = HeldNotes()
+    unknown, accepted = store.held["unknown"], store.held["accepted"]
+    async with sandbox.client(store=store, rate_limit=None) as client:
+        view = client.with_options(job_key="k")
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError):
+            await view.sonic.create_music(**SONG)
+        second = asyncio.ensure_future(view.sonic.create_music(**SONG))
+        await until(lambda: len(unknown) == 2)  # both calls write the note
+        unknown[0].set_result(True)
+        resubmitted = asyncio.ensure_future(client.resubmit("k"))
+        await until(lambda: accepted)
+        unknown[1].set_result(True)
+        await until(lambda: store.changes["reserve"] >= 2)  # the second call is behind it
+        store.held.clear()
+        accepted[0].set_result(False)
+        task = await resubmitted
+        await asyncio.wait({second})
+    job = await store.get("k")
+    assert job is not None
+    assert (job.state, job.task_id) == ("accepted", task.task_id)
+    assert isinstance(second.exception(), OutcomeUnknownError)
 
 
 async def test_free_call_with_a_key_has_its_answer_stored(sandbox: Sandbox) -> None:

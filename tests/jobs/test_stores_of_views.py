@@ -191,6 +191,30 @@ async def test_last_client_that_has_a_store_closes_it(sandbox: Sandbox, tmp_path
             assert str(path) not in open_files()
 
 
+async def test_client_that_comes_while_another_one_closes_has_the_store_open(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """It came before the store was closed, so it is the last one; of two that close at once, one closes it."""
+    path = tmp_path / "jobs.sqlite"
+    store = SQLiteStore(path)
+    leaving, coming = opened(sandbox, store=store), opened(sandbox, store=store)
+    async with leaving:
+        sandbox.faults.on("POST", "/sonic/create", Fault.slow(200))
+        create = asyncio.ensure_future(leaving.sonic.create_music(**SONG))
+        await until(lambda: sandbox.journal.creates)
+        closing = asyncio.ensure_future(leaving.aclose())
+        await asyncio.sleep(0)
+        async with coming:
+            await closing
+            assert str(path) in open_files()
+            await coming.sonic.create_music(**SONG)
+            assert str(path) in open_files()
+            assert (await create).task_id
+            async with leaving:
+                await asyncio.gather(leaving.aclose(), coming.aclose())
+                assert str(path) not in open_files()
+
+
 async def test_last_loop_of_a_client_closes_its_store(sandbox: Sandbox, tmp_path: Path) -> None:
     """A loop of another thread that ends before leaves it open, as it is in use."""
     path = tmp_path / "jobs.sqlite"

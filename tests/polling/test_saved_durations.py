@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import threading
 from collections.abc import Mapping
+from itertools import count
 from random import Random
 
 import pytest
@@ -146,3 +149,27 @@ async def test_forked_process_saves_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     await child.saved.save()
     await other.saved.load()
     assert other.ends == pytest.approx(sum(0.99**n for n in range(3)), rel=1e-3)
+
+
+async def test_saving_while_another_thread_learns_raises_nothing() -> None:
+    """A client may be used in the loops of several threads, and its last one to close saves."""
+    process = Process(MemoryStore())
+    process.work(5)
+    interval, has_ended = sys.getswitchinterval(), threading.Event()
+
+    def learn() -> None:
+        for number in count():
+            process.schedule.first(f"{KIND}-{number}")
+            if has_ended.is_set():
+                return
+
+    thread = threading.Thread(target=learn)
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        for _ in range(3000):
+            await process.saved.save()
+    finally:
+        has_ended.set()
+        thread.join()
+        sys.setswitchinterval(interval)

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from musicapi_async._transport.permits import LONGEST_COLLECTION, BatchPermit, Permits, TaskPermit
+from musicapi_async import MemoryLimiter
+from musicapi_async._transport.permits import LONGEST_COLLECTION, BatchPermit, Permit, Permits, TaskPermit
 from musicapi_async._transport.wait_reasons import Waits
 from musicapi_async.clock import Clock
 
@@ -158,3 +159,28 @@ async def test_a_permit_that_has_expired_is_free() -> None:
     assert not TaskPermit(permits).try_acquire()
     await asyncio.sleep(2)
     assert TaskPermit(permits).try_acquire()
+
+
+async def test_queue_for_permits_needs_one_timer() -> None:
+    """However many tasks came and went while others waited, the loop checks the expiries with one timer."""
+    limiter, loop = MemoryLimiter(max_in_flight=1), asyncio.get_running_loop()
+    held = limiter.permit()
+    assert held is not None
+    assert held.try_acquire()
+    held.expire_at(loop.time() + 2700)
+
+    async def run(permit: Permit) -> None:
+        await permit.acquire()
+        permit.expire_at(loop.time() + 2700)
+        await asyncio.sleep(1)
+        permit.release()
+
+    waiting = [
+        asyncio.ensure_future(run(permit)) for permit in (limiter.permit() for _ in range(50)) if permit
+    ]
+    await asyncio.sleep(1)
+    held.release()
+    await asyncio.wait(waiting[:40])
+    timers: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined]
+    assert sum(not timer.cancelled() for timer in timers) <= 3
+    await asyncio.wait(waiting)
