@@ -84,8 +84,8 @@ def setup(
         app: the application. Its sub-applications find the client, too.
         make: a function that makes the client; without it the client is `MusicAPI(**options)`.
         webhook: the path that the service POSTs to; None for no such route. It responds with 204 when the
-            waits are ended, 400 if the webhook is not verified, and 408, 413 or 415 if the body is too slow,
-            too large or compressed.
+            waits are ended, 400 if the webhook is not verified, 404 if the client has no `webhooks=`, and
+            408, 413 or 415 if the body is too slow, too large or compressed.
         events: the path, with `{token}` in it, that streams the updates of a task as server-sent events; None
             for no such route.
         authorize: `authorize(request, task)`, plain or async, returns True (no other value) if the visitor

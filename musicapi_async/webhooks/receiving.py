@@ -11,7 +11,17 @@ import anyio
 
 from ..errors import MusicAPIError, WebhookVerificationError
 from .delivery import Headers, OnEvent
-from .problems import BEING_HANDLED, ENCODED, INTERNAL, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
+from .problems import (
+    BEING_HANDLED,
+    ENCODED,
+    INTERNAL,
+    NO_WEBHOOKS,
+    TOO_LARGE,
+    TOO_SLOW,
+    Problem,
+    loggable,
+    problem_of,
+)
 
 if TYPE_CHECKING:
     from .inbox import Inbox
@@ -81,6 +91,8 @@ async def receive_webhook(
         body = await read_body(parts, limit, timeout)
     if isinstance(body, Problem):
         return body
+    if not inbox.receives():
+        return NO_WEBHOOKS
     try:
         try:
             event = inbox.verified(headers, body, url)
