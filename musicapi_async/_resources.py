@@ -131,6 +131,7 @@ class LoopResources:
         self._recorders: Final = shared.recorders
         self._opened: Final = shared.opened
         self._stores: Final[WeakValueDictionary[int, JobStore]] = WeakValueDictionary()
+        self._slotted_stores: Final[dict[int, JobStore]] = {}  # those that take no weak reference
         self.closed = False
         self._session: Final = session
         self._held_permits: Final = shared.held_permits
@@ -162,7 +163,10 @@ class LoopResources:
 
     def use(self, recorder: JobRecorder) -> None:
         """Note ends of tasks in its store, too, and close it at the end, while it is in use elsewhere."""
-        self._stores[id(recorder.store)] = recorder.store
+        try:
+            self._stores[id(recorder.store)] = recorder.store
+        except TypeError:
+            self._slotted_stores[id(recorder.store)] = recorder.store
 
     def subscribe(self, store: SharedStore, handover: Handover) -> None:
         """Take the webhooks that other processes receive, for as long as the client has this."""
@@ -175,13 +179,17 @@ class LoopResources:
 
     def uses(self, store: JobStore) -> bool:
         """Return True for the store of the client, and for others that were used in this loop."""
-        return store is self._recorder.store or id(store) in self._stores
+        return store is self._recorder.store or any(store is other for other in self._others())
 
     def recorders(self) -> list[JobRecorder]:
         """Return the recorder of the client, and those of other stores that were used in this loop."""
-        if not self._stores:
-            return [self._recorder]
-        return [self._recorder, *map(self._recorders.of, list(self._stores.values()))]
+        return [self._recorder, *map(self._recorders.of, self._others())]
+
+    def _others(self) -> list[JobStore]:
+        """Return the stores that were used in this loop beside that of the client."""
+        if not (self._stores or self._slotted_stores):
+            return []
+        return [*self._stores.values(), *self._slotted_stores.values()]
 
     @property
     def redactor(self) -> Redactor:

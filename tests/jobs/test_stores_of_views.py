@@ -77,6 +77,33 @@ class Failing(MemoryStore):
         return await super().get(key, account=account)
 
 
+class Slotted:
+    """A store of the caller's own that takes no weak reference."""
+
+    __slots__ = ("_rows", "closed")
+
+    def __init__(self) -> None:
+        self._rows = MemoryStore()
+        self.closed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_store_may_take_no_weak_reference(sandbox: Sandbox) -> None:
+    """It is used like any other, as the store of a client and of a view, and is closed with the client."""
+    stores: tuple[Any, Any] = Slotted(), Slotted()
+    async with opened(sandbox, store=stores[0]) as client:
+        await (await client.sonic.create_music(**SONG)).wait()
+        await (await client.with_options(store=stores[1], job_key="1").sonic.create_music(**SONG)).wait()
+    for store in stores:
+        assert [job.state for job in await store.jobs()] == ["finished"]
+        assert store.closed == 1
+
+
 async def test_views_of_one_store_cost_as_much_as_one(sandbox: Sandbox) -> None:
     """The end of a task searches each store once for each word of its family, however many views there were."""
     store = Counting()
