@@ -32,12 +32,13 @@ from typing import Any, Final
 from aiohttp import web
 
 from ..api.task import Task
+from ..arguments import check_functions
 from ..client import MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import STREAM_HEADERS, STREAM_TYPE, WEBHOOK_BODY_LIMIT, Problem, loggable, problem_of
 from ..webhooks.delivery import OnEvent
 from ..webhooks.event_stream_access import EVENTS_PATH, Allowed, Visitors, check_guarded
-from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, receive_webhook
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, check_receiving, receive_webhook
 from ..webhooks.server_sent_events import HEARTBEAT
 
 __all__ = ["CLIENT", "Authorize", "setup"]
@@ -103,9 +104,13 @@ def setup(
         options: of `MusicAPI`.
 
     Raises:
-        RequestValidationError: an event stream has neither `authorize` nor `public=True`.
+        RequestValidationError: an event stream has neither `authorize` nor `public=True`, or an argument has
+            a wrong type.
     """
     check_guarded(events, authorize, public, "setup()")
+    if make is not None:
+        check_functions(make=make)
+    check_receiving(webhook, on_event, limit, body_timeout)
     visitors = Visitors(heartbeat=heartbeat)
 
     async def run(app: web.Application) -> AsyncIterator[None]:

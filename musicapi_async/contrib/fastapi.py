@@ -60,6 +60,7 @@ except ModuleNotFoundError as missing:
     raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
 from ..api.task import Task
+from ..arguments import check_functions
 from ..client import MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import (
@@ -74,7 +75,7 @@ from ..webhooks import (
 )
 from ..webhooks.delivery import OnEvent
 from ..webhooks.event_stream_access import EVENTS_PATH, Allowed, Visitors, check_guarded
-from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, receive_webhook
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, check_receiving, receive_webhook
 from ..webhooks.server_sent_events import HEARTBEAT
 
 __all__ = ["Authorize", "Client", "add_problem_handler", "client_of", "end_streams", "lifespan", "router"]
@@ -102,6 +103,9 @@ def lifespan(
         make: a function that makes the client; without it the client is `MusicAPI(**options)`.
         options: the options of `MusicAPI`.
     """
+
+    if make is not None:
+        check_functions(make=make)
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
@@ -175,9 +179,11 @@ def router(
         heartbeat: real seconds of silence after which a stream sends a comment.
 
     Raises:
-        RequestValidationError: an event stream has neither `authorize` nor `public=True`.
+        RequestValidationError: an event stream has neither `authorize` nor `public=True`, or an argument has
+            a wrong type.
     """
     check_guarded(events, authorize, public, "router()")
+    check_receiving(webhook, on_event, limit, body_timeout)
     visitors = Visitors(heartbeat=heartbeat)
     routes = APIRouter(tags=["musicapi"])
 

@@ -70,9 +70,9 @@ except ModuleNotFoundError as missing:
 
 from .._version import __version__
 from ..api.families import FAMILIES
-from ..api.suggestions import did_you_mean
+from ..api.suggestions import check_names
 from ..api.task import TaskKey, TaskRef
-from ..arguments import check_credits, refused
+from ..arguments import check_credits, check_parts
 from ..hooks import (
     CallEvent,
     DownloadEvent,
@@ -141,7 +141,8 @@ class OpenTelemetryHook:
         *,
         prices: Mapping[str, float] | None = None,
     ) -> None:
-        self._prices: Final = _checked(prices or {})
+        check_parts(tracer_provider=tracer_provider, meter_provider=meter_provider)
+        self._prices: Final = _checked({} if prices is None else prices)
         self._tracer: Final = trace.get_tracer(SCOPE, __version__, tracer_provider, SCHEMA)
         meter = get_meter(SCOPE, __version__, meter_provider, SCHEMA)
         self._requests: Final = meter.create_histogram(
@@ -390,9 +391,8 @@ _OUTCOME: Final = ("http.response.status_code", "error.type")
 def _checked(prices: Mapping[str, Any]) -> dict[str, float]:
     """Return the prices; refuses names that are no operation, and what is no number of credits."""
     known = {name for family in FAMILIES.values() for name in family.operations()}
+    check_names("prices", prices, known, "operations")
     for name, price in prices.items():
-        if name not in known:
-            raise refused("prices", f"names of operations{did_you_mean(name, known)}", repr(name)[:100])
         check_credits("prices", price, name)
     return dict(prices)
 
