@@ -138,12 +138,18 @@ class JobRecorder:
         """Return the jobs of all accounts in these states, after settling those whose process died."""
         with contextlib.suppress(JobStoreError):
             await self.notes.write()
+        unwritten: dict[tuple[str, str], Job | None] = {}
         for job in await self.store.jobs("reserved", "sent"):
             # The end of a call whose note is not stored yet is known.
             if job.owner is not None and is_active(job.owner) is False and job.key not in self.notes.keys:
                 transition = transitions.recover(is_active, self.clock.time())
-                await self.store.change(job.key, transition, account=job.account)
-        return await self.store.jobs(*states)
+                try:
+                    await self.store.change(job.key, transition, account=job.account)
+                except JobStoreError:  # a store that can only be read is listed all the same
+                    unwritten[job.key, job.account] = transition(job)
+        listed = [job for job in await self.store.jobs(*states) if (job.key, job.account) not in unwritten]
+        listed += [job for job in unwritten.values() if job and (not states or job.state in states)]
+        return sorted(listed, key=lambda job: job.created_at) if unwritten else listed
 
     async def job(self, key: str) -> Job | None:
         """Return the job of a key, of this account or of one that may be the same."""
