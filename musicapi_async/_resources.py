@@ -40,7 +40,7 @@ from .errors import MusicAPIError, RequestValidationError
 from .hooks import Hook
 from .jobs.memory import MemoryStore
 from .jobs.recorder import JobRecorder
-from .jobs.store import SharedStore, weakly
+from .jobs.store import ReopenedStore, SharedStore, weakly
 from .options import Options, SonicPaths, Uploader, proxy_secrets
 from .request_headers import secrets_in
 
@@ -114,6 +114,12 @@ class Recorders:
         return recorder
 
 
+def _reopen(store: JobStore) -> None:
+    """Have a store that was closed before stay open, as it is in use again."""
+    if isinstance(store, ReopenedStore):
+        store.reopen()
+
+
 class LoopResources:
     """The parts of a client in one event loop and process. A `PollClient`."""
 
@@ -128,6 +134,7 @@ class LoopResources:
         self.loop: Final = asyncio.get_running_loop()
         self.process: Final = this_process()
         self._recorder: Final = shared.recorder
+        _reopen(self._recorder.store)
         self._recorders: Final = shared.recorders
         self._opened: Final = shared.opened
         self._stores: Final[WeakValueDictionary[int, JobStore]] = WeakValueDictionary()
@@ -163,10 +170,14 @@ class LoopResources:
 
     def use(self, recorder: JobRecorder) -> None:
         """Note ends of tasks in its store, too, and close it at the end, while it is in use elsewhere."""
+        store = recorder.store
+        if self.uses(store):
+            return
+        _reopen(store)
         try:
-            self._stores[id(recorder.store)] = recorder.store
+            self._stores[id(store)] = store
         except TypeError:
-            self._slotted_stores[id(recorder.store)] = recorder.store
+            self._slotted_stores[id(store)] = store
 
     def subscribe(self, store: SharedStore, handover: Handover) -> None:
         """Take the webhooks that other processes receive, for as long as the client has this."""

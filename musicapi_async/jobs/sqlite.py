@@ -134,17 +134,17 @@ class SQLiteStore:
         await self._run(_OpenFile.unclaim, marks)
 
     async def durations(self) -> Mapping[str, bytes]:
-        """Return the learned durations: an opaque state for each kind of task.
-
-        A client reads them when it is entered, so the file stays open from now on, until `aclose`.
-        """
-        with self._lock:
-            self._was_closed = False
+        """Return the learned durations: an opaque state for each kind of task."""
         return await self._run(_OpenFile.durations)
 
     async def merge_durations(self, kind: str, merge: Merge) -> bytes:
         """Apply `merge` to the state of one kind in one transaction; return the state after it."""
         return await self._run(_OpenFile.merge_durations, kind, merge)
+
+    def reopen(self) -> None:
+        """Keep the file open from the next use on, until `aclose`, because a client has this store."""
+        with self._lock:
+            self._was_closed = False
 
     async def aclose(self) -> None:
         """Finish the changes that were begun, and close the file. May be repeated.
