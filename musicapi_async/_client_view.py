@@ -24,7 +24,7 @@ from .api.task import TASKS_AT_ONCE, Task, TaskRef, check_task, handle_of, ref_o
 from .arguments import check_text, refused
 from .errors import JobStoreError, RequestValidationError, TaskError
 from .jobs.job import STATES, Job, JobState, is_made_up, item_of
-from .jobs.recorder import JobRecorder, Resubmission
+from .jobs.recorder import JobRecorder, Resubmission, settles
 from .jobs.reservation import made_up
 from .options import Options
 
@@ -253,8 +253,11 @@ class ClientView:
             format=str(fields.get("format") or ""),
         )
         check_task(ref)
+        is_news = settles(job, ref)
         job = await self._in_time(self.recorder.resolve(key, ref, item))
         named = next((one for one in job.refs if one.key == ref.key), ref)
+        if is_news and self.resources.observer.is_active:
+            self.resources.observer.call_settled(named, key)
         return handle_of(named, self, job_key=key)
 
     async def resubmit(self, key: str, webhook_secret: str | None) -> Any:

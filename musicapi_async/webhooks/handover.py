@@ -145,6 +145,8 @@ class Handover:
         if not found:
             return task if task.family else None
         adopted = found[0].task
+        if found[0].is_news and self._observer.is_active:
+            self._observer.call_settled(adopted, key)
         if not _task_of(event, here.waiter).family:  # else it was handed over at once
             self._hand_over(event, adopted, here.waiter, received_here=True)
         if event.is_terminal:  # the wait ended before the job had the task
