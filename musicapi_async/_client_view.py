@@ -20,11 +20,11 @@ from .api.json_values import list_or_empty, mapping_or_empty
 from .api.operation import Create, Direct, Operation, Poll, ReplyT, SubmitsBatch, T
 from .api.request import GetMusic, Request, check_secrets
 from .api.results import Result, TaskUpdate, Until
-from .api.task import TASKS_AT_ONCE, Task, TaskRef, check_task, handle_of, settle
+from .api.task import TASKS_AT_ONCE, Task, TaskRef, check_task, handle_of, ref_of, settle
 from .arguments import check_text, refused
-from .errors import JobStoreError, RequestValidationError
+from .errors import JobStoreError, RequestValidationError, TaskError
 from .jobs.job import STATES, Job, JobState, is_made_up, item_of
-from .jobs.recorder import JobRecorder, Resubmission
+from .jobs.recorder import JobRecorder, Resubmission, settles
 from .jobs.reservation import made_up
 from .options import Options
 
@@ -71,9 +71,7 @@ class ClientView:
     def _here_of(self, ref: TaskRef) -> LoopResources:
         """Return the parts of the running loop. The error of a closed client names the task."""
         if self.resources.closed:
-            from .polling.subscribers import closed
-
-            raise closed(ref, "the client is closed")
+            raise _closed(ref)
         return self.here()
 
     async def check_job_key(self) -> None:
@@ -164,7 +162,6 @@ class ClientView:
         self, tasks: Iterable[Task[R]], timeout: float | None, until: Until
     ) -> AsyncGenerator[tuple[Task[R], TaskUpdate | Exception], None]:
         """Yield the tasks as they end, each with its last update or the error of its wait."""
-        here = self.here()
         unfinished: list[Task[R]] = []
         for number, task in enumerate(tasks, 1):
             if task.last is not None and task.last.is_terminal:
@@ -173,7 +170,11 @@ class ClientView:
                 unfinished.append(task)
             if number % TASKS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        async with aclosing(here.waiter.wait_each(unfinished, until, timeout)) as ended:
+        if self.resources.closed:
+            for task in unfinished:
+                yield task, _closed(ref_of(task))
+            return
+        async with aclosing(self.here().waiter.wait_each(unfinished, until, timeout)) as ended:
             async for task, outcome in ended:
                 yield task, outcome
 
@@ -252,8 +253,11 @@ class ClientView:
             format=str(fields.get("format") or ""),
         )
         check_task(ref)
+        is_news = settles(job, ref)
         job = await self._in_time(self.recorder.resolve(key, ref, item))
         named = next((one for one in job.refs if one.key == ref.key), ref)
+        if is_news and self.resources.observer.is_active:
+            self.resources.observer.call_settled(named, key)
         return handle_of(named, self, job_key=key)
 
     async def resubmit(self, key: str, webhook_secret: str | None) -> Any:
@@ -312,6 +316,12 @@ class ClientView:
             if await self._in_time(self.recorder.store.find(word, ref.task_id)):
                 return True
         return False
+
+
+def _closed(ref: TaskRef) -> TaskError:
+    from .polling.subscribers import closed
+
+    return closed(ref, "the client is closed")
 
 
 def _recorded(kind: type[Request], fields: Mapping[str, Any]) -> Request:

@@ -40,7 +40,7 @@ from .errors import MusicAPIError, RequestValidationError
 from .hooks import Hook
 from .jobs.memory import MemoryStore
 from .jobs.recorder import JobRecorder
-from .jobs.store import SharedStore, weakly
+from .jobs.store import ReopenedStore, SharedStore, weakly
 from .options import Options, SonicPaths, Uploader, proxy_secrets
 from .request_headers import secrets_in
 
@@ -114,6 +114,12 @@ class Recorders:
         return recorder
 
 
+def _reopen(store: JobStore) -> None:
+    """Have a store that was closed before stay open, as it is in use again."""
+    if isinstance(store, ReopenedStore):
+        store.reopen()
+
+
 class LoopResources:
     """The parts of a client in one event loop and process. A `PollClient`."""
 
@@ -128,9 +134,11 @@ class LoopResources:
         self.loop: Final = asyncio.get_running_loop()
         self.process: Final = this_process()
         self._recorder: Final = shared.recorder
+        _reopen(self._recorder.store)
         self._recorders: Final = shared.recorders
         self._opened: Final = shared.opened
         self._stores: Final[WeakValueDictionary[int, JobStore]] = WeakValueDictionary()
+        self._slotted_stores: Final[dict[int, JobStore]] = {}  # those that take no weak reference
         self.closed = False
         self._is_done_with_stores = False
         self._session: Final = session
@@ -163,7 +171,14 @@ class LoopResources:
 
     def use(self, recorder: JobRecorder) -> None:
         """Note ends of tasks in its store, too, and close it at the end, while it is in use elsewhere."""
-        self._stores[id(recorder.store)] = recorder.store
+        store = recorder.store
+        if self._is_done_with_stores or self.uses(store):
+            return
+        _reopen(store)
+        try:
+            self._stores[id(store)] = store
+        except TypeError:
+            self._slotted_stores[id(store)] = store
 
     def subscribe(self, store: SharedStore, handover: Handover) -> None:
         """Take the webhooks that other processes receive, for as long as the client has this."""
@@ -177,13 +192,19 @@ class LoopResources:
     def uses(self, store: JobStore) -> bool:
         """Return True for the store of the client, and for others that were used in this loop, until the end
         of its closing."""
-        return not self._is_done_with_stores and (store is self._recorder.store or id(store) in self._stores)
+        return not self._is_done_with_stores and (
+            store is self._recorder.store or any(store is other for other in self._others())
+        )
 
     def recorders(self) -> list[JobRecorder]:
         """Return the recorder of the client, and those of other stores that were used in this loop."""
-        if not self._stores:
-            return [self._recorder]
-        return [self._recorder, *map(self._recorders.of, list(self._stores.values()))]
+        return [self._recorder, *map(self._recorders.of, self._others())]
+
+    def _others(self) -> list[JobStore]:
+        """Return the stores that were used in this loop beside that of the client."""
+        if not (self._stores or self._slotted_stores):
+            return []
+        return [*self._stores.values(), *self._slotted_stores.values()]
 
     @property
     def redactor(self) -> Redactor:

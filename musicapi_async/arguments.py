@@ -23,9 +23,12 @@ PARTS: Final[Mapping[str, tuple[str, str]]] = {
     "limiter": ("slot", "a RateLimiter"),
     "session": ("ws_connect", "an aiohttp.ClientSession"),  # httpx has `request`, too
     "webhooks": ("order", 'Webhooks(url="https://...", secret="...")'),
+    "rate": ("parse", 'a rate such as Rate.parse("20/10s")'),
     "clock": ("sleep", "a Clock"),
     "rng": ("uniform", "a random.Random"),
     "params": ("items", "a mapping of names and values"),
+    "tracer_provider": ("get_tracer", "a TracerProvider of OpenTelemetry"),
+    "meter_provider": ("get_meter", "a MeterProvider of OpenTelemetry"),
     "uploader": ("__call__", "an async function that takes a path and returns a public link"),
 }
 """Parts that a client or a call can be given: a method by which they are known, and what to give."""
@@ -38,6 +41,13 @@ def check_parts(**given: object) -> None:
         if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
             given_as = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
             raise refused(name, limit, given_as)
+
+
+def check_functions(**given: object) -> None:
+    """Refuse what cannot be called, where it is given, and not when it is needed."""
+    for name, value in given.items():
+        if not callable(value):
+            raise refused(name, "a function", type(value).__name__)
 
 
 def is_text(value: object) -> bool:

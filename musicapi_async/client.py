@@ -267,11 +267,10 @@ class MusicAPI:
     if not TYPE_CHECKING:  # type checkers know the attributes
 
         def __getattr__(self, name):
-            for family in (Sonic, Producer):
-                if name in family.operations():
-                    near = f" (did you mean client.{family.word}.{name}?)"
-                    raise AttributeError(f"'MusicAPI' object has no attribute {name!r}{near}")
-            raise AttributeError(f"'MusicAPI' object has no attribute {name!r}", name=name, obj=self)
+            words = [family.word for family in (Sonic, Producer) if name in family.operations()]
+            near = f" (did you mean client.{words[0]}.{name}?)" if words else ""
+            known = {} if words else {"name": name, "obj": self}  # from which Python makes its own suggestion
+            raise AttributeError(f"'MusicAPI' object has no attribute {name!r}{near}", **known)
 
     # --- calls ---------------------------------------------------------------------------------------------
 

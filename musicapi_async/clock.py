@@ -9,24 +9,26 @@ with virtual time (`musicapi_async.testing.virtual`) makes all waits instant and
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from typing import Final
 
 import anyio
 
+from .arguments import is_positive, refused
+
 
 class Clock:
     """A monotonic clock that may run faster than real time.
 
-    `speed` is the number of API seconds in a real one; it must be positive and finite.
+    `speed` is the number of API seconds in a real one. Raises `RequestValidationError` if it is no positive,
+    finite number.
     """
 
     __slots__ = ("speed",)
 
     def __init__(self, speed: float = 1.0) -> None:
-        if not (speed > 0 and math.isfinite(speed)):
-            raise ValueError(f"speed must be positive and finite, got {speed!r}")
+        if not is_positive(speed):
+            raise refused("speed", "a positive, finite number", repr(speed)[:100])
         self.speed: Final = float(speed)
 
     def now(self) -> float:

@@ -32,6 +32,7 @@ during the call, so it should return within a millisecond; pass longer work to a
 | `ResponseEvent` | an attempt has ended: with a response of any status, or with an error |
 | `RetryEvent` | another attempt follows, after a pause |
 | `PollEvent` | a poll of a task has ended or failed; it follows the events of its request and response |
+| `CallSettledEvent` | the task of a paid call of unknown outcome was named, so it was carried out |
 | `WebhookEvent` | a verified webhook about a task was received |
 | `TaskEndedEvent` | a poll or a webhook has reported the end of a task; once for each task |
 | `SpendingEvent` | a block of `client.spending()` has ended, and the balance was queried |
@@ -65,6 +66,7 @@ from .plain_data import PlainData
 
 __all__ = [
     "CallEvent",
+    "CallSettledEvent",
     "DownloadEvent",
     "Hook",
     "HookEvent",
@@ -161,6 +163,23 @@ class RetryEvent(CallEvent, frozen=True, kw_only=True):
     after: float
     status: int | None = None
     request_id: str | None = None
+
+
+class CallSettledEvent(HookEvent, frozen=True, kw_only=True):
+    """The task of a paid call of unknown outcome was named, by a webhook that proves the job key, or by
+    `client.resolve`: the call was carried out. For a batch, once for each of its tasks.
+
+    Args:
+        family: the family of the task.
+        kind: the operation that made it; '' if unknown.
+        task_id: the task.
+        job_key: the job key of the call.
+    """
+
+    family: str
+    kind: str
+    task_id: str
+    job_key: str
 
 
 class PollEvent(HookEvent, frozen=True, kw_only=True):

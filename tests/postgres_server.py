@@ -126,6 +126,36 @@ class PostgresServer:
         """Remove the tables of the store, which is quicker than to make a database."""
         self.execute("DROP SCHEMA IF EXISTS musicapi CASCADE", database)
 
+    def watch_departures(self) -> None:
+        """Note when creates depart from now on, for `departures`, by the clock of the server.
+
+        When they arrive depends on the machine. So does who has a turn that is given away after a second: from
+        now on it is kept for its ticket, however late a busy machine comes for it.
+        """
+        self.execute(
+            """
+            CREATE TABLE musicapi.departures (ticket text PRIMARY KEY, owner text, number bigint, at timestamptz);
+            CREATE FUNCTION musicapi.note_departure() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                INSERT INTO musicapi.departures VALUES (NEW.ticket, NEW.owner, NEW.number, clock_timestamp())
+                ON CONFLICT (ticket) DO UPDATE SET at = excluded.at;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER departure AFTER UPDATE ON musicapi.queue FOR EACH ROW
+                WHEN (NEW.is_passed AND NOT OLD.is_passed) EXECUTE FUNCTION musicapi.note_departure();
+            CREATE FUNCTION musicapi.keep_turn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                NEW.unused_since := clock_timestamp();
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER turn BEFORE UPDATE ON musicapi.rates FOR EACH ROW
+                WHEN (NEW.unused_since IS NOT NULL) EXECUTE FUNCTION musicapi.keep_turn();
+            """
+        )
+
+    def departures(self) -> list[tuple[str, int, float]]:
+        """The departures in their order: who left, the place in the queue, and the seconds on the clock."""
+        found = "SELECT owner, number, extract(epoch FROM at)::float8 FROM musicapi.departures ORDER BY at"
+        return [(str(owner), int(number), float(at)) for owner, number, at in self.execute(found)]
+
     def cut_connections(self) -> int:
         """End all connections of stores; returns how many there were."""
         ended = self.execute(

@@ -44,7 +44,7 @@ from .batch_call import (
     tasks_in_error,
     with_webhooks,
 )
-from .call_entry import CallRecorder, Notes, Previous
+from .call_entry import RESPONSE_IS_RECORDED, CallRecorder, Notes, Previous
 from .paid_call import Accepted, PaidCall, task_in_error
 from .permits import BatchPermit, HeldPermits, Permit
 from .publishing import Published, Publisher
@@ -329,13 +329,14 @@ class Calls:
         running.add_done_callback(self._running.discard)
         try:
             return await asyncio.shield(running)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             caller = asyncio.current_task()
             if running.cancelled() and not (caller and caller.cancelling()):
                 paid.client_closed()
             if paid.sent:
                 call = paid.prepared.call
-                if not running.done():  # else it ended in the moment of the cancellation
+                # Else it ended in the moment of the cancellation, or the end will be soon enough.
+                if not running.done() and RESPONSE_IS_RECORDED not in cancelled.args:
                     text = "%s: cancelled after it was sent; its answer is still awaited"
                     report(logging.WARNING, text, call)
                 running.add_done_callback(paid.report_end)

@@ -18,6 +18,10 @@ from ..api.task import TaskRef
 log: Final = logging.getLogger("musicapi_async")
 
 
+RESPONSE_IS_RECORDED: Final = "its response is read from the job store"
+"""Message of the cancellation of a caller who does so, as `Task.cancel` takes it: the end alone is logged."""
+
+
 class Previous(msgspec.Struct, frozen=True):
     """The result of a previous call with the same job key: its task, or the body of its response.
 

@@ -30,6 +30,7 @@ from ..clock import Clock
 from ..errors import InvalidResponseError, MusicAPIError, TaskFailedError
 from ..hooks import (
     CallEvent,
+    CallSettledEvent,
     DownloadEvent,
     Hook,
     HookEvent,
@@ -137,6 +138,11 @@ class Observer:
                 refunded=error.refunded if isinstance(error, TaskFailedError) else None,
             )
         )
+
+    def call_settled(self, ref: TaskRef, job_key: str) -> None:
+        """Deliver that a call of unknown outcome has made this task."""
+        key = self.redactor.text(job_key)
+        self.emit(CallSettledEvent(family=ref.family, kind=ref.kind, task_id=ref.task_id, job_key=key))
 
     def webhook_came(self, ref: TaskRef, name: str, update: TaskUpdate | None) -> None:
         """Deliver what a webhook of this name says of a task."""
@@ -369,6 +375,8 @@ def line_of(event: HookEvent) -> str:
             return f"task {event.task_id}: polled: {event.state or event.error}{late}"
         case WebhookEvent():
             return f"task {event.task_id}: webhook {event.event}: {event.state or 'nothing of its state'}"
+        case CallSettledEvent():
+            return f"task {event.task_id}: made by the call of unknown outcome with job key {event.job_key}"
         case SpendingEvent():
             return (
                 f"spent {credits_text(event.total)} credits "

@@ -19,6 +19,7 @@ import msgspec
 
 from ..api.families import polled_as
 from ..api.task import TaskKey, TaskRef
+from ..arguments import check_count
 from ..clock import Clock
 from .wait_reasons import Waits, during
 
@@ -56,12 +57,11 @@ that come later are held by other batches that wait, too."""
 class Permits:
     """Counts the tasks in flight across event loops, at most `cap`.
 
-    Raises `ValueError` for a cap below 1.
+    Raises `RequestValidationError` for a cap below 1.
     """
 
     def __init__(self, cap: int, clock: Clock) -> None:
-        if cap < 1:
-            raise ValueError(f"max_in_flight must be at least 1 or None, got {cap!r}")
+        check_count("max_in_flight", cap)
         self.cap: Final = cap
         self._clock: Final = clock
         self._lock: Final = threading.Lock()

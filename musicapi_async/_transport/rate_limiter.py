@@ -37,6 +37,8 @@ from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
+from ..api.suggestions import check_names
+from ..arguments import check_count, check_parts, refused
 from ..clock import Clock
 from .permits import Permit, Permits, TaskPermit
 from .rate_window import LaneState, Rate
@@ -53,8 +55,8 @@ class LaneLimits(msgspec.Struct, frozen=True):
     rate: Rate | None = None
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError(f"lane: concurrency must be at least 1, got {self.concurrency!r}")
+        check_count("concurrency", self.concurrency)
+        check_parts(rate=self.rate)
 
 
 DEFAULT_LANES: Final[Mapping[str, LaneLimits]] = MappingProxyType(
@@ -222,8 +224,8 @@ class MemoryLimiter:
     """A `RateLimiter` for one process.
 
     `lanes` are the limits by lane ('submit', 'poll', 'call', 'media'); they replace those in `DEFAULT_LANES`.
-    `max_in_flight` is the largest number of unfinished tasks (None: no cap). Raises `ValueError` if it is
-    below 1.
+    `max_in_flight` is the largest number of unfinished tasks (None: no cap). Raises `RequestValidationError`
+    for another lane, and for a cap below 1.
 
         limiter = MemoryLimiter({"submit": LaneLimits(16, Rate.parse("20/10s"))})
         async with limiter.slot("submit") as slot:
@@ -239,6 +241,11 @@ class MemoryLimiter:
         *,
         max_in_flight: int | None = None,
     ) -> None:
+        names = f"lanes ({', '.join(DEFAULT_LANES)})"
+        for name, limits in check_names("lanes", lanes, DEFAULT_LANES, names).items():
+            if not isinstance(limits, LaneLimits):
+                raise refused("lanes", f"LaneLimits(...) for {name!r}", repr(limits)[:100])
+        check_parts(clock=clock)
         self._clock: Final = clock or Clock()
         self._limits: Final = {**DEFAULT_LANES, **lanes}
         self._lanes: Final = {name: LaneState(limits.rate) for name, limits in self._limits.items()}

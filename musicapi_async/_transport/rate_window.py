@@ -52,6 +52,8 @@ from typing import Final
 
 import msgspec
 
+from ..arguments import is_positive
+
 GUARD: Final = 0.0125
 """Share by which a period is stretched: 37 ms for creates, more than the jitter of an open connection.
 The price is 1.2 % of the allowed rate."""
@@ -99,9 +101,9 @@ class Rate(msgspec.Struct, frozen=True):
     period: float
 
     def __post_init__(self) -> None:
-        if not 1 <= self.count <= LARGEST_COUNT:
-            raise ValueError(f"rate: count must be 1 to {LARGEST_COUNT}, got {self.count!r}")
-        if not SHORTEST_PERIOD <= self.period <= LONGEST_PERIOD:
+        if not (type(self.count) is int and 1 <= self.count <= LARGEST_COUNT):
+            raise ValueError(f"rate: count must be a whole number, 1 to {LARGEST_COUNT}, got {self.count!r}")
+        if not (is_positive(self.period) and SHORTEST_PERIOD <= self.period <= LONGEST_PERIOD):
             raise ValueError(
                 f"rate: period must be {SHORTEST_PERIOD} to {LONGEST_PERIOD:g} s, got {self.period!r}"
             )

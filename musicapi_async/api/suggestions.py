@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
+
+from ..arguments import is_mapping, refused
 
 LONGEST_WORD: Final = 60
 """Characters of a word that are compared: no name is longer, and comparing takes time."""
@@ -135,6 +137,24 @@ def check_options(given: Iterable[str], known: Iterable[str]) -> None:
             else:
                 near = did_you_mean(name, listed)
             raise TypeError(f"unknown option {name!r}{near}; there are {', '.join(listed)}")
+
+
+def check_names(field: str, given: object, known: Collection[str], kind: str) -> Mapping[object, object]:
+    """Return a mapping; refuse anything else, and a name that is not known, with what was most likely meant.
+
+    Args:
+        field: the name of the argument.
+        given: the argument.
+        known: the names that it can have.
+        kind: the names in words, such as 'operations'.
+    """
+    if not is_mapping(given):
+        raise refused(field, f"a mapping by names of {kind}", type(given).__name__)
+    for name in given:
+        if name not in known:
+            near = did_you_mean(name, known) if isinstance(name, str) else ""
+            raise refused(field, f"names of {kind}{near}", repr(name)[:100])
+    return given
 
 
 def is_folder(word: str) -> bool:

@@ -32,12 +32,13 @@ from typing import Any, Final
 from aiohttp import web
 
 from ..api.task import Task
+from ..arguments import check_functions
 from ..client import MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import STREAM_HEADERS, STREAM_TYPE, WEBHOOK_BODY_LIMIT, Problem, loggable, problem_of
 from ..webhooks.delivery import OnEvent
 from ..webhooks.event_stream_access import EVENTS_PATH, Allowed, Visitors, check_guarded
-from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, receive_webhook
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, check_receiving, receive_webhook
 from ..webhooks.server_sent_events import HEARTBEAT
 
 __all__ = ["CLIENT", "Authorize", "setup"]
@@ -84,8 +85,8 @@ def setup(
         app: the application. Its sub-applications find the client, too.
         make: a function that makes the client; without it the client is `MusicAPI(**options)`.
         webhook: the path that the service POSTs to; None for no such route. It responds with 204 when the
-            waits are ended, 400 if the webhook is not verified, and 408, 413 or 415 if the body is too slow,
-            too large or compressed.
+            waits are ended, 400 if the webhook is not verified, 404 if the client has no `webhooks=`, and
+            408, 413 or 415 if the body is too slow, too large or compressed.
         events: the path, with `{token}` in it, that streams the updates of a task as server-sent events; None
             for no such route.
         authorize: `authorize(request, task)`, plain or async, returns True (no other value) if the visitor
@@ -103,9 +104,13 @@ def setup(
         options: of `MusicAPI`.
 
     Raises:
-        RequestValidationError: an event stream has neither `authorize` nor `public=True`.
+        RequestValidationError: an event stream has neither `authorize` nor `public=True`, or an argument has
+            a wrong type.
     """
     check_guarded(events, authorize, public, "setup()")
+    if make is not None:
+        check_functions(make=make)
+    check_receiving(webhook, on_event, limit, body_timeout)
     visitors = Visitors(heartbeat=heartbeat)
 
     async def run(app: web.Application) -> AsyncIterator[None]:

@@ -60,6 +60,7 @@ except ModuleNotFoundError as missing:
     raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
 from ..api.task import Task
+from ..arguments import check_functions
 from ..client import MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import (
@@ -74,7 +75,7 @@ from ..webhooks import (
 )
 from ..webhooks.delivery import OnEvent
 from ..webhooks.event_stream_access import EVENTS_PATH, Allowed, Visitors, check_guarded
-from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, receive_webhook
+from ..webhooks.receiving import BODY_TIMEOUT, WEBHOOK_PATH, check_receiving, receive_webhook
 from ..webhooks.server_sent_events import HEARTBEAT
 
 __all__ = ["Authorize", "Client", "add_problem_handler", "client_of", "end_streams", "lifespan", "router"]
@@ -102,6 +103,9 @@ def lifespan(
         make: a function that makes the client; without it the client is `MusicAPI(**options)`.
         options: the options of `MusicAPI`.
     """
+
+    if make is not None:
+        check_functions(make=make)
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
@@ -157,8 +161,8 @@ def router(
 
     Args:
         webhook: the path that the service POSTs to; None for no such route. It responds with 204 when the
-            waits are ended, 400 if the webhook is not verified, and 408, 413 or 415 if the body is too slow,
-            too large or compressed.
+            waits are ended, 400 if the webhook is not verified, 404 if the client has no `webhooks=`, and
+            408, 413 or 415 if the body is too slow, too large or compressed.
         events: the path, with `{token}` in it, that streams the updates of a task as server-sent events; None
             for no such route.
         authorize: `authorize(request, task)`, plain or async, returns True (no other value) if the visitor
@@ -175,9 +179,11 @@ def router(
         heartbeat: real seconds of silence after which a stream sends a comment.
 
     Raises:
-        RequestValidationError: an event stream has neither `authorize` nor `public=True`.
+        RequestValidationError: an event stream has neither `authorize` nor `public=True`, or an argument has
+            a wrong type.
     """
     check_guarded(events, authorize, public, "router()")
+    check_receiving(webhook, on_event, limit, body_timeout)
     visitors = Visitors(heartbeat=heartbeat)
     routes = APIRouter(tags=["musicapi"])
 
@@ -225,6 +231,7 @@ def router(
             responses=_problems(
                 {
                     400: "Not verified.",
+                    404: "No webhooks are received.",
                     408: "Too slow.",
                     413: "Too large.",
                     415: "Content encoding.",

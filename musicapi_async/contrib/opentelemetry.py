@@ -43,7 +43,9 @@ Attributes of this package begin with `musicapi.`: `call`, `family`, `kind`, `ta
 
 Replies of the service have no prices, and prices change: pass those of your account, as in
 `OpenTelemetryHook(prices={"create_music": 20})`. A call that returned a recorded result of its job key is not
-counted. A call that the service repeats for free, such as a second one for the lyrics of a clip, is counted.
+counted. A call of unknown outcome is counted when a webhook, or `client.resolve`, names its task; each task
+of a batch is then a call. A call that the service repeats for free, such as a second one for the lyrics of a
+clip, is counted.
 """
 
 from __future__ import annotations
@@ -70,11 +72,12 @@ except ModuleNotFoundError as missing:
 
 from .._version import __version__
 from ..api.families import FAMILIES
-from ..api.suggestions import did_you_mean
+from ..api.suggestions import check_names
 from ..api.task import TaskKey, TaskRef
-from ..arguments import check_credits, refused
+from ..arguments import check_credits, check_parts
 from ..hooks import (
     CallEvent,
+    CallSettledEvent,
     DownloadEvent,
     HookEvent,
     PollEvent,
@@ -141,7 +144,8 @@ class OpenTelemetryHook:
         *,
         prices: Mapping[str, float] | None = None,
     ) -> None:
-        self._prices: Final = _checked(prices or {})
+        check_parts(tracer_provider=tracer_provider, meter_provider=meter_provider)
+        self._prices: Final = _checked({} if prices is None else prices)
         self._tracer: Final = trace.get_tracer(SCOPE, __version__, tracer_provider, SCHEMA)
         meter = get_meter(SCOPE, __version__, meter_provider, SCHEMA)
         self._requests: Final = meter.create_histogram(
@@ -211,6 +215,8 @@ class OpenTelemetryHook:
                     self._staged(event)
                 case WebhookEvent():
                     self._staged(event)
+                case CallSettledEvent():
+                    self._charge(event, 1)
                 case SpendingEvent():
                     self._measured.add(event.total)
                 case TaskEndedEvent():
@@ -268,9 +274,7 @@ class OpenTelemetryHook:
         waited: _Attributes = {"http.request.method": event.method, "musicapi.kind": event.kind}
         self._waits.record(event.waited, waited)
         if event.carried_out:
-            self._count(self._charged, event, 1)
-            price = self._prices.get(event.kind)
-            self._count(self._credits, event, None if price is None else price * max(1, len(event.task_ids)))
+            self._charge(event, max(1, len(event.task_ids)))
         known = self._calls.pop(event.call_id, None)
         if known is None:
             return
@@ -287,8 +291,15 @@ class OpenTelemetryHook:
             for task_id in event.task_ids or filter(None, (event.task_id,)):
                 self._submitted(event, task_id, begin, parent)
 
+    def _charge(self, event: ResponseEvent | CallSettledEvent, items: int) -> None:
+        price = self._prices.get(event.kind)
+        self._count(self._charged, event, 1)
+        self._count(self._credits, event, None if price is None else price * items)
+
     @staticmethod
-    def _count(counter: Counter, event: ResponseEvent | TaskEndedEvent, value: float | None) -> None:
+    def _count(
+        counter: Counter, event: ResponseEvent | CallSettledEvent | TaskEndedEvent, value: float | None
+    ) -> None:
         if value is not None:
             counter.add(value, {"musicapi.family": event.family, "musicapi.kind": event.kind})
 
@@ -390,9 +401,8 @@ _OUTCOME: Final = ("http.response.status_code", "error.type")
 def _checked(prices: Mapping[str, Any]) -> dict[str, float]:
     """Return the prices; refuses names that are no operation, and what is no number of credits."""
     known = {name for family in FAMILIES.values() for name in family.operations()}
+    check_names("prices", prices, known, "operations")
     for name, price in prices.items():
-        if name not in known:
-            raise refused("prices", f"names of operations{did_you_mean(name, known)}", repr(name)[:100])
         check_credits("prices", price, name)
     return dict(prices)
 

@@ -265,6 +265,11 @@ class PostgresStore:
 
         await self._run(work)
 
+    def reopen(self) -> None:
+        """Keep connections open from the next use on, until `aclose`, because a client has this store."""
+        with self._lock:
+            self._was_closed = False
+
     def subscribe(self, subscriber: Subscriber, knows: Knows | None) -> Callable[[], None]:
         """Deliver notices to the running event loop while the store is open.
 
@@ -278,8 +283,6 @@ class PostgresStore:
         """
         mark, here = object(), asyncio.get_running_loop()
         with self._lock:
-            if knows is not None:
-                self._was_closed = False
             self._read_notices()
             for other, (loop, _, _) in list(self._subscribers.items()):
                 if loop.is_closed():

@@ -48,6 +48,7 @@ from .._transport.permits import Permit
 from .._transport.rate_limiter import DEFAULT_LANES, LaneLimits, MemoryLimiter, RequestSlot
 from .._transport.rate_window import Rate
 from .._transport.wait_reasons import Waits, during
+from ..arguments import check_count
 from ..clock import Clock
 from ..errors import RequestValidationError
 from .postgres_notices import notify
@@ -131,8 +132,8 @@ class PostgresLimiter:
         clock: Clock,
         max_in_flight: int | None,
     ) -> None:
-        if max_in_flight is not None and max_in_flight < 1:
-            raise ValueError(f"max_in_flight must be at least 1 or None, got {max_in_flight!r}")
+        if max_in_flight is not None:
+            check_count("max_in_flight", max_in_flight)
         self._store: Final = store
         self._account: Final = account
         self._rate: Final = rate

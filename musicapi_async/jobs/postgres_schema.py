@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ..arguments import refused
+from ..arguments import is_text, refused
 from ..errors import JobStoreError
 
 SCHEMES: Final = ("postgresql://", "postgres://")
@@ -82,7 +82,7 @@ def parsed(address: str) -> dict[str, Any]:
     Raises `RequestValidationError` for what is no address; the text leaves it out, as it may hold a password.
     """
     limit = "an address such as 'postgresql://user@host:5432/database'"
-    if not address.startswith(SCHEMES) and "=" not in address:
+    if not (is_text(address) and (address.startswith(SCHEMES) or "=" in address)):
         raise refused("store", limit)
     try:
         return {**CONNECTION, **conninfo_to_dict(address)}

@@ -54,11 +54,13 @@ class Adoption(msgspec.Struct, frozen=True):
     """The outcome for a task that a webhook names for a job key.
 
     `outcome` is 'settled' if the job has the task, with `task` as the job knows it; 'refused' if the job has
-    another one, or another job claims it; 'no job' if the store has no job of that key.
+    another one, or another job claims it; 'no job' if the store has no job of that key. `is_news` is True if
+    the outcome of its call was unknown until now.
     """
 
     outcome: Literal["settled", "refused", "no job"]
     task: TaskRef
+    is_news: bool = False
 
 
 class JobRecorder:
@@ -138,12 +140,18 @@ class JobRecorder:
         """Return the jobs of all accounts in these states, after settling those whose process died."""
         with contextlib.suppress(JobStoreError):
             await self.notes.write()
+        unwritten: dict[tuple[str, str], Job | None] = {}
         for job in await self.store.jobs("reserved", "sent"):
             # The end of a call whose note is not stored yet is known.
             if job.owner is not None and is_active(job.owner) is False and job.key not in self.notes.keys:
                 transition = transitions.recover(is_active, self.clock.time())
-                await self.store.change(job.key, transition, account=job.account)
-        return await self.store.jobs(*states)
+                try:
+                    await self.store.change(job.key, transition, account=job.account)
+                except JobStoreError:  # a store that can only be read is listed all the same
+                    unwritten[job.key, job.account] = transition(job)
+        listed = [job for job in await self.store.jobs(*states) if (job.key, job.account) not in unwritten]
+        listed += [job for job in unwritten.values() if job and (not states or job.state in states)]
+        return sorted(listed, key=lambda job: job.created_at) if unwritten else listed
 
     async def job(self, key: str) -> Job | None:
         """Return the job of a key, of this account or of one that may be the same."""
@@ -215,12 +223,13 @@ class JobRecorder:
             return _adoption(job, task)
         self.forget_end(task)
         rivals = await self._rivals(job, task)
+        is_news = settles(job, task)
         if not rivals:
             transition = transitions.adopted(task, self.clock.time(), item)
             job = await self.store.change(key, transition, account=job.account, durable=True) or job
             rivals = await self._rivals(job, task)  # another process may have received the same webhook
         if not rivals:
-            return _adoption(job, task)
+            return _adoption(job, task, is_news=is_news)
         for one in (job, *rivals):
             transition = transitions.disputed(task, self.clock.time())
             await self.store.change(one.key, transition, account=one.account, durable=True)
@@ -430,11 +439,19 @@ class Resubmission:
         return JobEntry(self._recorder, self._job.key, self._job.request, resubmits=True)
 
 
-def _adoption(job: Job, task: TaskRef) -> Adoption:
+def settles(job: Job, task: TaskRef) -> bool:
+    """Return True if it was unknown until now that the call of a job was carried out and made this task."""
+    is_unknown = job.state == "ambiguous" or (
+        job.state == "sent" and job.owner is not None and is_active(job.owner) is False
+    )
+    return is_unknown and all(ref.task_id != task.task_id for ref in job.refs)
+
+
+def _adoption(job: Job, task: TaskRef, *, is_news: bool = False) -> Adoption:
     """Return whether the job has the task now."""
     for ref in job.refs:
         if ref.task_id == task.task_id:
-            return Adoption("settled", ref)
+            return Adoption("settled", ref, is_news)
     return Adoption("refused", task)
 
 

@@ -39,7 +39,18 @@ from ..errors import JobStoreError
 from ..files import expand
 from .job import Job, JobState
 from .reservation import apply, choose
-from .sqlite_schema import check, damaged, failed, is_busy, log_removed, make, migrate, replaced, schema_of
+from .sqlite_schema import (
+    check,
+    damaged,
+    failed,
+    is_busy,
+    is_read_only,
+    log_removed,
+    make,
+    migrate,
+    replaced,
+    schema_of,
+)
 from .store import SETTLED, Merge, Transition, close_with_owner, damaged_job, take_error
 
 P = ParamSpec("P")
@@ -72,8 +83,8 @@ class SQLiteStore:
     is in use, and a client that is entered later until it is closed.
 
     Its methods raise `JobStoreError`, which names the file, if the file cannot be created, read or written,
-    if it is damaged, or if a newer version made it. If the file is removed or replaced, all calls are refused
-    until a new `SQLiteStore` is made.
+    if it is damaged, or if a newer version made it. Jobs can be listed where nothing can be written. If the
+    file is removed or replaced, all calls are refused until a new `SQLiteStore` is made.
 
     Args:
         path: the file; a leading `~` is the home folder.
@@ -123,17 +134,17 @@ class SQLiteStore:
         await self._run(_OpenFile.unclaim, marks)
 
     async def durations(self) -> Mapping[str, bytes]:
-        """Return the learned durations: an opaque state for each kind of task.
-
-        A client reads them when it is entered, so the file stays open from now on, until `aclose`.
-        """
-        with self._lock:
-            self._was_closed = False
+        """Return the learned durations: an opaque state for each kind of task."""
         return await self._run(_OpenFile.durations)
 
     async def merge_durations(self, kind: str, merge: Merge) -> bytes:
         """Apply `merge` to the state of one kind in one transaction; return the state after it."""
         return await self._run(_OpenFile.merge_durations, kind, merge)
+
+    def reopen(self) -> None:
+        """Keep the file open from the next use on, until `aclose`, because a client has this store."""
+        with self._lock:
+            self._was_closed = False
 
     async def aclose(self) -> None:
         """Finish the changes that were begun, and close the file. May be repeated.
@@ -223,6 +234,7 @@ class _OpenFile:
         self._log_path = path
         self._log: tuple[int, int] | None = None
         self._is_full = False
+        self._is_snapshot = False
         self._closing_at = float("inf")
 
     # --- the thread -----------------------------------------------------------------------------------
@@ -261,7 +273,7 @@ class _OpenFile:
             try:
                 return self._tried(work, begun_at)
             finally:
-                if number == self._begun:
+                if number == self._begun or self._is_snapshot:
                     self.close()
 
     def _tried(self, work: Callable[[], R], begun_at: float) -> R:
@@ -392,11 +404,8 @@ class _OpenFile:
             make(self.path)
         if self.path.stat().st_size == 0:
             raise damaged(self.path, "the file is empty")
-        connection = sqlite3.connect(
-            self.path, timeout=BUSY_SLICE, isolation_level=None, check_same_thread=False
-        )
+        connection = self._connected()
         try:
-            check(connection, self.path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             migrate(connection, self.path)
@@ -409,6 +418,32 @@ class _OpenFile:
         self._log = _place(self._log_path)  # SQLite has made it for the first read
         self._is_full = False
         self._opened.append(connection)
+        return connection
+
+    def _connected(self) -> sqlite3.Connection:
+        """Return a connection to the file, which is a store.
+
+        Where SQLite may not make the log, not even for reading, and no one else has made it, the file has all
+        that was written. It is read as it is then, for this one piece of work; SQLite refuses changes.
+        """
+        self._is_snapshot = False
+        try:
+            return self._checked(str(self.path))
+        except sqlite3.OperationalError as error:
+            if not is_read_only(error) or Path(f"{os.path.realpath(self.path)}-wal").exists():
+                raise
+        self._is_snapshot = True
+        return self._checked(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+
+    def _checked(self, name: str, *, uri: bool = False) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            name, timeout=BUSY_SLICE, isolation_level=None, check_same_thread=False, uri=uri
+        )
+        try:
+            check(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _check_identity(self) -> None:

@@ -22,6 +22,8 @@ APPLICATION_ID: Final = 0x4D41504A
 OWNER_ONLY: Final = 0o600
 """Mode of the file. SQLite gives its log and its shared memory the mode of the file."""
 
+READ_ONLY: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
 ENDINGS: Final = ("", "-wal", "-shm")
 """Endings of the names of the file, its log, and its shared memory."""
 
@@ -252,6 +254,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_read_only(error: sqlite3.Error) -> bool:
+    """Return True if the file, or the log beside it, cannot be opened for writing."""
+    return _primary_code(error) in READ_ONLY
+
+
 def failed(path: Path, error: sqlite3.Error, waited: float) -> JobStoreError:
     """The error of the package for one of SQLite, after `waited` seconds."""
     match _primary_code(error):
@@ -259,7 +266,7 @@ def failed(path: Path, error: sqlite3.Error, waited: float) -> JobStoreError:
             return damaged(path, str(error))
         case sqlite3.SQLITE_FULL:
             what, hint = "cannot be written: the disk is full", "Make room on the disk and call again."
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+        case code if code in READ_ONLY:
             what = f"cannot be opened for writing ({error})"
             hint = "Check the permissions of the file and of its folder, which must be writable, too."
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

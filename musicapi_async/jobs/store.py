@@ -130,6 +130,15 @@ class SharedStore(Protocol):
         ...
 
 
+@runtime_checkable
+class ReopenedStore(Protocol):
+    """A `JobStore` that, once it was closed, each use opens and closes, until a client has it again."""
+
+    def reopen(self) -> None:
+        """Stay open from the next use on, until `aclose`."""
+        ...
+
+
 _STATES_BY_NAME: Final[Mapping[str, JobState]] = {state: state for state in STATES}
 
 

@@ -23,7 +23,8 @@ except ModuleNotFoundError as missing:
     raise missing_extra("musicapi_async.mcp", "mcp", "mcp") from missing
 
 from .._version import __version__
-from ..arguments import refused
+from ..api.suggestions import check_names
+from ..arguments import check_credits, refused
 from ..workflows.batch_folder import BatchFolder
 from .actions import Actions
 from .task_extension import add_tasks, is_declared, is_working, working
@@ -69,13 +70,18 @@ def music_server(
         prices: The prices in credits by operation, such as `{"create_music": 20}`.
 
     Raises:
-        RequestValidationError: The client has no job store.
+        RequestValidationError: The client has no job store, or a price is of no paid operation.
         FolderError: The prices in the folder are damaged.
     """
     if not client.records_calls:
         raise refused("client", 'one with a job store: MusicAPI(store=SQLiteStore("jobs.sqlite"))', "")
+    known = {operation.name for tool in TOOLS.values() if tool.charges for operation in tool.operations}
+    prices = {} if prices is None else prices
+    check_names("prices", prices, known, "operations of paid tools")
+    for name, price in prices.items():
+        check_credits("prices", price, name)
     place = BatchFolder(folder)
-    actions = partial(Actions, client, place, store or str(place.out), budget, dict(prices or {}))
+    actions = partial(Actions, client, place, store or str(place.out), budget, dict(prices))
 
     @asynccontextmanager
     async def lifespan(_server: Server[Actions]) -> AsyncGenerator[Actions]:

@@ -23,6 +23,7 @@ from ..api.families import polled_as
 from ..api.operation import LONGEST_INTERVAL, Polled
 from ..api.results import TaskUpdate
 from ..api.sonic import SONIC_POLLED
+from ..arguments import check_functions, is_positive, refused
 from .kind_model import MOST_KINDS, KindModel, PolledStage, SavedKind, Stage
 from .subscribers import Slot
 
@@ -195,7 +196,7 @@ class LearnedSchedule:
             interval.
 
     Raises:
-        ValueError: the cost is not positive and finite.
+        RequestValidationError: the cost is not positive and finite, or no function where one is needed.
 
     A client with a job store saves what its own schedule learns there. Save a schedule that you pass
     yourself:
@@ -216,8 +217,11 @@ class LearnedSchedule:
         poll_cost: float | Callable[[], float] = POLL_COST,
         draw: Draw | None = None,
     ) -> None:
-        if not callable(poll_cost) and not (poll_cost > 0 and math.isfinite(poll_cost)):
-            raise ValueError(f"poll_cost must be positive and finite, got {poll_cost!r}")
+        if not (callable(poll_cost) or is_positive(poll_cost)):
+            raise refused("poll_cost", "a positive, finite number, or a function", repr(poll_cost)[:100])
+        check_functions(times_of=times_of)
+        if draw is not None:
+            check_functions(draw=draw)
         self._times_of: Final = times_of
         self._cost_now: Final = poll_cost if callable(poll_cost) else None
         self._fixed_cost: Final = POLL_COST if callable(poll_cost) else poll_cost
@@ -318,6 +322,7 @@ class PollCost:
     __slots__ = ("_cost", "_now", "_queued", "_updated_at")
 
     def __init__(self, queued: Callable[[], bool], now: Callable[[], float]) -> None:
+        check_functions(queued=queued, now=now)
         self._queued: Final = queued
         self._now: Final = now
         self._cost = LOWEST_COST

@@ -11,16 +11,21 @@ import ast
 import dataclasses
 import inspect
 import math
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial, wraps
+from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
     Annotated,
+    Any,
     Final,
     Literal,
+    ParamSpec,
     TypeVar,
+    Union,
     get_args,
     get_origin,
     get_type_hints,
@@ -37,6 +42,9 @@ if TYPE_CHECKING:
     S = TypeVar("S", bound=DataclassInstance)
 else:
     S = TypeVar("S")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LONGEST_VALUE: Final = 80
 """Characters of a wrong value that an error repeats; a policy of this package."""
@@ -213,6 +221,63 @@ def read_values(
             raise WrongSetting(f"{name!r} is none of the {word}{did_you_mean(name, rows)}")
         read[name] = setting.read_text(value) if texts and isinstance(value, str) else setting.read(value)
     return read
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Return the function, which now refuses values of other types than it declares, by their names.
+
+    Raises `TypeError`: where such a value is given, and not when a request comes.
+    """
+    signature = inspect.signature(function)
+    hints = cache(partial(get_type_hints, function))
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if name in hints():
+                check_type(name, value, hints()[name])
+        return function(*args, **kwargs)
+
+    return call
+
+
+def check_type(name: str, value: object, kind: Any) -> None:
+    """Refuse a value of another type than a declared one with a `TypeError` that names the argument."""
+    if not _is_of(value, kind):
+        raise TypeError(f"{name} must be {_in_words(kind)}, got {value!r:.{LONGEST_VALUE}}")
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    """Return True for a value of a declared type: a whole number is a number, and a list may be a tuple."""
+    plain, inside = get_origin(kind) or kind, get_args(kind)
+    if plain in (Union, UnionType):
+        return any(_is_of(value, one) for one in inside)
+    if plain is Literal:
+        return any(value is one or (value == one and type(value) is type(one)) for one in inside)
+    if plain is tuple:
+        return is_list(value) and len(value) == len(inside) and all(map(_is_of, value, inside))
+    if plain in (int, float):
+        return isinstance(value, int | plain) and not isinstance(value, bool)
+    return isinstance(value, plain)
+
+
+def _in_words(kind: Any) -> str:
+    plain, inside = get_origin(kind) or kind, get_args(kind)
+    if plain in (Union, UnionType):
+        return " or ".join(_in_words(one) for one in inside if one is not NoneType)
+    if plain is Literal:
+        return " or ".join(map(repr, inside))
+    if plain is tuple:
+        return f"({', '.join(map(_in_words, inside))})"
+    names = {
+        bool: "True or False",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        Mapping: "a mapping",
+        os.PathLike: "a path",
+    }
+    return names.get(plain, f"{plain.__name__}(...)")
 
 
 @cache

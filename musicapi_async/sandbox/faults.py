@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar, Final, Literal
 
-from .declared_settings import read_values
+from .declared_settings import check_type, checked, read_values
 from .reply_choices import Choices
 
 Scope = Literal["request", "task", "step", "webhook"]
@@ -81,6 +81,7 @@ class Fault:
     """Webhook `song.streaming`: delivered after the task's last event."""
 
     @staticmethod
+    @checked
     def status(
         code: int, *, body: str | None = "", retry_after: float | str | None = None, taken: bool = False
     ) -> Fault:
@@ -99,11 +100,13 @@ class Fault:
         return Fault("status", taken=taken, code=code, text=text, retry_after=hint)
 
     @staticmethod
+    @checked
     def slow(seconds: float) -> Fault:
         """Return a fault: the request is taken at once, and its response comes `seconds` (API time) later."""
         return Fault("slow", taken=True, seconds=_wait(seconds))
 
     @staticmethod
+    @checked
     def trickle(rate: float) -> Fault:
         """Return a fault: the body comes at `rate` bytes per second (API time), as from a slow media host."""
         if not 0 < rate < math.inf:
@@ -111,6 +114,7 @@ class Fault:
         return Fault("trickle", taken=True, seconds=rate)
 
     @staticmethod
+    @checked
     def fail(form: str = "") -> Fault:
         """Return a fault: the task fails and is refunded.
 
@@ -131,11 +135,13 @@ class Fault:
         return Fault("stuck", "task", True)
 
     @staticmethod
+    @checked
     def late_file(seconds: float) -> Fault:
         """Return a fault: clips succeed `seconds` before their files exist (404 until then)."""
         return Fault("late_file", "task", True, seconds=_wait(seconds))
 
     @staticmethod
+    @checked
     def odd_state(word: str) -> Fault:
         """Return a fault: while the clips run, their `state` is an unknown word."""
         return Fault("odd_state", "task", True, text=word)
@@ -146,6 +152,7 @@ class Fault:
         return Fault("fail_step", "step", True)
 
     @staticmethod
+    @checked
     def late(seconds: float) -> Fault:
         """Return a fault: a webhook is delivered `seconds` later than due."""
         return Fault("late", "webhook", True, seconds=_wait(seconds))
@@ -195,6 +202,7 @@ class Faults:
     per request and scope, so rates add up and must not exceed 1.
     """
 
+    @checked
     def __init__(self, *, seed: int = 0, rates: Mapping[Fault, float] | None = None) -> None:
         self._draw = random.Random(f"faults:{seed}")
         self._scripts: list[FaultScript] = []
@@ -215,6 +223,7 @@ class Faults:
     def at_random(self, fault: Fault, rate: float) -> Faults:
         """Inject a fault into a share (0 to 1) of the requests that it can hit; 0 ends it; return these."""
         _check_fault(fault)
+        check_type("rate", rate, float)
         rates = {**self._rates, fault: rate}
         if rate == 0:
             del rates[fault]
@@ -246,6 +255,10 @@ class Faults:
             ValueError: if the fault can never hit such a request, or a number is out of range.
         """
         _check_fault(fault)
+        for name, text in (("method", method), ("path", path)):
+            check_type(name, text, str)
+        for name, count in (("times", 1 if times is None else times), ("after", after)):
+            check_type(name, count, int)
         if fault.scope == "webhook" and method.upper() not in ("WEBHOOK", "*"):
             raise ValueError(f"{fault.name} is a fault of webhooks: method must be 'WEBHOOK', got {method!r}")
         if fault.scope != "webhook" and method.upper() == "WEBHOOK":

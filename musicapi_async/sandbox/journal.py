@@ -15,6 +15,8 @@ from typing import Final, overload
 
 import msgspec
 
+from .declared_settings import checked
+
 _access_log: Final = logging.getLogger("musicapi_async.sandbox.access")
 _access_log.setLevel(logging.WARNING)  # in a process with a client, its log has the same calls already
 
@@ -72,6 +74,7 @@ def log_access(entry: Entry) -> None:
 class Journal(Sequence[Entry]):
     """The journal of a sandbox: its last `size` entries, oldest first, as a sequence."""
 
+    @checked
     def __init__(self, size: int = 100_000) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")

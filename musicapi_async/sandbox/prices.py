@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from ..api.suggestions import check_names
+from ..arguments import check_credits
 from .journal import Entry
 from .replies import NO_CREDITS, NO_SUBSCRIPTION, Refusal, forbidden, unauthorized
 
@@ -100,10 +102,14 @@ class SandboxAccount:
         for name, value in (("credits", credits), ("extra_credits", extra_credits)):
             if not 0 <= value <= MOST_CREDITS:
                 raise ValueError(f"{name} must be a number of 0 to {MOST_CREDITS:,.0f}, got {value!r}")
+        prices = {} if prices is None else prices
+        check_names("prices", prices, PRICES, f"calls ({', '.join(PRICES)})")
+        for name, price in prices.items():
+            check_credits("prices", price, name)
         self.api_key: Final = api_key
         self.credits: float = float(credits)
         self.extra_credits: float = float(extra_credits)
-        self.prices: dict[str, float] = {**PRICES, **(prices or {})}
+        self.prices: dict[str, float] = {**PRICES, **prices}
         self.subscription: bool = True
         """False: everything that costs is refused for want of a subscription."""
         self._first = self.credits, self.extra_credits

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import sqlite3
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiohttp import web
 
@@ -24,6 +25,7 @@ from . import control, control_page
 from .addresses import TLS, Addresses
 from .api_host import ApiHost, json_response
 from .backend import Service
+from .declared_settings import checked
 from .faults import Faults
 from .journal import Entry, Journal, log_access
 from .media_host import MediaHost
@@ -94,6 +96,7 @@ class Sandbox:
     ```
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -115,14 +118,14 @@ class Sandbox:
         public_url: str | None = None,
         tls: TLS = None,
         local_ports: bool = True,
-        state: str | Path | None = None,
+        state: str | os.PathLike[str] | None = None,
         control_token: str | None = None,
     ) -> None:
         if like is not None and (choices is not None or durations is not None):
             raise ValueError("give like, or choices and durations, not both")
         as_given = (
-            Choices() if choices is None else _checked(choices, Choices),
-            Durations() if durations is None else _checked(durations, Durations),
+            Choices() if choices is None else choices,
+            Durations() if durations is None else durations,
         )
         self._time: Final = SandboxTime(speed)
         self.api_key: Final = api_key
@@ -314,8 +317,9 @@ class Sandbox:
         return self.service.choices
 
     @choices.setter
+    @checked
     def choices(self, choices: Choices) -> None:
-        self.service.choices = _checked(choices, Choices)
+        self.service.choices = choices
 
     @property
     def durations(self) -> Durations:
@@ -323,8 +327,9 @@ class Sandbox:
         return self.service.durations
 
     @durations.setter
+    @checked
     def durations(self, durations: Durations) -> None:
-        self.service.durations = _checked(durations, Durations)
+        self.service.durations = durations
 
     def now(self) -> float:
         """Return the API seconds since the first start of the sandbox, in any thread."""
@@ -409,14 +414,3 @@ class Sandbox:
             reply = JsonReply({"type": "internal_error", "error": "Internal Server Error."}, 500)
             response = json_response(reply, entry)
         return response
-
-
-S = TypeVar("S")
-
-
-def _checked(settings: S, kind: type[S]) -> S:
-    """Return settings; refuse another type where they are set, and not when a request comes."""
-    if not isinstance(settings, kind):
-        word = kind.__name__
-        raise TypeError(f"{word.lower()} must be {word}(...), got {settings!r}")
-    return settings

@@ -28,10 +28,11 @@ from .._wire.poll_rules import UNKNOWN_ID_GRACE
 from ..api.families import polled_as
 from ..api.results import TaskUpdate
 from ..api.task import Task, ref_in
-from ..arguments import check_bools
+from ..arguments import check_bools, check_functions, check_seconds
 from ..clock import Clock
 from ..errors import JobStoreError, NotFoundError, RequestValidationError
 from .problems import NO_TASK, Problem, loggable
+from .receiving import check_path
 from .server_sent_events import has_ended, reconnect_later, stream
 
 log: Final = logging.getLogger("musicapi_async")
@@ -66,7 +67,10 @@ def check_guarded(events: str | None, authorize: object, public: bool, where: st
         public: True if to know a task's token is enough.
         where: the function that was called, for the text.
     """
+    check_path("events", events)
     check_bools(public=public)
+    if authorize is not None:
+        check_functions(authorize=authorize)
     if events is not None and authorize is None and not public:
         raise RequestValidationError(
             f"{where} includes the event stream {events}, and nothing says who may watch a task",
@@ -97,7 +101,7 @@ class Visitors:
     """The visitors of one application."""
 
     def __init__(self, *, heartbeat: float) -> None:
-        self._heartbeat: Final = heartbeat
+        self._heartbeat: Final = check_seconds("heartbeat", heartbeat)
         self._missing: Final[OrderedDict[bytes, float]] = OrderedDict()
         """Loop time of each lookup without a task, by the digest of its name; the oldest first."""
         self._looking: Final[dict[bytes, asyncio.Task[TaskUpdate]]] = {}

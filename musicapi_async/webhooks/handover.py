@@ -145,6 +145,8 @@ class Handover:
         if not found:
             return task if task.family else None
         adopted = found[0].task
+        if found[0].is_news and self._observer.is_active:
+            self._observer.call_settled(adopted, key)
         if not _task_of(event, here.waiter).family:  # else it was handed over at once
             self._hand_over(event, adopted, here.waiter, received_here=True)
         if event.is_terminal:  # the wait ended before the job had the task
@@ -158,13 +160,17 @@ class Handover:
         """
         if polled_as(task.family) is None:
             return
+        named = None if event.job_key is None else self.inbox.task_of(event.job_key, event.job_item)
+        if named is not None and named.key == task.key:  # an earlier webhook has settled its job
+            task = named
         ref = waiter.known(task)
         result = judge(event, ref, self._redactor)
         if received_here and self._observer.is_active:
             self._observer.webhook_came(ref, event.event, result.update)
         # Of a call without its response yet, only its job says what made the task: see `_adopt`.
         is_ordered = self.inbox.expects(event)
-        waiter.deliver(ref, result, own=self._shared is not None or is_ordered, takes_end=not is_ordered)
+        takes_end = task is named or not is_ordered
+        waiter.deliver(ref, result, own=self._shared is not None or is_ordered, takes_end=takes_end)
 
 
 def _family_of(event: Event) -> str:

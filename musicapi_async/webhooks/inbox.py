@@ -80,6 +80,7 @@ class Inbox:
         remembered: int = MOST_DELIVERIES,
     ) -> None:
         self._settings: Final = settings
+        self._has_logged_no_settings = False
         self._deliver: Final = deliver
         self._adopt: Final = adopt
         self._shared: Final = claims
@@ -114,6 +115,16 @@ class Inbox:
         event = self.verified(headers, raw, url)
         taken = await self._take(event, None)
         return event if taken == "first" else _duplicate(event)
+
+    def receives(self) -> bool:
+        """Return True if the client was given `webhooks=`; the log says once that a webhook needs them."""
+        if self._settings is None and not self._has_logged_no_settings:
+            self._has_logged_no_settings = True
+            log.error(
+                "a webhook was answered with 404, as will be all: the client has no webhooks= to verify them "
+                "with. Give it MusicAPI(webhooks=Webhooks(url=..., secret=...)), or the bridge webhook=None"
+            )
+        return self._settings is not None
 
     def verified(self, headers: Headers, raw: Raw, url: str) -> Event:
         """Verify a delivery and return its event, without handling it; raises as `handle` does."""

@@ -98,6 +98,7 @@ ENCODED: Final = _problem(
 BEING_HANDLED: Final = _problem(
     503, "Service Unavailable", "being_handled", "This delivery is being handled. Please repeat it later."
 )
+NO_WEBHOOKS: Final = _problem(404, "Not Found", "no_webhooks", "No webhooks are received here.")
 NO_TASK: Final = _problem(404, "Not Found", "not_found", "There is no such song, clip or persona.")
 
 _TABLE: Final[tuple[tuple[type[MusicAPIError], Problem], ...]] = (

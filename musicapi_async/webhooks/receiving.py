@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from ..arguments import check_count, check_functions, check_seconds, refused
 from ..errors import MusicAPIError, WebhookVerificationError
 from .delivery import Headers, OnEvent
-from .problems import BEING_HANDLED, ENCODED, INTERNAL, TOO_LARGE, TOO_SLOW, Problem, loggable, problem_of
+from .problems import (
+    BEING_HANDLED,
+    ENCODED,
+    INTERNAL,
+    NO_WEBHOOKS,
+    TOO_LARGE,
+    TOO_SLOW,
+    Problem,
+    loggable,
+    problem_of,
+)
 
 if TYPE_CHECKING:
     from .inbox import Inbox
@@ -22,6 +33,21 @@ WEBHOOK_PATH: Final = "/webhooks/musicapi"
 BODY_TIMEOUT: Final = 10.0
 """Real seconds within which the whole body must arrive. 1 MiB takes as long at 0.8 Mbit/s; a sender of single
 bytes would hold its connection for days."""
+
+
+def check_path(name: str, path: object) -> None:
+    """Refuse what is no path of a route, nor None for no such route."""
+    if path is not None and not (isinstance(path, str) and path.startswith("/")):
+        raise refused(name, "a path that begins with /, or None for no such route", repr(path)[:100])
+
+
+def check_receiving(webhook: str | None, on_event: OnEvent | None, limit: int, timeout: float) -> None:
+    """Refuse settings of the route with which no webhook could be received."""
+    check_path("webhook", webhook)
+    if on_event is not None:
+        check_functions(on_event=on_event)
+    check_count("limit", limit)
+    check_seconds("body_timeout", timeout)
 
 
 async def read_body(parts: AsyncIterator[bytes], limit: int, timeout: float) -> bytes | Problem:
@@ -81,6 +107,8 @@ async def receive_webhook(
         body = await read_body(parts, limit, timeout)
     if isinstance(body, Problem):
         return body
+    if not inbox.receives():
+        return NO_WEBHOOKS
     try:
         try:
             event = inbox.verified(headers, body, url)

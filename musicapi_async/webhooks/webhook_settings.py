@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast, get_args
 from urllib.parse import parse_qs, parse_qsl, quote, urlsplit
 
 import msgspec
@@ -19,7 +19,7 @@ from .._wire import signature
 from ..api.batches import CreateBatch
 from ..api.field_limits import SHORTEST_SECRET, has_white_ends
 from ..api.request import Request
-from ..arguments import is_text, refused
+from ..arguments import check_count, check_functions, is_positive, is_text, refused
 from ..options import is_protected
 from .delivery import TOLERANCE, WEBHOOK_BODY_LIMIT, Scheme
 
@@ -73,6 +73,12 @@ class Webhooks:
         scheme: Scheme = "X-Webhook-Signature",
         now: Callable[[], float] = time.time,
     ) -> None:
+        if not (tolerance == 0 or is_positive(tolerance)):
+            raise refused("tolerance", "a number of seconds, 0 or more", repr(tolerance)[:100])
+        check_count("limit", limit)
+        if scheme not in get_args(Scheme):
+            raise refused("scheme", f"one of {', '.join(get_args(Scheme))}", repr(scheme)[:100])
+        check_functions(now=now)
         self.url: Final = url
         self.secrets: Final = _secrets(secret)
         self.tolerance: Final = tolerance

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from .._transport.call_entry import RESPONSE_IS_RECORDED
 from .._transport.publishing import digest_of
 from ..api.local_files import local_files
 from ..api.request import body
@@ -200,7 +201,7 @@ class BatchCalls:
             await asyncio.wait({sending, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 return await sending
-            sending.cancel()
+            sending.cancel(RESPONSE_IS_RECORDED)
             await asyncio.wait({sending})
             if not sending.cancelled():
                 return await sending
@@ -212,7 +213,7 @@ class BatchCalls:
                 await self.client.clock.sleep(STOPPED_POLL)
             raise NotSubmitted(STOPPED)
         finally:
-            sending.cancel()
+            sending.cancel(RESPONSE_IS_RECORDED)
             stopped.cancel()
 
 

@@ -23,10 +23,10 @@ from typing import Final
 
 from .._wire.codec import report
 from ..api.account import credits_in, credits_text
-from ..api.suggestions import did_you_mean
+from ..api.suggestions import check_names
 from ..arguments import check_credits
 from ..client import MusicAPI
-from ..errors import MusicAPIError, OutcomeUnknownError, RequestValidationError
+from ..errors import MusicAPIError, OutcomeUnknownError
 from ..files import fault_in_words
 from ..jobs import Job
 from ..jobs.job import JobTask, item_of
@@ -44,21 +44,12 @@ def prices_by_operation(prices: Mapping[str, float] | None) -> dict[str, float]:
     Raises `RequestValidationError` for a name that no song or step of a batch has, and for what is no number
     of credits.
     """
-    if not prices:
+    if prices is None:
         return {}
-    known = priced_operations()
-    found: dict[str, float] = {}
+    check_names("prices", prices, {*priced_operations(), *STEP_NAMES}, "songs or steps of a batch")
     for name, price in prices.items():
-        operation = STEP_NAMES.get(name, name)
-        if operation not in known:
-            words = {*known, *STEP_NAMES}
-            raise RequestValidationError(
-                f"prices: no song or step of a batch is called {name!r}{did_you_mean(name, words)}",
-                field="prices",
-            )
         check_credits("prices", price, name)
-        found[operation] = price
-    return found
+    return {STEP_NAMES.get(name, name): price for name, price in prices.items()}
 
 
 def price_name(operation: str) -> str:

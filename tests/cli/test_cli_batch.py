@@ -497,7 +497,7 @@ async def test_dry_run_with_prices_adds_up(shell: Shell, sandbox: Sandbox, tmp_p
     assert (event["cost"], event["unpriced"], event["over_budget"]) == (102, {}, True)
     wrong = await shell.run(*run, "--price", "lyric=1")
     assert wrong.code == 2
-    assert "no song or step of a batch is called 'lyric' (did you mean 'lyrics'?)" in wrong.err
+    assert "songs or steps of a batch (did you mean 'lyrics'?), got 'lyric'" in wrong.err
     for price in ("-1", "nan", "inf"):
         wrong = await shell.run(*run, "--price", f"lyrics={price}")
         assert (wrong.code, "credits, 0 or more, got lyrics=" in wrong.err) == (2, True)

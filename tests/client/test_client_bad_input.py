@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from musicapi_async import (
     BadRequestError,
     Clip,
+    Clock,
+    LaneLimits,
     MemoryLimiter,
     MusicAPI,
     NotFoundError,
     OutcomeUnknownError,
+    PostgresStore,
+    Rate,
     RequestValidationError,
+    Webhooks,
 )
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.field_limits import SONIC_MODELS
 from musicapi_async.api.request import FieldInfo
 from musicapi_async.client import OptionChanges
+from musicapi_async.contrib import fastapi
+from musicapi_async.contrib.opentelemetry import OpenTelemetryHook
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.options import Options
-from musicapi_async.sandbox import Fault, Sandbox
+from musicapi_async.polling import LearnedSchedule, PollCost
+from musicapi_async.polling.schedule import documented
+from musicapi_async.sandbox import Fault, Faults, Journal, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
 from musicapi_async.workflows import everything, run_batch
 
@@ -806,3 +817,101 @@ async def test_missing_manifest_is_an_error_of_the_system(tmp_path: Path) -> Non
             await run_batch(client, tmp_path / "songs.jsonl", out=tmp_path / "out")
         assert len(sandbox.journal) == 0
         assert os.listdir(tmp_path) == []
+
+
+SECRET = "a secret of sixteen characters or more"
+ARGUMENTS: list[tuple[Callable[..., object], dict[str, Any]]] = [
+    (Clock, {"speed": 2.0}),
+    (LaneLimits, {"concurrency": 1, "rate": Rate(1, 3.0)}),
+    (Rate, {"count": 1, "period": 3.0}),
+    (MemoryLimiter, {"lanes": {}, "clock": Clock(), "max_in_flight": 1}),
+    (LearnedSchedule, {"times_of": documented, "poll_cost": 2.0, "draw": max}),
+    (PollCost, {"queued": bool, "now": float}),
+    (
+        Webhooks,
+        {
+            "url": None,
+            "secret": SECRET,
+            "tolerance": 300.0,
+            "limit": 1,
+            "scheme": "X-Signature",
+            "now": float,
+        },
+    ),
+    (PostgresStore, {"address": "postgresql://127.0.0.1:9/none"}),
+    (OpenTelemetryHook, {"tracer_provider": None, "meter_provider": None, "prices": {"create_music": 20}}),
+    (
+        partial(fastapi.router, public=True),
+        {
+            "webhook": "/w",
+            "events": "/{token}",
+            "authorize": bool,
+            "on_event": print,
+            "limit": 1,
+            "body_timeout": 1.0,
+            "heartbeat": 1.0,
+        },
+    ),
+    (fastapi.lifespan, {"make": MusicAPI}),
+    (Journal, {"size": 1}),
+    (Faults, {"seed": 1, "rates": {Fault.refuse: 0.1}}),
+    (Fault.status, {"code": 503, "body": "", "retry_after": 1, "taken": True}),
+    (Fault.slow, {"seconds": 1.0}),
+    (Fault.trickle, {"rate": 1.0}),
+    (Faults().at_random, {"fault": Fault.refuse, "rate": 0.1}),
+    (
+        Faults().on,
+        {"method": "POST", "path": "/sonic/create", "fault": Fault.refuse, "times": 1, "after": 0},
+    ),
+    (
+        Sandbox,
+        {
+            "port": 0,
+            "host": "127.0.0.1",
+            "speed": 2.0,
+            "seed": 1,
+            "credits": 5.0,
+            "extra_credits": 5.0,
+            "api_key": "key",
+            "create_limit": (1, 3.0),
+            "jitter": 20.0,
+            "faults": Faults(),
+            "prices": {"create": 1},
+            "longest": 60.0,
+            "public_url": "https://tunnel.example",
+            "tls": None,
+            "local_ports": True,
+            "state": Path("state.sqlite"),
+            "control_token": "token",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "good"), ARGUMENTS)
+def test_argument_of_a_wrong_type_is_named(function: Callable[..., object], good: dict[str, Any]) -> None:
+    """Where it is given, and not where it is used: the error says which argument it is, and what it can be."""
+    function(**good)
+    for name in good:
+        for wrong in (object(), b"bytes", {1: object()}):
+            with pytest.raises(
+                (RequestValidationError, TypeError, ValueError), match=rf"(?i)\b({name}|fault)\b"
+            ) as caught:
+                function(**{**good, name: wrong})
+            assert "supported" not in str(caught.value)
+            assert "attribute" not in str(caught.value)
+
+
+def test_number_and_truth_are_different_things() -> None:
+    """True is a number for Python, and no speed, no cap and no count here; a NumPy number is one."""
+    for function, name in ((Clock, "speed"), (MemoryLimiter, "max_in_flight"), (Sandbox, "credits")):
+        with pytest.raises((RequestValidationError, TypeError), match=name):
+            function(**{name: True})
+    assert Sandbox(speed=np.float64(60)).clock.speed == 60
+
+
+@pytest.mark.parametrize("prices", [{"creat": 1}, {1: 1}, {"create": "1"}, {"create": -1}])
+def test_prices_of_the_sandbox_are_those_of_its_calls(prices: Any) -> None:
+    """A misspelt name left the default price in force."""
+    with pytest.raises(RequestValidationError, match="prices"):
+        Sandbox(prices=prices)

@@ -16,7 +16,7 @@ import textwrap
 import pytest
 from patience import until
 
-from musicapi_async import MusicAPI, MusicAPIError, RequestValidationError, TaskError
+from musicapi_async import Clips, MusicAPI, MusicAPIError, RequestValidationError, Task, TaskError
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.testing.plugin import SANDBOX_SPEED
 from musicapi_async.testing.virtual import VirtualTimeLoop
@@ -453,3 +453,35 @@ def test_a_create_that_is_cancelled_at_once_sends_nothing_and_warns_of_nothing()
     # The other end may complain of a connection that was dropped in the moment it was accepted.
     assert "never awaited" not in done.stderr
     assert "destroyed" not in done.stderr
+
+
+async def test_waits_for_many_on_a_closed_client_name_each_task() -> None:
+    """As the wait for one does: what has ended is returned, and the rest says how to resume it."""
+    async with Sandbox(speed=400) as sandbox:
+        async with sandbox.client(rate_limit=None) as client:
+            done, *others = [
+                await client.sonic.create_music(mv="sonic-v6", prompt="[Verse]\nla") for _ in range(3)
+            ]
+            clips = await done.wait()
+        for ends in (
+            await client.wait_all([done, *others], return_exceptions=True),
+            [await ended(task) async for task in client.as_completed([done, *others])],
+        ):
+            assert ends[0] == clips
+            for task, error in zip(others, ends[1:], strict=True):
+                assert isinstance(error, TaskError)
+                assert error.task_id == task.task_id
+                assert task.token in str(error)
+        with pytest.raises(TaskError, match=others[0].task_id):
+            await client.wait_all(others)
+        async with client:
+            assert len(await client.wait_all([done, *others])) == 3
+        assert len(sandbox.journal.creates) == 3
+
+
+async def ended(task: Task[Clips]) -> Clips | MusicAPIError:
+    """How a task ended."""
+    try:
+        return await task.wait()
+    except MusicAPIError as error:
+        return error

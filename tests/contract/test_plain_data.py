@@ -48,6 +48,7 @@ from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.operation import Operation, Polled
 from musicapi_async.hooks import (
     CallEvent,
+    CallSettledEvent,
     DownloadEvent,
     HookEvent,
     PollEvent,
@@ -164,6 +165,7 @@ def made_by_hand() -> Iterator[Any]:
     of_task: dict[str, Any] = {"family": "sonic", "kind": "create_music", "task_id": "t"}
     yield from (PollEvent(**of_task, call_id=1, late=0.1), TaskEndedEvent(**of_task, state="failed"))
     yield WebhookEvent(**of_task, event="song.streaming", state="running", can_stream=True)
+    yield CallSettledEvent(family="sonic", kind="create_music", task_id="t", job_key="order-1")
     yield SpendingEvent(before=3.0, after=1.0, total=2.0)
     yield DownloadEvent(url="u", path="p", tries=1, seconds=0.5)
 

@@ -268,6 +268,43 @@ async def test_webhook_before_the_response_to_the_create_ends_its_span(telemetry
     assert duration.attributes["musicapi.kind"] == "create_music"
 
 
+@pytest.mark.parametrize("named_by", ["song.failed", "song.completed", "resolve"])
+async def test_charge_whose_response_was_lost_is_counted_when_its_task_is_named(
+    telemetry: Telemetry, named_by: str
+) -> None:
+    """Once, however often it is named; so no refund is counted without the charge that it returns."""
+    telemetry.hook = OpenTelemetryHook(telemetry.tracers, telemetry.meters, prices={"create_music": 20})
+    settings = Webhooks(url="http://127.0.0.1:9/hooks", secret=SECRET)
+    async with (
+        Sandbox(speed=60) as sandbox,
+        sandbox.client(hooks=telemetry.hook, webhooks=settings, rate_limit=None) as client,
+    ):
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="order-1").sonic.create_music(**SONG)
+        (sent,) = sandbox.journal.creates
+        assert "musicapi.credits.charged" not in telemetry.metrics()
+        if named_by == "resolve":
+            for _ in range(2):
+                await client.resolve("order-1", task_id=sent.task_id)
+        else:
+            clip = {"clip_id": "c", "state": "succeeded", "audio_url": "https://cdn.example/c.mp3"}
+            end = {"refund_processed": True} if named_by == "song.failed" else {"data": [clip]}
+            url = str(mapping_or_empty(sent.body)["webhook_url"])
+            for event, more in (("song.streaming", {}), (named_by, end), (named_by, end)):
+                body = {"event": event, "platform": "sonic", "task_id": sent.task_id, **more}
+                raw, stamp = json.dumps(body).encode(), str(int(time.time()))
+                headers = {"X-Webhook-Timestamp": stamp, "X-Webhook-Signature": sign(SECRET, stamp, raw)}
+                await client.webhooks.handle(headers, raw, url=url)
+        assert sandbox.journal.charges == 20
+        metrics = telemetry.metrics()
+    refunds = [20] if named_by == "song.failed" else []
+    for name, value in (("charged_calls", [1]), ("credits.charged", [20]), ("credits.refunded", refunds)):
+        points = metrics.get(f"musicapi.{name}", [])
+        assert [point.value for point in points] == value
+        assert all(point.attributes["musicapi.kind"] == "create_music" for point in points)
+
+
 async def test_charges_are_counted_by_operation(telemetry: Telemetry) -> None:
     """What was refused or known already costs nothing; credits are those of the prices, or of the balance."""
     telemetry.hook = OpenTelemetryHook(

@@ -127,3 +127,17 @@ async def test_malformed_body_is_no_error_of_the_server(
             assert answer.split()[1] in (b"400", b"408")
         ours = [record for record in caplog.records if record.name.startswith("musicapi_async")]
         assert [record for record in ours if record.levelno >= logging.ERROR] == []
+
+
+async def test_client_without_webhooks_answers_404(framework: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing failed in the back end that a repetition could find repaired; the log says once what to do."""
+    async with Sandbox() as sandbox:
+        application = app_of(framework, sandbox.client, events=None)
+        async with serving(application) as server:
+            for _ in range(2):
+                answer = await server.raw(head(BODY, len(BODY), "Connection: close"), BODY)
+                assert b" 404 " in answer.split(b"\r\n")[0]
+                assert b"webhooks=" not in answer
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(records) == 1
+    assert "webhooks=Webhooks(url=..., secret=...)" in records[0].getMessage()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
 import pytest
 from patience import PATIENCE
 
 from musicapi_async.api.task import TaskRef
 from musicapi_async.errors import JobStoreError
-from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, SQLiteStore, reservation, transitions
+from musicapi_async.jobs import Job, JobRequest, JobTask, Owner, SQLiteStore, owner, reservation, transitions
 
 REQUEST = JobRequest("POST /sonic/create", "http://host", '{"title":"a"}', "sonic", "create_music")
 ME = Owner("host", "boot", 1, "1", "nonce")
@@ -218,6 +221,71 @@ async def test_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> N
     await store.aclose()
 
 
+LISTING = """
+import asyncio, os, sys
+from musicapi_async.cli.commands import musicapi
+def run(*arguments):
+    try:
+        musicapi.main(arguments, prog_name="musicapi")
+    except SystemExit as end:
+        return end.code
+for path in sys.argv[1:3]:  # so that all is imported that another user may not read
+    run("--text", "jobs", "list", path)
+print("read-only", flush=True)
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(run("--text", "jobs", "list", sys.argv[3]))
+print(run("--text", "jobs", "list", sys.argv[3], "--state", "ambiguous"))
+print(run("--text", "jobs", "purge", sys.argv[3], "--older-than", "1d", "--yes"))
+"""
+
+
+async def test_jobs_are_listed_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """Also one whose process died while it sent the call: that it is ambiguous need not be written first."""
+    folder = tmp_path / "locked"
+    store, other = SQLiteStore(folder / "jobs.sqlite"), SQLiteStore(tmp_path / "other.sqlite")
+    dead = msgspec.structs.replace(owner.this_process("nonce"), pid=2**22 + 1)
+    for one in (store, other):
+        await one.change("done", reserve("done"))
+        await one.change("sent", reservation.reserve("sent", REQUEST, dead, is_alive, 2.0))
+        await one.change("sent", transitions.sending(dead, 3.0))
+        await one.aclose()
+    damaged = tmp_path / "damaged.sqlite"
+    damaged.touch()
+    with read_only(folder):
+        ended = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", LISTING, str(other.path), str(damaged), str(store.path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+        )
+    listed = ended.stdout.partition("read-only\n")[2].splitlines()
+    assert [line.split() for line in listed if "reserved" in line or "ambiguous" in line] == [
+        ["reserved", "done"],
+        ["ambiguous", "sent"],
+        ["ambiguous", "sent"],
+    ]
+    assert "must be writable" in ended.stderr
+    assert sorted(os.listdir(folder)) == ["jobs.sqlite"]
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Generator[None]:
+    """A folder, and the files in it, in which nobody may write; any user may come to it."""
+    for file in folder.iterdir():
+        file.chmod(0o444)
+    folder.chmod(0o555)
+    for parent in folder.parents[:4]:
+        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
+            parent.chmod(0o755)
+    try:
+        yield
+    finally:
+        folder.chmod(0o755)
+
+
 @pytest.mark.parametrize("there", [False, True])
 async def test_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) -> None:
     """Without the right to write, nothing is reserved, and the error names the file."""
@@ -228,12 +296,7 @@ async def test_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) ->
         store = SQLiteStore(path)
         await store.change("a", reserve())
         await store.aclose()
-        path.chmod(0o444)
-    folder.chmod(0o555)
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
-            parent.chmod(0o755)
-    try:
+    with read_only(folder):
         ended = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-c", LIMITED, str(path), "read-only"],
@@ -242,8 +305,6 @@ async def test_read_only_folder_is_a_clear_error(tmp_path: Path, there: bool) ->
             check=True,
             env={**os.environ, "PYTHONPATH": os.getcwd()},
         )
-    finally:
-        folder.chmod(0o755)
     assert "stored" not in ended.stdout
     assert ended.stdout.startswith("error")
     assert str(path) in ended.stdout

@@ -19,6 +19,7 @@ from patience import until
 from musicapi_async import MusicAPI, OutcomeUnknownError, Webhooks
 from musicapi_async.errors import JobStoreError
 from musicapi_async.jobs import Job, MemoryStore, SQLiteStore
+from musicapi_async.polling import LearnedSchedule
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import sign
 from musicapi_async.workflows import run_batch
@@ -75,6 +76,33 @@ class Failing(MemoryStore):
         if self.fails:
             raise JobStoreError("the file is gone", path="jobs.sqlite")
         return await super().get(key, account=account)
+
+
+class Slotted:
+    """A store of the caller's own that takes no weak reference."""
+
+    __slots__ = ("_rows", "closed")
+
+    def __init__(self) -> None:
+        self._rows = MemoryStore()
+        self.closed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_store_may_take_no_weak_reference(sandbox: Sandbox) -> None:
+    """It is used like any other, as the store of a client and of a view, and is closed with the client."""
+    stores: tuple[Any, Any] = Slotted(), Slotted()
+    async with opened(sandbox, store=stores[0]) as client:
+        await (await client.sonic.create_music(**SONG)).wait()
+        await (await client.with_options(store=stores[1], job_key="1").sonic.create_music(**SONG)).wait()
+    for store in stores:
+        assert [job.state for job in await store.jobs()] == ["finished"]
+        assert store.closed == 1
 
 
 async def test_views_of_one_store_cost_as_much_as_one(sandbox: Sandbox) -> None:
@@ -174,6 +202,24 @@ async def test_client_that_is_entered_later_keeps_the_store_open(sandbox: Sandbo
         assert str(path) not in open_files()
         await store.jobs()
         assert str(path) not in open_files()
+
+
+@pytest.mark.parametrize("how", ["learning", "own polling", "view"])
+async def test_store_that_was_closed_before_is_opened_once(
+    sandbox: Sandbox, tmp_path: Path, how: str
+) -> None:
+    """Whoever uses it then: opening checks the whole file, and a create has four uses of it."""
+    path = tmp_path / "jobs.sqlite"
+    store = SQLiteStore(path)
+    await store.jobs()
+    await store.aclose()
+    polling = LearnedSchedule() if how == "own polling" else None
+    async with opened(sandbox, store=None if how == "view" else store, polling=polling) as client:
+        view = client.with_options(store=store) if how == "view" else client
+        for _ in range(3):
+            await view.sonic.create_music(**SONG)
+            assert str(path) in open_files()
+    assert str(path) not in open_files()
 
 
 async def test_last_client_that_has_a_store_closes_it(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from musicapi_async._transport.rate_limiter import DEFAULT_LANES, LaneLimits, Me
 from musicapi_async._transport.rate_window import GUARD, Rate
 from musicapi_async._transport.wait_reasons import Waits
 from musicapi_async.clock import Clock
+from musicapi_async.errors import RequestValidationError
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 
@@ -92,6 +93,16 @@ def test_impossible_limits_are_refused() -> None:
         LaneLimits(0)
     with pytest.raises(ValueError, match="max_in_flight"):
         MemoryLimiter(max_in_flight=0)
+
+
+def test_limits_of_an_unknown_lane_are_refused() -> None:
+    """Else creates would go out at the documented rate, and not at the one that was meant."""
+    with pytest.raises(RequestValidationError, match=r"lanes.*did you mean 'submit'\?\), got 'sumbit'"):
+        MemoryLimiter({"sumbit": LaneLimits(16, Rate(20, 10.0))})
+    wrong: Any
+    for wrong in ({"submit": "20/10s"}, {1: LaneLimits(1)}, ["submit"], None):
+        with pytest.raises(RequestValidationError, match="lanes"):
+            MemoryLimiter(wrong)
 
 
 def test_an_unknown_lane_is_named() -> None:

@@ -28,7 +28,7 @@ from musicapi_async import (
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.sonic_songs import CreateMusic
 from musicapi_async.api.task import TaskRef
-from musicapi_async.hooks import HookEvent, WebhookEvent
+from musicapi_async.hooks import HookEvent, TaskEndedEvent, WebhookEvent
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.webhooks import Event, Inbox, Webhooks
@@ -352,6 +352,27 @@ async def test_ambiguous_submit_is_recovered_by_its_job_key() -> None:
         assert (ref.family, ref.task_id) == ("sonic", create.task_id)
         assert len(await client.task(ref.family, ref.task_id).wait()) == 2
         assert client.webhooks.task_of("another") is None
+
+
+async def test_end_of_a_task_that_an_earlier_webhook_has_named_is_taken() -> None:
+    """The response to its create was lost, and no one waits for it: its job ends all the same."""
+    ends: list[HookEvent] = []
+    async with Sandbox(speed=1) as sandbox, sandbox.client(webhooks=hooks(), hooks=ends.append) as client:
+        sandbox.faults.on("POST", "/sonic/create", Fault.reset_after)
+        with pytest.raises(OutcomeUnknownError):
+            await client.with_options(job_key="k").sonic.create_music(
+                mv="sonic-v6", gpt_description_prompt="rain"
+            )
+        (create,) = sandbox.journal.creates
+        for name, state in (("streaming", "accepted"), ("completed", "finished")):
+            raw, headers = about(name, create.task_id)
+            await client.webhooks.handle(headers, raw, url=address("k"))
+            job = await client.job("k")
+            assert job is not None
+            assert (job.state, job.task_id) == (state, create.task_id)
+    assert [(end.state, end.kind) for end in ends if isinstance(end, TaskEndedEvent)] == [
+        ("succeeded", "create_music")
+    ]
 
 
 @pytest.mark.parametrize("platform", [{}, {"platform": None}, {"platform": "futura"}])

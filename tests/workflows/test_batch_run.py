@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 from pathlib import Path
@@ -473,29 +474,51 @@ async def test_failed_song_that_was_taken_up_in_vain_is_still_failed(
     assert len(sandbox.journal.creates) == 1
 
 
+async def cancelled_while_sending(sandbox: Sandbox, client: MusicAPI, folder: Path) -> None:
+    """Cancel the run of a batch whose create was sent and is not answered yet."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(60))
+    run = asyncio.ensure_future(make(client, rows(1), folder))
+    await until(lambda: bool(sandbox.journal.creates))
+    run.cancel()
+    await asyncio.wait({run})
+
+
 async def test_run_after_a_cancelled_one_waits_for_its_call(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """Its create is still awaited by the client: no run says that it was lost, or sends it once more."""
-    sandbox.faults.on("POST", "/sonic/create", Fault.slow(60))
-    run = asyncio.ensure_future(make(client, rows(1), tmp_path))
-    await until(lambda: bool(sandbox.journal.creates))
-    run.cancel()
-    await asyncio.wait({run})
+    await cancelled_while_sending(sandbox, client, tmp_path)
     result = await make(client, rows(1), tmp_path)
     assert (result.done, result.unknown, result.unfinished) == (1, {}, {})
     assert len(sandbox.journal.creates) == 1
+
+
+@pytest.mark.parametrize("how", ["stopped", "cancelled"])
+async def test_create_that_outlives_its_caller_is_one_warning(
+    sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Ctrl-C once or twice: the answer of each create that was sent is recorded, and its task is logged."""
+    sandbox.faults.on("POST", "/sonic/create", Fault.slow(60), times=2)
+    stop = asyncio.Event()
+    async with sandbox.client(rate_limit=None) as client:
+        run = asyncio.ensure_future(make(client, rows(2), tmp_path, stop=stop))
+        await until(lambda: len(sandbox.journal.creates) == 2)
+        if how == "stopped":
+            stop.set()
+        else:
+            run.cancel()
+        await asyncio.wait({run})
+    warnings = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len(warnings) == 2
+    for create in sandbox.journal.creates:
+        assert sum(str(create.task_id) in text for text in warnings) == 1
 
 
 async def test_call_of_a_cancelled_run_leaves_nothing_open(
     sandbox: Sandbox, client: MusicAPI, tmp_path: Path
 ) -> None:
     """Its task reaches the job store, which the run has closed before, and which is closed again after that."""
-    sandbox.faults.on("POST", "/sonic/create", Fault.slow(60))
-    run = asyncio.ensure_future(make(client, rows(1), tmp_path))
-    await until(lambda: bool(sandbox.journal.creates))
-    run.cancel()
-    await asyncio.wait({run})
+    await cancelled_while_sending(sandbox, client, tmp_path)
     store = SQLiteStore(tmp_path / ".musicapi" / "jobs.sqlite")
     await until(lambda: store.jobs("accepted"))
     await store.aclose()

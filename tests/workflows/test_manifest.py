@@ -190,7 +190,7 @@ async def test_price_of_no_operation_is_refused(tmp_path: Path) -> None:
     async with MusicAPI("key", base_url="http://127.0.0.1:9") as client:
         with pytest.raises(
             RequestValidationError,
-            match=r"no song or step of a batch is called 'create_musik' \(did you mean 'create_music'",
+            match=r"songs or steps of a batch \(did you mean 'create_music'\?\), got 'create_musik'",
         ):
             await run_batch(client, Manifest.of([SONG]), out=tmp_path / "out", prices={"create_musik": 3})
     assert not (tmp_path / "out").exists()
