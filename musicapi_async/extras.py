@@ -31,10 +31,11 @@ installed, but for `opentelemetry-api`, which is `opentelemetry`, and `psycopg-b
 def install_hint(extra: str) -> str:
     """Return commands that install an extra, as they are true from a clone and elsewhere.
 
-    `extra` is a key of `LIBRARIES`, or several with commas between them.
+    The commands are in backticks, so that a line ends in none of them, and each can be copied. `extra` is a
+    key of `LIBRARIES`, or several with commas between them.
     """
     libraries = " ".join(library for name in extra.split(",") for library in LIBRARIES[name])
-    return f"pip install -e '.[{extra}]' in a clone of musicapi_async, or pip install {libraries} anywhere"
+    return f"`pip install -e '.[{extra}]'` in a clone of musicapi_async, elsewhere `pip install {libraries}`"
 
 
 def missing_extra(feature: str, extra: str, *libraries: str) -> ModuleNotFoundError:

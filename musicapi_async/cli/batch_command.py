@@ -24,7 +24,7 @@ from .exit_codes import ExitCode, exit_code_of_batch
 from .invocation import Invocation, two_interrupts
 from .output import json_line, print_err
 from .parameters import Folder, Positive, RateLimit, StorePlace
-from .usage import Command, Group
+from .usage import Command, Group, check_extra
 
 if TYPE_CHECKING:
     from .._transport.rate_window import Rate
@@ -224,6 +224,7 @@ async def run_command(
             plan = await plan_batch(manifest, out or new, rate_limit=rate, **shared)
         invocation.reporter.event("plan", msgspec.structs.asdict(plan), plan_lines(plan, rate, out))
         return ExitCode.OK
+    check_extra("The page of a batch", "cli", "jinja2")
     assert out is not None, "only a dry run has none"
     invocation.is_rerunnable = invocation.charges = True
     meter = _Meter(invocation, len(manifest.songs))

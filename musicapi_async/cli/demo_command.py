@@ -14,13 +14,12 @@ from ..api.account import credits_text
 from ..api.direct_replies import Persona
 from ..api.results import Clip, Clips
 from ..api.task import Task
-from ..extras import require
 from .invocation import Invocation
 from .output import clock_text, print_err, visible
 from .parameters import Folder, Positive
 from .reporters import TaskReport
 from .task_commands import result_of, together
-from .usage import Command
+from .usage import Command, check_extra
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -117,10 +116,7 @@ async def demo_command(invocation: Invocation, out: Path, speed: float, seed: in
     """
     from ..sandbox import Sandbox
 
-    try:
-        require("The audio of the demo", "sandbox")
-    except ModuleNotFoundError as error:
-        raise click.UsageError(str(error)) from None
+    check_extra("The audio of the demo", "sandbox")
     invocation.is_demo = invocation.is_rerunnable = True
     reporter = invocation.reporter
     start = time.monotonic()

@@ -22,7 +22,7 @@ from .exit_codes import ExitCode, exit_code_of_batch
 from .invocation import Invocation, two_interrupts
 from .output import print_err, visible
 from .parameters import Folder, StorePlace
-from .usage import Command
+from .usage import Command, check_extra
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -192,13 +192,9 @@ async def shared_client(
         store: The store of --store, else that of MUSICAPI_STORE.
         options: Those of `MusicAPI`.
     """
-    from ..extras import require
     from ..jobs.store import SharedStore
 
-    try:
-        require("The queue of workers", "workers", "procrastinate", "psycopg")
-    except ModuleNotFoundError as error:
-        raise click.UsageError(str(error)) from None
+    check_extra("The queue of workers", "workers", "procrastinate", "psycopg")
     async with invocation.client(store=store, **options) as client:
         if not isinstance(client.store, SharedStore):
             raise click.UsageError(

@@ -50,6 +50,11 @@ PLACES: Final[dict[str, tuple[str, str, str]]] = {
         "jinja2",
         "import asyncio\nfrom musicapi_async.workflows import write_report\nasyncio.run(write_report('songs'))",
     ),
+    "the command for a page": (
+        "cli",
+        "jinja2",
+        f"import sys; sys.argv = ['musicapi', '--text', 'batch', 'report', 'songs']\n{COMMAND}",
+    ),
     "the bridge to FastAPI": ("fastapi", "fastapi", "import musicapi_async.contrib.fastapi"),
     "the bridge to FastAPI, in part": ("fastapi", "starlette", "import musicapi_async.contrib.fastapi"),
     "the bridge to OpenTelemetry": (
@@ -63,6 +68,7 @@ PLACES: Final[dict[str, tuple[str, str, str]]] = {
         "from musicapi_async import PostgresStore",
     ),
     "the workers of a batch": ("workers", "procrastinate", "import musicapi_async.workflows.workers"),
+    "the driver of the workers": ("workers", "psycopg", "import musicapi_async.workflows.workers"),
     "the command of a worker": (
         "workers",
         "procrastinate",
@@ -90,8 +96,8 @@ def test_missing_extra_is_explained(place: str, tmp_path: Path) -> None:
     assert ran.returncode != 0
     text = " ".join(ran.stderr.split())
     needed = " ".join(name for one in extra.split(",") for name in LIBRARIES[one])
-    assert f"the extra [{extra}] ({library} is not installed): pip install -e '.[{extra}]' in a clone" in text
-    assert f"or pip install {needed} anywhere" in text
+    assert f"the extra [{extra}] ({library} is not installed): `pip install -e '.[{extra}]'` in a clone" in text
+    assert f"elsewhere `pip install {needed}`" in text
 
 
 @pytest.mark.parametrize("package", ["musicapi_async", "musicapi_async.jobs"])
@@ -124,3 +130,13 @@ def test_no_text_installs_the_package_by_its_name() -> None:
     named = re.compile(r"pip install\s+(?:-\S+\s+)*['\"]?musicapi[-_]async")
     for path in (ROOT / "README.md", *sorted((ROOT / "musicapi_async").rglob("*.py"))):
         assert not named.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_extra_mcp_is_enough_for_its_command() -> None:
+    """The command `musicapi` needs only what the extra of the MCP server brings, too."""
+    absent = sorted(set(LIBRARIES["cli"]) - set(LIBRARIES["mcp"]))
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\nsys.argv = ['musicapi', 'mcp', '--help']"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{program}\n{COMMAND}"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
