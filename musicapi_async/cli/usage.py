@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -124,8 +126,10 @@ class _AdvisingCommand(click.Command):
             if not error.message.startswith("Got unexpected extra argument"):
                 raise
             advice = " Quote text that has blanks." if any(map(_takes_words, self.params)) else ""
-            if any("--prompt" in param.opts for param in params):
-                advice = " Text needs its option before it, such as --prompt, and quotes if it has blanks."
+            flags = {flag for param in params for flag in param.opts}
+            text = next((flag for flag in ("--gpt-description-prompt", "--prompt") if flag in flags), None)
+            if text is not None:
+                advice = f" Text needs its option before it, such as {text}, and quotes if it has blanks."
             raise click.UsageError(f"{error.message}.{advice}", error.ctx) from None
 
     def advice(self, name: str, known: Mapping[str, str]) -> str:
@@ -195,6 +199,8 @@ class Group(_AdvisingCommand, click.Group):
         except click.UsageError as error:
             names = self.list_commands(ctx)
             near = did_you_mean(args[0], names)
+            if not near and "run" in names and Path(args[0]).is_file():
+                near = f" (did you mean `{ctx.command_path} run {shlex.quote(args[0])}`?)"
             if not near and len(names) <= FEW:
                 near = (
                     f". There are {', '.join(names[:-1])} and {names[-1]}."

@@ -27,12 +27,12 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from aiohttp import web
 
 from ..api.task import Task
-from ..client import MusicAPI
+from ..client import ClientOptions, MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import STREAM_HEADERS, STREAM_TYPE, WEBHOOK_BODY_LIMIT, Problem, loggable, problem_of
 from ..webhooks.delivery import OnEvent
@@ -75,7 +75,7 @@ def setup(
     limit: int = WEBHOOK_BODY_LIMIT,
     body_timeout: float = BODY_TIMEOUT,
     heartbeat: float = HEARTBEAT,
-    **options: Any,
+    **options: Unpack[ClientOptions],
 ) -> None:
     """Add to an app a client that lives as long as the app, the routes, and responses to this package's
     errors.

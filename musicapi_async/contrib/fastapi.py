@@ -45,7 +45,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from types import FrameType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Unpack
 
 import anyio
 
@@ -60,7 +60,7 @@ except ModuleNotFoundError as missing:
     raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
 from ..api.task import Task
-from ..client import MusicAPI
+from ..client import ClientOptions, MusicAPI
 from ..errors import MusicAPIError
 from ..webhooks import (
     PROBLEM_TYPE,
@@ -90,7 +90,7 @@ STREAMS_STATE: Final = "musicapi_streams"
 
 
 def lifespan(
-    make: Callable[[], MusicAPI] | None = None, **options: Any
+    make: Callable[[], MusicAPI] | None = None, **options: Unpack[ClientOptions]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """Return a lifespan that opens a client with the app and closes it with the app.
 

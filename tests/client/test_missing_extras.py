@@ -96,7 +96,9 @@ def test_missing_extra_is_explained(place: str, tmp_path: Path) -> None:
     assert ran.returncode != 0
     text = " ".join(ran.stderr.split())
     needed = " ".join(name for one in extra.split(",") for name in LIBRARIES[one])
-    assert f"the extra [{extra}] ({library} is not installed): `pip install -e '.[{extra}]'` in a clone" in text
+    assert (
+        f"the extra [{extra}] ({library} is not installed): `pip install -e '.[{extra}]'` in a clone" in text
+    )
     assert f"elsewhere `pip install {needed}`" in text
 
 
@@ -135,8 +137,14 @@ def test_no_text_installs_the_package_by_its_name() -> None:
 def test_the_extra_mcp_is_enough_for_its_command() -> None:
     """The command `musicapi` needs only what the extra of the MCP server brings, too."""
     absent = sorted(set(LIBRARIES["cli"]) - set(LIBRARIES["mcp"]))
-    program = f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\nsys.argv = ['musicapi', 'mcp', '--help']"
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\nsys.argv = ['musicapi', 'mcp', '--help']"
+    )
     ran = subprocess.run(
-        [sys.executable, "-c", f"{program}\n{COMMAND}"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", f"{program}\n{COMMAND}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
