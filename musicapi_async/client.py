@@ -40,7 +40,7 @@ from .api.sonic import Sonic, Suno
 from .api.studio import Studio
 from .api.suggestions import check_options
 from .api.task import Task, TaskRef, check_task, handle_of, ref_in, settle, tasks_of
-from .arguments import check_bools, check_count, check_parts
+from .arguments import check_bools, check_count, check_parts, refused
 from .clock import Clock
 from .errors import MusicAPIError
 from .files import expand
@@ -140,6 +140,19 @@ def _advising(init: Callable[P, None]) -> Callable[P, None]:
         init(*args, **options)
 
     return advising_init
+
+
+def client_maker(make: Callable[[], MusicAPI] | None, options: ClientOptions) -> Callable[[], MusicAPI]:
+    """Return what makes the client of a back end: the given function, or one that takes the options.
+
+    Raises at once for a wrong name, not when the app starts. Raises `RequestValidationError` for both.
+    """
+    check_options(options, ClientOptions.__optional_keys__)
+    if make is None:
+        return lambda: MusicAPI(**options)
+    if options:
+        raise refused("make", "a function that makes the client, or options, not both", ", ".join(options))
+    return make
 
 
 class MusicAPI:

@@ -32,7 +32,7 @@ from typing import Any, Final, Unpack
 from aiohttp import web
 
 from ..api.task import Task
-from ..client import ClientOptions, MusicAPI
+from ..client import ClientOptions, MusicAPI, client_maker
 from ..errors import MusicAPIError
 from ..webhooks import STREAM_HEADERS, STREAM_TYPE, WEBHOOK_BODY_LIMIT, Problem, loggable, problem_of
 from ..webhooks.delivery import OnEvent
@@ -82,7 +82,8 @@ def setup(
 
     Args:
         app: the application. Its sub-applications find the client, too.
-        make: a function that makes the client; without it the client is `MusicAPI(**options)`.
+        make: a function that makes the client, with options of its own; without it the client is
+            `MusicAPI(**options)`.
         webhook: the path that the service POSTs to; None for no such route. It responds with 204 when the
             waits are ended, 400 if the webhook is not verified, and 408, 413 or 415 if the body is too slow,
             too large or compressed.
@@ -103,13 +104,16 @@ def setup(
         options: of `MusicAPI`.
 
     Raises:
-        RequestValidationError: an event stream has neither `authorize` nor `public=True`.
+        RequestValidationError: an event stream has neither `authorize` nor `public=True`, or there are both,
+            `make` and options.
+        TypeError: an option is not known.
     """
+    open_client = client_maker(make, options)
     check_guarded(events, authorize, public, "setup()")
     visitors = Visitors(heartbeat=heartbeat)
 
     async def run(app: web.Application) -> AsyncIterator[None]:
-        async with make() if make is not None else MusicAPI(**options) as client:
+        async with open_client() as client:
             app[CLIENT] = client
             yield
 

@@ -43,6 +43,8 @@ MANIFEST_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of a manifest; a hundred thousand songs with long lyrics."""
 REPORTED_FAULTS: Final = 20
 """Faults that one error names; more are counted."""
+NAMED_LINES: Final = 3
+"""Lines that are named for one fault; more are counted."""
 ID_LENGTH: Final = 120
 DEFAULT_OPERATION: Final = "sonic.create_music"
 
@@ -233,12 +235,14 @@ def refuse_rows(
     faults: Sequence[tuple[int, Violation]],
     hint: str = "Correct the manifest and start again.",
 ) -> RequestValidationError:
-    """Return the error for faults of a manifest, by their lines."""
-    lines = [
-        f"line {number}: {fault}" if number else str(fault) for number, fault in faults[:REPORTED_FAULTS]
-    ]
-    if len(faults) > REPORTED_FAULTS:
-        lines.append(f"and {len(faults) - REPORTED_FAULTS} more")
+    """Return the error for faults of a manifest, each with its lines."""
+    places: dict[str, list[int]] = {}
+    for number, fault in faults:
+        places.setdefault(str(fault), []).append(number)
+    named = list(places.items())[:REPORTED_FAULTS]
+    lines = [f"{_lines_text(numbers)}: {text}" if numbers[0] else text for text, numbers in named]
+    if len(places) > REPORTED_FAULTS:
+        lines.append(f"and {len(faults) - sum(len(numbers) for _, numbers in named)} more")
     first = faults[0][1]
     return RequestValidationError(
         f"{source}: {lines[0]}" if len(lines) == 1 else "\n".join([f"{source}:", *lines]),
@@ -248,6 +252,15 @@ def refuse_rows(
         violations=[fault for _, fault in faults],
         hint=hint,
     )
+
+
+def _lines_text(numbers: Sequence[int]) -> str:
+    """Return the lines of a fault: a wrong name in the header of a table is one of every row."""
+    first, *others = numbers
+    if not others:
+        return f"line {first}"
+    more = f" and {len(others) - NAMED_LINES + 1} more" if len(others) >= NAMED_LINES else ""
+    return f"lines {', '.join(map(str, numbers[:NAMED_LINES]))}{more}"
 
 
 def _song(number: int, row: dict[str, Any], loose: bool, folder: Path) -> Song | list[Violation]:

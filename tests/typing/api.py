@@ -25,6 +25,8 @@ from musicapi_async import (
     Stem,
     Stems,
     Task,
+    TaskFailedError,
+    TaskTimeoutError,
     TaskUpdate,
     Voice,
     Webhooks,
@@ -136,6 +138,12 @@ def wrong_names() -> None:
     print(musicapi_async.jobs.SqliteStore)  # type: ignore[attr-defined]
     print(musicapi_async.sandbox.Sandboxes)  # type: ignore[attr-defined]
     print(musicapi_async.mcp.server)  # type: ignore[attr-defined]
+
+
+def errors_of_a_task(failed: TaskFailedError, late: TaskTimeoutError) -> None:
+    assert_type(failed.clips, tuple[Clip, ...])
+    assert_type(late.clips, tuple[Clip, ...])
+    assert_type(failed.refunded, bool | None)
 
 
 async def wrong_calls(client: MusicAPI) -> None:
