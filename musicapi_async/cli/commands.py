@@ -223,7 +223,7 @@ async def completion_command(shell: str) -> None:
 async def openapi_command(invocation: Invocation) -> None:
     """Print an OpenAPI 3.1 document of the service, as this SDK knows it. Free, sends nothing.
 
-    Use it to generate clients in other languages: musicapi openapi > musicapi.json. It is not the vendor's.
+    Use it to generate clients in other languages: `musicapi openapi > musicapi.json`. It is not the vendor's.
     """
     from ..api.openapi import document
 

@@ -17,6 +17,7 @@ import click
 
 from ..api.suggestions import did_you_mean, is_folder, nearest
 from ..extras import require
+from .error_texts import BLANK, with_whole_commands
 from .invocation import CLOCK_SPEED_VARIABLE, Invocation, interruptible
 from .parameters import NO_TEXT, Positive
 
@@ -77,10 +78,10 @@ def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
 
 
 class _HelpFormatter(click.HelpFormatter):
-    """A formatter that never breaks a line inside an option, so that it can be copied."""
+    """A formatter that never breaks a line inside an option or a command, so that it can be copied."""
 
     def write(self, string: str) -> None:
-        super().write(string.replace(NON_BREAKING_HYPHEN, "-"))
+        super().write(string.replace(NON_BREAKING_HYPHEN, "-").replace(BLANK, " "))
 
     def write_text(self, text: str) -> None:
         super().write_text(_unbroken(text))
@@ -90,7 +91,7 @@ class _HelpFormatter(click.HelpFormatter):
 
 
 def _unbroken(text: str) -> str:
-    return _OPTION.sub(lambda found: found[0].replace("-", NON_BREAKING_HYPHEN), text)
+    return _OPTION.sub(lambda found: found[0].replace("-", NON_BREAKING_HYPHEN), with_whole_commands(text))
 
 
 class _Context(click.Context):
