@@ -56,10 +56,8 @@ def check_result(ref: TaskRef, result: type[Result]) -> None:
     operation = None if known is None else known.operations().get(ref.kind)
     made = Clips if operation is None or not operation.submits else operation.reply
     if not issubclass(made, result):
-        of = f"of {ref.kind}" if ref.kind else "without a kind, such as kind='stems_full'"
-        raise refused(
-            "result", f"{made.__name__}, the result {of}", getattr(result, "__name__", repr(result))
-        )
+        why = f"the result of {ref.kind}" if ref.kind else "unless kind= names another operation"
+        raise refused("result", f"{made.__name__}, {why}", result.__name__)
 
 
 def polled_of(ref: TaskRef) -> Polled:

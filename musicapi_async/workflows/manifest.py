@@ -33,6 +33,7 @@ from ..api.local_files import PLACEHOLDER, local_file
 from ..api.operation import Operation
 from ..api.request import Request, fields, is_link, violations
 from ..api.suggestions import is_folder, nearest
+from ..arguments import is_list, refused
 from ..errors import RequestValidationError, Violation
 from ..files import expand
 from .manifest_formats import ManifestForm, Row, RowFault, form_of, json_rows, table_rows, text_of
@@ -141,6 +142,8 @@ class Manifest(msgspec.Struct, frozen=True):
         Relative paths of local files begin at the folder of the manifest; `run_batch` checks that the files
         exist. Raises `RequestValidationError`, which names each faulty line and field, and `OSError`.
         """
+        if is_list(path):
+            raise refused("manifest", "a file, or Manifest.of(songs) for songs that are mappings", "a list")
         file = expand(path)
         with file.open("rb") as opened:
             data = opened.read(MANIFEST_LIMIT + 1)

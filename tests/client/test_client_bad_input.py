@@ -777,7 +777,9 @@ async def test_result_of_a_task_is_checked_by_its_kind() -> None:
             for result in wrong:
                 with pytest.raises(RequestValidationError, match=f"the result of {kind}.*{result.__name__}"):
                     client.task(token, result=result)
-        with pytest.raises(RequestValidationError, match="kind='stems_full', got Stems"):
+        with pytest.raises(
+            RequestValidationError, match="Clips, unless kind= names another operation, got Stems"
+        ):
             client.task("sonic", "T", kind="", result=Stems)
 
 

@@ -100,6 +100,13 @@ def test_each_fault_is_named_with_its_line(row: dict[str, Any], text: str) -> No
     assert "Nothing was sent" in str(caught.value)
 
 
+def test_songs_in_the_place_of_a_file_are_refused_with_what_takes_them() -> None:
+    """The commonest way to have songs in a program is a list."""
+    songs: Any = [SONG]
+    with pytest.raises(RequestValidationError, match=r"a file, or Manifest\.of\(songs\) .*, got a list"):
+        Manifest.read(songs)
+
+
 def test_all_faults_are_reported_at_once() -> None:
     """Many faults: the first twenty, and how many more."""
     with pytest.raises(RequestValidationError, match="and 10 more") as caught:
