@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from msgspec import UNSET, UnsetType
 
 from ..errors import RequestValidationError
+from ..extras import require
 from ..workflows.command_texts import in_commands
 from .batch_texts import plan_lines, progress_line, result_in_commands, songs_text, summary_lines
 from .error_texts import labelled, wrapped
@@ -24,7 +25,7 @@ from .exit_codes import ExitCode, exit_code_of_batch
 from .invocation import Invocation, two_interrupts
 from .output import json_line, print_err
 from .parameters import Folder, Positive, RateLimit, StorePlace
-from .usage import Command, Group, check_extra
+from .usage import Command, Group
 
 if TYPE_CHECKING:
     from .._transport.rate_window import Rate
@@ -224,7 +225,7 @@ async def run_command(
             plan = await plan_batch(manifest, out or new, rate_limit=rate, **shared)
         invocation.reporter.event("plan", msgspec.structs.asdict(plan), plan_lines(plan, rate, out))
         return ExitCode.OK
-    check_extra("The page of a batch", "cli", "jinja2")
+    require("The page of a batch", "cli", "jinja2")
     assert out is not None, "only a dry run has none"
     invocation.is_rerunnable = invocation.charges = True
     meter = _Meter(invocation, len(manifest.songs))

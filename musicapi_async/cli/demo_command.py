@@ -14,12 +14,13 @@ from ..api.account import credits_text
 from ..api.direct_replies import Persona
 from ..api.results import Clip, Clips
 from ..api.task import Task
+from ..extras import require
 from .invocation import Invocation
 from .output import clock_text, print_err, visible
 from .parameters import Folder, Positive
 from .reporters import TaskReport
 from .task_commands import result_of, together
-from .usage import Command, check_extra
+from .usage import Command
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -116,7 +117,7 @@ async def demo_command(invocation: Invocation, out: Path, speed: float, seed: in
     """
     from ..sandbox import Sandbox
 
-    check_extra("The audio of the demo", "sandbox")
+    require("The audio of the demo", "sandbox")
     invocation.is_demo = invocation.is_rerunnable = True
     reporter = invocation.reporter
     start = time.monotonic()

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from ..extras import require
 from ..jobs import STORE_VARIABLE, open_store
 from .invocation import Invocation, until_terminated
 from .output import print_err
 from .parameters import Folder, Positive, StorePlace
-from .usage import Command, check_extra
+from .usage import Command
 
 if TYPE_CHECKING:
     from ..jobs import JobStore
@@ -98,7 +99,7 @@ async def mcp_command(
     """
     from ..workflows.batch_folder import BatchFolder
 
-    check_extra("The MCP server", "mcp")
+    require("The MCP server", "mcp")
     from ..mcp.tool_server import music_server, serve
 
     invocation.json = False

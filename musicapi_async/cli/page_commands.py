@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..extras import require
 from .exit_codes import ExitCode
 from .invocation import Invocation
 from .output import visible
 from .parameters import Folder, StorePlace
-from .usage import Command, check_extra
+from .usage import Command
 
 if TYPE_CHECKING:
     from ..jobs import JobStore
@@ -56,7 +57,7 @@ async def report_command(
     from ..workflows import write_report
     from ..workflows.batch_folder import BatchFolder
 
-    check_extra("The page of a batch", "cli", "jinja2")
+    require("The page of a batch", "cli", "jinja2")
     shared = BatchFolder(folder).shared()
     if shared is None and store is not None:
         await store.aclose()

@@ -16,7 +16,6 @@ from typing import Any, Final
 import click
 
 from ..api.suggestions import did_you_mean, is_folder, nearest
-from ..extras import require
 from .error_texts import BLANK, with_whole_commands
 from .invocation import CLOCK_SPEED_VARIABLE, Invocation, interruptible
 from .parameters import NO_TEXT, Positive
@@ -174,14 +173,6 @@ def _whole_option(name: str, args: Sequence[str]) -> str:
         return name
     words = (word.partition("=")[0] for word in args if not word.startswith("--"))
     return next((word for word in words if word.startswith(name)), name)
-
-
-def check_extra(feature: str, extra: str, *libraries: str) -> None:
-    """Refuse a command whose extra is not installed; the arguments are those of `extras.require`."""
-    try:
-        require(feature, extra, *libraries)
-    except ModuleNotFoundError as error:
-        raise click.UsageError(str(error)) from None
 
 
 FEW: Final = 6

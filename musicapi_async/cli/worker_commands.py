@@ -15,6 +15,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from ..extras import require
 from ..workflows.command_texts import in_commands
 from .batch_texts import queued_lines, report_lines, result_in_commands, songs_text
 from .error_texts import wrapped
@@ -22,7 +23,7 @@ from .exit_codes import ExitCode, exit_code_of_batch
 from .invocation import Invocation, two_interrupts
 from .output import print_err, visible
 from .parameters import Folder, StorePlace
-from .usage import Command, check_extra
+from .usage import Command
 
 if TYPE_CHECKING:
     from ..client import MusicAPI
@@ -194,7 +195,7 @@ async def shared_client(
     """
     from ..jobs.store import SharedStore
 
-    check_extra("The queue of workers", "workers", "procrastinate", "psycopg")
+    require("The queue of workers", "workers", "procrastinate", "psycopg")
     async with invocation.client(store=store, **options) as client:
         if not isinstance(client.store, SharedStore):
             raise click.UsageError(
