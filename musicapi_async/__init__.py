@@ -54,6 +54,7 @@ Creates charge credits and return a `Task` at once; direct calls return their re
 | short tracks | `producer.create_music(...)`, `producer.extend_music(...)`, ... | `Task[Clips]` |
 | the balance, or the cost of a block of code | `client.credits()`; `async with client.spending() as spent:` | `Credits`; `spent.total` |
 | a task of an earlier process | `client.task(token)`, `client.task("sonic", task_id)` | `Task[Clips]` |
+| one with another result | `client.task(token, result=Stems)` | `Task[Stems]` |
 
 Call them on the client: `client.sonic.create_music(...)`. `client.nuro`, `client.riffusion` and
 `client.studio` are deprecated by the service. `client.suno` has the ten creates under the word "suno", legacy
@@ -279,7 +280,7 @@ a cell that runs again replaces it; then one line says so.
 | "no API key" | set `MUSICAPI_KEY` or pass `api_key`; without an account use `musicapi demo` or the sandbox |
 | `AuthenticationError` | the key is mistyped, or belongs to another host: each host has its own accounts and keys |
 | `NotFoundError` for everything, "a page of HTML" | `base_url` is wrong; it ends with `/api/v1`, as in `https://api.musicapi.ai/api/v1` |
-| `ConnectFailedError` behind a proxy | use `MusicAPI(trust_env=True)` or `proxy="http://..."` |
+| `ConnectFailedError` behind a proxy | use `MusicAPI(trust_env=True)` or `proxy="http://..."`; the command uses the proxy of the environment |
 | "the certificate of ... is not valid here" | behind a company proxy, set `SSL_CERT_FILE`, or use `MusicAPI(ssl=...)`; see Options |
 | creates are sent only one per 3 s | that is the standard limit; if your account has a higher one, set it: `rate_limit="20/10s"` |
 | `TaskTimeoutError` | the song is paid for and still being made: wait again; do not create it again |

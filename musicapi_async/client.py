@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,6 +31,7 @@ from ._client_view import ClientView
 from ._resources import Connecting, Resources
 from ._wire.codec import report
 from .api.account import Account, Credits, Spending
+from .api.families import check_result
 from .api.nuro import Nuro
 from .api.producer import Producer
 from .api.results import Clips, Result, Until
@@ -28,7 +40,7 @@ from .api.sonic import Sonic, Suno
 from .api.studio import Studio
 from .api.suggestions import check_options
 from .api.task import Task, TaskRef, check_task, handle_of, ref_in, settle, tasks_of
-from .arguments import check_bools, check_count, check_parts
+from .arguments import check_bools, check_count, check_functions, check_parts, refused
 from .clock import Clock
 from .errors import MusicAPIError
 from .files import expand
@@ -65,6 +77,7 @@ if TYPE_CHECKING:
     from .polling.schedule import PollSchedule
     from .webhooks import Inbox, Webhooks
 
+P = ParamSpec("P")
 R = TypeVar("R", bound=Result)
 
 
@@ -81,6 +94,66 @@ class OptionChanges(TypedDict, total=False):
     resend_creates_on_5xx: bool
     check_balance: bool
     store: JobStore | None
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of `MusicAPI`, which describes them, for functions that pass them on."""
+
+    api_key: str | None
+    base_url: str | None
+    rate_limit: str | Rate | UnsetType | None
+    max_in_flight: int | None
+    attempt_timeout: float | None
+    deadline: float | None
+    max_retries: int
+    validate: Validation
+    polling: PollSchedule | None
+    store: JobStore | None
+    account: str | None
+    limiter: RateLimiter | None
+    session: aiohttp.ClientSession | None
+    default_headers: Mapping[str, str] | None
+    app_info: str | tuple[str, str] | None
+    ssl: tls.SSLContext | None
+    proxy: str | None
+    trust_env: bool
+    forbid_private_addresses: bool
+    uploader: Uploader | None
+    webhooks: Webhooks | None
+    sonic_word: str
+    sonic_poll: str | None
+    hooks: Hook | Iterable[Hook]
+    close_with_loop: bool
+    clock: Clock | None
+    rng: random.Random | None
+
+
+def _advising(init: Callable[P, None]) -> Callable[P, None]:
+    """Return a constructor that answers an unknown option with the right one.
+
+    A `**options` of the constructor itself would hide what type checkers and editors know of it.
+    """
+
+    @wraps(init)
+    def advising_init(*args: P.args, **options: P.kwargs) -> None:
+        check_options(options, ClientOptions.__optional_keys__)
+        init(*args, **options)
+
+    return advising_init
+
+
+def client_maker(make: Callable[[], MusicAPI] | None, options: ClientOptions) -> Callable[[], MusicAPI]:
+    """Return what makes the client of a back end: the given function, or one that takes the options.
+
+    Raises at once for a wrong name, not when the app starts. Raises `RequestValidationError` for both.
+    """
+    check_options(options, ClientOptions.__optional_keys__)
+    if make is None:
+        return lambda: MusicAPI(**options)
+    check_functions(make=make)
+    if options:
+        raise refused("make", "a function that makes the client, or options, not both", ", ".join(options))
+    return make
 
 
 class MusicAPI:
@@ -165,6 +238,7 @@ class MusicAPI:
     studio: Studio
     """Unavailable at the service."""
 
+    @_advising
     def __init__(
         self,
         api_key: str | None = None,
@@ -195,10 +269,7 @@ class MusicAPI:
         close_with_loop: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
-        **unknown: Never,
     ) -> None:
-        if unknown:
-            check_options(unknown, inspect.signature(MusicAPI).parameters.keys() - {"unknown"})
         options = Options(
             attempt_timeout=attempt_timeout,
             deadline=deadline,
@@ -387,12 +458,24 @@ class MusicAPI:
     @overload
     def task(self, token: str, /) -> Task[Clips]: ...
     @overload
+    def task(self, token: str, /, *, result: type[R]) -> Task[R]: ...
+    @overload
     def task(
         self, family: str, task_id: str, *, kind: str = "", submitted_at: float = 0.0
     ) -> Task[Clips]: ...
+    @overload
     def task(
-        self, family: str, task_id: str | None = None, *, kind: str = "", submitted_at: float = 0.0
-    ) -> Task[Clips]:
+        self, family: str, task_id: str, *, kind: str, submitted_at: float = 0.0, result: type[R]
+    ) -> Task[R]: ...
+    def task(
+        self,
+        family: str,
+        task_id: str | None = None,
+        *,
+        kind: str = "",
+        submitted_at: float = 0.0,
+        result: type[Result] | None = None,
+    ) -> Task[Any]:
         """Return the handle of a task that any process submitted: `client.task("sonic", task_id)`, or
         `client.task(token)` with a `Task.token`. Free, sends nothing.
 
@@ -402,16 +485,25 @@ class MusicAPI:
             kind: the operation that made it, such as 'stems_full'; needed only to read stems by name. A token
                 includes it.
             submitted_at: the Unix time of the submit, for the schedule of polls; 0 if it is unknown.
+            result: the class of the result, for type checkers: `client.task(token, result=Stems)` is a
+                `Task[Stems]`.
 
         Raises:
-            RequestValidationError: the token or the id is malformed.
+            RequestValidationError: the token or the id is malformed, or the task has another result.
         """
-        ref = ref_in(family) if task_id is None else TaskRef(family, task_id, kind, submitted_at)
-        return handle_of(check_task(ref), self._view)
+        ref = check_task(ref_in(family) if task_id is None else TaskRef(family, task_id, kind, submitted_at))
+        if result is not None:
+            check_result(ref, result)
+        return handle_of(ref, self._view)
 
     @overload
     async def wait_all(
-        self, tasks: Iterable[Task[R]], *, timeout: float | None = None, until: Until = "all"
+        self,
+        tasks: Iterable[Task[R]],
+        *,
+        timeout: float | None = None,
+        until: Until = "all",
+        return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
     async def wait_all(
@@ -696,4 +788,4 @@ class MusicAPI:
         return f"MusicAPI(base_url={self.base_url!r})"
 
 
-__all__ = ["MusicAPI", "OptionChanges"]
+__all__ = ["ClientOptions", "MusicAPI", "OptionChanges"]

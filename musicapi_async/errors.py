@@ -41,10 +41,13 @@ are left out, and a cause that cannot be pickled becomes an `Exception` with its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Required, Unpack
+from typing import TYPE_CHECKING, Any, Final, Required, Unpack
 
 from ._error_base import ErrorFields
 from ._error_base import MusicAPIError as MusicAPIError  # noqa: PLC0414 - the others import it from here
+
+if TYPE_CHECKING:
+    from .api.results import Clip
 
 TEXT_LIMIT: Final = 500
 """Characters of a reply that an error text repeats; `error.body` has the whole body."""
@@ -417,7 +420,7 @@ class TaskFailedError(TaskError):
         *,
         type: str | None = None,
         refunded: bool | None = None,
-        clips: Sequence[Any] = (),
+        clips: Sequence[Clip] = (),
         body: Any = None,
         http_status: int | None = None,
         **fields: Unpack[ErrorFields],
@@ -425,7 +428,7 @@ class TaskFailedError(TaskError):
         super().__init__(message, **fields)
         self.type = type
         self.refunded = refunded
-        self.clips: tuple[Any, ...] = tuple(clips)
+        self.clips: tuple[Clip, ...] = tuple(clips)
         self.body = body
         self.http_status = http_status
 
@@ -453,14 +456,14 @@ class TaskTimeoutError(TaskError, TimeoutError):
         message: str,
         *,
         elapsed: float = 0.0,
-        clips: Sequence[Any] = (),
+        clips: Sequence[Clip] = (),
         last_body: Any = None,
         kind: str = "",
         **fields: Unpack[ErrorFields],
     ) -> None:
         super().__init__(message, **fields)
         self.elapsed = elapsed
-        self.clips: tuple[Any, ...] = tuple(clips)
+        self.clips: tuple[Clip, ...] = tuple(clips)
         self.last_body = last_body
         self.kind = kind
         if not self.hint:

@@ -31,13 +31,18 @@ installed, but for `opentelemetry-api`, which is `opentelemetry`, and `psycopg-b
 def install_hint(extra: str) -> str:
     """Return commands that install an extra, as they are true from a clone and elsewhere.
 
-    `extra` is a key of `LIBRARIES`, or several with commas between them.
+    The commands are in backticks, so that a line ends in none of them, and each can be copied. `extra` is a
+    key of `LIBRARIES`, or several with commas between them.
     """
     libraries = " ".join(library for name in extra.split(",") for library in LIBRARIES[name])
-    return f"pip install -e '.[{extra}]' in a clone of musicapi_async, or pip install {libraries} anywhere"
+    return f"`pip install -e '.[{extra}]'` in a clone of musicapi_async, elsewhere `pip install {libraries}`"
 
 
-def missing_extra(feature: str, extra: str, *libraries: str) -> ModuleNotFoundError:
+class MissingExtra(ModuleNotFoundError):
+    """An extra is not installed; the text is for users of the feature."""
+
+
+def missing_extra(feature: str, extra: str, *libraries: str) -> MissingExtra:
     """Return the error that says what needs an extra, what of it is missing, and how to install it.
 
     Args:
@@ -46,7 +51,7 @@ def missing_extra(feature: str, extra: str, *libraries: str) -> ModuleNotFoundEr
         libraries: The names of the libraries that cannot be imported, at least one.
     """
     verb = "is" if len(libraries) == 1 else "are"
-    return ModuleNotFoundError(
+    return MissingExtra(
         f"{feature} needs the extra [{extra}] ({', '.join(libraries)} {verb} not installed): "
         f"{install_hint(extra)}",
         name=libraries[0],
@@ -62,7 +67,7 @@ def require(feature: str, extra: str, *libraries: str) -> None:
         libraries: The libraries that the feature needs; by default all of the extra.
 
     Raises:
-        ModuleNotFoundError: with the text for users, if one is not installed.
+        MissingExtra: if one is not installed.
     """
     absent = [name for name in libraries or LIBRARIES[extra] if find_spec(name) is None]
     if absent:

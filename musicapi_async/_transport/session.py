@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache, partial
@@ -51,7 +50,7 @@ from ..errors import (
     MusicAPIError,
     RequestTimeoutError,
 )
-from ..options import BODY_LIMIT, CONNECT_TIMEOUT, find_proxy
+from ..options import BODY_LIMIT, CONNECT_TIMEOUT, find_proxy, is_loopback
 from ..request_headers import USER_AGENT, secrets_in
 from . import media_requests
 from .attempts import CLOSED_HINT, Departure
@@ -84,6 +83,11 @@ CERTIFICATE_HINT: Final = (
 NETWORK_HINT: Final = "Check the network. Nothing was sent, so the call may be repeated."
 """The hint where the base URL is one of the service, and so is right."""
 PROXY_HINT: Final = "Check the proxy. Nothing was sent, so the call may be repeated."
+UNUSED_PROXY_HINT: Final = (
+    "The environment names a proxy, which is used only with MusicAPI(trust_env=True). Nothing was sent, so "
+    "the call may be repeated."
+)
+"""Other clients of HTTP use such a proxy by default."""
 
 
 class _NoCookies(aiohttp.DummyCookieJar):
@@ -163,6 +167,7 @@ class Session:
         self._clock: Final = clock
         self._proxy: Final = proxy
         self._trust_env: Final = trust_env
+        self._ignores_proxies: Final = given is None and proxy is None and not trust_env
         self._ssl: Final = ssl_context
         self._forbid_private_addresses: Final = forbid_private_addresses
         self._body_limit: Final = body_limit
@@ -285,8 +290,12 @@ class Session:
         match error:
             case aiohttp.ClientConnectorCertificateError():
                 text, unsent, hint = f"no connection to {self._base}: {reason}", True, CERTIFICATE_HINT
+            case aiohttp.ClientProxyConnectionError():
+                text, unsent, hint = f"no connection to {self._base}: {reason}", True, PROXY_HINT
             case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
                 text, unsent = f"no connection to {self._base}: {reason}", True
+                if self._ignores_proxies and not is_loopback(URL(self._base).host) and find_proxy(self._base):
+                    hint = UNUSED_PROXY_HINT
             case aiohttp.InvalidURL() | UnicodeError():
                 text, unsent = f"{self._base} cannot be called: {reason}", True
             case aiohttp.ClientHttpProxyError():
@@ -380,10 +389,6 @@ BROKEN: Final[tuple[tuple[type[HttpProcessingError], str], ...]] = (
 """Errors of the parser of aiohttp, in words of our own."""
 
 
-_SSL_OPTION: Final = re.compile(r" ssl:(default|True|<[^>]*>)")
-"""The option of a connection in the texts of aiohttp, which says nothing to the caller."""
-
-
 def _is_session(session: object) -> bool:
     """Return True for a session of aiohttp, which calls `_PaidBody` when it writes."""
     return isinstance(session, aiohttp.ClientSession)
@@ -403,12 +408,12 @@ def reason_of(error: BaseException) -> str:
         case aiohttp.ClientConnectorCertificateError():
             why = error.certificate_error
             return f"the certificate of {error.host} is not valid here: {getattr(why, 'verify_message', why)}"
-        case aiohttp.ClientProxyConnectionError():
-            return _SSL_OPTION.sub("", str(error))
         case aiohttp.ClientConnectorError():  # its own text names the host, which the caller names, too
             failed = error.os_error
             number = 0 if isinstance(failed, ssl.SSLError) else failed.errno or 0
-            return os.strerror(number) if number > 0 else failed.strerror or str(failed)
+            text = os.strerror(number) if number > 0 else failed.strerror or str(failed)
+            is_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+            return f"the proxy {error.host}:{error.port}: {text}" if is_proxy else text
         case aiohttp.ServerDisconnectedError():
             return "the server closed the connection"
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():

@@ -11,6 +11,7 @@ from .account import Account
 from .nuro import Nuro
 from .operation import Family, Polled
 from .producer import Producer
+from .results import Clips, Result
 from .riffusion import Riffusion
 from .sonic import Sonic, Suno
 from .studio import Studio
@@ -44,6 +45,19 @@ def polled_as(family: str, kind: str = "") -> Polled | None:
         return None
     operation = known.operations().get(kind)
     return (operation and operation.polled) or known.polled
+
+
+def check_result(ref: TaskRef, result: type[Result]) -> None:
+    """Refuse a class that the result of a task does not have, such as `Stems` for a song.
+
+    Without a known kind the result is read as clips.
+    """
+    known = FAMILIES.get(ref.family)
+    operation = None if known is None else known.operations().get(ref.kind)
+    made = Clips if operation is None or not operation.submits else operation.reply
+    if not issubclass(made, result):
+        why = f"the result of {ref.kind}" if ref.kind else "unless kind= names another operation"
+        raise refused("result", f"{made.__name__}, {why}", result.__name__)
 
 
 def polled_of(ref: TaskRef) -> Polled:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Protocol, Self, TypeVar, overload
 
 import msgspec
 
@@ -263,6 +263,14 @@ class Clips(Result, Sequence[Clip], fields={**IDS, "items": list[Clip]}):
     """
 
     __slots__ = ("_items", "_unread")
+
+    if not TYPE_CHECKING:  # type checkers find the mistake without this
+
+        def __getattr__(self, name):
+            one = f"; that of a clip is clips[0].{name}" if hasattr(Clip, name) else ""
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{one}", name=name, obj=self
+            )
 
     def __init__(
         self, items: Sequence[Clip] = (), raw: Any = None, *, task_id: str = "", family: str = ""

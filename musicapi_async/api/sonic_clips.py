@@ -71,7 +71,7 @@ task = await client.{family}.persona_music(persona_id=voice.persona_id, mv="soni
 
 class UploadAudio(Request):
     """Import audio by its link, in about 20 seconds. The clip can then be extended, covered, split, mixed, or
-    made a persona. A local file is published by the client's `uploader` first.
+    made a persona.
     """
 
     example: ClassVar[str] = """\

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, overload
 
 from .results import IDS, SUCCEEDED, Clip, Clips, Item
+from .suggestions import did_you_mean
 
 DASH: Final = re.compile(r"\s[-\u2013\u2014](?=\s)")
 """A hyphen, en dash or em dash between spaces."""
@@ -53,11 +54,19 @@ class Stems(Clips, fields={**IDS, "stems": list[Stem]}):
     @overload
     def __getitem__(self, index: int) -> Stem: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Clip]: ...
+    def __getitem__(self, index: slice) -> Sequence[Stem]: ...
     @overload
     def __getitem__(self, index: str) -> Stem: ...
-    def __getitem__(self, index: int | slice | str) -> Clip | Sequence[Clip]:
-        return self.by_name[index] if isinstance(index, str) else self.items[index]
+    def __getitem__(self, index: int | slice | str) -> Stem | Sequence[Stem]:
+        if not isinstance(index, str):
+            return self.stems[index]
+        named = self.by_name
+        if index not in named:
+            raise KeyError(f"no stem {index!r}{did_you_mean(index, named)}; there are {', '.join(named)}")
+        return named[index]
+
+    def __iter__(self) -> Iterator[Stem]:
+        return iter(self.stems)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name!r}: {stem.clip_id or '?'}" for name, stem in self.by_name.items())

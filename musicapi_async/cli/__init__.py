@@ -33,7 +33,7 @@ def main() -> None:
 
         guard_streams()
         try:
-            require("The musicapi command", "cli")
+            require("The musicapi command", "cli", "click", "rich")
         except ModuleNotFoundError as error:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(2) from None

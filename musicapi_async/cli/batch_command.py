@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from msgspec import UNSET, UnsetType
 
 from ..errors import RequestValidationError
+from ..extras import require
 from ..workflows.command_texts import in_commands
 from .batch_texts import plan_lines, progress_line, result_in_commands, songs_text, summary_lines
 from .error_texts import labelled, wrapped
@@ -224,6 +225,7 @@ async def run_command(
             plan = await plan_batch(manifest, out or new, rate_limit=rate, **shared)
         invocation.reporter.event("plan", msgspec.structs.asdict(plan), plan_lines(plan, rate, out))
         return ExitCode.OK
+    require("The page of a batch", "cli", "jinja2")
     assert out is not None, "only a dry run has none"
     invocation.is_rerunnable = invocation.charges = True
     meter = _Meter(invocation, len(manifest.songs))

@@ -18,6 +18,7 @@ from ..api.json_values import mapping_or_empty
 from ..api.sonic import Sonic
 from ..api.task import TaskRef
 from ..errors import MusicAPIError
+from ..extras import MissingExtra
 from ..options import LOG_LEVELS, LOG_VARIABLE, find_base_url
 from ..workflows.command_texts import in_commands
 from .batch_command import batch_group
@@ -110,11 +111,12 @@ class MusicAPIGroup(Group):
             code = invocation.end([error])
         except NoArgsIsHelpError:  # help is always text
             raise
-        except click.UsageError as error:
+        except (click.UsageError, MissingExtra) as error:
+            wrong = error if isinstance(error, click.UsageError) else click.UsageError(str(error))
             if not invocation.errors_as_json:
-                message = " ".join(error.format_message().split())
-                raise click.UsageError(wrapped(message, first=7), error.ctx) from error
-            code = _report_usage_error(error)
+                message = " ".join(wrong.format_message().split())
+                raise click.UsageError(wrapped(message, first=7), wrong.ctx) from error
+            code = _report_usage_error(wrong)
         finally:
             LOGGER.removeHandler(handler)
             LOGGER.setLevel(before)
@@ -223,7 +225,7 @@ async def completion_command(shell: str) -> None:
 async def openapi_command(invocation: Invocation) -> None:
     """Print an OpenAPI 3.1 document of the service, as this SDK knows it. Free, sends nothing.
 
-    Use it to generate clients in other languages: musicapi openapi > musicapi.json. It is not the vendor's.
+    Use it to generate clients in other languages: `musicapi openapi > musicapi.json`. It is not the vendor's.
     """
     from ..api.openapi import document
 

@@ -117,10 +117,7 @@ async def demo_command(invocation: Invocation, out: Path, speed: float, seed: in
     """
     from ..sandbox import Sandbox
 
-    try:
-        require("The audio of the demo", "sandbox")
-    except ModuleNotFoundError as error:
-        raise click.UsageError(str(error)) from None
+    require("The audio of the demo", "sandbox")
     invocation.is_demo = invocation.is_rerunnable = True
     reporter = invocation.reporter
     start = time.monotonic()

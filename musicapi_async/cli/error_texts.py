@@ -181,8 +181,14 @@ def labelled(text: str) -> str:
 
 
 _COMMAND: Final = re.compile(r"`[^`]*`")
-_BLANK: Final = "\ue000"
+_BLANKS: Final = re.compile(r"\s+")
+BLANK: Final = "\ue000"
 """Stands for the blanks of a command while its text is broken into lines; `visible` leaves none in a text."""
+
+
+def with_whole_commands(text: str) -> str:
+    """Return `text` with `BLANK` for the blanks of each command, so that no line ends inside one."""
+    return _COMMAND.sub(lambda command: _BLANKS.sub(BLANK, command[0]), text)
 
 
 def wrapped(text: str, first: int = 0) -> str:
@@ -193,13 +199,13 @@ def wrapped(text: str, first: int = 0) -> str:
     """
     width = min(shutil.get_terminal_size().columns, 100)
     filled = textwrap.fill(
-        _COMMAND.sub(lambda command: command[0].replace(" ", _BLANK), visible(text)),
+        with_whole_commands(visible(text)),
         width,
         initial_indent=" " * first,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return filled.replace(_BLANK, " ").lstrip()
+    return filled.replace(BLANK, " ").lstrip()
 
 
 FILE_NAME: Final = "{title} {clip_id}"

@@ -25,7 +25,7 @@ import click
 from ..api.results import Result
 from ..api.task import Task, TaskRef, ref_of
 from ..errors import MusicAPIError, TaskTimeoutError
-from ..options import LOOPBACK, find_account, find_key
+from ..options import LOOPBACK, find_account, find_base_url, find_key, is_loopback
 from .error_texts import Saving, labelled, print_error, resume_command, wrapped
 from .exit_codes import ExitCode, exit_code_of, gravest
 from .output import OutputLost, json_line, print_err
@@ -107,18 +107,23 @@ class Invocation:
     # --- the client ----------------------------------------------------------------------------------------
 
     def client(self, **options: Any) -> MusicAPI:
-        """Return a client by the options and the environment; `options` go to `MusicAPI`."""
+        """Return a client by the options and the environment; `options` go to `MusicAPI`.
+
+        As with other commands, the proxy is that of the environment; a sandbox on this machine needs none.
+        """
         from ..client import MusicAPI
         from ..clock import Clock
 
+        host = urlsplit(find_base_url(self.base_url)).hostname
         client = MusicAPI(
             self._key(),
             base_url=self.base_url,
+            trust_env=not is_loopback(host),
             sonic_word=self.sonic_word,
             clock=Clock(self.clock_speed),
             **options,
         )
-        if self.clock_speed != 1 and urlsplit(client.base_url).hostname not in LOOPBACK:
+        if self.clock_speed != 1 and host not in LOOPBACK:
             raise click.UsageError(
                 "--clock-speed (MUSICAPI_CLOCK_SPEED) is for a sandbox on this machine only."
             )

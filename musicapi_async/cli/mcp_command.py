@@ -99,10 +99,7 @@ async def mcp_command(
     """
     from ..workflows.batch_folder import BatchFolder
 
-    try:
-        require("The MCP server", "mcp")
-    except ModuleNotFoundError as error:
-        raise click.UsageError(str(error)) from None
+    require("The MCP server", "mcp")
     from ..mcp.tool_server import music_server, serve
 
     invocation.json = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..extras import require
 from .exit_codes import ExitCode
 from .invocation import Invocation
 from .output import visible
@@ -56,6 +57,7 @@ async def report_command(
     from ..workflows import write_report
     from ..workflows.batch_folder import BatchFolder
 
+    require("The page of a batch", "cli", "jinja2")
     shared = BatchFolder(folder).shared()
     if shared is None and store is not None:
         await store.aclose()

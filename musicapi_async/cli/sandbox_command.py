@@ -202,7 +202,7 @@ def _sandbox(given: dict[str, Any]) -> Sandbox:
             local_ports=given["local_ports"],
             state=state,
         )
-    except (ValueError, ModuleNotFoundError) as error:
+    except ValueError as error:
         raise click.UsageError(f"{error}") from None
 
 

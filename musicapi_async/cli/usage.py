@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from ..api.suggestions import did_you_mean, is_folder, nearest
+from .error_texts import BLANK, with_whole_commands
 from .invocation import CLOCK_SPEED_VARIABLE, Invocation, interruptible
 from .parameters import NO_TEXT, Positive
 
@@ -74,10 +77,10 @@ def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
 
 
 class _HelpFormatter(click.HelpFormatter):
-    """A formatter that never breaks a line inside an option, so that it can be copied."""
+    """A formatter that never breaks a line inside an option or a command, so that it can be copied."""
 
     def write(self, string: str) -> None:
-        super().write(string.replace(NON_BREAKING_HYPHEN, "-"))
+        super().write(string.replace(NON_BREAKING_HYPHEN, "-").replace(BLANK, " "))
 
     def write_text(self, text: str) -> None:
         super().write_text(_unbroken(text))
@@ -87,7 +90,7 @@ class _HelpFormatter(click.HelpFormatter):
 
 
 def _unbroken(text: str) -> str:
-    return _OPTION.sub(lambda found: found[0].replace("-", NON_BREAKING_HYPHEN), text)
+    return _OPTION.sub(lambda found: found[0].replace("-", NON_BREAKING_HYPHEN), with_whole_commands(text))
 
 
 class _Context(click.Context):
@@ -123,8 +126,10 @@ class _AdvisingCommand(click.Command):
             if not error.message.startswith("Got unexpected extra argument"):
                 raise
             advice = " Quote text that has blanks." if any(map(_takes_words, self.params)) else ""
-            if any("--prompt" in param.opts for param in params):
-                advice = " Text needs its option before it, such as --prompt, and quotes if it has blanks."
+            flags = {flag for param in params for flag in param.opts}
+            text = next((flag for flag in ("--gpt-description-prompt", "--prompt") if flag in flags), None)
+            if text is not None:
+                advice = f" Text needs its option before it, such as {text}, and quotes if it has blanks."
             raise click.UsageError(f"{error.message}.{advice}", error.ctx) from None
 
     def advice(self, name: str, known: Mapping[str, str]) -> str:
@@ -186,6 +191,8 @@ class Group(_AdvisingCommand, click.Group):
         except click.UsageError as error:
             names = self.list_commands(ctx)
             near = did_you_mean(args[0], names)
+            if not near and "run" in names and Path(args[0]).is_file():
+                near = f" (did you mean `{ctx.command_path} run {shlex.quote(args[0])}`?)"
             if not near and len(names) <= FEW:
                 near = (
                     f". There are {', '.join(names[:-1])} and {names[-1]}."

@@ -15,6 +15,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from ..extras import require
 from ..workflows.command_texts import in_commands
 from .batch_texts import queued_lines, report_lines, result_in_commands, songs_text
 from .error_texts import wrapped
@@ -192,13 +193,9 @@ async def shared_client(
         store: The store of --store, else that of MUSICAPI_STORE.
         options: Those of `MusicAPI`.
     """
-    from ..extras import require
     from ..jobs.store import SharedStore
 
-    try:
-        require("The queue of workers", "workers", "procrastinate", "psycopg")
-    except ModuleNotFoundError as error:
-        raise click.UsageError(str(error)) from None
+    require("The queue of workers", "workers", "procrastinate", "psycopg")
     async with invocation.client(store=store, **options) as client:
         if not isinstance(client.store, SharedStore):
             raise click.UsageError(

@@ -27,13 +27,12 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from aiohttp import web
 
 from ..api.task import Task
-from ..arguments import check_functions
-from ..client import MusicAPI
+from ..client import ClientOptions, MusicAPI, client_maker
 from ..errors import MusicAPIError
 from ..webhooks import STREAM_HEADERS, STREAM_TYPE, WEBHOOK_BODY_LIMIT, Problem, loggable, problem_of
 from ..webhooks.delivery import OnEvent
@@ -76,14 +75,15 @@ def setup(
     limit: int = WEBHOOK_BODY_LIMIT,
     body_timeout: float = BODY_TIMEOUT,
     heartbeat: float = HEARTBEAT,
-    **options: Any,
+    **options: Unpack[ClientOptions],
 ) -> None:
     """Add to an app a client that lives as long as the app, the routes, and responses to this package's
     errors.
 
     Args:
         app: the application. Its sub-applications find the client, too.
-        make: a function that makes the client; without it the client is `MusicAPI(**options)`.
+        make: a function that makes the client, with options of its own; without it the client is
+            `MusicAPI(**options)`.
         webhook: the path that the service POSTs to; None for no such route. It responds with 204 when the
             waits are ended, 400 if the webhook is not verified, 404 if the client has no `webhooks=`, and
             408, 413 or 415 if the body is too slow, too large or compressed.
@@ -104,17 +104,17 @@ def setup(
         options: of `MusicAPI`.
 
     Raises:
-        RequestValidationError: an event stream has neither `authorize` nor `public=True`, or an argument has
-            a wrong type.
+        RequestValidationError: an event stream has neither `authorize` nor `public=True`, there are both,
+            `make` and options, or an argument has a wrong type.
+        TypeError: an option is not known.
     """
+    open_client = client_maker(make, options)
     check_guarded(events, authorize, public, "setup()")
-    if make is not None:
-        check_functions(make=make)
     check_receiving(webhook, on_event, limit, body_timeout)
     visitors = Visitors(heartbeat=heartbeat)
 
     async def run(app: web.Application) -> AsyncIterator[None]:
-        async with make() if make is not None else MusicAPI(**options) as client:
+        async with open_client() as client:
             app[CLIENT] = client
             yield
 

@@ -45,7 +45,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from types import FrameType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Unpack
 
 import anyio
 
@@ -60,8 +60,7 @@ except ModuleNotFoundError as missing:
     raise missing_extra("musicapi_async.contrib.fastapi", "fastapi", str(missing.name)) from missing
 
 from ..api.task import Task
-from ..arguments import check_functions
-from ..client import MusicAPI
+from ..client import ClientOptions, MusicAPI, client_maker
 from ..errors import MusicAPIError
 from ..webhooks import (
     PROBLEM_TYPE,
@@ -91,7 +90,7 @@ STREAMS_STATE: Final = "musicapi_streams"
 
 
 def lifespan(
-    make: Callable[[], MusicAPI] | None = None, **options: Any
+    make: Callable[[], MusicAPI] | None = None, **options: Unpack[ClientOptions]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """Return a lifespan that opens a client with the app and closes it with the app.
 
@@ -100,16 +99,19 @@ def lifespan(
     when SIGTERM or SIGINT stops the process, before it calls the handler of the server.
 
     Args:
-        make: a function that makes the client; without it the client is `MusicAPI(**options)`.
+        make: a function that makes the client, with options of its own; without it the client is
+            `MusicAPI(**options)`.
         options: the options of `MusicAPI`.
-    """
 
-    if make is not None:
-        check_functions(make=make)
+    Raises:
+        RequestValidationError: there are both, `make` and options.
+        TypeError: an option is not known.
+    """
+    open_client = client_maker(make, options)
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, Any]]:
-        async with make() if make is not None else MusicAPI(**options) as client:
+        async with open_client() as client:
             streams = _OpenStreams()
             state = {CLIENT_STATE: client, STREAMS_STATE: streams}
             for name, value in state.items():

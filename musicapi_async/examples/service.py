@@ -313,7 +313,12 @@ async def _keep(address: Address) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the service."""
-    parser = argparse.ArgumentParser(prog="musicapi_async.examples.service", description=__doc__)
+    # As it is written: a command that is broken over two lines cannot be copied.
+    parser = argparse.ArgumentParser(
+        prog="musicapi_async.examples.service",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--folder", type=Path, default=Path("musicapi-service"), help="for records and songs")

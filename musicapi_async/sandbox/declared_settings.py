@@ -189,9 +189,12 @@ def _readers(declared: type[DataclassInstance]) -> Mapping[str, Setting]:
 
 
 def check(settings: DataclassInstance) -> None:
-    """Raise `WrongSetting` (a `ValueError`) if a setting has a value that it cannot have."""
+    """Put each value into the type of its setting: a number where a spread is meant stands for an exact one.
+
+    Raises `WrongSetting` (a `ValueError`) for a value that a setting cannot have.
+    """
     for name, setting in _readers(type(settings)).items():
-        setting.read(getattr(settings, name))
+        object.__setattr__(settings, name, setting.read(getattr(settings, name)))  # they are frozen
 
 
 def changed(settings: S, values: Mapping[str, object], *, texts: bool = False) -> S:

@@ -6,6 +6,7 @@ nothing else. What may not be reached is in the journal, with the fault `not_all
 
 from __future__ import annotations
 
+import logging
 import ssl
 from typing import Final
 from urllib.parse import urlsplit
@@ -34,6 +35,12 @@ HERE_ONLY: Final = "The sandbox fetches files from this machine only."
 OTHER_PORTS: Final = (
     "The sandbox fetches files from other ports of this machine only if it is started with --local-ports."
 )
+SKIPPED: Final = (
+    "webhooks to %s://%s are skipped: the sandbox sends them to other ports of this machine only if it is "
+    "started with --local-ports"
+)
+
+_log = logging.getLogger("musicapi_async.sandbox")
 
 
 class NotAccessible(Exception):
@@ -46,6 +53,7 @@ class OutboundRequests:
     def __init__(self, *, local_ports: bool = True) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._local_ports: Final = local_ports
+        self._has_warned = False
         self._fetches = anyio.Semaphore(FETCHES)
         self._origin = self._local = ""
         self._tls: ssl.SSLContext | None = None
@@ -57,6 +65,13 @@ class OutboundRequests:
     def allows(self, url: str) -> bool:
         """Return True if the sandbox may connect there."""
         return self._own(url) is not None or (self._local_ports and urlsplit(url).hostname in LOOPBACK)
+
+    def warn_of_skipped(self, url: str) -> None:
+        """Log, once, that a webhook to another port of this machine is skipped: its sender waits for it."""
+        parts = urlsplit(url)
+        if parts.hostname in LOOPBACK and not self._has_warned:
+            self._has_warned = True
+            _log.warning(SKIPPED, parts.scheme, parts.netloc)
 
     def _own(self, url: str) -> str | None:
         """Return the address under which the sandbox reaches a link of its own; None for any other."""

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self, Unpack
 
 from aiohttp import web
 
@@ -41,7 +41,7 @@ from .webhook_sender import WebhookSender
 from .wire_faults import NO_RESPONSE, inject
 
 if TYPE_CHECKING:
-    from ..client import MusicAPI
+    from ..client import ClientOptions, MusicAPI
 
 ROOT: Final = "/api/v1"
 """The path of the API."""
@@ -340,14 +340,18 @@ class Sandbox:
         """The sum of both kinds of credits, including refunds that are due."""
         return self.account.balance(self.now())
 
-    def client(self, **options: Any) -> MusicAPI:
-        """Return a client of this sandbox, with its clock and API key; `options` are those of `MusicAPI`."""
-        from ..client import MusicAPI
+    def client(self, **options: Unpack[ClientOptions]) -> MusicAPI:
+        """Return a client of this sandbox, with its clock and API key.
 
+        `options` are those of `MusicAPI`; `api_key="wrong"` makes a client that is refused.
+        """
+        from ..client import ClientOptions, MusicAPI
+
+        own = ClientOptions(api_key=self.api_key, base_url=self.base_url, clock=self.clock)
         context = self._addresses.client_context()
         if context is not None:
-            options.setdefault("ssl", context)
-        return MusicAPI(self.api_key, base_url=self.base_url, clock=self.clock, **options)
+            own["ssl"] = context
+        return MusicAPI(**(own | options))
 
     def __repr__(self) -> str:
         state = self.service.origin if self._runner is not None else "not running"

@@ -180,6 +180,7 @@ class WebhookSender:
             if not self._service.outbound.allows(url):
                 entry.fault = NOT_ALLOWED
                 log_access(entry)
+                self._service.outbound.warn_of_skipped(url)
                 return
             entry.status = await self._service.outbound.deliver(url, delivery.raw, self._headers(delivery))
             self._service.journal.touch(entry)

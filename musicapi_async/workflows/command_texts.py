@@ -45,6 +45,7 @@ IN_COMMANDS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r'MusicAPI\(sonic_word="suno"\)', "--sonic-word suno"),
         (r"pass api_key=\.\.\. or set MUSICAPI_KEY", "MUSICAPI_KEY is not set"),
         (r" before Python starts, or pass MusicAPI\(ssl=.*?\)\)", ""),
+        (r"The environment names a proxy, .*MusicAPI\(trust_env=True\)", "Check the network"),
         (r" ?MusicAPI\(uploader=\.\.\.\)[^.]*\.", ""),
         (r"If `clip_id` is set, the upload worked.*", ""),
         (r"MusicAPI\(account=[^)]*\), or ", ""),

@@ -33,6 +33,7 @@ from ..api.local_files import PLACEHOLDER, local_file
 from ..api.operation import Operation
 from ..api.request import Request, fields, is_link, violations
 from ..api.suggestions import is_folder, nearest
+from ..arguments import is_list, refused
 from ..errors import RequestValidationError, Violation
 from ..files import expand
 from .manifest_formats import ManifestForm, Row, RowFault, form_of, json_rows, table_rows, text_of
@@ -43,6 +44,8 @@ MANIFEST_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of a manifest; a hundred thousand songs with long lyrics."""
 REPORTED_FAULTS: Final = 20
 """Faults that one error names; more are counted."""
+NAMED_LINES: Final = 3
+"""Lines that are named for one fault; more are counted."""
 ID_LENGTH: Final = 120
 DEFAULT_OPERATION: Final = "sonic.create_music"
 
@@ -139,6 +142,8 @@ class Manifest(msgspec.Struct, frozen=True):
         Relative paths of local files begin at the folder of the manifest; `run_batch` checks that the files
         exist. Raises `RequestValidationError`, which names each faulty line and field, and `OSError`.
         """
+        if is_list(path):
+            raise refused("manifest", "a file, or Manifest.of(songs) for songs that are mappings", "a list")
         file = expand(path)
         with file.open("rb") as opened:
             data = opened.read(MANIFEST_LIMIT + 1)
@@ -233,12 +238,14 @@ def refuse_rows(
     faults: Sequence[tuple[int, Violation]],
     hint: str = "Correct the manifest and start again.",
 ) -> RequestValidationError:
-    """Return the error for faults of a manifest, by their lines."""
-    lines = [
-        f"line {number}: {fault}" if number else str(fault) for number, fault in faults[:REPORTED_FAULTS]
-    ]
-    if len(faults) > REPORTED_FAULTS:
-        lines.append(f"and {len(faults) - REPORTED_FAULTS} more")
+    """Return the error for faults of a manifest, each with its lines."""
+    places: dict[str, list[int]] = {}
+    for number, fault in faults:
+        places.setdefault(str(fault), []).append(number)
+    named = list(places.items())[:REPORTED_FAULTS]
+    lines = [f"{_lines_text(numbers)}: {text}" if numbers[0] else text for text, numbers in named]
+    if len(places) > REPORTED_FAULTS:
+        lines.append(f"and {len(faults) - sum(len(numbers) for _, numbers in named)} more")
     first = faults[0][1]
     return RequestValidationError(
         f"{source}: {lines[0]}" if len(lines) == 1 else "\n".join([f"{source}:", *lines]),
@@ -248,6 +255,15 @@ def refuse_rows(
         violations=[fault for _, fault in faults],
         hint=hint,
     )
+
+
+def _lines_text(numbers: Sequence[int]) -> str:
+    """Return the lines of a fault: a wrong name in the header of a table is one of every row."""
+    first, *others = numbers
+    if not others:
+        return f"line {first}"
+    more = f" and {len(others) - NAMED_LINES + 1} more" if len(others) >= NAMED_LINES else ""
+    return f"lines {', '.join(map(str, numbers[:NAMED_LINES]))}{more}"
 
 
 def _song(number: int, row: dict[str, Any], loose: bool, folder: Path) -> Song | list[Violation]:

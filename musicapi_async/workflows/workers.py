@@ -32,7 +32,7 @@ from ..client import MusicAPI
 from ..errors import FolderError, Violation
 from ..extras import require
 from ..files import expand
-from ..jobs import Job, PostgresStore
+from ..jobs import Job
 from .batch_folder import SONGS, BatchFolder, SharedBatch
 from .batch_plan import MAX_TASKS, check_no_files, check_settings
 from .batch_report import PAGE, STATES, can_write_pages, unknown_songs, write_page
@@ -47,6 +47,7 @@ from .song_places import check_name_pattern, gets_tags
 from .song_steps import DISK_HINT, SongOutcome, disk_fault
 
 require("The queue of workers", "workers", "procrastinate", "psycopg")
+from ..jobs.postgres import PostgresStore  # noqa: E402
 from ..jobs.postgres_tickets import Usage, usage  # noqa: E402
 from .row_queue import QueueState, Row, RowQueue, WorkerSign, shared_store  # noqa: E402
 from .row_worker import RowCalls, RowEnd, WorkerResult, batch_of, run_worker  # noqa: E402

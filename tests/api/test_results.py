@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
+import pickle
 import pkgutil
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 import musicapi_async.api as room
 from musicapi_async._wire.result_reading import read_clip, read_reply, read_stems
 from musicapi_async.api.lyrics import AlignedLyrics
-from musicapi_async.api.results import Clips
+from musicapi_async.api.results import Clip, Clips
 
 MODULES = [
     importlib.import_module(f"{room.__name__}.{found.name}") for found in pkgutil.iter_modules(room.__path__)
@@ -104,3 +106,15 @@ def test_subtitles_never_run_backwards(items: list[tuple[str, Any, Any]]) -> Non
         clock = line.start
     assert found.srt().count(" --> ") == len(lines)
     assert found.lrc().count("\n") == len(lines)
+
+
+def test_field_of_a_clip_is_not_one_of_all_clips() -> None:
+    """The text says how to get it; other names are as unknown as anywhere."""
+    clips: Any = Clips([Clip(clip_id="c")])
+    with pytest.raises(
+        AttributeError, match=r"'Clips' .* 'audio_url'; that of a clip is clips\[0\]\.audio_url$"
+    ):
+        _ = clips.audio_url
+    with pytest.raises(AttributeError, match=r"'Clips' object has no attribute 'links'$"):
+        _ = clips.links
+    assert pickle.loads(pickle.dumps(clips)) == copy.deepcopy(clips) == clips

@@ -72,6 +72,11 @@ TYPOS: list[tuple[list[str], str]] = [
         "unexpected extra arguments (la la). Text needs its option before it",
     ),
     (
+        ["create", "--mv", "sonic-v6", "calm rain"],
+        "(calm rain). Text needs its option before it, such as --gpt-description-prompt, and quotes",
+    ),
+    (["batch", __file__, "--out", "o"], f"(did you mean `musicapi batch run {__file__}`?)"),
+    (
         ["create", "--title", "--make-instrumental", "--mv", "sonic-v6"],
         "'--title' needs a value, and '--make-instrumental' is an option (to mean the text, write --title=",
     ),

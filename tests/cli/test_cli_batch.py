@@ -117,7 +117,7 @@ async def test_faulty_manifest_names_line(shell: Shell, sandbox: Sandbox, tmp_pa
     write(tmp_path, 2, title="x" * 100)
     ended = await shell.run("batch", "run", "songs.jsonl", "--out", "out")
     assert ended.code == 2
-    assert "line 1: title" in ended.err
+    assert "lines 1, 2: title" in ended.err
     assert not sandbox.journal
 
 

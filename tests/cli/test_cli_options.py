@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ OPERATIONS = [operation for family in FAMILIES.values() for operation in family.
 
 def operation_of(family: str, name: str) -> Operation[..., Any]:
     return FAMILIES[family].operations()[name]
+
+
+def groups_of(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], click.Group]]:
+    """The group and all groups in it, each with its words."""
+    yield names, group
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from groups_of(command, *names, name)
 
 
 def parsed(operation: Operation[..., Any], *args: str, given: str = "") -> dict[str, Any]:
@@ -49,6 +58,13 @@ def test_every_operation_has_command_with_help(operation: Operation[..., Any]) -
         shown = field.name.replace("_", "-")
         assert f"--{shown}" in result.output or field.name.upper() in result.output
     assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_help_breaks_no_command() -> None:
+    """A command in a sentence can be copied from each help text."""
+    for args in ([*group, name] for group, one in groups_of(musicapi) for name in one.commands):
+        result = CliRunner().invoke(musicapi, [*args, "--help"], terminal_width=80)
+        assert not [line for line in result.output.splitlines() if line.count("`") % 2], args
 
 
 @pytest.mark.parametrize("args", [["create"], ["batch", "run"]], ids=" ".join)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -46,13 +47,39 @@ def test_help_loads_neither_aiohttp_nor_numpy_nor_rich() -> None:
     assert "Exit codes" in loaded.stdout
 
 
-@pytest.mark.parametrize("missing", ["click", "rich", "jinja2"])
+@pytest.mark.parametrize("missing", ["click", "rich"])
 def test_missing_extra_is_one_line(missing: str) -> None:
     """No traceback, but the line to type."""
     ran = python(f"import sys; sys.modules[{missing!r}] = None\nfrom musicapi_async.cli import main; main()")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith(f"The musicapi command needs the extra [cli] ({missing} is not installed): ")
     assert len(ran.stderr.splitlines()) == 1
+
+
+async def test_proxy_of_the_environment_is_used(shell: Shell, sandbox: Sandbox) -> None:
+    """As with other commands; a sandbox on this machine is called without it."""
+    heads: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        shell.environment |= dict.fromkeys(("http_proxy", "https_proxy"), f"http://127.0.0.1:{port}")
+        shell.environment["no_proxy"] = ""
+        assert (await shell.run("credits")).code == 0
+        assert heads == []
+        shell.environment |= {
+            "MUSICAPI_CLOCK_SPEED": "1",
+            "MUSICAPI_BASE_URL": "https://music.invalid/api/v1",
+        }
+        refused = await shell.run("--text", "credits")
+    assert refused.code == 1
+    assert "the proxy refused: HTTP 407" in refused.err
+    assert {head.split(b"\r\n")[0] for head in heads} == {b"CONNECT music.invalid:443 HTTP/1.1"}
 
 
 def test_ctrl_c_while_the_command_is_imported_is_quiet() -> None:

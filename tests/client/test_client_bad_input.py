@@ -6,6 +6,7 @@ and a value of the wrong type.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ import pytest
 from musicapi_async import (
     BadRequestError,
     Clip,
+    Clips,
     Clock,
     LaneLimits,
     MemoryLimiter,
@@ -29,12 +31,15 @@ from musicapi_async import (
     PostgresStore,
     Rate,
     RequestValidationError,
+    Result,
+    Stems,
+    Voice,
     Webhooks,
 )
 from musicapi_async.api.families import FAMILIES
 from musicapi_async.api.field_limits import SONIC_MODELS
 from musicapi_async.api.request import FieldInfo
-from musicapi_async.client import OptionChanges
+from musicapi_async.client import ClientOptions, OptionChanges
 from musicapi_async.contrib import fastapi
 from musicapi_async.contrib.opentelemetry import OpenTelemetryHook
 from musicapi_async.jobs import SQLiteStore
@@ -458,6 +463,15 @@ def test_type_checkers_know_each_option_of_a_view() -> None:
     assert not OptionChanges.__required_keys__
 
 
+def test_type_checkers_know_each_option_of_a_client() -> None:
+    """`ClientOptions`, which others pass on, declares the options of `MusicAPI` with their types."""
+    options = inspect.signature(MusicAPI).parameters
+    assert {name: option.annotation for name, option in options.items()} == {
+        name: hint.__forward_arg__ for name, hint in ClientOptions.__annotations__.items()
+    }
+    assert not ClientOptions.__required_keys__
+
+
 @pytest.mark.parametrize(
     ("family", "name", "meant"),
     [
@@ -756,6 +770,28 @@ async def test_task_that_its_token_could_not_name_again_is_refused(
             client.task(*given, **more)
         assert caught.value.field == field
         assert len(sandbox.journal) == 0
+
+
+async def test_result_of_a_task_is_checked_by_its_kind() -> None:
+    """The class for type checkers is the one that the operation gives, or a base of it; nothing is sent."""
+    async with MusicAPI("key") as client:
+        for kind, right, wrong in (
+            ("stems_full", (Stems, Clips, Result), (Voice,)),
+            ("create_voice", (Voice, Result), (Clips, Stems)),
+            ("create_music", (Clips, Result), (Stems, Voice)),
+            ("of another version", (Clips, Result), (Stems, Voice)),
+        ):
+            token = client.task("sonic", "T", kind=kind).token
+            for result in right:
+                assert client.task(token, result=result).token == token
+                assert client.task("sonic", "T", kind=kind, result=result).token == token
+            for result in wrong:
+                with pytest.raises(RequestValidationError, match=f"the result of {kind}.*{result.__name__}"):
+                    client.task(token, result=result)
+        with pytest.raises(
+            RequestValidationError, match="Clips, unless kind= names another operation, got Stems"
+        ):
+            client.task("sonic", "T", kind="", result=Stems)
 
 
 @pytest.mark.parametrize("submitted_at", [0, 0.0, 1_760_000_000, 1_760_000_000.4])

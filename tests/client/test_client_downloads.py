@@ -63,8 +63,11 @@ async def test_replies_with_links_are_fetched_as_they_are(client: MusicAPI, tmp_
         "Rain - Vocals, vocals.mp3",
     ]
     assert stems["vocals"].name == "vocals"
-    with pytest.raises(KeyError):
-        stems["kazoo"]
+    assert [stem.name for stem in stems] == [stem.name for stem in stems[:2]] == ["vocals", "instrumental"]
+    for name, meant in (("Vocal", " (did you mean 'vocals'?)"), ("kazoo", "")):
+        with pytest.raises(KeyError) as caught:
+            stems[name]
+        assert caught.value.args == (f"no stem {name!r}{meant}; there are vocals, instrumental",)
     (again,) = await client.download(str(clip.final_url), tmp_path)
     assert again.name == f"{clip.clip_id}.mp3"
 

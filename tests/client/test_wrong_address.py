@@ -7,8 +7,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.abc import ResolveResult
 
 from musicapi_async import (
     AuthenticationError,
@@ -98,6 +100,15 @@ async def test_a_page_instead_of_an_answer_to_a_paid_call(elsewhere: str) -> Non
         assert "Do not simply call again" in str(caught.value)
 
 
+class NoNetwork(aiohttp.ThreadedResolver):
+    """A machine that is offline."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        raise OSError(None, "Temporary failure in name resolution")
+
+
 async def test_where_nothing_listens_the_address_is_named() -> None:
     """A refused connection names the whole address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -112,13 +123,16 @@ async def test_where_nothing_listens_the_address_is_named() -> None:
 
 
 async def test_address_of_the_service_is_not_suspected_of_a_failed_connection() -> None:
-    """The network is; and a proxy that refuses is suspected itself."""
+    """The network is; or the proxy, where that is out of reach."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         proxy = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    async with MusicAPI("key", proxy=proxy, max_retries=0) as client:
-        with pytest.raises(ConnectFailedError, match="Check the network") as caught:
-            await client.credits()
-    assert "base_url" not in str(caught.value)
+    offline = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=NoNetwork()))
+    async with offline:
+        for options, suspected in (({"session": offline}, "network"), ({"proxy": proxy}, "proxy")):
+            async with MusicAPI("key", max_retries=0, **options) as client:
+                with pytest.raises(ConnectFailedError, match=f"Check the {suspected}") as caught:
+                    await client.credits()
+            assert "base_url" not in str(caught.value)
 
 
 async def test_proxy_that_refuses_is_suspected() -> None:

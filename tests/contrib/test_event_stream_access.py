@@ -418,3 +418,16 @@ async def test_sub_application_finds_the_client() -> None:
                 status, text = await server.get(f"{'' if outer else '/api'}/tasks/{token}/events")
                 assert status == 200
                 assert '"succeeded"' in text
+
+
+def test_wrong_options_of_the_client_are_found_where_they_are_written() -> None:
+    """Not when the app starts; and none is ignored because a function makes the client."""
+
+    def set_up(*args: Any, **options: Any) -> None:
+        aiohttp_web.setup(web.Application(), *args, public=True, **options)
+
+    for bridge in (fastapi.lifespan, set_up):
+        with pytest.raises(TypeError, match=r"unknown option 'max_retires' .did you mean 'max_retries'"):
+            bridge(max_retires=3)
+        with pytest.raises(RequestValidationError, match="or options, not both, got max_retries"):
+            bridge(lambda: MusicAPI("key"), max_retries=3)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from test_secrets import server, whole
 
-from musicapi_async import MusicAPI, NotFoundError, RequestValidationError
+from musicapi_async import ConnectFailedError, MusicAPI, NotFoundError, RequestValidationError
 from musicapi_async.sandbox import Sandbox
 
 
@@ -168,6 +168,27 @@ async def test_a_netrc_is_never_read(
     create, media = heads
     assert b"Authorization: Bearer k\r\n" in create
     assert b"authorization" not in media.lower()
+
+
+async def test_proxy_of_the_environment_that_is_not_used_is_named(environment: Callable[..., None]) -> None:
+    """Other clients use it by default, and the host is often out of reach without it."""
+    environment(https_proxy="http://user:sesame@127.0.0.1:9")
+    url = "https://api.music.invalid/api/v1"
+    for options, text in (
+        ({}, "The environment names a proxy, which is used only with MusicAPI(trust_env=True)."),
+        ({"trust_env": True}, "the proxy 127.0.0.1:9: Connection refused. Check the proxy."),
+        ({"proxy": "http://127.0.0.1:9"}, "the proxy 127.0.0.1:9: Connection refused. Check the proxy."),
+    ):
+        async with MusicAPI("k", base_url=url, max_retries=0, **options) as client:
+            with pytest.raises(ConnectFailedError) as caught:
+                await client.credits()
+            assert text in str(caught.value)
+            assert "sesame" not in str(caught.value)
+    environment(no_proxy="*")
+    async with MusicAPI("k", base_url=url, max_retries=0) as client:
+        with pytest.raises(ConnectFailedError) as caught:
+            await client.credits()
+        assert "proxy" not in str(caught.value)
 
 
 async def test_proxies_come_from_the_environment_with_their_logins(environment: Callable[..., None]) -> None:

@@ -158,8 +158,11 @@ async def test_given_certificate(tmp_path: Path):
         await swapped.start()
 
 
-async def test_other_ports_of_this_machine_only_if_allowed(start):
-    """Where they are not, a create succeeds, an upload says what to do, and the journal has what was skipped."""
+async def test_other_ports_of_this_machine_only_if_allowed(start, caplog):
+    """Where they are not, a create succeeds, an upload says what to do, and the journal has what was skipped.
+
+    One line of the log says it, since who waits for a webhook may not look into the journal.
+    """
     arrived: list[object] = []
     server = await asyncio.start_server(lambda *streams: arrived.append(streams), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -173,6 +176,9 @@ async def test_other_ports_of_this_machine_only_if_allowed(start):
         ("song.completed", "not_allowed", 0),
     ]
     assert journal.webhooks[1].body["task_id"] == task_id  # type: ignore[index]
+    (skipped,) = caplog.messages
+    assert skipped.startswith(f"webhooks to http://127.0.0.1:{port} are skipped")
+    assert skipped.endswith("--local-ports")
     for url, advice in (
         (f"http://localhost:{port}/a.mp3", "only if it is started with --local-ports."),
         ("https://files.example/a.mp3", "from this machine only."),

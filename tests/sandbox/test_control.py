@@ -116,6 +116,7 @@ async def test_durations_of_one_number_are_exact(remote):
     durations = remote.api.sandbox.service.durations
     assert (durations.song, durations.stems) == ((30.0, 0.0), (10.0, 0.5))
     assert changed(Durations(), {"song": "40,0.3"}, texts=True).song == (40.0, 0.3)
+    assert Durations(song=30, stems=[10, 0.5]) == Durations(song=(30.0, 0.0), stems=(10.0, 0.5))
     status, reply = await remote("PATCH", "/durations", json={"song": -1})
     assert status == 400
     assert "median and sigma" in reply["error"]

@@ -170,7 +170,7 @@ def test_without_the_extra():
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert "pip install -e '.[sandbox]' in a clone" in ran.stdout
+    assert "`pip install -e '.[sandbox]'` in a clone" in ran.stdout
 
 
 async def test_access_log_has_one_line_for_each_request(start, caplog):

@@ -5,8 +5,11 @@ Lines marked as errors must be reported: an ignore that is not needed is itself 
 
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_type
+
+from aiohttp import web
 
 import musicapi_async
 from musicapi_async import (
@@ -22,6 +25,8 @@ from musicapi_async import (
     Stem,
     Stems,
     Task,
+    TaskFailedError,
+    TaskTimeoutError,
     TaskUpdate,
     Voice,
     Webhooks,
@@ -29,7 +34,9 @@ from musicapi_async import (
     workflows,
 )
 from musicapi_async.api.sonic_songs import CreateMusic
-from musicapi_async.client import OptionChanges
+from musicapi_async.client import ClientOptions, OptionChanges
+from musicapi_async.contrib import aiohttp_web, fastapi
+from musicapi_async.sandbox import Sandbox
 from musicapi_async.webhooks import Event, verify
 
 
@@ -67,12 +74,18 @@ async def right_calls(client: MusicAPI) -> None:
     async for update in task.updates():
         assert_type(update, TaskUpdate)
     assert_type(client.task("sonic", "id"), Task[Clips])
+    assert_type(client.task("token", result=Stems), Task[Stems])
+    assert_type(client.task("sonic", "id", kind="create_voice", result=Voice), Task[Voice])
+    assert_type(await client.wait_all([task], return_exceptions=False), list[Clips])
+    assert_type(await client.wait_all([task], return_exceptions=True), list[Clips | Exception])
     assert_type(client.with_options(deadline=5.0), MusicAPI)
     changes: OptionChanges = {"job_key": "order-42", "store": MemoryStore()}
     assert_type(client.with_options(**changes), MusicAPI)
     stems = await (await client.sonic.stems_basic("clip")).wait()
     assert_type(stems["vocals"], Stem)
     assert_type(stems[0], Stem)
+    assert_type(stems[:1], Sequence[Stem])
+    assert_type([stem.name for stem in stems], list[str])
     for files in (
         clips,
         clips[0],
@@ -91,6 +104,21 @@ def modules_without_imports_of_their_own(raw: bytes, headers: dict[str, str]) ->
     assert_type(musicapi_async.webhooks.verify(raw, headers, "secret"), Event)
     assert_type(musicapi_async.sandbox.Sandbox().client(), MusicAPI)
     assert_type(musicapi_async.hooks.RequestEvent.__name__, str)
+
+
+def options_of_the_client(app: web.Application, sandbox: Sandbox) -> None:
+    options: ClientOptions = {"max_retries": 5, "store": MemoryStore()}
+    assert_type(MusicAPI("key"), MusicAPI)
+    assert_type(MusicAPI(**options), MusicAPI)
+    assert_type(sandbox.client(**options), MusicAPI)
+    aiohttp_web.setup(app, public=True, **options)
+    fastapi.lifespan(**options)
+    MusicAPI("key", max_retires=5)  # type: ignore[call-arg]
+    MusicAPI("key", timeout=5)  # type: ignore[call-arg]
+    sandbox.client(max_retires=5)  # type: ignore[call-arg]
+    sandbox.client(deadline="5")  # type: ignore[arg-type]
+    aiohttp_web.setup(app, public=True, max_retires=5)  # type: ignore[call-arg]
+    fastapi.lifespan(max_retires=5)  # type: ignore[call-arg]
 
 
 async def webhooks(client: MusicAPI, raw: bytes, headers: dict[str, str]) -> None:
@@ -112,6 +140,12 @@ def wrong_names() -> None:
     print(musicapi_async.mcp.server)  # type: ignore[attr-defined]
 
 
+def errors_of_a_task(failed: TaskFailedError, late: TaskTimeoutError) -> None:
+    assert_type(failed.clips, tuple[Clip, ...])
+    assert_type(late.clips, tuple[Clip, ...])
+    assert_type(failed.refunded, bool | None)
+
+
 async def wrong_calls(client: MusicAPI) -> None:
     await client.sonic.create_music(mv="sonic-v6", promt="misspelt")  # type: ignore[call-arg]
     await client.sonic.create_music(prompt="mv is missing")  # type: ignore[call-arg]
@@ -131,4 +165,6 @@ async def wrong_calls(client: MusicAPI) -> None:
     await task.wait(until="done")  # type: ignore[arg-type]
     await client.download(5, "out")  # type: ignore[arg-type]
     await workflows.everything(client, "clip id", "out")  # type: ignore[arg-type]
+    client.task("token", result=Clip)  # type: ignore[type-var]
+    client.task("sonic", "id", result=Stems)  # type: ignore[call-overload]
     await client.wait_all(task)  # type: ignore[call-overload]

@@ -100,11 +100,37 @@ def test_each_fault_is_named_with_its_line(row: dict[str, Any], text: str) -> No
     assert "Nothing was sent" in str(caught.value)
 
 
+def test_songs_in_the_place_of_a_file_are_refused_with_what_takes_them() -> None:
+    """The commonest way to have songs in a program is a list."""
+    songs: Any = [SONG]
+    with pytest.raises(RequestValidationError, match=r"a file, or Manifest\.of\(songs\) .*, got a list"):
+        Manifest.read(songs)
+
+
 def test_all_faults_are_reported_at_once() -> None:
     """Many faults: the first twenty, and how many more."""
     with pytest.raises(RequestValidationError, match="and 10 more") as caught:
-        Manifest.of([{**SONG, "title": "x" * 90}] * 30)
+        Manifest.of([{**SONG, "title": "x" * (90 + number)} for number in range(30)])
     assert len(caught.value.violations) == 30
+
+
+@pytest.mark.parametrize(
+    ("rows", "places"),
+    [(1, "line 2"), (2, "lines 2, 3"), (3, "lines 2, 3, 4"), (30, "lines 2, 3, 4 and 27 more")],
+)
+def test_fault_of_many_lines_is_reported_once(rows: int, places: str) -> None:
+    """A misspelt column is a fault of each row; the others are not pushed out of the text by it."""
+    table = "mv,gpt_description_prompt,titel\n" + "sonic-v6,calm,x\n" * rows
+    with pytest.raises(RequestValidationError) as caught:
+        Manifest.parse(table.encode(), "songs.csv")
+    assert caught.value.message == f"songs.csv: {places}: unknown field 'titel', did you mean 'title'?"
+    assert len(caught.value.violations) == rows
+    with pytest.raises(RequestValidationError) as caught:
+        Manifest.parse((table + "sonic-v6,,\n").encode(), "songs.csv")
+    assert [line.partition(":")[0] for line in caught.value.message.splitlines()[1:]] == [
+        places,
+        f"line {rows + 2}",
+    ]
 
 
 def test_id_that_comes_twice_is_refused() -> None:
