@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..workflows.command_texts import counted
 from .exit_codes import ExitCode
 from .invocation import Invocation
 from .output import visible
@@ -86,6 +87,8 @@ async def keep_command(invocation: Invocation, /, *, folder: Path, picks: Path, 
     from ..workflows import copy_picks
 
     copies = await asyncio.to_thread(copy_picks, folder, picks, out)
-    count = f"{len(copies)} take{'s' if len(copies) != 1 else ''}"
-    lines = [f"{count} copied to {copies[0].parent}", *(f"  {copy.name}" for copy in copies)]
+    lines = [
+        f"{counted(len(copies), 'take')} copied to {copies[0].parent}",
+        *(f"  {copy.name}" for copy in copies),
+    ]
     invocation.reporter.event("copied", {"files": copies}, lines)

@@ -267,18 +267,3 @@ def _fact(value: object) -> str:
         return ""
     text = "yes" if value is True else str(value)
     return text if len(text) <= FACT_LENGTH else f"{text[:FACT_LENGTH]}…"
-
-
-# --- in numbers --------------------------------------------------------------------------------------------
-
-
-def duration_text(seconds: float) -> str:
-    """Return a time in words, such as '1 h 12 min'."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as '2 songs'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
