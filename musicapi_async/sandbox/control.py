@@ -21,14 +21,13 @@ from . import control_rows as rows
 from .control_description import described_faults, settings_schema
 from .declared_settings import Setting, WrongSetting, changed
 from .fault_texts import add, described, described_fault
-from .presets import PRESETS, preset
 from .prices import MOST_CREDITS
+from .reply_choices import PRESETS, Choices, Durations, preset
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from .backend import Service
-    from .prices import SandboxAccount
 
 ROOT: Final = "/_sandbox"
 MOST_ROWS: Final = 1000
@@ -55,11 +54,6 @@ class ControlCall:
     reset: Callable[[], None]
     query: Mapping[str, str]
     body: Mapping[str, object]
-
-    @property
-    def account(self) -> SandboxAccount:
-        """The account of the sandbox."""
-        return self.service.account
 
 
 class Route(NamedTuple):
@@ -143,7 +137,8 @@ def _journal(call: ControlCall) -> rows.JournalPage:
     kind, task_id = call.query.get("kind"), call.query.get("task_id", "")
     if kind is not None:
         KIND.read(kind)
-    newest, bodies = _whole(call, NEWEST, MOST_ROWS), _flag(call, BODIES)
+    newest = _whole(call, NEWEST, MOST_ROWS)
+    bodies = "bodies" not in call.query or bool(BODIES.read_text(call.query["bodies"]))
     found: list[rows.RequestRow] = []
     size = 0
     for entry in journal.newest(newest) if newest else journal.after(after):
@@ -176,17 +171,12 @@ def _whole(call: ControlCall, setting: Setting, most: int) -> int:
     return value
 
 
-def _flag(call: ControlCall, setting: Setting) -> bool:
-    text = call.query.get(setting.name)
-    return bool(setting.default if text is None else setting.read_text(text))
-
-
 def _account(call: ControlCall) -> rows.AccountRow:
-    return rows.account_row(call.account, call.service.now())
+    return rows.account_row(call.service.account, call.service.now())
 
 
 def _change_account(call: ControlCall) -> rows.AccountRow:
-    account = call.account
+    account = call.service.account
     _check_keys(call, "credits", "extra_credits", "subscription")
     account.settle(call.service.now())
     credits = _number(call, "credits", account.credits, MOST_CREDITS)
@@ -229,8 +219,6 @@ def _reset(call: ControlCall) -> rows.ClockRow:
 
 
 def _routes() -> dict[tuple[str, str], Route]:
-    from .reply_choices import Choices, Durations
-
     number: dict[str, object] = {"type": "number", "minimum": 0}
     account = _object(credits=number, extra_credits=number, subscription={"type": "boolean"})
     forward: dict[str, object] = {**_object(seconds={**number, "maximum": FARTHEST}), "required": ["seconds"]}

@@ -216,10 +216,6 @@ class Form:
             raise invalid(f"The '{name}' field should be a valid https URL.")
         return url
 
-    def moderate_wish(self, name: str) -> None:
-        """Refuse the description of a lyrics call that moderation refuses."""
-        Form({"description": self.get(name)}).moderate()
-
     def moderate(self) -> None:
         """Apply moderation; last, as moderation reads only valid requests."""
         for names, phrase, text in _DENIED:
