@@ -196,7 +196,7 @@ class Calls:
         if prepared.kind == "get":
             waits = Waits(self._attempts.clock, prepared.call)
             try:
-                observed = self._attempts.observed(prepared, waits=waits)
+                observed = self._attempts.observer.call(prepared, waits=waits)
                 response = await self._attempts.get(prepared, options, waits, observed)
                 reply = _reply(read_direct(response, operation, prepared.call), operation)
             except MusicAPIError as error:
@@ -252,7 +252,7 @@ class Calls:
         del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
         if prepared.kind == "get":
             try:
-                observed = self._attempts.observed(prepared)
+                observed = self._attempts.observer.call(prepared)
                 response = await self._attempts.get(prepared, options, observed=observed)
                 return read_raw(response, call=prepared.call)
             except MusicAPIError as error:

@@ -174,7 +174,7 @@ class PaidCall:
         # A call that is free to repeat has nothing to note of its attempts.
         paid = self if self.prepared.kind == "create" else None
         if self._observed is None:
-            self._observed = self._attempts.observed(self.prepared, job_key=self.key, waits=self.waits)
+            self._observed = self._attempts.observer.call(self.prepared, job_key=self.key, waits=self.waits)
         response = await self._attempts.send(self.prepared, self.options, paid, self.waits, self._observed)
         self._sent_before = response.attempts = self._sent_before + response.attempts
         return response
@@ -369,7 +369,7 @@ class PaidCall:
         """Return the credits, or None if the service does not give them; evidence only."""
         try:
             options = Options(max_retries=1, headers=self.options.headers)
-            observed = self._attempts.observed(BALANCE)
+            observed = self._attempts.observer.call(BALANCE)
             found = await self._attempts.get(BALANCE, options, observed=observed)
         except MusicAPIError as error:
             report(logging.INFO, "the balance could not be read: %s", error)
