@@ -27,7 +27,7 @@ from ..errors import (
     SubscriptionRequiredError,
     TaskFailedError,
 )
-from ..jobs import Job, JobRequest, JobStore
+from ..jobs import Job, JobRequest
 from ..jobs.job import difference, request_of
 from .batch_progress import Tally
 from .budget import Budget, BudgetExceeded
@@ -55,8 +55,7 @@ class BatchCalls:
     """Makes the paid calls of one run.
 
     Args:
-        client: A view whose store is `store`.
-        store: The job store.
+        client: A view whose store is that of the batch.
         budget: Lets calls through while it lasts.
         tally: Counts what was submitted.
         stop: Set when nothing more is to be submitted.
@@ -67,7 +66,6 @@ class BatchCalls:
     def __init__(
         self,
         client: MusicAPI,
-        store: JobStore,
         budget: Budget,
         tally: Tally,
         stop: asyncio.Event,
@@ -76,21 +74,21 @@ class BatchCalls:
         retry_failed: bool,
     ) -> None:
         self.client: Final = client
-        self.store: Final = store
+        self.store: Final = client.store
         self.budget: Final = budget
         self.max_in_flight: Final = max_in_flight
         self.permits: Final = asyncio.Semaphore(max_in_flight)
         self.retry_failed: Final = retry_failed
         self.halted: str = ""
         self.disk_failed: bool = False
-        self._tally: Final = tally
+        self.tally: Final = tally
         self._stop: Final = stop
 
     def halt(self, reason: str, *, by_disk: bool = False) -> None:
         """Submit nothing more; what is about to leave still does."""
         if not self.halted:
             self.halted, self.disk_failed = reason, by_disk
-            self._tally.halted = True
+            self.tally.halted = True
             log.info("the batch submits nothing more: %s", reason)  # the result of the run says it, too
 
     def request(self, step: Step[object]) -> JobRequest:
@@ -165,8 +163,8 @@ class BatchCalls:
             if error.field in local_files(step.request, step.operation.links):  # it may be there again later
                 raise NotSubmitted(str(error)) from error
             raise
-        self._tally.submitted += 1
-        self._tally.report()
+        self.tally.submitted += 1
+        self.tally.report()
         return made
 
     def resubmits(self, job: Job) -> bool:

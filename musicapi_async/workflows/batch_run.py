@@ -113,7 +113,6 @@ async def run_batch(
         tally = Tally(len(manifest.songs), client.clock, allowance, stop, on_progress)
         calls = BatchCalls(
             client.with_options(store=store),
-            store,
             allowance,
             tally,
             stop,
@@ -121,7 +120,7 @@ async def run_batch(
             retry_failed=retry_failed,
         )
         try:
-            return await _Run(manifest, folder, calls, tally, layout, waveforms=waveforms).carry_out()
+            return await _Run(manifest, folder, calls, layout, waveforms=waveforms).carry_out()
         except OSError as error:
             raise FolderError(disk_fault(error, folder.out), hint=DISK_HINT) from error
         finally:
@@ -137,7 +136,6 @@ class _Run:
         manifest: Manifest,
         folder: BatchFolder,
         calls: BatchCalls,
-        tally: Tally,
         layout: Layout,
         *,
         waveforms: bool,
@@ -145,10 +143,10 @@ class _Run:
         self._manifest = manifest
         self._folder: Final = folder
         self._calls: Final = calls
-        self._tally: Final = tally
+        self._tally: Final = calls.tally
         self._layout: Final = layout
         self._waveforms: Final = waveforms
-        self._page: Final = BatchPage(folder, calls, tally)
+        self._page: Final = BatchPage(folder, calls)
         self._outcomes: Final = Outcomes()
 
     async def carry_out(self) -> BatchResult:
@@ -215,7 +213,6 @@ class _Run:
                     song,
                     self._calls,
                     self._folder,
-                    self._tally,
                     before=record,
                     layout=self._layout,
                     waveforms=self._waveforms,

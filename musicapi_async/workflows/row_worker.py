@@ -42,8 +42,6 @@ SENDING_PATIENCE: Final = 90.0
 CANCELLED_PATIENCE: Final = 5.0
 """The same in seconds of a worker that is cancelled; its calls then end in the background of the client."""
 
-_note_encoder: Final = msgspec.json.Encoder()
-
 
 class RowEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a row in a worker: its song and folder, the token of its task, and the reason of a failure.
@@ -124,15 +122,14 @@ class RowCalls(BatchCalls):
                 submitted()
 
         budget = Budget(None, client, {}, lambda _prices: None, measures=False)
-        self.tally: Final = Tally(1, client.clock, budget, stop, moved)
-        self.tally.counts.update(queued=0, submitting=1)
+        tally = Tally(1, client.clock, budget, stop, moved)
+        tally.counts.update(queued=0, submitting=1)
         self._sending: Final = sending
         self._failed: Final = failed
         super().__init__(
             client,
-            client.store,
             budget,
-            self.tally,
+            tally,
             stop,
             max_in_flight=MAX_TASKS,
             retry_failed=retry_failed,
@@ -255,12 +252,11 @@ class _Worker:
                 raise TryLater(is_given_back=True)
             is_later = outcome.record is None and not outcome.unknown and taken.attempts < len(PAUSES)
             await self._note(folder, song, outcome)
-        except FolderError as error:
-            self._halt(str(error), by_disk=True)
-            self._given_back += 1
-            raise TryLater(is_given_back=True) from error
-        except OSError as error:
-            self._halt(f"{disk_fault(error, folder.out)}. {DISK_HINT}", by_disk=True)
+        except (FolderError, OSError) as error:
+            is_disk = isinstance(error, OSError)
+            self._halt(
+                f"{disk_fault(error, folder.out)}. {DISK_HINT}" if is_disk else str(error), by_disk=True
+            )
             self._given_back += 1
             raise TryLater(is_given_back=True) from error
         self._report(taken.row, outcome, is_later=is_later)
@@ -302,7 +298,6 @@ class _Worker:
                 song,
                 calls,
                 folder,
-                calls.tally,
                 before=before,
                 layout=await anyio.to_thread.run_sync(_layout_of, row, folder),
                 waveforms=row.waveforms,
@@ -330,7 +325,7 @@ class _Worker:
 
     async def _note(self, folder: BatchFolder, song: Song, outcome: SongOutcome) -> None:
         """Write down for a report why a song is not settled; raises `OSError`."""
-        text = "" if outcome.record is not None else _note_encoder.encode(outcome).decode()
+        text = "" if outcome.record is not None else msgspec.json.encode(outcome).decode()
         with suppress(BeingWrittenError):  # by another one that has the row by mistake: its own is as good
             await anyio.to_thread.run_sync(folder.save_note, song, text)
 
