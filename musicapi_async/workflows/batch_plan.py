@@ -18,10 +18,9 @@ from ..arguments import check_bools, check_count, check_credits
 from ..errors import RequestValidationError, Violation
 from ..jobs import Job, JobRequest, SQLiteStore
 from ..jobs.job import request_of
-from .batch_calls import corrected_key
+from .batch_calls import corrected_key, with_former_ids
 from .batch_folder import BatchFolder
 from .budget import charged_sends, cost_of, price_name, prices_by_operation
-from .former_ids import with_former_ids
 from .manifest import Manifest, Song, operation_of, refuse_rows
 from .manifest_formats import RowFault
 

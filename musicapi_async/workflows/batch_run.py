@@ -16,14 +16,13 @@ from ..errors import FolderError, JobKeyConflictError
 from ..jobs import SQLiteStore, transitions
 from ..jobs.job import difference
 from ..jobs.recorder import is_active
-from .batch_calls import BatchCalls
+from .batch_calls import BatchCalls, with_former_ids
 from .batch_folder import SONGS, BatchFolder
 from .batch_plan import MAX_TASKS, check_no_files, check_settings, files_of, no_such_files
 from .batch_progress import Progress, Tally
 from .batch_result import BatchResult, Outcomes
 from .budget import Budget, prices_by_operation
 from .folder_lock import locked
-from .former_ids import with_former_ids
 from .manifest import Manifest, Song
 from .page_renewal import BatchPage
 from .song_places import Layout, check_name_pattern, gets_tags

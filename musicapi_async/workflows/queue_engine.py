@@ -163,9 +163,7 @@ def make_tables(connection: Connection) -> bool:
     `JobStoreError` for tables of a newer version.
     """
     folder = Path(SchemaManager.get_migrations_path())
-    migrations = {
-        path.name: path for path in folder.glob("*.sql")
-    }  # by their names, which are in their order
+    migrations = {path.name: path for path in folder.glob("*.sql")}  # names sort by age
     newest = max(migrations)
     connection.execute("SET LOCAL search_path TO musicapi")
     (there,) = row(connection.execute("SELECT to_regclass('musicapi.procrastinate_jobs') IS NOT NULL"))
