@@ -354,13 +354,9 @@ class Calls:
         finally:
             self._waiting -= 1
             if not self._waiting:
-                self._unfollow()
-
-    def _unfollow(self) -> None:
-        following, self._following = self._following, None
-        if following is not None:
-            following.cancel()
-            self._poller.unfollow()
+                self._following.cancel()
+                self._following = None
+                self._poller.unfollow()
 
     async def _follow(self) -> None:
         while True:

@@ -289,7 +289,8 @@ class PaidCall:
             return error
         free = self.prepared.kind != "create"  # it may be repeated for free, so there is nothing to settle
         outcome = Outcome.NOT_SENT if free else verdict(error, sent=self.sent, in_doubt=self.in_doubt)
-        self._explain_waits(error)
+        if isinstance(error, MusicAPIError) and (waited := str(self.waits)):  # that were long
+            error.message = f"{error.message.rstrip('. ')}; {waited}"
         if outcome is Outcome.ACCEPTED and isinstance(error, APIStatusError) and error.task_id:
             task = self.prepared.task(error.task_id, self._attempts.clock.time())
             report(logging.WARNING, "%s: accepted, as an error says: %s", self.prepared.call, task.token)
@@ -329,11 +330,6 @@ class PaidCall:
             call=self.prepared.call,
             hint=PREPARING_HINT if prepares else "",
         )
-
-    def _explain_waits(self, error: BaseException) -> None:
-        """Name the long waits of the call in its error."""
-        if isinstance(error, MusicAPIError) and (waited := str(self.waits)):
-            error.message = f"{error.message.rstrip('. ')}; {waited}"
 
     def _unknown(self, error: Exception) -> OutcomeUnknownError:
         """Return the error of a call whose outcome is unknown."""

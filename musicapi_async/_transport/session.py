@@ -170,7 +170,8 @@ class Session:
         self._sessions: Final = {} if given is None else {"api": given, "create": given}
         self._opened: Final[list[aiohttp.ClientSession]] = []
         self._is_closed = False
-        self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
+        # Sockets do not run faster on a faster clock, hence the floor.
+        self._limits: Final = TimeLimits(lambda limit: max(clock.real(limit), min(limit, SOCKET_FLOOR)))
         self._repaired: Final = codec.RepairLog(f"an answer of {base_url}")
         # yarl keeps the last 128; with more tasks than that each poll would parse its own again, for 3 µs.
         self._url: Final = lru_cache(maxsize=MOST_URLS)(partial(_address, base_url))
@@ -340,11 +341,6 @@ class Session:
 
 def _address(base_url: str, path: str) -> URL:
     return URL(base_url + path, encoded=True)
-
-
-def _socket_seconds(clock: Clock, seconds: float) -> float:
-    """Return a time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
-    return max(clock.real(seconds), min(seconds, SOCKET_FLOOR))
 
 
 class _TooLarge(Exception):

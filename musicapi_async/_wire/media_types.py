@@ -350,16 +350,13 @@ def _m4a(read: Read, size: int) -> None:
     for kind, start, end in _boxes(read, 0, size):
         if not found and end - start < 8:
             raise Broken("its ftyp box is too short")
-        if kind == b"moov" and kind not in found and not _has_track(read, start, end):
+        is_index = kind == b"moov" and kind not in found
+        if is_index and all(inner != b"trak" for inner, _, _ in _boxes(read, start, end)):
             raise Broken("its moov box holds no track")
         found.add(kind)
         if found >= {b"moov", b"mdat"}:
             return  # players need no more than these
     raise Broken(f"it has no {'mdat' if b'moov' in found else 'moov'} box")
-
-
-def _has_track(read: Read, start: int, end: int) -> bool:
-    return any(kind == b"trak" for kind, _, _ in _boxes(read, start, end))
 
 
 def _boxes(read: Read, at: int, limit: int) -> Iterator[tuple[bytes, int, int]]:

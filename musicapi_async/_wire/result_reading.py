@@ -86,15 +86,13 @@ def read_item(kind: type[ItemT], mapping: Mapping[str, JSON], raw: Mapping[str, 
         fitting = {name: _fitting(given[key], hint) for name, key, hint in plan.fields if key in given}
         item = kind(**{name: value for name, value in fitting.items() if value is not None})
     if plan.lists:
-        found = {name: read_items(inner, mapping.get(key)) for name, key, inner in plan.lists}
+        found = {  # what is no object stays in the raw body only
+            name: [read_item(inner, one) for one in list_or_empty(mapping.get(key)) if isinstance(one, dict)]
+            for name, key, inner in plan.lists
+        }
         item = msgspec.structs.replace(item, **found)
     item.raw = dict(mapping if raw is None else raw)
     return item
-
-
-def read_items(kind: type[ItemT], value: JSON) -> list[ItemT]:
-    """Read the JSON objects of a list; what is no object stays in the raw body only."""
-    return [read_item(kind, one) for one in list_or_empty(value) if isinstance(one, dict)]
 
 
 def _without_broken(mapping: Mapping[str, JSON], references: tuple[str, ...]) -> Mapping[str, JSON]:

@@ -253,9 +253,8 @@ class _Worker:
             is_later = outcome.record is None and not outcome.unknown and taken.attempts < len(PAUSES)
             await self._note(folder, song, outcome)
         except (FolderError, OSError) as error:
-            is_plain = isinstance(error, OSError)
-            reason = f"{disk_fault(error, folder.out)}. {DISK_HINT}" if is_plain else str(error)
-            self._halt(reason, by_disk=True)
+            text = disk_fault(error, folder.out) if isinstance(error, OSError) else ""
+            self._halt(f"{text}. {DISK_HINT}" if text else str(error), by_disk=True)
             self._given_back += 1
             raise TryLater(is_given_back=True) from error
         self._report(taken.row, outcome, is_later=is_later)
