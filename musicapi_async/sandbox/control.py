@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
@@ -18,15 +19,13 @@ from aiohttp import http_exceptions, web
 
 from ..api.json_values import JSON
 from . import control_rows as rows
-from .control_description import described_faults, settings_schema
+from .control_description import described_faults, document, settings_schema
 from .declared_settings import Setting, WrongSetting, changed
 from .fault_texts import add, described, described_fault
 from .prices import MOST_CREDITS
 from .reply_choices import PRESETS, Choices, Durations, preset
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from .backend import Service
 
 ROOT: Final = "/_sandbox"
@@ -66,23 +65,13 @@ class Route(NamedTuple):
     query: tuple[Setting, ...] = ()
 
 
-def _settings(declared: type[DataclassInstance]) -> Callable[[ControlCall], object]:
-    name = declared.__name__.lower()
-
-    def show(call: ControlCall) -> object:
-        return msgspec.to_builtins(getattr(call.service, name))
-
-    return show
+def _settings(name: str, call: ControlCall) -> object:
+    return msgspec.to_builtins(getattr(call.service, name))
 
 
-def _change(declared: type[DataclassInstance]) -> Callable[[ControlCall], object]:
-    name = declared.__name__.lower()
-
-    def change(call: ControlCall) -> object:
-        setattr(call.service, name, changed(getattr(call.service, name), call.body))
-        return msgspec.to_builtins(getattr(call.service, name))
-
-    return change
+def _change(name: str, call: ControlCall) -> object:
+    setattr(call.service, name, changed(getattr(call.service, name), call.body))
+    return _settings(name, call)
 
 
 def _presets(call: ControlCall) -> object:
@@ -224,13 +213,18 @@ def _routes() -> dict[tuple[str, str], Route]:
     forward: dict[str, object] = {**_object(seconds={**number, "maximum": FARTHEST}), "required": ["seconds"]}
     like: dict[str, object] = {**_object(like={"enum": list(PRESETS)}), "required": ["like"]}
     return {
-        ("GET", "/choices"): Route("The replies where several forms are known.", _settings(Choices), Choices),
-        ("PATCH", "/choices"): Route(
-            "Change some choices.", _change(Choices), Choices, lambda: settings_schema(Choices)
+        ("GET", "/choices"): Route(
+            "The replies where several forms are known.", partial(_settings, "choices"), Choices
         ),
-        ("GET", "/durations"): Route("How long things take.", _settings(Durations), Durations),
+        ("PATCH", "/choices"): Route(
+            "Change some choices.", partial(_change, "choices"), Choices, partial(settings_schema, Choices)
+        ),
+        ("GET", "/durations"): Route("How long things take.", partial(_settings, "durations"), Durations),
         ("PATCH", "/durations"): Route(
-            "Change some durations.", _change(Durations), Durations, lambda: settings_schema(Durations)
+            "Change some durations.",
+            partial(_change, "durations"),
+            Durations,
+            partial(settings_schema, Durations),
         ),
         ("GET", "/presets"): Route("The presets, and what each is for.", _presets),
         ("POST", "/preset"): Route(
@@ -286,8 +280,6 @@ class Control:
         """Return the response to a request."""
         path = request.path.removeprefix(ROOT)
         if path == "/openapi.json":
-            from .control_description import document
-
             return _json(document(ROUTES, self.service.origin + ROOT))
         if not self._is_allowed(request.headers.get("Authorization", "")):
             text = "Send the token that the sandbox printed when it started: Authorization: Bearer <token>."
