@@ -92,7 +92,7 @@ def _operation(call: str, several: list[Operation[..., Any]]) -> Schema:
     method, _, path = call.partition(" ")
     names = [f"`client.{one.family.word}.{one.name}`" for one in several]
     found: Schema = {
-        "operationId": method.lower() + "".join(map(_camel, _words(path))),
+        "operationId": method.lower() + "".join(word[:1].upper() + word[1:] for word in _words(path)),
         "tags": [first.family.word],
         "summary": _summary(several),
         "description": f"{_cost(first)} In the Python SDK: {', '.join(names)}.",
@@ -129,10 +129,6 @@ def _parameters(operation: Operation[..., Any], path: str) -> Iterator[Schema]:
 def _words(path: str) -> list[str]:
     parts = [part for part in path.split("/") if "{" not in part]
     return [word for part in parts for word in part.split("-") if word]
-
-
-def _camel(word: str) -> str:
-    return word[:1].upper() + word[1:]
 
 
 def _responses(several: list[Operation[..., Any]]) -> Schema:

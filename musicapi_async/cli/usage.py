@@ -149,17 +149,12 @@ def _check_values(params: Iterable[click.Option], args: Sequence[str]) -> None:
     """Refuse an option where the value of another one is missing; click would take it as the value."""
     params = list(params)
     flags = {flag for param in params for flag in (*param.opts, *param.secondary_opts)}
-    valued = (param for param in params if not (param.is_flag or param.count or _takes_no_text(param)))
-    with_value = {flag for param in valued for flag in param.opts}
+    valued = (param for param in params if not (param.is_flag or param.count))
+    with_value = {flag for param in valued if param.flag_value != NO_TEXT for flag in param.opts}
     for flag, value in itertools.pairwise(itertools.takewhile("--".__ne__, args)):
         if flag in with_value and value in flags:
             meant = f"to mean the text, write {flag}={value}"
             raise click.UsageError(f"Option {flag!r} needs a value, and {value!r} is an option ({meant}).")
-
-
-def _takes_no_text(option: click.Option) -> bool:
-    """Return True if the option has a meaning of its own without a text."""
-    return bool(option.flag_value == NO_TEXT)
 
 
 def _whole_option(name: str, args: Sequence[str]) -> str:

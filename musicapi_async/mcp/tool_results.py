@@ -223,14 +223,8 @@ OTHER_REQUEST: Final = (
 )
 NEXT: Final[tuple[tuple[type[MusicAPIError], str], ...]] = (
     (RequestValidationError, "Correct the arguments and call again; a job_key may stay the same."),
-    (
-        JobKeyConflictError,
-        OTHER_REQUEST,
-    ),
-    (
-        JobStoreError,
-        "The user has to check the job store of this server; without it nothing is sent.",
-    ),
+    (JobKeyConflictError, OTHER_REQUEST),
+    (JobStoreError, "The user has to check the job store of this server; without it nothing is sent."),
     (
         FolderError,
         "The user has to check the folder of this server; with a budget, nothing is sent without it.",

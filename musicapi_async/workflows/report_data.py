@@ -206,10 +206,6 @@ def _take(clip: ClipRecord, links: Links, store: str) -> Take:
         peaks="".join(LEVELS[round(63 * min(max(peak, 0.0), 1.0))] for peak in clip.peaks),
         lyrics=clip.lyrics,
         error=in_commands(clip.error, store),
-        stems=[],
-        files=[],
-        failed=[],
-        facts=[],
     )
     for step in clip.steps:
         _add_step(take, step, links, store)

@@ -245,11 +245,8 @@ class BatchSong:
         except HALTING:
             raise
         except SETTLING as error:
-            record.state, record.error, record.reason = "failed", str(error), reason_of(error)
-            record.task_id = error.task_id or ""
+            _fail(record, error)
             record.ended_at = self._now()
-            if isinstance(error, TaskFailedError):
-                record.refunded = error.refunded
             return None
         record.task_id, record.submitted_at = task.task_id, ref_of(task).submitted_at
         record.ended_at = workflow.ended_at
@@ -338,9 +335,7 @@ class BatchSong:
         except HALTING:
             raise
         except SETTLING as error:
-            done.state, done.error, done.reason = "failed", str(error), reason_of(error)
-            done.task_id = error.task_id or ""
-            done.refunded = error.refunded if isinstance(error, TaskFailedError) else None
+            _fail(done, error)
         else:
             if workflow.last_task is not None:
                 done.task_id = workflow.last_task.task_id
@@ -379,6 +374,12 @@ class BatchSong:
 def _public(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a row that may be stored."""
     return {name: value for name, value in fields.items() if name not in SECRET}
+
+
+def _fail(record: SongRecord | StepRecord, error: MusicAPIError) -> None:
+    record.state, record.error, record.reason = "failed", str(error), reason_of(error)
+    record.task_id = error.task_id or ""
+    record.refunded = error.refunded if isinstance(error, TaskFailedError) else None
 
 
 def _clip_record(clip: Clip) -> ClipRecord:
