@@ -312,20 +312,21 @@ async def _submit_batch(
     for error in errors:
         invocation.failed(error)
     _report_batch(invocation, batch, saving, wait=wait)
-    if wait and batch.tasks:
-        with invocation.reporter.following(client.clock.speed, saving=saving):
-            work: list[Coroutine[None, None, MusicAPIError | None]] = []
-            for number, item in enumerate(batch.items):
-                if item.task is not None:
-                    given = _item_fields(values, number)
-                    report = invocation.reporter.task(_label(given, item.task.task_id))
-                    report.resumed(item.task)
-                    own = saving
-                    if saving is not None and saving.tags:
-                        own = replace(saving, tags=FileTags(comment=prompt_of(given)))
-                    work.append(follow(invocation, client, item.task, report, timeout=timeout, saving=own))
-            errors += [error for error in await together(work) if error is not None]
-    return invocation.end(errors, waited=wait)
+    if not (wait and batch.tasks):
+        return invocation.end(errors, waited=wait)
+    with invocation.reporter.following(client.clock.speed, saving=saving):
+        work: list[Coroutine[None, None, MusicAPIError | None]] = []
+        for number, item in enumerate(batch.items):
+            if item.task is not None:
+                given = _item_fields(values, number)
+                report = invocation.reporter.task(_label(given, item.task.task_id))
+                report.resumed(item.task)
+                own = saving
+                if saving is not None and saving.tags:
+                    own = replace(saving, tags=FileTags(comment=prompt_of(given)))
+                work.append(follow(invocation, client, item.task, report, timeout=timeout, saving=own))
+        errors += [error for error in await together(work) if error is not None]
+    return invocation.end(errors)
 
 
 def _report_batch(invocation: Invocation, batch: Batch, saving: Saving | None, *, wait: bool) -> None:
