@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from types import MappingProxyType
@@ -198,10 +199,9 @@ class _Worker:
         self._on_row: Final = on_row
         self._stop: Final = asyncio.Event()  # nothing more is submitted
         self._end: Final = asyncio.Event()  # rows are given back
-        self._sending: Final[set[object]] = set()
+        self._sending = 0
         self._sent: Final = asyncio.Condition()
-        self._counts: Final = dict.fromkeys(("done", "failed", "unknown", "later", "unfinished"), 0)
-        self._given_back = 0
+        self._counts: Final[Counter[str]] = Counter()
         self._halted = ""
         self._disk_failed = False
 
@@ -227,12 +227,7 @@ class _Worker:
             if not working.done():
                 self._queue.stop()
                 await asyncio.wait({working}, timeout=CANCELLED_PATIENCE)
-        return WorkerResult(
-            **self._counts,
-            given_back=self._given_back,
-            halted=self._halted,
-            disk_failed=self._disk_failed,
-        )
+        return WorkerResult(**self._counts, halted=self._halted, disk_failed=self._disk_failed)
 
     def _halt(self, reason: str, *, by_disk: bool = False) -> None:
         if not self._halted:
@@ -248,14 +243,14 @@ class _Worker:
         try:
             outcome = await self._until_end(self._outcome(taken, folder))
             if outcome is None or (self._stop.is_set() and outcome.record is None and not outcome.unknown):
-                self._given_back += 1
+                self._counts["given_back"] += 1
                 raise TryLater(is_given_back=True)
             is_later = outcome.record is None and not outcome.unknown and taken.attempts < len(PAUSES)
             await self._note(folder, song, outcome)
         except (FolderError, OSError) as error:
             text = disk_fault(error, folder.out) if isinstance(error, OSError) else ""
             self._halt(f"{text}. {DISK_HINT}" if text else str(error), by_disk=True)
-            self._given_back += 1
+            self._counts["given_back"] += 1
             raise TryLater(is_given_back=True) from error
         self._report(taken.row, outcome, is_later=is_later)
         if is_later:
@@ -345,12 +340,11 @@ class _Worker:
     @asynccontextmanager
     async def _sending_one(self) -> AsyncGenerator[None]:
         """Count a call that may leave; a worker that ends waits for it."""
-        mark = object()
-        self._sending.add(mark)
+        self._sending += 1
         try:
             yield
         finally:
-            self._sending.discard(mark)
+            self._sending -= 1
             async with self._sent:
                 self._sent.notify_all()
 
