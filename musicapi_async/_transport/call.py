@@ -293,8 +293,6 @@ class Calls:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self.notes.finish(STORE_GRACE)
 
-    # --- steps ----------------------------------------------------------------------------------------------
-
     async def _published(
         self, operation: Operation[..., Any], request: Request, options: Options, recorder: CallRecorder
     ) -> Published:

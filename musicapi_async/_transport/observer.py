@@ -349,9 +349,6 @@ def _can_stream(update: TaskUpdate | None) -> bool:
     return update is not None and update.clips.has_audio
 
 
-# --- lines -------------------------------------------------------------------------------------------------
-
-
 def line_of(event: HookEvent) -> str:
     """Return the line of an event in the log, with all its ids; '' for one that has none.
 

@@ -275,8 +275,6 @@ class PaidCall:
     async def _store_reply(self, job: CallEntry, reply: Any) -> None:
         await job.answered(self._redactor.copy(reply))
 
-    # --- the end by an error ------------------------------------------------------------------------------
-
     async def _decide(self, error: BaseException) -> BaseException:
         """Decide what the error that ended the call means for money, note it, and return what to raise."""
         if self.permit is not None:
@@ -372,8 +370,6 @@ class PaidCall:
             return None
         known = read_reply(Credits, found.fields) if found.ok and found.is_object else None
         return known.total if known is not None else None
-
-    # --- its caller ---------------------------------------------------------------------------------------
 
     def client_closed(self) -> NoReturn:
         """Raise the error of a caller whose client is closed while the call is under way."""

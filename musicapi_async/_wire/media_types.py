@@ -94,9 +94,6 @@ class Broken(Exception):
     """A file that cannot be decoded, and why."""
 
 
-# --- MP3 and AAC -----------------------------------------------------------------------------------------
-
-
 class Frame(NamedTuple):
     """The header of an MPEG audio frame: version, layer and sample rate, which all frames share,
     the length in bytes, 0 where the bit rate is free, and the seconds of sound.
@@ -222,9 +219,6 @@ def _aac(read: Read, size: int) -> None:
         raise Broken("no second frame is where its first one ends")
 
 
-# --- chunks: WAV, MIDI -----------------------------------------------------------------------------------
-
-
 class Chunk(NamedTuple):
     """A chunk of a file: its name, where its content begins, and how long it says that this is."""
 
@@ -307,8 +301,6 @@ def _mid(read: Read, _size: int) -> None:
     if all(chunk.name != b"MTrk" for chunk in chunks(read, 8 + length, ">", 0)):
         raise Broken("no track follows its header")
 
-
-# --- Ogg, FLAC, M4A --------------------------------------------------------------------------------------
 
 _CODECS: Final = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ", b"fishead\0", b"PCM     ")
 

@@ -29,8 +29,6 @@ ItemT = TypeVar("ItemT", bound=Item)
 ClipT = TypeVar("ClipT", bound=Clip)
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
-# --- any item ---------------------------------------------------------------------------------------------
-
 _MISFITS: Final = (msgspec.ValidationError, UnicodeError, RecursionError)
 _TEXT: Final = (str, str | None)
 _LINKS: Final = ("url", "cover_image")
@@ -115,9 +113,6 @@ def _fitting(value: JSON, hint: object) -> Any:
         return None
 
 
-# --- direct replies ---------------------------------------------------------------------------------------
-
-
 def read_reply(kind: type[ReplyT], body: Mapping[str, JSON]) -> ReplyT | None:
     """Read the reply of a direct call; None when the body lacks what the caller came for."""
     given, values = body, body.values()
@@ -144,9 +139,6 @@ def _is_given(kind: type[Reply], given: Mapping[str, JSON]) -> bool:
         key for _, key, hint in plan.fields if key in given and _fitting(given[key], hint) is not None
     }
     return not fitting.isdisjoint(kind.needs)
-
-
-# --- results of tasks -------------------------------------------------------------------------------------
 
 
 def read_clip(mapping: Mapping[str, JSON]) -> Clip:
@@ -223,8 +215,6 @@ def read_progress(body: Mapping[str, JSON]) -> float | None:
         return None
     return share if 0 <= share <= 1 else None
 
-
-# --- parts of a song --------------------------------------------------------------------------------------
 
 PART_NAMES: Final = ("extended", "replaced", "covered")
 """Keys under which a pair holds its part; the full song is beside it under 'full'."""

@@ -76,9 +76,6 @@ def operations() -> Mapping[str, list[Operation[..., Any]]]:
     return found
 
 
-# --- paths --------------------------------------------------------------------------------------------------
-
-
 def _paths() -> Schema:
     paths: Schema = {}
     for call, several in operations().items():
@@ -166,9 +163,6 @@ def _reply_schema(operation: Operation[..., Any]) -> Schema:
     return _ref("TaskState")
 
 
-# --- requests -----------------------------------------------------------------------------------------------
-
-
 def _one_of(kinds: Iterable[type[Request]]) -> Schema:
     """Return the schema of a body that is one of several requests; tags tell which."""
     unique = list(dict.fromkeys(kinds))
@@ -253,9 +247,6 @@ def _without_null(schema: Schema) -> Schema:
         return schema
     rest = {name: value for name, value in schema.items() if name != "anyOf"}
     return {**rest, **forms[0]} if len(forms) == 1 else {**rest, "anyOf": forms}
-
-
-# --- replies ------------------------------------------------------------------------------------------------
 
 
 def _components() -> Schema:

@@ -41,8 +41,6 @@ from .output import json_line, print_err, visible
 if TYPE_CHECKING:
     from .._transport.audio_tags import FileTags
 
-# --- advice ------------------------------------------------------------------------------------------------
-
 NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
     {
         OutcomeUnknownError: "Do not simply repeat it: compare `musicapi credits` with the balance before, "

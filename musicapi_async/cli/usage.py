@@ -29,8 +29,6 @@ SENTENCE: Final = 200
 
 _OPTION: Final = re.compile(r"--[a-z][a-z-]*")
 
-# --- the options that all commands take --------------------------------------------------------------------
-
 
 def _set(ctx: click.Context, param: click.Parameter, value: object) -> None:
     """Set an attribute of the run that has the name of the option, unless the option is absent."""
@@ -70,9 +68,6 @@ def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
     ]
 
 
-# --- the help ----------------------------------------------------------------------------------------------
-
-
 class _HelpFormatter(click.HelpFormatter):
     """A formatter that never breaks a line inside an option, so that it can be copied."""
 
@@ -92,9 +87,6 @@ def _unbroken(text: str) -> str:
 
 class _Context(click.Context):
     formatter_class = _HelpFormatter
-
-
-# --- commands ----------------------------------------------------------------------------------------------
 
 
 class _AdvisingCommand(click.Command):

@@ -148,15 +148,11 @@ class Actions:
         """Return the fields with the secrets of the client hidden, which a peer may have repeated."""
         return mapping_or_empty(self._view.here().redactor.copy(fields))
 
-    # --- paid tools ----------------------------------------------------------------------------------------
-
     async def _pay(self, tool: Tool, request: Request, key: str) -> Reply:
         made = await self._calls.make(tool.operation_for(request), request, key, at_most=USUAL_WAIT)
         if isinstance(made.result, Task):
             return Reply(task_fields(made.result, key, made.known))
         return Reply(reply_fields(made.result, key, made.known))
-
-    # --- free tools ----------------------------------------------------------------------------------------
 
     async def _free(self, request: Request, report: Report) -> Reply:
         match request:

@@ -86,9 +86,6 @@ def given(**values: object) -> Fields:
     return {name: value for name, value in values.items() if value is not None}
 
 
-# --- clips, tasks, jobs -------------------------------------------------------------------------------------
-
-
 def clip_fields(clip: Clip) -> Fields:
     """Return what a model needs of a clip."""
     return given(
@@ -210,8 +207,6 @@ def file_fields(files: Iterable[FileLink]) -> list[Fields]:
         for file in files
     ]
 
-
-# --- errors -------------------------------------------------------------------------------------------------
 
 FREE: Final = "This tool is free."
 NOT_SENT: Final = "Nothing was sent, nothing was charged."

@@ -115,8 +115,6 @@ class Addresses:
     def _public_name(self) -> str | None:
         return None if self.public_url is None else urlsplit(self.public_url).hostname
 
-    # --- who may use it ---
-
     def refusal(self, request: web.BaseRequest, *, media: bool) -> str | None:
         """Return why a request is refused, or None.
 

@@ -221,9 +221,6 @@ def _sent_steps(jobs: Iterable[Job], *, retry_failed: bool) -> Counter[tuple[str
     return found
 
 
-# --- local files in rows -----------------------------------------------------------------------------------
-
-
 def files_of(song: Song) -> dict[str, Path]:
     """Return the local files of a song by field."""
     operation = operation_of(song)

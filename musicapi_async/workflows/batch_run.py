@@ -182,8 +182,6 @@ class _Run:
             report=self._page.path,
         )
 
-    # --- before the first credit ---------------------------------------------------------------------------
-
     async def _prepare(self) -> None:
         calls, now = self._calls, self._calls.client.clock.time()
         for job in await calls.store.jobs("reserved", "sent"):
@@ -198,8 +196,6 @@ class _Run:
         if calls.budget.limit is not None:
             await anyio.to_thread.run_sync(self._folder.save_prices, calls.budget.prices)
             calls.budget.restore(jobs)
-
-    # --- one song after the other --------------------------------------------------------------------------
 
     async def _work(self, songs: Iterator[Song]) -> None:
         for song in songs:

@@ -153,9 +153,6 @@ class Manager(JobManager):
             self._is_lost = False
 
 
-# --- the tables -------------------------------------------------------------------------------------------
-
-
 def make_tables(connection: Connection) -> bool:
     """Make the tables of procrastinate, or apply one migration; return True if there may be more to do.
 

@@ -235,8 +235,6 @@ class _Worker:
             log.info("the worker ends: %s", reason)  # its result says it, too
         self._stop.set()
 
-    # --- one row ---------------------------------------------------------------------------------------
-
     async def _row(self, taken: TakenRow) -> None:
         """Bring a row to its end. Raises `TryLater` if it has none."""
         song, folder = taken.row.song, BatchFolder(taken.row.out)

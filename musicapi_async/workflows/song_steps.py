@@ -252,8 +252,6 @@ class BatchSong:
         record.ended_at = workflow.ended_at
         return result.clips
 
-    # --- files and steps -----------------------------------------------------------------------------------
-
     async def _take(self, clips: Clips) -> None:
         """Fetch the clips, and run the steps of those that they are wanted for. Raises the first error when
         all have ended."""

@@ -44,9 +44,6 @@ LINK_REFUSED: Final = frozenset({403, 404})
 """Statuses of a link that worked before and has gone stale, or of one whose file is not on the CDN yet."""
 
 
-# --- steps that give files ---------------------------------------------------------------------------------
-
-
 async def task_files(
     workflow: Workflow, step: Step[Task[T]], clip: Clip, place: Place, timeout: float | None = None
 ) -> dict[str, Path]:
@@ -197,9 +194,6 @@ def links_by_kind(reply: Wav | Midi | Files) -> dict[str, str]:
             return {"wav": reply.wav_url} if reply.wav_url else {}
         case Midi():
             return {"midi": reply.midi_url} if reply.midi_url else {}
-
-
-# --- wave forms --------------------------------------------------------------------------------------------
 
 
 def silent(paths: Iterable[Path]) -> list[Path]:

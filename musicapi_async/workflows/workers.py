@@ -90,9 +90,6 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
 
 
-# --- queue, report ----------------------------------------------------------------------------------------
-
-
 async def put_batch(
     client: MusicAPI,
     manifest: Manifest | str | os.PathLike[str],
