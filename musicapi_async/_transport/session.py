@@ -20,7 +20,7 @@ import contextlib
 import os
 import re
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from http.cookies import BaseCookie, SimpleCookie
 from typing import TYPE_CHECKING, Any, Final
@@ -316,15 +316,13 @@ class Session:
         """Return True once the host has given any response below 500."""
         return self._base in self._responding
 
-    @contextlib.asynccontextmanager
-    async def media(
+    def media(
         self, url: str, headers: Mapping[str, str], read_timeout: float
-    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a media link, following redirects, without the key; see `media_requests.opened`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
         session = self._sessions.get("media") or self._open("media")
-        async with media_requests.opened(session, url, headers, timeout) as response:
-            yield response
+        return media_requests.opened(session, url, headers, timeout)
 
     async def aclose(self) -> None:
         """Close what was opened here; a given session stays open."""

@@ -172,17 +172,8 @@ def first_frame(read: Read, size: int) -> int:
         if frame is not None and _is_followed(data, at, frame, start + len(data) >= size):
             return start + at
         at = data.find(0xFF, at + 1)
-    raise Broken(
-        f"no two MPEG audio frames follow each other in the {min(len(data), JUNK)} bytes {_place(start)}"
-    )
-
-
-def _mp3(read: Read, size: int) -> None:
-    first_frame(read, size)
-
-
-def _place(start: int) -> str:
-    return f"after its ID3 tag of {start}" if start else "at its start"
+    place = f"after its ID3 tag of {start}" if start else "at its start"
+    raise Broken(f"no two MPEG audio frames follow each other in the {min(len(data), JUNK)} bytes {place}")
 
 
 def _is_followed(data: bytes, at: int, frame: Frame, whole: bool) -> bool:
@@ -370,7 +361,7 @@ def _boxes(read: Read, at: int, limit: int) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-CHECKS: Final[Mapping[str, Callable[[Read, int], None]]] = MappingProxyType(
-    {"mp3": _mp3, "aac": _aac, "wav": _wav, "ogg": _ogg, "flac": _flac, "m4a": _m4a, "mid": _mid}
+CHECKS: Final[Mapping[str, Callable[[Read, int], object]]] = MappingProxyType(
+    {"mp3": first_frame, "aac": _aac, "wav": _wav, "ogg": _ogg, "flac": _flac, "m4a": _m4a, "mid": _mid}
 )
 """The check of the header of each kind."""
