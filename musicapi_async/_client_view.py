@@ -156,8 +156,6 @@ class ClientView:
         """Poll the task once, now."""
         return self._here_of(ref).refresh(ref, self.options)
 
-    # --- several tasks -------------------------------------------------------------------------------------
-
     async def each(
         self, tasks: Iterable[Task[R]], timeout: float | None, until: Until
     ) -> AsyncGenerator[tuple[Task[R], TaskUpdate | Exception], None]:
@@ -189,8 +187,6 @@ class ClientView:
                 if isinstance(end, TaskUpdate):
                     settle(task, end)
         return [ends[id(task)] for task in tasks]
-
-    # --- jobs ----------------------------------------------------------------------------------------------
 
     async def jobs(self, states: Iterable[JobState]) -> list[Job]:
         """Return the jobs in these states (none given: all), once writes under way are done."""
@@ -305,8 +301,6 @@ class ClientView:
                 f"webhook_secret: job {job.key!r} had one, which was not stored", field="webhook_secret"
             )
         return {**fields, "webhook_secret": webhook_secret}
-
-    # --- own tasks -----------------------------------------------------------------------------------------
 
     async def is_known(self, ref: TaskRef) -> bool:
         """Return True if the client made the task, or its job store holds it."""

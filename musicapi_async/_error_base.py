@@ -99,8 +99,6 @@ class MusicAPIError(Exception):
         return self
 
 
-# --- pickling ---------------------------------------------------------------------------------------------
-
 PICKLED_LEVELS: Final = 100
 """Levels of a body that are pickled where all of them are too many: pickle has a limit of some hundreds."""
 SPARE_LEVELS: Final = 50

@@ -117,7 +117,7 @@ class Attempts:
         self.path_of: Final = path_of
         self.base_url: Final = base_url
         self._real_time: Final = asyncio.get_running_loop().time
-        self._observer: Final = observer
+        self.observer: Final = observer
 
     async def send(
         self,
@@ -220,19 +220,6 @@ class Attempts:
             return self.send(prepared, options, None, waits, observed)
         return self._get_within(options.deadline, prepared, options, waits, observed)
 
-    def observed(
-        self,
-        prepared: PreparedRequest,
-        *,
-        job_key: str | None = None,
-        waits: Waits | None = None,
-        task: TaskRef | None = None,
-    ) -> ObservedCall | None:
-        """Return the observation of a call, if anything takes its events."""
-        if not self._observer.is_active:
-            return None
-        return self._observer.call(prepared, task=task, job_key=job_key, waits=waits)
-
     async def _get_within(
         self,
         seconds: float,
@@ -261,7 +248,7 @@ class Attempts:
         `due` is the time of the clock for which the poll was planned, if it was.
         """
         prepared = prepare_poll(self.path_of(polled.path), ref.task_id, options.attempt_timeout)
-        observed = self.observed(prepared, task=ref)
+        observed = self.observer.call(prepared, task=ref)
         late = None if due is None or observed is None else max(0.0, self.clock.now() - due)
         try:
             response = await self.get(prepared, options, observed=observed)

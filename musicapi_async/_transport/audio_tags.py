@@ -138,10 +138,6 @@ class Tagger(NamedTuple):
         if written is not None:
             give_name(written, tagged_of(file), file)
 
-    def with_cover(self, cover: bytes) -> Tagger:
-        """Return the same with this cover."""
-        return self._replace(tags=msgspec.structs.replace(self.tags, cover=cover))
-
     def _write(self, file: BinaryIO, ending: str) -> None:
         file.seek(0)
         if ending == "wav":
@@ -180,7 +176,8 @@ class Tagger(NamedTuple):
         if comment := given.comment or clip.gpt_description_prompt or clip.lyrics:
             tags.setall("COMM", [id3.COMM(encoding=3, lang=LANGUAGE, desc="", text=comment)])
         cover = given.cover or b""
-        if len(cover) <= COVER_LIMIT and (mime := _picture_type(cover)):
+        mime = next((mime for head, mime in PICTURES.items() if cover.startswith(head)), "")
+        if mime and len(cover) <= COVER_LIMIT:
             tags.setall("APIC", [id3.APIC(encoding=3, mime=mime, type=3, desc="Cover", data=cover)])
         tags.update_to_v23()
 
@@ -202,11 +199,6 @@ def _check_audio(file: Path) -> None:
         kind = media_types.kind_of(read, size)
         if fault := media_types.fault_of(kind, read, size) if kind else "no audio":
             raise ValueError(fault)
-
-
-def _picture_type(data: bytes) -> str:
-    """Return the type of a picture, such as 'image/png'; '' for what is none."""
-    return next((mime for head, mime in PICTURES.items() if data.startswith(head)), "")
 
 
 def tagged_of(file: Path) -> Path:

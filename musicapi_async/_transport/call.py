@@ -196,7 +196,7 @@ class Calls:
         if prepared.kind == "get":
             waits = Waits(self._attempts.clock, prepared.call)
             try:
-                observed = self._attempts.observed(prepared, waits=waits)
+                observed = self._attempts.observer.call(prepared, waits=waits)
                 response = await self._attempts.get(prepared, options, waits, observed)
                 reply = _reply(read_direct(response, operation, prepared.call), operation)
             except MusicAPIError as error:
@@ -252,7 +252,7 @@ class Calls:
         del json, params  # they may hold a secret, and tracebacks can show the locals of a frame
         if prepared.kind == "get":
             try:
-                observed = self._attempts.observed(prepared)
+                observed = self._attempts.observer.call(prepared)
                 response = await self._attempts.get(prepared, options, observed=observed)
                 return read_raw(response, call=prepared.call)
             except MusicAPIError as error:
@@ -292,8 +292,6 @@ class Calls:
             call.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self.notes.finish(STORE_GRACE)
-
-    # --- steps ----------------------------------------------------------------------------------------------
 
     async def _published(
         self, operation: Operation[..., Any], request: Request, options: Options, recorder: CallRecorder
@@ -355,13 +353,9 @@ class Calls:
         finally:
             self._waiting -= 1
             if not self._waiting:
-                self._unfollow()
-
-    def _unfollow(self) -> None:
-        following, self._following = self._following, None
-        if following is not None:
-            following.cancel()
-            self._poller.unfollow()
+                self._following.cancel()
+                self._following = None
+                self._poller.unfollow()
 
     async def _follow(self) -> None:
         while True:

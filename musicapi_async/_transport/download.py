@@ -144,7 +144,8 @@ class Downloader:
         if there is not None and await anyio.to_thread.run_sync(has_album, there):
             return there
         if tagger.tags.cover is None:
-            tagger = tagger.with_cover(await self._cover(tagger.clip))
+            cover = await self._cover(tagger.clip)
+            tagger = tagger._replace(tags=msgspec.structs.replace(tagger.tags, cover=cover))
         if there is None:
             return await self.fetch(link, path, owned=owned, tagger=tagger)
         await anyio.to_thread.run_sync(tagger.add, there)

@@ -37,9 +37,6 @@ LINE: Final = 200
 MARKUP: Final = re.compile(r"<(style|script)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
 
 
-# --- links -------------------------------------------------------------------------------------------------
-
-
 def url_of(link: str) -> URL:
     """Return the URL that is requested for a link: its path and query as they are.
 
@@ -103,9 +100,6 @@ async def opened(
         except ValueError as error:
             raise malformed(location, link) from error
     raise DownloadError(f"more than {MOST_REDIRECTS} redirects", url=link)
-
-
-# --- bodies ------------------------------------------------------------------------------------------------
 
 
 UNPACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})

@@ -85,8 +85,10 @@ class Observer:
         task: TaskRef | None = None,
         job_key: str | None = None,
         waits: Waits | None = None,
-    ) -> ObservedCall:
-        """Return the observation of one call; see `ObservedCall`."""
+    ) -> ObservedCall | None:
+        """Return the observation of one call, if anything takes its events."""
+        if not self.is_active:
+            return None
         return ObservedCall(self, prepared, task, job_key, waits or Waits(self.clock, prepared.call))
 
     def emit(self, event: HookEvent) -> None:
@@ -351,9 +353,6 @@ class ObservedCall:
 def _can_stream(update: TaskUpdate | None) -> bool:
     """Return True if a clip has a link that can be heard."""
     return update is not None and update.clips.has_audio
-
-
-# --- lines -------------------------------------------------------------------------------------------------
 
 
 def line_of(event: HookEvent) -> str:

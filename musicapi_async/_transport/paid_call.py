@@ -174,7 +174,7 @@ class PaidCall:
         # A call that is free to repeat has nothing to note of its attempts.
         paid = self if self.prepared.kind == "create" else None
         if self._observed is None:
-            self._observed = self._attempts.observed(self.prepared, job_key=self.key, waits=self.waits)
+            self._observed = self._attempts.observer.call(self.prepared, job_key=self.key, waits=self.waits)
         response = await self._attempts.send(self.prepared, self.options, paid, self.waits, self._observed)
         self._sent_before = response.attempts = self._sent_before + response.attempts
         return response
@@ -275,8 +275,6 @@ class PaidCall:
     async def _store_reply(self, job: CallEntry, reply: Any) -> None:
         await job.answered(self._redactor.copy(reply))
 
-    # --- the end by an error ------------------------------------------------------------------------------
-
     async def _decide(self, error: BaseException) -> BaseException:
         """Decide what the error that ended the call means for money, note it, and return what to raise."""
         if self.permit is not None:
@@ -289,7 +287,8 @@ class PaidCall:
             return error
         free = self.prepared.kind != "create"  # it may be repeated for free, so there is nothing to settle
         outcome = Outcome.NOT_SENT if free else verdict(error, sent=self.sent, in_doubt=self.in_doubt)
-        self._explain_waits(error)
+        if isinstance(error, MusicAPIError) and (waited := str(self.waits)):  # that were long
+            error.message = f"{error.message.rstrip('. ')}; {waited}"
         if outcome is Outcome.ACCEPTED and isinstance(error, APIStatusError) and error.task_id:
             task = self.prepared.task(error.task_id, self._attempts.clock.time())
             report(logging.WARNING, "%s: accepted, as an error says: %s", self.prepared.call, task.token)
@@ -330,11 +329,6 @@ class PaidCall:
             hint=PREPARING_HINT if prepares else "",
         )
 
-    def _explain_waits(self, error: BaseException) -> None:
-        """Name the long waits of the call in its error."""
-        if isinstance(error, MusicAPIError) and (waited := str(self.waits)):
-            error.message = f"{error.message.rstrip('. ')}; {waited}"
-
     def _unknown(self, error: Exception) -> OutcomeUnknownError:
         """Return the error of a call whose outcome is unknown."""
         text, hint = type(error).__name__, ""
@@ -369,15 +363,13 @@ class PaidCall:
         """Return the credits, or None if the service does not give them; evidence only."""
         try:
             options = Options(max_retries=1, headers=self.options.headers)
-            observed = self._attempts.observed(BALANCE)
+            observed = self._attempts.observer.call(BALANCE)
             found = await self._attempts.get(BALANCE, options, observed=observed)
         except MusicAPIError as error:
             report(logging.INFO, "the balance could not be read: %s", error)
             return None
         known = read_reply(Credits, found.fields) if found.ok and found.is_object else None
         return known.total if known is not None else None
-
-    # --- its caller ---------------------------------------------------------------------------------------
 
     def client_closed(self) -> NoReturn:
         """Raise the error of a caller whose client is closed while the call is under way."""

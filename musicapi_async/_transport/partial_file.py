@@ -132,19 +132,14 @@ def note_source(part: Path, source: Source) -> None:
             file.write(msgspec.json.encode(source))
             sync(file)
     else:
-        drop_note(part)
+        _note(part).unlink(missing_ok=True)
 
 
 def drop(part: Path) -> None:
     """Remove a partial file and its note, unless another process is writing it now."""
     if not is_held(part):
         part.unlink(missing_ok=True)
-        drop_note(part)
-
-
-def drop_note(part: Path) -> None:
-    """Remove the note of a partial file, as when that has its name."""
-    _note(part).unlink(missing_ok=True)
+        _note(part).unlink(missing_ok=True)
 
 
 def _note(part: Path) -> Path:

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from http.cookies import BaseCookie, SimpleCookie
 from typing import TYPE_CHECKING, Any, Final
@@ -175,7 +175,8 @@ class Session:
         self._sessions: Final = {} if given is None else {"api": given, "create": given}
         self._opened: Final[list[aiohttp.ClientSession]] = []
         self._is_closed = False
-        self._limits: Final = TimeLimits(partial(_socket_seconds, clock))
+        # Sockets do not run faster on a faster clock, hence the floor.
+        self._limits: Final = TimeLimits(lambda limit: max(clock.real(limit), min(limit, SOCKET_FLOOR)))
         self._repaired: Final = codec.RepairLog(f"an answer of {base_url}")
         # yarl keeps the last 128; with more tasks than that each poll would parse its own again, for 3 µs.
         self._url: Final = lru_cache(maxsize=MOST_URLS)(partial(_address, base_url))
@@ -324,15 +325,13 @@ class Session:
         """Return True once the host has given any response below 500."""
         return self._base in self._responding
 
-    @contextlib.asynccontextmanager
-    async def media(
+    def media(
         self, url: str, headers: Mapping[str, str], read_timeout: float
-    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a media link, following redirects, without the key; see `media_requests.opened`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
         session = self._sessions.get("media") or self._open("media")
-        async with media_requests.opened(session, url, headers, timeout) as response:
-            yield response
+        return media_requests.opened(session, url, headers, timeout)
 
     async def aclose(self) -> None:
         """Close what was opened here; a given session stays open."""
@@ -349,11 +348,6 @@ class Session:
 
 def _address(base_url: str, path: str) -> URL:
     return URL(base_url + path, encoded=True)
-
-
-def _socket_seconds(clock: Clock, seconds: float) -> float:
-    """Return a time-out in real seconds. Sockets do not run faster on a faster clock, hence the floor."""
-    return max(clock.real(seconds), min(seconds, SOCKET_FLOOR))
 
 
 class _TooLarge(Exception):

@@ -103,7 +103,7 @@ def _read_entry(entry: JSON, response: Response) -> SubmittedItem:
     task_id = task_id_of_error(entry, BATCH_CALL) or id_in(entry.get("id"))
     if task_id is not None:
         return SubmittedItem(task_id, raw=raw)
-    if _names_something(entry):
+    if names_batch({"tasks": [entry]}):
         return SubmittedItem(None, None, raw)  # of an id that cannot be used
     return SubmittedItem(None, _refusal(entry, response) if _is_refused(entry) else None, raw)
 
@@ -116,10 +116,6 @@ def _is_refused(entry: Mapping[str, JSON]) -> bool:
     succeeded = entry.get("success") is True or 200 <= code < 300
     words = next(filter(None, (text_in(entry.get(key)) for key in WORDS)), "")
     return bool(words) and not succeeded and words.strip().lower() not in SUCCESS_WORDS
-
-
-def _names_something(entry: Mapping[str, JSON]) -> bool:
-    return names_batch({"tasks": [dict(entry)]})
 
 
 def _refusal(entry: dict[str, JSON], response: Response) -> APIStatusError:

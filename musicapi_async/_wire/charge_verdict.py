@@ -139,9 +139,6 @@ def _outcome_of_error(error: BaseException, sent: bool) -> Outcome:
             return Outcome.UNKNOWN if sent else Outcome.NOT_SENT
 
 
-# --- names in a response ---------------------------------------------------------------------------------
-
-
 def task_id_of_error(fields: Mapping[str, JSON], call: str) -> str | None:
     """Return the id of the task that the body of an error names, if it can be used."""
     return next(filter(None, map(id_in, _task_ids(fields, call))), None)

@@ -94,9 +94,6 @@ class Broken(Exception):
     """A file that cannot be decoded, and why."""
 
 
-# --- MP3 and AAC -----------------------------------------------------------------------------------------
-
-
 class Frame(NamedTuple):
     """The header of an MPEG audio frame: version, layer and sample rate, which all frames share,
     the length in bytes, 0 where the bit rate is free, and the seconds of sound.
@@ -175,17 +172,8 @@ def first_frame(read: Read, size: int) -> int:
         if frame is not None and _is_followed(data, at, frame, start + len(data) >= size):
             return start + at
         at = data.find(0xFF, at + 1)
-    raise Broken(
-        f"no two MPEG audio frames follow each other in the {min(len(data), JUNK)} bytes {_place(start)}"
-    )
-
-
-def _mp3(read: Read, size: int) -> None:
-    first_frame(read, size)
-
-
-def _place(start: int) -> str:
-    return f"after its ID3 tag of {start}" if start else "at its start"
+    place = f"after its ID3 tag of {start}" if start else "at its start"
+    raise Broken(f"no two MPEG audio frames follow each other in the {min(len(data), JUNK)} bytes {place}")
 
 
 def _is_followed(data: bytes, at: int, frame: Frame, whole: bool) -> bool:
@@ -220,9 +208,6 @@ def _aac(read: Read, size: int) -> None:
     following = read(at + length, 2)
     if length < 7 or (_synced_kind(following) != "aac" and at + length != size):
         raise Broken("no second frame is where its first one ends")
-
-
-# --- chunks: WAV, MIDI -----------------------------------------------------------------------------------
 
 
 class Chunk(NamedTuple):
@@ -308,8 +293,6 @@ def _mid(read: Read, _size: int) -> None:
         raise Broken("no track follows its header")
 
 
-# --- Ogg, FLAC, M4A --------------------------------------------------------------------------------------
-
 _CODECS: Final = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ", b"fishead\0", b"PCM     ")
 
 
@@ -350,16 +333,13 @@ def _m4a(read: Read, size: int) -> None:
     for kind, start, end in _boxes(read, 0, size):
         if not found and end - start < 8:
             raise Broken("its ftyp box is too short")
-        if kind == b"moov" and kind not in found and not _has_track(read, start, end):
+        is_index = kind == b"moov" and kind not in found
+        if is_index and all(inner != b"trak" for inner, _, _ in _boxes(read, start, end)):
             raise Broken("its moov box holds no track")
         found.add(kind)
         if found >= {b"moov", b"mdat"}:
             return  # players need no more than these
     raise Broken(f"it has no {'mdat' if b'moov' in found else 'moov'} box")
-
-
-def _has_track(read: Read, start: int, end: int) -> bool:
-    return any(kind == b"trak" for kind, _, _ in _boxes(read, start, end))
 
 
 def _boxes(read: Read, at: int, limit: int) -> Iterator[tuple[bytes, int, int]]:
@@ -381,7 +361,7 @@ def _boxes(read: Read, at: int, limit: int) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-CHECKS: Final[Mapping[str, Callable[[Read, int], None]]] = MappingProxyType(
-    {"mp3": _mp3, "aac": _aac, "wav": _wav, "ogg": _ogg, "flac": _flac, "m4a": _m4a, "mid": _mid}
+CHECKS: Final[Mapping[str, Callable[[Read, int], object]]] = MappingProxyType(
+    {"mp3": first_frame, "aac": _aac, "wav": _wav, "ogg": _ogg, "flac": _flac, "m4a": _m4a, "mid": _mid}
 )
 """The check of the header of each kind."""

@@ -20,7 +20,7 @@ from ..errors import APIConnectionError, InvalidResponseError, MusicAPIError, Ra
 from .poll_result import REFUND_FLAGS, PollReport, PollResult
 from .poll_shapes import SHAPES, clips_in, failures_of
 from .redaction import NOTHING_KNOWN, Redactor
-from .response import TOO_FAST, Response, error_of, error_text
+from .response import TOO_FAST, Response, error_of, error_text, text_in
 
 TASK_WORDS: Final = frozenset({"failed", "timeout", "api_error", "bad_request", "forbidden"})
 """Values of `type` that are about the task, not about the poll, if the body also has a refund flag."""
@@ -79,7 +79,7 @@ def _judge(response: Response, report: PollReport, polled: Polled) -> PollResult
         result = _by_status(response.code or 0, names_failure, report, polled)
     if result is not None:
         return result
-    if not response.type and "data" not in body and "status" not in body and _has_error_text(response):
+    if not response.type and "data" not in body and "status" not in body and text_in(body.get("error")):
         return _passing("transient", report, polled)
     return by_shape(report)
 
@@ -149,10 +149,6 @@ def _error(report: PollReport, polled: Polled) -> MusicAPIError:
             family=ref.family,
         )
     return error_of(response, call=call, task_id=ref.task_id, family=ref.family)
-
-
-def _has_error_text(response: Response) -> bool:
-    return bool(error_text({"error": response.fields.get("error")}))
 
 
 def _is_about_task(status: int, text: str) -> bool:

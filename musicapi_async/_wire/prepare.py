@@ -292,9 +292,6 @@ def _instead(path: str, fields: object) -> str | None:
     return RETIRED_TASK_TYPES.get(kind) if isinstance(kind, str) else None
 
 
-# --- checks and warnings ----------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=MOST_PATHS)
 def is_task_id(task_id: str) -> bool:
     """Return True for an id that breaks no rule of `GetMusic`; cached, as polls repeat."""

@@ -263,9 +263,6 @@ def task_id_in(fields: Mapping[str, JSON]) -> str | None:
     return next(filter(None, map(id_in, candidates)), None)
 
 
-# --- errors -----------------------------------------------------------------------------------------------
-
-
 def error_of(
     response: Response,
     *,

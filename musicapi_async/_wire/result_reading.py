@@ -29,8 +29,6 @@ ItemT = TypeVar("ItemT", bound=Item)
 ClipT = TypeVar("ClipT", bound=Clip)
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
-# --- any item ---------------------------------------------------------------------------------------------
-
 _MISFITS: Final = (msgspec.ValidationError, UnicodeError, RecursionError)
 _TEXT: Final = (str, str | None)
 _LINKS: Final = ("url", "cover_image")
@@ -86,15 +84,13 @@ def read_item(kind: type[ItemT], mapping: Mapping[str, JSON], raw: Mapping[str, 
         fitting = {name: _fitting(given[key], hint) for name, key, hint in plan.fields if key in given}
         item = kind(**{name: value for name, value in fitting.items() if value is not None})
     if plan.lists:
-        found = {name: read_items(inner, mapping.get(key)) for name, key, inner in plan.lists}
+        found = {  # what is no object stays in the raw body only
+            name: [read_item(inner, one) for one in list_or_empty(mapping.get(key)) if isinstance(one, dict)]
+            for name, key, inner in plan.lists
+        }
         item = msgspec.structs.replace(item, **found)
     item.raw = dict(mapping if raw is None else raw)
     return item
-
-
-def read_items(kind: type[ItemT], value: JSON) -> list[ItemT]:
-    """Read the JSON objects of a list; what is no object stays in the raw body only."""
-    return [read_item(kind, one) for one in list_or_empty(value) if isinstance(one, dict)]
 
 
 def _without_broken(mapping: Mapping[str, JSON], references: tuple[str, ...]) -> Mapping[str, JSON]:
@@ -115,9 +111,6 @@ def _fitting(value: JSON, hint: object) -> Any:
         if hint in _TEXT and isinstance(value, int | float) and not isinstance(value, bool):
             return _fitting(str(value), hint)
         return None
-
-
-# --- direct replies ---------------------------------------------------------------------------------------
 
 
 def read_reply(kind: type[ReplyT], body: Mapping[str, JSON]) -> ReplyT | None:
@@ -146,9 +139,6 @@ def _is_given(kind: type[Reply], given: Mapping[str, JSON]) -> bool:
         key for _, key, hint in plan.fields if key in given and _fitting(given[key], hint) is not None
     }
     return not fitting.isdisjoint(kind.needs)
-
-
-# --- results of tasks -------------------------------------------------------------------------------------
 
 
 def read_clip(mapping: Mapping[str, JSON]) -> Clip:
@@ -225,8 +215,6 @@ def read_progress(body: Mapping[str, JSON]) -> float | None:
         return None
     return share if 0 <= share <= 1 else None
 
-
-# --- parts of a song --------------------------------------------------------------------------------------
 
 PART_NAMES: Final = ("extended", "replaced", "covered")
 """Keys under which a pair holds its part; the full song is beside it under 'full'."""

@@ -129,9 +129,9 @@ def may_repeat(method_kind: MethodKind, failure: AttemptFailure | str, options: 
             return False
 
 
-def delays(base: float, cap: float) -> Iterator[float]:
+def delays(base: float, cap: float, growth: float = 2) -> Iterator[float]:
     """Yield the waits between attempts in seconds without jitter: base, 2 base, 4 base, … cap, cap, …"""
-    for value in backoff.expo(base=2, factor=base, max_value=cap):
+    for value in backoff.expo(base=growth, factor=base, max_value=cap):
         # The first value only starts the generator for backoff's own `send()`; one that yields its first
         # wait at once, as the fork of the same name may, loses nothing here.
         if value is not None:  # pyright: ignore[reportUnnecessaryComparison]
@@ -179,6 +179,5 @@ POLL_PAUSE_LONGEST: Final = 60.0
 
 def poll_pause(failures: int, draw: Draw) -> float:
     """Return the seconds before the next poll after `failures` transient failures in a row (1 or more)."""
-    growing = backoff.expo(base=4, factor=POLL_PAUSE_FIRST, max_value=POLL_PAUSE_LONGEST)
-    values = (value for value in growing if value is not None)  # pyright: ignore[reportUnnecessaryComparison]
-    return equal_jitter(next(islice(values, min(max(failures, 1), 10) - 1, None)), draw)
+    pauses = delays(POLL_PAUSE_FIRST, POLL_PAUSE_LONGEST, growth=4)
+    return equal_jitter(next(islice(pauses, min(max(failures, 1), 10) - 1, None)), draw)

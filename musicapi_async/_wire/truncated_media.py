@@ -247,8 +247,6 @@ def _remainder(data: bytes, bits: int, polynomial: int) -> int:
 
 _CRC_16: Final = tuple(_remainder(bytes((byte,)), 16, 0x8005) for byte in range(256))
 
-# --- WAV, MIDI -------------------------------------------------------------------------------------------
-
 
 def _wav(read: Read, size: int) -> float | None:
     """Return the length of the samples that are there: with the header only known sizes were checked."""

@@ -160,9 +160,6 @@ def _broken(item: Mapping[str, object]) -> Iterator[Violation]:
         yield from violations(kind(**{name: value for name, value in values.items() if name in known}))
 
 
-# --- the batch ----------------------------------------------------------------------------------------------
-
-
 class BatchItem(
     PlainData, fields={"index": int | None, "task": Task[Clips] | None, "failure": Failure | None}
 ):

@@ -76,9 +76,6 @@ def operations() -> Mapping[str, list[Operation[..., Any]]]:
     return found
 
 
-# --- paths --------------------------------------------------------------------------------------------------
-
-
 def _paths() -> Schema:
     paths: Schema = {}
     for call, several in operations().items():
@@ -92,7 +89,7 @@ def _operation(call: str, several: list[Operation[..., Any]]) -> Schema:
     method, _, path = call.partition(" ")
     names = [f"`client.{one.family.word}.{one.name}`" for one in several]
     found: Schema = {
-        "operationId": method.lower() + "".join(map(_camel, _words(path))),
+        "operationId": method.lower() + "".join(word[:1].upper() + word[1:] for word in _words(path)),
         "tags": [first.family.word],
         "summary": _summary(several),
         "description": f"{_cost(first)} In the Python SDK: {', '.join(names)}.",
@@ -131,10 +128,6 @@ def _words(path: str) -> list[str]:
     return [word for part in parts for word in part.split("-") if word]
 
 
-def _camel(word: str) -> str:
-    return word[:1].upper() + word[1:]
-
-
 def _responses(several: list[Operation[..., Any]]) -> Schema:
     first = several[0]
     found = {"200": _content("The result.", _reply_schema(first))}
@@ -168,9 +161,6 @@ def _reply_schema(operation: Operation[..., Any]) -> Schema:
     if issubclass(operation.reply, Reply):
         return _ref(operation.reply.__name__)
     return _ref("TaskState")
-
-
-# --- requests -----------------------------------------------------------------------------------------------
 
 
 def _one_of(kinds: Iterable[type[Request]]) -> Schema:
@@ -257,9 +247,6 @@ def _without_null(schema: Schema) -> Schema:
         return schema
     rest = {name: value for name, value in schema.items() if name != "anyOf"}
     return {**rest, **forms[0]} if len(forms) == 1 else {**rest, "anyOf": forms}
-
-
-# --- replies ------------------------------------------------------------------------------------------------
 
 
 def _components() -> Schema:

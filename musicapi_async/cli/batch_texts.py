@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..api.account import credits_in, credits_text
-from ..workflows.command_texts import in_commands, same_reason
+from ..workflows.command_texts import counted, duration_text, in_commands, same_reason
 from .output import visible
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def plan_lines(plan: Plan, rate_limit: Rate | None, out: Path | None) -> list[st
     if plan.steps:
         lines.append("Steps: " + ", ".join(f"{count} {name}" for name, count in plan.steps.items()))
     rate = "without a limit" if rate_limit is None else f"at {rate_limit.count} per {rate_limit.period:g} s"
-    calls = f", and {_count(plan.calls, 'other paid call')}" if plan.calls else ""
-    in_all = f": {_count(plan.creates + plan.calls, 'paid call')} in all" if calls else ""
+    calls = f", and {counted(plan.calls, 'other paid call')}" if plan.calls else ""
+    in_all = f": {counted(plan.creates + plan.calls, 'paid call')} in all" if calls else ""
     if plan.creates or plan.calls:
-        lines.append(f"{_count(plan.creates, 'create')} {rate}{calls}{in_all}")
+        lines.append(f"{counted(plan.creates, 'create')} {rate}{calls}{in_all}")
     else:
         lines.append("Nothing is left to pay for")
     lines += _cost_lines(plan)
-    lines.append(f"About {_duration(plan.seconds)}. Nothing was sent.")
+    lines.append(f"About {duration_text(plan.seconds)}. Nothing was sent.")
     return lines
 
 
@@ -70,12 +70,6 @@ def _cost_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
-
-
 def summary_lines(
     result: BatchResult, rows: Mapping[str, tuple[int, bool]], budget: float | None, store: str
 ) -> list[str]:
@@ -88,8 +82,8 @@ def summary_lines(
         budget: The credits that the folder may cost, or None.
         store: The folder of the jobs.
     """
-    steps = f", {_count(result.failed_steps, 'step')} failed" if result.failed_steps else ""
-    calls = _count(result.submitted, "call")
+    steps = f", {counted(result.failed_steps, 'step')} failed" if result.failed_steps else ""
+    calls = counted(result.submitted, "call")
     lines = [f"{songs_text(result.done)} done, {result.failed} failed{steps}, {calls} submitted"]
     lines += _spent_lines(result, budget)
     if result.halted:
@@ -112,7 +106,7 @@ def report_lines(
 
     `store` is the address of the database of its jobs, and `prefix` begins their keys.
     """
-    steps = f", {_count(result.failed_steps, 'step')} failed" if result.failed_steps else ""
+    steps = f", {counted(result.failed_steps, 'step')} failed" if result.failed_steps else ""
     lines = [f"{songs_text(result.done)} done, {result.failed} failed{steps}"]
     return [*lines, *_reason_lines(result, rows, store, prefix), f"Report: {result.report}"]
 
@@ -158,7 +152,7 @@ def _reason_lines(
         for step in result.step_failures
     ]
     for why, places in _by_reason(failed_steps).items():
-        lines.append(f"{_count(len(places), 'step')} failed: {visible(why)} ({_named(places)})")
+        lines.append(f"{counted(len(places), 'step')} failed: {visible(why)} ({_named(places)})")
     if result.hint:
         lines.append(result.hint)
     lines += _unknown_lines(result.unknown, rows, called, store, prefix)
@@ -259,13 +253,9 @@ def result_in_commands(result: BatchResult, store: str) -> BatchResult:
     )
 
 
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def songs_text(count: int) -> str:
     """Return a number of songs, such as '2 songs'."""
-    return _count(count, "song")
+    return counted(count, "song")
 
 
 def _named(names: Sequence[str]) -> str:
@@ -302,7 +292,7 @@ def progress_line(progress: Progress) -> str:
     ]
     parts = [", ".join(counts)] if counts else []
     if progress.remaining_seconds:
-        parts.append(f"{_duration(progress.remaining_seconds)} to go")
+        parts.append(f"{duration_text(progress.remaining_seconds)} to go")
     if progress.spent is not None:
         parts.append(f"{_credits(progress.spent)} spent")
     parts.append(f"{progress.submitted} submitted")

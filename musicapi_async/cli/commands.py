@@ -30,7 +30,6 @@ from .jobs_command import jobs_group
 from .mcp_command import mcp_command
 from .operation_commands import FamilyGroup, OperationCommand
 from .output import OutputLost, json_line, lost_output, print_err, print_out
-from .page_commands import keep_command, report_command
 from .parameters import Json, OneOfWords
 from .play_command import play_command
 from .sandbox_command import sandbox_command
@@ -116,7 +115,9 @@ class MusicAPIGroup(Group):
             if not invocation.errors_as_json:
                 message = " ".join(wrong.format_message().split())
                 raise click.UsageError(wrapped(message, first=7), wrong.ctx) from error
-            code = _report_usage_error(wrong)
+            code = ExitCode.REFUSED
+            fields = {"type": "UsageError", "message": wrong.format_message(), "exit_code": code}
+            print_err(json_line({"event": "error", **fields}))
         finally:
             LOGGER.removeHandler(handler)
             LOGGER.setLevel(before)
@@ -135,13 +136,6 @@ class MusicAPIGroup(Group):
             formatter.write_dl([(str(code.value), text) for code, text in EXIT_CODES.items()])
         formatter.write_paragraph()
         formatter.write_text("The options above may also follow the command.")
-
-
-def _report_usage_error(error: click.UsageError) -> ExitCode:
-    code = ExitCode.REFUSED
-    fields = {"type": "UsageError", "message": error.format_message(), "exit_code": code}
-    print_err(json_line({"event": "error", **fields}))
-    return code
 
 
 @click.command("credits", cls=Command)
@@ -253,8 +247,7 @@ def _group_of_all() -> MusicAPIGroup:
         completion_command,
         *map(FamilyGroup, FAMILIES.values()),
     ]
-    for of_batch in (report_command, keep_command, withdraw_command):
-        batch_group.add_command(of_batch)
+    batch_group.add_command(withdraw_command)
     group = MusicAPIGroup(
         "musicapi",
         help=ABOUT,

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -38,7 +38,8 @@ from ..workflows.command_texts import in_commands
 from .exit_codes import ExitCode
 from .output import json_line, print_err, visible
 
-# --- advice ------------------------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from .._transport.audio_tags import FileTags
 
 NEXT: Final[Mapping[type[MusicAPIError], str]] = MappingProxyType(
     {
@@ -217,7 +218,7 @@ class Saving:
     """The folder for the files of tasks, and how they are written; a resumed download does the same."""
 
     folder: Path
-    tags: bool = False
+    tags: bool | FileTags = False
     pattern: str = FILE_NAME
 
     def options(self) -> list[str]:

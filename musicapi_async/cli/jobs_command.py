@@ -14,6 +14,7 @@ from ..api.task import Task, ref_of
 from ..jobs import STORE_VARIABLE
 from ..jobs.job import STATES
 from ..jobs.store import SETTLED
+from ..workflows.command_texts import counted
 from .invocation import Invocation, confirm
 from .output import print_err, print_out, visible
 from .parameters import Age, OneOfWords, RateLimit, StorePlace
@@ -89,12 +90,14 @@ async def purge_command(invocation: Invocation, store: JobStore, age: float, *, 
     try:
         old = 0 if yes else sum(job.updated_at < before for job in await store.jobs(*SETTLED))
         if old:
-            print_err(f"{_counted(old)} to remove, keys included: a call with such a key is paid for again.")
+            print_err(
+                f"{counted(old, 'job')} to remove, keys included: a call with such a key is paid for again."
+            )
             confirm("Remove?")
         count = await store.purge(before) if old or yes else 0
     finally:
         await store.aclose()
-    invocation.reporter.event("purged", {"jobs": count}, [f"{_counted(count)} removed."])
+    invocation.reporter.event("purged", {"jobs": count}, [f"{counted(count, 'job')} removed."])
 
 
 @jobs_group.command("resolve", cls=Command)
@@ -204,10 +207,6 @@ def _fields(job: Job) -> dict[str, object]:
         "attempts": job.attempts,
         "updated_at": job.updated_at,
     }
-
-
-def _counted(jobs: int) -> str:
-    return f"{jobs} job{'s' if jobs != 1 else ''}"
 
 
 def _lines(job: Job, *, names_account: bool, names_call: bool = False) -> list[str]:

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Coroutine, Mapping
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,8 +21,8 @@ from ..api.direct_replies import Files, Midi, Wav
 from ..api.lyrics import AlignedLyrics
 from ..api.operation import Family, Operation, SubmitsBatch
 from ..api.request import refuse, violations
-from ..api.results import Clips, TaskUpdate
-from ..api.task import Task, TaskRef
+from ..api.results import TaskUpdate
+from ..api.task import TaskRef
 from ..arguments import is_list
 from ..errors import DownloadError, MusicAPIError
 from .error_texts import Saving, resume_command
@@ -120,17 +121,17 @@ class OperationCommand(Command):
             raise click.UsageError("--no-wait excludes --download and --timeout.")
         if wait is None:
             wait = bool(folder or timeout) or not invocation.is_json
-        tags = _file_tags(given, values)
+        tags, saving = _file_tags(given, values), None
         if tags and folder is None:
             raise click.UsageError("--tags without text writes tags into files, and needs --download DIR.")
         if folder is not None:
             _check_folder(folder)
+            saving = Saving(folder, tags or False)
         async with invocation.client() as client:
             if isinstance(operation, SubmitsBatch):
                 return await _submit_batch(
-                    invocation, client, self.operation, values,
-                    wait=wait, folder=folder, timeout=timeout, tags=tags,
-                )  # fmt: skip
+                    invocation, client, operation, values, wait=wait, saving=saving, timeout=timeout
+                )
             if not operation.submits:
                 await _call(invocation, client, operation, values, folder)
                 return None
@@ -138,7 +139,7 @@ class OperationCommand(Command):
                 await _submit(invocation, client, operation, values)
                 return None
             return await _submit_and_wait(
-                invocation, client, operation, values, folder=folder, timeout=timeout, tags=tags
+                invocation, client, operation, values, saving=saving, timeout=timeout
             )
 
 
@@ -275,21 +276,17 @@ async def _submit_and_wait(
     operation: Operation[..., Any],
     values: Mapping[str, object],
     *,
-    folder: Path | None,
+    saving: Saving | None,
     timeout: float | None,
-    tags: FileTags | None,
 ) -> ExitCode:
     """Make a create and follow its task to the end; returns the exit code."""
-    saving = Saving(folder, bool(tags)) if folder else None
     invocation.saving = saving  # for a task, too, that only the log names, after Ctrl-C during the create
     with invocation.reporter.following(client.clock.speed, saving=saving):
-        report = invocation.reporter.task(_label(operation, values))
+        report = invocation.reporter.task(_label(values, operation.name))
         task = await operation.public_method(client.sonic.caller)(**values)
         invocation.accepted(task)
         report.submitted(task)
-        error = await follow(
-            invocation, client, task, report, timeout=timeout, folder=folder, tags=tags or False
-        )
+        error = await follow(invocation, client, task, report, timeout=timeout, saving=saving)
     return invocation.end([error] if error else [])
 
 
@@ -300,15 +297,13 @@ async def _submit_batch(
     values: Mapping[str, object],
     *,
     wait: bool,
-    folder: Path | None,
+    saving: Saving | None,
     timeout: float | None,
-    tags: FileTags | None,
 ) -> ExitCode:
     """Make a create of several tasks, and follow them to their end if they are waited for."""
     from .._transport.audio_tags import FileTags, prompt_of
 
-    saving = Saving(folder, bool(tags)) if folder and wait else None
-    invocation.saving = saving
+    invocation.saving = saving = saving if wait else None
     with invocation.reporter.busy(operation.call_name):
         batch: Batch = await operation.public_method(client.sonic.caller)(**values)
     for task in batch.tasks:
@@ -317,28 +312,21 @@ async def _submit_batch(
     for error in errors:
         invocation.failed(error)
     _report_batch(invocation, batch, saving, wait=wait)
-    if wait and batch.tasks:
-        with invocation.reporter.following(client.clock.speed, saving=saving):
-            work: list[Coroutine[None, None, MusicAPIError | None]] = []
-            for number, item in enumerate(batch.items):
-                if item.task is not None:
-                    given = _item_fields(values, number)
-                    report = invocation.reporter.task(_item_label(given, item.task))
-                    report.resumed(item.task)
-                    written = FileTags(comment=prompt_of(given)) if tags else False
-                    work.append(
-                        follow(
-                            invocation,
-                            client,
-                            item.task,
-                            report,
-                            timeout=timeout,
-                            folder=folder,
-                            tags=written,
-                        )
-                    )
-            errors += [error for error in await together(work) if error is not None]
-    return invocation.end(errors, waited=wait)
+    if not (wait and batch.tasks):
+        return invocation.end(errors, waited=wait)
+    with invocation.reporter.following(client.clock.speed, saving=saving):
+        work: list[Coroutine[None, None, MusicAPIError | None]] = []
+        for number, item in enumerate(batch.items):
+            if item.task is not None:
+                given = _item_fields(values, number)
+                report = invocation.reporter.task(_label(given, item.task.task_id))
+                report.resumed(item.task)
+                own = saving
+                if saving is not None and saving.tags:
+                    own = replace(saving, tags=FileTags(comment=prompt_of(given)))
+                work.append(follow(invocation, client, item.task, report, timeout=timeout, saving=own))
+        errors += [error for error in await together(work) if error is not None]
+    return invocation.end(errors)
 
 
 def _report_batch(invocation: Invocation, batch: Batch, saving: Saving | None, *, wait: bool) -> None:
@@ -371,14 +359,10 @@ def _item_fields(values: Mapping[str, object], number: int) -> dict[str, object]
     return cast("dict[str, object]", item) if isinstance(item, dict) else {}
 
 
-def _item_label(given: Mapping[str, object], task: Task[Clips]) -> str:
-    text = next((str(given[name]) for name in LABEL_FIELDS if given.get(name)), task.task_id)
-    return " ".join(text.split())
-
-
-def _label(operation: Operation[..., object], values: Mapping[str, object]) -> str:
-    given = (values.get(name) for name in LABEL_FIELDS)
-    text = next((value for value in given if isinstance(value, str) and value.strip()), operation.name)
+def _label(given: Mapping[str, object], default: str) -> str:
+    """Return what tells a person which task a bar is for."""
+    texts = (given.get(name) for name in LABEL_FIELDS)
+    text = next((value for value in texts if isinstance(value, str) and value.strip()), default)
     return " ".join(text.split())
 
 

@@ -48,8 +48,6 @@ NO_TEXT: Final = "\0"
 """The value of that option without a text; no shell passes a null character."""
 IN_FILES: Final = "title, artist, album, track, style, lyrics, cover, and the prompt in a comment"
 
-# --- types -------------------------------------------------------------------------------------------------
-
 
 class Text(ParamType):
     """Text as it is, `@file` for the text in a file, `@-` for standard input, `@@...` for a leading '@'."""
@@ -239,9 +237,6 @@ class OneOfWords(click.Choice[str]):
         """Return the words to choose from, and the nearest one."""
         message = super().get_invalid_choice_message(value, ctx).rstrip(".")
         return message + did_you_mean(str(value), self.choices)
-
-
-# --- the options of an operation ---------------------------------------------------------------------------
 
 
 def kebab(name: str) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.progress import Progress, ProgressColumn
@@ -58,21 +58,10 @@ def expected_share(age: float) -> float:
     return MOST_FILLED * (1 - math.exp(-((max(age, 0.0) / SCALE) ** SHAPE)))
 
 
-class _Row(Protocol):
-    """A row of the display: how far its bar is filled, the colour of an end, and its four words."""
-
-    @property
-    def share(self) -> float: ...
-    @property
-    def style_of_end(self) -> str | None: ...
-    @property
-    def words(self) -> Sequence[tuple[str, str]]: ...
-
-
 class _ShareColumn(ProgressColumn):
     def render(self, task: RichTask) -> ProgressBar:
         """Return the bar itself."""
-        bar: _Row = task.fields["row"]
+        bar: Bar | BatchBar = task.fields["row"]
         ended = bar.style_of_end
         return ProgressBar(
             total=1.0,
@@ -90,7 +79,7 @@ class _WordColumn(ProgressColumn):
 
     def render(self, task: RichTask) -> Text:
         """Return one of the bar's words."""
-        row: _Row = task.fields["row"]
+        row: Bar | BatchBar = task.fields["row"]
         text, style = row.words[self._index]
         return Text(text, style=style, overflow="ellipsis", no_wrap=True)
 
@@ -149,20 +138,14 @@ class Bars:
     def bar(self, label: str) -> Bar:
         """Add the row of a task below the others."""
         bar = Bar(label, self.speed)
-        self._add(bar)
+        self._rows.add_task("", total=1.0, row=bar)
         return bar
 
     def batch(self, songs: int) -> BatchBar:
         """Add the row of a batch."""
-        row = BatchBar(songs, self._write_below)
-        self._add(row)
-        return row
-
-    def _add(self, row: _Row) -> None:
+        row = BatchBar(songs, self._rows)
         self._rows.add_task("", total=1.0, row=row)
-
-    def _write_below(self, text: str) -> None:
-        self._rows.below = text
+        return row
 
 
 class Bar:
@@ -258,14 +241,11 @@ def age_text(seconds: float) -> str:
 
 
 class BatchBar:
-    """The row of a batch: the share of its songs that have ended; the line below has the counts.
+    """The row of a batch: the share of its songs that have ended; the line below has the counts."""
 
-    `write_below` displays that line.
-    """
-
-    def __init__(self, songs: int, write_below: Callable[[str], None]) -> None:
+    def __init__(self, songs: int, rows: _Rows) -> None:
         self._songs: Final = songs
-        self._write_below: Final = write_below
+        self._rows: Final = rows
         self._started: Final = time.monotonic()
         self._ended = self._failed = 0
         self._state = "waiting"
@@ -273,7 +253,7 @@ class BatchBar:
     def show(self, ended: int, failed: int, state: str, text: str) -> None:
         """Display how many songs have ended, how many of them failed, a word for the state, and the line."""
         self._ended, self._failed, self._state = ended, failed, state
-        self._write_below(text)
+        self._rows.below = text
 
     @property
     def share(self) -> float:

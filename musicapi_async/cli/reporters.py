@@ -31,8 +31,6 @@ from .result_texts import detail_lines, details_of, lyric_lines, result_lines, v
 if TYPE_CHECKING:
     from .progress import Bar, Bars
 
-# --- JSON lines --------------------------------------------------------------------------------------------
-
 
 class JsonReporter:
     """One JSON object per line on standard output, for all tasks and commands."""
@@ -179,9 +177,6 @@ def reply_fields(reply: Any) -> dict[str, JSON]:
         return {"value": reply}
     fields = reply.to_dict()
     return {**fields, "total": reply.total} if isinstance(reply, Credits) else fields
-
-
-# --- text --------------------------------------------------------------------------------------------------
 
 
 class TextReport:

@@ -210,7 +210,7 @@ def _settings(given: dict[str, Any]) -> tuple[Choices, Durations]:
     """Return the choices and durations: those of the preset, changed as given."""
     from ..sandbox import Choices, Durations
     from ..sandbox.declared_settings import WrongSetting, changed
-    from ..sandbox.presets import preset
+    from ..sandbox.reply_choices import preset
 
     option = "--like"
     try:
@@ -255,7 +255,7 @@ def _requested_lists(given: dict[str, Any]) -> dict[str, dict[str, str]]:
     from ..sandbox import Choices, Durations
     from ..sandbox.declared_settings import settings_of
     from ..sandbox.fault_texts import COMMON, fault_words
-    from ..sandbox.presets import PRESETS
+    from ..sandbox.reply_choices import PRESETS
 
     lists: dict[str, dict[str, str]] = {}
     if given["like"] == "help":

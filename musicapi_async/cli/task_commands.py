@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import click
 
 from .._error_base import first_in
-from .._transport.audio_tags import FileTags, check_tagging
+from .._transport.audio_tags import check_tagging
 from ..api.families import FAMILIES, polled_as
 from ..api.results import Result, Until
 from ..api.suggestions import did_you_mean
@@ -118,9 +118,8 @@ async def download_command(
     """
     if tags:
         check_tagging()
-    return await _follow_all(
-        invocation, refs_of(tasks, family), timeout=timeout, folder=out, pattern=name, tags=tags
-    )
+    saving = Saving(out, tags, name)
+    return await _follow_all(invocation, refs_of(tasks, family), timeout=timeout, saving=saving)
 
 
 @click.command("show", cls=Command)
@@ -186,9 +185,7 @@ async def _follow_all(
     *,
     timeout: float | None,
     until: Until = "all",
-    folder: Path | None = None,
-    pattern: str = FILE_NAME,
-    tags: bool | FileTags = False,
+    saving: Saving | None = None,
 ) -> ExitCode:
     """Follow tasks side by side; the arguments are those of `follow`."""
     async with invocation.client() as client:
@@ -199,14 +196,7 @@ async def _follow_all(
                 invocation.accepted(task)
                 report.resumed(task)
                 work.append(
-                    follow(
-                        *(invocation, client, task, report),
-                        timeout=timeout,
-                        until=until,
-                        folder=folder,
-                        pattern=pattern,
-                        tags=tags,
-                    )
+                    follow(invocation, client, task, report, timeout=timeout, until=until, saving=saving)
                 )
             outcomes = await together(work)
     return invocation.end([error for error in outcomes if error is not None])
@@ -220,11 +210,9 @@ async def follow(
     *,
     timeout: float | None = None,
     until: Until = "all",
-    folder: Path | None = None,
-    pattern: str = FILE_NAME,
-    tags: bool | FileTags = False,
+    saving: Saving | None = None,
 ) -> MusicAPIError | None:
-    """Wait for a task, fetch its files if there is a folder for them, and report both.
+    """Wait for a task, fetch its files if they are to be saved, and report both.
 
     Args:
         invocation: The run, which names the task if it ends before.
@@ -233,24 +221,22 @@ async def follow(
         report: The report on this task.
         timeout: Seconds to wait; by default the usual time of the family.
         until: "all", "first" or "stream", as in `Task.wait`.
-        folder: The folder for the files; None to fetch none.
-        pattern: The pattern of file names.
-        tags: Tags of the files, as for `client.download`.
+        saving: How its files are saved; None to fetch none.
 
     Returns:
         The error that the task or the wait ended with, or None.
     """
-    if folder is not None:
-        invocation.to_fetch(task, Saving(folder, bool(tags), pattern))
+    if saving is not None:
+        invocation.to_fetch(task, saving)
     try:
         result = await result_of(task, report, timeout=timeout, until=until)
         if task.last is not None and task.last.is_terminal:
             invocation.ended(task)
         report.finished(task, result)
-        if folder is not None:
+        if saving is not None:
             # Before the end only whole clips are fetched; after it, a clip without a file is an error.
             files = result if until == "all" else [clip for clip in result.clips if clip.final_url]
-            paths = await client.download(files, folder, name=pattern, tags=tags)
+            paths = await client.download(files, saving.folder, name=saving.pattern, tags=saving.tags)
             invocation.fetched(task)
             report.saved(task, paths)
     except MusicAPIError as error:

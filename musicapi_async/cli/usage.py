@@ -32,8 +32,6 @@ SENTENCE: Final = 200
 
 _OPTION: Final = re.compile(r"--[a-z][a-z-]*")
 
-# --- the options that all commands take --------------------------------------------------------------------
-
 
 def _set(ctx: click.Context, param: click.Parameter, value: object) -> None:
     """Set an attribute of the run that has the name of the option, unless the option is absent."""
@@ -73,9 +71,6 @@ def shared_options(*, hidden: bool, form: bool = True) -> list[click.Parameter]:
     ]
 
 
-# --- the help ----------------------------------------------------------------------------------------------
-
-
 class _HelpFormatter(click.HelpFormatter):
     """A formatter that never breaks a line inside an option or a command, so that it can be copied."""
 
@@ -95,9 +90,6 @@ def _unbroken(text: str) -> str:
 
 class _Context(click.Context):
     formatter_class = _HelpFormatter
-
-
-# --- commands ----------------------------------------------------------------------------------------------
 
 
 class _AdvisingCommand(click.Command):
@@ -154,17 +146,12 @@ def _check_values(params: Iterable[click.Option], args: Sequence[str]) -> None:
     """Refuse an option where the value of another one is missing; click would take it as the value."""
     params = list(params)
     flags = {flag for param in params for flag in (*param.opts, *param.secondary_opts)}
-    valued = (param for param in params if not (param.is_flag or param.count or _takes_no_text(param)))
-    with_value = {flag for param in valued for flag in param.opts}
+    valued = (param for param in params if not (param.is_flag or param.count))
+    with_value = {flag for param in valued if param.flag_value != NO_TEXT for flag in param.opts}
     for flag, value in itertools.pairwise(itertools.takewhile("--".__ne__, args)):
         if flag in with_value and value in flags:
             meant = f"to mean the text, write {flag}={value}"
             raise click.UsageError(f"Option {flag!r} needs a value, and {value!r} is an option ({meant}).")
-
-
-def _takes_no_text(option: click.Option) -> bool:
-    """Return True if the option has a meaning of its own without a text."""
-    return bool(option.flag_value == NO_TEXT)
 
 
 def _whole_option(name: str, args: Sequence[str]) -> str:

@@ -47,8 +47,6 @@ class SongStudio:
         self._running: Final[set[asyncio.Task[None]]] = set()
         self._changed = asyncio.Event()
 
-    # --- orders ---------------------------------------------------------------------------
-
     def order(
         self, description: str, persona_id: str = "", instrumental: bool = False, key: str = ""
     ) -> Record:
@@ -107,8 +105,6 @@ class SongStudio:
                 await changed.wait()
                 continue
             yield b": still here\n\n"
-
-    # --- the life of a song --------------------------------------------------------------------------
 
     def resume(self) -> None:
         """Follow the unfinished songs of an earlier process."""

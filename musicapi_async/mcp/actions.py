@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -17,7 +16,7 @@ from ..api.account import credits_in
 from ..api.families import polled_as
 from ..api.json_values import mapping_or_empty
 from ..api.request import Request, is_link
-from ..api.results import Clip, Clips, TaskUpdate
+from ..api.results import Clips, TaskUpdate
 from ..api.sonic import Sonic
 from ..api.task import Task, TaskRef
 from ..arguments import refused
@@ -149,22 +148,19 @@ class Actions:
         """Return the fields with the secrets of the client hidden, which a peer may have repeated."""
         return mapping_or_empty(self._view.here().redactor.copy(fields))
 
-    # --- paid tools ----------------------------------------------------------------------------------------
-
     async def _pay(self, tool: Tool, request: Request, key: str) -> Reply:
         made = await self._calls.make(tool.operation_for(request), request, key, at_most=USUAL_WAIT)
         if isinstance(made.result, Task):
             return Reply(task_fields(made.result, key, made.known))
         return Reply(reply_fields(made.result, key, made.known))
 
-    # --- free tools ----------------------------------------------------------------------------------------
-
     async def _free(self, request: Request, report: Report) -> Reply:
         match request:
             case WaitForSong():
                 return await self._wait(self._task(request.token), request.at_most, report)
             case CheckSong():
-                return await self._check(request.token)
+                update = await self._task(request.token).refresh()
+                return Reply(update_fields(request.token, update))
             case DownloadSong():
                 return await self._download(self._task(request.token), request.at_most)
             case ListJobs():
@@ -182,9 +178,6 @@ class Actions:
             form = "a whole token, such as musicapi:sonic:create_music:1760000000:TASK_ID"
             raise refused("token", form)
         return self._client.task(token)
-
-    async def _check(self, token: str) -> Reply:
-        return Reply(update_fields(token, await self._task(token).refresh()))
 
     async def _wait(self, task: Task[Clips], at_most: float, report: Report) -> Reply:
         reporting = asyncio.ensure_future(_report_progress(task, report))
@@ -211,7 +204,10 @@ class Actions:
         view = self._client.with_options(deadline=seconds)
         paths = await view.download(result, self._folder.out)
         clips = [clip for clip in result.clips if not clip.is_failed]
-        files = tuple(map(_file_link, paths, clips))
+        files = tuple(
+            FileLink(path, one_line(clip.title or path.stem), clip.duration, link(clip.image_url))
+            for path, clip in zip(paths, clips, strict=False)
+        )
         fields = given(
             state=update.state,
             token=task.token,
@@ -278,10 +274,6 @@ async def _report_progress(task: Task[Any], report: Report) -> None:
             waited = round(loop.time() - start, 1)
             await report(waited, f"{state}, waited {waited:.0f} s")
         await asyncio.sleep(REPORT_EVERY)
-
-
-def _file_link(path: Path, clip: Clip) -> FileLink:
-    return FileLink(path, one_line(clip.title or path.stem), clip.duration, link(clip.image_url))
 
 
 def _names(tool: Tool, arguments: Mapping[str, object]) -> Fields:

@@ -86,9 +86,6 @@ def given(**values: object) -> Fields:
     return {name: value for name, value in values.items() if value is not None}
 
 
-# --- clips, tasks, jobs -------------------------------------------------------------------------------------
-
-
 def clip_fields(clip: Clip) -> Fields:
     """Return what a model needs of a clip."""
     return given(
@@ -211,8 +208,6 @@ def file_fields(files: Iterable[FileLink]) -> list[Fields]:
     ]
 
 
-# --- errors -------------------------------------------------------------------------------------------------
-
 FREE: Final = "This tool is free."
 NOT_SENT: Final = "Nothing was sent, nothing was charged."
 UNKNOWN: Final = "It is not known if credits were charged; the same job_key never pays twice."
@@ -223,14 +218,8 @@ OTHER_REQUEST: Final = (
 )
 NEXT: Final[tuple[tuple[type[MusicAPIError], str], ...]] = (
     (RequestValidationError, "Correct the arguments and call again; a job_key may stay the same."),
-    (
-        JobKeyConflictError,
-        OTHER_REQUEST,
-    ),
-    (
-        JobStoreError,
-        "The user has to check the job store of this server; without it nothing is sent.",
-    ),
+    (JobKeyConflictError, OTHER_REQUEST),
+    (JobStoreError, "The user has to check the job store of this server; without it nothing is sent."),
     (
         FolderError,
         "The user has to check the folder of this server; with a budget, nothing is sent without it.",

@@ -267,8 +267,6 @@ def prices_of(prices: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-# --- texts --------------------------------------------------------------------------------------------------
-
 _SENTENCE: Final = re.compile(r"(?<=[^.]\.) (?=[A-Z`])|(?=; )")
 _NAME: Final = re.compile(r"\b[a-z]+(?:_[a-z0-9]+)+\b")
 
@@ -293,9 +291,6 @@ def _without_none(hint: object) -> Any:
     """Return the type of a field that is given."""
     members = get_args(hint)
     return next(one for one in members if one is not type(None)) if type(None) in members else hint
-
-
-# --- arguments ----------------------------------------------------------------------------------------------
 
 
 def request_of(tool: Tool, given: Mapping[str, object]) -> Request:

@@ -115,8 +115,6 @@ class Addresses:
     def _public_name(self) -> str | None:
         return None if self.public_url is None else urlsplit(self.public_url).hostname
 
-    # --- who may use it ---
-
     def refusal(self, request: web.BaseRequest, *, media: bool) -> str | None:
         """Return why a request is refused, or None.
 
@@ -128,7 +126,11 @@ class Addresses:
         if host is not None and not self._is_own(host):
             return f"The sandbox is not known as {host[:100]!r}: start it with a public URL of that name."
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in self._origins(host or ""):
+        own = {f"{'https' if self._tls else 'http'}://{host or ''}"}
+        if self.public_url is not None:
+            public = urlsplit(self.public_url)
+            own.add(f"{public.scheme}://{public.netloc}")
+        if origin is not None and origin not in own:
             return "The sandbox is not for pages of other origins."
         site = request.headers.get("Sec-Fetch-Site", "none")
         if not media and site in ("cross-site", "same-site"):
@@ -149,10 +151,6 @@ class Addresses:
             return False
         return True
 
-    def _origins(self, host: str) -> tuple[str, ...]:
-        own = f"{'https' if self._tls else 'http'}://{host}"
-        return (own,) if self.public_url is None else (own, _origin(self.public_url))
-
 
 def _checked(url: str) -> str:
     try:
@@ -164,8 +162,3 @@ def _checked(url: str) -> str:
     if not good or parts.query or parts.fragment or parts.username is not None:
         raise ValueError(f"public_url must be http(s)://host, with a port or a path if need be, got {url!r}")
     return url.rstrip("/")
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

@@ -83,9 +83,9 @@ class Service:
         self.voxes: Final[BoundedStore[StoredVox]] = BoundedStore(TASKS)
         self.requested: Final[BoundedStore[float]] = BoundedStore(TASKS * 3)
         """When something that takes a while (midi, files) was requested first, or a price was paid once."""
-        self.on_change: Callable[[], None] = _nothing
+        self.on_change: Callable[[], None] = lambda: None
         """Called when something changed outside of a request: a webhook was delivered."""
-        self.on_task: Callable[[OrderedTask], None] = _ignore
+        self.on_task: Callable[[OrderedTask], None] = lambda task: None
         """Called for every task with a webhook."""
 
     def reset(self) -> None:
@@ -158,14 +158,6 @@ class Service:
         if persona is None or now < persona.ready_at or self.age(persona.ready_at) >= persona.life:
             raise not_found("persona not found")
         return persona
-
-
-def _nothing() -> None:
-    """Do nothing, where no state is stored."""
-
-
-def _ignore(task: OrderedTask) -> None:
-    """Do nothing, where no webhook is to be sent."""
 
 
 @dataclass(slots=True)

@@ -321,11 +321,6 @@ def _strokes(pattern: str, loud: float = 0.7, soft: float = 0.55) -> list[tuple[
     return [(a / 4, (b - a) / 4, soft if pattern[a] == "x" else loud) for a, b in spans]
 
 
-def _voicing(chord: tuple[int, ...], low: int) -> list[int]:
-    """Return the pitches of a chord, each at its lowest place from `low` upwards."""
-    return sorted(low + (pitch - low) % 12 for pitch in chord)
-
-
 def _figure(
     playing: str, bar: Measure, energy: float, groove: Groove, *, draw: random.Random, index: int
 ) -> _Figure:
@@ -333,7 +328,7 @@ def _figure(
     beats = float(round(bar.beats) or 1)
     root, third, fifth, *_ = bar.chord
     low = 28 + (root - 28) % 12
-    tones = _voicing(bar.chord, 55)
+    tones = sorted(55 + (pitch - 55) % 12 for pitch in bar.chord)
     chords = _strokes(groove.chords) if energy > 0.5 else [(0.0, beats, 0.6)]
     match playing:
         case "drums" | "shaker":

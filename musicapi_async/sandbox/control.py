@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
@@ -18,17 +19,14 @@ from aiohttp import http_exceptions, web
 
 from ..api.json_values import JSON
 from . import control_rows as rows
-from .control_description import described_faults, settings_schema
+from .control_description import described_faults, document, settings_schema
 from .declared_settings import Setting, WrongSetting, changed
 from .fault_texts import add, described, described_fault
-from .presets import PRESETS, preset
 from .prices import MOST_CREDITS
+from .reply_choices import PRESETS, Choices, Durations, preset
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from .backend import Service
-    from .prices import SandboxAccount
 
 ROOT: Final = "/_sandbox"
 MOST_ROWS: Final = 1000
@@ -56,11 +54,6 @@ class ControlCall:
     query: Mapping[str, str]
     body: Mapping[str, object]
 
-    @property
-    def account(self) -> SandboxAccount:
-        """The account of the sandbox."""
-        return self.service.account
-
 
 class Route(NamedTuple):
     """One route below `/_sandbox`: its function, the schema of its body, the type of its reply, its query."""
@@ -72,23 +65,13 @@ class Route(NamedTuple):
     query: tuple[Setting, ...] = ()
 
 
-def _settings(declared: type[DataclassInstance]) -> Callable[[ControlCall], object]:
-    name = declared.__name__.lower()
-
-    def show(call: ControlCall) -> object:
-        return msgspec.to_builtins(getattr(call.service, name))
-
-    return show
+def _settings(name: str, call: ControlCall) -> object:
+    return msgspec.to_builtins(getattr(call.service, name))
 
 
-def _change(declared: type[DataclassInstance]) -> Callable[[ControlCall], object]:
-    name = declared.__name__.lower()
-
-    def change(call: ControlCall) -> object:
-        setattr(call.service, name, changed(getattr(call.service, name), call.body))
-        return msgspec.to_builtins(getattr(call.service, name))
-
-    return change
+def _change(name: str, call: ControlCall) -> object:
+    setattr(call.service, name, changed(getattr(call.service, name), call.body))
+    return _settings(name, call)
 
 
 def _presets(call: ControlCall) -> object:
@@ -143,7 +126,8 @@ def _journal(call: ControlCall) -> rows.JournalPage:
     kind, task_id = call.query.get("kind"), call.query.get("task_id", "")
     if kind is not None:
         KIND.read(kind)
-    newest, bodies = _whole(call, NEWEST, MOST_ROWS), _flag(call, BODIES)
+    newest = _whole(call, NEWEST, MOST_ROWS)
+    bodies = "bodies" not in call.query or bool(BODIES.read_text(call.query["bodies"]))
     found: list[rows.RequestRow] = []
     size = 0
     for entry in journal.newest(newest) if newest else journal.after(after):
@@ -176,17 +160,12 @@ def _whole(call: ControlCall, setting: Setting, most: int) -> int:
     return value
 
 
-def _flag(call: ControlCall, setting: Setting) -> bool:
-    text = call.query.get(setting.name)
-    return bool(setting.default if text is None else setting.read_text(text))
-
-
 def _account(call: ControlCall) -> rows.AccountRow:
-    return rows.account_row(call.account, call.service.now())
+    return rows.account_row(call.service.account, call.service.now())
 
 
 def _change_account(call: ControlCall) -> rows.AccountRow:
-    account = call.account
+    account = call.service.account
     _check_keys(call, "credits", "extra_credits", "subscription")
     account.settle(call.service.now())
     credits = _number(call, "credits", account.credits, MOST_CREDITS)
@@ -229,20 +208,23 @@ def _reset(call: ControlCall) -> rows.ClockRow:
 
 
 def _routes() -> dict[tuple[str, str], Route]:
-    from .reply_choices import Choices, Durations
-
     number: dict[str, object] = {"type": "number", "minimum": 0}
     account = _object(credits=number, extra_credits=number, subscription={"type": "boolean"})
     forward: dict[str, object] = {**_object(seconds={**number, "maximum": FARTHEST}), "required": ["seconds"]}
     like: dict[str, object] = {**_object(like={"enum": list(PRESETS)}), "required": ["like"]}
     return {
-        ("GET", "/choices"): Route("The replies where several forms are known.", _settings(Choices), Choices),
-        ("PATCH", "/choices"): Route(
-            "Change some choices.", _change(Choices), Choices, lambda: settings_schema(Choices)
+        ("GET", "/choices"): Route(
+            "The replies where several forms are known.", partial(_settings, "choices"), Choices
         ),
-        ("GET", "/durations"): Route("How long things take.", _settings(Durations), Durations),
+        ("PATCH", "/choices"): Route(
+            "Change some choices.", partial(_change, "choices"), Choices, partial(settings_schema, Choices)
+        ),
+        ("GET", "/durations"): Route("How long things take.", partial(_settings, "durations"), Durations),
         ("PATCH", "/durations"): Route(
-            "Change some durations.", _change(Durations), Durations, lambda: settings_schema(Durations)
+            "Change some durations.",
+            partial(_change, "durations"),
+            Durations,
+            partial(settings_schema, Durations),
         ),
         ("GET", "/presets"): Route("The presets, and what each is for.", _presets),
         ("POST", "/preset"): Route(
@@ -298,8 +280,6 @@ class Control:
         """Return the response to a request."""
         path = request.path.removeprefix(ROOT)
         if path == "/openapi.json":
-            from .control_description import document
-
             return _json(document(ROUTES, self.service.origin + ROOT))
         if not self._is_allowed(request.headers.get("Authorization", "")):
             text = "Send the token that the sandbox printed when it started: Authorization: Bearer <token>."

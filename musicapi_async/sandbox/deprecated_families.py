@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ..api.json_values import JSON
+from ..api.json_values import JSON, list_or_empty, mapping_or_empty
 from ..api.riffusion import TASK_TYPES
 from .backend import Call, submitted
 from .lyric_writer import write_lyrics
@@ -91,16 +91,10 @@ def _nuro_bgm(call: Call) -> tuple[Brief, dict[str, object]]:
 def _segments(value: JSON) -> int:
     """Return the whole duration of `segments`: 5-120 s each, 30-120 s together."""
     wrong = invalid("The 'segments' field is invalid.")
-    if not isinstance(value, list) or not value:
-        raise wrong
     total = 0
-    for segment in value:
-        if not isinstance(segment, dict):
-            raise wrong
+    for segment in map(mapping_or_empty, list_or_empty(value)):
         seconds = segment.get("duration")
-        if segment.get("name") not in SEGMENTS or isinstance(seconds, bool) or not isinstance(seconds, int):
-            raise wrong
-        if not 5 <= seconds <= 120:
+        if segment.get("name") not in SEGMENTS or type(seconds) is not int or not 5 <= seconds <= 120:
             raise wrong
         total += seconds
     if not 30 <= total <= 120:
@@ -251,17 +245,10 @@ _SHARES: Final[Sequence[str]] = (
 
 def _studio_source(call: Call) -> tuple[OrderedClip | None, bool]:
     """Return the song to extend, if any, and True if the new part comes before it."""
-    settings = call.form.get("config")
-    wrong = invalid("The 'config' field is invalid.")
-    if not isinstance(settings, dict):
-        raise wrong
-    mode = settings.get("mode")
+    settings = mapping_or_empty(call.form.get("config"))
+    mode, song_id = settings.get("mode"), mapping_or_empty(settings.get("source")).get("song_id")
     if mode == "regular":
         return None, False
-    source = settings.get("source")
-    if mode not in ("precede", "continuation") or not isinstance(source, dict):
-        raise wrong
-    song_id = source.get("song_id")
-    if not isinstance(song_id, str):
-        raise wrong
+    if mode not in ("precede", "continuation") or not isinstance(song_id, str):
+        raise invalid("The 'config' field is invalid.")
     return call.service.clip(song_id, call.now), mode == "precede"

@@ -10,8 +10,8 @@ from .lyric_writer import upsample_tags, write_lyrics
 from .ordered_tasks import OrderedClip, StoredVox
 from .recipes import composed, heard, score_of
 from .replies import JsonReply, invalid, not_found, not_ready
-from .score import Brief, Score
-from .validation import LYRICS_DESCRIPTION
+from .score import Brief
+from .validation import LYRICS_DESCRIPTION, Form
 
 FORMATS: Final = ("mp3", "m4a", "wav")
 """The formats that download makes."""
@@ -42,7 +42,7 @@ def midi(call: Call) -> JsonReply:
         requested = service.requested.put(key, call.now)
     if call.now < requested + service.durations.midi:
         raise not_ready("MIDI is still being built.")
-    score = heard_by(clip)
+    score = heard(clip.recipe, clip.stem_names if clip.stem else None)
     instruments = [
         {
             "name": part.name,
@@ -61,11 +61,6 @@ def midi(call: Call) -> JsonReply:
     ]
     link = service.media(f"{clip.clip_id}.mid")
     return JsonReply(_found({"midi_url": link, "instruments": instruments}))
-
-
-def heard_by(clip: OrderedClip) -> Score:
-    """Return the notes that are heard in a clip, of a stem only its own."""
-    return heard(clip.recipe, clip.stem_names if clip.stem else None)
 
 
 def bpm(call: Call) -> JsonReply:
@@ -158,7 +153,7 @@ def _lyrics_wish(call: Call, name: str) -> str:
         raise invalid(f"{name} is required.")
     if len(wish) > LYRICS_DESCRIPTION:
         raise invalid(f"The {name} character length should be less than 120.")
-    call.form.moderate_wish(name)
+    Form({"description": wish}).moderate()
     return wish
 
 

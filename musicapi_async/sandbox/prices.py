@@ -113,7 +113,7 @@ class SandboxAccount:
         self.subscription: bool = True
         """False: everything that costs is refused for want of a subscription."""
         self._first = self.credits, self.extra_credits
-        self.on_refund: Callable[[Entry], None] = _ignore
+        self.on_refund: Callable[[Entry], None] = lambda entry: None
         """Called with the request whose charge was given back."""
         self._refunds: list[tuple[float, int, float, float, Entry]] = []
         self._number = 0
@@ -179,10 +179,6 @@ class SandboxAccount:
         """Return the body of `/get-credits`: whole numbers stay whole."""
         self.settle(now)
         return {"credits": _plain(self.credits), "extra_credits": _plain(self.extra_credits)}
-
-
-def _ignore(entry: Entry) -> None:
-    """Do nothing, where no state is stored."""
 
 
 def _plain(number: float) -> int | float:

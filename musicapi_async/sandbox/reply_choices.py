@@ -6,12 +6,14 @@ form that is documented or was observed, too, so a client that works under all o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 from msgspec import Meta
 
-from .declared_settings import check
+from ..api.suggestions import did_you_mean
+from .declared_settings import WrongSetting, changed, check
 
 DAY: Final = 86_400.0
 """Seconds; sources of personas, remaster and add_* are to be at most this old (vendor's page on personas)."""
@@ -193,3 +195,42 @@ class Durations:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+class Preset(NamedTuple):
+    """Choices that belong together, under the name of the clients that they are for."""
+
+    help: str
+    choices: Mapping[str, object]
+    durations: Mapping[str, object] = {}
+
+
+PRESETS: Final[Mapping[str, Preset]] = {
+    "vendor-samples": Preset(
+        "The service's published samples return on the first HTTP 200: clips are hidden until all are "
+        "finished, and a failed task has a status of its own.",
+        {"running": "hidden", "not_ready": "202", "failure": "failed-500", "unknown_task": "404"},
+    ),
+    "vendor-sdk": Preset(
+        "The service as its machine-readable contract describes it; what the vendor's SDK cannot read as "
+        "unfinished (midi, lyrics) is finished at once.",
+        {
+            "running": "hidden",
+            "duration": "number",
+            "unknown_task": "404",
+            "producer_seed": "number",
+            "studio_code": "200",
+            "studio_tags": "text",
+        },
+        {"midi": 0.0, "lyrics_task": 0.0, "alignment": 0.0},
+    ),
+}
+"""The presets by name: `Sandbox(like=...)`, `musicapi sandbox --like`, `POST /_sandbox/preset`."""
+
+
+def preset(name: str) -> tuple[Choices, Durations]:
+    """Return the choices and durations of a preset. Raises `WrongSetting` for an unknown name."""
+    found = PRESETS.get(name)
+    if found is None:
+        raise WrongSetting(f"like must be one of {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
+    return changed(Choices(), found.choices), changed(Durations(), found.durations)

@@ -30,10 +30,9 @@ from .faults import Faults
 from .journal import Entry, Journal, log_access
 from .media_host import MediaHost
 from .poll_bodies import STREAM
-from .presets import preset
 from .prices import CreateLimit, SandboxAccount
 from .replies import JsonReply
-from .reply_choices import Choices, Durations
+from .reply_choices import Choices, Durations, preset
 from .routes import kind_of
 from .sandbox_time import SandboxTime
 from .state import State

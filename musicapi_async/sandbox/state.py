@@ -107,8 +107,6 @@ class State:
             "batch": service.batches,
         }
 
-    # --- life ---
-
     def open(self) -> None:
         """Open the file, and read the state from it if this process has not yet.
 
@@ -169,8 +167,6 @@ class State:
         if self._database is None:
             raise RuntimeError("the state is not open")
         return self._database
-
-    # --- writing ---
 
     def save(self) -> None:
         """Write all changes in one transaction; nothing if the file is closed. Takes about 0.1 ms.
@@ -271,8 +267,6 @@ class State:
         made = _inserted(database, "INSERT INTO uploads (data) VALUES (?)", file.data)
         self._new.append(file)
         return self._uploads.setdefault(file, made)
-
-    # --- reading ---
 
     def _account(self) -> _Account:
         row = self._open.execute("SELECT data FROM sandbox").fetchone()

@@ -132,8 +132,6 @@ async def upload_extend(call: Call) -> JsonReply:
     song = read_song(call, lengthy=True)
     at, auto, webhook = form.number("continue_at"), form.flag("auto_concat"), form.webhook()
     source = await _both_steps(call, "upload_extend", "extend", form.source_url())
-    if isinstance(source, JsonReply):
-        return source
     parts = extension(call, song, source, at)
     spread = call.service.durations.song
     if auto:
@@ -151,8 +149,6 @@ async def upload_cover(call: Call) -> JsonReply:
     form.flag("auto_concat")
     url, webhook = form.source_url(), form.webhook()
     source = await _both_steps(call, "upload_cover", "cover", url)
-    if isinstance(source, JsonReply):
-        return source
     clips = cover(call, song, source)
     task = call.order("sonic", "upload-cover", call.service.durations.song, clips, webhook=webhook)
     return _stepped(call, task, source, "cover")
@@ -173,8 +169,6 @@ async def sample(call: Call) -> JsonReply:
     webhook = form.webhook()
     given = form.source_url() if clip_id is None else service.clip(clip_id, call.now)
     source = await _both_steps(call, "sample", "sample", given)
-    if isinstance(source, JsonReply):
-        return source
     clips = _sampled(call, song, source, start, end)
     task = call.order("sonic", "sample", service.durations.song, clips, webhook=webhook)
     return _stepped(call, task, source, "sample") if url is not None else submitted(call, task)
@@ -195,43 +189,34 @@ def _sampled(
     )
 
 
-async def _both_steps(call: Call, kind: str, step: str, given: OrderedClip | str) -> OrderedClip | JsonReply:
-    """Return the clip that was given, or made of a link, once both steps are sure; else which one failed."""
+async def _both_steps(call: Call, kind: str, step: str, given: OrderedClip | str) -> OrderedClip:
+    """Return the clip that was given, or made of a link, once both steps are sure.
+
+    Raises:
+        Refusal: Which of them failed; the uploaded clip stays usable after the second.
+    """
     call.form.moderate()
     call.afford(kind)
-    source = await _first_step(call, given) if isinstance(given, str) else given
-    if isinstance(source, JsonReply):
-        return source
-    failed = _second_step(call, source, step)
-    if failed is None:
-        call.pay(kind)
-    return source if failed is None else failed
-
-
-async def _first_step(call: Call, url: str) -> OrderedClip | JsonReply:
-    """Return the uploaded clip, or the reply with which the upload failed."""
     try:
-        return await imported(call, url)
+        source = await imported(call, given) if isinstance(given, str) else given
     except Refusal as refusal:
         if refusal.status != 400:
             raise
-        step: dict[str, object] = {"success": False, "error": refusal.body.get("error")}
-        return _failed(call, "upload", {"upload": step})
-
-
-def _second_step(call: Call, source: OrderedClip, step: str) -> JsonReply | None:
-    """Return the reply if the second step is to fail, else None; the uploaded clip stays usable."""
+        upload: dict[str, object] = {"success": False, "error": refusal.body.get("error")}
+        raise _failed(call, "upload", {"upload": upload}) from None
     fault = call.service.faults.pick("step", call.entry.method, call.entry.path)
-    if fault is None:
-        return None
-    call.entry.fault = call.entry.fault or fault.name
-    first: dict[str, object] = {"success": True, "clip_id": source.clip_id}
-    return _failed(call, step, {"upload": first, step: {"success": False, "error": SECOND_STEP}})
+    if fault is not None:
+        call.entry.fault = call.entry.fault or fault.name
+        upload = {"success": True, "clip_id": source.clip_id}
+        raise _failed(call, step, {"upload": upload, step: {"success": False, "error": SECOND_STEP}})
+    call.pay(kind)
+    return source
 
 
-def _failed(call: Call, step: str, steps: dict[str, object]) -> JsonReply:
-    body = {"code": 400, "message": f"{step.capitalize()} failed", "failed_step": step, "steps": steps}
-    return JsonReply(body, call.service.choices.step_failure)
+def _failed(call: Call, step: str, steps: dict[str, object]) -> Refusal:
+    text = f"{step.capitalize()} failed"
+    body: dict[str, object] = {"code": 400, "message": text, "failed_step": step, "steps": steps}
+    return Refusal(call.service.choices.step_failure, body)
 
 
 def _stepped(call: Call, task: OrderedTask, source: OrderedClip, step: str) -> JsonReply:

@@ -212,13 +212,12 @@ class Form:
     def hook(self, name: str) -> str | None:
         """Return a URL to notify: https, or http to this machine, where tests listen."""
         url = self.text(name, WEBHOOK_URL)
-        if url is not None and not (_is_web(url) and _is_https_or_local(url)):
+        if url is None:
+            return None
+        parts = urlsplit(url) if _is_web(url) else None
+        if parts is None or not (parts.scheme == "https" or parts.hostname in LOOPBACK):
             raise invalid(f"The '{name}' field should be a valid https URL.")
         return url
-
-    def moderate_wish(self, name: str) -> None:
-        """Refuse the description of a lyrics call that moderation refuses."""
-        Form({"description": self.get(name)}).moderate()
 
     def moderate(self) -> None:
         """Apply moderation; last, as moderation reads only valid requests."""
@@ -242,10 +241,6 @@ def _is_web(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False
-
-
-def _is_https_or_local(url: str) -> bool:
-    return urlsplit(url).scheme == "https" or urlsplit(url).hostname in LOOPBACK
 
 
 def model(form: Form, *, also: tuple[str, ...] = (), chirp: bool = False) -> tuple[str, TextLimits]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 import msgspec
@@ -28,12 +30,11 @@ from ..errors import (
     SubscriptionRequiredError,
     TaskFailedError,
 )
-from ..jobs import Job, JobRequest, JobStore
-from ..jobs.job import difference, request_of
+from ..jobs import Job, JobRequest
+from ..jobs.job import DELIVERY, difference, request_of
 from .batch_progress import Tally
 from .budget import Budget, BudgetExceeded
-from .former_ids import wanted_fields
-from .manifest import SOURCES, Song
+from .manifest import SOURCES, Manifest, Song
 from .step_engine import Step, Workflow
 
 log: Final = logging.getLogger("musicapi_async")
@@ -47,6 +48,9 @@ STOPPED: Final = "the batch was stopped before all calls were submitted"
 STOPPED_POLL: Final = 0.05
 """Seconds between polls of a job that was under way when the batch was stopped."""
 
+MADE_ID: Final = re.compile(r"[0-9a-f]{16}(-\d+)?")
+"""An id that followed from a row; the number tells equal rows apart."""
+
 
 class NotSubmitted(Exception):
     """A call was not made in this run; the text says why."""
@@ -56,8 +60,7 @@ class BatchCalls:
     """Makes the paid calls of one run.
 
     Args:
-        client: A view whose store is `store`.
-        store: The job store.
+        client: A view whose store is that of the batch.
         budget: Lets calls through while it lasts.
         tally: Counts what was submitted.
         stop: Set when nothing more is to be submitted.
@@ -68,7 +71,6 @@ class BatchCalls:
     def __init__(
         self,
         client: MusicAPI,
-        store: JobStore,
         budget: Budget,
         tally: Tally,
         stop: asyncio.Event,
@@ -77,21 +79,21 @@ class BatchCalls:
         retry_failed: bool,
     ) -> None:
         self.client: Final = client
-        self.store: Final = store
+        self.store: Final = client.store
         self.budget: Final = budget
         self.max_in_flight: Final = max_in_flight
         self.permits: Final = asyncio.Semaphore(max_in_flight)
         self.retry_failed: Final = retry_failed
         self.halted: str = ""
         self.disk_failed: bool = False
-        self._tally: Final = tally
+        self.tally: Final = tally
         self._stop: Final = stop
 
     def halt(self, reason: str, *, by_disk: bool = False) -> None:
         """Submit nothing more; what is about to leave still does."""
         if not self.halted:
             self.halted, self.disk_failed = reason, by_disk
-            self._tally.halted = True
+            self.tally.halted = True
             log.info("the batch submits nothing more: %s", reason)  # the result of the run says it, too
 
     def request(self, step: Step[object]) -> JobRequest:
@@ -166,8 +168,8 @@ class BatchCalls:
             if error.field in local_files(step.request, step.operation.links):  # it may be there again later
                 raise NotSubmitted(str(error)) from error
             raise
-        self._tally.submitted += 1
-        self._tally.report()
+        self.tally.submitted += 1
+        self.tally.report()
         return made
 
     def resubmits(self, job: Job) -> bool:
@@ -235,6 +237,48 @@ def _as_sent(step: Step[R], job: Job) -> Step[R]:
     """Return the step with the links that its job has sent in the place of local files, which may be gone."""
     links = {name: job.request.fields.get(name) for name in job.request.files}
     return Step(step.name, step.operation, {**step.fields, **links}) if links else step
+
+
+def wanted_fields(request: JobRequest) -> bytes:
+    """Return the call and the fields of a request in one form, without where results are delivered.
+
+    A local file is the one of its SHA-256, and not its link.
+    """
+    wanted = {**request.fields, **request.files}
+    fields = {name: value for name, value in wanted.items() if name not in DELIVERY}
+    return request.call.encode() + msgspec.json.encode(fields, order="sorted")
+
+
+def with_former_ids(
+    manifest: Manifest, jobs: Iterable[Job], request_of: Callable[[Song], JobRequest]
+) -> Manifest:
+    """Return the manifest with the former id of each song that was sent under one.
+
+    Earlier versions made the id of a song without one from its whole row, steps included; now it follows from
+    what the song is made of. So that nothing is paid for again, such a song keeps the id under which its
+    request is in the job store.
+
+    Args:
+        manifest: The songs.
+        jobs: The jobs of the folder.
+        request_of: Returns the request of a song.
+    """
+    by_key = {job.key: job for job in jobs}
+    if all(song.is_named or song.key in by_key for song in manifest.songs):
+        return manifest
+    of_songs = {song.key for song in manifest.songs}
+    former: defaultdict[bytes, list[str]] = defaultdict(list)
+    for key, job in by_key.items():
+        song_id = key.removesuffix(f"/{job.request.kind}")
+        if key not in of_songs and MADE_ID.fullmatch(song_id):
+            former[wanted_fields(job.request)].append(song_id)
+    songs = list(manifest.songs)
+    for index, song in enumerate(songs):
+        if not song.is_named and song.key not in by_key:
+            ids = former[wanted_fields(request_of(song))]
+            if ids:
+                songs[index] = msgspec.structs.replace(song, former_id=ids.pop(0))
+    return Manifest(tuple(songs), manifest.source)
 
 
 class SongWorkflow(Workflow):

@@ -203,8 +203,6 @@ class BatchFolder:
         """The name of the batch, which is that of its folder."""
         return self.out.resolve().name or str(self.out)
 
-    # --- the job store -------------------------------------------------------------------------------------
-
     def check_store(self) -> None:
         """Raise `FolderError` if the store is gone: without it, everything would be paid for again.
 
@@ -301,8 +299,6 @@ class BatchFolder:
                     raise unwritable(self.out, error) from error
                 break
             yield
-
-    # --- records -------------------------------------------------------------------------------------------
 
     def _record_path(self, song_id: str) -> Path:
         # Ids are the user's words and may be any; their digest is a name everywhere.

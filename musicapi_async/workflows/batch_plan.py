@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +18,9 @@ from ..arguments import check_bools, check_count, check_credits
 from ..errors import RequestValidationError, Violation
 from ..jobs import Job, JobRequest, SQLiteStore
 from ..jobs.job import request_of
-from .batch_calls import corrected_key
-from .batch_folder import BatchFolder
+from .batch_calls import corrected_key, with_former_ids
+from .batch_folder import BatchFolder, SongRecord
 from .budget import charged_sends, cost_of, price_name, prices_by_operation
-from .former_ids import with_former_ids
 from .manifest import Manifest, Song, operation_of, refuse_rows
 from .manifest_formats import RowFault
 
@@ -116,73 +115,85 @@ async def plan_batch(
         jobs = await store.jobs()
         await store.aclose()
     manifest = with_former_ids(manifest, jobs, _request_of)
-    known = {job.key: job for job in jobs}
-    sent = _sent_steps(jobs, retry_failed=retry_failed)
-    settled = going_on = unknown = new = 0
-    steps: Counter[str] = Counter()
-    creates: Counter[str] = Counter()
-    calls: Counter[str] = Counter()
-    depth = 1
+    work = _Work(jobs, retry_failed=retry_failed)
     for song in manifest.songs:
-        record = folder.record(song)
-        if record is not None and record.settles(song, retry_failed=retry_failed):
-            settled += 1
-            continue
-        job = known.get(song.key)
-        while job is not None and job.state == "failed":
-            corrected = known.get(corrected_key(song.key, job))
-            if corrected is None:
-                break
-            job = corrected
-        state = job.state if job is not None else "reserved"
-        if state in ("ambiguous", "sent"):
-            unknown += 1
-            continue
-        if state == "reserved" or (state == "failed" and retry_failed):
-            new += 1
-            creates[song.operation] += 1
-        else:
-            going_on += 1
-        times = CLIPS if song.clips == "all" else 1
-        for step in song.steps:
-            key = f"{song.stored_id}/{step.name}"
-            wanted = max(0, times - sent[key, step.operation])
-            steps[step.name] += wanted
-            submits = operation_of(song, step).submits
-            (creates if submits else calls)[step.operation] += wanted
-            if step.name == "extend":
-                joins = times * (CLIPS if times > 1 else 1)
-                creates["concat_music"] += max(0, joins - sent[key, "concat_music"])
-            if submits:
-                depth = max(depth, 3 if step.name == "extend" else 2)
+        work.add(song, folder.record(song))
     sends = charged_sends(jobs)
     spent = cost_of(sends, known_prices)
-    count = creates.total()
+    count = work.creates.total()
     apart = max(1 / rate_limit.per_second if rate_limit is not None else 0.0, TASK_SECONDS / max_in_flight)
-    seconds = count * apart + depth * TASK_SECONDS if count or going_on else 0.0
-    priced = {name: number for name, number in (creates + calls).items() if name in known_prices}
+    expected = work.creates + work.calls
+    priced = {name: number for name, number in expected.items() if name in known_prices}
     cost = cost_of(priced, known_prices) if known_prices else None
     return Plan(
         songs=len(manifest.songs),
-        settled=settled,
-        going_on=going_on,
-        unknown=unknown,
-        new=new,
+        settled=work.settled,
+        going_on=work.going_on,
+        unknown=work.unknown,
+        new=work.new,
         creates=count,
-        calls=calls.total(),
-        steps=dict(+steps),
+        calls=work.calls.total(),
+        steps=dict(+work.steps),
         rate_limit="none" if rate_limit is None else str(rate_limit),
-        seconds=seconds,
+        seconds=count * apart + work.depth * TASK_SECONDS if count or work.going_on else 0.0,
         cost=cost,
         unpriced={
             price_name(name): number
-            for name, number in (creates + calls + sends).items()
+            for name, number in (expected + sends).items()
             if cost is not None and name not in known_prices
         },
         spent=spent,
         budget=budget,
         over_budget=budget is not None and cost is not None and credits_in(spent, cost) > budget,
     )
+
+
+class _Work:
+    """What is left to do of the songs of a batch, as its jobs say; see `Plan`."""
+
+    def __init__(self, jobs: Sequence[Job], *, retry_failed: bool) -> None:
+        self._known: Final = {job.key: job for job in jobs}
+        self._retry_failed: Final = retry_failed
+        self._sent: Final = _sent_steps(jobs, retry_failed=retry_failed)
+        self.settled = self.going_on = self.unknown = self.new = 0
+        self.steps: Final[Counter[str]] = Counter()
+        self.creates: Final[Counter[str]] = Counter()
+        self.calls: Final[Counter[str]] = Counter()
+        self.depth = 1
+        """Tasks of one song that follow one another."""
+
+    def add(self, song: Song, record: SongRecord | None) -> None:
+        """Count a song and its steps."""
+        if record is not None and record.settles(song, retry_failed=self._retry_failed):
+            self.settled += 1
+            return
+        job = self._known.get(song.key)
+        while job is not None and job.state == "failed":
+            corrected = self._known.get(corrected_key(song.key, job))
+            if corrected is None:
+                break
+            job = corrected
+        state = job.state if job is not None else "reserved"
+        if state in ("ambiguous", "sent"):
+            self.unknown += 1
+            return
+        if state == "reserved" or (state == "failed" and self._retry_failed):
+            self.new += 1
+            self.creates[song.operation] += 1
+        else:
+            self.going_on += 1
+        times = CLIPS if song.clips == "all" else 1
+        for step in song.steps:
+            key = f"{song.stored_id}/{step.name}"
+            wanted = max(0, times - self._sent[key, step.operation])
+            self.steps[step.name] += wanted
+            submits = operation_of(song, step).submits
+            (self.creates if submits else self.calls)[step.operation] += wanted
+            if step.name == "extend":
+                joins = times * (CLIPS if times > 1 else 1)
+                self.creates["concat_music"] += max(0, joins - self._sent[key, "concat_music"])
+            if submits:
+                self.depth = max(self.depth, 3 if step.name == "extend" else 2)
 
 
 def _request_of(song: Song) -> JobRequest:
@@ -208,9 +219,6 @@ def _sent_steps(jobs: Iterable[Job], *, retry_failed: bool) -> Counter[tuple[str
         if job.state != "reserved" and not (job.state == "failed" and retry_failed):
             found[song_and_step, rest.partition("~")[0]] += 1
     return found
-
-
-# --- local files in rows -----------------------------------------------------------------------------------
 
 
 def files_of(song: Song) -> dict[str, Path]:

@@ -145,9 +145,6 @@ def song_costs(run: RunRecord, jobs: Iterable[Job], prices: Mapping[str, float])
     return costs
 
 
-# --- the page ----------------------------------------------------------------------------------------------
-
-
 def write_page(page: Path, folder: BatchFolder, state: PageState, *, embed: bool = False) -> None:
     """Write the page, for its owner only; flat in memory. Raises `OSError`."""
     links = Links(folder.out.resolve(), page.resolve().parent, embed=embed)
@@ -200,9 +197,6 @@ def _songs(folder: BatchFolder, state: PageState, links: Links) -> Iterator[Page
         else:
             cost = state.costs.get(row.stored_id, "")
             yield page_song(record, row, number, links, cost=cost, note=note, state=song_state, store=store)
-
-
-# --- the files of the page ---------------------------------------------------------------------------------
 
 
 @cache

@@ -16,14 +16,13 @@ from ..errors import FolderError, JobKeyConflictError
 from ..jobs import SQLiteStore, transitions
 from ..jobs.job import difference
 from ..jobs.recorder import is_active
-from .batch_calls import BatchCalls
+from .batch_calls import BatchCalls, with_former_ids
 from .batch_folder import SONGS, BatchFolder
 from .batch_plan import MAX_TASKS, check_no_files, check_settings, files_of, no_such_files
 from .batch_progress import Progress, Tally
 from .batch_result import BatchResult, Outcomes
 from .budget import Budget, prices_by_operation
 from .folder_lock import locked
-from .former_ids import with_former_ids
 from .manifest import Manifest, Song
 from .page_renewal import BatchPage
 from .song_places import Layout, check_name_pattern, gets_tags
@@ -113,7 +112,6 @@ async def run_batch(
         tally = Tally(len(manifest.songs), client.clock, allowance, stop, on_progress)
         calls = BatchCalls(
             client.with_options(store=store),
-            store,
             allowance,
             tally,
             stop,
@@ -121,7 +119,7 @@ async def run_batch(
             retry_failed=retry_failed,
         )
         try:
-            return await _Run(manifest, folder, calls, tally, layout, waveforms=waveforms).carry_out()
+            return await _Run(manifest, folder, calls, layout, waveforms=waveforms).carry_out()
         except OSError as error:
             raise FolderError(disk_fault(error, folder.out), hint=DISK_HINT) from error
         finally:
@@ -137,7 +135,6 @@ class _Run:
         manifest: Manifest,
         folder: BatchFolder,
         calls: BatchCalls,
-        tally: Tally,
         layout: Layout,
         *,
         waveforms: bool,
@@ -145,10 +142,10 @@ class _Run:
         self._manifest = manifest
         self._folder: Final = folder
         self._calls: Final = calls
-        self._tally: Final = tally
+        self._tally: Final = calls.tally
         self._layout: Final = layout
         self._waveforms: Final = waveforms
-        self._page: Final = BatchPage(folder, calls, tally)
+        self._page: Final = BatchPage(folder, calls)
         self._outcomes: Final = Outcomes()
 
     async def carry_out(self) -> BatchResult:
@@ -185,8 +182,6 @@ class _Run:
             report=self._page.path,
         )
 
-    # --- before the first credit ---------------------------------------------------------------------------
-
     async def _prepare(self) -> None:
         calls, now = self._calls, self._calls.client.clock.time()
         for job in await calls.store.jobs("reserved", "sent"):
@@ -202,8 +197,6 @@ class _Run:
             await anyio.to_thread.run_sync(self._folder.save_prices, calls.budget.prices)
             calls.budget.restore(jobs)
 
-    # --- one song after the other --------------------------------------------------------------------------
-
     async def _work(self, songs: Iterator[Song]) -> None:
         for song in songs:
             self._tally.move("queued", "submitting")
@@ -215,7 +208,6 @@ class _Run:
                     song,
                     self._calls,
                     self._folder,
-                    self._tally,
                     before=record,
                     layout=self._layout,
                     waveforms=self._waveforms,

@@ -83,6 +83,18 @@ def same_reason(text: str) -> str:
     return _WAITS.sub("", text)
 
 
+def duration_text(seconds: float) -> str:
+    """Return a time in words, such as '1 h 12 min'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as '2 songs'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _filled(command: str, store: str, found: re.Match[str]) -> str:
     """Return a command with the place of the jobs, and with what was found as words of a shell."""
 

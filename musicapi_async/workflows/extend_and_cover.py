@@ -204,14 +204,10 @@ def _is_upload(source: Source) -> bool:
 
 def _is_outside(source: Source) -> bool:
     """Return True if `source` has to be uploaded: a link or a local file."""
-    return isinstance(source, os.PathLike) or (
-        isinstance(source, str) and ("://" in source or _is_path(source))
-    )
-
-
-def _is_path(text: str) -> bool:
-    path = Path(text)
-    return path.name != text or path.suffix.lower() in AUDIO or path.is_file()
+    if not isinstance(source, str):
+        return isinstance(source, os.PathLike)
+    path = Path(source)
+    return "://" in source or path.name != source or path.suffix.lower() in AUDIO or path.is_file()
 
 
 async def _clip_id(workflow: Workflow, source: Source) -> str:

@@ -15,7 +15,6 @@ import msgspec
 from ..errors import MusicAPIError
 from .batch_calls import BatchCalls
 from .batch_folder import BatchFolder
-from .batch_progress import Tally
 from .batch_report import PAGE, can_write_pages, song_costs, unknown_songs, write_page
 from .manifest import Manifest
 from .report_overview import PageState
@@ -39,16 +38,14 @@ class BatchPage:
     Args:
         folder: The folder of the batch.
         calls: Says what the run has spent; submits nothing more when the disk is full.
-        tally: Counts the songs.
     """
 
-    def __init__(self, folder: BatchFolder, calls: BatchCalls, tally: Tally) -> None:
+    def __init__(self, folder: BatchFolder, calls: BatchCalls) -> None:
         self.path: Final[Path | None] = folder.out / PAGE if can_write_pages() else None
         self._folder: Final = folder
         self._calls: Final = calls
-        self._tally: Final = tally
         self._active: Final[dict[str, BatchSong]] = {}
-        self._renewed: Final = max(RENEWED, RENEWED_PER_SONG * tally.total)
+        self._renewed: Final = max(RENEWED, RENEWED_PER_SONG * calls.tally.total)
         self._run: RunRecord | None = None
 
     @contextmanager
@@ -76,9 +73,10 @@ class BatchPage:
             await asyncio.wait([following])
 
     async def _follow(self) -> None:
-        clock, before, unchanged = self._calls.client.clock, "", 0
+        clock, tally = self._calls.client.clock, self._calls.tally
+        before, unchanged = "", 0
         while True:
-            now = str((self._tally.counts, self._tally.submitted))
+            now = str((tally.counts, tally.submitted))
             unchanged = unchanged + 1 if now == before else 0
             if unchanged % UNCHANGED == 0:
                 try:

@@ -34,8 +34,6 @@ class Picks(msgspec.Struct, frozen=True, kw_only=True):
     """The picks of a batch, as its page exports them in JSON; other fields are for people."""
 
     picks: list[Pick]
-    batch: str = ""
-    batch_id: str = ""
 
 
 _decoder: Final = msgspec.json.Decoder(Picks)

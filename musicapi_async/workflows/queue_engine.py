@@ -153,16 +153,14 @@ class Manager(JobManager):
             self._is_lost = False
 
 
-# --- the tables -------------------------------------------------------------------------------------------
-
-
 def make_tables(connection: Connection) -> bool:
     """Make the tables of procrastinate, or apply one migration; return True if there may be more to do.
 
     One in a transaction: a word that is added to a type can be used in the next one only. Raises
     `JobStoreError` for tables of a newer version.
     """
-    migrations = _migrations()
+    folder = Path(SchemaManager.get_migrations_path())
+    migrations = {path.name: path for path in folder.glob("*.sql")}  # names sort by age
     newest = max(migrations)
     connection.execute("SET LOCAL search_path TO musicapi")
     (there,) = row(connection.execute("SELECT to_regclass('musicapi.procrastinate_jobs') IS NOT NULL"))
@@ -179,15 +177,9 @@ def make_tables(connection: Connection) -> bool:
                 hint="Let all workers run one version of procrastinate: upgrade the older ones.",
             )
         name = min(name for name in migrations if name > made)
-        text = migrations[name]
+        text = migrations[name].read_text(encoding="utf-8")
     else:
         name, text = newest, str(SchemaManager.get_schema())
     connection.execute(text.encode())
     connection.execute(f"COMMENT ON TABLE procrastinate_jobs IS '{name}'".encode())
     return True
-
-
-def _migrations() -> dict[str, str]:
-    """Return the migrations of procrastinate by their names, which are in their order."""
-    folder = Path(SchemaManager.get_migrations_path())
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.sql")}

@@ -206,10 +206,6 @@ def _take(clip: ClipRecord, links: Links, store: str) -> Take:
         peaks="".join(LEVELS[round(63 * min(max(peak, 0.0), 1.0))] for peak in clip.peaks),
         lyrics=clip.lyrics,
         error=in_commands(clip.error, store),
-        stems=[],
-        files=[],
-        failed=[],
-        facts=[],
     )
     for step in clip.steps:
         _add_step(take, step, links, store)
@@ -267,18 +263,3 @@ def _fact(value: object) -> str:
         return ""
     text = "yes" if value is True else str(value)
     return text if len(text) <= FACT_LENGTH else f"{text[:FACT_LENGTH]}…"
-
-
-# --- in numbers --------------------------------------------------------------------------------------------
-
-
-def duration_text(seconds: float) -> str:
-    """Return a time in words, such as '1 h 12 min'."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as '2 songs'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

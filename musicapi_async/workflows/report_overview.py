@@ -12,8 +12,7 @@ import msgspec
 
 from ..jobs import Job
 from .batch_folder import BatchFolder, SongRecord
-from .command_texts import in_commands, same_reason
-from .report_data import counted, duration_text
+from .command_texts import counted, duration_text, in_commands, same_reason
 from .run_record import RowRecord, RunRecord, song_id_of
 
 NAMED: Final = 12

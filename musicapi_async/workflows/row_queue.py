@@ -217,8 +217,6 @@ class RowQueue:
         if await found.fetchone() != (self._store.identity,):
             raise psycopg.OperationalError("the database was replaced by another one")
 
-    # --- rows ------------------------------------------------------------------------------------------
-
     async def put(self, rows: Sequence[Row]) -> int:
         """Queue rows, but those that are queued or under way already; return how many were queued."""
         known: dict[str, Mapping[str, str]] = {}
@@ -297,8 +295,6 @@ class RowQueue:
             )
 
         return await self._work(work)
-
-    # --- a worker --------------------------------------------------------------------------------------
 
     async def carry_out(self, work: Work) -> None:
         """Carry out rows until `stop`, and take over those of workers that are gone.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from types import MappingProxyType
@@ -41,8 +42,6 @@ SENDING_PATIENCE: Final = 90.0
 """Seconds that a worker that ends waits for calls that are being sent: longer than one attempt takes."""
 CANCELLED_PATIENCE: Final = 5.0
 """The same in seconds of a worker that is cancelled; its calls then end in the background of the client."""
-
-_note_encoder: Final = msgspec.json.Encoder()
 
 
 class RowEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,15 +123,14 @@ class RowCalls(BatchCalls):
                 submitted()
 
         budget = Budget(None, client, {}, lambda _prices: None, measures=False)
-        self.tally: Final = Tally(1, client.clock, budget, stop, moved)
-        self.tally.counts.update(queued=0, submitting=1)
+        tally = Tally(1, client.clock, budget, stop, moved)
+        tally.counts.update(queued=0, submitting=1)
         self._sending: Final = sending
         self._failed: Final = failed
         super().__init__(
             client,
-            client.store,
             budget,
-            self.tally,
+            tally,
             stop,
             max_in_flight=MAX_TASKS,
             retry_failed=retry_failed,
@@ -201,10 +199,9 @@ class _Worker:
         self._on_row: Final = on_row
         self._stop: Final = asyncio.Event()  # nothing more is submitted
         self._end: Final = asyncio.Event()  # rows are given back
-        self._sending: Final[set[object]] = set()
+        self._sending = 0
         self._sent: Final = asyncio.Condition()
-        self._counts: Final = dict.fromkeys(("done", "failed", "unknown", "later", "unfinished"), 0)
-        self._given_back = 0
+        self._counts: Final[Counter[str]] = Counter()
         self._halted = ""
         self._disk_failed = False
 
@@ -230,12 +227,7 @@ class _Worker:
             if not working.done():
                 self._queue.stop()
                 await asyncio.wait({working}, timeout=CANCELLED_PATIENCE)
-        return WorkerResult(
-            **self._counts,
-            given_back=self._given_back,
-            halted=self._halted,
-            disk_failed=self._disk_failed,
-        )
+        return WorkerResult(**self._counts, halted=self._halted, disk_failed=self._disk_failed)
 
     def _halt(self, reason: str, *, by_disk: bool = False) -> None:
         if not self._halted:
@@ -243,25 +235,20 @@ class _Worker:
             log.info("the worker ends: %s", reason)  # its result says it, too
         self._stop.set()
 
-    # --- one row ---------------------------------------------------------------------------------------
-
     async def _row(self, taken: TakenRow) -> None:
         """Bring a row to its end. Raises `TryLater` if it has none."""
         song, folder = taken.row.song, BatchFolder(taken.row.out)
         try:
             outcome = await self._until_end(self._outcome(taken, folder))
             if outcome is None or (self._stop.is_set() and outcome.record is None and not outcome.unknown):
-                self._given_back += 1
+                self._counts["given_back"] += 1
                 raise TryLater(is_given_back=True)
             is_later = outcome.record is None and not outcome.unknown and taken.attempts < len(PAUSES)
             await self._note(folder, song, outcome)
-        except FolderError as error:
-            self._halt(str(error), by_disk=True)
-            self._given_back += 1
-            raise TryLater(is_given_back=True) from error
-        except OSError as error:
-            self._halt(f"{disk_fault(error, folder.out)}. {DISK_HINT}", by_disk=True)
-            self._given_back += 1
+        except (FolderError, OSError) as error:
+            text = disk_fault(error, folder.out) if isinstance(error, OSError) else ""
+            self._halt(f"{text}. {DISK_HINT}" if text else str(error), by_disk=True)
+            self._counts["given_back"] += 1
             raise TryLater(is_given_back=True) from error
         self._report(taken.row, outcome, is_later=is_later)
         if is_later:
@@ -302,7 +289,6 @@ class _Worker:
                 song,
                 calls,
                 folder,
-                calls.tally,
                 before=before,
                 layout=await anyio.to_thread.run_sync(_layout_of, row, folder),
                 waveforms=row.waveforms,
@@ -330,7 +316,7 @@ class _Worker:
 
     async def _note(self, folder: BatchFolder, song: Song, outcome: SongOutcome) -> None:
         """Write down for a report why a song is not settled; raises `OSError`."""
-        text = "" if outcome.record is not None else _note_encoder.encode(outcome).decode()
+        text = "" if outcome.record is not None else msgspec.json.encode(outcome).decode()
         with suppress(BeingWrittenError):  # by another one that has the row by mistake: its own is as good
             await anyio.to_thread.run_sync(folder.save_note, song, text)
 
@@ -352,12 +338,11 @@ class _Worker:
     @asynccontextmanager
     async def _sending_one(self) -> AsyncGenerator[None]:
         """Count a call that may leave; a worker that ends waits for it."""
-        mark = object()
-        self._sending.add(mark)
+        self._sending += 1
         try:
             yield
         finally:
-            self._sending.discard(mark)
+            self._sending -= 1
             async with self._sent:
                 self._sent.notify_all()
 

@@ -120,8 +120,6 @@ class Layout:
         self._numbers: Final = numbers
         self._width: Final = max(2, len(str(count)))
 
-    # --- names ---------------------------------------------------------------------------------------------
-
     def claim(self, song: Song, clip: Clip, take: int, about: Mapping[str, Any], before: str = "") -> str:
         """Return the name of a clip, and write its metadata, which make the name its own.
 
@@ -173,8 +171,6 @@ class Layout:
                 break
             time.sleep(CLAIM_PAUSE)  # another worker makes the name its own in this moment
         return False
-
-    # --- places --------------------------------------------------------------------------------------------
 
     def _metadata(self, name: str) -> Path:
         return (self._out if self._is_former else self._out / DETAILS) / f"{name}.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +38,6 @@ from ..jobs.reservation import resolving
 from . import step_files
 from .batch_calls import HALTING, BatchCalls, NotSubmitted, SongWorkflow
 from .batch_folder import BatchFolder, ClipRecord, SongRecord, StepRecord
-from .batch_progress import Tally
 from .extend_and_cover import full_songs
 from .manifest import NEEDS_SINGING, Song, SongStep, operation_of
 from .song_places import Layout
@@ -111,9 +110,8 @@ class BatchSong:
 
     Args:
         song: The row of the manifest.
-        calls: Makes the paid calls.
+        calls: Makes the paid calls, and counts the song.
         folder: Where files and record go.
-        tally: Where the song is counted.
         before: Its record of an earlier run.
         layout: Where files go, and what they are called.
         waveforms: Read wave forms for the report.
@@ -124,7 +122,6 @@ class BatchSong:
         song: Song,
         calls: BatchCalls,
         folder: BatchFolder,
-        tally: Tally,
         *,
         before: SongRecord | None = None,
         layout: Layout,
@@ -135,7 +132,7 @@ class BatchSong:
         self._calls: Final = calls
         self._client: Final = calls.client
         self._folder: Final = folder
-        self._tally: Final = tally
+        self._tally: Final = calls.tally
         self._before: Final = before
         self._layout: Final = layout
         self._waveforms: Final = waveforms
@@ -248,17 +245,12 @@ class BatchSong:
         except HALTING:
             raise
         except SETTLING as error:
-            record.state, record.error, record.reason = "failed", str(error), reason_of(error)
-            record.task_id = error.task_id or ""
+            _fail(record, error)
             record.ended_at = self._now()
-            if isinstance(error, TaskFailedError):
-                record.refunded = error.refunded
             return None
         record.task_id, record.submitted_at = task.task_id, ref_of(task).submitted_at
         record.ended_at = workflow.ended_at
         return result.clips
-
-    # --- files and steps -----------------------------------------------------------------------------------
 
     async def _take(self, clips: Clips) -> None:
         """Fetch the clips, and run the steps of those that they are wanted for. Raises the first error when
@@ -341,9 +333,7 @@ class BatchSong:
         except HALTING:
             raise
         except SETTLING as error:
-            done.state, done.error, done.reason = "failed", str(error), reason_of(error)
-            done.task_id = error.task_id or ""
-            done.refunded = error.refunded if isinstance(error, TaskFailedError) else None
+            _fail(done, error)
         else:
             if workflow.last_task is not None:
                 done.task_id = workflow.last_task.task_id
@@ -364,7 +354,8 @@ class BatchSong:
         step = Step[Any](wanted.name, operation_of(self.song, wanted), fields)
         place = self._layout.place(wanted.name, name, self._layout.tags(self.song, b""))
         if wanted.name == "extend":
-            full = await full_songs(workflow, step, self._chosen)
+            most = 1 if self.song.clips == "first" else None
+            full = await full_songs(workflow, step, lambda parts: parts.succeeded[:most])
             joined = Clips([clip for clips in full for clip in clips.succeeded])
             files = await step_files.fetch(self._client, clip, joined, place)
         elif step.operation.submits:
@@ -377,14 +368,16 @@ class BatchSong:
             done.silent = [self._folder.relative(path) for path in silent]
         return files
 
-    def _chosen(self, parts: Clips) -> Sequence[Clip]:
-        """Return the extensions that are joined to the song."""
-        return parts.succeeded[:1] if self.song.clips == "first" else parts.succeeded
-
 
 def _public(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a row that may be stored."""
     return {name: value for name, value in fields.items() if name not in SECRET}
+
+
+def _fail(record: SongRecord | StepRecord, error: MusicAPIError) -> None:
+    record.state, record.error, record.reason = "failed", str(error), reason_of(error)
+    record.task_id = error.task_id or ""
+    record.refunded = error.refunded if isinstance(error, TaskFailedError) else None
 
 
 def _clip_record(clip: Clip) -> ClipRecord:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -43,9 +42,6 @@ LINK_GONE: Final = 410
 """The status of a link that is stale for certain."""
 LINK_REFUSED: Final = frozenset({403, 404})
 """Statuses of a link that worked before and has gone stale, or of one whose file is not on the CDN yet."""
-
-
-# --- steps that give files ---------------------------------------------------------------------------------
 
 
 async def task_files(
@@ -200,23 +196,17 @@ def links_by_kind(reply: Wav | Midi | Files) -> dict[str, str]:
             return {"midi": reply.midi_url} if reply.midi_url else {}
 
 
-# --- wave forms --------------------------------------------------------------------------------------------
-
-
 def silent(paths: Iterable[Path]) -> list[Path]:
     """Return those of these audio files in which nothing can be heard; none without the libraries for it.
 
     Most stems that sound do so in one of a few seconds; only the others are read to their end.
     """
-    if find_spec("soundfile") is None or find_spec("numpy") is None:
-        return []
     return [path for path in paths if _is_silent(path)]
 
 
 def _is_silent(path: Path) -> bool:
-    soundfile: Any = import_module("soundfile")
-    numpy: Any = import_module("numpy")
     try:
+        soundfile, numpy = _audio_libraries()
         with soundfile.SoundFile(path) as file:
             for part in range(1, SAMPLED + 1):
                 file.seek(file.frames * part // (SAMPLED + 1))
@@ -225,23 +215,24 @@ def _is_silent(path: Path) -> bool:
             file.seek(0)
             blocks = file.blocks(blocksize=file.samplerate, dtype="float32")
             return all(numpy.abs(block).max(initial=0.0) <= AUDIBLE for block in blocks)
-    except (RuntimeError, OSError, ValueError):
+    except (ImportError, RuntimeError, OSError, ValueError):
         return False
+
+
+def _audio_libraries() -> tuple[Any, Any]:
+    return import_module("soundfile"), import_module("numpy")
 
 
 def wave_form(path: Path) -> list[float]:
     """Return the loudest sample of each of `PEAKS` parts, 0 to 1; empty without the libraries, and for data
     that is no audio."""
-    if find_spec("soundfile") is None or find_spec("numpy") is None:
-        return []
-    soundfile: Any = import_module("soundfile")
-    numpy: Any = import_module("numpy")
     try:
+        soundfile, numpy = _audio_libraries()
         with soundfile.SoundFile(path) as file:
             size = max(1, file.frames // PEAKS)
             blocks = file.blocks(blocksize=size, dtype="float32", always_2d=True)
             peaks = [float(numpy.abs(block).max(initial=0.0)) for block in blocks][:PEAKS]
-    except (RuntimeError, OSError, ValueError):
+    except (ImportError, RuntimeError, OSError, ValueError):
         return []
     top = max(peaks, default=0.0) or 1.0
     return [round(min(peak / top, 1.0), 3) for peak in peaks]

@@ -91,9 +91,6 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
 
 
-# --- queue, report ----------------------------------------------------------------------------------------
-
-
 async def put_batch(
     client: MusicAPI,
     manifest: Manifest | str | os.PathLike[str],
@@ -141,7 +138,8 @@ async def put_batch(
     with locked(folder.out, SONGS):
         pattern = folder.name_pattern(name)
         batch, is_new = await _shared(folder, store)
-        manifest = _of_batch(manifest, batch)
+        songs = tuple(msgspec.structs.replace(song, batch=batch.id) for song in manifest.songs)
+        manifest = Manifest(songs, manifest.source)
         if not is_new:
             calls = RowCalls(client, asyncio.Event(), retry_failed=retry_failed)
             await check_unchanged(manifest, calls, {song.key for song in manifest.songs})
@@ -154,30 +152,31 @@ async def put_batch(
             await anyio.to_thread.run_sync(folder.begin, pattern)
             await anyio.to_thread.run_sync(run.save, folder.out)
             failed = await _failed(store, run) if retry_failed else {}
-            for number, song in enumerate(manifest.songs, 1):
+            for number, song in enumerate(songs, 1):
                 record = await anyio.to_thread.run_sync(folder.record, song)
                 if record is not None and record.settles(song, retry_failed=retry_failed):
                     continue
                 if record is not None and song.stored_id not in places:
                     record.open = True
                     await anyio.to_thread.run_sync(folder.save, record)
-                row = Row(
-                    batch=batch.id,
-                    out=str(folder.out),
-                    song=song,
-                    number=number,
-                    count=len(manifest.songs),
-                    retry_failed=retry_failed,
-                    failed=failed.get(song.stored_id, {}),
-                    tags=tags,
-                    waveforms=waveforms,
+                rows.append(
+                    Row(
+                        batch=batch.id,
+                        out=str(folder.out),
+                        song=song,
+                        number=number,
+                        count=len(songs),
+                        retry_failed=retry_failed,
+                        failed=failed.get(song.stored_id, {}),
+                        tags=tags,
+                        waveforms=waveforms,
+                    )
                 )
-                rows.append(row)
         except OSError as error:
             raise FolderError(disk_fault(error, folder.out), hint="Nothing was queued.") from error
         queued = await queue.put(rows)
-    songs = len(manifest.songs)
-    return Queued(songs=songs, queued=queued, known=len(rows) - queued, settled=songs - len(rows))
+    settled = len(songs) - len(rows)
+    return Queued(songs=len(songs), queued=queued, known=len(rows) - queued, settled=settled)
 
 
 async def report_batch(
@@ -299,11 +298,6 @@ async def _read(manifest: Manifest | str | os.PathLike[str]) -> Manifest:
     if faults:
         raise refuse_rows(manifest.source, faults)
     return manifest
-
-
-def _of_batch(manifest: Manifest, batch: SharedBatch) -> Manifest:
-    songs = (msgspec.structs.replace(song, batch=batch.id) for song in manifest.songs)
-    return Manifest(tuple(songs), manifest.source)
 
 
 async def _shared(folder: BatchFolder, store: PostgresStore) -> tuple[SharedBatch, bool]:

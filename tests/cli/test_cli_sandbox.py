@@ -16,7 +16,7 @@ from musicapi_async.cli.commands import musicapi
 from musicapi_async.sandbox import Choices, Durations
 from musicapi_async.sandbox.declared_settings import settings_of
 from musicapi_async.sandbox.fault_texts import fault_words
-from musicapi_async.sandbox.presets import PRESETS
+from musicapi_async.sandbox.reply_choices import PRESETS
 
 
 def asked(facts: dict[str, Any], path: str) -> Any:

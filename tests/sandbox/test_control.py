@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from musicapi_async.sandbox import Choices, Durations, Fault, Faults, Sandbox
 from musicapi_async.sandbox.declared_settings import Setting, WrongSetting, changed, settings_of
 from musicapi_async.sandbox.fault_texts import add, fault_words, required
-from musicapi_async.sandbox.presets import PRESETS
+from musicapi_async.sandbox.reply_choices import PRESETS
 
 SONG = {"custom_mode": False, "mv": "sonic-v6", "gpt_description_prompt": "calm rain"}
 JSON = st.recursive(

@@ -16,7 +16,7 @@ from musicapi_async import Clip, MusicAPI, RequestValidationError, workflows
 from musicapi_async.jobs import SQLiteStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.workflows import Manifest, plan_batch, run_batch
-from musicapi_async.workflows.former_ids import wanted_fields
+from musicapi_async.workflows.batch_calls import wanted_fields
 
 
 async def song(client: MusicAPI) -> Clip:
