@@ -107,6 +107,7 @@ a Starlette app. Add authorization to it: anyone who can call it spends your cre
 
 from __future__ import annotations
 
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 from .._lazy_names import lazy_names
@@ -115,6 +116,8 @@ if TYPE_CHECKING:
     from .tool_server import music_server, serve
 
 __all__ = ["music_server", "serve"]
+if not TYPE_CHECKING and PathFinder.find_spec("mcp") is None:
+    __all__.clear()  # which `help` would fail for, and so not show this guide
 
 _MODULES = {".tool_server": ("music_server", "serve")}
 

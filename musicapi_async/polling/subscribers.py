@@ -131,6 +131,12 @@ class Slot:
         return subscribers is not None and subscribers.wants_stream
 
     @property
+    def is_unsettled(self) -> bool:
+        """True if the last poll failed, or reported an end that the next one must confirm: however many join,
+        that one comes when it is due."""
+        return bool(self.problem) or self.history is not None
+
+    @property
     def end(self) -> float:
         """The time at which the first subscriber gives up."""
         return min(subscriber.end for subscriber in self.each())

@@ -408,7 +408,8 @@ class TaskWaiter:
 
     def _join(self, slot: Slot, subscriber: Subscriber) -> None:
         slot.add(subscriber)
-        if subscriber.wants_stream and not slot.busy and not self._webhooks.is_relied_on(slot.key):
+        is_fixed = slot.busy or slot.is_unsettled or self._webhooks.is_relied_on(slot.key)
+        if subscriber.wants_stream and not is_fixed:
             polled = slot.polled
             age = polled.first if slot.polled_at is None else slot.polled_at + polled.interval
             due = max(self._clock.now(), slot.begin + age)
@@ -466,7 +467,7 @@ class TaskWaiter:
     def _unsubscribe(self, slot: Slot, subscriber: Subscriber) -> None:
         if slot.subscribers is None or not slot.remove(subscriber):
             return  # it was dropped, or one remains
-        if slot.busy or slot.polled_at is not None or slot.problem:
+        if slot.busy or slot.polled_at is not None or slot.is_unsettled:
             due = self._clock.now() + slot.polled.interval if slot.busy else slot.due
             if len(self._recent) > MOST_UPDATES:
                 slot.last = None

@@ -121,6 +121,20 @@ def test_missing_extra_is_explained(place: str, tmp_path: Path) -> None:
     assert f"elsewhere `pip install {needed}`" in text
 
 
+@pytest.mark.parametrize("package", ["musicapi_async", "musicapi_async.jobs", "musicapi_async.mcp"])
+def test_guides_are_displayed_without_extras(package: str) -> None:
+    """By `help`, which looks at each name that `dir` lists, as do completions of editors."""
+    hidden = (
+        "import sys; from importlib.machinery import PathFinder; find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *place: None if name in ('mcp', 'psycopg') else find(name, *place)\n"
+    )
+    program = f"import pydoc, {package}; print(pydoc.render_doc({package}))"
+    ran = subprocess.run(
+        [sys.executable, "-c", hidden + program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"package {package}" in ran.stdout
+
+
 @pytest.mark.parametrize("package", ["musicapi_async", "musicapi_async.jobs"])
 def test_all_names_are_imported_without_an_extra(package: str) -> None:
     """As in a notebook; the store that needs PostgreSQL's driver is among them only where that is installed."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+from contextlib import aclosing
 
 import pytest
 
@@ -13,7 +14,7 @@ from musicapi_async._transport.rate_limiter import LaneLimits, MemoryLimiter
 from musicapi_async._transport.rate_window import Rate
 from musicapi_async._wire.retry import drawing
 from musicapi_async.polling.schedule import LearnedSchedule
-from musicapi_async.sandbox import Durations, Sandbox
+from musicapi_async.sandbox import Durations, Fault, Sandbox
 from musicapi_async.testing.virtual import VirtualTimeLoop
 
 KIND = "sonic/create_music sonic-v6"
@@ -58,6 +59,33 @@ def test_client_uses_the_polls_that_its_limiter_allows() -> None:
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         limited = runner.run(age_of_first_poll(MemoryLimiter({"poll": LaneLimits(64, Rate.parse("5/s"))})))
     assert 14 < limited < usual
+
+
+@pytest.mark.parametrize(
+    ("fault", "most"),
+    [(Fault.status(503), 5), (Fault.status(503, retry_after=60), 2), (Fault.status(404), 4)],
+    ids=["outage", "Retry-After", "not known yet"],
+)
+def test_viewers_that_come_and_go_poll_no_sooner_after_a_failure(fault: Fault, most: int) -> None:
+    """Browsers that reconnect to the updates of a song do not end the pause after a poll that failed."""
+
+    async def view() -> int:
+        async with Sandbox(create_limit=None) as sandbox, sandbox.client(rate_limit=None) as client:
+            task = await client.sonic.create_music(mv="sonic-v6", gpt_description_prompt="one song")
+            waiting = asyncio.ensure_future(task.wait())
+            await asyncio.sleep(12)
+            sandbox.faults.on("GET", "/sonic/task/*", fault, times=None)
+            before = len(sandbox.journal)
+            for _ in range(40):
+                async with aclosing(task.updates()) as updates:
+                    await anext(updates)
+                await asyncio.sleep(1)
+            assert not waiting.done()
+            waiting.cancel()
+            return len(sandbox.journal) - before
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert 1 <= runner.run(view()) <= most
 
 
 @pytest.mark.parametrize("ahead", [None, 0.0, 3600.0])
