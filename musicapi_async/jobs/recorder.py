@@ -145,10 +145,13 @@ class JobRecorder:
             # The end of a call whose note is not stored yet is known.
             if job.owner is not None and is_active(job.owner) is False and job.key not in self.notes.keys:
                 transition = transitions.recover(is_active, self.clock.time())
-                try:
-                    await self.store.change(job.key, transition, account=job.account)
-                except JobStoreError:  # a store that can only be read is listed all the same
-                    unwritten[job.key, job.account] = transition(job)
+                if not unwritten:
+                    try:
+                        await self.store.change(job.key, transition, account=job.account)
+                        continue
+                    except JobStoreError:  # a store that can only be read is listed all the same
+                        pass
+                unwritten[job.key, job.account] = transition(job)
         listed = [job for job in await self.store.jobs(*states) if (job.key, job.account) not in unwritten]
         listed += [job for job in unwritten.values() if job and (not states or job.state in states)]
         return sorted(listed, key=lambda job: job.created_at) if unwritten else listed

@@ -169,7 +169,7 @@ async def test_price_is_that_of_step(sandbox: Sandbox, client: MusicAPI, tmp_pat
 
 async def test_price_of_no_step_is_refused(client: MusicAPI, tmp_path: Path) -> None:
     """A misspelt step is answered with the right one, before anything is made."""
-    with pytest.raises(RequestValidationError, match=r"'lyric'.*did you mean 'lyrics'"):
+    with pytest.raises(RequestValidationError, match=r"did you mean 'lyrics'\?\), got 'lyric'"):
         await make(client, rows(1), tmp_path / "out", prices={"lyric": 3})
     with pytest.raises(RequestValidationError, match="write_lyrics"):
         await make(client, rows(1), tmp_path / "out", prices={"write_lyrics": 3})
