@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -178,7 +178,7 @@ class Group(_AdvisingCommand, click.Group):
         except click.UsageError as error:
             names = self.list_commands(ctx)
             near = did_you_mean(args[0], names)
-            if not near and "run" in names and Path(args[0]).is_file():
+            if not near and "run" in names and os.path.isfile(args[0]):
                 near = f" (did you mean `{ctx.command_path} run {shlex.quote(args[0])}`?)"
             if not near and len(names) <= FEW:
                 near = (

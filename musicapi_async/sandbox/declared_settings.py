@@ -189,7 +189,7 @@ def _readers(declared: type[DataclassInstance]) -> Mapping[str, Setting]:
 
 
 def check(settings: DataclassInstance) -> None:
-    """Put each value into the type of its setting: a number where a spread is meant stands for an exact one.
+    """Put each value into the type of its setting: a number is a duration without spread.
 
     Raises `WrongSetting` (a `ValueError`) for a value that a setting cannot have.
     """

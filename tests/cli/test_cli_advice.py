@@ -75,6 +75,7 @@ TYPOS: list[tuple[list[str], str]] = [
         ["create", "--mv", "sonic-v6", "calm rain"],
         "(calm rain). Text needs its option before it, such as --gpt-description-prompt, and quotes",
     ),
+    (["batch", "x" * 300], "'. There are "),
     (["batch", __file__, "--out", "o"], f"(did you mean `musicapi batch run {__file__}`?)"),
     (
         ["create", "--title", "--make-instrumental", "--mv", "sonic-v6"],
