@@ -149,7 +149,7 @@ async def plan_batch(
 
 
 class _Work:
-    """What is left to do of the songs of a batch, as its jobs say; see `Plan`."""
+    """The work that the songs of a batch still need, as its jobs say; see `Plan`."""
 
     def __init__(self, jobs: Sequence[Job], *, retry_failed: bool) -> None:
         self._known: Final = {job.key: job for job in jobs}
