@@ -268,12 +268,15 @@ class LoopResources:
         before its response came. A cancelled scope of anyio would cancel each of its waits; after another
         cancellation by asyncio it continues without its caller.
         """
-        if self._closing is None:
-            self.closed = True
-            self.unsubscribe()
-            self._closing = self.loop.create_task(self._close())
-            _closing.add(self._closing)
-            self._closing.add_done_callback(_closing.discard)
+        if self._closing is not None:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({self._closing})  # its errors are for the first caller
+            return
+        self.closed = True
+        self.unsubscribe()
+        self._closing = self.loop.create_task(self._close())
+        _closing.add(self._closing)
+        self._closing.add_done_callback(_closing.discard)
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._closing)
 
