@@ -118,5 +118,12 @@ class BatchPage:
             unknown=unknown,
             spent=calls.budget.spent_text,
         )
+        writing = asyncio.ensure_future(anyio.to_thread.run_sync(write_page, self.path, self._folder, state))
+        try:
+            await asyncio.wait({writing})
+        except asyncio.CancelledError:  # its thread continues, and a later page must not come before it
+            await asyncio.wait({writing})
+            writing.exception()
+            raise
         with suppress(FileExistsError) if ended else suppress(OSError):  # another process writes it just now
-            await anyio.to_thread.run_sync(write_page, self.path, self._folder, state)
+            writing.result()

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+import threading
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from patience import until
+from patience import PATIENCE, until
 from report_pages import block, overview, songs, takes
 from small_batches import make, rows
 
 from musicapi_async import MusicAPI
 from musicapi_async.errors import FolderError, RequestValidationError
+from musicapi_async.jobs import MemoryStore
 from musicapi_async.sandbox import Fault, Sandbox
 from musicapi_async.workflows import (
     ClipRecord,
@@ -35,9 +37,13 @@ from musicapi_async.workflows import (
     run_batch,
     write_report,
 )
+from musicapi_async.workflows.batch_calls import BatchCalls
 from musicapi_async.workflows.batch_folder import BatchFolder
+from musicapi_async.workflows.batch_progress import Tally
 from musicapi_async.workflows.batch_report import write_page
+from musicapi_async.workflows.budget import Budget
 from musicapi_async.workflows.folder_lock import locked
+from musicapi_async.workflows.page_renewal import BatchPage
 from musicapi_async.workflows.report_overview import PageState
 from musicapi_async.workflows.run_record import RowRecord, RunRecord
 
@@ -57,7 +63,51 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+class HeldFolder(BatchFolder):
+    """A folder whose page waits in the middle of its write until it may end."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(out)
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    @property
+    def name(self) -> str:
+        self.begun.set()
+        assert self.may_end.wait(PATIENCE)
+        return super().name
+
+
 # --- the page ------------------------------------------------------------------------------------------------
+
+
+async def test_last_page_of_a_run_follows_the_one_that_is_being_written(
+    client: MusicAPI, tmp_path: Path
+) -> None:
+    """Else a slow disk leaves the page of a run that never ends."""
+    folder, stop = HeldFolder(tmp_path), asyncio.Event()
+    budget = Budget(None, client, {}, dict)
+    tally = Tally(1, client.clock, budget, stop, None)
+    calls = BatchCalls(client, MemoryStore(), budget, tally, stop, max_in_flight=1, retry_failed=False)
+    page = BatchPage(folder, calls, tally)
+    leaving, left = asyncio.Event(), asyncio.Event()
+
+    async def run() -> None:
+        async with page.followed(Manifest.of(rows(1))):
+            await until(folder.begun.is_set)
+            leaving.set()
+        left.set()
+        await page.finish({})
+
+    running = asyncio.ensure_future(run())
+    try:
+        await leaving.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not left.is_set()
+    finally:
+        folder.may_end.set()
+        await running
+    assert '"running":false' in (tmp_path / "report.html").read_text("utf-8")
 
 
 async def test_policy_allows_the_script_and_style_of_the_page(client: MusicAPI, tmp_path: Path) -> None:
