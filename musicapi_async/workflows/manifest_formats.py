@@ -25,6 +25,8 @@ OTHER_ENCODINGS: Final = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 """Byte order marks; spreadsheets call UTF-16 'Unicode text'."""
+SPREADSHEET: Final = b"PK\x03\x04"
+"""The first bytes of a ZIP file, which .xlsx and .ods files are."""
 
 
 class RowFault(Violation):
@@ -53,6 +55,8 @@ def text_of(data: bytes) -> str | tuple[int, RowFault]:
     for mark, encoding in OTHER_ENCODINGS:
         if data.startswith(mark):
             return 1, _not_utf_8(f"{encoding} text", encoding)
+    if data.startswith(SPREADSHEET):
+        return 0, RowFault("file", "text", "a ZIP file", "a spreadsheet, not a text. Save it as CSV in UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

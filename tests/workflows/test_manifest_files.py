@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_file_in_another_encoding_names_its_line(tmp_path: Path, name: str) -> N
     ) as caught:
         Manifest.read(path)
     assert "Save the file as UTF-8" in str(caught.value)
+
+
+def test_spreadsheet_is_named(tmp_path: Path) -> None:
+    """A table that was not exported; it is a ZIP file."""
+    with zipfile.ZipFile(tmp_path / "songs.xlsx", "w") as file:
+        file.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(RequestValidationError, match=r"songs.xlsx: a spreadsheet, .*Save it as CSV in UTF-8"):
+        Manifest.read(tmp_path / "songs.xlsx")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
