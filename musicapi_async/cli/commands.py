@@ -115,9 +115,7 @@ class MusicAPIGroup(Group):
             if not invocation.errors_as_json:
                 message = " ".join(wrong.format_message().split())
                 raise click.UsageError(wrapped(message, first=7), wrong.ctx) from error
-            code = ExitCode.REFUSED
-            fields = {"type": "UsageError", "message": wrong.format_message(), "exit_code": code}
-            print_err(json_line({"event": "error", **fields}))
+            code = _report_usage_error(wrong)
         finally:
             LOGGER.removeHandler(handler)
             LOGGER.setLevel(before)
@@ -136,6 +134,13 @@ class MusicAPIGroup(Group):
             formatter.write_dl([(str(code.value), text) for code, text in EXIT_CODES.items()])
         formatter.write_paragraph()
         formatter.write_text("The options above may also follow the command.")
+
+
+def _report_usage_error(error: click.UsageError) -> ExitCode:
+    code = ExitCode.REFUSED
+    fields = {"type": "UsageError", "message": error.format_message(), "exit_code": code}
+    print_err(json_line({"event": "error", **fields}))
+    return code
 
 
 @click.command("credits", cls=Command)
