@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import io
 import json
 import logging
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -64,6 +66,27 @@ def test_sandbox_outlives_event_loops():
     assert sandbox.port == port
     assert len(sandbox.journal.creates) == 2
     assert sandbox.balance == 960
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_connection_that_is_being_accepted_is_closed(turns, monkeypatch):
+    """Its client has connected, but the loop has not come so far in this turn, or in one of the next."""
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    async def connected_while_it_stops():
+        async with Sandbox() as sandbox:
+            client = socket.create_connection(
+                ("127.0.0.1", int(sandbox.base_url.split(":")[2].split("/")[0]))
+            )
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        with client:
+            assert client.recv(1) == b""
+
+    asyncio.run(connected_while_it_stops())
+    gc.collect()
+    assert unraisable == []
 
 
 async def test_serve_forever():
