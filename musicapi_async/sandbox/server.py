@@ -191,8 +191,8 @@ class Sandbox:
         runner, self._runner, self._site = self._runner, None, None
         self._stopping.set()
         if runner is not None:
-            # A client that has connected is accepted in one turn of the loop, and has its connection two turns
-            # later. If the port is closed between them, its socket stays open: an assertion of asyncio fails.
+            # A client is accepted in one turn of the loop, and becomes a connection two turns later.
+            # If the port is closed in between, the socket stays open: an assertion of asyncio fails.
             for _ in range(4):
                 await asyncio.sleep(0)
             await runner.cleanup()

@@ -16,7 +16,7 @@ import urllib.request
 
 import aiohttp
 import pytest
-from patience import until
+from patience import PATIENCE, until
 
 from musicapi_async.sandbox import Sandbox
 
@@ -76,9 +76,8 @@ def test_connection_that_is_being_accepted_is_closed(turns, monkeypatch):
 
     async def connected_while_it_stops():
         async with Sandbox() as sandbox:
-            client = socket.create_connection(
-                ("127.0.0.1", int(sandbox.base_url.split(":")[2].split("/")[0]))
-            )
+            port = int(sandbox.base_url.split(":")[2].split("/")[0])
+            client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
             for _ in range(turns):
                 await asyncio.sleep(0)
         with client:
