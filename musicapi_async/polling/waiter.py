@@ -73,8 +73,9 @@ learned nothing else, 200 such ends would cost the next tasks up to 1.6 times as
 this poll on, so nothing is distorted. Under a limit the polls of 1,000 tasks may be 200 s apart."""
 
 MOST_RECENT: Final = 1000
-"""Tasks without a wait that are remembered, 500 bytes each. With 3,000 or more, Python's garbage collector
-examines all objects when the time of 20,000 waits is over: the loop stops for 50 ms instead of 15."""
+"""Tasks without a wait that are remembered, 500 bytes and the last update of each. With 3,000 or more, the
+garbage collector examines all objects when the time of 20,000 waits is over, and stops the loop for 50 ms
+instead of 15."""
 
 R = TypeVar("R", bound=Result)
 
@@ -469,8 +470,6 @@ class TaskWaiter:
             return  # it was dropped, or one remains
         if slot.busy or slot.polled_at is not None or slot.is_unsettled:
             due = self._clock.now() + slot.polled.interval if slot.busy else slot.due
-            if len(self._recent) > MOST_UPDATES:
-                slot.last = None
             put(self._recent, slot.key, (slot, due), MOST_RECENT)
         self._drop(slot)
 

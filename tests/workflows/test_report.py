@@ -87,8 +87,8 @@ async def test_last_page_of_a_run_follows_the_one_that_is_being_written(
     folder, stop = HeldFolder(tmp_path), asyncio.Event()
     budget = Budget(None, client, {}, dict)
     tally = Tally(1, client.clock, budget, stop, None)
-    calls = BatchCalls(client, MemoryStore(), budget, tally, stop, max_in_flight=1, retry_failed=False)
-    page = BatchPage(folder, calls, tally)
+    calls = BatchCalls(client.with_options(store=MemoryStore()), budget, tally, stop, max_in_flight=1, retry_failed=False)
+    page = BatchPage(folder, calls)
     leaving, left = asyncio.Event(), asyncio.Event()
 
     async def run() -> None:
