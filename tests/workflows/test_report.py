@@ -87,7 +87,9 @@ async def test_last_page_of_a_run_follows_the_one_that_is_being_written(
     folder, stop = HeldFolder(tmp_path), asyncio.Event()
     budget = Budget(None, client, {}, dict)
     tally = Tally(1, client.clock, budget, stop, None)
-    calls = BatchCalls(client.with_options(store=MemoryStore()), budget, tally, stop, max_in_flight=1, retry_failed=False)
+    calls = BatchCalls(
+        client.with_options(store=MemoryStore()), budget, tally, stop, max_in_flight=1, retry_failed=False
+    )
     page = BatchPage(folder, calls)
     leaving, left = asyncio.Event(), asyncio.Event()
 
