@@ -13,6 +13,7 @@ import asyncio
 import os
 import random
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -120,6 +121,14 @@ def _reopen(store: JobStore) -> None:
         store.reopen()
 
 
+def _reference(store: JobStore) -> Callable[[], JobStore | None]:
+    """Return what gets a store for as long as something else has it; of one with `__slots__`, always."""
+    try:
+        return weakref.ref(store)
+    except TypeError:
+        return lambda: store
+
+
 class LoopResources:
     """The parts of a client in one event loop and process. A `PollClient`."""
 
@@ -137,8 +146,8 @@ class LoopResources:
         _reopen(self._recorder.store)
         self._recorders: Final = shared.recorders
         self._opened: Final = shared.opened
-        self._stores: Final[WeakValueDictionary[int, JobStore]] = WeakValueDictionary()
-        self._slotted_stores: Final[dict[int, JobStore]] = {}  # those that take no weak reference
+        self._others: list[Callable[[], JobStore | None]] = []
+        """Get the stores that were used beside that of the client."""
         self.closed = False
         self._is_done_with_stores = False
         self._session: Final = session
@@ -175,10 +184,7 @@ class LoopResources:
         if self._is_done_with_stores or self.uses(store):
             return
         _reopen(store)
-        try:
-            self._stores[id(store)] = store
-        except TypeError:
-            self._slotted_stores[id(store)] = store
+        self._others = [*(other for other in self._others if other() is not None), _reference(store)]
 
     def subscribe(self, store: SharedStore, handover: Handover) -> None:
         """Take the webhooks that other processes receive, for as long as the client has this."""
@@ -193,18 +199,15 @@ class LoopResources:
         """Return True for the store of the client, and for others that were used in this loop, until the end
         of its closing."""
         return not self._is_done_with_stores and (
-            store is self._recorder.store or any(store is other for other in self._others())
+            store is self._recorder.store or any(store is other() for other in self._others)
         )
 
     def recorders(self) -> list[JobRecorder]:
         """Return the recorder of the client, and those of other stores that were used in this loop."""
-        return [self._recorder, *map(self._recorders.of, self._others())]
-
-    def _others(self) -> list[JobStore]:
-        """Return the stores that were used in this loop beside that of the client."""
-        if not (self._stores or self._slotted_stores):
-            return []
-        return [*self._stores.values(), *self._slotted_stores.values()]
+        if not self._others:
+            return [self._recorder]
+        stores = [known() for known in self._others]
+        return [self._recorder, *(self._recorders.of(store) for store in stores if store is not None)]
 
     @property
     def redactor(self) -> Redactor:

@@ -82,19 +82,20 @@ def _items(report: PollReport, items: Sequence[JSON]) -> PollResult:
         pairs = read_pairs(items, raw, task_id=task_id, family=family)
         if not all(map(is_pair, items)) or not all(pair.is_terminal for pair in pairs.pairs):
             return report.unfinished("running", pairs)
-        return _ended(report, pairs, failed=all(pair.is_failed for pair in pairs.pairs))
+        if all(pair.is_failed for pair in pairs.pairs):
+            return report.failed(pairs, failures_of(pairs))
+        return _done(report, pairs, pairs.succeeded)
     clips = clips_in(report, items)
     succeeded = clips.succeeded
     if len(succeeded) + len(clips.failed) < len(items):  # an item that is no object has not ended
         return report.unfinished("running", clips)
-    return _ended(report, clips, failed=not succeeded)
+    return _done(report, clips, succeeded) if succeeded else report.failed(clips, failures_of(clips))
 
 
-def _ended(report: PollReport, clips: Clips, *, failed: bool) -> PollResult:
-    if not failed:
-        has_files = all(_has_file(clip) or _is_upload(report, clip) for clip in clips.succeeded)
-        return report.done(clips, "" if has_files else "file")
-    return report.failed(clips, failures_of(clips))
+def _done(report: PollReport, clips: Clips, succeeded: list[Clip]) -> PollResult:
+    """Return that the task is done, or that a second poll has to confirm it: a clip lacks its file."""
+    has_files = all(_has_file(clip) or _is_upload(report, clip) for clip in succeeded)
+    return report.done(clips, "" if has_files else "file")
 
 
 def _producer(report: PollReport) -> PollResult:
@@ -121,7 +122,7 @@ def _nuro(report: PollReport) -> PollResult:
     clips = Clips([clip], report.response.body, task_id=ref.task_id, family=ref.family)
     match word:
         case "succeeded":
-            return _ended(report, clips, failed=False)
+            return _done(report, clips, clips.succeeded)
         case "failed":
             return report.failed(clips)
         case "running":

@@ -297,8 +297,9 @@ class TaskWaiter:
 
     def poll_now(self, ref: TaskRef) -> None:
         """Poll a task at once, or when it is waited for: a poll beside the schedule has found its end."""
-        self._recent.pop(ref.key, None)
-        slot = self._slots.get(ref.key)
+        key = ref.key
+        self._recent.pop(key, None)
+        slot = self._slots.get(key)
         if slot is not None and not slot.busy:
             self._queue.schedule(slot, self._clock.now())
 
