@@ -486,7 +486,9 @@ async def test_note_that_two_calls_wrote_at_once_displaces_no_later_one(sandbox:
     job = await store.get("k")
     assert job is not None
     assert (job.state, job.task_id) == ("accepted", task.task_id)
-    assert isinstance(second.exception(), OutcomeUnknownError)
+    # The second call found the job before or after its task was stored, which differs between Pythons.
+    assert isinstance(second.exception(), OutcomeUnknownError) or second.result().task_id == task.task_id
+    assert len(sandbox.journal.creates) == 2
 
 
 async def test_free_call_with_a_key_has_its_answer_stored(sandbox: Sandbox) -> None:
