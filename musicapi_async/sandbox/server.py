@@ -346,7 +346,9 @@ class Sandbox:
     def client(self, **options: Unpack[ClientOptions]) -> MusicAPI:
         """Return a client of this sandbox, with its clock and API key.
 
-        `options` are those of `MusicAPI`; `api_key="wrong"` makes a client that is refused.
+        `options` are those of `MusicAPI`; `api_key="wrong"` makes a client that is refused. However fast the
+        clock, an attempt has 10 real seconds, or `attempt_timeout` if that is less: a test of `Fault.hang` is
+        quick with `attempt_timeout=0.5`.
         """
         from ..client import ClientOptions, MusicAPI
 
